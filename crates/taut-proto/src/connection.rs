@@ -1,0 +1,527 @@
+//! Open, closing, closed: the only state machine.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::decode::{Chunk, Decoder};
+#[cfg(feature = "deflate")]
+use crate::deflate::{Agreed, codec::Takeover};
+use crate::frame::{MAX_CONTROL_PAYLOAD, Opcode};
+use crate::heartbeat::{Beat, Pulse};
+use crate::message::{Assembly, check_length};
+use crate::prepared::Frame;
+use crate::{Close, Input, Message, Outbox, Prepared, Scratch, Settings, Time, Violation, encode};
+
+/// Which end of the connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// We connected: our frames are masked.
+    Client,
+    /// We accepted.
+    Server,
+}
+
+/// An open WebSocket connection, from the last byte of the handshake to the last of the close.
+///
+/// It does no I/O. A driver tells it what happened, by verbs:
+///
+/// - [`receive`](Self::receive) with the bytes of a read, until it gives `None`; [`receive_eof`](Self::receive_eof);
+/// - [`send`](Self::send), [`send_prepared`](Self::send_prepared), [`ping`](Self::ping), [`close`](Self::close)
+///   for the application;
+/// - [`handle_deadline`](Self::handle_deadline) when [`deadline`](Self::deadline) has come;
+///
+/// and after each verb
+///
+/// - writes what is in the [`Outbox`] it passed in: replies are there, in order, as soon as the verb returns;
+/// - once [`is_done`](Self::is_done), flushes, and ends the TCP connection: a server shuts its write side, reads
+///   to the end and drops it, a client waits for the server to do so (RFC 6455 §7.1.1), either for no longer than
+///   the close timeout.
+///
+/// A violation is not a path of its own: `receive` puts the close frame into the outbox, returns the
+/// [`Violation`] once, and discards whatever comes after. After a peer's close frame, too, everything is discarded.
+///
+/// Memory: an idle connection owns nothing on the heap. While a message spans reads it holds what has come of
+/// it, at most [`Limits::message`](crate::Limits::message) and what a vector adds by growing.
+pub struct Connection {
+    settings: Arc<Settings>,
+    decoder: Decoder,
+    partial: Option<Box<Partial>>,
+    #[cfg(feature = "deflate")]
+    takeover: Option<Box<Takeover>>,
+    pulse: Pulse,
+    state: State,
+    role: Role,
+    #[cfg(feature = "deflate")]
+    agreed: Option<Agreed>,
+}
+
+/// What a read brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'i> {
+    /// A message, lent from the input when it lay within one read.
+    Message(Message<'i>),
+    /// A ping; its pong is in the outbox already.
+    Ping(Cow<'i, [u8]>),
+    /// A pong, and the round trip if it answers our heartbeat.
+    Pong(Cow<'i, [u8]>, Option<Duration>),
+    /// The peer's close frame, after which nothing comes; ours is in the outbox or went before.
+    Close(Close),
+}
+
+/// A deadline that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// The peer fell silent and did not answer a ping. A close frame is in the outbox, for what it is worth.
+    Heartbeat,
+    /// The peer did not answer our close frame.
+    Close,
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// A close frame was sent or received: no data may follow (RFC 6455 §5.5.1).
+    Closed,
+    /// A ping's payload is longer than 125 bytes (RFC 6455 §5.5).
+    PingTooLong,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the connection is closing: nothing can be sent any more",
+            Self::PingTooLong => "a ping carries at most 125 bytes",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// The peer's bytes ended without a close frame: what an application sees as code 1006.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnexpectedEnd;
+
+impl fmt::Display for UnexpectedEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the peer ended the connection without a close frame (1006)")
+    }
+}
+
+impl std::error::Error for UnexpectedEnd {}
+
+impl Connection {
+    /// A connection whose handshake is complete, without compression.
+    ///
+    /// `random` spreads the heartbeats of connections that opened together; any number will do.
+    pub fn new(role: Role, settings: Arc<Settings>, now: Time, random: u32) -> Self {
+        Self {
+            settings,
+            decoder: Decoder::default(),
+            partial: None,
+            #[cfg(feature = "deflate")]
+            takeover: None,
+            pulse: Pulse::new(now, random),
+            state: State::Open,
+            role,
+            #[cfg(feature = "deflate")]
+            agreed: None,
+        }
+    }
+
+    /// The same with permessage-deflate as the handshake agreed on it.
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: Agreed) -> Self {
+        self.takeover = Takeover::new(&agreed);
+        self.agreed = Some(agreed);
+        self
+    }
+
+    /// Takes the next event out of what a read brought; `None` when the read is used up.
+    ///
+    /// Call it again until then. A violation ends the connection: its close frame is in the outbox.
+    pub fn receive<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        now: Time,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Event<'i>>, Violation> {
+        if self.is_done() {
+            input.discard();
+            return Ok(None);
+        }
+        if !input.is_empty() {
+            self.pulse.received(now);
+        }
+        let event = self.next_event(input, now, scratch, outbox);
+        if let Err(violation) = &event {
+            self.fail(&Close::from(*violation), scratch, outbox);
+            input.discard();
+        }
+        event
+    }
+
+    /// The peer's bytes have ended.
+    pub fn receive_eof(&mut self) -> Result<(), UnexpectedEnd> {
+        let clean = self.is_done();
+        self.end();
+        if clean { Ok(()) } else { Err(UnexpectedEnd) }
+    }
+
+    /// Puts a message into the outbox, compressed if that was agreed and pays.
+    pub fn send<'a>(
+        &mut self,
+        message: impl Into<Message<'a>>,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<(), SendError> {
+        let message = message.into();
+        self.open()?;
+        #[cfg(feature = "deflate")]
+        if self.send_deflated(message.opcode(), message.as_bytes(), scratch, outbox) {
+            return Ok(());
+        }
+        self.send_plain(&message, scratch, outbox);
+        Ok(())
+    }
+
+    /// Puts a message into the outbox as it is, whatever was agreed: for secrets beside text that an attacker
+    /// can choose, whose length compression would tell (as CRIME and BREACH showed).
+    pub fn send_uncompressed<'a>(
+        &mut self,
+        message: impl Into<Message<'a>>,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<(), SendError> {
+        let message = message.into();
+        self.open()?;
+        self.send_plain(&message, scratch, outbox);
+        Ok(())
+    }
+
+    /// Puts a message into the outbox that was framed for many connections.
+    pub fn send_prepared(
+        &mut self,
+        prepared: &Prepared,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<(), SendError> {
+        self.open()?;
+        if self.role == Role::Client {
+            // A client's frames differ by their mask keys: nothing to share.
+            encode::message(self.role, prepared.opcode(), prepared.payload(), usize::MAX, scratch, outbox);
+            return Ok(());
+        }
+        outbox.push_prepared(prepared, self.frame_of(prepared, scratch));
+        Ok(())
+    }
+
+    /// Puts a ping of our own into the outbox; the heartbeat sends its pings by itself.
+    pub fn ping(&mut self, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) -> Result<(), SendError> {
+        self.open()?;
+        if payload.len() > MAX_CONTROL_PAYLOAD {
+            return Err(SendError::PingTooLong);
+        }
+        outbox.push_urgent(encode::header(self.role, Opcode::Ping, payload, scratch), payload, false);
+        Ok(())
+    }
+
+    /// Begins the close: puts our close frame into the outbox and waits for the peer's. Does nothing the second
+    /// time.
+    pub fn close(&mut self, close: impl Into<Close>, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) {
+        if self.is_open() {
+            self.push_close(&close.into(), scratch, outbox);
+            self.state = State::Closing { deadline: now + self.settings.close_timeout };
+        }
+    }
+
+    /// When [`handle_deadline`](Self::handle_deadline) is to be called; it moves with every byte received, so a
+    /// timer that fires early may just ask again.
+    pub fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Open => self.pulse.deadline(&self.settings.heartbeat),
+            State::Closing { deadline } => Some(deadline),
+            State::Done => None,
+        }
+    }
+
+    /// Sends the heartbeat's ping, or tells what has lapsed; does nothing before the deadline.
+    pub fn handle_deadline(&mut self, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) -> Option<Lapse> {
+        match self.state {
+            State::Open => match self.pulse.beat(now, &self.settings.heartbeat) {
+                Beat::Wait => None,
+                Beat::Ping(payload) => {
+                    let header = encode::header(self.role, Opcode::Ping, &payload, scratch);
+                    outbox.push_urgent(header, &payload, false);
+                    None
+                }
+                Beat::Dead => {
+                    self.fail(&Close::new(self.settings.heartbeat_code, "heartbeat timeout"), scratch, outbox);
+                    Some(Lapse::Heartbeat)
+                }
+            },
+            State::Closing { deadline } if now >= deadline => {
+                self.end();
+                Some(Lapse::Close)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether messages can be sent.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Whether nothing will be received or sent any more: flush the outbox and end the TCP connection.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// The round trip of the last heartbeat that was answered.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.pulse.round_trip()
+    }
+
+    /// Bytes on the heap: of a message that is not whole yet.
+    pub fn buffered(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| {
+            size_of::<Partial>() + partial.control.capacity() + partial.message.as_ref().map_or(0, Assembly::capacity)
+        })
+    }
+
+    fn next_event<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        now: Time,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Event<'i>>, Violation> {
+        while let Some(chunk) = self.decoder.next(input, self.role)? {
+            self.check_compressed(&chunk)?;
+            if !chunk.header.opcode.is_control() {
+                if let Some(message) = self.data(chunk, scratch)? {
+                    return Ok(Some(Event::Message(message)));
+                }
+                continue;
+            }
+            let opcode = chunk.header.opcode;
+            let Some(payload) = self.control_payload(chunk.first, chunk.last, chunk.payload) else { continue };
+            return self.control(opcode, payload, input, now, scratch, outbox).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// RSV1 says that a message is compressed, on its first frame, if that was agreed.
+    fn check_compressed(&self, chunk: &Chunk<'_>) -> Result<(), Violation> {
+        if !chunk.header.compressed {
+            return Ok(());
+        }
+        #[cfg(feature = "deflate")]
+        if self.agreed.is_some() {
+            // RFC 7692 §6.1: not on control frames, not on later fragments.
+            return match chunk.header.opcode {
+                Opcode::Text | Opcode::Binary => Ok(()),
+                _ => Err(Violation::CompressedNotFirst),
+            };
+        }
+        // RFC 6455 §5.2: a reserved bit that was not negotiated fails the connection.
+        Err(Violation::ReservedBits)
+    }
+
+    fn data<'i>(&mut self, chunk: Chunk<'i>, scratch: &mut Scratch) -> Result<Option<Message<'i>>, Violation> {
+        let Chunk { header, first, last, payload } = chunk;
+        let limits = &self.settings.limits;
+        let in_progress = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
+        if first {
+            // RFC 6455 §5.4: fragments of one message follow each other; only control frames come between.
+            match (header.opcode, in_progress) {
+                (Opcode::Continuation, false) => return Err(Violation::ContinuationWithoutStart),
+                (Opcode::Text | Opcode::Binary, true) => return Err(Violation::ExpectedContinuation),
+                _ => {}
+            }
+            if last && header.fin && !in_progress {
+                check_length(0, header.length, limits)?;
+                if !header.compressed {
+                    return Message::lent(header.opcode, payload).map(Some);
+                }
+                let payload = self.inflate(payload, scratch)?;
+                return Message::owned(header.opcode, payload).map(Some);
+            }
+        }
+        let partial = self.partial.get_or_insert_default();
+        let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed));
+        if first {
+            message.announce(header.length, limits)?;
+        }
+        message.push(payload)?;
+        if !(last && header.fin) {
+            return Ok(None);
+        }
+        let Some(message) = self.partial.take().and_then(|partial| partial.message) else { return Ok(None) };
+        let compressed = message.is_compressed();
+        let (opcode, payload) = message.into_parts()?;
+        let payload = if compressed { self.inflate(&payload, scratch)? } else { payload };
+        Message::owned(opcode, payload).map(Some)
+    }
+
+    /// A control frame's payload, once it is whole. A ping may come in pieces in the middle of a message in
+    /// pieces: the two are kept apart.
+    fn control_payload<'i>(&mut self, first: bool, last: bool, payload: &'i [u8]) -> Option<Cow<'i, [u8]>> {
+        if first && last {
+            return Some(Cow::Borrowed(payload));
+        }
+        let partial = self.partial.get_or_insert_default();
+        partial.control.extend_from_slice(payload);
+        if !last {
+            return None;
+        }
+        let payload = std::mem::take(&mut partial.control);
+        if partial.message.is_none() {
+            self.partial = None;
+        }
+        Some(Cow::Owned(payload))
+    }
+
+    fn control<'i>(
+        &mut self,
+        opcode: Opcode,
+        payload: Cow<'i, [u8]>,
+        input: &mut Input<'i>,
+        now: Time,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<Event<'i>, Violation> {
+        match opcode {
+            Opcode::Ping => {
+                input.pings += 1;
+                // RFC 6455 §5.5.2: a pong in response, unless a close was received; none after our own close.
+                if self.is_open() {
+                    let coalesce = input.pings > self.settings.limits.pings_per_read;
+                    outbox.push_urgent(encode::header(self.role, Opcode::Pong, &payload, scratch), &payload, coalesce);
+                }
+                Ok(Event::Ping(payload))
+            }
+            Opcode::Pong => {
+                let round_trip = self.pulse.pong(&payload, now);
+                Ok(Event::Pong(payload, round_trip))
+            }
+            _ => {
+                let close = Close::parse(&payload)?;
+                // RFC 6455 §5.5.1: echo the code, once. Nothing that comes after counts.
+                self.fail(&Close::from(close.code()), scratch, outbox);
+                input.discard();
+                Ok(Event::Close(close))
+            }
+        }
+    }
+
+    #[cfg(feature = "deflate")]
+    fn inflate(&mut self, compressed: &[u8], scratch: &mut Scratch) -> Result<Vec<u8>, Violation> {
+        let limit = self.settings.limits.message;
+        let own = self.takeover.as_mut().and_then(|takeover| takeover.inflate(compressed, limit));
+        own.unwrap_or_else(|| scratch.codec.inflate(compressed, limit))
+    }
+
+    #[cfg(not(feature = "deflate"))]
+    #[expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "has the shape of the other")]
+    fn inflate(&mut self, _: &[u8], _: &mut Scratch) -> Result<Vec<u8>, Violation> {
+        Err(Violation::ReservedBits)
+    }
+
+    /// Sends compressed if that was agreed and pays; says whether it did.
+    #[cfg(feature = "deflate")]
+    fn send_deflated(&mut self, opcode: Opcode, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) -> bool {
+        let Some(window) = self.outgoing_window().filter(|_| payload.len() >= self.settings.deflate_from) else {
+            return false;
+        };
+        // Decided before compressing: under takeover the peer's window must see what ours has seen.
+        if let Some(compressed) = self.takeover.as_mut().and_then(|takeover| takeover.deflate(payload)) {
+            encode::compressed(self.role, opcode, &compressed, scratch, outbox);
+            return true;
+        }
+        let compressed = scratch.codec.deflate(payload, window);
+        if compressed.len() >= payload.len() {
+            return false;
+        }
+        encode::compressed(self.role, opcode, &compressed, scratch, outbox);
+        true
+    }
+
+    /// The window bits to compress with; `None` when nothing is to be compressed.
+    #[cfg(feature = "deflate")]
+    fn outgoing_window(&self) -> Option<u8> {
+        // RFC 7692 §7.1.2: a window of 8 bits cannot be produced; not compressing is always allowed.
+        self.agreed.map(|agreed| agreed.outgoing.bits).filter(|&bits| bits > 8)
+    }
+
+    fn frame_of(&self, prepared: &Prepared, scratch: &mut Scratch) -> Frame {
+        #[cfg(feature = "deflate")]
+        if let Some(bits) = self.outgoing_window()
+            && prepared.payload().len() >= self.settings.deflate_from
+            // Under takeover a message compressed without our context would part the two windows.
+            && self.agreed.is_some_and(|agreed| !agreed.outgoing.takeover)
+        {
+            return prepared.deflated(bits, &mut scratch.codec);
+        }
+        let _ = (prepared, scratch);
+        Frame::Plain
+    }
+
+    fn send_plain(&self, message: &Message<'_>, scratch: &mut Scratch, outbox: &mut Outbox) {
+        encode::message(self.role, message.opcode(), message.as_bytes(), self.settings.fragment, scratch, outbox);
+    }
+
+    fn open(&self) -> Result<(), SendError> {
+        if self.is_open() { Ok(()) } else { Err(SendError::Closed) }
+    }
+
+    /// Sends a last close frame, if none was sent before, and ends.
+    fn fail(&mut self, close: &Close, scratch: &mut Scratch, outbox: &mut Outbox) {
+        if self.is_open() {
+            self.push_close(close, scratch, outbox);
+        }
+        self.end();
+    }
+
+    fn push_close(&self, close: &Close, scratch: &mut Scratch, outbox: &mut Outbox) {
+        let payload = close.payload();
+        outbox.push_frame(encode::header(self.role, Opcode::Close, &payload, scratch), &payload);
+    }
+
+    fn end(&mut self) {
+        self.state = State::Done;
+        self.partial = None;
+        #[cfg(feature = "deflate")]
+        {
+            self.takeover = None;
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("role", &self.role).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// We sent a close frame and wait for the peer's.
+    Closing {
+        deadline: Time,
+    },
+    Done,
+}
+
+/// What spans reads.
+#[derive(Debug, Default)]
+struct Partial {
+    message: Option<Assembly>,
+    control: Vec<u8>,
+}

@@ -1,0 +1,127 @@
+//! Bytes into headers and pieces of payload. Payload is never kept here; an incomplete header is.
+
+use std::mem;
+
+use crate::frame::{Header, MAX_HEADER};
+use crate::{Role, Violation, mask};
+
+/// What one read brought, lent to [`Connection::receive`](crate::Connection::receive) until it is used up.
+#[derive(Debug)]
+pub struct Input<'i> {
+    rest: &'i mut [u8],
+    /// Pings seen in this read: beyond a limit they are answered by the newest alone.
+    pub(crate) pings: u32,
+}
+
+impl<'i> Input<'i> {
+    /// Lends the bytes of one read. They are unmasked where they lie.
+    pub fn new(bytes: &'i mut [u8]) -> Self {
+        Self { rest: bytes, pings: 0 }
+    }
+
+    /// Whether every byte was used.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// How many bytes are still to be used.
+    pub fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Gives up the rest.
+    pub(crate) fn discard(&mut self) {
+        self.rest = &mut [];
+    }
+
+    fn take(&mut self, length: usize) -> &'i mut [u8] {
+        let (taken, rest) = mem::take(&mut self.rest).split_at_mut(length);
+        self.rest = rest;
+        taken
+    }
+}
+
+/// A piece of a frame's payload, already unmasked.
+#[derive(Debug)]
+pub(crate) struct Chunk<'i> {
+    pub(crate) header: Header,
+    /// The header has just been read: the place to check what it announces, before any payload is kept.
+    pub(crate) first: bool,
+    /// The frame's payload ends here.
+    pub(crate) last: bool,
+    pub(crate) payload: &'i mut [u8],
+}
+
+/// Where in a frame the bytes so far have led: 40 bytes per connection.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    /// Payload bytes of the current frame still to come.
+    remaining: u64,
+    /// The current frame's header as it was on the wire, or as much of it as there is.
+    header: [u8; MAX_HEADER],
+    header_size: u8,
+    in_payload: bool,
+    phase: u8,
+}
+
+impl Decoder {
+    /// The next piece, or `None` when the input is used up.
+    pub(crate) fn next<'i>(&mut self, input: &mut Input<'i>, role: Role) -> Result<Option<Chunk<'i>>, Violation> {
+        let (header, first) = if self.in_payload {
+            // It was parsed once, so it parses again; a frame in pieces is rare enough for that.
+            let Ok(Some((header, _))) = Header::parse(&self.header[..usize::from(self.header_size)]) else {
+                unreachable!("a stored header was complete");
+            };
+            (header, false)
+        } else {
+            let Some(header) = self.header(input)? else { return Ok(None) };
+            // RFC 6455 §5.1: a client masks every frame, a server none.
+            match (role, header.mask) {
+                (Role::Server, None) => return Err(Violation::Unmasked),
+                (Role::Client, Some(_)) => return Err(Violation::Masked),
+                _ => {}
+            }
+            self.remaining = header.length;
+            (header, true)
+        };
+        if !first && input.is_empty() {
+            return Ok(None);
+        }
+        let length = usize::try_from(self.remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
+        let payload = input.take(length);
+        if let Some(key) = header.mask {
+            self.phase = mask::apply(payload, key, if first { 0 } else { self.phase });
+        }
+        self.remaining -= length as u64;
+        self.in_payload = self.remaining > 0;
+        if self.in_payload && first {
+            let (bytes, size) = header.to_bytes();
+            (self.header, self.header_size) = (bytes, size as u8);
+        }
+        if !self.in_payload {
+            self.header_size = 0;
+        }
+        Ok(Some(Chunk { header, first, last: !self.in_payload, payload }))
+    }
+
+    /// Reads a header, in one piece from the input or from the bytes kept of earlier reads.
+    fn header(&mut self, input: &mut Input<'_>) -> Result<Option<Header>, Violation> {
+        if self.header_size == 0
+            && let Some((header, size)) = Header::parse(input.rest)?
+        {
+            input.take(size);
+            return Ok(Some(header));
+        }
+        // One byte at a time, so that not one byte of payload is taken: at most 14 turns.
+        while !input.is_empty() {
+            let size = usize::from(self.header_size);
+            self.header[size] = input.take(1)[0];
+            self.header_size += 1;
+            if let Some((header, _)) = Header::parse(&self.header[..=size])? {
+                self.header_size = 0;
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+}

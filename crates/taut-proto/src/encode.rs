@@ -1,0 +1,39 @@
+//! Messages and control frames into bytes: masks for clients, fragments for large messages.
+
+use crate::frame::{Header, Opcode};
+use crate::{Outbox, Role, Scratch};
+
+/// Writes a message as one frame, or as several of at most `fragment` bytes when it is larger (RFC 6455 §5.4).
+pub(crate) fn message(
+    role: Role,
+    opcode: Opcode,
+    payload: &[u8],
+    fragment: usize,
+    scratch: &mut Scratch,
+    outbox: &mut Outbox,
+) {
+    if payload.len() <= fragment {
+        return outbox.push_frame(header(role, opcode, payload, scratch), payload);
+    }
+    let mut opcode = opcode;
+    let mut fragments = payload.chunks(fragment.max(1)).peekable();
+    while let Some(chunk) = fragments.next() {
+        let fin = fragments.peek().is_none();
+        outbox.push_frame(Header { fin, ..header(role, opcode, chunk, scratch) }, chunk);
+        opcode = Opcode::Continuation;
+    }
+}
+
+/// Writes a compressed message, as one frame.
+#[cfg(feature = "deflate")]
+pub(crate) fn compressed(role: Role, opcode: Opcode, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) {
+    // RFC 7692 §6.1: RSV1 on the first frame, which is the only one.
+    outbox.push_frame(Header { compressed: true, ..header(role, opcode, payload, scratch) }, payload);
+}
+
+/// A whole, plain frame's header.
+pub(crate) fn header(role: Role, opcode: Opcode, payload: &[u8], scratch: &mut Scratch) -> Header {
+    // RFC 6455 §5.3: a fresh key for every frame of a client.
+    let mask = (role == Role::Client).then(|| scratch.mask_key());
+    Header { fin: true, compressed: false, opcode, mask, length: payload.len() as u64 }
+}

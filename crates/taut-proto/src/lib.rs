@@ -1,0 +1,63 @@
+//! WebSocket (RFC 6455) and permessage-deflate (RFC 7692) without I/O.
+//!
+//! Bytes and time are arguments. This crate opens no socket, reads no clock, draws no random number and spawns
+//! no task; whoever drives it lends it what arrived and takes what is to be written. The same core serves the
+//! synchronous loop of `taut-shard`, the tokio driver of `taut`, a fuzzer and a browser build.
+//!
+//! ```
+//! use taut_proto::{Connection, Event, Input, Outbox, Role, Scratch, Settings, Time};
+//!
+//! let settings = std::sync::Arc::new(Settings::server());
+//! let mut scratch = Scratch::new(|_| {});          // a server draws no mask keys
+//! let mut outbox = Outbox::new();
+//! let mut connection = Connection::new(Role::Server, settings, Time::ZERO, 0);
+//!
+//! let mut read = *b"\x89\x80\0\0\0\0\x81\x82\0\0\0\0Hi"; // a ping and the text "Hi", masked with zeros
+//! let mut input = Input::new(&mut read);
+//! while let Some(event) = connection.receive(&mut input, Time::ZERO, &mut scratch, &mut outbox)? {
+//!     if let Event::Message(message) = event {
+//!         let _ = connection.send(message, &mut scratch, &mut outbox);
+//!     }
+//! }
+//! assert_eq!(outbox.to_vec(), b"\x8a\x00\x81\x02Hi"); // the pong, then the echo: one write
+//! # Ok::<(), taut_proto::Violation>(())
+//! ```
+//!
+//! The rules of driving a connection stand on [`Connection`]; the opening handshake is in [`handshake`].
+
+pub mod backoff;
+mod close;
+mod connection;
+mod decode;
+pub mod deflate;
+mod encode;
+mod frame;
+pub mod handshake;
+mod heartbeat;
+mod limits;
+mod mask;
+mod message;
+mod outbox;
+mod prepared;
+mod scratch;
+mod settings;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod time;
+mod utf8;
+mod violation;
+
+pub use backoff::Backoff;
+pub use close::{Close, CloseCode};
+pub use connection::{Connection, Event, Lapse, Role, SendError, UnexpectedEnd};
+pub use decode::Input;
+pub use frame::{Header, Opcode};
+pub use heartbeat::Heartbeat;
+pub use limits::Limits;
+pub use message::Message;
+pub use outbox::Outbox;
+pub use prepared::Prepared;
+pub use scratch::Scratch;
+pub use settings::Settings;
+pub use time::Time;
+pub use violation::Violation;

@@ -1,0 +1,278 @@
+//! What is still to be written to one connection.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::frame::{Header, Opcode};
+use crate::prepared::Frame;
+use crate::{Prepared, mask};
+
+/// Bytes to be written, in order: frames of one's own and handles of messages shared with other connections.
+///
+/// A driver asks for [`slices`](Self::slices), writes what the socket takes, and says how much by
+/// [`consume`](Self::consume). An outbox that is empty holds nothing of its connection and may serve the next.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Each begins and ends with a frame.
+    segments: VecDeque<Segment>,
+    /// Bytes of the first segment already written.
+    written: usize,
+    len: usize,
+}
+
+impl Outbox {
+    /// An empty outbox. Allocates nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes still to be written.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether all has been written.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes to write next, in up to `N` slices, for one vectored write; and how many slices there are.
+    pub fn slices<const N: usize>(&self) -> ([IoSlice<'_>; N], usize) {
+        let mut slices = [IoSlice::new(&[]); N];
+        let mut count = 0;
+        let mut skip = self.written;
+        for segment in self.segments.iter().take(N) {
+            slices[count] = IoSlice::new(&segment.bytes()[skip..]);
+            skip = 0;
+            count += 1;
+        }
+        (slices, count)
+    }
+
+    /// The first bytes to write; for a socket without vectored writes.
+    pub fn front(&self) -> &[u8] {
+        self.segments.front().map_or(&[], |segment| &segment.bytes()[self.written..])
+    }
+
+    /// Takes note that `count` bytes were written.
+    ///
+    /// # Panics
+    /// When there were not as many.
+    pub fn consume(&mut self, mut count: usize) {
+        assert!(count <= self.len, "more was consumed than there was");
+        self.len -= count;
+        let mut only = self.segments.len() == 1;
+        while let Some(front) = self.segments.front_mut() {
+            let left = front.bytes().len() - self.written;
+            if count < left {
+                self.written += count;
+                return;
+            }
+            count -= left;
+            self.written = 0;
+            match front {
+                // The last buffer of our own is kept for what comes next.
+                Segment::Own(bytes) if only => bytes.clear(),
+                _ => drop(self.segments.pop_front()),
+            }
+            if count == 0 {
+                return;
+            }
+            only = self.segments.len() == 1;
+        }
+    }
+
+    /// Everything as one vector; for tests and for transports that want it so.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.segments.iter().flat_map(Segment::bytes).copied().collect();
+        bytes.drain(..self.written);
+        bytes
+    }
+
+    /// Bytes of memory held, written or not.
+    pub fn capacity(&self) -> usize {
+        let segments: usize = self.segments.iter().map(Segment::capacity).sum();
+        segments + self.segments.capacity() * size_of::<Segment>()
+    }
+
+    /// Puts bytes in that are not frames: the opening handshake's.
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        self.own(bytes.len()).extend_from_slice(bytes);
+    }
+
+    pub(crate) fn push_frame(&mut self, header: Header, payload: &[u8]) {
+        let (bytes, size) = header.to_bytes();
+        self.len += size + payload.len();
+        let own = self.own(size + payload.len());
+        own.extend_from_slice(&bytes[..size]);
+        let start = own.len();
+        own.extend_from_slice(payload);
+        if let Some(key) = header.mask {
+            mask::apply(&mut own[start..], key, 0);
+        }
+    }
+
+    /// A ping or pong: in its order while little waits, else ahead of what has not begun to be written.
+    ///
+    /// Ahead there is one of each: a newer one takes its place (RFC 6455 §5.5.3), so that a peer that floods and
+    /// never reads costs no more than one that does not. With `alone` it is so from the first.
+    pub(crate) fn push_urgent(&mut self, header: Header, payload: &[u8], alone: bool) {
+        if !alone && self.len <= URGENT_FROM {
+            return self.push_frame(header, payload);
+        }
+        let mut frame = Self::new();
+        frame.push_frame(header, payload);
+        let frame = frame.to_vec();
+        self.len += frame.len();
+        let unwritten = usize::from(self.written > 0);
+        let waiting = self.segments.iter_mut().skip(unwritten).take(2).find_map(|segment| match segment {
+            Segment::Urgent(opcode, bytes) if *opcode == header.opcode => Some(bytes),
+            _ => None,
+        });
+        match waiting {
+            Some(waiting) => {
+                self.len -= waiting.len();
+                *waiting = frame;
+            }
+            None => self.segments.insert(unwritten, Segment::Urgent(header.opcode, frame)),
+        }
+    }
+
+    pub(crate) fn push_prepared(&mut self, prepared: &Prepared, frame: Frame) {
+        let bytes = prepared.frame(frame);
+        if bytes.len() <= COPY_UP_TO {
+            return self.push_bytes(bytes);
+        }
+        self.len += bytes.len();
+        if let Some(Segment::Own(bytes)) = self.segments.back()
+            && bytes.is_empty()
+        {
+            self.segments.pop_back();
+        }
+        self.segments.push_back(Segment::Shared(prepared.clone(), frame));
+    }
+
+    /// A buffer of our own at the end, with room for a whole frame.
+    fn own(&mut self, length: usize) -> &mut Vec<u8> {
+        let fits = match self.segments.back() {
+            Some(Segment::Own(bytes)) => bytes.is_empty() || bytes.len() + length <= SEGMENT,
+            _ => false,
+        };
+        if !fits {
+            self.segments.push_back(Segment::Own(Vec::new()));
+        }
+        match self.segments.back_mut() {
+            Some(Segment::Own(bytes)) => bytes,
+            _ => unreachable!("the last segment is our own"),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Segment {
+    Own(Vec<u8>),
+    Shared(Prepared, Frame),
+    /// A ping or pong that went ahead.
+    Urgent(Opcode, Vec<u8>),
+}
+
+impl Segment {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) | Self::Urgent(_, bytes) => bytes,
+            Self::Shared(prepared, frame) => prepared.frame(*frame),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Own(bytes) | Self::Urgent(_, bytes) => bytes.capacity(),
+            Self::Shared(..) => 0,
+        }
+    }
+}
+
+/// Bytes of one's own put together in one segment; control frames get in at the end of each.
+const SEGMENT: usize = 64 << 10;
+
+/// With more than this unwritten, pings and pongs no longer queue behind each other.
+const URGENT_FROM: usize = 4 << 10;
+
+/// A shared frame up to this size is copied: cheaper than a handle counted by several threads, and it lets small
+/// messages leave in one slice.
+const COPY_UP_TO: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Message;
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Frame(usize),
+        Prepared(usize),
+        Urgent(usize, bool),
+        Write(usize),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            (0..100_000_usize).prop_map(Act::Frame),
+            (0..300_usize).prop_map(Act::Frame),
+            (0..10_000_usize).prop_map(Act::Prepared),
+            (0..126_usize, any::<bool>()).prop_map(|(length, alone)| Act::Urgent(length, alone)),
+            (0..200_000_usize).prop_map(Act::Write),
+        ]
+    }
+
+    fn header(opcode: Opcode, length: usize) -> Header {
+        Header { fin: true, compressed: false, opcode, mask: None, length: length as u64 }
+    }
+
+    proptest! {
+        // What leaves is whole frames, every message in its order, however it is written.
+        #[test]
+        fn what_is_written_is_whole_frames_in_order(acts in prop::collection::vec(act(), 1..40)) {
+            let mut outbox = Outbox::new();
+            let mut written = Vec::new();
+            let mut sent = Vec::new();
+            let mut write = |outbox: &mut Outbox, limit: usize| {
+                let (slices, count) = outbox.slices::<4>();
+                let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter()).copied().take(limit).collect();
+                outbox.consume(bytes.len());
+                written.extend(bytes);
+            };
+            for act in acts {
+                match act {
+                    Act::Frame(length) => {
+                        outbox.push_frame(header(Opcode::Binary, length), &vec![1; length]);
+                        sent.push(length);
+                    }
+                    Act::Prepared(length) => {
+                        outbox.push_prepared(&Prepared::new(Message::from(vec![2; length])), Frame::Plain);
+                        sent.push(length);
+                    }
+                    Act::Urgent(length, alone) => outbox.push_urgent(header(Opcode::Pong, length), &vec![3; length], alone),
+                    Act::Write(limit) => write(&mut outbox, limit),
+                }
+                prop_assert_eq!(outbox.to_vec().len(), outbox.len());
+            }
+            while !outbox.is_empty() {
+                write(&mut outbox, usize::MAX);
+            }
+            let mut rest = &written[..];
+            let mut left = Vec::new();
+            while !rest.is_empty() {
+                let (header, size) = Header::parse(rest).unwrap().unwrap();
+                if header.opcode == Opcode::Binary {
+                    left.push(header.length as usize);
+                }
+                rest = &rest[size + header.length as usize..];
+            }
+            prop_assert_eq!(left, sent);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Two connections joined by a wire under the test's control: bytes, a clock, no sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Close, CloseCode, Connection, Event, Input, Message, Outbox, Role, Scratch, Settings, Time, Violation};
+
+/// One end of a [`Link`]: a connection with what it lends and what it has seen.
+pub struct End {
+    /// The connection itself.
+    pub connection: Connection,
+    /// What it has still to write.
+    pub outbox: Outbox,
+    /// Everything it has received, made independent of the reads it came in.
+    pub events: Vec<Seen>,
+    scratch: Scratch,
+}
+
+/// An event that outlives its read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A message.
+    Message(Message<'static>),
+    /// A ping.
+    Ping(Vec<u8>),
+    /// A pong.
+    Pong(Vec<u8>),
+    /// The peer's close frame.
+    Close(Close),
+    /// What the peer did wrong.
+    Violation(Violation),
+}
+
+impl End {
+    /// An end that is not joined to another.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, outbox: Outbox::new(), events: Vec::new(), scratch: Scratch::new(counted) }
+    }
+
+    /// One read.
+    pub fn receive(&mut self, bytes: &[u8], now: Time) {
+        let mut bytes = bytes.to_vec();
+        let mut input = Input::new(&mut bytes);
+        loop {
+            let event = self.connection.receive(&mut input, now, &mut self.scratch, &mut self.outbox);
+            self.events.push(match event {
+                Ok(None) => return,
+                Ok(Some(Event::Message(message))) => Seen::Message(message.into_owned()),
+                Ok(Some(Event::Ping(payload))) => Seen::Ping(payload.into_owned()),
+                Ok(Some(Event::Pong(payload, _))) => Seen::Pong(payload.into_owned()),
+                Ok(Some(Event::Close(close))) => Seen::Close(close),
+                Err(violation) => Seen::Violation(violation),
+            });
+        }
+    }
+
+    /// Sends a message.
+    pub fn send<'a>(&mut self, message: impl Into<Message<'a>>) -> bool {
+        self.connection.send(message, &mut self.scratch, &mut self.outbox).is_ok()
+    }
+
+    /// Sends a ping.
+    pub fn ping(&mut self, payload: &[u8]) -> bool {
+        self.connection.ping(payload, &mut self.scratch, &mut self.outbox).is_ok()
+    }
+
+    /// Begins the close.
+    pub fn close(&mut self, code: CloseCode, now: Time) {
+        self.connection.close(code, now, &mut self.scratch, &mut self.outbox);
+    }
+
+    /// Lets the deadline be handled.
+    pub fn handle_deadline(&mut self, now: Time) -> Option<crate::Lapse> {
+        self.connection.handle_deadline(now, &mut self.scratch, &mut self.outbox)
+    }
+
+    /// Takes up to `limit` bytes off the outbox, as a socket would.
+    pub fn write(&mut self, limit: usize) -> Vec<u8> {
+        let (slices, count) = self.outbox.slices::<8>();
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter()).copied().take(limit).collect();
+        self.outbox.consume(bytes.len());
+        bytes
+    }
+}
+
+/// A client and a server, and a clock.
+pub struct Link {
+    /// The client's end.
+    pub client: End,
+    /// The server's end.
+    pub server: End,
+    /// What time it is.
+    pub now: Time,
+}
+
+impl Link {
+    /// Two ends with the settings they have by default.
+    pub fn new() -> Self {
+        Self::with(Settings::client(), Settings::server())
+    }
+
+    /// Two ends with settings of their own.
+    pub fn with(client: Settings, server: Settings) -> Self {
+        let end = |role, settings| End::new(Connection::new(role, Arc::new(settings), Time::ZERO, 100));
+        Self { client: end(Role::Client, client), server: end(Role::Server, server), now: Time::ZERO }
+    }
+
+    /// Carries bytes both ways until none are left, in reads of at most `size` bytes.
+    pub fn settle(&mut self, size: usize) {
+        while !self.client.outbox.is_empty() || !self.server.outbox.is_empty() {
+            let up = self.client.write(size);
+            self.server.receive(&up, self.now);
+            let down = self.server.write(size);
+            self.client.receive(&down, self.now);
+        }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, duration: Duration) {
+        self.now = self.now + duration;
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Mask keys for tests: the same each time, and each different.
+fn counted(bytes: &mut [u8]) {
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = (index * 7 + 1) as u8;
+    }
+}
