@@ -1,0 +1,235 @@
+//! The open connections of one shard.
+
+use std::sync::Arc;
+
+use taut_proto::deflate::Agreed;
+use taut_proto::{Close, Connection, Message, Outbox, Prepared, Role, Scratch, SendError, Time};
+
+use crate::handler::Sent;
+use crate::{Settings, SlowReader};
+
+/// Names a connection of one shard, for as long as it lives and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    pub(crate) index: u32,
+    generation: u32,
+}
+
+/// The open connections of a shard: what may be done to any of them.
+pub struct Connections<User> {
+    members: Vec<Option<Member<User>>>,
+    open: usize,
+    generation: u32,
+    /// Connections with something to write, each once.
+    pub(crate) dirty: Vec<ConnectionId>,
+    /// Outboxes that nobody needs at the moment: an idle connection has none. Boxed, as a member holds them: they
+    /// go in and out without being moved or allocated.
+    #[expect(clippy::vec_box, reason = "see above")]
+    idle_outboxes: Vec<Box<Outbox>>,
+    pub(crate) scratch: Scratch,
+    pub(crate) now: Time,
+    pub(crate) stats: Stats,
+    settings: Arc<Settings>,
+    protocol: Arc<taut_proto::Settings>,
+}
+
+/// What a shard has counted since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections opened.
+    pub opened: u64,
+    /// Handshakes refused, or given up at their deadline.
+    pub refused: u64,
+    /// Messages received.
+    pub messages: u64,
+    /// Messages dropped because their reader was too slow.
+    pub dropped: u64,
+    /// Connections closed because their reader was too slow.
+    pub kicked: u64,
+    /// Peers that broke the protocol.
+    pub violations: u64,
+}
+
+pub(crate) struct Member<User> {
+    pub(crate) connection: Connection,
+    pub(crate) outbox: Option<Box<Outbox>>,
+    generation: u32,
+    dirty: bool,
+    pub(crate) slow: bool,
+    user: User,
+}
+
+impl<User> Connections<User> {
+    pub(crate) fn new(settings: Arc<Settings>, scratch: Scratch) -> Self {
+        Self {
+            members: Vec::new(),
+            open: 0,
+            generation: 0,
+            dirty: Vec::new(),
+            idle_outboxes: Vec::new(),
+            scratch,
+            now: Time::ZERO,
+            stats: Stats::default(),
+            protocol: Arc::new(settings.protocol.clone()),
+            settings,
+        }
+    }
+
+    /// How many connections are open.
+    pub fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// All that are open.
+    pub fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.members.iter().enumerate().filter_map(|(index, member)| {
+            member.as_ref().map(|member| ConnectionId { index: index as u32, generation: member.generation })
+        })
+    }
+
+    /// The time of this tick; it does not move within one.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// What has been counted.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// What a connection carries.
+    pub fn user(&mut self, id: ConnectionId) -> Option<&mut User> {
+        self.member(id).map(|member| &mut member.user)
+    }
+
+    /// Bytes that wait for a connection's peer to read.
+    pub fn waiting(&self, id: ConnectionId) -> usize {
+        let member = self.members.get(id.index as usize).and_then(Option::as_ref);
+        member.and_then(|member| member.outbox.as_ref()).map_or(0, |outbox| outbox.len())
+    }
+
+    /// Sends a message. It leaves when the read or the tick that this happens in is over, with everything else
+    /// that was sent until then.
+    ///
+    /// Nothing waits: a peer with more than [`Settings::outgoing`] bytes unread is slow, and its message or it is
+    /// dropped as [`Settings::slow_reader`] says.
+    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Message<'m>>) -> Sent {
+        self.write(id, |connection, scratch, outbox| connection.send(message, scratch, outbox))
+    }
+
+    /// Sends a message that was framed once for many connections; otherwise as [`send`](Self::send).
+    pub fn send_prepared(&mut self, id: ConnectionId, prepared: &Prepared) -> Sent {
+        self.write(id, |connection, scratch, outbox| connection.send_prepared(prepared, scratch, outbox))
+    }
+
+    /// Begins the close of a connection: the peer is told, and has the close timeout to answer. Does nothing to a
+    /// connection that is closing or has ended.
+    pub fn close(&mut self, id: ConnectionId, close: impl Into<Close>) {
+        let now = self.now;
+        let close = close.into();
+        self.act(id, |connection, scratch, outbox| connection.close(close, now, scratch, outbox));
+    }
+
+    pub(crate) fn open(&mut self, index: usize, agreed: Option<Agreed>, random: u32, user: User) -> ConnectionId {
+        self.generation = self.generation.wrapping_add(1);
+        let mut connection = Connection::new(Role::Server, Arc::clone(&self.protocol), self.now, random);
+        if let Some(agreed) = agreed {
+            connection = connection.with_deflate(agreed);
+        }
+        if self.members.len() <= index {
+            self.members.resize_with(index + 1, || None);
+        }
+        let generation = self.generation;
+        let member = Member { connection, outbox: None, generation, dirty: false, slow: false, user };
+        self.members[index] = Some(member);
+        self.open += 1;
+        self.stats.opened += 1;
+        ConnectionId { index: index as u32, generation }
+    }
+
+    pub(crate) fn id_at(&self, index: usize) -> Option<ConnectionId> {
+        let member = self.members.get(index)?.as_ref()?;
+        Some(ConnectionId { index: index as u32, generation: member.generation })
+    }
+
+    pub(crate) fn member(&mut self, id: ConnectionId) -> Option<&mut Member<User>> {
+        self.members.get_mut(id.index as usize)?.as_mut().filter(|member| member.generation == id.generation)
+    }
+
+    /// Takes a connection out; gives what it carried and what it had still to write.
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<(User, Option<Box<Outbox>>)> {
+        self.member(id)?;
+        let member = self.members[id.index as usize].take()?;
+        self.open -= 1;
+        Some((member.user, member.outbox))
+    }
+
+    /// Takes back an outbox that is empty.
+    pub(crate) fn recycle(&mut self, outbox: Box<Outbox>) {
+        // Those that grew large, and those beyond what one tick commonly needs, go back to the allocator.
+        if self.idle_outboxes.len() < IDLE_OUTBOXES && outbox.capacity() <= IDLE_OUTBOX_BYTES {
+            self.idle_outboxes.push(outbox);
+        }
+    }
+
+    /// Lets a connection act on what it has received or on its deadline.
+    pub(crate) fn act<T>(
+        &mut self,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
+    ) -> Option<T> {
+        let member = self.members.get_mut(id.index as usize)?.as_mut().filter(|m| m.generation == id.generation)?;
+        let outbox = member.outbox.get_or_insert_with(|| self.idle_outboxes.pop().unwrap_or_default());
+        let outcome = act(&mut member.connection, &mut self.scratch, outbox);
+        if !member.dirty {
+            member.dirty = true;
+            self.dirty.push(id);
+        }
+        Some(outcome)
+    }
+
+    /// Takes the mark off a connection that is about to be written.
+    pub(crate) fn clean(&mut self, id: ConnectionId) {
+        if let Some(member) = self.member(id) {
+            member.dirty = false;
+        }
+    }
+
+    fn write(
+        &mut self,
+        id: ConnectionId,
+        write: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> Result<(), SendError>,
+    ) -> Sent {
+        // A message of any size may go to a reader that has kept up.
+        if self.waiting(id) > self.settings.outgoing {
+            return self.overrun(id);
+        }
+        match self.act(id, write) {
+            Some(Ok(())) => Sent::Sent,
+            _ => Sent::Closed,
+        }
+    }
+
+    fn overrun(&mut self, id: ConnectionId) -> Sent {
+        let policy = self.settings.slow_reader;
+        let Some(member) = self.member(id) else { return Sent::Closed };
+        let first = policy == SlowReader::Close && !std::mem::replace(&mut member.slow, true);
+        if policy == SlowReader::Drop {
+            self.stats.dropped += 1;
+        } else if first {
+            // Its close frame could only wait behind what it does not read: the shard drops it at once.
+            self.stats.kicked += 1;
+            self.act(id, |_, _, _| ());
+        }
+        Sent::Slow
+    }
+}
+
+/// Outboxes kept for the next tick, and how large one may be to be kept: 8 MiB in all at the most.
+const IDLE_OUTBOXES: usize = 64;
+const IDLE_OUTBOX_BYTES: usize = 128 << 10;

@@ -1,0 +1,199 @@
+//! What an application does with the connections of a shard.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+
+use taut_proto::handshake::server::{Refusal, Request, Upgrade};
+use taut_proto::{Close, CloseCode, Lapse, Message, Prepared, Violation};
+
+use crate::{ConnectionId, Connections};
+
+/// An application on one shard. Every method runs on the shard's thread and must not block: what may wait (DNS, a
+/// disk, a lock, another service) is for another thread, whose answer comes back as [`mail`](Self::mail).
+///
+/// What is sent during a call leaves in one write when the call's read, or the shard's tick, is over.
+///
+/// ```
+/// use taut_proto::Message;
+/// use taut_shard::{Handler, Session};
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type User = ();
+///     type Mail = ();
+///
+///     fn message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {
+///         session.send(message);
+///     }
+/// }
+/// ```
+pub trait Handler: Sized {
+    /// What a connection carries for the application: who it is, what it wants.
+    type User: Default;
+    /// What other threads may tell this shard, through its [`Mailbox`](crate::Mailbox).
+    type Mail: Send + 'static;
+
+    /// A request came. By default every WebSocket request of the same origin is accepted and anything else refused.
+    ///
+    /// The shard adds permessage-deflate to an accepted upgrade if it is configured to.
+    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr) -> Verdict<'r, Self::User> {
+        let _ = peer;
+        let checked = taut_proto::handshake::server::origin::same_host(request).and_then(|()| request.upgrade());
+        match checked {
+            Ok(upgrade) => Verdict::Accept(upgrade, Self::User::default()),
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
+    }
+
+    /// A connection is open. Its handshake's answer goes out with what is sent here.
+    fn opened(&mut self, session: &mut Session<'_, Self::User>) {
+        let _ = session;
+    }
+
+    /// A message came, lent from the shard's buffer.
+    fn message(&mut self, session: &mut Session<'_, Self::User>, message: Message<'_>);
+
+    /// A connection has ended; it can no longer be sent to. Called once for every [`opened`](Self::opened).
+    fn closed(&mut self, connections: &mut Connections<Self::User>, closed: Closed<Self::User>) {
+        let _ = (connections, closed);
+    }
+
+    /// Something came through the mailbox.
+    fn mail(&mut self, connections: &mut Connections<Self::User>, mail: Self::Mail) {
+        let _ = (connections, mail);
+    }
+
+    /// A socket leaves the shard, because [`request`](Self::request) said [`Verdict::HandOver`].
+    fn depart(&mut self, departure: Departure) {
+        drop(departure);
+    }
+}
+
+/// What becomes of a request.
+pub enum Verdict<'r, User> {
+    /// The upgrade is accepted, and the connection carries this.
+    Accept(Upgrade<'r>, User),
+    /// It is answered with a status, and the socket closed.
+    Refuse(Refusal),
+    /// It is no upgrade: the socket leaves the shard with the bytes already read, to
+    /// [`Handler::depart`].
+    HandOver,
+}
+
+/// A socket that leaves the shard.
+pub struct Departure {
+    /// The socket, in non-blocking mode.
+    pub stream: TcpStream,
+    /// The TLS connection on it, live: what is read and written goes through it.
+    pub tls: Option<Box<rustls::ServerConnection>>,
+    /// What was read and not used: the request, from its first byte.
+    pub bytes: Vec<u8>,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+}
+
+impl fmt::Debug for Departure {
+    // The bytes may carry tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Departure").field("peer", &self.peer).field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// A connection that has ended.
+#[derive(Debug)]
+pub struct Closed<User> {
+    /// Which one; the id is never used again.
+    pub id: ConnectionId,
+    /// What it carried.
+    pub user: User,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The close handshake is complete; this is what the peer's close frame said.
+    Closed(Close),
+    /// The peer did not answer our ping or our close frame in time.
+    Lapsed(Lapse),
+    /// The peer ended the connection without a close frame.
+    Ended,
+    /// The socket failed.
+    Failed(io::Error),
+    /// The peer read too slowly and the policy was to close.
+    Slow,
+    /// The peer broke the protocol.
+    Violated(Violation),
+    /// The shard stopped before the close handshake was complete.
+    Stopped,
+}
+
+impl Reason {
+    /// The code an application would see: the peer's, or 1006 (RFC 6455 §7.1.5).
+    pub fn code(&self) -> CloseCode {
+        match self {
+            Self::Closed(close) => close.code(),
+            Self::Violated(violation) => violation.close_code(),
+            _ => CloseCode::ABNORMAL,
+        }
+    }
+}
+
+/// The connection a call is about, among all of its shard.
+pub struct Session<'a, User> {
+    id: ConnectionId,
+    connections: &'a mut Connections<User>,
+}
+
+impl<'a, User> Session<'a, User> {
+    pub(crate) fn new(id: ConnectionId, connections: &'a mut Connections<User>) -> Self {
+        Self { id, connections }
+    }
+
+    /// Which connection this is.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Sends a message; see [`Connections::send`].
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Sent {
+        self.connections.send(self.id, message)
+    }
+
+    /// Sends a message framed once for many; see [`Connections::send_prepared`].
+    pub fn send_prepared(&mut self, prepared: &Prepared) -> Sent {
+        self.connections.send_prepared(self.id, prepared)
+    }
+
+    /// Begins the close; see [`Connections::close`].
+    pub fn close(&mut self, close: impl Into<Close>) {
+        self.connections.close(self.id, close);
+    }
+
+    /// What the connection carries. `None` once the connection has ended, which a call of its own can bring about
+    /// by sending to a reader that is too slow.
+    pub fn user(&mut self) -> Option<&mut User> {
+        self.connections.user(self.id)
+    }
+
+    /// All connections of the shard, this one among them.
+    pub fn connections(&mut self) -> &mut Connections<User> {
+        self.connections
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a message may not have been sent"]
+pub enum Sent {
+    /// It is on its way.
+    Sent,
+    /// The peer reads too slowly: it was dropped, or the connection with it, as the policy says, and counted.
+    Slow,
+    /// The connection is closing or has ended.
+    Closed,
+}

@@ -1,0 +1,49 @@
+//! A synchronous WebSocket event loop: many connections on one thread, no futures, no tasks, no locks.
+//!
+//! A [`Shard`] owns its listener, its sockets, one read buffer and one timer wheel. It reads, hands messages to a
+//! [`Handler`] as slices of its buffer, and writes what the handler sent in one write for each connection and tick.
+//! A connection stays with its shard for life; run one shard for each core. Other threads reach a shard through its
+//! bounded [`Mailbox`].
+//!
+//! On by default: a heartbeat, limits on messages, heads and handshakes in progress, deadlines on handshake and
+//! close, the same-origin check, a bound on what may wait for a slow reader. TLS is a setting.
+//!
+//! ```no_run
+//! use taut_proto::Message;
+//! use taut_shard::{Handler, Session, Settings, Shard};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     type User = ();
+//!     type Mail = ();
+//!
+//!     fn message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {
+//!         let _ = session.send(message);
+//!     }
+//! }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+//! Shard::new(listener, Echo, Settings::default())?.run()
+//! # }
+//! ```
+
+mod connections;
+mod deadlines;
+mod handler;
+mod listen;
+mod mailbox;
+mod settings;
+mod shard;
+mod socket;
+pub mod tls;
+mod wire;
+
+pub use connections::{ConnectionId, Connections, Stats};
+pub use handler::{Closed, Departure, Handler, Reason, Sent, Session, Verdict};
+pub use listen::listen;
+pub use mailbox::{Mailbox, Refused};
+pub use settings::{Settings, SlowReader};
+pub use shard::{Drain, Drainer, Shard};
+pub use socket::{Kernel, Ready, Socket, System};

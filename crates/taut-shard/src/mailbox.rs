@@ -1,0 +1,151 @@
+//! How other threads speak to a shard: a bounded queue and one wake for a burst.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_queue::SegQueue;
+
+/// A handle for sending mail to a shard; clones go to the same one.
+///
+/// Nobody waits: a mailbox that holds its bytes refuses more.
+pub struct Mailbox<Mail>(Arc<Shared<Mail>>);
+
+/// The mailbox is full, or its shard has stopped. The mail comes back.
+#[derive(Debug)]
+pub struct Refused<Mail>(pub Mail);
+
+struct Shared<Mail> {
+    queue: SegQueue<(Mail, usize)>,
+    bytes: AtomicUsize,
+    capacity: usize,
+    /// A wake is under way: the rest of a burst needs none.
+    woken: AtomicBool,
+    closed: AtomicBool,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl<Mail> Mailbox<Mail> {
+    pub(crate) fn new(capacity: usize, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self(Arc::new(Shared {
+            queue: SegQueue::new(),
+            bytes: AtomicUsize::new(0),
+            capacity,
+            woken: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            wake,
+        }))
+    }
+
+    /// Sends mail that counts as `bytes`, if there is room.
+    pub fn push(&self, mail: Mail, bytes: usize) -> Result<(), Refused<Mail>> {
+        let bytes = bytes + size_of::<Mail>();
+        let held = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if held + bytes > self.0.capacity && held > 0 {
+            self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Refused(mail));
+        }
+        self.put(mail, bytes)
+    }
+
+    /// Sends mail that must not be lost, full or not. The sender sees to it that there is little of it.
+    pub fn push_always(&self, mail: Mail) -> Result<(), Refused<Mail>> {
+        let bytes = size_of::<Mail>();
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.put(mail, bytes)
+    }
+
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, mail: Mail, bytes: usize) -> Result<(), Refused<Mail>> {
+        if self.0.closed.load(Ordering::Acquire) {
+            self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Refused(mail));
+        }
+        self.0.queue.push((mail, bytes));
+        if !self.0.woken.swap(true, Ordering::AcqRel) {
+            (self.0.wake)();
+        }
+        Ok(())
+    }
+
+    /// For the shard, before it looks: mail that comes from now on wakes it again.
+    pub(crate) fn rearm(&self) {
+        // A read-modify-write, so that either it sees the sender's mark and with it the mail, or the sender sees
+        // this one and wakes.
+        self.0.woken.swap(false, Ordering::AcqRel);
+    }
+
+    pub(crate) fn pop(&self) -> Option<Mail> {
+        let (mail, bytes) = self.0.queue.pop()?;
+        self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Some(mail)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.queue.is_empty()
+    }
+
+    pub(crate) fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+    }
+}
+
+impl<Mail> Clone for Mailbox<Mail> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<Mail> fmt::Debug for Mailbox<Mail> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    fn mailbox(capacity: usize) -> (Mailbox<u64>, Arc<AtomicU32>) {
+        let wakes = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&wakes);
+        (
+            Mailbox::new(
+                capacity,
+                Arc::new(move || {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }),
+            ),
+            wakes,
+        )
+    }
+
+    #[test]
+    fn a_burst_wakes_once() {
+        let (mailbox, wakes) = mailbox(1 << 20);
+        for n in 0..100 {
+            mailbox.push(n, 0).unwrap();
+        }
+        assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        mailbox.rearm();
+        assert_eq!(std::iter::from_fn(|| mailbox.pop()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+        mailbox.push(0, 0).unwrap();
+        assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_the_mail_back_and_has_room_again_when_read() {
+        let (mailbox, _) = mailbox(1000);
+        mailbox.push(1, 900).unwrap();
+        assert!(matches!(mailbox.push(2, 900), Err(Refused(2))));
+        assert!(mailbox.push_always(3).is_ok());
+        assert_eq!((mailbox.pop(), mailbox.pop(), mailbox.waiting()), (Some(1), Some(3), 0));
+        assert!(mailbox.push(2, 5000).is_ok(), "one of any size, when it is empty");
+    }
+}

@@ -1,0 +1,62 @@
+//! How a shard behaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use taut_proto::deflate;
+use taut_proto::handshake::head::HeadLimits;
+
+/// A shard's settings.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// What the protocol's own part is bound by: message limits, heartbeat, close timeout.
+    pub protocol: taut_proto::Settings,
+    /// permessage-deflate, if it is to be agreed on; off by default. Without context takeover it costs two
+    /// compressors for the whole shard.
+    pub deflate: Option<deflate::Config>,
+    /// How large a request's head may be; 16 KiB and 100 headers.
+    pub head: HeadLimits,
+    /// From the accepted socket to the end of the handshake, TLS included; 10 seconds.
+    pub handshake_timeout: Duration,
+    /// Handshakes in progress; 1,024. Beyond it the shard leaves new sockets in the kernel's queue. Each costs up
+    /// to the head's limit.
+    pub pending_handshakes: usize,
+    /// Sockets at a time, handshakes included; 1,000,000. Beyond it new ones wait in the kernel's queue.
+    pub connections: usize,
+    /// Bytes that may wait for a peer to read before it counts as slow; 1 MiB.
+    pub outgoing: usize,
+    /// What becomes of a slow reader; it is closed.
+    pub slow_reader: SlowReader,
+    /// TLS, if the shard is to speak it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Bytes of the one buffer that all connections of the shard are read into; 128 KiB.
+    pub read_buffer: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            protocol: taut_proto::Settings::server(),
+            deflate: None,
+            head: HeadLimits::default(),
+            handshake_timeout: Duration::from_secs(10),
+            pending_handshakes: 1024,
+            connections: 1_000_000,
+            outgoing: 1 << 20,
+            slow_reader: SlowReader::Close,
+            tls: None,
+            read_buffer: 128 << 10,
+        }
+    }
+}
+
+/// What becomes of a message to a peer that reads too slowly. Either is counted in [`Stats`](crate::Stats).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowReader {
+    /// The connection is dropped; a client that comes back begins anew. The safe choice: it misses nothing
+    /// without knowing.
+    Close,
+    /// The message is dropped and the connection stays: for streams whose next value replaces the last.
+    Drop,
+}

@@ -1,0 +1,701 @@
+//! One thread's loop: wait, read, act, deliver, write.
+
+use std::io;
+use std::mem;
+use std::net::TcpListener;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use slab::Slab;
+use taut_proto::handshake::head::HeadScan;
+use taut_proto::handshake::server::{Refusal, Request, Upgrade};
+use taut_proto::{Close, Event, Input, Outbox, Scratch, Time, deflate};
+
+use crate::connections::{ConnectionId, Connections};
+use crate::deadlines::Deadlines;
+use crate::handler::{Closed, Departure, Handler, Reason, Session, Verdict};
+use crate::mailbox::Mailbox;
+use crate::socket::{Kernel, Ready, Socket, System};
+use crate::wire::{self, Opening, Phase, Wire};
+use crate::{Settings, wire::RECORD};
+
+/// Many connections on one thread.
+///
+/// A tick: wait for the kernel; read each socket that has bytes, hand its messages to the handler and write the
+/// replies at once, in one write; accept; take the mail; handle deadlines; then write, once each, the connections
+/// that were sent something on the way.
+pub struct Shard<H: Handler, K: Kernel = System> {
+    kernel: K,
+    handler: H,
+    settings: Arc<Settings>,
+    /// By token; open ones have a member in `connections` at the same index.
+    wires: Slab<Wire<K::Socket>>,
+    connections: Connections<H::User>,
+    deadlines: Deadlines,
+    mailbox: Mailbox<H::Mail>,
+    drain: Arc<OnceLock<Drain>>,
+    draining: Option<Draining>,
+    buffer: Box<[u8]>,
+    plain: Box<[u8]>,
+    /// Sockets that have more to read than one tick gives them.
+    again: Vec<usize>,
+    /// The listener has more sockets, as far as is known.
+    accepting: bool,
+    handshakes: usize,
+    ready: Vec<Ready>,
+    expired: Vec<(usize, u64)>,
+}
+
+/// How a shard is to stop.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// What the clients are told.
+    pub close: Close,
+    /// Over how long the closes are spread, so that the clients do not all come back in one instant.
+    pub over: Duration,
+    /// When to stop at the latest, closes answered or not. Counted from the start, as `over` is.
+    pub deadline: Duration,
+}
+
+/// Stops a shard, from any thread.
+#[derive(Clone)]
+pub struct Drainer {
+    drain: Arc<OnceLock<Drain>>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Drainer {
+    /// Makes the shard stop accepting, close its connections and return from [`Shard::run`]. Only the first call
+    /// counts.
+    pub fn drain(&self, drain: Drain) {
+        let _ = self.drain.set(drain);
+        (self.wake)();
+    }
+}
+
+struct Draining {
+    drain: Drain,
+    since: Time,
+    waiting: Vec<ConnectionId>,
+    total: usize,
+}
+
+impl<H: Handler> Shard<H> {
+    /// A shard on a bound listener; see [`listen`](crate::listen) for several on one address.
+    pub fn new(listener: TcpListener, handler: H, settings: Settings) -> io::Result<Self> {
+        Ok(Self::on(System::new(listener)?, handler, settings))
+    }
+}
+
+impl<H: Handler, K: Kernel> Shard<H, K> {
+    /// A shard on a kernel of one's own: a test's.
+    pub fn on(kernel: K, handler: H, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let mailbox = Mailbox::new(MAILBOX, kernel.waker());
+        let plain = if settings.tls.is_some() { settings.read_buffer + RECORD } else { 0 };
+        Self {
+            kernel,
+            handler,
+            wires: Slab::new(),
+            // A server draws no mask keys.
+            connections: Connections::new(Arc::clone(&settings), Scratch::new(|_| {})),
+            deadlines: Deadlines::new(),
+            mailbox,
+            drain: Arc::default(),
+            draining: None,
+            buffer: vec![0; settings.read_buffer].into(),
+            plain: vec![0; plain].into(),
+            again: Vec::new(),
+            accepting: true,
+            handshakes: 0,
+            ready: Vec::new(),
+            expired: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Where other threads put mail for the handler.
+    pub fn mailbox(&self) -> Mailbox<H::Mail> {
+        self.mailbox.clone()
+    }
+
+    /// How other threads stop the shard.
+    pub fn drainer(&self) -> Drainer {
+        Drainer { drain: Arc::clone(&self.drain), wake: self.kernel.waker() }
+    }
+
+    /// The handler, between ticks.
+    pub fn handler(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
+    /// Runs until it was drained.
+    pub fn run(mut self) -> io::Result<()> {
+        while self.tick()? {}
+        Ok(())
+    }
+
+    /// One turn of the loop; whether there is to be another.
+    pub fn tick(&mut self) -> io::Result<bool> {
+        let timeout = self.timeout();
+        let mut ready = mem::take(&mut self.ready);
+        self.kernel.wait(timeout, &mut ready)?;
+        self.connections.now = self.kernel.now();
+        for token in mem::take(&mut self.again) {
+            if let Some(wire) = self.wires.get_mut(token) {
+                wire.queued = false;
+                self.read(token);
+            }
+        }
+        for ready in ready.drain(..) {
+            match ready {
+                Ready::Accept => self.accepting = true,
+                Ready::Socket { token, readable, writable, ended } => self.ready(token, readable, writable, ended),
+            }
+        }
+        self.ready = ready;
+        self.handle_mail();
+        self.handle_deadlines();
+        self.accept();
+        self.continue_draining();
+        self.flush_dirty();
+        Ok(!self.is_drained())
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        let may_accept = self.accepting && self.has_room();
+        if !self.again.is_empty() || may_accept || !self.mailbox.is_empty() || !self.connections.dirty.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = self.kernel.now();
+        let deadline = self.deadlines.until_next(now);
+        match &self.draining {
+            Some(_) => Some(deadline.unwrap_or(DRAIN_STEP).min(DRAIN_STEP)),
+            None => deadline,
+        }
+    }
+
+    fn ready(&mut self, token: usize, readable: bool, writable: bool, ended: bool) {
+        let Some(wire) = self.wires.get_mut(token) else { return };
+        wire.readable |= readable || ended;
+        wire.ended |= ended;
+        if writable {
+            self.flush(token);
+        }
+        if readable || ended {
+            self.read(token);
+        }
+    }
+
+    // Reading.
+
+    fn read(&mut self, token: usize) {
+        let mut buffer = mem::take(&mut self.buffer);
+        self.read_into(token, &mut buffer);
+        self.buffer = buffer;
+    }
+
+    fn read_into(&mut self, token: usize, buffer: &mut [u8]) {
+        for _ in 0..READS {
+            if self.is_paused(token) {
+                return; // flush reads on once the peer has read
+            }
+            let Some(wire) = self.wires.get_mut(token) else { return };
+            if !wire.readable {
+                return;
+            }
+            match wire.read(buffer) {
+                Ok(None) => return,
+                Ok(Some(0)) => return self.handle_end(token),
+                Ok(Some(count)) => self.received(token, &mut buffer[..count]),
+                Err(error) => return self.fail(token, error),
+            }
+            self.flush(token);
+        }
+        self.read_again(token);
+    }
+
+    /// In the next tick, after the others had their turn.
+    fn read_again(&mut self, token: usize) {
+        if let Some(wire) = self.wires.get_mut(token)
+            && wire.readable
+            && !mem::replace(&mut wire.queued, true)
+        {
+            self.again.push(token);
+        }
+    }
+
+    /// A peer that does not read is not read from.
+    fn is_paused(&self, token: usize) -> bool {
+        matches!(self.wires.get(token), Some(Wire { phase: Phase::Open, .. }))
+            && self.connections.id_at(token).is_some_and(|id| self.connections.waiting(id) > PAUSE)
+    }
+
+    fn received(&mut self, token: usize, bytes: &mut [u8]) {
+        let Some(tls) = self.wires.get_mut(token).and_then(|wire| wire.tls.as_mut()) else {
+            return self.plaintext(token, bytes);
+        };
+        let mut plain = mem::take(&mut self.plain);
+        let decrypted = wire::decrypt(tls, bytes, &mut plain);
+        match decrypted {
+            Ok((count, ended)) => {
+                self.plaintext(token, &mut plain[..count]);
+                if ended {
+                    self.handle_end(token);
+                }
+            }
+            Err(error) => {
+                // The alert that says what was wrong, if the socket takes it.
+                if let Some(wire) = self.wires.get_mut(token) {
+                    let _ = wire.write_tls();
+                }
+                self.fail(token, error);
+            }
+        }
+        self.plain = plain;
+    }
+
+    fn plaintext(&mut self, token: usize, bytes: &mut [u8]) {
+        match self.wires.get_mut(token).map(|wire| &mut wire.phase) {
+            Some(Phase::Handshake(opening)) => {
+                opening.bytes.extend_from_slice(bytes);
+                self.handshake(token);
+            }
+            Some(Phase::Open) => self.messages(token, bytes),
+            Some(Phase::Lingering { .. }) | None => {}
+        }
+    }
+
+    fn messages(&mut self, token: usize, bytes: &mut [u8]) {
+        let Some(id) = self.connections.id_at(token) else { return };
+        let now = self.connections.now;
+        let mut input = Input::new(bytes);
+        loop {
+            let event = self
+                .connections
+                .act(id, |connection, scratch, outbox| connection.receive(&mut input, now, scratch, outbox));
+            match event {
+                None | Some(Ok(None)) => return,
+                Some(Ok(Some(Event::Message(message)))) => {
+                    self.connections.stats.messages += 1;
+                    // After our close frame the handler has nothing more to hear.
+                    if self.connections.member(id).is_some_and(|member| member.connection.is_open()) {
+                        self.handler.message(&mut Session::new(id, &mut self.connections), message);
+                    }
+                    if self.connections.waiting(id) > CORK {
+                        self.flush(token);
+                    }
+                }
+                Some(Ok(Some(Event::Close(close)))) => return self.finish(token, Reason::Closed(close)),
+                Some(Ok(Some(_))) => {}
+                Some(Err(violation)) => {
+                    self.connections.stats.violations += 1;
+                    return self.finish(token, Reason::Violated(violation));
+                }
+            }
+        }
+    }
+
+    // The opening handshake.
+
+    fn handshake(&mut self, token: usize) {
+        let Some(Wire { phase: Phase::Handshake(opening), peer, .. }) = self.wires.get_mut(token) else { return };
+        let peer = *peer;
+        let end = match opening.scan.find(&opening.bytes, &self.settings.head) {
+            Ok(None) => return,
+            Ok(Some(end)) => end,
+            Err(refusal) => return self.refuse(token, &refusal),
+        };
+        let mut bytes = mem::take(&mut opening.bytes);
+        let (head, rest) = bytes.split_at_mut(end);
+        let request = match Request::parse(head, &self.settings.head) {
+            Ok(request) => request,
+            Err(refusal) => return self.refuse(token, &refusal),
+        };
+        if self.draining.is_some() {
+            return self.refuse(token, &Refusal::busy(DRAINING_RETRY));
+        }
+        match self.handler.request(&request, peer) {
+            Verdict::Accept(upgrade, user) => {
+                self.open(token, upgrade, user);
+                // The first frames may have come with the handshake.
+                if !rest.is_empty() {
+                    self.messages(token, rest);
+                }
+            }
+            Verdict::Refuse(refusal) => self.refuse(token, &refusal),
+            Verdict::HandOver => {
+                drop(request);
+                self.hand_over(token, bytes);
+            }
+        }
+    }
+
+    fn open(&mut self, token: usize, upgrade: Upgrade<'_>, user: H::User) {
+        let agreed = self.settings.deflate.as_ref().and_then(|config| deflate::accept(upgrade.extensions(), config));
+        let mut response = Vec::with_capacity(256);
+        upgrade.with_deflate(agreed).write_response(&mut response);
+        self.wires[token].phase = Phase::Open;
+        self.handshakes -= 1;
+        let id = self.connections.open(token, agreed, self.kernel.random(), user);
+        self.connections.act(id, |_, _, outbox| outbox.push_bytes(&response));
+        self.handler.opened(&mut Session::new(id, &mut self.connections));
+        self.schedule(token);
+    }
+
+    fn refuse(&mut self, token: usize, refusal: &Refusal) {
+        self.connections.stats.refused += 1;
+        let mut response = Vec::with_capacity(256);
+        refusal.write_response(&mut response);
+        let mut outbox = Box::new(Outbox::new());
+        outbox.push_bytes(&response);
+        self.handshakes -= 1;
+        self.linger(token, Some(outbox));
+    }
+
+    fn hand_over(&mut self, token: usize, bytes: Vec<u8>) {
+        self.handshakes -= 1;
+        let mut wire = self.wires.remove(token);
+        // What TLS had still to say goes with it, in the live TLS connection.
+        if self.kernel.forget(&mut wire.socket).is_ok()
+            && let Ok(stream) = wire.socket.into_stream()
+        {
+            self.handler.depart(Departure { stream, tls: wire.tls, bytes, peer: wire.peer });
+        }
+    }
+
+    // Ending.
+
+    /// The peer has nothing more to say.
+    fn handle_end(&mut self, token: usize) {
+        let Some(wire) = self.wires.get(token) else { return };
+        match wire.phase {
+            Phase::Open => {
+                self.flush(token);
+                self.drop_connection(token, Reason::Ended);
+            }
+            Phase::Handshake(_) => {
+                self.handshakes -= 1;
+                self.wires.remove(token);
+            }
+            Phase::Lingering { .. } => drop(self.wires.remove(token)),
+        }
+    }
+
+    /// The socket has failed.
+    fn fail(&mut self, token: usize, error: io::Error) {
+        match self.wires.get(token).map(|wire| &wire.phase) {
+            Some(Phase::Open) => self.drop_connection(token, Reason::Failed(error)),
+            _ => self.handle_end(token),
+        }
+    }
+
+    /// The connection has ended, by the protocol: what is in its outbox is still written.
+    fn finish(&mut self, token: usize, reason: Reason) {
+        let Some((closed, outbox)) = self.remove(token, reason) else { return };
+        self.linger(token, outbox);
+        self.handler.closed(&mut self.connections, closed);
+    }
+
+    /// The connection has ended, and nothing more can be said.
+    fn drop_connection(&mut self, token: usize, reason: Reason) {
+        let removed = self.remove(token, reason);
+        self.wires.remove(token);
+        if let Some((closed, _)) = removed {
+            self.handler.closed(&mut self.connections, closed);
+        }
+    }
+
+    fn remove(&mut self, token: usize, reason: Reason) -> Option<Removed<H::User>> {
+        let id = self.connections.id_at(token)?;
+        let (user, outbox) = self.connections.remove(id)?;
+        Some((Closed { id, user, reason }, outbox))
+    }
+
+    fn linger(&mut self, token: usize, outbox: Option<Box<Outbox>>) {
+        let deadline = self.connections.now + self.settings.protocol.close_timeout;
+        self.wires[token].phase = Phase::Lingering { deadline, outbox, shut: false };
+        self.set_deadline(token, deadline);
+        self.flush(token);
+    }
+
+    // Writing.
+
+    fn flush_dirty(&mut self) {
+        let mut dirty = mem::take(&mut self.connections.dirty);
+        for id in dirty.drain(..) {
+            self.flush(id.index as usize);
+        }
+        // What a flush ended may have been told to others: they are written in the next tick, at once.
+        if self.connections.dirty.is_empty() {
+            self.connections.dirty = dirty;
+        }
+    }
+
+    /// Writes what a connection has to write.
+    fn flush(&mut self, token: usize) {
+        let Some(wire) = self.wires.get_mut(token) else { return };
+        match &mut wire.phase {
+            Phase::Open => self.flush_open(token),
+            Phase::Handshake(_) => {
+                if let Err(error) = wire.write_tls() {
+                    self.fail(token, error);
+                }
+            }
+            Phase::Lingering { outbox, .. } => {
+                let outbox = outbox.take();
+                self.flush_lingering(token, outbox);
+            }
+        }
+    }
+
+    fn flush_open(&mut self, token: usize) {
+        let Some(id) = self.connections.id_at(token) else { return };
+        self.connections.clean(id);
+        let Some(member) = self.connections.member(id) else { return };
+        if member.slow {
+            return self.drop_connection(token, Reason::Slow);
+        }
+        let closing = !member.connection.is_open();
+        let Some(mut outbox) = member.outbox.take() else {
+            if let Err(error) = self.wires[token].write_tls() {
+                self.drop_connection(token, Reason::Failed(error));
+            }
+            return;
+        };
+        match self.wires[token].write(&mut outbox) {
+            Ok(true) => {
+                self.connections.recycle(outbox);
+                // It may have been left unread while it did not read.
+                self.read_again(token);
+            }
+            Ok(false) => {
+                if let Some(member) = self.connections.member(id) {
+                    member.outbox = Some(outbox);
+                }
+            }
+            Err(error) => return self.drop_connection(token, Reason::Failed(error)),
+        }
+        if closing {
+            self.schedule(token);
+        }
+    }
+
+    fn flush_lingering(&mut self, token: usize, outbox: Option<Box<Outbox>>) {
+        let Some(wire) = self.wires.get_mut(token) else { return };
+        let left = match outbox {
+            None => None,
+            Some(mut outbox) => match wire.write(&mut outbox) {
+                Ok(true) => {
+                    self.connections.recycle(outbox);
+                    None
+                }
+                Ok(false) => Some(outbox),
+                Err(_) => return drop(self.wires.remove(token)),
+            },
+        };
+        let Phase::Lingering { outbox, shut, .. } = &mut wire.phase else { return };
+        let drained = left.is_none();
+        *outbox = left;
+        if drained && !mem::replace(shut, true) && wire.shutdown().is_err() {
+            self.wires.remove(token);
+        }
+    }
+
+    // Time.
+
+    /// Sets a wire's deadline by what its connection says.
+    fn schedule(&mut self, token: usize) {
+        let Some(id) = self.connections.id_at(token) else { return };
+        if let Some(deadline) = self.connections.member(id).and_then(|member| member.connection.deadline()) {
+            self.set_deadline(token, deadline);
+        }
+    }
+
+    fn set_deadline(&mut self, token: usize, at: Time) {
+        let Some(wire) = self.wires.get_mut(token) else { return };
+        // One entry a wire: a later deadline is found when the earlier entry comes up.
+        let tick = Deadlines::tick_of(at);
+        if wire.due == 0 || tick < wire.due {
+            wire.due = self.deadlines.set(at, token);
+        }
+    }
+
+    fn handle_deadlines(&mut self) {
+        let mut expired = mem::take(&mut self.expired);
+        self.deadlines.expire(self.connections.now, &mut expired);
+        for (token, tick) in expired.drain(..) {
+            if token == ACCEPT {
+                self.accepting = true;
+            } else if let Some(wire) = self.wires.get_mut(token)
+                && wire.due == tick
+            {
+                wire.due = 0;
+                self.handle_deadline(token);
+            }
+        }
+        self.expired = expired;
+    }
+
+    fn handle_deadline(&mut self, token: usize) {
+        let now = self.connections.now;
+        match &self.wires[token].phase {
+            Phase::Handshake(opening) if now < opening.deadline => {
+                let deadline = opening.deadline;
+                self.set_deadline(token, deadline);
+            }
+            Phase::Handshake(_) => self.refuse(token, &Refusal::timeout()),
+            Phase::Lingering { deadline, .. } if now < *deadline => {
+                let deadline = *deadline;
+                self.set_deadline(token, deadline);
+            }
+            Phase::Lingering { .. } => drop(self.wires.remove(token)),
+            Phase::Open => {
+                let Some(id) = self.connections.id_at(token) else { return };
+                let lapse = self
+                    .connections
+                    .act(id, |connection, scratch, outbox| connection.handle_deadline(now, scratch, outbox));
+                match lapse {
+                    Some(Some(lapse)) => self.finish(token, Reason::Lapsed(lapse)),
+                    _ => self.schedule(token),
+                }
+            }
+        }
+    }
+
+    // Coming in.
+
+    fn has_room(&self) -> bool {
+        self.handshakes < self.settings.pending_handshakes && self.wires.len() < self.settings.connections
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS {
+            if !self.accepting || !self.has_room() {
+                return;
+            }
+            match self.kernel.accept() {
+                Ok((socket, peer)) => self.take(socket, peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.accepting = false,
+                    // That socket is gone; the next may be well.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
+                    // Out of descriptors or memory: those that wait are served when some are free again.
+                    _ => {
+                        self.accepting = false;
+                        self.deadlines.set(self.connections.now + ACCEPT_PAUSE, ACCEPT);
+                    }
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, mut socket: K::Socket, peer: std::net::SocketAddr) {
+        let tls = match &self.settings.tls {
+            None => None,
+            Some(config) => match rustls::ServerConnection::new(Arc::clone(config)) {
+                Ok(tls) => Some(Box::new(tls)),
+                Err(_) => return,
+            },
+        };
+        let entry = self.wires.vacant_entry();
+        let token = entry.key();
+        if self.kernel.watch(&mut socket, token).is_err() {
+            return;
+        }
+        let deadline = self.connections.now + self.settings.handshake_timeout;
+        let opening = Opening { bytes: Vec::new(), scan: HeadScan::default(), deadline };
+        entry.insert(Wire {
+            socket,
+            tls,
+            phase: Phase::Handshake(Box::new(opening)),
+            peer,
+            due: 0,
+            readable: false,
+            ended: false,
+            queued: false,
+        });
+        self.handshakes += 1;
+        self.set_deadline(token, deadline);
+    }
+
+    fn handle_mail(&mut self) {
+        self.mailbox.rearm();
+        // Not without end: sockets wait. What is left is taken in the next tick, at once.
+        for _ in 0..MAILS {
+            let Some(mail) = self.mailbox.pop() else { return };
+            self.handler.mail(&mut self.connections, mail);
+        }
+    }
+
+    // Going down.
+
+    fn continue_draining(&mut self) {
+        if self.draining.is_none() {
+            let Some(drain) = self.drain.get() else { return };
+            self.kernel.stop_listening();
+            self.accepting = false;
+            let waiting: Vec<ConnectionId> = self.connections.ids().collect();
+            let total = waiting.len();
+            self.draining = Some(Draining { drain: drain.clone(), since: self.connections.now, waiting, total });
+        }
+        let Some(draining) = &mut self.draining else { return };
+        let passed = self.connections.now - draining.since;
+        let (over, total) = (draining.drain.over.as_micros(), draining.total as u128);
+        let share = (total * passed.as_micros()).checked_div(over).map_or(total, |share| share.min(total));
+        // At least one, so that the first are not kept waiting for a share that rounds to none.
+        let due = (share as usize).max(1);
+        while draining.total - draining.waiting.len() < due {
+            let Some(id) = draining.waiting.pop() else { break };
+            self.connections.close(id, draining.drain.close.clone());
+        }
+        if passed >= draining.drain.deadline {
+            for id in self.connections.ids().collect::<Vec<_>>() {
+                self.drop_connection(id.index as usize, Reason::Stopped);
+            }
+            self.wires.clear();
+            self.handshakes = 0;
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        let drained = self.draining.is_some() && self.wires.is_empty();
+        if drained {
+            self.mailbox.close();
+        }
+        drained
+    }
+}
+
+/// A connection taken out, and what it had still to write.
+type Removed<User> = (Closed<User>, Option<Box<Outbox>>);
+
+/// Reads of one socket in one tick, before the others have their turn.
+const READS: usize = 4;
+
+/// Bytes unread by a peer above which it is not read from.
+const PAUSE: usize = 64 << 10;
+
+/// Bytes of replies above which they do not wait for the end of the read that they answer.
+const CORK: usize = 256 << 10;
+
+/// Sockets accepted in one tick.
+const ACCEPTS: usize = 256;
+
+/// How long to wait when the system has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The deadline that stands for the listener.
+const ACCEPT: usize = usize::MAX;
+
+/// Bytes of mail that may wait: 16 MiB.
+const MAILBOX: usize = 16 << 20;
+
+/// Letters read in one tick.
+const MAILS: usize = 4096;
+
+/// How finely the closes of a drain are spread.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
+
+/// What a client that comes while we go is told.
+const DRAINING_RETRY: Duration = Duration::from_secs(1);

@@ -1,0 +1,184 @@
+//! The seam between the shard and the kernel, where tests put one of their own.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::{Events, Interest, Poll, Token, Waker};
+use taut_proto::Time;
+
+/// What a shard needs of the operating system.
+pub trait Kernel {
+    /// A connected socket that never blocks.
+    type Socket: Socket;
+
+    /// What time it is.
+    fn now(&mut self) -> Time;
+
+    /// A number that spreads timers; it need not be secret.
+    fn random(&mut self) -> u32;
+
+    /// Waits until something is ready or the time is over, and says what is. Readiness is told once, when it
+    /// changes.
+    fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()>;
+
+    /// Takes the next socket from the listener's queue.
+    fn accept(&mut self) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Watches a socket for reading and writing, under a number.
+    fn watch(&mut self, socket: &mut Self::Socket, token: usize) -> io::Result<()>;
+
+    /// No longer watches a socket, which is about to leave.
+    fn forget(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Ends listening: new connections are refused.
+    fn stop_listening(&mut self);
+
+    /// Makes [`wait`](Self::wait) return, from any thread.
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync>;
+}
+
+/// A connected socket.
+pub trait Socket: Read + Write {
+    /// Ends the writing side: the peer reads to the end.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+
+    /// Leaves the shard.
+    fn into_stream(self) -> io::Result<TcpStream>;
+}
+
+/// What is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// The listener has sockets.
+    Accept,
+    /// A socket can be read or written.
+    Socket {
+        /// The number it is watched under.
+        token: usize,
+        /// There are bytes.
+        readable: bool,
+        /// There is room.
+        writable: bool,
+        /// The peer has ended its side, or the socket has failed.
+        ended: bool,
+    },
+}
+
+/// The real one: `mio`, edge-triggered.
+pub struct System {
+    poll: Poll,
+    events: Events,
+    listener: Option<mio::net::TcpListener>,
+    waker: Arc<Waker>,
+    start: Instant,
+    random: RandomState,
+    drawn: u64,
+}
+
+impl System {
+    /// Listens on a socket that is bound already.
+    pub fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let mut listener = mio::net::TcpListener::from_std(listener);
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            listener: Some(listener),
+            waker,
+            start: Instant::now(),
+            random: RandomState::new(),
+            drawn: 0,
+        })
+    }
+}
+
+impl Kernel for System {
+    type Socket = mio::net::TcpStream;
+
+    fn now(&mut self) -> Time {
+        Time::from_micros(self.start.elapsed().as_micros() as u64)
+    }
+
+    fn random(&mut self) -> u32 {
+        self.drawn += 1;
+        let mut hasher = self.random.build_hasher();
+        hasher.write_u64(self.drawn);
+        hasher.finish() as u32
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        ready.extend(self.events.iter().filter_map(|event| match event.token() {
+            WAKER => None,
+            LISTENER => Some(Ready::Accept),
+            Token(token) => Some(Ready::Socket {
+                token,
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                ended: event.is_read_closed() || event.is_error(),
+            }),
+        }));
+        Ok(())
+    }
+
+    fn accept(&mut self) -> io::Result<(Self::Socket, SocketAddr)> {
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        let (socket, peer) = listener.accept()?;
+        // Replies leave in one write; nothing is gained by waiting for more (Nagle).
+        socket.set_nodelay(true)?;
+        Ok((socket, peer))
+    }
+
+    fn watch(&mut self, socket: &mut Self::Socket, token: usize) -> io::Result<()> {
+        socket.register(self.poll.registry(), Token(token), Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn forget(&mut self, socket: &mut Self::Socket) -> io::Result<()> {
+        socket.deregister(self.poll.registry())
+    }
+
+    fn stop_listening(&mut self) {
+        self.listener = None;
+    }
+
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let waker = Arc::clone(&self.waker);
+        // It fails only when the poll is gone, and then nobody is to be woken.
+        Arc::new(move || drop(waker.wake()))
+    }
+}
+
+impl Socket for mio::net::TcpStream {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn into_stream(self) -> io::Result<TcpStream> {
+        Ok(self.into())
+    }
+}
+
+/// Writes what the socket takes of several slices.
+pub(crate) fn write_slices(socket: &mut impl Write, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    match slices {
+        [only] => socket.write(only),
+        several => socket.write_vectored(several),
+    }
+}
+
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+
+/// Events taken at a time: enough that a busy shard seldom asks twice in a tick.
+const EVENTS: usize = 1024;

@@ -1,0 +1,161 @@
+//! One socket of a shard: what goes through it, plain or by TLS.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+use taut_proto::handshake::head::HeadScan;
+use taut_proto::{Outbox, Time};
+
+use crate::socket::{Socket, write_slices};
+
+/// A socket and where its connection stands.
+pub(crate) struct Wire<S> {
+    pub(crate) socket: S,
+    pub(crate) tls: Option<Box<rustls::ServerConnection>>,
+    pub(crate) phase: Phase,
+    pub(crate) peer: SocketAddr,
+    /// The tick its deadline comes up at; 0 when none is set.
+    pub(crate) due: u64,
+    /// There may be more to read.
+    pub(crate) readable: bool,
+    /// The peer will send no more: a short read is not the last.
+    pub(crate) ended: bool,
+    /// It is on the list of those to be read again.
+    pub(crate) queued: bool,
+}
+
+pub(crate) enum Phase {
+    Handshake(Box<Opening>),
+    Open,
+    /// The connection has ended: write what is left, shut the write side, read to the end (RFC 6455 §7.1.1).
+    Lingering {
+        deadline: Time,
+        outbox: Option<Box<Outbox>>,
+        shut: bool,
+    },
+}
+
+/// A handshake in progress.
+pub(crate) struct Opening {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) scan: HeadScan,
+    pub(crate) deadline: Time,
+}
+
+impl<S: Socket> Wire<S> {
+    /// Reads what has come: how many bytes, 0 at the end, `None` when there is nothing now.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            return match self.socket.read(buffer) {
+                Ok(count) => {
+                    // Readiness is told by the edge; a read that leaves room has taken everything.
+                    if count < buffer.len() && !self.ended {
+                        self.readable = false;
+                    }
+                    Ok(Some(count))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    Ok(None)
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Writes what the socket takes; whether nothing is left.
+    pub(crate) fn write(&mut self, outbox: &mut Outbox) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else {
+            return write_plain(&mut self.socket, outbox);
+        };
+        loop {
+            while !outbox.is_empty() {
+                let taken = tls.writer().write(outbox.front())?;
+                if taken == 0 {
+                    break;
+                }
+                outbox.consume(taken);
+            }
+            if !write_tls(&mut self.socket, tls)? {
+                return Ok(false);
+            }
+            if outbox.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Writes what TLS itself has to say: the handshake, an alert.
+    pub(crate) fn write_tls(&mut self) -> io::Result<bool> {
+        match &mut self.tls {
+            Some(tls) => write_tls(&mut self.socket, tls),
+            None => Ok(true),
+        }
+    }
+
+    /// Ends our side.
+    pub(crate) fn shutdown(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            write_tls(&mut self.socket, tls)?;
+        }
+        self.socket.shutdown_write()
+    }
+}
+
+fn write_plain(socket: &mut impl Write, outbox: &mut Outbox) -> io::Result<bool> {
+    while !outbox.is_empty() {
+        let (slices, count) = outbox.slices::<SLICES>();
+        match write_slices(socket, &slices[..count]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => outbox.consume(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+fn write_tls(socket: &mut impl Write, tls: &mut rustls::ServerConnection) -> io::Result<bool> {
+    while tls.wants_write() {
+        match tls.write_tls(socket) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Decrypts one read into `plain`, which has room for it and a record; how many bytes that gave, and whether the peer
+/// has said by TLS that no more will come.
+pub(crate) fn decrypt(
+    tls: &mut rustls::ServerConnection,
+    mut read: &[u8],
+    plain: &mut [u8],
+) -> io::Result<(usize, bool)> {
+    let mut filled = 0;
+    while !read.is_empty() {
+        tls.read_tls(&mut read)?;
+        tls.process_new_packets().map_err(io::Error::other)?;
+        loop {
+            match tls.reader().read(&mut plain[filled..]) {
+                Ok(0) => return Ok((filled, true)),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok((filled, false))
+}
+
+/// What decrypting may give beyond the read itself: a record of which all but the end came before.
+pub(crate) const RECORD: usize = 16 << 10;
+
+/// Slices of one vectored write.
+const SLICES: usize = 16;
