@@ -1,0 +1,438 @@
+//! The load: many connections on one thread, each of which keeps a number of messages under way.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::case::Case;
+use crate::connect::{PATIENCE, connect};
+use crate::frame::{opcode, push_masked, push_unmasked};
+use crate::peers::Speech;
+use crate::server::{CoreTime, Server, own_processor_time};
+use crate::verify::NORMAL_CLOSE;
+
+/// What is sent and what has to come back, made before anything is measured: one period of `in_flight` different
+/// messages, sent over and over.
+pub(crate) struct Traffic {
+    /// Two periods, so that a period can be written in one piece from any point of it.
+    requests: Vec<u8>,
+    request_length: usize,
+    /// One period and the beginning of the next, so that a sample can be compared at any point of it.
+    replies: Vec<u8>,
+    reply_length: usize,
+    in_flight: usize,
+    speech: Speech,
+}
+
+impl Traffic {
+    pub(crate) fn new(case: &Case, speech: Speech) -> Self {
+        let kind = if case.binary { opcode::BINARY } else { opcode::TEXT };
+        let mut requests = Vec::new();
+        let mut replies = Vec::new();
+        for number in 0..case.in_flight {
+            let payload = payload(case.payload, number);
+            let seed = number as u8;
+            push_masked(&mut requests, kind, &payload, [seed ^ 0x37, seed ^ 0xFA, seed ^ 0x21, seed ^ 0x3D]);
+            push_unmasked(&mut replies, kind, &payload);
+        }
+        if speech == Speech::Raw {
+            // The raw echo gets the very bytes a WebSocket server gets, masks and all.
+            replies.clone_from(&requests);
+        }
+        let request_length = requests.len() / case.in_flight;
+        let reply_length = replies.len() / case.in_flight;
+        requests.extend_from_within(..);
+        let period = replies.len();
+        while replies.len() < period + SAMPLE {
+            replies.extend_from_within(..period.min(SAMPLE));
+        }
+        Self { requests, request_length, replies, reply_length, in_flight: case.in_flight, speech }
+    }
+
+    /// The first message as it is sent.
+    pub(crate) fn request(&self) -> &[u8] {
+        &self.requests[..self.request_length]
+    }
+
+    /// The first message as it has to come back.
+    pub(crate) fn reply(&self) -> &[u8] {
+        &self.replies[..self.reply_length]
+    }
+
+    /// Bytes of every message as it comes back.
+    pub(crate) fn reply_length(&self) -> usize {
+        self.reply_length
+    }
+
+    fn request_period(&self) -> usize {
+        self.request_length * self.in_flight
+    }
+
+    fn reply_period(&self) -> usize {
+        self.reply_length * self.in_flight
+    }
+}
+
+/// Connections to one server, all under the same load.
+pub(crate) struct Crowd {
+    poll: Poll,
+    events: Events,
+    connections: Vec<Connection>,
+    traffic: Traffic,
+    buffer: Vec<u8>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Bytes that may be sent and are not yet.
+    unsent: usize,
+    /// Where in the period of requests the next byte to send lies.
+    next_request: usize,
+    /// Where in the period of replies the next byte to come lies.
+    next_reply: usize,
+    /// Messages sent (or about to be) and not echoed.
+    outstanding: usize,
+}
+
+/// What one window has shown.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Window {
+    /// Messages echoed.
+    pub(crate) messages: u64,
+    /// Length of the window.
+    pub(crate) seconds: f64,
+    /// Processor time of the server in it.
+    pub(crate) server_seconds: f64,
+    /// Processor time of the load in it.
+    pub(crate) load_seconds: f64,
+    /// Share of the window in which the server's core was busy with anything at all.
+    pub(crate) server_core_busy: f64,
+    /// Share of the window in which the load's core was busy with anything at all.
+    pub(crate) load_core_busy: f64,
+    /// Share of the window that the host took away from the two cores.
+    pub(crate) stolen: f64,
+}
+
+impl Window {
+    /// Messages echoed per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.messages as f64 / self.seconds
+    }
+
+    /// Messages echoed per second of the server's processor time.
+    pub(crate) fn rate_of_processor_time(&self) -> f64 {
+        self.messages as f64 / self.server_seconds
+    }
+
+    /// The server's processor time per message, in seconds.
+    pub(crate) fn server_cost(&self) -> f64 {
+        self.server_seconds / self.messages as f64
+    }
+
+    /// The load's processor time per message, in seconds.
+    pub(crate) fn load_cost(&self) -> f64 {
+        self.load_seconds / self.messages as f64
+    }
+}
+
+impl Crowd {
+    /// Opens the connections, handshakes included.
+    pub(crate) fn connect(case: &Case, speech: Speech, address: SocketAddr) -> Outcome<Self> {
+        let poll = Poll::new()?;
+        let mut connections = Vec::with_capacity(case.connections);
+        for number in 0..case.connections {
+            let stream = connect(speech, address, number)?;
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+            connections.push(Connection { stream, unsent: 0, next_request: 0, next_reply: 0, outstanding: 0 });
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1024),
+            connections,
+            traffic: Traffic::new(case, speech),
+            buffer: vec![0; BUFFER_LENGTH],
+        })
+    }
+
+    /// Sends for the warm-up and the window, counts what comes back in the window, then waits for all that is missing.
+    pub(crate) fn measure(
+        &mut self,
+        server: &Server,
+        cores: [usize; 2],
+        warm_up: Duration,
+        window: Duration,
+    ) -> Outcome<Window> {
+        for connection in &mut self.connections {
+            connection.start(&self.traffic)?;
+        }
+        let mut received = 0;
+        let warm = Instant::now() + warm_up;
+        while Instant::now() < warm {
+            received += self.turn(true)?;
+        }
+        let begin = Reading::take(server, cores, received)?;
+        let end_at = begin.at + window;
+        while Instant::now() < end_at {
+            received += self.turn(true)?;
+        }
+        let end = Reading::take(server, cores, received)?;
+
+        while self.connections.iter().any(|connection| connection.outstanding > 0) {
+            self.turn(false)?;
+        }
+        Ok(end.since(&begin))
+    }
+
+    /// Waits for events and serves them; the answer is how many messages came back.
+    fn turn(&mut self, refill: bool) -> Outcome<u64> {
+        if let Err(error) = self.poll.poll(&mut self.events, Some(PATIENCE)) {
+            return if error.kind() == ErrorKind::Interrupted { Ok(0) } else { Err(error.into()) };
+        }
+        if self.events.is_empty() {
+            let missing: usize = self.connections.iter().map(|connection| connection.outstanding).sum();
+            return Err(format!("nothing came for {PATIENCE:?}; {missing} messages are missing").into());
+        }
+        let mut messages = 0;
+        for event in &self.events {
+            let connection = &mut self.connections[event.token().0];
+            if event.is_readable() {
+                messages += connection.receive(&self.traffic, &mut self.buffer, refill)?;
+            }
+            connection.send(&self.traffic)?;
+        }
+        Ok(messages)
+    }
+
+    /// Ends every connection as its protocol has it and waits until the server has ended its side, so that its work with
+    /// closing lies before the next window.
+    pub(crate) fn close(mut self) -> Outcome<()> {
+        let mut open = self.connections.len();
+        let mut goodbye = Vec::new();
+        push_masked(&mut goodbye, opcode::CLOSE, &NORMAL_CLOSE, [1, 2, 3, 4]);
+        for connection in &mut self.connections {
+            match self.traffic.speech {
+                Speech::Raw => connection.stream.shutdown(Shutdown::Write)?,
+                // Everything sent has been echoed, so the socket has room for eight bytes.
+                Speech::WebSocket => connection.stream.write_all(&goodbye)?,
+            }
+        }
+        let mut ended = vec![false; open];
+        while open > 0 {
+            match self.poll.poll(&mut self.events, Some(PATIENCE)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            if self.events.is_empty() {
+                return Err(format!("{open} connections were not ended within {PATIENCE:?} of the close").into());
+            }
+            for event in &self.events {
+                let number = event.token().0;
+                if !ended[number] && self.connections[number].has_ended(&mut self.buffer)? {
+                    ended[number] = true;
+                    open -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    fn start(&mut self, traffic: &Traffic) -> Outcome<()> {
+        self.outstanding = traffic.in_flight;
+        self.unsent = traffic.request_period();
+        self.send(traffic)
+    }
+
+    /// Sends what may be sent, as far as the kernel takes it.
+    fn send(&mut self, traffic: &Traffic) -> Outcome<()> {
+        while self.unsent > 0 {
+            let bytes = &traffic.requests[self.next_request..self.next_request + self.unsent];
+            match self.stream.write(bytes) {
+                Ok(written) => {
+                    self.unsent -= written;
+                    self.next_request = (self.next_request + written) % traffic.request_period();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what there is; the answer is how many messages it completed, each of which lets another one go out.
+    fn receive(&mut self, traffic: &Traffic, buffer: &mut [u8], refill: bool) -> Outcome<u64> {
+        let mut messages = 0;
+        loop {
+            let read = match self.stream.read(buffer) {
+                Ok(0) => return Err("the server ended a connection that was in use".into()),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            messages += self.count(traffic, &buffer[..read])?;
+            // epoll(7): a short read says that the socket is drained.
+            if read < buffer.len() {
+                break;
+            }
+        }
+        if refill {
+            self.outstanding += messages;
+            self.unsent += messages * traffic.request_length;
+        }
+        Ok(messages as u64)
+    }
+
+    /// Compares the beginning of what came (whole bytes are compared before the run; this finds a stream that has slipped
+    /// or is out of order) and counts the messages that it completes.
+    fn count(&mut self, traffic: &Traffic, received: &[u8]) -> Outcome<usize> {
+        let sample = received.len().min(SAMPLE);
+        if received[..sample] != traffic.replies[self.next_reply..self.next_reply + sample] {
+            return Err("what comes back is not what was sent".into());
+        }
+        let end = self.next_reply + received.len();
+        let messages = end / traffic.reply_length - self.next_reply / traffic.reply_length;
+        self.next_reply = end % traffic.reply_period();
+        self.outstanding = self.outstanding.checked_sub(messages).ok_or("more came back than was sent")?;
+        Ok(messages)
+    }
+
+    /// Reads and forgets (it is the close frame) until the end of the stream or of what is there.
+    fn has_ended(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Ok(true),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // A server that closes at once has ended the connection, too.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// All the counters at one moment.
+struct Reading {
+    at: Instant,
+    messages: u64,
+    server: u64,
+    load: u64,
+    cores: [CoreTime; 2],
+}
+
+impl Reading {
+    fn take(server: &Server, [server_core, load_core]: [usize; 2], messages: u64) -> Outcome<Self> {
+        Ok(Self {
+            server: server.processor_time()?,
+            load: own_processor_time()?,
+            cores: [CoreTime::of(server_core)?, CoreTime::of(load_core)?],
+            messages,
+            at: Instant::now(),
+        })
+    }
+
+    fn since(&self, before: &Self) -> Window {
+        let busy = |core: usize| {
+            let (now, then) = (self.cores[core], before.cores[core]);
+            share(now.busy - then.busy, now.total - then.total)
+        };
+        let sum = |count: fn(&CoreTime) -> u64| {
+            let total = |reading: &Self| reading.cores.iter().map(count).sum::<u64>();
+            total(self) - total(before)
+        };
+        Window {
+            messages: self.messages - before.messages,
+            seconds: (self.at - before.at).as_secs_f64(),
+            server_seconds: (self.server - before.server) as f64 / 1e9,
+            load_seconds: (self.load - before.load) as f64 / 1e9,
+            server_core_busy: busy(0),
+            load_core_busy: busy(1),
+            stolen: share(sum(|core| core.stolen), sum(|core| core.total)),
+        }
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+/// Printable, of the length asked for, and different for each number.
+fn payload(length: usize, number: usize) -> Vec<u8> {
+    let letters = b'a'..=b'z';
+    letters.cycle().skip(number % 26).take(length).collect()
+}
+
+/// Bytes compared at the beginning of every read: enough to notice a slip, too few to cost the load its headroom.
+const SAMPLE: usize = 64;
+
+const BUFFER_LENGTH: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASE: Case = Case { connections: 1, payload: 20, in_flight: 3, binary: false };
+
+    #[test]
+    fn websocket_requests_have_six_bytes_of_frame_and_replies_two() {
+        let traffic = Traffic::new(&CASE, Speech::WebSocket);
+        assert_eq!(traffic.request().len(), 26);
+        assert_eq!(traffic.reply().len(), 22);
+        assert_eq!(&traffic.reply()[2..], b"abcdefghijklmnopqrst");
+        assert_eq!(traffic.request_period(), 78);
+        assert_eq!(&traffic.requests[..78], &traffic.requests[78..]);
+        assert_eq!(&traffic.replies[66..66 + 44], &traffic.replies[..44]);
+        assert!(traffic.replies.len() >= 66 + SAMPLE);
+    }
+
+    #[test]
+    fn the_raw_echo_gets_and_gives_the_bytes_of_the_websocket_requests() {
+        let raw = Traffic::new(&CASE, Speech::Raw);
+        let framed = Traffic::new(&CASE, Speech::WebSocket);
+        assert_eq!(raw.requests, framed.requests);
+        assert_eq!(raw.reply(), raw.request());
+    }
+
+    fn connection(listener: &std::net::TcpListener) -> Connection {
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Connection { stream: TcpStream::from_std(stream), unsent: 0, next_request: 0, next_reply: 0, outstanding: 3 }
+    }
+
+    #[test]
+    fn messages_are_counted_wherever_reads_are_cut() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = Traffic::new(&CASE, Speech::WebSocket);
+        let stream: Vec<u8> = traffic.replies[..66].repeat(2);
+        for cut in 1..66 {
+            let mut connection = connection(&listener);
+            connection.outstanding = 6;
+            let messages: usize = stream.chunks(cut).map(|chunk| connection.count(&traffic, chunk).unwrap()).sum();
+            assert_eq!(messages, 6, "reads of {cut}");
+            assert_eq!(connection.outstanding, 0);
+        }
+    }
+
+    #[test]
+    fn what_differs_or_is_too_much_is_an_error() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let traffic = Traffic::new(&CASE, Speech::WebSocket);
+        let slipped = &traffic.replies[1..30];
+        assert!(connection(&listener).count(&traffic, slipped).is_err());
+        let second_first = &traffic.replies[22..44];
+        assert!(connection(&listener).count(&traffic, second_first).is_err());
+        let mut connection = connection(&listener);
+        connection.outstanding = 1;
+        assert!(connection.count(&traffic, &traffic.replies[..44]).is_err());
+    }
+}

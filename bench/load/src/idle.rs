@@ -1,0 +1,99 @@
+//! Memory of idle connections.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::case::{Bytes, Case};
+use crate::connect::connect;
+use crate::crowd::Traffic;
+use crate::peers::Speech;
+use crate::server::{Memory, Server};
+
+/// So many connections that are idle after each has had one message of that size echoed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Idle {
+    /// Connections held open.
+    pub(crate) connections: usize,
+    /// Payload of the one message, in bytes.
+    pub(crate) payload: usize,
+}
+
+/// Idle after a chat line, and after one large message: some servers keep its buffer.
+pub(crate) const IDLE: [Idle; 2] =
+    [Idle { connections: 10_000, payload: 20 }, Idle { connections: 2_000, payload: 16 * 1024 }];
+
+/// What one fresh process held before and after.
+#[derive(Serialize)]
+pub(crate) struct IdleMemory {
+    pub(crate) start: usize,
+    pub(crate) idle: usize,
+    pub(crate) peer: usize,
+    #[serde(flatten)]
+    pub(crate) memory: BeforeAndAfter,
+}
+
+/// Memory with one connection that has come and gone, and with all connections idle.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct BeforeAndAfter {
+    pub(crate) before: Memory,
+    pub(crate) after: Memory,
+}
+
+impl Idle {
+    /// Opens the connections one by one and reads what the server has come to hold.
+    pub(crate) fn measure(self, speech: Speech, server: &Server, binary: bool) -> Outcome<BeforeAndAfter> {
+        let traffic =
+            Traffic::new(&Case { connections: self.connections, payload: self.payload, in_flight: 1, binary }, speech);
+        let mut echo = vec![0; traffic.reply_length()];
+        let mut open = |number: usize| -> Outcome<TcpStream> {
+            let mut stream = connect(speech, server.address, number)?;
+            stream.write_all(traffic.request())?;
+            stream.read_exact(&mut echo)?;
+            if echo == traffic.reply() {
+                Ok(stream)
+            } else {
+                Err(format!("connection {number}: the echo differs from what was sent").into())
+            }
+        };
+
+        // What the first connection alone makes a server load or allocate is not the price of a connection.
+        drop(open(0)?);
+        let before = settled(server)?;
+        let connections = (0..self.connections).map(&mut open).collect::<Outcome<Vec<_>>>()?;
+        let after = settled(server)?;
+        drop(connections);
+        Ok(BeforeAndAfter { before, after })
+    }
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} connections after {}", self.connections, Bytes(self.payload))
+    }
+}
+
+/// The memory once it has stopped changing. No event tells when a process is done tidying up, so this looks again and
+/// again, and at the end takes what there is: a garbage collector may never be done.
+fn settled(server: &Server) -> Outcome<Memory> {
+    let deadline = Instant::now() + SETTLING;
+    let mut last = server.memory()?;
+    let mut unchanged = 0;
+    while unchanged < STEADY_LOOKS && Instant::now() < deadline {
+        thread::sleep(LOOK_AGAIN);
+        let memory = server.memory()?;
+        unchanged = if memory.anonymous == last.anonymous { unchanged + 1 } else { 0 };
+        last = memory;
+    }
+    Ok(last)
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// A second without change.
+const STEADY_LOOKS: u32 = 20;
+const SETTLING: Duration = Duration::from_secs(5);

@@ -1,0 +1,258 @@
+//! A server under test as a process: started on its core, watched, ended.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::connect::PATIENCE;
+use crate::peers::Peer;
+
+/// A running server. Dropping it ends the process and waits until it is gone.
+pub(crate) struct Server {
+    child: Child,
+    name: &'static str,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts the server on its core and waits until it says where it listens.
+    pub(crate) fn start(peer: &Peer, core: usize) -> Outcome<Self> {
+        // The child inherits the core from the thread that starts it, so that not even its first thread, nor any that
+        // it starts, ever runs elsewhere. `setpriv` gives way to the server (same process id) and has the kernel end it
+        // should this program be killed.
+        let own_cores = sched_getaffinity(None)?;
+        pin_this_thread(core)?;
+        let started = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "--"])
+            .args(peer.command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn();
+        sched_setaffinity(None, &own_cores)?;
+        let child = started.map_err(|error| format!("{}: cannot start `setpriv` (util-linux): {error}", peer.name))?;
+
+        let mut server = Self { child, name: peer.name, address: SocketAddr::from(([0, 0, 0, 0], 0)) };
+        let line = server.first_line()?;
+        server.address = address_in(&line).ok_or_else(|| {
+            format!("{}: its first line should be `listening on ADDRESS`, but is {line:?}", peer.name)
+        })?;
+        Ok(server)
+    }
+
+    fn first_line(&mut self) -> Outcome<String> {
+        let stdout = self.child.stdout.take().ok_or("the server has no stdout")?;
+        let (sender, receiver) = mpsc::channel();
+        // It reads on to the end, so that a talkative server never blocks on a full pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody waits for any line but the first.
+                let _ = sender.send(line);
+            }
+        });
+        receiver.recv_timeout(PATIENCE).map_err(|_| {
+            format!("{}: it ended, or was silent for {PATIENCE:?}, before it said where it listens", self.name).into()
+        })
+    }
+
+    /// Time that all its threads have been on a core, as the scheduler counts it, in nanoseconds.
+    pub(crate) fn processor_time(&self) -> Outcome<u64> {
+        processor_time_of(&self.child.id().to_string())
+    }
+
+    /// Its memory as the kernel counts it.
+    pub(crate) fn memory(&self) -> Outcome<Memory> {
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: cannot read {path}: {error}", self.name))?;
+        Memory::read(&text).ok_or_else(|| format!("{path} has no line for Rss, Pss and Anonymous").into())
+    }
+
+    /// Whether its process is gone: then that is what explains an error, whatever the error says.
+    pub(crate) fn has_ended(&self) -> bool {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
+            .and_then(|process| poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&at_once)))
+            .is_ok_and(|ended| ended > 0)
+    }
+
+    /// Asks it to end; `false` says that it has not within the time.
+    fn ends_within(&self, signal: Signal, patience: Duration) -> rustix::io::Result<bool> {
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        pidfd_send_signal(&process, signal)?;
+        let timeout = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
+        // A process descriptor becomes readable when the process has ended.
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout))?;
+        Ok(ended > 0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        if !self.ends_within(Signal::TERM, PATIENCE).unwrap_or(false) {
+            eprintln!("!!! {} did not end within {PATIENCE:?} of SIGTERM; it is killed !!!", self.name);
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process holds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Memory {
+    /// Pages in memory.
+    pub(crate) resident: u64,
+    /// The same, where a page shared by n processes counts as its n-th part.
+    pub(crate) proportional: u64,
+    /// Pages of no file: heap and stacks.
+    pub(crate) anonymous: u64,
+}
+
+impl Memory {
+    fn read(smaps_rollup: &str) -> Option<Self> {
+        let bytes = |name: &str| {
+            let line = smaps_rollup.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some(kib * 1024)
+        };
+        Some(Self { resident: bytes("Rss:")?, proportional: bytes("Pss:")?, anonymous: bytes("Anonymous:")? })
+    }
+}
+
+/// Time that this program's only busy thread has been on a core, in nanoseconds.
+pub(crate) fn own_processor_time() -> Outcome<u64> {
+    processor_time_of("self")
+}
+
+fn processor_time_of(process: &str) -> Outcome<u64> {
+    let tasks = format!("/proc/{process}/task");
+    let mut sum = 0;
+    for task in fs::read_dir(&tasks).map_err(|error| format!("{tasks}: the process is gone? {error}"))? {
+        // A thread that ends between the listing and the reading takes its time with it.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+            continue;
+        };
+        let nanoseconds = text.split(' ').next().and_then(|field| field.parse::<u64>().ok());
+        sum += nanoseconds.ok_or_else(|| format!("{tasks}/*/schedstat: this kernel does not count there"))?;
+    }
+    Ok(sum)
+}
+
+/// How a core has spent its time since the machine started, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CoreTime {
+    /// Neither idle nor taken away.
+    pub(crate) busy: u64,
+    /// Taken away by the host of a virtual machine.
+    pub(crate) stolen: u64,
+    /// All of it.
+    pub(crate) total: u64,
+}
+
+impl CoreTime {
+    pub(crate) fn of(core: usize) -> Outcome<Self> {
+        let text = fs::read_to_string("/proc/stat")?;
+        Ok(Self::read(&text, core).ok_or_else(|| format!("/proc/stat has no core {core}"))?)
+    }
+
+    fn read(stat: &str, core: usize) -> Option<Self> {
+        let name = format!("cpu{core} ");
+        let line = stat.lines().find_map(|line| line.strip_prefix(&name))?;
+        let fields: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+        // proc_stat(5): user nice system idle iowait irq softirq steal; guest time is contained in user.
+        let &[user, nice, system, idle, waiting, irq, softirq, stolen, ..] = fields.as_slice() else {
+            return None;
+        };
+        let busy = user + nice + system + irq + softirq;
+        Some(Self { busy, stolen, total: busy + idle + waiting + stolen })
+    }
+}
+
+/// Binds the calling thread, and what it starts, to one core.
+pub(crate) fn pin_this_thread(core: usize) -> Outcome<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|error| {
+        format!("cannot use core {core}: {error}; choose others by --server-core and --load-core").into()
+    })
+}
+
+/// Lets this program and the servers it starts have as many connections as are measured.
+pub(crate) fn raise_open_file_limit(connections: usize) -> Outcome<()> {
+    let needed = connections as u64 + SPARE_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(needed));
+    let wanted = Rlimit { current: Some(needed), maximum };
+    setrlimit(Resource::Nofile, wanted).map_err(|error| {
+        format!(
+            "{needed} open files are needed, and the hard limit is {}: {error}; raise it (as root: \
+             prlimit --pid $$ --nofile={needed}) or measure fewer connections (--idle)",
+            limit.maximum.map_or_else(|| "none".to_owned(), |maximum| maximum.to_string()),
+        )
+        .into()
+    })
+}
+
+/// Files that a server or this program may hold beside its connections.
+const SPARE_FILES: u64 = 500;
+
+/// The address in `listening on ADDRESS`, with or without the scheme.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let address = line.trim().strip_prefix("listening on ")?;
+    address.strip_prefix("ws://").unwrap_or(address).trim_end_matches('/').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_with_and_without_scheme() {
+        let expected = Some(([127, 0, 0, 1], 4711).into());
+        assert_eq!(address_in("listening on 127.0.0.1:4711"), expected);
+        assert_eq!(address_in("listening on ws://127.0.0.1:4711/\n"), expected);
+        assert_eq!(address_in("listening on localhost"), None);
+        assert_eq!(address_in("ready"), None);
+    }
+
+    #[test]
+    fn a_core_is_busy_when_it_is_neither_idle_nor_stolen() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 40 50 6 7 8 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
+        let expected = CoreTime { busy: 19, stolen: 8, total: 117 };
+        assert_eq!(CoreTime::read(stat, 0), Some(expected));
+        assert_eq!(CoreTime::read(stat, 1), None);
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let text = "00 [rollup]\nRss:   1688 kB\nPss:    391 kB\nPss_Anon: 9 kB\nAnonymous:   116 kB\n";
+        let expected = Memory { resident: 1688 * 1024, proportional: 391 * 1024, anonymous: 116 * 1024 };
+        assert_eq!(Memory::read(text), Some(expected));
+        assert_eq!(Memory::read("Rss: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn the_scheduler_counts_this_thread() {
+        let before = own_processor_time().unwrap();
+        let mut sum = 0u64;
+        while own_processor_time().unwrap() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(own_processor_time().unwrap() > before);
+    }
+}
