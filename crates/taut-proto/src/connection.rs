@@ -182,7 +182,7 @@ impl Connection {
         let message = message.into();
         self.open()?;
         #[cfg(feature = "deflate")]
-        if self.send_deflated(message.opcode(), message.as_bytes(), scratch, outbox) {
+        if self.agreed.is_some() && self.send_deflated(message.opcode(), message.as_bytes(), scratch, outbox) {
             return Ok(());
         }
         self.send_plain(&message, scratch, outbox);
@@ -301,6 +301,11 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
+        if self.partial.is_none()
+            && let Some((opcode, payload)) = self.decoder.whole_message(input, self.role, self.settings.limits.message)
+        {
+            return Message::lent(opcode, payload).map(|message| Some(Event::Message(message)));
+        }
         while let Some(chunk) = self.decoder.next(input, self.role)? {
             self.check_compressed(&chunk)?;
             if !chunk.header.opcode.is_control() {

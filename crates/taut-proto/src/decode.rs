@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use crate::frame::{Header, MAX_HEADER};
+use crate::frame::{Header, MAX_HEADER, Opcode};
 use crate::{Role, Violation, mask};
 
 /// What one read brought, lent to [`Connection::receive`](crate::Connection::receive) until it is used up.
@@ -102,6 +102,29 @@ impl Decoder {
             self.header_size = 0;
         }
         Ok(Some(Chunk { header, first, last: !self.in_payload, payload }))
+    }
+
+    /// The common case in few steps: a whole, plain message that lies before us.
+    #[inline]
+    pub(crate) fn whole_message<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        role: Role,
+        limit: usize,
+    ) -> Option<(Opcode, &'i mut [u8])> {
+        if self.in_payload || self.header_size > 0 {
+            return None;
+        }
+        let masked = role == Role::Server;
+        let (opcode, key, size, length) = Header::parse_whole_message(input.rest, masked)?;
+        if length > limit {
+            return None;
+        }
+        let payload = &mut input.take(size + length)[size..];
+        if masked {
+            mask::apply(payload, key, 0);
+        }
+        Some((opcode, payload))
     }
 
     /// Reads a header, in one piece from the input or from the bytes kept of earlier reads.

@@ -105,6 +105,33 @@ impl Header {
         Ok(Some((header, bytes.len() - rest.len())))
     }
 
+    /// The common case in few steps: a final data frame, plain, whole within `bytes`, with a length of at most two
+    /// bytes, masked or not as it has to be. Anything else, good or bad, is for [`parse`](Self::parse).
+    #[inline]
+    pub(crate) fn parse_whole_message(bytes: &[u8], masked: bool) -> Option<(Opcode, [u8; 4], usize, usize)> {
+        let [first, second, rest @ ..] = bytes else { return None };
+        let opcode = match first {
+            0x81 => Opcode::Text,
+            0x82 => Opcode::Binary,
+            _ => return None,
+        };
+        if (second & 0x80 != 0) != masked {
+            return None;
+        }
+        let (length, rest) = match second & 0x7f {
+            126 => {
+                let (length, rest) = rest.split_first_chunk::<2>()?;
+                (usize::from(u16::from_be_bytes(*length)), rest)
+            }
+            127 => return None,
+            length => (usize::from(length), rest),
+        };
+        let (key, rest) = if masked { rest.split_first_chunk::<4>()? } else { (&[0; 4], rest) };
+        let size = bytes.len() - rest.len();
+        let minimal = second & 0x7f != 126 || length >= 126;
+        (minimal && length <= rest.len()).then_some((opcode, *key, size, length))
+    }
+
     /// The header's bytes and how many of them count.
     pub fn to_bytes(self) -> ([u8; MAX_HEADER], usize) {
         let mut bytes = [0; MAX_HEADER];

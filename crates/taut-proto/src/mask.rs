@@ -3,19 +3,27 @@
 /// XORs `bytes` with `key`, beginning at the key's byte `phase`; gives the phase after the last byte.
 pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4], phase: u8) -> u8 {
     let end = ((usize::from(phase) + bytes.len()) % 4) as u8;
-    let mut key = key;
-    key.rotate_left(usize::from(phase));
-    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
-    // Eight bytes at a time in plain code: the compiler makes vector instructions of it.
-    let (chunks, tail) = bytes.as_chunks_mut::<8>();
-    for chunk in chunks {
-        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    let key = u32::from_le_bytes(key).rotate_right(8 * u32::from(phase)).to_le_bytes();
+    let wide: [u8; BLOCK] = std::array::from_fn(|index| key[index % 4]);
+    // Blocks of a fixed size in plain code: the compiler makes vector instructions of it.
+    let (blocks, tail) = bytes.as_chunks_mut::<BLOCK>();
+    for block in blocks {
+        for (byte, key) in block.iter_mut().zip(wide) {
+            *byte ^= key;
+        }
     }
-    for (byte, key) in tail.iter_mut().zip(key.into_iter().cycle()) {
+    let narrow = u32::from_ne_bytes(key);
+    let (words, tail) = tail.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ narrow).to_ne_bytes();
+    }
+    for (byte, key) in tail.iter_mut().zip(key) {
         *byte ^= key;
     }
     end
 }
+
+const BLOCK: usize = 32;
 
 #[cfg(test)]
 mod tests {

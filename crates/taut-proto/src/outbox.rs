@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::mem;
 
 use crate::frame::{Header, Opcode};
 use crate::prepared::Frame;
@@ -15,9 +16,13 @@ use crate::{Prepared, mask};
 pub struct Outbox {
     /// Each begins and ends with a frame.
     segments: VecDeque<Segment>,
-    /// Bytes of the first segment already written.
+    /// What is of our own and comes after them; kept for what comes next when it is empty.
+    tail: Vec<u8>,
+    /// Bytes already written, of the first segment or, when there is none, of the tail.
     written: usize,
     len: usize,
+    /// What is written next began with bytes that are no frame.
+    in_handshake: bool,
 }
 
 impl Outbox {
@@ -41,8 +46,8 @@ impl Outbox {
         let mut slices = [IoSlice::new(&[]); N];
         let mut count = 0;
         let mut skip = self.written;
-        for segment in self.segments.iter().take(N) {
-            slices[count] = IoSlice::new(&segment.bytes()[skip..]);
+        for bytes in self.pieces().take(N) {
+            slices[count] = IoSlice::new(&bytes[skip..]);
             skip = 0;
             count += 1;
         }
@@ -51,7 +56,7 @@ impl Outbox {
 
     /// The first bytes to write; for a socket without vectored writes.
     pub fn front(&self) -> &[u8] {
-        self.segments.front().map_or(&[], |segment| &segment.bytes()[self.written..])
+        self.pieces().next().map_or(&[], |bytes| &bytes[self.written..])
     }
 
     /// Takes note that `count` bytes were written.
@@ -61,8 +66,7 @@ impl Outbox {
     pub fn consume(&mut self, mut count: usize) {
         assert!(count <= self.len, "more was consumed than there was");
         self.len -= count;
-        let mut only = self.segments.len() == 1;
-        while let Some(front) = self.segments.front_mut() {
+        while let Some(front) = self.segments.front() {
             let left = front.bytes().len() - self.written;
             if count < left {
                 self.written += count;
@@ -70,21 +74,20 @@ impl Outbox {
             }
             count -= left;
             self.written = 0;
-            match front {
-                // The last buffer of our own is kept for what comes next.
-                Segment::Own(bytes) if only => bytes.clear(),
-                _ => drop(self.segments.pop_front()),
-            }
-            if count == 0 {
-                return;
-            }
-            only = self.segments.len() == 1;
+            self.in_handshake = false;
+            self.segments.pop_front();
+        }
+        self.written += count;
+        if self.written == self.tail.len() {
+            self.tail.clear();
+            self.written = 0;
+            self.in_handshake = false;
         }
     }
 
     /// Everything as one vector; for tests and for transports that want it so.
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.segments.iter().flat_map(Segment::bytes).copied().collect();
+        let mut bytes: Vec<u8> = self.pieces().flatten().copied().collect();
         bytes.drain(..self.written);
         bytes
     }
@@ -92,23 +95,25 @@ impl Outbox {
     /// Bytes of memory held, written or not.
     pub fn capacity(&self) -> usize {
         let segments: usize = self.segments.iter().map(Segment::capacity).sum();
-        segments + self.segments.capacity() * size_of::<Segment>()
+        segments + self.tail.capacity() + self.segments.capacity() * size_of::<Segment>()
     }
 
-    /// Puts bytes in that are not frames: the opening handshake's.
+    /// Puts bytes in that are not frames: the opening handshake's. Frames follow them, urgent ones too.
     pub fn push_bytes(&mut self, bytes: &[u8]) {
-        self.len += bytes.len();
-        self.own(bytes.len()).extend_from_slice(bytes);
+        self.in_handshake |= self.is_empty();
+        self.copy(bytes);
     }
 
     pub(crate) fn push_frame(&mut self, header: Header, payload: &[u8]) {
         let (bytes, size) = header.to_bytes();
-        self.len += size + payload.len();
-        let own = self.own(size + payload.len());
+        let length = size + payload.len();
+        self.len += length;
+        let own = self.own(length);
+        own.reserve(length);
         own.extend_from_slice(&bytes[..size]);
-        let start = own.len();
         own.extend_from_slice(payload);
         if let Some(key) = header.mask {
+            let start = own.len() - payload.len();
             mask::apply(&mut own[start..], key, 0);
         }
     }
@@ -125,7 +130,11 @@ impl Outbox {
         frame.push_frame(header, payload);
         let frame = frame.to_vec();
         self.len += frame.len();
-        let unwritten = usize::from(self.written > 0);
+        if self.segments.is_empty() {
+            self.close_tail();
+        }
+        // RFC 6455 §4.2.2: the first frame comes after the handshake.
+        let unwritten = usize::from(self.written > 0 || self.in_handshake);
         let waiting = self.segments.iter_mut().skip(unwritten).take(2).find_map(|segment| match segment {
             Segment::Urgent(opcode, bytes) if *opcode == header.opcode => Some(bytes),
             _ => None,
@@ -142,30 +151,38 @@ impl Outbox {
     pub(crate) fn push_prepared(&mut self, prepared: &Prepared, frame: Frame) {
         let bytes = prepared.frame(frame);
         if bytes.len() <= COPY_UP_TO {
-            return self.push_bytes(bytes);
+            return self.copy(bytes);
         }
         self.len += bytes.len();
-        if let Some(Segment::Own(bytes)) = self.segments.back()
-            && bytes.is_empty()
-        {
-            self.segments.pop_back();
-        }
+        self.close_tail();
         self.segments.push_back(Segment::Shared(prepared.clone(), frame));
     }
 
-    /// A buffer of our own at the end, with room for a whole frame.
+    fn copy(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        self.own(bytes.len()).extend_from_slice(bytes);
+    }
+
+    /// Our own buffer at the end, for a whole frame.
+    #[inline]
     fn own(&mut self, length: usize) -> &mut Vec<u8> {
-        let fits = match self.segments.back() {
-            Some(Segment::Own(bytes)) => bytes.is_empty() || bytes.len() + length <= SEGMENT,
-            _ => false,
-        };
-        if !fits {
-            self.segments.push_back(Segment::Own(Vec::new()));
+        if self.tail.len() + length > SEGMENT {
+            self.close_tail();
         }
-        match self.segments.back_mut() {
-            Some(Segment::Own(bytes)) => bytes,
-            _ => unreachable!("the last segment is our own"),
+        &mut self.tail
+    }
+
+    /// Makes a segment of the tail, if there is something in it.
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.segments.push_back(Segment::Own(mem::take(&mut self.tail)));
         }
+    }
+
+    /// What is not empty, in order.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
+        self.segments.iter().map(Segment::bytes).chain(tail)
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Violation {
     ReservedOpcode,
     /// A reserved bit that no extension gave a meaning.
     ReservedBits,
+    /// A compressed message that ends its DEFLATE stream, and begins another, every few bytes.
+    TooManyFinalBlocks,
     /// A message in more fragments than the limit allows.
     TooManyFragments,
     /// An unmasked frame from a client.
@@ -52,7 +54,7 @@ impl Violation {
         match self {
             Self::InvalidUtf8 | Self::DeflateCorrupt => CloseCode::INVALID_PAYLOAD,
             Self::InflatedTooBig | Self::MessageTooBig => CloseCode::TOO_BIG,
-            Self::TooManyFragments => CloseCode::POLICY,
+            Self::TooManyFinalBlocks | Self::TooManyFragments => CloseCode::POLICY,
             _ => CloseCode::PROTOCOL_ERROR,
         }
     }
@@ -71,7 +73,9 @@ impl Violation {
                 "RFC 6455 §5.2"
             }
             Self::Masked | Self::Unmasked => "RFC 6455 §5.1",
-            Self::InflatedTooBig | Self::MessageTooBig | Self::TooManyFragments => "RFC 6455 §10.4",
+            Self::InflatedTooBig | Self::MessageTooBig | Self::TooManyFinalBlocks | Self::TooManyFragments => {
+                "RFC 6455 §10.4"
+            }
         }
     }
 
@@ -93,6 +97,7 @@ impl Violation {
             Self::MessageTooBig => "message beyond the limit",
             Self::ReservedOpcode => "reserved opcode",
             Self::ReservedBits => "reserved bit without an extension",
+            Self::TooManyFinalBlocks => "compressed message in too many final blocks",
             Self::TooManyFragments => "message in too many fragments",
             Self::Unmasked => "unmasked frame from a client",
         }

@@ -112,8 +112,10 @@ fn deflate(deflater: &mut Compress, payload: &[u8]) -> Vec<u8> {
 
 // RFC 7692 §7.2.2: append the four bytes, inflate. The limit is on what comes out, while it comes out.
 fn inflate(inflater: &mut Decompress, history: &[u8], compressed: &[u8], limit: usize) -> Result<Vec<u8>, Violation> {
-    let mut payload = Vec::with_capacity(compressed.len().saturating_mul(4).clamp(64, FIRST_ROOM).min(limit + 1));
+    let most = limit.saturating_add(1);
+    let mut payload = Vec::with_capacity(compressed.len().saturating_mul(4).clamp(64, FIRST_ROOM).min(most));
     let mut ended = false;
+    let mut ends = 0;
     for mut rest in [compressed, &TAIL[..]] {
         loop {
             if rest.is_empty() && payload.len() < payload.capacity() {
@@ -121,7 +123,12 @@ fn inflate(inflater: &mut Decompress, history: &[u8], compressed: &[u8], limit: 
             }
             if ended {
                 // RFC 7692 §7.2.3.4: a sender may end with a final block; what follows begins a new stream that
-                // may still refer to what came before.
+                // may still refer to what came before. That copies a window, so whoever ends every few bytes is
+                // refused: it would cost a sender two bytes and us 64 KiB of work.
+                ends += 1;
+                if ends > FREE_ENDS + payload.len() / BYTES_PER_END {
+                    return Err(Violation::TooManyFinalBlocks);
+                }
                 inflater.reset(false);
                 let window: Vec<u8> = tail(history, &payload);
                 if !window.is_empty() {
@@ -141,7 +148,7 @@ fn inflate(inflater: &mut Decompress, history: &[u8], compressed: &[u8], limit: 
             match status {
                 Status::StreamEnd => ended = true,
                 _ if payload.len() == payload.capacity() => {
-                    let room = payload.len().clamp(64, GROWTH).min(limit + 1 - payload.len());
+                    let room = payload.len().clamp(64, GROWTH).min(most - payload.len());
                     payload.reserve_exact(room);
                 }
                 _ if used == 0 => break,
@@ -180,6 +187,12 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// What zlib can produce.
 const MIN_BITS: u8 = 9;
+
+/// Final blocks that a message may have whatever its length; senders that cannot flush write one, at its end.
+const FREE_ENDS: usize = 64;
+
+/// Inflated bytes that pay for another: a sender that ends with every buffer it fills has a few KiB in each.
+const BYTES_PER_END: usize = 1 << 10;
 
 /// Room for the first output, whatever the input promises.
 const FIRST_ROOM: usize = 16 << 10;
