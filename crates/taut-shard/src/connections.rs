@@ -22,6 +22,10 @@ pub struct Connections<User> {
     generation: u32,
     /// Connections with something to write, each once.
     pub(crate) dirty: Vec<ConnectionId>,
+    /// Connections for whom much has gathered, though their sockets may take it.
+    brimming: Vec<ConnectionId>,
+    /// How much that is.
+    cork: usize,
     /// Outboxes that nobody needs at the moment: an idle connection has none. Boxed, as a member holds them: they
     /// go in and out without being moved or allocated.
     #[expect(clippy::vec_box, reason = "see above")]
@@ -50,11 +54,18 @@ pub struct Stats {
     pub violations: u64,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "a byte each; every connection has them")]
 pub(crate) struct Member<User> {
     pub(crate) connection: Connection,
     pub(crate) outbox: Option<Box<Outbox>>,
     generation: u32,
     dirty: bool,
+    /// It is on the list of those for whom much has gathered.
+    brimming: bool,
+    /// The socket took no more: nothing is to be tried until it is writable.
+    pub(crate) full: bool,
+    /// A socket that was full has taken something since the heartbeat last asked.
+    pub(crate) moved: bool,
     pub(crate) slow: bool,
     user: User,
 }
@@ -66,6 +77,8 @@ impl<User> Connections<User> {
             open: 0,
             generation: 0,
             dirty: Vec::new(),
+            brimming: Vec::new(),
+            cork: settings.outgoing.min(CORK),
             idle_outboxes: Vec::new(),
             scratch,
             now: Time::ZERO,
@@ -145,7 +158,17 @@ impl<User> Connections<User> {
             self.members.resize_with(index + 1, || None);
         }
         let generation = self.generation;
-        let member = Member { connection, outbox: None, generation, dirty: false, slow: false, user };
+        let member = Member {
+            connection,
+            outbox: None,
+            generation,
+            dirty: false,
+            brimming: false,
+            full: false,
+            moved: false,
+            slow: false,
+            user,
+        };
         self.members[index] = Some(member);
         self.open += 1;
         self.stats.opened += 1;
@@ -159,6 +182,13 @@ impl<User> Connections<User> {
 
     pub(crate) fn member(&mut self, id: ConnectionId) -> Option<&mut Member<User>> {
         self.members.get_mut(id.index as usize)?.as_mut().filter(|member| member.generation == id.generation)
+    }
+
+    /// How many outboxes open connections have, and the bytes in them.
+    #[cfg(feature = "testing")]
+    pub(crate) fn outboxes(&self) -> (usize, usize) {
+        let outboxes = self.members.iter().flatten().filter_map(|member| member.outbox.as_ref());
+        outboxes.fold((0, 0), |(count, bytes), outbox| (count + 1, bytes + outbox.len()))
     }
 
     /// Takes a connection out; gives what it carried and what it had still to write.
@@ -178,19 +208,48 @@ impl<User> Connections<User> {
     }
 
     /// Lets a connection act on what it has received or on its deadline.
+    #[inline]
     pub(crate) fn act<T>(
         &mut self,
         id: ConnectionId,
         act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
     ) -> Option<T> {
-        let member = self.members.get_mut(id.index as usize)?.as_mut().filter(|m| m.generation == id.generation)?;
+        self.act_within(usize::MAX, id, act).ok()
+    }
+
+    /// The same, unless more than `waiting` bytes wait to be written.
+    #[inline]
+    fn act_within<T>(
+        &mut self,
+        waiting: usize,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
+    ) -> Result<T, Idle> {
+        let member = self.members.get_mut(id.index as usize).and_then(Option::as_mut);
+        let member = member.filter(|member| member.generation == id.generation).ok_or(Idle::Gone)?;
         let outbox = member.outbox.get_or_insert_with(|| self.idle_outboxes.pop().unwrap_or_default());
+        if outbox.len() > waiting {
+            return Err(Idle::Slow);
+        }
         let outcome = act(&mut member.connection, &mut self.scratch, outbox);
         if !member.dirty {
             member.dirty = true;
             self.dirty.push(id);
         }
-        Some(outcome)
+        if outbox.len() > self.cork && !member.full && !member.brimming {
+            member.brimming = true;
+            self.brimming.push(id);
+        }
+        Ok(outcome)
+    }
+
+    /// Takes one of those for whom much has gathered.
+    pub(crate) fn pop_brimming(&mut self) -> Option<ConnectionId> {
+        let id = self.brimming.pop()?;
+        if let Some(member) = self.member(id) {
+            member.brimming = false;
+        }
+        Some(id)
     }
 
     /// Takes the mark off a connection that is about to be written.
@@ -206,12 +265,10 @@ impl<User> Connections<User> {
         write: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> Result<(), SendError>,
     ) -> Sent {
         // A message of any size may go to a reader that has kept up.
-        if self.waiting(id) > self.settings.outgoing {
-            return self.overrun(id);
-        }
-        match self.act(id, write) {
-            Some(Ok(())) => Sent::Sent,
-            _ => Sent::Closed,
+        match self.act_within(self.settings.outgoing, id, write) {
+            Ok(Ok(())) => Sent::Sent,
+            Ok(Err(_)) | Err(Idle::Gone) => Sent::Closed,
+            Err(Idle::Slow) => self.overrun(id),
         }
     }
 
@@ -229,6 +286,15 @@ impl<User> Connections<User> {
         Sent::Slow
     }
 }
+
+/// Why a connection did not act.
+enum Idle {
+    Gone,
+    Slow,
+}
+
+/// Bytes that gather for one connection before they are written, the read or the tick that they answer over or not.
+const CORK: usize = 256 << 10;
 
 /// Outboxes kept for the next tick, and how large one may be to be kept: 8 MiB in all at the most.
 const IDLE_OUTBOXES: usize = 64;

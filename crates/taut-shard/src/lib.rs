@@ -37,6 +37,8 @@ mod mailbox;
 mod settings;
 mod shard;
 mod socket;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 mod wire;
 

@@ -11,7 +11,7 @@ use taut_proto::handshake::head::HeadScan;
 use taut_proto::handshake::server::{Refusal, Request, Upgrade};
 use taut_proto::{Close, Event, Input, Outbox, Scratch, Time, deflate};
 
-use crate::connections::{ConnectionId, Connections};
+use crate::connections::{ConnectionId, Connections, Stats};
 use crate::deadlines::Deadlines;
 use crate::handler::{Closed, Departure, Handler, Reason, Session, Verdict};
 use crate::mailbox::Mailbox;
@@ -129,6 +129,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         &mut self.handler
     }
 
+    /// What the shard has counted.
+    pub fn stats(&self) -> Stats {
+        self.connections.stats()
+    }
+
     /// Runs until it was drained.
     pub fn run(mut self) -> io::Result<()> {
         while self.tick()? {}
@@ -152,6 +157,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 Ready::Accept => self.accepting = true,
                 Ready::Socket { token, readable, writable, ended } => self.ready(token, readable, writable, ended),
             }
+            self.flush_brimming();
         }
         self.ready = ready;
         self.handle_mail();
@@ -160,6 +166,26 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.continue_draining();
         self.flush_dirty();
         Ok(!self.is_drained())
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn watched(&self) -> &H {
+        &self.handler
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn census(&self) -> crate::testing::Census {
+        let count = |is: fn(&Phase) -> bool| self.wires.iter().filter(|(_, wire)| is(&wire.phase)).count();
+        let (outboxes, waiting) = self.connections.outboxes();
+        crate::testing::Census {
+            wires: self.wires.len(),
+            handshakes: self.handshakes,
+            open: self.connections.len(),
+            lingering: count(|phase| matches!(phase, Phase::Lingering { .. })),
+            outboxes,
+            waiting,
+            connection_size: size_of::<Wire<K::Socket>>() + size_of::<Option<crate::connections::Member<H::User>>>(),
+        }
     }
 
     fn timeout(&mut self) -> Option<Duration> {
@@ -197,22 +223,31 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     fn read_into(&mut self, token: usize, buffer: &mut [u8]) {
         for _ in 0..READS {
-            if self.is_paused(token) {
-                return; // flush reads on once the peer has read
-            }
-            let Some(wire) = self.wires.get_mut(token) else { return };
-            if !wire.readable {
+            // When it is paused, flush reads on once the peer has read.
+            if self.is_paused(token) || !self.read_once(token, buffer) {
                 return;
             }
-            match wire.read(buffer) {
-                Ok(None) => return,
-                Ok(Some(0)) => return self.handle_end(token),
-                Ok(Some(count)) => self.received(token, &mut buffer[..count]),
-                Err(error) => return self.fail(token, error),
-            }
-            self.flush(token);
         }
         self.read_again(token);
+    }
+
+    /// One read and what comes of it; whether there may be another.
+    fn read_once(&mut self, token: usize, buffer: &mut [u8]) -> bool {
+        let Some(wire) = self.wires.get_mut(token).filter(|wire| wire.readable) else { return false };
+        match wire.read(buffer) {
+            Ok(None) => return false,
+            Ok(Some(0)) => {
+                self.handle_end(token);
+                return false;
+            }
+            Ok(Some(count)) => self.received(token, &mut buffer[..count]),
+            Err(error) => {
+                self.fail(token, error);
+                return false;
+            }
+        }
+        self.flush(token);
+        true
     }
 
     /// In the next tick, after the others had their turn.
@@ -282,9 +317,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                     if self.connections.member(id).is_some_and(|member| member.connection.is_open()) {
                         self.handler.message(&mut Session::new(id, &mut self.connections), message);
                     }
-                    if self.connections.waiting(id) > CORK {
-                        self.flush(token);
-                    }
+                    self.flush_brimming();
                 }
                 Some(Ok(Some(Event::Close(close)))) => return self.finish(token, Reason::Closed(close)),
                 Some(Ok(Some(_))) => {}
@@ -399,11 +432,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     /// The connection has ended, and nothing more can be said.
     fn drop_connection(&mut self, token: usize, reason: Reason) {
-        let removed = self.remove(token, reason);
+        // It may have been dropped on the way here: by a last write that failed, or as a slow reader.
+        let Some((closed, _)) = self.remove(token, reason) else { return };
         self.wires.remove(token);
-        if let Some((closed, _)) = removed {
-            self.handler.closed(&mut self.connections, closed);
-        }
+        self.handler.closed(&mut self.connections, closed);
     }
 
     fn remove(&mut self, token: usize, reason: Reason) -> Option<Removed<H::User>> {
@@ -429,6 +461,14 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         // What a flush ended may have been told to others: they are written in the next tick, at once.
         if self.connections.dirty.is_empty() {
             self.connections.dirty = dirty;
+        }
+    }
+
+    /// Writes to those for whom much has gathered, so that it does not count against them as if they were slow:
+    /// their sockets have not been asked.
+    fn flush_brimming(&mut self) {
+        while let Some(id) = self.connections.pop_brimming() {
+            self.flush(id.index as usize);
         }
     }
 
@@ -463,15 +503,25 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             }
             return;
         };
+        let waiting = outbox.len();
         match self.wires[token].write(&mut outbox) {
             Ok(true) => {
                 self.connections.recycle(outbox);
+                if let Some(member) = self.connections.member(id) {
+                    member.full = false;
+                }
                 // It may have been left unread while it did not read.
                 self.read_again(token);
             }
             Ok(false) => {
+                let is_paused = outbox.len() > PAUSE;
                 if let Some(member) = self.connections.member(id) {
+                    member.moved |= member.full && outbox.len() < waiting;
                     member.outbox = Some(outbox);
+                    member.full = true;
+                }
+                if !is_paused {
+                    self.read_again(token);
                 }
             }
             Err(error) => return self.drop_connection(token, Reason::Failed(error)),
@@ -495,10 +545,17 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             },
         };
         let Phase::Lingering { outbox, shut, .. } = &mut wire.phase else { return };
-        let drained = left.is_none();
+        let may_shut = left.is_none() && !*shut;
         *outbox = left;
-        if drained && !mem::replace(shut, true) && wire.shutdown().is_err() {
-            self.wires.remove(token);
+        if may_shut {
+            match wire.shutdown() {
+                Ok(done) => {
+                    if let Phase::Lingering { shut, .. } = &mut wire.phase {
+                        *shut = done;
+                    }
+                }
+                Err(_) => drop(self.wires.remove(token)),
+            }
         }
     }
 
@@ -551,7 +608,21 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             }
             Phase::Lingering { .. } => drop(self.wires.remove(token)),
             Phase::Open => {
+                if self.is_paused(token) {
+                    // The sign of life may be among what was not read, as it reads slowly.
+                    let mut buffer = mem::take(&mut self.buffer);
+                    self.read_once(token, &mut buffer);
+                    self.buffer = buffer;
+                }
                 let Some(id) = self.connections.id_at(token) else { return };
+                if self
+                    .connections
+                    .member(id)
+                    .is_some_and(|member| mem::take(&mut member.moved) && member.connection.is_open())
+                {
+                    // It reads, however slowly: a ping behind a long message has not reached it yet.
+                    return self.set_deadline(token, now + self.settings.protocol.heartbeat.timeout);
+                }
                 let lapse = self
                     .connections
                     .act(id, |connection, scratch, outbox| connection.handle_deadline(now, scratch, outbox));
@@ -625,6 +696,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         for _ in 0..MAILS {
             let Some(mail) = self.mailbox.pop() else { return };
             self.handler.mail(&mut self.connections, mail);
+            self.flush_brimming();
         }
     }
 
@@ -675,9 +747,6 @@ const READS: usize = 4;
 
 /// Bytes unread by a peer above which it is not read from.
 const PAUSE: usize = 64 << 10;
-
-/// Bytes of replies above which they do not wait for the end of the read that they answer.
-const CORK: usize = 256 << 10;
 
 /// Sockets accepted in one tick.
 const ACCEPTS: usize = 256;

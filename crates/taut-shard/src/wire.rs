@@ -94,13 +94,16 @@ impl<S: Socket> Wire<S> {
         }
     }
 
-    /// Ends our side.
-    pub(crate) fn shutdown(&mut self) -> io::Result<()> {
+    /// Ends our side; false when TLS has still to say so and there is no room.
+    pub(crate) fn shutdown(&mut self) -> io::Result<bool> {
         if let Some(tls) = &mut self.tls {
+            // Said once, however often it is asked for.
             tls.send_close_notify();
-            write_tls(&mut self.socket, tls)?;
+            if !write_tls(&mut self.socket, tls)? {
+                return Ok(false);
+            }
         }
-        self.socket.shutdown_write()
+        self.socket.shutdown_write().map(|()| true)
     }
 }
 

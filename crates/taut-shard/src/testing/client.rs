@@ -1,0 +1,290 @@
+//! A WebSocket client on a [`Remote`].
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan};
+use taut_proto::testing::{End, Seen};
+use taut_proto::{Close, CloseCode, Connection, Header, Heartbeat, Message, Opcode, Role, Settings, deflate};
+
+use super::{Network, Remote};
+
+/// A client that does what it is told and checks what it is sent.
+pub struct Client {
+    /// The socket.
+    pub remote: Remote,
+    /// The connection; it has seen what came, in [`End::events`].
+    pub end: End,
+    /// The head of the response, and its body if it is a refusal.
+    pub response: Vec<u8>,
+    /// What came after the head.
+    pub frames: Frames,
+    network: Network,
+    tls: Option<Box<rustls::ClientConnection>>,
+    offer: Option<deflate::Config>,
+    is_open: bool,
+}
+
+/// The nonce of every client.
+pub const NONCE: [u8; 16] = [7; 16];
+
+impl Client {
+    /// Connects, and says nothing yet.
+    pub fn new(network: &Network) -> Self {
+        Self {
+            remote: network.connect(),
+            end: End::new(connection(None)),
+            response: Vec::new(),
+            frames: Frames::default(),
+            network: network.clone(),
+            tls: None,
+            offer: None,
+            is_open: false,
+        }
+    }
+
+    /// The same by TLS.
+    #[must_use]
+    pub fn with_tls(mut self, mut tls: rustls::ClientConnection) -> Self {
+        tls.set_buffer_limit(None);
+        self.tls = Some(Box::new(tls));
+        self
+    }
+
+    /// The same with an offer of permessage-deflate.
+    #[must_use]
+    pub fn with_deflate(mut self, config: deflate::Config) -> Self {
+        self.offer = Some(config);
+        self
+    }
+
+    /// The request for `target` that this client makes.
+    ///
+    /// # Panics
+    /// When that is no target.
+    pub fn request(&self, target: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.client_request(target).write(NONCE, &mut bytes);
+        bytes
+    }
+
+    /// Sends bytes as they are; by TLS if that is spoken. What finds no room in the socket is lost.
+    pub fn write(&mut self, bytes: &[u8]) {
+        match &mut self.tls {
+            None => {
+                self.remote.write(bytes);
+            }
+            Some(tls) => {
+                tls.writer().write_all(bytes).expect("it goes to memory");
+                self.flush_tls();
+            }
+        }
+    }
+
+    /// Sends a message.
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
+        self.end.send(message);
+        self.flush();
+    }
+
+    /// Begins the close.
+    pub fn close(&mut self, code: CloseCode) {
+        self.end.close(code, self.network.now());
+        self.flush();
+    }
+
+    /// Writes what the connection has to say, as far as there is room.
+    pub fn flush(&mut self) {
+        if !self.is_open {
+            return;
+        }
+        loop {
+            let bytes = self.end.outbox.to_vec();
+            if bytes.is_empty() {
+                return;
+            }
+            let taken = if self.tls.is_some() {
+                self.write(&bytes);
+                bytes.len()
+            } else {
+                self.remote.write(&bytes)
+            };
+            self.end.outbox.consume(taken);
+            if taken == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Ends this side, by TLS first if that is spoken.
+    pub fn finish(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            self.flush_tls();
+        }
+        self.remote.finish();
+    }
+
+    /// Reads up to `limit` bytes of what has come, and answers it.
+    ///
+    /// # Panics
+    /// When it is not what a server may send.
+    pub fn read(&mut self, limit: usize) {
+        let bytes = self.remote.read(limit);
+        match self.decrypt(bytes) {
+            plain if plain.is_empty() => {}
+            plain => self.receive(&plain),
+        }
+        self.flush();
+    }
+
+    /// Takes the messages that have come since it was last asked.
+    pub fn messages(&mut self) -> Vec<Message<'static>> {
+        let (messages, others) =
+            std::mem::take(&mut self.end.events).into_iter().partition(|seen| matches!(seen, Seen::Message(_)));
+        self.end.events = others;
+        let messages: Vec<Seen> = messages;
+        messages
+            .into_iter()
+            .filter_map(|seen| match seen {
+                Seen::Message(message) => Some(message),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The same as texts.
+    ///
+    /// # Panics
+    /// When one is not text.
+    pub fn texts(&mut self) -> Vec<String> {
+        self.messages().iter().map(|message| message.as_text().expect("text").to_owned()).collect()
+    }
+
+    /// The close frame that came.
+    pub fn closed(&self) -> Option<&Close> {
+        self.end.events.iter().find_map(|seen| match seen {
+            Seen::Close(close) => Some(close),
+            _ => None,
+        })
+    }
+
+    /// The status of the response; `None` before it has come.
+    pub fn status(&self) -> Option<u16> {
+        let line = self.response.split(|byte| *byte == b'\r').next()?;
+        std::str::from_utf8(line).ok()?.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// Whether the handshake is done.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The TLS connection, if there is one.
+    pub fn tls(&mut self) -> Option<&mut rustls::ClientConnection> {
+        self.tls.as_deref_mut()
+    }
+
+    fn client_request(&self, target: &str) -> ClientRequest {
+        ClientRequest::new("fake.example", target).expect("a valid target").deflate(self.offer.clone())
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        if self.is_open {
+            return self.frames(bytes);
+        }
+        self.response.extend_from_slice(bytes);
+        let limits = HeadLimits::default();
+        let Some(end) = HeadScan::new().find(&self.response, &limits).expect("a head within the limits") else {
+            return;
+        };
+        if self.status() != Some(101) {
+            return; // what comes is the body
+        }
+        let rest = self.response.split_off(end);
+        let request = self.client_request("/");
+        let agreed = request.validate(&self.response, NONCE, &limits).expect("a response that is valid");
+        if agreed.deflate.is_some() {
+            self.end = End::new(connection(agreed.deflate));
+        }
+        self.is_open = true;
+        self.frames(&rest);
+    }
+
+    fn frames(&mut self, bytes: &[u8]) {
+        self.frames.push(bytes);
+        self.end.receive(bytes, self.network.now());
+        for seen in &self.end.events {
+            assert!(!matches!(seen, Seen::Violation(_)), "the shard broke the protocol: {seen:?}");
+        }
+    }
+
+    fn decrypt(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        let Some(tls) = &mut self.tls else { return bytes };
+        let mut plain = Vec::new();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            tls.read_tls(&mut rest).expect("it comes from memory");
+            tls.process_new_packets().expect("the shard speaks TLS");
+            // `WouldBlock` at the end of what there is.
+            let _ = tls.reader().read_to_end(&mut plain);
+        }
+        self.flush_tls();
+        plain
+    }
+
+    fn flush_tls(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        let mut bytes = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut bytes).expect("it goes to memory");
+        }
+        self.remote.write(&bytes);
+    }
+}
+
+/// The frames of a server, checked as they come: none is masked, and nothing follows a close frame.
+#[derive(Default)]
+pub struct Frames {
+    /// Their opcodes.
+    pub opcodes: Vec<Opcode>,
+    /// The beginning of a frame that is not whole.
+    rest: Vec<u8>,
+}
+
+impl Frames {
+    fn push(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some((header, size)) = Header::parse(&self.rest[at..]).expect("a header that is valid") {
+            assert_eq!(header.mask, None, "RFC 6455 §5.1: a server masks nothing");
+            let end = at + size + usize::try_from(header.length).expect("a length that fits");
+            if end > self.rest.len() {
+                break;
+            }
+            // RFC 6455 §5.5.1
+            assert_ne!(self.opcodes.last(), Some(&Opcode::Close), "a frame came after a close frame");
+            self.opcodes.push(header.opcode);
+            at = end;
+        }
+        self.rest.drain(..at);
+        let closed = self.opcodes.last() == Some(&Opcode::Close);
+        assert!(self.rest.is_empty() || !closed, "bytes came after a close frame");
+    }
+
+    /// Whether all that came are whole frames.
+    pub fn are_whole(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+fn connection(agreed: Option<deflate::Agreed>) -> Connection {
+    let mut settings = Settings::client();
+    // A test's client is silent when its test is.
+    settings.heartbeat = Heartbeat::off();
+    let connection = Connection::new(Role::Client, Arc::new(settings), taut_proto::Time::ZERO, 0);
+    match agreed {
+        Some(agreed) => connection.with_deflate(agreed),
+        None => connection,
+    }
+}

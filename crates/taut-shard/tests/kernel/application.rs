@@ -1,0 +1,102 @@
+//! What the tests' clients talk to.
+
+use std::net::SocketAddr;
+
+use taut_proto::handshake::server::{Refusal, Request};
+use taut_proto::{CloseCode, Message, Prepared};
+use taut_shard::testing::Stage;
+use taut_shard::{Closed, ConnectionId, Connections, Handler, Reason, Sent, Session, Settings, Verdict};
+
+/// Does what a message asks for, and keeps what happened.
+#[derive(Default)]
+pub(crate) struct Application {
+    pub(crate) opened: Vec<ConnectionId>,
+    pub(crate) messages: Vec<Message<'static>>,
+    pub(crate) closed: Vec<(ConnectionId, Reason)>,
+    pub(crate) mails: Vec<String>,
+    /// What became of what was sent.
+    pub(crate) sent: Vec<Sent>,
+    /// Is sent to each connection when it opens.
+    pub(crate) greeting: Option<&'static str>,
+    /// Whoever is left is told when one closes.
+    pub(crate) obituary: bool,
+}
+
+impl Handler for Application {
+    /// The path of the request.
+    type User = String;
+    type Mail = String;
+
+    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, String> {
+        match request.path() {
+            "/secret" => Verdict::Refuse(Refusal::unauthorized("who are you?")),
+            "/page" => Verdict::HandOver,
+            path => match request.upgrade() {
+                Ok(upgrade) => Verdict::Accept(upgrade, path.to_owned()),
+                Err(refusal) => Verdict::Refuse(refusal),
+            },
+        }
+    }
+
+    fn opened(&mut self, session: &mut Session<'_, String>) {
+        self.opened.push(session.id());
+        if let Some(greeting) = self.greeting {
+            self.sent.push(session.send(greeting));
+        }
+    }
+
+    fn message(&mut self, session: &mut Session<'_, String>, message: Message<'_>) {
+        match message.as_text() {
+            Some("close") => session.close(CloseCode::NORMAL),
+            Some("who") => {
+                let user = session.user().unwrap().clone();
+                self.sent.push(session.send(user));
+            }
+            Some("quiet") => {}
+            Some(text) if text.starts_with("all ") => broadcast(session.connections(), text, &mut self.sent),
+            _ => self.sent.push(session.send(message.clone())),
+        }
+        self.messages.push(message.into_owned());
+    }
+
+    fn closed(&mut self, connections: &mut Connections<String>, closed: Closed<String>) {
+        if self.obituary {
+            broadcast(connections, "one has gone", &mut self.sent);
+        }
+        self.closed.push((closed.id, closed.reason));
+    }
+
+    fn mail(&mut self, connections: &mut Connections<String>, mail: String) {
+        // "first" goes to the connection that opened first, whether or not it still lives.
+        match mail.strip_prefix("first ") {
+            Some(text) => self.sent.push(connections.send(self.opened[0], text)),
+            None => broadcast(connections, &mail, &mut self.sent),
+        }
+        self.mails.push(mail);
+    }
+}
+
+fn broadcast(connections: &mut Connections<String>, text: &str, sent: &mut Vec<Sent>) {
+    let prepared = Prepared::new(text);
+    for id in connections.ids().collect::<Vec<_>>() {
+        sent.push(connections.send_prepared(id, &prepared));
+    }
+}
+
+pub(crate) fn stage() -> Stage<Application> {
+    stage_with(|_| {})
+}
+
+pub(crate) fn stage_with(change: impl FnOnce(&mut Settings)) -> Stage<Application> {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    Stage::new(Application::default(), settings)
+}
+
+/// Why the only connection that has ended did.
+pub(crate) fn reason(stage: &mut Stage<Application>) -> &Reason {
+    match &stage.handler().closed[..] {
+        [(_, reason)] => reason,
+        closed => panic!("{} connections have ended", closed.len()),
+    }
+}

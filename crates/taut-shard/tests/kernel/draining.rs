@@ -1,0 +1,137 @@
+//! Going down.
+
+use std::time::Duration;
+
+use taut_proto::{Close, CloseCode};
+use taut_shard::testing::{Client, Stage};
+use taut_shard::{Drain, Reason, Refused};
+
+use crate::application::{Application, stage};
+
+fn drain(stage: &Stage<Application>, over: u64, deadline: u64) {
+    stage.shard.drainer().drain(Drain {
+        close: Close::new(CloseCode::SERVICE_RESTART, "come back"),
+        over: Duration::from_millis(over),
+        deadline: Duration::from_millis(deadline),
+    });
+}
+
+#[test]
+fn a_shard_without_connections_is_drained_at_once() {
+    let mut stage = stage();
+    stage.settle();
+    let mailbox = stage.shard.mailbox();
+    drain(&stage, 1000, 5000);
+    stage.settle();
+    assert!(stage.is_drained);
+    assert!(matches!(mailbox.push("too late".to_owned(), 0), Err(Refused(_))));
+    assert!(mailbox.push_always("too late".to_owned()).is_err());
+    assert_eq!(mailbox.waiting(), 0);
+}
+
+#[test]
+fn the_closes_are_spread_over_the_time_given() {
+    let mut stage = stage();
+    let mut clients: Vec<Client> = (0..100).map(|_| stage.open()).collect();
+    drain(&stage, 1000, 10_000);
+    stage.settle();
+    let told = |clients: &[Client]| clients.iter().filter(|client| client.remote.waiting() > 0).count();
+    assert!(told(&clients) <= 2, "{} at once", told(&clients));
+    for step in 1..10 {
+        stage.sleep(Duration::from_millis(100));
+        let told = told(&clients);
+        assert!(told.abs_diff(step * 10) <= 2, "{told} after {step} tenths");
+    }
+    stage.sleep(Duration::from_millis(110));
+    assert_eq!(told(&clients), 100);
+    for client in &mut clients {
+        client.read(usize::MAX);
+        assert_eq!(client.closed().unwrap(), &Close::new(CloseCode::SERVICE_RESTART, "come back"));
+    }
+    stage.settle();
+    assert!(!stage.is_drained, "the ends of the sockets are awaited");
+    for client in &mut clients {
+        client.finish();
+    }
+    stage.settle();
+    assert!(stage.is_drained);
+    assert!(stage.handler().closed.iter().all(|(_, reason)| matches!(reason, Reason::Closed(_))));
+    assert_eq!(stage.shard.handler().counts(), (100, 100));
+}
+
+#[test]
+fn a_drain_stops_listening_and_refuses_handshakes_in_progress() {
+    let mut stage = stage();
+    let _open = stage.open();
+    let mut halfway = Client::new(&stage.network);
+    let request = halfway.request("/");
+    halfway.write(&request[..20]);
+    stage.settle();
+    drain(&stage, 0, 5000);
+    stage.settle();
+    let late = stage.network.connect();
+    halfway.write(&request[20..]);
+    stage.settle();
+    halfway.read(usize::MAX);
+    assert_eq!(halfway.status(), Some(503));
+    let response = String::from_utf8(halfway.response.clone()).unwrap();
+    assert!(response.to_ascii_lowercase().contains("\r\nretry-after: 1\r\n"), "{response}");
+    assert_eq!((stage.network.queued(), late.waiting()), (0, 0));
+    assert_eq!(stage.census().open, 1);
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline_whoever_answers() {
+    let mut stage = stage();
+    let deaf: Vec<Client> = (0..10).map(|_| stage.open()).collect();
+    let silent = Client::new(&stage.network);
+    stage.settle();
+    drain(&stage, 1000, 2000);
+    stage.sleep(Duration::from_millis(1_990));
+    assert!(!stage.is_drained);
+    assert_eq!(stage.census().open, 10);
+    stage.sleep(Duration::from_millis(20));
+    assert!(stage.is_drained);
+    assert!(stage.handler().closed.iter().all(|(_, reason)| matches!(reason, Reason::Stopped)));
+    assert_eq!(stage.shard.handler().counts(), (10, 10));
+    assert!(deaf.iter().all(|client| client.remote.is_gone()) && silent.remote.is_gone());
+    assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+}
+
+#[test]
+fn a_drain_ends_when_the_last_has_gone_although_its_deadline_is_far() {
+    let mut stage = stage();
+    let mut client = stage.open();
+    drain(&stage, 0, 1_000_000);
+    stage.settle();
+    client.read(usize::MAX);
+    client.finish();
+    stage.settle();
+    assert!(stage.is_drained);
+}
+
+#[test]
+fn mail_is_still_delivered_while_a_shard_drains() {
+    let mut stage = stage();
+    let mut clients: Vec<Client> = (0..10).map(|_| stage.open()).collect();
+    drain(&stage, 1000, 5000);
+    stage.sleep(Duration::from_millis(500));
+    stage.shard.mailbox().push("last words".to_owned(), 0).unwrap();
+    stage.settle();
+    let mut heard = 0;
+    for client in &mut clients {
+        client.read(usize::MAX);
+        heard += client.texts().len();
+    }
+    assert!((4..=6).contains(&heard), "those not yet told to go: {heard}");
+}
+
+#[test]
+fn a_second_drain_changes_nothing() {
+    let mut stage = stage();
+    let _client = stage.open();
+    drain(&stage, 0, 1000);
+    drain(&stage, 0, 100_000);
+    stage.sleep(Duration::from_millis(1_020));
+    assert!(stage.is_drained);
+}

@@ -1,0 +1,10 @@
+//! A shard on a fake kernel: bytes and a clock, no sockets, no sleep.
+
+mod application;
+mod closing;
+mod draining;
+mod handshake;
+mod messages;
+mod slow;
+mod time;
+mod tls;

@@ -1,0 +1,36 @@
+//! Arbitrary clients, kernel and handler: what must hold, holds.
+
+use proptest::prelude::*;
+use taut_shard::Stats;
+use taut_shard::testing::workload;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_clients_and_kernel_do_nothing_is_lost_or_left(script in prop::collection::vec(any::<u8>(), 0..900)) {
+        workload::run(&script);
+    }
+}
+
+#[test]
+fn the_workload_reaches_what_it_is_to_test() {
+    let mut seed = 1_u64;
+    let mut total = Stats::default();
+    for _ in 0..60 {
+        let mut script = [0; 900];
+        script.fill_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 56) as u8
+        });
+        let stats = workload::run(&script);
+        total.opened += stats.opened;
+        total.refused += stats.refused;
+        total.messages += stats.messages;
+        total.dropped += stats.dropped;
+        total.kicked += stats.kicked;
+        total.violations += stats.violations;
+    }
+    assert!(total.opened > 500 && total.messages > 1000, "{total:?}");
+    assert!(total.refused > 10 && total.dropped > 10 && total.kicked > 10 && total.violations > 10, "{total:?}");
+}
