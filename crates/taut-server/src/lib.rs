@@ -1,0 +1,22 @@
+//! A realtime server that speaks the Pusher protocol: browsers subscribe to channels, backends publish to them over HTTP.
+//!
+//! [`Server::start`] takes a [`Config`] and gives a [`Running`] server:
+//!
+//! - clients connect to `/app/KEY` and live on the shards of `taut-shard`, one thread each, without locks;
+//! - backends publish by signed requests to `/apps/ID/events`, served by hyper on tokio;
+//! - a channel has one home among the shards, which gives its events their order.
+
+mod api;
+pub mod app;
+pub mod config;
+mod http;
+pub mod interest;
+mod limit;
+mod node;
+pub mod pusher;
+mod route;
+mod server;
+mod session;
+
+pub use config::Config;
+pub use server::{Running, Server, StartError};

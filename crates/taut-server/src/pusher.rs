@@ -1,0 +1,6 @@
+//! The Pusher protocol as values and text: nothing here owns a socket, a clock or a table.
+
+pub mod auth;
+pub mod channel;
+pub mod event;
+pub mod socket_id;

@@ -1,0 +1,611 @@
+//! Signatures: HMAC-SHA256 with the app's secret, written as lower-case hexadecimal digits.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use md5::{Digest, Md5};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+/// What an app's secret makes of a text.
+///
+/// It is compared in constant time only, and `Debug` does not show it.
+#[derive(Clone, Copy)]
+pub struct Signature([u8; 32]);
+
+impl Signature {
+    /// Signs a text given in parts.
+    pub fn of(secret: &str, parts: &[&[u8]]) -> Self {
+        let mut mac = keyed(secret);
+        for part in parts {
+            mac.update(part);
+        }
+        Self(mac.finalize().into_bytes().into())
+    }
+
+    /// What an auth endpoint signs so that a connection may subscribe to `channel`.
+    ///
+    /// `channel_data` is the text exactly as the client sent it.
+    pub fn of_subscription(secret: &str, socket_id: &str, channel: &str, channel_data: Option<&str>) -> Self {
+        let (separator, channel_data) = channel_data.map_or(("", ""), |data| (":", data));
+        Self::of(secret, &[socket_id, ":", channel, separator, channel_data].map(str::as_bytes))
+    }
+
+    /// What an auth endpoint signs so that a connection may act as a user.
+    ///
+    /// `user_data` is the text exactly as the client sent it.
+    pub fn of_user(secret: &str, socket_id: &str, user_data: &str) -> Self {
+        Self::of(secret, &[socket_id, "::user::", user_data].map(str::as_bytes))
+    }
+
+    /// Whether a peer's 64 hexadecimal digits say the same. The time it takes tells nothing about where they differ.
+    pub fn matches(&self, digits: &str) -> bool {
+        decode_hex::<32>(digits).is_some_and(|given| self.0.ct_eq(&given).into())
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(formatter, &self.0)
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Signature(…)")
+    }
+}
+
+/// A request to the HTTP API, as it came, whose signature is to be checked.
+///
+/// ```
+/// use taut_server::pusher::auth::{Refused, Request};
+///
+/// let request = Request::new("GET", "/apps/3/channels", "auth_key=app-key&auth_timestamp=1353088179&auth_version=1.0", b"");
+/// assert_eq!(request.auth_key(), Some("app-key"));
+/// let refused = request.verify("app-key", "app-secret", "", 1_353_088_200).unwrap_err();
+/// assert_eq!(refused.to_string(), "Missing query parameter: auth_signature");
+/// ```
+pub struct Request<'a> {
+    method: &'a str,
+    path: &'a str,
+    body: &'a [u8],
+    parameters: Vec<Parameter<'a>>,
+}
+
+impl<'a> Request<'a> {
+    /// Takes a request apart: `path` and `query` as they stand in the request line, the body as it came.
+    pub fn new(method: &'a str, path: &'a str, query: &'a str, body: &'a [u8]) -> Self {
+        let parameters = query.split('&').filter(|pair| !pair.is_empty()).map(Parameter::parse).collect();
+        Self { method, path, body, parameters }
+    }
+
+    /// The key of the app that the request claims to come from.
+    pub fn auth_key(&self) -> Option<&str> {
+        self.parameter("auth_key")
+    }
+
+    /// Checks that whoever made this request knows the app's secret and made it within the last 600 seconds.
+    ///
+    /// `prefix` is what precedes `/apps` in this server's paths, empty by default; `now` is in seconds since 1970.
+    pub fn verify(&self, key: &str, secret: &str, prefix: &str, now: u64) -> Result<(), Refused> {
+        let auth_key = self.auth_key().ok_or(Refused::Missing("auth_key"))?;
+        let version = self.parameter("auth_version").ok_or(Refused::Missing("auth_version"))?;
+        let timestamp = self.parameter("auth_timestamp").ok_or(Refused::Missing("auth_timestamp"))?;
+        let signature = self.parameter("auth_signature").ok_or(Refused::Missing("auth_signature"))?;
+        if auth_key != key {
+            return Err(Refused::UnknownKey);
+        }
+        if version != "1.0" {
+            return Err(Refused::Version);
+        }
+        let timestamp = timestamp.parse().map_err(|_| Refused::TimestampForm)?;
+        if now.abs_diff(timestamp) > TIMESTAMP_TOLERANCE {
+            return Err(Refused::Expired { given: timestamp, now });
+        }
+        self.verify_body()?;
+        self.verify_signature(secret, prefix, signature)
+    }
+
+    /// The body is signed through its digest. pusher-http-python sends the digest of an empty body too.
+    fn verify_body(&self) -> Result<(), Refused> {
+        match self.parameter("body_md5") {
+            Some(digest) if decode_hex(digest) != Some(Md5::digest(self.body).into()) => Err(Refused::BodyDigest),
+            None if !self.body.is_empty() => Err(Refused::Missing("body_md5")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tries the text that the protocol describes first, then what SDKs are known to sign in its place.
+    ///
+    /// For an honest request nearly all variants are the same text, which is tried once.
+    fn verify_signature(&self, secret: &str, prefix: &str, signature: &str) -> Result<(), Refused> {
+        let mut tried: Vec<String> = Vec::new();
+        for path in self.signed_paths(prefix) {
+            for form in QUERY_FORMS {
+                let text = format!("{}\n{path}\n{}", self.method, self.signed_query(form));
+                if tried.contains(&text) {
+                    continue;
+                }
+                if Signature::of(secret, &[text.as_bytes()]).matches(signature) {
+                    return Ok(());
+                }
+                tried.push(text);
+            }
+        }
+        let text = if tried.is_empty() { String::new() } else { tried.swap_remove(0) };
+        // The beginning of what was sent is enough to find it again; all of it might be valid elsewhere.
+        let sent = signature.chars().take(8).map(|digit| if digit.is_ascii_alphanumeric() { digit } else { '?' });
+        Err(Refused::Signature { text, sent: sent.collect() })
+    }
+
+    /// As it stands, decoded (an SDK may sign a user's id before it escapes it), and both without the prefix (pusher-http-php signs so).
+    fn signed_paths(&self, prefix: &str) -> Vec<Cow<'a, str>> {
+        let mut paths = vec![Cow::Borrowed(self.path), decode_percent(self.path)];
+        if !prefix.is_empty() {
+            let shorter = self.path.strip_prefix(prefix).filter(|path| path.starts_with('/'));
+            paths.extend(shorter.into_iter().flat_map(|path| [Cow::Borrowed(path), decode_percent(path)]));
+        }
+        paths
+    }
+
+    fn signed_query(&self, form: QueryForm) -> String {
+        let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(self.parameters.len());
+        for parameter in self.parameters.iter().filter(|parameter| parameter.key != "auth_signature") {
+            let value = match form {
+                QueryForm::Raw => Cow::Borrowed(parameter.raw_value),
+                QueryForm::PlusIsSpace => {
+                    Cow::Owned(decode_percent(&parameter.raw_value.replace('+', " ")).into_owned())
+                }
+                QueryForm::Decoded => Cow::Borrowed(&*parameter.value),
+            };
+            // pusher-http-php sends `info[0]=a&info[1]=b` and signs `info=a,b`.
+            if let Some((name, _)) = parameter.key.split_once('[').filter(|(_, index)| index.ends_with(']')) {
+                if let Some((_, joined)) = pairs.iter_mut().find(|(key, _)| key == name) {
+                    let joined = joined.to_mut();
+                    joined.push(',');
+                    joined.push_str(&value);
+                } else {
+                    pairs.push((Cow::Borrowed(name), value));
+                }
+            } else {
+                pairs.push((Cow::Borrowed(&parameter.key), value));
+            }
+        }
+        pairs.sort_by(|left, right| left.0.cmp(&right.0));
+        let mut query = String::new();
+        for (key, value) in &pairs {
+            if !query.is_empty() {
+                query.push('&');
+            }
+            query.push_str(key);
+            query.push('=');
+            query.push_str(value);
+        }
+        query
+    }
+
+    fn parameter(&self, key: &str) -> Option<&str> {
+        self.parameters.iter().find(|parameter| parameter.key == key).map(|parameter| &*parameter.value)
+    }
+}
+
+/// Why a request's signature was not accepted. The text is meant for the person who integrates the SDK; it holds neither secret nor valid signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A query parameter that every signed request needs is not there.
+    Missing(&'static str),
+    /// The key is not one of the addressed app.
+    UnknownKey,
+    /// `auth_version` is not `1.0`.
+    Version,
+    /// `auth_timestamp` is not a number of seconds.
+    TimestampForm,
+    /// The request is too old, or comes from the future.
+    Expired {
+        /// Its time in seconds since 1970.
+        given: u64,
+        /// The server's time in seconds since 1970.
+        now: u64,
+    },
+    /// `body_md5` belongs to another body.
+    BodyDigest,
+    /// The signature belongs to another request or was made with another secret.
+    Signature {
+        /// The text to sign.
+        text: String,
+        /// How the signature began that was sent.
+        sent: String,
+    },
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(name) => write!(formatter, "Missing query parameter: {name}"),
+            Self::UnknownKey => formatter.write_str("Unknown auth_key"),
+            Self::Version => formatter.write_str("Unsupported auth_version: it must be 1.0"),
+            Self::TimestampForm => formatter.write_str("Invalid auth_timestamp: it must be whole seconds since 1970"),
+            Self::Expired { given, now } => write!(
+                formatter,
+                "Timestamp expired: Given timestamp ({}) not within {TIMESTAMP_TOLERANCE}s of server time ({})",
+                UtcTime(*given),
+                UtcTime(*now)
+            ),
+            Self::BodyDigest => formatter.write_str(
+                "Invalid body_md5: it is not the MD5 digest (lower-case hexadecimal) of the body that arrived",
+            ),
+            Self::Signature { text, sent } => write!(
+                formatter,
+                "Invalid signature: you should have sent HmacSHA256Hex({text:?}, your_secret_key), but you sent one that begins with \"{sent}\""
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+struct Parameter<'a> {
+    /// Decoded and lower-cased, as it is signed.
+    key: String,
+    raw_value: &'a str,
+    value: Cow<'a, str>,
+}
+
+impl<'a> Parameter<'a> {
+    fn parse(pair: &'a str) -> Self {
+        let (key, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+        Self { key: decode_percent(key).to_lowercase(), raw_value, value: decode_percent(raw_value) }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum QueryForm {
+    /// Decoded once: what the protocol describes, and what all SDKs make of ordinary values.
+    Decoded,
+    /// As it stands, for an SDK that put its values into the URL without escaping them.
+    Raw,
+    /// Decoded by the rules of HTML forms.
+    PlusIsSpace,
+}
+
+const QUERY_FORMS: [QueryForm; 3] = [QueryForm::Decoded, QueryForm::Raw, QueryForm::PlusIsSpace];
+
+/// Seconds since 1970 as RFC 3339 writes them.
+struct UtcTime(u64);
+
+impl fmt::Display for UtcTime {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(seconds) = *self;
+        if seconds > LAST_SECOND {
+            return write!(formatter, "{seconds}");
+        }
+        let (mut days, second) = (seconds / 86_400, seconds % 86_400);
+        let mut year = 1970;
+        let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        while days >= 365 + u64::from(is_leap(year)) {
+            days -= 365 + u64::from(is_leap(year));
+            year += 1;
+        }
+        let february = 28 + u64::from(is_leap(year));
+        let mut month = 1;
+        for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+            if days < length {
+                break;
+            }
+            days -= length;
+            month += 1;
+        }
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(formatter, "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", days + 1)
+    }
+}
+
+fn keyed(secret: &str) -> Hmac<Sha256> {
+    // RFC 2104 §2: a key longer than a block is replaced by its digest, a shorter one is filled up with zeros; so there is no wrong length.
+    Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of every length")
+}
+
+fn decode_hex<const LENGTH: usize>(digits: &str) -> Option<[u8; LENGTH]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; LENGTH];
+    let digits = digits.as_bytes();
+    if digits.len() != 2 * LENGTH {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn write_hex(formatter: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+}
+
+/// RFC 3986 §2.1, once. A percent sign that starts no escape stays, as does an escape whose byte is not UTF-8's.
+fn decode_percent(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = (byte == b'%')
+            .then(|| after.first_chunk::<2>())
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| decode_hex::<1>(&digits.to_ascii_lowercase()));
+        if let Some([escaped]) = escaped {
+            decoded.push(escaped);
+            rest = &after[2..];
+        } else {
+            decoded.push(byte);
+            rest = after;
+        }
+    }
+    String::from_utf8(decoded).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// Seconds by which a request's clock may differ from ours; how long a request can be replayed.
+const TIMESTAMP_TOLERANCE: u64 = 600;
+
+/// The end of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: &str = "278d425bdf160c739803";
+    const SECRET: &str = "7ad3773142a6692b25b8";
+    const NOW: u64 = 1_353_088_179;
+    const BODY: &[u8] = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+    const PUBLISH_QUERY: &str = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0\
+        &body_md5=ec365a775a4cd0599faeb73354201b6f\
+        &auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
+    const CHANNELS_QUERY: &str = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0\
+        &filter_by_prefix=presence-&info=user_count\
+        &auth_signature=16819168891cb5dfd72b5c7a5d3d602605b26c6ba1930033b5e2eeeb65010291";
+
+    fn verify(method: &str, path: &str, query: &str, body: &[u8]) -> Result<(), Refused> {
+        Request::new(method, path, query, body).verify(KEY, SECRET, "", NOW)
+    }
+
+    /// A query as an SDK would send it: `wire` in the URL, `signed` in the text that it signs.
+    fn query_signing(path: &str, wire: &str, signed: &str) -> String {
+        let auth = format!("auth_key={KEY}&auth_timestamp={NOW}&auth_version=1.0");
+        let text = format!("GET\n{path}\n{auth}{signed}");
+        format!("{auth}{wire}&auth_signature={}", Signature::of(SECRET, &[text.as_bytes()]))
+    }
+
+    #[test]
+    fn subscriptions_are_signed_as_pusher_signs_them() {
+        for (channel, data, signature) in [
+            ("private-foobar", None, "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"),
+            ("private-encrypted-foobar", None, "e6a18892d037c5d5e76a2265df4f086ffc38631605530dfd214aa5bff495f533"),
+            (
+                "presence-foobar",
+                Some(r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#),
+                "31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80",
+            ),
+            (
+                "presence-foobar",
+                Some(r#"{"user_id":10,"user_info":{"name":"Mr. Pusher"}}"#),
+                "afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c",
+            ),
+        ] {
+            let made = Signature::of_subscription(SECRET, "1234.1234", channel, data);
+            assert_eq!(made.to_string(), signature);
+            assert!(made.matches(signature));
+        }
+    }
+
+    #[test]
+    fn users_are_signed_as_pusher_signs_them() {
+        let made = Signature::of_user(SECRET, "1234.1234", r#"{"id":"12345"}"#);
+        assert_eq!(made.to_string(), "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba");
+    }
+
+    #[test]
+    fn webhook_bodies_are_signed_as_pusher_signs_them() {
+        let body = br#"{"time_ms":1327078148132,"events":[{"name":"channel_occupied","channel":"my-channel"}]}"#;
+        let made = Signature::of(SECRET, &[body]);
+        assert_eq!(made.to_string(), "c19001ae3963ccb13bf618e5b16ba9848e7e74df0993aa0689168e341c6833cf");
+    }
+
+    #[test]
+    fn the_published_requests_verify() {
+        assert_eq!(verify("POST", "/apps/3/events", PUBLISH_QUERY, BODY), Ok(()));
+        assert_eq!(verify("GET", "/apps/3/channels", CHANNELS_QUERY, b""), Ok(()));
+    }
+
+    #[test]
+    fn any_change_to_a_signed_request_is_noticed() {
+        let wrong = |result: Result<(), Refused>| {
+            assert!(matches!(result, Err(Refused::Signature { .. })), "{result:?}");
+        };
+        wrong(verify("PUT", "/apps/3/events", PUBLISH_QUERY, BODY));
+        wrong(verify("POST", "/apps/4/events", PUBLISH_QUERY, BODY));
+        wrong(verify("POST", "/apps/3/events", &PUBLISH_QUERY.replace("179", "180"), BODY));
+        wrong(verify("POST", "/apps/3/events", &format!("{PUBLISH_QUERY}&x=1"), BODY));
+        wrong(verify("POST", "/apps/3/events", &PUBLISH_QUERY.replace("e6c", "e6d"), BODY));
+        wrong(verify("POST", "/apps/3/events", &PUBLISH_QUERY.replace("7e6c", ""), BODY));
+        wrong(verify("POST", "/apps/3/events", &PUBLISH_QUERY.replace("da45", "DA45"), BODY));
+        wrong(verify("GET", "/apps/3/channels", &CHANNELS_QUERY.replace("presence-", "private-"), b""));
+        let other_secret = Request::new("GET", "/apps/3/channels", CHANNELS_QUERY, b"").verify(KEY, "another", "", NOW);
+        wrong(other_secret);
+    }
+
+    #[test]
+    fn the_order_of_the_parameters_and_the_case_of_their_names_do_not_matter() {
+        let mut pairs: Vec<&str> = CHANNELS_QUERY.split('&').collect();
+        pairs.reverse();
+        assert_eq!(verify("GET", "/apps/3/channels", &pairs.join("&"), b""), Ok(()));
+        let upper = CHANNELS_QUERY.replace("filter_by_prefix", "Filter_By_Prefix").replace("auth_key", "AUTH_KEY");
+        assert_eq!(verify("GET", "/apps/3/channels", &upper, b""), Ok(()));
+    }
+
+    #[test]
+    fn a_body_is_bound_by_its_digest() {
+        let other = [BODY, b" "].concat();
+        assert_eq!(verify("POST", "/apps/3/events", PUBLISH_QUERY, &other), Err(Refused::BodyDigest));
+        assert_eq!(verify("GET", "/apps/3/channels", CHANNELS_QUERY, b"{}"), Err(Refused::Missing("body_md5")));
+    }
+
+    #[test]
+    fn the_digest_of_an_empty_body_is_accepted_and_signed() {
+        let digest = "&body_md5=d41d8cd98f00b204e9800998ecf8427e";
+        let query = query_signing("/apps/3/channels", digest, digest);
+        assert_eq!(verify("GET", "/apps/3/channels", &query, b""), Ok(()));
+        let unsigned = query_signing("/apps/3/channels", digest, "");
+        assert!(matches!(verify("GET", "/apps/3/channels", &unsigned, b""), Err(Refused::Signature { .. })));
+    }
+
+    #[test]
+    fn values_may_come_raw_or_percent_encoded() {
+        let signed = "&info=user_count,subscription_count";
+        for wire in [signed, "&info=user_count%2Csubscription_count", "&info=user_count%2csubscription_count"] {
+            assert_eq!(
+                verify("GET", "/apps/3/channels", &query_signing("/apps/3/channels", wire, signed), b""),
+                Ok(()),
+                "{wire}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_raw_value_that_looks_encoded_verifies_as_it_stands() {
+        let raw = "&filter_by_prefix=50%25";
+        assert_eq!(verify("GET", "/a", &query_signing("/a", raw, raw), b""), Ok(()));
+        assert_eq!(verify("GET", "/a", &query_signing("/a", raw, "&filter_by_prefix=50%"), b""), Ok(()));
+    }
+
+    #[test]
+    fn a_plus_is_a_plus_first_and_a_space_second() {
+        for signed in ["&filter_by_prefix=a+b", "&filter_by_prefix=a b"] {
+            assert_eq!(
+                verify("GET", "/a", &query_signing("/a", "&filter_by_prefix=a+b", signed), b""),
+                Ok(()),
+                "{signed}"
+            );
+        }
+    }
+
+    #[test]
+    fn php_arrays_are_signed_joined_by_commas() {
+        for wire in ["&info[0]=a&info[1]=b", "&info%5B0%5D=a&info%5B1%5D=b", "&info[]=a&info[]=b"] {
+            assert_eq!(verify("GET", "/a", &query_signing("/a", wire, "&info=a,b"), b""), Ok(()), "{wire}");
+        }
+    }
+
+    #[test]
+    fn a_path_prefix_may_be_signed_or_left_out() {
+        for signed in ["/realtime/apps/3/channels", "/apps/3/channels"] {
+            let query = query_signing(signed, "", "");
+            let request = Request::new("GET", "/realtime/apps/3/channels", &query, b"");
+            assert_eq!(request.verify(KEY, SECRET, "/realtime", NOW), Ok(()), "{signed}");
+        }
+        let query = query_signing("/apps/3/channels", "", "");
+        let request = Request::new("GET", "/realtime/apps/3/channels", &query, b"");
+        assert!(request.verify(KEY, SECRET, "", NOW).is_err());
+        assert!(request.verify(KEY, SECRET, "/real", NOW).is_err());
+    }
+
+    #[test]
+    fn a_path_may_be_signed_raw_or_decoded() {
+        for signed in ["/apps/3/users/a%40b/terminate_connections", "/apps/3/users/a@b/terminate_connections"] {
+            let query = query_signing(signed, "", "");
+            assert_eq!(verify("GET", "/apps/3/users/a%40b/terminate_connections", &query, b""), Ok(()), "{signed}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_good_for_600_seconds_either_way() {
+        let at = |now| Request::new("GET", "/apps/3/channels", CHANNELS_QUERY, b"").verify(KEY, SECRET, "", now);
+        assert_eq!(at(NOW + 600), Ok(()));
+        assert_eq!(at(NOW - 600), Ok(()));
+        let refused = at(NOW + 601).expect_err("too old").to_string();
+        assert_eq!(
+            refused,
+            "Timestamp expired: Given timestamp (2012-11-16T17:49:39Z) not within 600s of server time (2012-11-16T17:59:40Z)"
+        );
+        assert!(at(NOW - 601).is_err());
+        assert!(at(0).is_err());
+        assert!(at(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_or_unreadable_is_named() {
+        let without = |key: &str| {
+            let pairs: Vec<&str> = CHANNELS_QUERY.split('&').filter(|pair| !pair.starts_with(key)).collect();
+            verify("GET", "/apps/3/channels", &pairs.join("&"), b"").map_err(|refused| refused.to_string())
+        };
+        for key in ["auth_key", "auth_timestamp", "auth_version", "auth_signature"] {
+            assert_eq!(without(key), Err(format!("Missing query parameter: {key}")));
+        }
+        let changed = |from: &str, to: &str| verify("GET", "/apps/3/channels", &CHANNELS_QUERY.replace(from, to), b"");
+        assert_eq!(changed("auth_version=1.0", "auth_version=2.0"), Err(Refused::Version));
+        assert_eq!(changed("1353088179", "yesterday"), Err(Refused::TimestampForm));
+        assert_eq!(changed("1353088179", "-1"), Err(Refused::TimestampForm));
+        assert_eq!(changed("278d", "378d").map_err(|refused| refused.to_string()), Err("Unknown auth_key".to_owned()));
+        assert_eq!(verify("GET", "/apps/3/channels", "", b""), Err(Refused::Missing("auth_key")));
+    }
+
+    #[test]
+    fn a_wrong_signature_is_explained_without_secret_or_signature() {
+        let query = CHANNELS_QUERY.replace("16819168", "<script>");
+        let text = verify("GET", "/apps/3/channels", &query, b"").expect_err("wrong").to_string();
+        assert!(
+            text.starts_with(
+                "Invalid signature: you should have sent HmacSHA256Hex(\"GET\\n/apps/3/channels\\nauth_key="
+            ),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("info=user_count\", your_secret_key), but you sent one that begins with \"?script?\""),
+            "{text}"
+        );
+        assert!(!text.contains(SECRET) && !text.contains("891cb5dfd72b"), "{text}");
+        assert_eq!(format!("{:?}", Signature::of(SECRET, &[])), "Signature(…)");
+    }
+
+    #[test]
+    fn times_are_written_as_rfc_3339_does() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_799, "2000-02-29T23:59:59Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_749_435_123, "2025-06-09T02:12:03Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (LAST_SECOND, "9999-12-31T23:59:59Z"),
+            (LAST_SECOND + 1, "253402300800"),
+        ] {
+            assert_eq!(UtcTime(seconds).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn escapes_are_decoded_once_and_broken_ones_stay() {
+        for (text, decoded) in
+            [("a%2Cb", "a,b"), ("%252C", "%2C"), ("100%", "100%"), ("%zz", "%zz"), ("%C3%A9", "é"), ("%ff", "%ff")]
+        {
+            assert_eq!(decode_percent(text), decoded);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_the_check_panic(path: String, query: String, body: Vec<u8>, now: u64) {
+            let query = format!("{query}&{CHANNELS_QUERY}");
+            prop_assert!(Request::new("GET", &path, &query, &body).verify(KEY, "another", "/p", now).is_err());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Which shard is a channel's home, and what shards say to each other.
+//!
+//! Every channel has one home among a node's shards. Whatever is published to it goes through there, so that all its members see one order; the
+//! home knows which shards have members and passes it on to those only.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock};
+
+use taut_proto::Prepared;
+use taut_shard::Mailbox;
+
+use crate::pusher::socket_id::SocketId;
+
+/// What comes through a shard's mailbox. `tenant` is always the [index](crate::app::Tenant::index) of an app.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// To a channel's home: somebody publishes.
+    Publish(Published),
+    /// From a channel's home: deliver this to those here who want it.
+    Deliver(Published),
+    /// From a channel's home: something for the channel found no room in the mailbox, so its members here have missed it.
+    Missed { tenant: usize, channel: Arc<str> },
+    /// To a channel's home: the first here wants it. Its answer is `Joined`; until then nothing else is said about this channel.
+    Join { tenant: usize, channel: Arc<str>, shard: usize },
+    /// From a channel's home: from here on everything that is published comes.
+    Joined { tenant: usize, channel: Arc<str> },
+    /// To a channel's home: nobody here wants it any more.
+    Leave { tenant: usize, channel: Arc<str>, shard: usize },
+}
+
+/// An event on its way to a channel's members, in the form in which all of them get it.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) tenant: usize,
+    pub(crate) channel: Arc<str>,
+    pub(crate) message: Prepared,
+    /// Who does not get it.
+    pub(crate) excluded: Option<SocketId>,
+}
+
+impl Published {
+    fn bytes(&self) -> usize {
+        self.channel.len() + self.message.len()
+    }
+}
+
+/// The way to every shard of a node.
+pub(crate) struct Routes {
+    shards: usize,
+    hasher: RandomState,
+    /// Set as soon as the shards exist, before the first of them runs.
+    mailboxes: OnceLock<Box<[Mailbox<Mail>]>>,
+}
+
+impl Routes {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { shards, hasher: RandomState::new(), mailboxes: OnceLock::new() }
+    }
+
+    /// Opens the way; to be called once.
+    pub(crate) fn connect(&self, mailboxes: Vec<Mailbox<Mail>>) {
+        debug_assert_eq!(mailboxes.len(), self.shards);
+        let first = self.mailboxes.set(mailboxes.into()).is_ok();
+        debug_assert!(first);
+    }
+
+    pub(crate) fn home(&self, tenant: usize, channel: &str) -> usize {
+        if self.shards == 1 {
+            return 0;
+        }
+        (self.hasher.hash_one((tenant, channel)) % self.shards as u64) as usize
+    }
+
+    /// Sends what must not be lost: there are at most two such mails under way per channel and shard.
+    pub(crate) fn tell(&self, shard: usize, mail: Mail) {
+        if let Some(mailbox) = self.mailbox(shard) {
+            // Refused only by a shard that has stopped, which has no members any more.
+            let _ = mailbox.push_always(mail);
+        }
+    }
+
+    /// Passes an event from its home on to a shard with members.
+    pub(crate) fn pass_on(&self, shard: usize, published: &Published) {
+        let Some(mailbox) = self.mailbox(shard) else {
+            return;
+        };
+        if mailbox.push(Mail::Deliver(published.clone()), published.bytes()).is_err() {
+            self.tell(shard, Mail::Missed { tenant: published.tenant, channel: Arc::clone(&published.channel) });
+        }
+    }
+
+    /// Brings events to the homes of their channels, either all of them or none.
+    ///
+    /// Publishers are turned away while any mailbox is half full: the other half is for what their events become, one mail for each shard with
+    /// members. So a burst that lasts ends in refusals, which a publisher can repeat, and not in gaps, which nobody could see.
+    pub(crate) fn publish(&self, events: Vec<Published>) -> Result<(), Busy> {
+        let mailboxes = self.mailboxes.get().ok_or(Busy)?;
+        if mailboxes.iter().any(|mailbox| mailbox.waiting() > PUBLISHERS_SHARE) {
+            return Err(Busy);
+        }
+        for (number, published) in events.into_iter().enumerate() {
+            let mailbox = &mailboxes[self.home(published.tenant, &published.channel)];
+            let bytes = published.bytes();
+            if let Err(refused) = mailbox.push(Mail::Publish(published), bytes) {
+                if number == 0 {
+                    return Err(Busy);
+                }
+                // What has begun is finished, or a publisher that tries again would publish the first ones twice.
+                mailbox.push_always(refused.0).map_err(|_| Busy)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mailbox(&self, shard: usize) -> Option<&Mailbox<Mail>> {
+        self.mailboxes.get()?.get(shard)
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Routes").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}
+
+/// The shards have more to do than they can hold: try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy;
+
+/// Bytes that may wait in a mailbox before publishers are turned away; half of what one holds.
+const PUBLISHERS_SHARE: usize = 8 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use taut_proto::Message;
+    use taut_shard::{Connections, Handler, Session, Settings, Shard};
+
+    /// A shard that only collects its mail, and only when it is told to.
+    struct Collector(Vec<Mail>);
+
+    impl Handler for Collector {
+        type User = ();
+        type Mail = Mail;
+
+        fn message(&mut self, _session: &mut Session<'_, ()>, _message: Message<'_>) {}
+
+        fn mail(&mut self, _connections: &mut Connections<()>, mail: Mail) {
+            self.0.push(mail);
+        }
+    }
+
+    fn shards(count: usize) -> (Routes, Vec<Shard<Collector>>) {
+        let shard = |_| {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+            Shard::new(listener, Collector(Vec::new()), Settings::default()).expect("a shard")
+        };
+        let shards: Vec<_> = (0..count).map(shard).collect();
+        let routes = Routes::new(count);
+        routes.connect(shards.iter().map(Shard::mailbox).collect());
+        (routes, shards)
+    }
+
+    fn collected(shard: &mut Shard<Collector>) -> Vec<Mail> {
+        let mailbox = shard.mailbox();
+        while mailbox.waiting() > 0 {
+            shard.tick().expect("a tick");
+        }
+        std::mem::take(&mut shard.handler().0)
+    }
+
+    fn published(channel: &str, bytes: usize) -> Published {
+        let message = Prepared::new("x".repeat(bytes).as_str());
+        Published { tenant: 0, channel: channel.into(), message, excluded: None }
+    }
+
+    /// Some channel whose home is this shard.
+    fn channel_of(routes: &Routes, shard: usize) -> String {
+        (0..1000)
+            .map(|number| format!("channel-{number}"))
+            .find(|name| routes.home(0, name) == shard)
+            .expect("one of many")
+    }
+
+    #[test]
+    fn homes_are_spread_and_stay() {
+        let routes = Routes::new(4);
+        let mut counts = [0; 4];
+        for number in 0..1000 {
+            let name = format!("channel-{number}");
+            counts[routes.home(0, &name)] += 1;
+            assert_eq!(routes.home(0, &name), routes.home(0, &name));
+        }
+        assert!(counts.iter().all(|count| (150..350).contains(count)), "{counts:?}");
+        assert_eq!(Routes::new(1).home(0, "chat"), 0);
+    }
+
+    #[test]
+    fn an_event_goes_to_its_home_only() {
+        let (routes, mut shards) = shards(2);
+        let channel = channel_of(&routes, 1);
+        assert_eq!(routes.publish(vec![published(&channel, 10)]), Ok(()));
+        assert!(collected(&mut shards[0]).is_empty());
+        assert!(
+            matches!(collected(&mut shards[1]).as_slice(), [Mail::Publish(published)] if *published.channel == *channel)
+        );
+    }
+
+    #[test]
+    fn publishers_are_turned_away_while_any_mailbox_is_half_full() {
+        let (routes, mut shards) = shards(2);
+        let (first, second) = (channel_of(&routes, 0), channel_of(&routes, 1));
+        let mut taken = 0;
+        while routes.publish(vec![published(&first, 100_000)]).is_ok() {
+            taken += 1;
+        }
+        assert!((80..=90).contains(&taken), "{taken}");
+        assert_eq!(routes.publish(vec![published(&second, 10)]), Err(Busy));
+        assert_eq!(collected(&mut shards[0]).len(), taken);
+        assert_eq!(routes.publish(vec![published(&second, 10)]), Ok(()));
+    }
+
+    #[test]
+    fn a_publish_that_has_begun_is_finished() {
+        let (routes, mut shards) = shards(1);
+        let events = (0..100).map(|_| published("chat", 1_000_000)).collect();
+        assert_eq!(routes.publish(events), Ok(()));
+        assert_eq!(collected(&mut shards[0]).len(), 100);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_owned_up_to() {
+        let (routes, mut shards) = shards(2);
+        let event = published("chat", 1_000_000);
+        for _ in 0..20 {
+            routes.pass_on(1, &event);
+        }
+        let mail = collected(&mut shards[1]);
+        let delivered = mail.iter().filter(|mail| matches!(mail, Mail::Deliver(_))).count();
+        let missed =
+            mail.iter().filter(|mail| matches!(mail, Mail::Missed { channel, .. } if **channel == *"chat")).count();
+        assert_eq!((delivered, missed), (16, 4));
+    }
+}

@@ -1,0 +1,241 @@
+//! Starting and stopping.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use taut_proto::{Close, Heartbeat, deflate};
+use taut_shard::{Drain, Drainer, Shard};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::watch;
+
+use crate::api;
+use crate::app::{App, Apps};
+use crate::config::{Config, ConfigError};
+use crate::http;
+use crate::node::Node;
+use crate::route::Routes;
+use crate::session::{PONG_NOT_RECEIVED, RECONNECT, Sessions};
+
+/// The whole server: shards for clients, and tokio for what backends ask.
+///
+/// ```
+/// use std::time::Duration;
+/// use taut_server::{Config, Server};
+///
+/// let config = Config { listen: "127.0.0.1:0".parse()?, ..Config::default() };
+/// let running = Server::start(&config)?;
+/// println!("listening on http://{}", running.addresses()[0]);
+/// running.drain(Duration::from_secs(1))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Binds the address and starts to serve, on threads of its own.
+    pub fn start(config: &Config) -> Result<Running, StartError> {
+        let apps = Arc::new(config.collect_apps().map_err(StartError::Config)?);
+        let count = match config.shards {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let listening = |error| StartError::Listen { address: config.listen, error };
+        let listeners = taut_shard::listen(config.listen, count).map_err(listening)?;
+        let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(listening)?;
+
+        let routes = Arc::new(Routes::new(count));
+        let (departures, departed) = http::departures();
+        let mut shards = Vec::with_capacity(count);
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let departures = departures.clone();
+            let sessions = Sessions::new(
+                number,
+                Arc::clone(&apps),
+                Arc::clone(&routes),
+                &config.path_prefix,
+                activity_timeout(config),
+                move |departure| http::depart(&departures, departure),
+            );
+            shards.push(Shard::new(listener, sessions, shard_settings(config)).map_err(StartError::System)?);
+        }
+        drop(departures);
+        routes.connect(shards.iter().map(Shard::mailbox).collect());
+
+        let node = Arc::new(Node::new(Arc::clone(&apps), routes));
+        let service = api::router(Arc::new(api::Context::new(node, config.path_prefix.clone())));
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(count.min(MOST_HTTP_THREADS))
+            .thread_name("taut-http")
+            .enable_all()
+            .build()
+            .map_err(StartError::System)?;
+        let (draining, is_draining) = watch::channel(false);
+        let http = runtime.spawn(http::serve(departed, service, is_draining));
+
+        let mut running = Running {
+            addresses: Vec::from_iter(addresses),
+            apps,
+            shards: Vec::new(),
+            draining,
+            http: Some((runtime, http)),
+        };
+        for (number, shard) in shards.into_iter().enumerate() {
+            let drainer = shard.drainer();
+            let thread = thread::Builder::new().name(format!("taut-shard-{number}")).spawn(move || shard.run());
+            // When one cannot be started, those before it stop as `running` is dropped.
+            running.shards.push((drainer, thread.map_err(StartError::System)?));
+        }
+        tracing::info!(addresses = ?running.addresses, shards = count, "serving");
+        Ok(running)
+    }
+}
+
+/// A server that serves. Dropping it ends everything at once; [`drain`](Self::drain) is kinder.
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    apps: Arc<Apps>,
+    shards: Vec<(Drainer, JoinHandle<io::Result<()>>)>,
+    draining: watch::Sender<bool>,
+    http: Option<(Runtime, tokio::task::JoinHandle<()>)>,
+}
+
+impl Running {
+    /// Where it listens: with the port that the system chose, if it was asked to.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The development app, where that is served for want of another.
+    pub fn development_app(&self) -> Option<&App> {
+        self.apps.development_app().map(|tenant| tenant.app())
+    }
+
+    /// Open WebSocket connections, of all apps.
+    pub fn connections(&self) -> usize {
+        self.apps.iter().map(|tenant| tenant.connections()).sum()
+    }
+
+    /// Stops: takes no more connections, tells the clients to come back, answers the requests that are under way, and returns when all of that is
+    /// done, or when `deadline` has passed.
+    ///
+    /// Pusher's clients come back at once, without jitter, so with many of them the closes are spread over up to half of the time.
+    ///
+    /// # Errors
+    /// When a shard had failed before.
+    pub fn drain(mut self, deadline: Duration) -> io::Result<()> {
+        let until = Instant::now() + deadline;
+        let over = PER_CLOSE.saturating_mul(u32::try_from(self.connections()).unwrap_or(u32::MAX)).min(deadline / 2);
+        tracing::info!(connections = self.connections(), "draining");
+        let failed = self.stop(over, deadline);
+        if let Some((runtime, http)) = self.http.take() {
+            let rest = until.saturating_duration_since(Instant::now());
+            if runtime.block_on(async { tokio::time::timeout(rest, http).await }).is_err() {
+                tracing::warn!("the time to drain is over: requests that are under way are given up");
+            }
+            runtime.shutdown_background();
+        }
+        failed
+    }
+
+    fn stop(&mut self, over: Duration, deadline: Duration) -> io::Result<()> {
+        self.draining.send_replace(true);
+        let close = Close::new(RECONNECT, "The server is going down: please reconnect");
+        for (drainer, _) in &self.shards {
+            drainer.drain(Drain { close: close.clone(), over, deadline });
+        }
+        let mut stopped = Ok(());
+        for (_, thread) in self.shards.drain(..) {
+            let outcome = thread.join().unwrap_or_else(|_| Err(io::Error::other("a shard's thread panicked")));
+            stopped = stopped.and(outcome);
+        }
+        stopped
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Duration::ZERO, Duration::ZERO) {
+            tracing::error!(%error, "a shard had failed");
+        }
+        if let Some((runtime, _)) = self.http.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Running").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Why a server could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    Config(ConfigError),
+    /// The address cannot be listened on.
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system refused a thread or what a thread needs.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(formatter),
+            Self::Listen { address, error } => {
+                write!(formatter, "cannot listen on {address}: {error}. ")?;
+                formatter.write_str(match error.kind() {
+                    io::ErrorKind::AddrInUse => "Another program listens there: stop it, or choose another port",
+                    io::ErrorKind::PermissionDenied => {
+                        "Ports below 1024 are for privileged programs: choose another port"
+                    }
+                    _ => "Choose an address of this machine",
+                })
+            }
+            Self::System(error) => {
+                write!(formatter, "the operating system did not give what the server needs: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Listen { error, .. } | Self::System(error) => Some(error),
+        }
+    }
+}
+
+fn shard_settings(config: &Config) -> taut_shard::Settings {
+    let mut settings = taut_shard::Settings::default();
+    settings.outgoing = config.outgoing;
+    settings.deflate = config.deflate.then(deflate::Config::standard);
+    settings.protocol.limits.message = config.message;
+    settings.protocol.heartbeat = Heartbeat { interval: config.activity_timeout, timeout: config.pong_timeout };
+    settings.protocol.heartbeat_code = PONG_NOT_RECEIVED;
+    settings
+}
+
+/// Seconds; never 0, at which pusher-js gives up for good.
+fn activity_timeout(config: &Config) -> u32 {
+    u32::try_from(config.activity_timeout.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+/// Signatures and JSON for publishers take little beside what the shards do with it.
+const MOST_HTTP_THREADS: usize = 4;
+
+/// What each connection adds to the time over which the closes of a drain are spread: 1,000 come back per second.
+const PER_CLOSE: Duration = Duration::from_millis(1);

@@ -1,0 +1,306 @@
+//! The Pusher protocol as a client sees it, over real sockets.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{Client, Heard, Http, eventually, server};
+use taut_proto::{Message, deflate};
+use taut_server::app::Limits;
+
+#[test]
+fn a_client_is_greeted_with_a_socket_id_and_the_activity_timeout() {
+    let server = server(|config| config.activity_timeout = Duration::from_secs(77));
+    let mut client =
+        Client::connect(server.addresses()[0], "/app/key-one?protocol=7&client=js&version=8.6.0&flash=false");
+    let greeting = client.message();
+    let data: serde_json::Value = serde_json::from_str(greeting["data"].as_str().expect("a string")).expect("JSON");
+    assert_eq!((&greeting["event"], &data["activity_timeout"]), (&json!("pusher:connection_established"), &json!(77)));
+    let socket_id = data["socket_id"].as_str().expect("a string");
+    let parts: Vec<u64> = socket_id.split('.').map(|part| part.parse().expect("digits")).collect();
+    assert_eq!(parts.len(), 2);
+    assert!(parts.iter().all(|part| *part <= 1 << 53));
+}
+
+#[test]
+fn no_two_connections_share_a_socket_id() {
+    let server = server(|_| {});
+    let ids: std::collections::HashSet<String> = (0..50).map(|_| Client::member(server.addresses()[0]).1).collect();
+    assert_eq!(ids.len(), 50);
+}
+
+#[test]
+fn protocols_5_to_7_and_none_are_spoken() {
+    let server = server(|_| {});
+    for target in ["/app/key-one", "/app/key-one?protocol=5", "/app/key-one?protocol=6", "/app/key-two?x=y&protocol=7"]
+    {
+        Client::connect(server.addresses()[0], target).greeting();
+    }
+}
+
+#[test]
+fn whoever_cannot_stay_is_let_in_and_told_by_error_and_close_code() {
+    let server = server(|config| config.limits = Limits { connections: 1, ..Limits::default() });
+    let (_only, _) = Client::member(server.addresses()[0]);
+    for (target, code, reason) in [
+        ("/app/nobody?protocol=7", 4001, "Application does not exist: there is no app with the key nobody"),
+        ("/app/key-one?protocol=7", 4004, "Application is over connection quota"),
+        ("/app/", 4005, "Path not found: clients connect to /app/KEY"),
+        ("/application", 4005, "Path not found: clients connect to /app/KEY"),
+        ("/app/key-one/more", 4005, "Path not found: clients connect to /app/KEY"),
+        ("/app/key-two?protocol=seven", 4006, "Invalid version string format: the protocol is a number"),
+        ("/app/key-two?protocol=4", 4007, "Unsupported protocol version: this server speaks 5 to 7"),
+        ("/app/key-two?protocol=8", 4007, "Unsupported protocol version: this server speaks 5 to 7"),
+    ] {
+        let mut client = Client::connect(server.addresses()[0], target);
+        assert_eq!(
+            client.message(),
+            json!({ "event": "pusher:error", "data": { "code": code, "message": reason } }),
+            "{target}"
+        );
+        assert_eq!(client.closed(), (code, reason.to_owned()), "{target}");
+        assert_eq!(client.next(), Heard::End, "{target}");
+    }
+}
+
+#[test]
+fn a_connection_that_ends_gives_its_place_to_another() {
+    let server = server(|config| config.limits = Limits { connections: 1, ..Limits::default() });
+    let (first, _) = Client::member(server.addresses()[0]);
+    first.vanish();
+    eventually("the place became free", || server.connections() == 0);
+    Client::member(server.addresses()[0]);
+}
+
+#[test]
+fn a_path_prefix_precedes_the_key() {
+    let server = server(|config| config.path_prefix = "/realtime".to_owned());
+    Client::connect(server.addresses()[0], "/realtime/app/key-one?protocol=7").greeting();
+    let mut client = Client::connect(server.addresses()[0], "/app/key-one?protocol=7");
+    assert_eq!(client.message()["data"]["code"], 4005);
+}
+
+#[test]
+fn a_ping_is_answered() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.expect_nothing_before_a_pong();
+    client.send(&json!({ "event": "pusher:ping" }));
+    assert_eq!(client.message(), json!({ "event": "pusher:pong", "data": "{}" }));
+}
+
+#[test]
+fn a_silent_client_is_pinged_and_given_up_with_4201() {
+    let second = Duration::from_secs(1);
+    let server = server(|config| (config.activity_timeout, config.pong_timeout) = (second, second));
+    let start = Instant::now();
+    // It reads nothing until it is too late, so it answers no ping.
+    let mut silent = Client::connect(server.addresses()[0], "/app/key-one?protocol=7");
+    // This one reads, and so its pongs keep it.
+    let (mut alive, _) = Client::member(server.addresses()[0]);
+    eventually("the silent one was given up", || {
+        alive.expect_nothing_before_a_pong();
+        server.connections() == 1
+    });
+    assert!(start.elapsed() >= Duration::from_millis(1800), "{:?}", start.elapsed());
+    silent.greeting();
+    assert_eq!(silent.closed().0, 4201);
+    alive.expect_nothing_before_a_pong();
+}
+
+#[test]
+fn subscribing_twice_is_confirmed_twice_and_delivers_once() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("chat");
+    client.subscribed("chat");
+    Http::connect(server.addresses()[0]).say("chat", "once");
+    assert_eq!(client.message(), support::event("chat", "once"));
+    client.expect_nothing_before_a_pong();
+}
+
+#[test]
+fn data_of_a_subscription_may_be_encoded_twice() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.send(&json!({ "event": "pusher:subscribe", "data": r#"{"channel":"chat"}"# }));
+    assert_eq!(client.message()["event"], "pusher_internal:subscription_succeeded");
+}
+
+#[test]
+fn after_unsubscribing_nothing_comes_any_more() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("chat");
+    client.subscribed("news");
+    client.unsubscribe("chat");
+    client.unsubscribe("never-subscribed");
+    client.expect_nothing_before_a_pong();
+    let mut publisher = Http::connect(server.addresses()[0]);
+    publisher.say("chat", "missed");
+    publisher.say("news", "heard");
+    assert_eq!(client.message(), support::event("news", "heard"));
+}
+
+#[test]
+fn names_that_cannot_be_subscribed_are_refused_and_the_connection_stays() {
+    let server = server(|config| config.limits.channel_name = 164);
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    let long = "x".repeat(165);
+    for (channel, kind, status, reason) in [
+        ("private-x", "NotSupported", 403, "This server serves public channels only"),
+        ("private-encrypted-x", "NotSupported", 403, "This server serves public channels only"),
+        ("presence-x", "NotSupported", 403, "This server serves public channels only"),
+        ("cache-x", "NotSupported", 403, "This server serves public channels only"),
+        ("#server-to-user-1", "NotSupported", 403, "This server serves public channels only"),
+        ("#x", "InvalidChannel", 400, "contains a character that is not allowed"),
+        ("a b", "InvalidChannel", 400, "contains a character that is not allowed"),
+        ("caf\u{e9}\"\n", "InvalidChannel", 400, "contains a character that is not allowed"),
+        ("", "InvalidChannel", 400, "The channel name is empty."),
+        (long.as_str(), "InvalidChannel", 400, "Maximum allowed size is 164."),
+    ] {
+        client.subscribe(channel);
+        let answer = client.message();
+        let data = &answer["data"];
+        assert_eq!((&answer["event"], &answer["channel"]), (&json!("pusher:subscription_error"), &json!(channel)));
+        assert_eq!((&data["type"], &data["status"]), (&json!(kind), &json!(status)), "{channel}");
+        assert!(data["error"].as_str().expect("a text").contains(reason), "{answer}");
+    }
+    client.subscribed(&"x".repeat(164));
+    client.subscribed("foo-private-x");
+}
+
+#[test]
+fn one_subscription_too_many_is_refused() {
+    let server = server(|config| config.limits.subscriptions = 2);
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("a");
+    client.subscribed("b");
+    client.subscribe("c");
+    let answer = client.message();
+    assert_eq!((&answer["data"]["type"], &answer["data"]["status"]), (&json!("LimitReached"), &json!(409)));
+    client.subscribed("b");
+    client.unsubscribe("a");
+    client.subscribed("c");
+}
+
+#[test]
+fn client_events_are_refused_and_reach_nobody() {
+    let server = server(|_| {});
+    let (mut sender, _) = Client::member(server.addresses()[0]);
+    let (mut other, _) = Client::member(server.addresses()[0]);
+    sender.subscribed("chat");
+    other.subscribed("chat");
+    sender.send(&json!({ "event": "client-typing", "channel": "chat", "data": {} }));
+    let text = "Client event rejected - only supported on private and presence channels";
+    assert_eq!(sender.message(), json!({ "event": "pusher:error", "data": { "code": null, "message": text } }));
+    sender.send(&json!({ "event": "message", "channel": "chat", "data": {} }));
+    assert!(sender.message()["data"]["message"].as_str().expect("a text").ends_with("begins with client-"));
+    other.expect_nothing_before_a_pong();
+}
+
+#[test]
+fn unknown_events_of_the_protocol_are_ignored() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.send(&json!({ "event": "pusher:weather", "data": { "x": 1 } }));
+    client.send(&json!({ "event": "pusher:pong", "data": {} }));
+    client.expect_nothing_before_a_pong();
+}
+
+#[test]
+fn what_cannot_be_read_is_explained_and_ten_in_a_row_end_the_connection() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    for _ in 0..2 {
+        for _ in 0..9 {
+            client.send_message("hello");
+            let answer = client.message();
+            assert_eq!((&answer["event"], &answer["data"]["code"]), (&json!("pusher:error"), &json!(null)));
+            let message = answer["data"]["message"].as_str().expect("a text");
+            assert!(message.starts_with("Invalid message: the message is not JSON (line 1, column 1)"), "{message}");
+        }
+        // A good one in between, and the count begins anew.
+        client.expect_nothing_before_a_pong();
+    }
+    for _ in 0..10 {
+        client.send_message("{}");
+        assert_eq!(client.message()["event"], "pusher:error");
+    }
+    assert_eq!(client.closed(), (1003, "Too many messages in a row that are not the Pusher protocol".to_owned()));
+}
+
+#[test]
+fn a_binary_message_counts_if_it_is_the_protocol_and_ends_the_connection_if_not() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.send_message(&br#"{"event":"pusher:ping"}"#[..]);
+    assert_eq!(client.message()["event"], "pusher:pong");
+    for bytes in [&b"\xff\xfe"[..], b"hello"] {
+        let (mut client, _) = Client::member(server.addresses()[0]);
+        client.send_message(Message::from(bytes));
+        assert_eq!(client.closed().0, 1003);
+    }
+}
+
+#[test]
+fn a_message_above_the_limit_ends_the_connection_with_1009() {
+    let server = server(|config| config.message = 1024);
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    let message = |length: usize| format!("{:length$}", r#"{"event":"pusher:ping"}"#);
+    client.send_message(message(1024).as_str());
+    assert_eq!(client.message()["event"], "pusher:pong");
+    client.send_message(message(1025).as_str());
+    assert_eq!(client.closed().0, 1009);
+}
+
+#[test]
+fn deflate_is_agreed_on_when_offered_and_switched_on() {
+    let text = "a b c d e f g ".repeat(500);
+    for (on, agreed) in [(true, true), (false, false)] {
+        let server = server(|config| config.deflate = on);
+        let target = "/app/key-one?protocol=7";
+        let mut client = Client::connect_with(server.addresses()[0], target, Some(deflate::Config::standard()));
+        client.greeting();
+        client.subscribed("chat");
+        Http::connect(server.addresses()[0]).say("chat", &text);
+        assert_eq!(client.message(), support::event("chat", &text));
+        assert_eq!(client.is_compressed(), agreed);
+    }
+}
+
+#[test]
+fn a_handshake_that_is_wrong_is_refused_by_status() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    http.send(b"GET /app/key-one HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n");
+    let answer = http.answer(true);
+    assert_eq!((answer.status, answer.header("sec-websocket-version")), (426, Some("13")));
+}
+
+#[test]
+fn a_drain_tells_every_client_to_come_back() {
+    let server = server(|config| config.shards = 2);
+    let address = server.addresses()[0];
+    let clients: Vec<Client> = (0..40).map(|_| Client::member(address).0).collect();
+    let start = Instant::now();
+    let draining = std::thread::spawn(move || server.drain(Duration::from_secs(10)));
+    for mut client in clients {
+        assert_eq!(client.closed().0, 4200);
+        assert_eq!(client.next(), Heard::End);
+    }
+    draining.join().expect("no panic").expect("drained");
+    assert!(start.elapsed() < Duration::from_secs(5), "all was done, and yet it took {:?}", start.elapsed());
+    assert!(std::net::TcpStream::connect(address).is_err(), "it still listens");
+}
+
+#[test]
+fn a_drain_is_over_at_its_deadline_whatever_clients_do() {
+    let server = server(|_| {});
+    // It never answers the close.
+    let (_client, _) = Client::member(server.addresses()[0]);
+    let start = Instant::now();
+    server.drain(Duration::from_millis(300)).expect("drained");
+    assert!((250..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+}

@@ -1,0 +1,344 @@
+//! The HTTP side as backends and the chat page see it, over real sockets.
+
+mod support;
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{Client, Http, JSON, event, server, signed, signed_with};
+use taut_server::{Config, Running, Server};
+
+fn development_server() -> Running {
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    Server::start(&Config { listen, shards: 1, ..Config::default() }).expect("a server")
+}
+
+#[test]
+fn an_event_reaches_every_subscriber_of_its_channel_and_app_and_nobody_else() {
+    let server = server(|_| {});
+    let address = server.addresses()[0];
+    let (mut first, _) = Client::member(address);
+    let (mut second, _) = Client::member(address);
+    let (mut elsewhere, _) = Client::member(address);
+    let mut other_app = Client::connect(address, "/app/key-two?protocol=7");
+    other_app.greeting();
+    for client in [&mut first, &mut second, &mut other_app] {
+        client.subscribed("chat");
+    }
+    elsewhere.subscribed("news");
+    let mut publisher = Http::connect(address);
+    publisher.say("chat", r#"{"hello":"wörld \\ \" 😀"}"#);
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.message(), event("chat", r#"{"hello":"wörld \\ \" 😀"}"#));
+    }
+    publisher.say("news", "");
+    assert_eq!(elsewhere.message(), event("news", ""));
+    other_app.expect_nothing_before_a_pong();
+}
+
+#[test]
+fn several_channels_get_one_event_each_and_a_repeated_one_gets_it_once() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    for channel in ["a", "b"] {
+        client.subscribed(channel);
+    }
+    let mut publisher = Http::connect(server.addresses()[0]);
+    let answer =
+        publisher.publish(&json!({ "name": "event", "channels": ["b", "a", "b", "nobody"], "data": { "x": 1 } }));
+    assert_eq!((answer.status, answer.text()), (200, "{}"));
+    assert_eq!([client.message(), client.message()], [event("b", r#"{"x":1}"#), event("a", r#"{"x":1}"#)]);
+    client.expect_nothing_before_a_pong();
+}
+
+#[test]
+fn the_named_connection_does_not_get_the_event() {
+    let server = server(|_| {});
+    let (mut sender, socket_id) = Client::member(server.addresses()[0]);
+    let (mut other, _) = Client::member(server.addresses()[0]);
+    sender.subscribed("chat");
+    other.subscribed("chat");
+    let mut publisher = Http::connect(server.addresses()[0]);
+    publisher.publish(&json!({ "name": "event", "channel": "chat", "data": "1", "socket_id": socket_id }));
+    publisher.publish(&json!({ "name": "event", "channel": "chat", "data": "2", "socket_id": "1.1" }));
+    assert_eq!(sender.message(), event("chat", "2"));
+    assert_eq!([other.message(), other.message()], [event("chat", "1"), event("chat", "2")]);
+}
+
+#[test]
+fn one_connection_serves_many_requests_and_their_order_is_kept() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("chat");
+    let mut publisher = Http::connect(server.addresses()[0]);
+    for number in 0..200 {
+        publisher.say("chat", &number.to_string());
+    }
+    for number in 0..200 {
+        assert_eq!(client.message(), event("chat", &number.to_string()));
+    }
+}
+
+#[test]
+fn a_request_in_pieces_and_two_requests_in_one_piece_are_answered() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    for piece in ["GET /u", "p HTTP/1.1\r", "\nHost: x\r\n\r", "\n"] {
+        http.send(piece.as_bytes());
+        // Without Nagle's delay each piece is a segment of its own, most of the time.
+        std::thread::yield_now();
+    }
+    assert_eq!(http.answer(true).text(), r#"{"health":"OK"}"#);
+    http.send(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut both = String::new();
+    http.read_to_end(&mut both);
+    assert!(both.contains(r#"{"health":"OK"}"#) && both.contains("HTTP/1.1 404"), "{both}");
+}
+
+#[test]
+fn what_is_not_signed_by_the_app_is_refused() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("chat");
+    let mut http = Http::connect(server.addresses()[0]);
+    let body = json!({ "name": "event", "channel": "chat", "data": "x" }).to_string();
+    let body = body.as_bytes();
+    let path = "/apps/1/events";
+    for (target, reason) in [
+        (path.to_owned(), "Missing query parameter: auth_key"),
+        (
+            signed_with("key-one", "wrong", "POST", path, "", body),
+            "Invalid signature: you should have sent HmacSHA256Hex(\"POST\\n/apps/1/events\\nauth_key=key-one&",
+        ),
+        (signed_with("key-two", "secret-two", "POST", path, "", body), "Unknown auth_key"),
+        (signed("POST", path, "", b"another body"), "Invalid body_md5"),
+        (signed("GET", path, "", body), "Invalid signature"),
+        (signed("POST", "/apps/2/events", "", body).replace("/apps/2/", "/apps/1/"), "Invalid signature"),
+        (format!("{}&more=1", signed("POST", path, "", body)), "Invalid signature"),
+        (
+            format!("{path}?auth_key=key-one&auth_timestamp=1353088179&auth_version=1.0&auth_signature=x"),
+            "Timestamp expired: Given timestamp (2012-11-16T17:49:39Z) not within 600s",
+        ),
+    ] {
+        let answer = http.request("POST", &target, &JSON, body);
+        assert_eq!(answer.status, 401, "{target}");
+        let error = answer.error();
+        assert!(error.starts_with(reason), "{error}");
+        assert!(!error.contains("secret-one"), "{error}");
+    }
+    http.say("chat", "signed");
+    assert_eq!(client.message(), event("chat", "signed"));
+}
+
+#[test]
+fn a_prefix_of_the_path_may_be_signed_or_not() {
+    let server = server(|config| config.path_prefix = "/realtime".to_owned());
+    let mut http = Http::connect(server.addresses()[0]);
+    let body = br#"{"name":"e","channel":"c","data":""}"#;
+    let with = signed("POST", "/realtime/apps/1/events", "", body);
+    let without = format!("/realtime{}", signed("POST", "/apps/1/events", "", body));
+    for target in [with, without] {
+        assert_eq!(http.request("POST", &target, &JSON, body).status, 200, "{target}");
+    }
+    assert_eq!(http.request("POST", &signed("POST", "/apps/1/events", "", body), &JSON, body).status, 404);
+}
+
+#[test]
+fn refusals_say_what_is_wrong_with_status_and_text() {
+    let server = server(|config| config.limits.event_data = 10_240);
+    let mut http = Http::connect(server.addresses()[0]);
+    for (event, status, reason) in [
+        (json!({ "name": "e", "channel": "c" }), 400, "missing field `data`"),
+        (json!({ "name": "e", "channel": "a b", "data": "" }), 400, "The channel name contains a character"),
+        (
+            json!({ "name": "e", "channels": vec!["c"; 101], "data": "" }),
+            400,
+            "Cannot broadcast to more than 100 channels at once.",
+        ),
+        (
+            json!({ "name": "e", "channel": "c", "data": "x".repeat(10_241) }),
+            413,
+            "The data content of this event exceeds the allowed maximum (10240 bytes).",
+        ),
+    ] {
+        let answer = http.publish(&event);
+        assert_eq!(answer.status, status);
+        assert!(answer.error().contains(reason), "{}", answer.text());
+    }
+    let unknown = http.request("POST", "/apps/9/events", &JSON, b"{}");
+    assert_eq!((unknown.status, unknown.error().as_str()), (404, "The app 9 could not be found."));
+    let nowhere = http.request("GET", "/nowhere", &[], b"");
+    assert_eq!((nowhere.status, nowhere.error().as_str()), (404, "There is nothing at this path."));
+    let method = http.request("GET", "/apps/1/events", &[], b"");
+    assert_eq!((method.status, method.header("allow")), (405, Some("POST")));
+    assert!(method.error().contains("not allowed"));
+    let socket = http.request("GET", "/app/key-one", &[], b"");
+    assert_eq!((socket.status, socket.header("upgrade")), (426, Some("websocket")));
+}
+
+#[test]
+fn a_body_beyond_every_limit_is_refused() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    // So much that it would not even be thrown away.
+    http.send(b"POST /apps/1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n{");
+    let answer = http.answer(true);
+    assert_eq!(answer.status, 413);
+    assert!(answer.error().starts_with("The body of the request exceeds the allowed maximum ("));
+
+    let mut http = Http::connect(server.addresses()[0]);
+    http.send(b"POST /apps/1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = [b"8000\r\n".to_vec(), vec![b' '; 0x8000], b"\r\n".to_vec()].concat();
+    for _ in 0..20 {
+        http.send(&chunk);
+    }
+    http.send(b"0\r\n\r\n");
+    assert_eq!(http.answer(true).status, 413);
+}
+
+#[test]
+fn health_is_told() {
+    let server = server(|_| {});
+    let answer = Http::connect(server.addresses()[0]).request("GET", "/up", &[], b"");
+    assert_eq!((answer.status, answer.text()), (200, r#"{"health":"OK"}"#));
+}
+
+#[test]
+fn the_pages_are_served_with_their_types_and_a_strict_policy() {
+    let server = development_server();
+    let mut http = Http::connect(server.addresses()[0]);
+    for (path, content_type, part) in [
+        ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/chat.css", "text/css; charset=utf-8", "{"),
+        ("/chat.js", "text/javascript; charset=utf-8", "import"),
+        ("/taut.js", "text/javascript; charset=utf-8", "export"),
+    ] {
+        let answer = http.request("GET", path, &[], b"");
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-cache"));
+        assert!(
+            answer
+                .header("content-security-policy")
+                .is_some_and(|policy| policy.starts_with("default-src 'none'; script-src 'self';"))
+        );
+        assert!(answer.text().to_lowercase().contains(part), "{path}");
+        let length = answer.body.len().to_string();
+        let head = http.request("HEAD", path, &[], b"");
+        assert_eq!((head.status, head.header("content-length")), (200, Some(length.as_str())));
+    }
+}
+
+#[test]
+fn what_is_said_in_the_chat_reaches_everybody_there() {
+    let server = development_server();
+    let address = server.addresses()[0];
+    assert_eq!(server.development_app().map(|app| app.key.as_str()), Some("app-key"));
+    let mut http = Http::connect(address);
+    assert_eq!(http.request("GET", "/chat/config", &[], b"").json(), json!({ "key": "app-key", "channel": "chat" }));
+    let mut client = Client::connect(address, "/app/app-key?protocol=7");
+    client.greeting();
+    client.subscribed("chat");
+    let message = json!({ "name": "Ann", "text": "<b>hello</b> 😀", "id": "1" });
+    let origin = format!("http://{address}");
+    let answer =
+        http.request("POST", "/chat/messages", &[("Origin", &origin), JSON[0]], message.to_string().as_bytes());
+    assert_eq!((answer.status, answer.text()), (200, "{}"));
+    let heard = client.message();
+    assert_eq!((&heard["event"], &heard["channel"]), (&json!("message"), &json!("chat")));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(heard["data"].as_str().expect("a string")).ok(),
+        Some(message)
+    );
+}
+
+#[test]
+fn the_chat_refuses_other_sites_bad_messages_and_floods() {
+    let server = development_server();
+    let mut http = Http::connect(server.addresses()[0]);
+    let good = br#"{"name":"Ann","text":"hello","id":"1"}"#;
+    let mut say = |headers: &[(&str, &str)], body: &[u8]| http.request("POST", "/chat/messages", headers, body);
+    assert_eq!(say(&[("Origin", "http://evil.example"), JSON[0]], good).status, 403);
+    assert_eq!(say(&[("Content-Type", "text/plain")], good).status, 415);
+    assert_eq!(say(&JSON, b"{}").status, 400);
+    let long = json!({ "name": "Ann", "text": "x".repeat(1025), "id": "1" }).to_string();
+    assert!(say(&JSON, long.as_bytes()).error().contains("at most 1024 bytes"));
+    assert_eq!(say(&JSON, &vec![b' '; 20_000]).status, 413);
+    let mut allowed = 0;
+    let refused = loop {
+        let answer = say(&JSON, good);
+        if answer.status != 200 {
+            break answer;
+        }
+        allowed += 1;
+        assert!(allowed < 1000, "no flood is refused");
+    };
+    assert!(allowed >= 20, "{allowed}");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+}
+
+#[test]
+fn there_is_no_chat_beside_apps_of_ones_own() {
+    let server = server(|_| {});
+    assert!(server.development_app().is_none());
+    let mut http = Http::connect(server.addresses()[0]);
+    let config = http.request("GET", "/chat/config", &[], b"");
+    assert_eq!(config.status, 404);
+    assert!(config.error().contains("development app"));
+    assert_eq!(http.request("POST", "/chat/messages", &JSON, b"{}").status, 404);
+}
+
+#[test]
+fn a_drain_answers_the_request_that_is_under_way_and_ends_idle_connections() {
+    let server = server(|_| {});
+    let address = server.addresses()[0];
+    let mut idle = Http::connect(address);
+    assert_eq!(idle.request("GET", "/up", &[], b"").status, 200);
+    let body = json!({ "name": "event", "channel": "chat", "data": "late" }).to_string();
+    let target = signed("POST", "/apps/1/events", "", body.as_bytes());
+    let mut busy = Http::connect(address);
+    busy.send(
+        format!("POST {target} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len())
+            .as_bytes(),
+    );
+    assert_eq!(busy.answer(false).status, 100, "the request is being read");
+    let start = Instant::now();
+    let draining = std::thread::spawn(move || server.drain(Duration::from_secs(10)));
+    assert!(idle.is_at_end());
+    busy.send(body.as_bytes());
+    assert!([200, 503].contains(&busy.answer(true).status), "it was answered");
+    assert!(busy.is_at_end());
+    draining.join().expect("no panic").expect("drained");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_address_in_use_is_refused_with_what_to_do() {
+    let server = server(|_| {});
+    let address = server.addresses()[0];
+    for shards in [1, 2] {
+        let config = Config { listen: address, shards, ..Config::default() };
+        let refused = Server::start(&config).expect_err("taken").to_string();
+        assert!(
+            refused.starts_with(&format!("cannot listen on {address}: ")) && refused.contains("choose another port"),
+            "{refused}"
+        );
+    }
+    server.drain(Duration::from_secs(5)).expect("drained");
+    let config = Config { listen: address, shards: 1, ..Config::default() };
+    Server::start(&config).expect("the port is free at once");
+}
+
+#[test]
+fn a_server_that_is_dropped_lets_go_of_everything() {
+    let server = server(|_| {});
+    let address = server.addresses()[0];
+    let (mut client, _) = Client::member(address);
+    let mut http = Http::connect(address);
+    assert_eq!(http.request("GET", "/up", &[], b"").status, 200);
+    drop(server);
+    assert!(http.is_at_end());
+    while client.next() != support::Heard::End {}
+    let mut stream = std::net::TcpStream::connect(address).map(|mut stream| stream.read(&mut [0]).unwrap_or(0));
+    assert!(matches!(stream.as_mut(), Err(_) | Ok(0)));
+}

@@ -1,0 +1,366 @@
+//! A server on a port of its own, and the least that a client and a publisher need to speak to it.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and takes what it needs")]
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use md5::{Digest, Md5};
+use serde_json::{Value, json};
+use taut_proto::handshake::{ClientRequest, HeadLimits};
+use taut_proto::{Close, Connection, Event, Input, Message, Outbox, Role, Scratch, Settings, Time, deflate};
+use taut_server::pusher::auth::Signature;
+use taut_server::{Config, Running, Server};
+
+/// How long anything may take before the test has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server with two apps: `1:key-one:secret-one` and `2:key-two:secret-two`.
+pub fn server(change: impl FnOnce(&mut Config)) -> Running {
+    let app = |text| taut_server::app::App::parse(text).expect(text);
+    let mut config = Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        apps: vec![app("1:key-one:secret-one"), app("2:key-two:secret-two")],
+        shards: 1,
+        ..Config::default()
+    };
+    change(&mut config);
+    Server::start(&config).expect("a server")
+}
+
+/// What a client hears.
+#[derive(Debug, PartialEq)]
+pub enum Heard {
+    Message(Value),
+    Close(u16, String),
+    End,
+}
+
+/// A WebSocket client.
+pub struct Client {
+    stream: TcpStream,
+    connection: Connection,
+    scratch: Scratch,
+    outbox: Outbox,
+    inbox: VecDeque<Heard>,
+    compressed: bool,
+    start: Instant,
+}
+
+impl Client {
+    /// Connects and upgrades; nothing has been heard yet.
+    pub fn connect(address: SocketAddr, target: &str) -> Self {
+        Self::connect_with(address, target, None)
+    }
+
+    pub fn connect_with(address: SocketAddr, target: &str, deflate: Option<deflate::Config>) -> Self {
+        let request = ClientRequest::new(&address.to_string(), target).expect("a request").deflate(deflate);
+        let nonce = [7; 16];
+        let mut head = Vec::new();
+        request.write(nonce, &mut head);
+        let mut stream = connect(address);
+        stream.write_all(&head).expect("written");
+        let (head, mut rest) = read_head(&mut stream);
+        let agreed = request.validate(&head, nonce, &HeadLimits::default()).expect("upgraded").deflate;
+        let settings = Arc::new(Settings::client());
+        let mut connection = Connection::new(Role::Client, settings, Time::ZERO, 0);
+        if let Some(agreed) = agreed {
+            connection = connection.with_deflate(agreed);
+        }
+        let mut client = Self {
+            stream,
+            connection,
+            scratch: Scratch::new(|bytes| bytes.fill(0x5a)),
+            outbox: Outbox::new(),
+            inbox: VecDeque::new(),
+            compressed: agreed.is_some(),
+            start: Instant::now(),
+        };
+        client.receive(&mut rest);
+        client
+    }
+
+    /// Connects to the first app and takes the greeting; gives the socket id, too.
+    pub fn member(address: SocketAddr) -> (Self, String) {
+        let mut client = Self::connect(address, "/app/key-one?protocol=7&client=js&version=8.6.0&flash=false");
+        let socket_id = client.greeting();
+        (client, socket_id)
+    }
+
+    /// Takes the greeting; gives the socket id.
+    pub fn greeting(&mut self) -> String {
+        let greeting = self.message();
+        assert_eq!(greeting["event"], "pusher:connection_established");
+        let data: Value = serde_json::from_str(greeting["data"].as_str().expect("a string")).expect("JSON in it");
+        data["socket_id"].as_str().expect("a socket id").to_owned()
+    }
+
+    pub fn subscribe(&mut self, channel: &str) {
+        self.send(&json!({ "event": "pusher:subscribe", "data": { "auth": "", "channel": channel } }));
+    }
+
+    /// Subscribes and takes the answer.
+    pub fn subscribed(&mut self, channel: &str) {
+        self.subscribe(channel);
+        let answer = json!({ "event": "pusher_internal:subscription_succeeded", "channel": channel, "data": "{}" });
+        assert_eq!(self.message(), answer);
+    }
+
+    pub fn unsubscribe(&mut self, channel: &str) {
+        self.send(&json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } }));
+    }
+
+    /// Hears a pong next, and so nothing that came before it.
+    pub fn expect_nothing_before_a_pong(&mut self) {
+        self.send(&json!({ "event": "pusher:ping", "data": {} }));
+        assert_eq!(self.message(), json!({ "event": "pusher:pong", "data": "{}" }));
+    }
+
+    pub fn send(&mut self, message: &Value) {
+        self.send_message(message.to_string().as_str());
+    }
+
+    pub fn send_message<'m>(&mut self, message: impl Into<Message<'m>>) {
+        self.connection.send(message, &mut self.scratch, &mut self.outbox).expect("open");
+        self.flush();
+    }
+
+    pub fn close(&mut self, code: u16) {
+        let close = Close::new(taut_proto::CloseCode::new(code), "");
+        let now = self.now();
+        self.connection.close(close, now, &mut self.scratch, &mut self.outbox);
+        self.flush();
+    }
+
+    /// Whether permessage-deflate was agreed on.
+    pub fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+
+    /// Goes without a word.
+    pub fn vanish(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// The next message; anything else is a failure.
+    pub fn message(&mut self) -> Value {
+        match self.next() {
+            Heard::Message(message) => message,
+            other => panic!("a message was expected, but {other:?} came"),
+        }
+    }
+
+    /// The code and the reason with which the server closes next.
+    pub fn closed(&mut self) -> (u16, String) {
+        match self.next() {
+            Heard::Close(code, reason) => (code, reason),
+            other => panic!("a close was expected, but {other:?} came"),
+        }
+    }
+
+    pub fn next(&mut self) -> Heard {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            if let Some(heard) = self.inbox.pop_front() {
+                return heard;
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Heard::End,
+                Ok(count) => self.receive(&mut buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Heard::End,
+                Err(error) => panic!("nothing came: {error}"),
+            }
+        }
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) {
+        let now = self.now();
+        let mut input = Input::new(bytes);
+        while let Some(event) = self
+            .connection
+            .receive(&mut input, now, &mut self.scratch, &mut self.outbox)
+            .expect("the server keeps to the protocol")
+        {
+            match event {
+                Event::Message(message) => {
+                    let text = message.as_text().expect("text");
+                    self.inbox.push_back(Heard::Message(serde_json::from_str(text).expect("JSON")));
+                }
+                Event::Close(close) => {
+                    self.inbox.push_back(Heard::Close(close.code().as_u16(), close.reason().to_owned()));
+                }
+                Event::Ping(_) | Event::Pong(..) => {}
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let bytes = self.outbox.to_vec();
+        self.outbox.consume(bytes.len());
+        // The server may have gone after its close frame.
+        let _ = self.stream.write_all(&bytes);
+    }
+
+    fn now(&self) -> Time {
+        Time::from_micros(u64::try_from(self.start.elapsed().as_micros()).expect("not that long"))
+    }
+}
+
+/// A connection for HTTP/1.1 requests, kept alive from one to the next.
+pub struct Http {
+    stream: TcpStream,
+    host: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Http {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = connect(address);
+        Self { stream, host: address.to_string() }
+    }
+
+    pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut head =
+            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", self.host, body.len());
+        for (name, value) in headers {
+            head.extend([name, ": ", value, "\r\n"]);
+        }
+        head.push_str("\r\n");
+        self.send(head.as_bytes());
+        self.send(body);
+        self.answer(method != "HEAD")
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("written");
+    }
+
+    pub fn read_to_end(&mut self, text: &mut String) {
+        self.stream.read_to_string(text).expect("the end");
+    }
+
+    pub fn answer(&mut self, with_body: bool) -> Answer {
+        let (head, mut body) = read_head(&mut self.stream);
+        let head = String::from_utf8(head).expect("ASCII");
+        let status = head[9..12].parse().expect("a status");
+        let length = header_of(&head, "content-length").map_or(0, |length| length.parse().expect("a length"));
+        while with_body && body.len() < length {
+            let mut buffer = [0; 16 * 1024];
+            let count = self.stream.read(&mut buffer).expect("the body");
+            assert_ne!(count, 0, "the body ended too early");
+            body.extend_from_slice(&buffer[..count]);
+        }
+        Answer { status, head, body }
+    }
+
+    /// Whether the server has ended the connection.
+    pub fn is_at_end(&mut self) -> bool {
+        let mut byte = [0];
+        matches!(self.stream.read(&mut byte), Ok(0))
+    }
+
+    /// Publishes to the first app.
+    pub fn publish(&mut self, event: &Value) -> Answer {
+        let body = event.to_string();
+        let target = signed("POST", "/apps/1/events", "", body.as_bytes());
+        self.request("POST", &target, &JSON, body.as_bytes())
+    }
+
+    /// Publishes an event named `event` to one channel of the first app.
+    pub fn say(&mut self, channel: &str, data: &str) {
+        let answer = self.publish(&json!({ "name": "event", "channel": channel, "data": data }));
+        assert_eq!((answer.status, answer.text()), (200, "{}"));
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header_of(&self.head, name)
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The text of an error whose `code` repeats the status, as it should.
+    pub fn error(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        let error = self.json();
+        assert_eq!(error["code"], self.status);
+        error["error"].as_str().expect("a text").to_owned()
+    }
+}
+
+/// What a subscriber gets.
+pub fn event(channel: &str, data: &str) -> Value {
+    json!({ "event": "event", "channel": channel, "data": data })
+}
+
+/// Path and query of a request that the first app has signed now.
+pub fn signed(method: &str, path: &str, parameters: &str, body: &[u8]) -> String {
+    signed_with("key-one", "secret-one", method, path, parameters, body)
+}
+
+pub fn signed_with(key: &str, secret: &str, method: &str, path: &str, parameters: &str, body: &[u8]) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let digest = u128::from_be_bytes(Md5::digest(body).into());
+    let query = format!("auth_key={key}&auth_timestamp={now}&auth_version=1.0&body_md5={digest:032x}{parameters}");
+    let signature = Signature::of(secret, &[format!("{method}\n{path}\n{query}").as_bytes()]);
+    format!("{path}?{query}&auth_signature={signature}")
+}
+
+/// Tries again until it is so; for what happens elsewhere and announces itself nowhere.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
+
+pub const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connected");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    // Head and body leave as they are written.
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+/// A head, and what came with it.
+fn read_head(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let rest = bytes.split_off(end + 4);
+            return (bytes, rest);
+        }
+        let mut buffer = [0; 16 * 1024];
+        let count = stream.read(&mut buffer).expect("a head");
+        assert_ne!(count, 0, "the head ended too early: {}", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+}
+
+fn header_of<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(found, _)| found.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+}
