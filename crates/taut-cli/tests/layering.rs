@@ -1,0 +1,668 @@
+//! The arrows between the rooms of this house: which crate may depend on which, and which file may name what.
+//!
+//! The table below is the rule, and the manifests and sources are held against it. Whoever needs a new arrow writes it here
+//! in the same change, with the reason in the commit. This is the place of the test because `taut-cli` sees all other crates.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use serde_json::Value;
+
+/// One crate and what it may depend on.
+struct Room {
+    name: &'static str,
+    /// Direct dependencies, always there or behind a feature. Build dependencies count as well.
+    may: &'static [&'static str],
+    /// Direct dependencies that have to be behind a feature, so that nobody pays for them unasked.
+    optional: &'static [&'static str],
+    /// Crates that must not come in by any way, with the reason. `rand*` also means `rand_core` and `rand-core`.
+    never: &'static [(&'static str, &'static str)],
+}
+
+const ROOMS: &[Room] = &[
+    Room {
+        name: "taut-proto",
+        may: &["base64", "bytes", "http", "httparse", "sha1", "simdutf8"],
+        optional: &["flate2"],
+        never: &[
+            ("tokio*", "the core has no runtime"),
+            ("mio", "the core has no socket"),
+            ("socket2", "the core has no socket"),
+            ("futures*", "the core has no task"),
+            ("rand*", "randomness is an argument"),
+            ("getrandom", "randomness is an argument"),
+            ("fastrand", "randomness is an argument"),
+            ("time", "time is an argument"),
+            ("chrono", "time is an argument"),
+            ("web-time", "time is an argument"),
+            ("tracing*", "the core says what happened by its return values"),
+            ("log", "the core says what happened by its return values"),
+            ("parking_lot*", "the core has no lock"),
+            ("crossbeam*", "the core has no threads"),
+            ("serde*", "the core knows bytes, not documents"),
+        ],
+    },
+    Room {
+        name: "taut-shard",
+        may: &["crossbeam-queue", "getrandom", "mio", "rustls", "rustls-pki-types", "slab", "socket2", "taut-proto"],
+        optional: &[],
+        never: &[
+            ("tokio*", "the loop is synchronous"),
+            ("futures*", "the loop is synchronous"),
+            ("serde*", "the loop knows nothing of what the messages say"),
+            ("hyper*", "a request that is no upgrade is handed over, not answered here"),
+            ("parking_lot*", "a connection belongs to one shard; shards talk through mailboxes"),
+        ],
+    },
+    Room {
+        name: "taut",
+        may: &["getrandom", "http", "rustls", "rustls-pki-types", "taut-proto", "tokio"],
+        optional: &["axum-core", "futures-core", "h2", "h3", "hyper", "quinn", "tower-service", "tracing"],
+        never: &[
+            ("serde*", "the library carries messages and does not read them"),
+            ("taut-shard", "the library's loop is tokio's"),
+        ],
+    },
+    Room {
+        name: "taut-server",
+        may: &[
+            "async-nats",
+            "axum",
+            "getrandom",
+            "hmac",
+            "http",
+            "hyper",
+            "hyper-util",
+            "md-5",
+            "redis",
+            "serde",
+            "serde_json",
+            "sha2",
+            "sqlx",
+            "subtle",
+            "taut",
+            "taut-proto",
+            "taut-shard",
+            "tokio",
+            "tracing",
+        ],
+        optional: &[],
+        never: &[("clap*", "terminal code stays away from those who embed the server")],
+    },
+    Room {
+        name: "taut-cli",
+        may: &[
+            "clap",
+            "signal-hook",
+            "taut",
+            "taut-proto",
+            "taut-server",
+            "taut-shard",
+            "tracing",
+            "tracing-subscriber",
+        ],
+        optional: &[],
+        never: &[],
+    },
+];
+
+/// What the sources under one folder or file must not name. Tests at the bottom of a file and comments are not looked at.
+struct SourceRule {
+    /// Paths below `crates/`; of `…/pusher`, both `pusher.rs` and everything in `pusher/`.
+    places: &'static [&'static str],
+    except: &'static [&'static str],
+    /// Paths or words. What ends in `::` or a word matches what begins with it: `std::net` is also `std::net::TcpStream`.
+    never: &'static [&'static str],
+    /// Exceptions: what begins with one of these is allowed all the same.
+    but: &'static [&'static str],
+    reason: &'static str,
+}
+
+const SOURCE_RULES: &[SourceRule] = &[
+    SourceRule {
+        places: &["taut-proto/src"],
+        except: &[],
+        never: &["std::net", "std::os", "std::fs", "std::process", "std::env", "TcpStream", "UdpSocket"],
+        but: &[],
+        reason: "the protocol core does no I/O: bytes are arguments",
+    },
+    SourceRule {
+        places: &["taut-proto/src"],
+        except: &[],
+        never: &["std::time::Instant", "std::time::SystemTime", "Instant", "SystemTime"],
+        but: &[],
+        reason: "the protocol core has no clock: time is an argument",
+    },
+    SourceRule {
+        places: &["taut-proto/src"],
+        except: &[],
+        never: &["std::thread", "std::future", "thread_local", "async", "await", "Mutex", "RwLock", "Condvar"],
+        but: &[],
+        reason: "the protocol core has no threads, tasks or locks: whoever drives it has them",
+    },
+    SourceRule {
+        places: &["taut-proto/src"],
+        except: &[],
+        never: &["RandomState", "println", "eprintln", "dbg", "tracing", "log"],
+        but: &[],
+        reason: "the protocol core draws no random numbers and writes no log",
+    },
+    SourceRule {
+        places: &["taut-shard/src"],
+        except: &[],
+        never: &["Mutex", "RwLock", "Condvar", "async", "await"],
+        but: &[],
+        reason: "a shard never waits for another one: no locks, no futures; shards talk through mailboxes",
+    },
+    SourceRule {
+        places: &["taut/src", "taut-shard/src", "taut-server/src"],
+        // Fake peers for tests, behind a feature: they have to tell frames apart.
+        except: &["taut/src/testing", "taut-shard/src/testing"],
+        never: &["taut_proto::frame", "taut_proto::Opcode", "Opcode"],
+        but: &[],
+        reason: "nobody but the protocol core looks inside a frame",
+    },
+    SourceRule {
+        places: &["taut/src"],
+        except: &["taut/src/tls"],
+        never: &["rustls", "rustls_pki_types"],
+        but: &[],
+        reason: "`tls` is the only file of the library that names rustls",
+    },
+    SourceRule {
+        places: &["taut-server/src/pusher"],
+        except: &[],
+        never: &[
+            "crate",
+            "super::super::super",
+            "taut",
+            "taut_shard",
+            "tokio",
+            "std::net",
+            "std::thread",
+            "Mutex",
+            "RwLock",
+        ],
+        but: &["crate::pusher"],
+        reason: "`pusher` is pure values and JSON: it imports no other part of the server and does no I/O",
+    },
+    SourceRule {
+        places: &["taut-server/src/session"],
+        except: &[],
+        never: &[
+            "crate::api",
+            "crate::cluster",
+            "crate::http",
+            "crate::node",
+            "crate::server",
+            "crate::webhook",
+            "super::api",
+            "super::cluster",
+            "super::http",
+            "super::node",
+            "super::server",
+            "super::webhook",
+            "tokio",
+        ],
+        but: &[],
+        reason: "what one client may do knows neither the HTTP side nor the cluster: only `node` knows all",
+    },
+];
+
+#[test]
+fn every_crate_depends_only_on_what_the_table_of_rooms_allows() {
+    let mut complaints = Vec::new();
+    let rooms: BTreeSet<&str> = ROOMS.iter().map(|room| room.name).collect();
+    let manifests = manifests();
+    for room in ROOMS {
+        match manifests.get(room.name) {
+            Some(dependencies) => complaints.extend(room.complaints_about_direct(dependencies)),
+            None => complaints.push(format!("{} is in the table of rooms but not in the workspace", room.name)),
+        }
+    }
+    for name in manifests.keys().filter(|name| !rooms.contains(name.as_str())) {
+        complaints.push(format!(
+            "{name} is a crate of `crates/` but not in the table of rooms: say there what it may depend on"
+        ));
+    }
+    report(&complaints);
+}
+
+#[test]
+fn no_crate_lets_in_what_must_never_come_by_any_way() {
+    let mut complaints = Vec::new();
+    for room in ROOMS {
+        let tree = cargo(&[
+            "tree",
+            "--frozen",
+            "--package",
+            room.name,
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--format",
+            "{lib} {p}",
+        ]);
+        let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        assert!(crates.contains(room.name), "cargo tree of {} should name itself, but is:\n{tree}", room.name);
+        complaints.extend(room.complaints_about_tree(&crates));
+    }
+    report(&complaints);
+}
+
+#[test]
+fn no_source_file_names_what_its_room_must_not_know() {
+    let mut complaints = Vec::new();
+    for rule in SOURCE_RULES {
+        let files = rule.files();
+        for (path, text) in &files {
+            complaints.extend(rule.complaints(path, text));
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn the_rules_for_sources_are_about_files_that_exist() {
+    for rule in SOURCE_RULES {
+        for place in rule.places {
+            assert!(
+                !files_at(place).is_empty(),
+                "no source file at crates/{place}: has it moved? The layering rule has to move with it"
+            );
+        }
+    }
+}
+
+impl Room {
+    fn complaints_about_direct(&self, dependencies: &[Dependency]) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for dependency in dependencies {
+            let Dependency { name, optional } = dependency;
+            if self.optional.contains(&name.as_str()) {
+                if !optional {
+                    complaints.push(format!("{} must have {name} behind a feature (`optional = true`)", self.name));
+                }
+            } else if !self.may.contains(&name.as_str()) {
+                let allowed = [self.may, self.optional].concat().join(", ");
+                complaints.push(format!("{} must not depend on {name}; it may depend on: {allowed}", self.name));
+            }
+        }
+        complaints
+    }
+
+    fn complaints_about_tree(&self, crates: &BTreeSet<&str>) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let users = ROOMS.iter().map(|room| room.name).filter(|&name| name == "taut-cli" && name != self.name);
+        let never = self.never.iter().copied().chain(users.map(|name| (name, "nothing stands above the command")));
+        for (pattern, reason) in never {
+            for name in crates.iter().filter(|name| matches(pattern, name)) {
+                complaints.push(format!(
+                    "{} must never see {name}: {reason}. How it came in: cargo tree -p {} -e normal,build -i {name}",
+                    self.name, self.name
+                ));
+            }
+        }
+        complaints
+    }
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(family) => name.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_'])),
+        None => name == pattern,
+    }
+}
+
+impl SourceRule {
+    fn complaints(&self, path: &Path, text: &str) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for (number, named) in names(text) {
+            let excused = self.but.iter().any(|allowed| begins_with(&named, allowed));
+            // A longer rule of the same path has its say first: one complaint per name is enough.
+            let broken = self
+                .never
+                .iter()
+                .filter(|never| begins_with(&named, never) || named.rsplit("::").next() == Some(*never))
+                .max_by_key(|never| never.len());
+            if let (Some(never), false) = (broken, excused) {
+                complaints.push(format!(
+                    "{}:{number}: `{named}` ({never} is not for this place): {}",
+                    path.display(),
+                    self.reason
+                ));
+            }
+        }
+        complaints.dedup();
+        complaints
+    }
+
+    fn files(&self) -> BTreeMap<PathBuf, String> {
+        let crates = workspace().join("crates");
+        let mut files: BTreeMap<_, _> = self.places.iter().flat_map(|place| files_at(place)).collect();
+        let excepted = |path: &Path| {
+            self.except
+                .iter()
+                .any(|place| path.starts_with(crates.join(place)) || path == crates.join(place).with_extension("rs"))
+        };
+        files.retain(|path, _| !excepted(path));
+        files.into_iter().map(|(path, text)| (path.strip_prefix(workspace()).unwrap().to_owned(), text)).collect()
+    }
+}
+
+/// `std::net` is where `std::net::TcpStream` begins, `std::network` is not.
+fn begins_with(named: &str, rule: &str) -> bool {
+    named.strip_prefix(rule).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Every path that the code of a file names, with its line: `use std::{fs, net::TcpStream};` names `std::fs` and `std::net::TcpStream`.
+fn names(text: &str) -> Vec<(usize, String)> {
+    let mut names = Vec::new();
+    let mut imports = Imports::default();
+    for (index, line) in code_lines(text) {
+        for token in tokens(line) {
+            if token == "use" && imports.prefixes.is_empty() {
+                imports.begin();
+            } else if imports.prefixes.is_empty() {
+                if token.starts_with(|first: char| first.is_alphabetic() || first == '_') {
+                    names.push((index, token.trim_end_matches("::").to_owned()));
+                }
+            } else {
+                imports.take(token).into_iter().for_each(|named| names.push((index, named)));
+            }
+        }
+    }
+    names
+}
+
+/// Unfolds the braces of `use` declarations.
+#[derive(Default)]
+struct Imports {
+    /// What stands before each brace that is open; empty outside of a declaration.
+    prefixes: Vec<String>,
+    /// What has been read since the last brace or comma.
+    path: String,
+    renamed: bool,
+}
+
+impl Imports {
+    fn begin(&mut self) {
+        self.prefixes.push(String::new());
+    }
+
+    /// The path that this token completes, if it does.
+    fn take(&mut self, token: &str) -> Option<String> {
+        match token {
+            "{" => {
+                let prefix = format!("{}{}", self.prefixes.last().map_or("", String::as_str), self.path);
+                self.path.clear();
+                self.prefixes.push(prefix);
+                None
+            }
+            "," | "}" | ";" => {
+                let prefix = self.prefixes.last().map_or("", String::as_str).to_owned();
+                let path = std::mem::take(&mut self.path);
+                self.renamed = false;
+                match token {
+                    "}" => drop(self.prefixes.pop()),
+                    ";" => self.prefixes.clear(),
+                    _ => {}
+                }
+                let named = if path == "self" { prefix.clone() } else { prefix + &path };
+                (!path.is_empty()).then(|| named.trim_end_matches("::").to_owned())
+            }
+            "as" => {
+                self.renamed = true;
+                None
+            }
+            "*" => None,
+            _ if self.renamed => None,
+            _ => {
+                self.path.push_str(token);
+                None
+            }
+        }
+    }
+}
+
+/// The lines of a file with their numbers, without comments, and up to the tests at its bottom.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let bottom = lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].starts_with("mod tests"));
+    let count = bottom.unwrap_or(lines.len());
+    lines.into_iter().take(count).enumerate().map(|(index, line)| (index + 1, without_comment(line)))
+}
+
+/// What stands before `//`, unless that is inside of a string, as in `"ws://"`.
+fn without_comment(line: &str) -> &str {
+    let mut inside = false;
+    let mut before = '\0';
+    for (index, character) in line.char_indices() {
+        match character {
+            '"' if before != '\\' && !(before == '\'' && line[index + 1..].starts_with('\'')) => inside = !inside,
+            '/' if !inside && line[index + 1..].starts_with('/') => return &line[..index],
+            _ => {}
+        }
+        before = character;
+    }
+    line
+}
+
+/// Paths such as `std::net::TcpStream` in one piece (a trailing `::` stays), other characters one by one; strings are left out.
+fn tokens(line: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = line.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = if first.is_alphanumeric() || first == '_' || rest.starts_with("::") {
+            path_length(rest)
+        } else {
+            first.len_utf8()
+        };
+        let (token, after) = rest.split_at(length);
+        rest = after.trim_start();
+        if first == '"' {
+            let end = end_of_string(rest);
+            rest = rest[end..].trim_start();
+        } else {
+            tokens.push(token);
+        }
+    }
+    tokens
+}
+
+fn path_length(text: &str) -> usize {
+    let mut length = 0;
+    loop {
+        let rest = &text[length..];
+        length += match rest.find(|character: char| !(character.is_alphanumeric() || character == '_')) {
+            Some(0) if rest.starts_with("::") => 2,
+            Some(0) => return length,
+            Some(end) => end,
+            None => return text.len(),
+        };
+    }
+}
+
+/// Where a string ends that began just before; the end of the line when it goes on behind it.
+fn end_of_string(text: &str) -> usize {
+    let mut escaped = false;
+    for (index, character) in text.char_indices() {
+        match character {
+            '"' if !escaped => return index + 1,
+            '\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    text.len()
+}
+
+struct Dependency {
+    name: String,
+    optional: bool,
+}
+
+/// The direct dependencies of each crate in `crates/`, without those of its tests.
+fn manifests() -> BTreeMap<String, Vec<Dependency>> {
+    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--frozen"]))
+        .expect("cargo metadata gives JSON");
+    let crates = workspace().join("crates");
+    let packages = metadata["packages"].as_array().expect("cargo metadata lists packages");
+    let ours = packages.iter().filter(|package| Path::new(text(&package["manifest_path"])).starts_with(&crates));
+    ours.map(|package| {
+        let dependencies = package["dependencies"].as_array().expect("a package lists its dependencies");
+        let normal = dependencies.iter().filter(|dependency| dependency["kind"].as_str() != Some("dev"));
+        let normal = normal.map(|dependency| Dependency {
+            name: text(&dependency["name"]).to_owned(),
+            optional: dependency["optional"].as_bool().expect("`optional` is true or false"),
+        });
+        (text(&package["name"]).to_owned(), normal.collect())
+    })
+    .collect()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("cargo metadata gives a text here")
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo).args(arguments).current_dir(workspace()).output().expect("cargo can be started");
+    assert!(
+        output.status.success(),
+        "cargo {} failed:\n{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("cargo writes UTF-8")
+}
+
+/// The sources of a room: of `taut-server/src/pusher`, both `pusher.rs` and everything in `pusher/`.
+fn files_at(place: &str) -> BTreeMap<PathBuf, String> {
+    let place = workspace().join("crates").join(place);
+    let mut files = BTreeMap::new();
+    collect(&place, &mut files);
+    collect(&place.with_extension("rs"), &mut files);
+    files
+}
+
+fn collect(place: &Path, files: &mut BTreeMap<PathBuf, String>) {
+    if place.is_file() && place.extension().is_some_and(|extension| extension == "rs") {
+        files.insert(
+            place.to_owned(),
+            fs::read_to_string(place).unwrap_or_else(|error| panic!("{}: {error}", place.display())),
+        );
+    } else if place.is_dir() {
+        let entries = fs::read_dir(place).unwrap_or_else(|error| panic!("{}: {error}", place.display()));
+        entries.for_each(|entry| collect(&entry.expect("a folder can be listed").path(), files));
+    }
+}
+
+fn workspace() -> PathBuf {
+    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).expect("the workspace is two folders up")
+}
+
+fn report(complaints: &[String]) {
+    assert!(
+        complaints.is_empty(),
+        "an arrow of the design is broken (ARCHITECTURE.md says why they point as they do):\n  - {}\n",
+        complaints.join("\n  - ")
+    );
+}
+
+/// The rules themselves, on made-up input: a rule that cannot be broken would hold nothing.
+mod rules {
+    use super::*;
+
+    fn room(name: &str) -> &'static Room {
+        ROOMS.iter().find(|room| room.name == name).unwrap()
+    }
+
+    fn rule(reason: &str) -> &'static SourceRule {
+        SOURCE_RULES.iter().find(|rule| rule.reason.contains(reason)).unwrap()
+    }
+
+    fn broken(rule: &SourceRule, text: &str) -> Vec<String> {
+        rule.complaints(Path::new("file.rs"), text)
+    }
+
+    #[test]
+    fn a_dependency_that_is_not_in_the_table_is_refused() {
+        let dependencies = [Dependency { name: "tokio".into(), optional: true }];
+        let complaints = room("taut-shard").complaints_about_direct(&dependencies);
+        assert!(complaints[0].starts_with("taut-shard must not depend on tokio; it may"), "{complaints:?}");
+    }
+
+    #[test]
+    fn a_dependency_that_has_to_be_optional_is_refused_when_it_is_not() {
+        let plain = [Dependency { name: "flate2".into(), optional: false }];
+        assert_eq!(
+            room("taut-proto").complaints_about_direct(&plain),
+            ["taut-proto must have flate2 behind a feature (`optional = true`)"]
+        );
+        let behind_feature = [Dependency { name: "flate2".into(), optional: true }];
+        assert!(room("taut-proto").complaints_about_direct(&behind_feature).is_empty());
+    }
+
+    #[test]
+    fn a_forbidden_crate_is_found_however_deep_and_with_its_family() {
+        let tree = BTreeSet::from(["taut-proto", "rand_core", "randomness", "futures-core"]);
+        let complaints = room("taut-proto").complaints_about_tree(&tree);
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert!(complaints.iter().any(|complaint| complaint.starts_with("taut-proto must never see rand_core")));
+        assert!(complaints.iter().any(|complaint| complaint.starts_with("taut-proto must never see futures-core")));
+    }
+
+    #[test]
+    fn nothing_may_depend_on_the_command() {
+        let tree = BTreeSet::from(["taut-server", "taut-cli"]);
+        assert_eq!(room("taut-server").complaints_about_tree(&tree).len(), 1);
+        assert!(room("taut-cli").complaints_about_tree(&BTreeSet::from(["taut-cli"])).is_empty());
+    }
+
+    #[test]
+    fn imports_are_found_inside_braces_and_over_several_lines() {
+        let complaints =
+            broken(rule("does no I/O: bytes"), "use std::{\n    io,\n    net::{TcpStream as Socket, IpAddr},\n};\n");
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert!(complaints[0].starts_with("file.rs:3: `std::net::TcpStream`"), "{complaints:?}");
+        assert_eq!(broken(rule("has no clock"), "use std::time::{Duration, Instant};").len(), 1);
+        assert_eq!(broken(rule("does no I/O: bytes"), "use std::{net};\nuse std::os::{self, fd};\n").len(), 3);
+    }
+
+    #[test]
+    fn full_paths_in_the_code_are_found() {
+        assert_eq!(broken(rule("has no clock"), "let now = std::time::Instant::now();").len(), 1);
+        assert_eq!(broken(rule("has no clock"), "let now = Instant::now();").len(), 1);
+        assert_eq!(broken(rule("threads, tasks"), "lock: Option<Mutex<u8>>, // why").len(), 1);
+        assert_eq!(broken(rule("writes no log"), "tracing::debug!(\"hello\");").len(), 1);
+    }
+
+    #[test]
+    fn comments_strings_and_the_tests_at_the_bottom_are_not_looked_at() {
+        let text = "/// Not a `std::time::Instant`.\nlet url = \"ws://Instant\"; // Instant\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use std::time::Instant;\n}\n";
+        assert!(broken(rule("has no clock"), text).is_empty());
+        assert_eq!(broken(rule("has no clock"), "let url = \"ws://\"; Instant::now();").len(), 1);
+        assert!(broken(rule("has no clock"), "let instants = InstantMessage::new();").is_empty());
+    }
+
+    #[test]
+    fn the_protocol_values_of_the_server_import_only_each_other() {
+        let pure = rule("pure values");
+        assert!(broken(pure, "use crate::pusher::channel::Channel;\nuse super::event::Event;").is_empty());
+        for import in ["crate::session::Session", "crate::{pusher::auth, node}", "crate::app", "taut_shard::Session"] {
+            assert_eq!(broken(pure, &format!("use {import};")).len(), 1, "{import}");
+        }
+    }
+
+    #[test]
+    fn a_session_knows_neither_the_api_nor_the_cluster() {
+        let session = rule("only `node` knows all");
+        assert!(broken(session, "use crate::interest::Interest;").is_empty());
+        for import in ["crate::api::events", "crate::{app, cluster::Cluster}", "crate::node", "super::api"] {
+            assert_eq!(broken(session, &format!("use {import};")).len(), 1, "{import}");
+        }
+    }
+}

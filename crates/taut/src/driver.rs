@@ -1,0 +1,698 @@
+//! Moves bytes between one stream and one [`Connection`].
+//!
+//! All state is here and none in futures: each `poll_…` does what can be done now and may be left off at any time.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use taut_proto::{Close, Connection, Event, Input, Lapse, Message, Outbox, Role, Settings, Time};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::Error;
+use crate::error::{Cause, Deadline, Doing};
+use crate::loan::Loan;
+
+/// A stream and the connection on it.
+pub(crate) struct Driver<S> {
+    stream: S,
+    connection: Connection,
+    outbox: Outbox,
+    inbox: Inbox,
+    /// What was read and is still to be parsed: it came with the handshake, or the inbox had no room.
+    unread: Vec<u8>,
+    /// Made when first needed; it may fire too early, since deadlines move with what is received.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What [`Time`] counts from.
+    start: Instant,
+    settings: Arc<Settings>,
+    bounds: &'static Bounds,
+    phase: Phase,
+    /// How it ended: what the peer's close frame said, or what went wrong.
+    outcome: Option<Result<Close, Error>>,
+    /// The stream takes no more; what it still gives is worth reading, since it may hold the reason.
+    broken: Option<Error>,
+    /// By when the connection has ended, if we began the close.
+    close_by: Option<Time>,
+    /// When sending came to a halt because neither side reads.
+    stalled: Option<Time>,
+    role: Role,
+    unflushed: bool,
+}
+
+/// How much may wait.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Bytes to be written with which no further message is accepted; 1 MiB.
+    pub(crate) outgoing: usize,
+    /// Received messages that wait for `recv`; 1,024.
+    pub(crate) messages: usize,
+    /// And their bytes; 1 MiB. The last may exceed it.
+    pub(crate) bytes: usize,
+}
+
+impl Bounds {
+    /// What holds for every connection outside of tests.
+    pub(crate) const STANDARD: Self = Self { outgoing: 1 << 20, messages: 1024, bytes: 1 << 20 };
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// A connection whose handshake is done. `unread` came after the handshake in the same reads.
+    pub(crate) fn new(
+        stream: S,
+        role: Role,
+        settings: Arc<Settings>,
+        deflate: Option<taut_proto::deflate::Agreed>,
+        random: u32,
+        unread: Vec<u8>,
+    ) -> Self {
+        let mut connection = Connection::new(role, Arc::clone(&settings), Time::ZERO, random);
+        if let Some(agreed) = deflate {
+            connection = connection.with_deflate(agreed);
+        }
+        Self {
+            stream,
+            connection,
+            outbox: Outbox::new(),
+            inbox: Inbox::default(),
+            unread,
+            timer: None,
+            start: Instant::now(),
+            settings,
+            bounds: &Bounds::STANDARD,
+            phase: Phase::Live,
+            outcome: None,
+            broken: None,
+            close_by: None,
+            stalled: None,
+            role,
+            unflushed: false,
+        }
+    }
+
+    /// The same with other bounds.
+    #[cfg(feature = "testing")]
+    pub(crate) fn bounded(mut self, bounds: &'static Bounds) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.connection.round_trip()
+    }
+
+    /// Bytes accepted and not yet written.
+    pub(crate) fn pending(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// What the peer's close frame said.
+    pub(crate) fn peer_close(&self) -> Option<&Close> {
+        self.outcome.as_ref().and_then(|outcome| outcome.as_ref().ok())
+    }
+
+    /// Messages that came while we were closing and found no room.
+    #[cfg(feature = "testing")]
+    pub(crate) fn discarded(&self) -> usize {
+        self.inbox.discarded
+    }
+
+    /// The next message, `None` after a clean close.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
+        for _ in 0..TURNS {
+            if let Some(message) = self.inbox.pop() {
+                // Pongs that came of the same read do not wait for an application that takes its time.
+                let _ = self.poll_write(cx);
+                self.settle();
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if matches!(self.phase, Phase::Over) {
+                return Poll::Ready(self.result().map(|()| None));
+            }
+            if self.poll_turn(Overflow::Wait, cx).is_pending() {
+                self.settle();
+                return Poll::Pending;
+            }
+        }
+        yield_now(cx)
+    }
+
+    /// Whether a message can be accepted now; reads meanwhile, so that a peer that only writes gets on.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        for _ in 0..TURNS {
+            self.check_open()?;
+            if self.outbox.len() < self.bounds.outgoing {
+                self.stalled = None;
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_output(cx))?;
+        }
+        yield_now(cx)
+    }
+
+    /// Accepts a message, whatever is pending, and writes what the stream takes.
+    pub(crate) fn accept(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.check_open()?;
+        let Self { connection, outbox, .. } = self;
+        Loan::with(|loan| {
+            loan.lend_outbox(outbox);
+            // Borrowed, so that nothing is copied but into the outbox.
+            match message {
+                Message::Text(text) => connection.send(&**text, &mut loan.scratch, outbox),
+                Message::Binary(bytes) => connection.send(&**bytes, &mut loan.scratch, outbox),
+            }
+        })
+        .map_err(|_| Error::from(Cause::Closed))?;
+        let _ = self.poll_write(cx);
+        self.settle();
+        Ok(())
+    }
+
+    /// Accepts a message and writes what the stream takes, or says that too much is pending.
+    pub(crate) fn try_accept(&mut self, message: &Message<'_>) -> Result<(), Error> {
+        // Whoever waits next registers itself anew; nobody is to be woken for this.
+        let cx = &mut Context::from_waker(Waker::noop());
+        self.check_open()?;
+        if self.outbox.len() >= self.bounds.outgoing {
+            let _ = self.poll_write(cx);
+            self.check_open()?;
+        }
+        if self.outbox.len() >= self.bounds.outgoing {
+            return Err(Cause::Full.into());
+        }
+        self.accept(message, cx)
+    }
+
+    /// Queues a ping and writes what the stream takes.
+    pub(crate) fn ping(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Error> {
+        self.check_open()?;
+        let Self { connection, outbox, .. } = self;
+        Loan::with(|loan| {
+            loan.lend_outbox(outbox);
+            connection.ping(payload, &mut loan.scratch, outbox)
+        })
+        .map_err(|error| Error::from(Cause::Ping(error)))?;
+        let _ = self.poll_write(cx);
+        self.settle();
+        Ok(())
+    }
+
+    /// Everything accepted is written; reads meanwhile while there is room.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        for _ in 0..TURNS {
+            if matches!(self.phase, Phase::Over) {
+                return Poll::Ready(self.result());
+            }
+            if self.poll_write(cx).is_ready() {
+                self.settle();
+                // It may also be ready because the stream takes no more.
+                return Poll::Ready(self.broken.clone().map_or(Ok(()), Err));
+            }
+            ready!(self.poll_output(cx))?;
+        }
+        yield_now(cx)
+    }
+
+    /// Begins the close, if that was not done, and sees it through.
+    pub(crate) fn poll_close(&mut self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.connection.is_open() {
+            let now = self.now();
+            let Self { connection, outbox, .. } = self;
+            Loan::with(|loan| {
+                loan.lend_outbox(outbox);
+                connection.close(close.clone(), now, &mut loan.scratch, outbox);
+            });
+            self.close_by = self.connection.deadline();
+        }
+        for _ in 0..TURNS {
+            if matches!(self.phase, Phase::Over) {
+                return Poll::Ready(self.result());
+            }
+            if self.poll_turn(Overflow::Discard, cx).is_pending() {
+                self.settle();
+                return Poll::Pending;
+            }
+        }
+        yield_now(cx)
+    }
+
+    /// Gets on with what is pending, and reads meanwhile as far as there is room; ready when anything has changed.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.inbox.has_room(self.bounds) || !matches!(self.phase, Phase::Live) {
+            self.stalled = None;
+            return self.poll_turn(Overflow::Wait, cx).map(Ok);
+        }
+        // Neither side reads. Silence is not the peer's fault then, so the heartbeat is left alone.
+        let before = self.outbox.len();
+        let _ = self.poll_write(cx);
+        if self.outbox.len() < before {
+            self.stalled = None;
+            return Poll::Ready(Ok(()));
+        }
+        let now = self.now();
+        let since = *self.stalled.get_or_insert(now);
+        ready!(self.poll_time(since + STALL, cx));
+        self.stalled = None;
+        Poll::Ready(Err(Cause::Deadline(Deadline::Stall(STALL)).into()))
+    }
+
+    /// Writes, then reads once, then looks at the clock; ready when anything has changed.
+    fn poll_turn(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
+        match self.phase {
+            Phase::Live => {
+                // Nothing is left unwritten while we wait.
+                let _ = self.poll_write(cx);
+                // What has arrived counts before the clock does: a peer that spoke while nobody polled is alive.
+                if self.poll_read(overflow, cx).is_ready() { Poll::Ready(()) } else { self.poll_deadline(cx) }
+            }
+            Phase::Ending { .. } => self.poll_end(cx),
+            Phase::Over => Poll::Ready(()),
+        }
+    }
+
+    /// Writes what is pending; ready when nothing is left, also because the stream takes no more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.outbox.is_empty() {
+            if self.broken.is_some() {
+                self.outbox = Outbox::new();
+                break;
+            }
+            let stream = Pin::new(&mut self.stream);
+            let written = if stream.is_write_vectored() {
+                let (slices, count) = self.outbox.slices::<SLICES>();
+                ready!(stream.poll_write_vectored(cx, &slices[..count]))
+            } else {
+                ready!(stream.poll_write(cx, self.outbox.front()))
+            };
+            match written {
+                Ok(0) => self.break_off(std::io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.outbox.consume(count);
+                    self.unflushed = true;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => self.break_off(error),
+            }
+        }
+        if self.unflushed && self.broken.is_none() {
+            let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+            self.unflushed = false;
+            if let Err(error) = flushed {
+                self.break_off(error);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads once and parses; ready when anything came, the end included.
+    fn poll_read(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.now();
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            let left = Loan::with(|loan| self.parse(&mut unread, overflow, now, loan));
+            if left > 0 {
+                unread.drain(..unread.len() - left);
+                self.unread = unread;
+            }
+            return Poll::Ready(());
+        }
+        Loan::with(|loan| {
+            // Taken out, so that the rest of the loan can be used while it is parsed.
+            let mut buffer = std::mem::take(&mut loan.buffer);
+            let mut room = ReadBuf::new(&mut buffer);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
+            let read = read.map(|result| result.map(|()| room.filled().len()));
+            let read = read.map(|result| match result {
+                Ok(0) => self.end_of_input(),
+                Ok(count) => {
+                    let left = self.parse(&mut buffer[..count], overflow, now, loan);
+                    self.unread = buffer[count - left..count].to_vec();
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
+            });
+            loan.buffer = buffer;
+            read
+        })
+    }
+
+    /// Takes messages out of `bytes` until they are used up or the inbox is full; how many bytes are left.
+    fn parse(&mut self, bytes: &mut [u8], overflow: Overflow, now: Time, loan: &mut Loan) -> usize {
+        loan.lend_outbox(&mut self.outbox);
+        loan.lend_messages(&mut self.inbox.messages);
+        let mut input = Input::new(bytes);
+        while !input.is_empty() {
+            match self.connection.receive(&mut input, now, &mut loan.scratch, &mut self.outbox) {
+                Ok(Some(Event::Message(message))) => {
+                    if self.inbox.has_room(self.bounds) {
+                        self.inbox.push(message.into_owned());
+                    } else {
+                        self.inbox.discarded += 1;
+                    }
+                    if overflow == Overflow::Wait && !self.inbox.has_room(self.bounds) {
+                        break;
+                    }
+                }
+                Ok(Some(Event::Close(close))) => self.end(Ok(close), now),
+                Ok(Some(Event::Ping(_) | Event::Pong(..)) | None) => {}
+                Err(violation) => self.end(Err(Cause::Violation(violation).into()), now),
+            }
+        }
+        input.len()
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.connection.deadline() else { return Poll::Pending };
+        ready!(self.poll_time(deadline, cx));
+        let now = self.now();
+        let Self { connection, outbox, .. } = self;
+        let lapse = Loan::with(|loan| {
+            loan.lend_outbox(outbox);
+            connection.handle_deadline(now, &mut loan.scratch, outbox)
+        });
+        match lapse {
+            None => {}
+            Some(Lapse::Heartbeat) => {
+                // The peer is most likely gone: the close frame is tried once, not waited for.
+                let _ = self.poll_write(cx);
+                self.over(Err(Cause::Deadline(Deadline::Heartbeat).into()));
+            }
+            Some(Lapse::Close) => self.over(Err(Cause::Deadline(Deadline::Close).into())),
+        }
+        Poll::Ready(())
+    }
+
+    /// Ready once `time` has come.
+    fn poll_time(&mut self, time: Time, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.now() >= time {
+                return Poll::Ready(());
+            }
+            // What lies beyond the clock's range never comes.
+            let Some(at) = self.start.checked_add(time - Time::ZERO) else { return Poll::Pending };
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if timer.deadline() > at || timer.is_elapsed() {
+                timer.as_mut().reset(at);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+    }
+
+    /// Ends the TCP connection after the last frame (RFC 6455 §7.1.1): writes what is left, a server then shuts its
+    /// side; reads to the end, which a client leaves to the server; none of it beyond the deadline.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Phase::Ending { deadline, mut shut, mut ended } = self.phase else { return Poll::Ready(()) };
+        let written = self.poll_write(cx).is_ready();
+        if written && !shut && (self.role == Role::Server || ended) {
+            // An error means that there is nothing left to shut.
+            shut = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+        }
+        let mut changed = false;
+        if !ended {
+            let read = Loan::with(|loan| {
+                let mut room = ReadBuf::new(&mut loan.buffer);
+                Pin::new(&mut self.stream).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
+            });
+            changed = read.is_ready();
+            ended = matches!(read, Poll::Ready(Ok(0) | Err(_)));
+        }
+        self.phase = Phase::Ending { deadline, shut, ended };
+        if (ended && shut) || self.poll_time(deadline, cx).is_ready() {
+            self.phase = Phase::Over;
+            self.outbox = Outbox::new();
+            self.timer = None;
+            return Poll::Ready(());
+        }
+        if changed { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// The protocol has ended; the TCP connection is still to be.
+    fn end(&mut self, outcome: Result<Close, Error>, now: Time) {
+        let deadline = self.close_by.unwrap_or(now + self.settings.close_timeout);
+        self.phase = Phase::Ending { deadline, shut: false, ended: false };
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// Everything has ended.
+    fn over(&mut self, outcome: Result<Close, Error>) {
+        self.phase = Phase::Over;
+        self.outcome.get_or_insert(outcome);
+        self.outbox = Outbox::new();
+        self.timer = None;
+    }
+
+    fn end_of_input(&mut self) {
+        if let Err(end) = self.connection.receive_eof() {
+            let error = self.broken.take().unwrap_or_else(|| Cause::UnexpectedEnd(end).into());
+            self.over(Err(error));
+        }
+    }
+
+    /// The stream takes no more.
+    fn break_off(&mut self, error: std::io::Error) {
+        self.broken.get_or_insert_with(|| Error::io(Doing::Writing, error));
+        self.unflushed = false;
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        match (&self.outcome, &self.broken) {
+            (Some(Err(error)), _) | (None, Some(error)) => Err(error.clone()),
+            _ if self.connection.is_open() => Ok(()),
+            _ => Err(Cause::Closed.into()),
+        }
+    }
+
+    fn result(&self) -> Result<(), Error> {
+        match &self.outcome {
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Gives back to the thread what is not in use.
+    fn settle(&mut self) {
+        let Self { outbox, inbox, .. } = self;
+        if outbox.capacity() == 0 && inbox.messages.capacity() == 0 {
+            return;
+        }
+        Loan::with(|loan| {
+            loan.return_outbox(outbox);
+            loan.return_messages(&mut inbox.messages);
+        });
+    }
+
+    fn now(&self) -> Time {
+        let micros = self.start.elapsed().as_micros();
+        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+}
+
+/// Where the connection stands.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Live,
+    /// The last frame is in the outbox, or was written, and the peer's has come or is no longer wanted.
+    Ending {
+        deadline: Time,
+        /// Our side is shut.
+        shut: bool,
+        /// The peer's is.
+        ended: bool,
+    },
+    Over,
+}
+
+/// What becomes of input when the inbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overflow {
+    /// It waits.
+    Wait,
+    /// Messages are discarded: whoever closes waits for the close frame behind all that the peer still sends.
+    Discard,
+}
+
+/// Messages that were received and wait for `recv`.
+#[derive(Debug, Default)]
+struct Inbox {
+    messages: VecDeque<Message<'static>>,
+    bytes: usize,
+    discarded: usize,
+}
+
+impl Inbox {
+    fn has_room(&self, bounds: &Bounds) -> bool {
+        self.messages.len() < bounds.messages && self.bytes < bounds.bytes
+    }
+
+    fn push(&mut self, message: Message<'static>) {
+        self.bytes += message.as_bytes().len();
+        self.messages.push_back(message);
+    }
+
+    fn pop(&mut self) -> Option<Message<'static>> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.as_bytes().len();
+        Some(message)
+    }
+}
+
+/// Comes back later: a stream that is always ready must not keep the thread from other tasks.
+fn yield_now<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Steps of one poll.
+const TURNS: usize = 64;
+
+/// How long a send waits while neither side reads.
+const STALL: Duration = Duration::from_secs(20);
+
+/// Slices of one vectored write.
+const SLICES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn server(capacity: usize, unread: &[u8]) -> (Driver<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(capacity);
+        (Driver::new(ours, Role::Server, Arc::new(Settings::server()), None, 100, unread.to_vec()), theirs)
+    }
+
+    /// A masked text frame, the mask being zeros.
+    fn frame(text: &str) -> Vec<u8> {
+        let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        frame
+    }
+
+    async fn is_idle(driver: &mut Driver<DuplexStream>) -> bool {
+        // Not a single poll: tokio makes a task that has done much yield with work left.
+        tokio::time::timeout(Duration::from_millis(1), poll_fn(|cx| driver.poll_recv(cx))).await.is_err()
+    }
+
+    fn held(driver: &Driver<DuplexStream>) -> [usize; 4] {
+        let Driver { connection, outbox, inbox, unread, .. } = driver;
+        [connection.buffered(), outbox.capacity(), inbox.messages.capacity(), unread.capacity()]
+    }
+
+    #[test]
+    fn the_state_of_a_connection_is_small() {
+        println!("driver {}, connection {}", size_of::<Driver<tokio::net::TcpStream>>(), size_of::<Connection>());
+        assert!(size_of::<Driver<tokio::net::TcpStream>>() <= size_of::<Connection>() + 360);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_owns_no_buffer() {
+        let (mut driver, mut peer) = server(1 << 20, b"");
+        for _ in 0..5 {
+            peer.write_all(&frame("hello").repeat(2000)).await.unwrap();
+            for _ in 0..2000 {
+                let message = poll_fn(|cx| driver.poll_recv(cx)).await.unwrap().unwrap();
+                assert_eq!(message.as_text(), Some("hello"));
+                poll_fn(|cx| driver.accept(&message, cx).into()).await.unwrap();
+            }
+            assert!(is_idle(&mut driver).await);
+            assert_eq!(held(&driver), [0; 4]);
+            let mut echoed = vec![0; 7 * 2000];
+            peer.read_exact(&mut echoed).await.unwrap();
+            assert_eq!(echoed, b"\x81\x05hello".repeat(2000));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_inbox_is_bounded_by_messages_and_by_bytes() {
+        // A full outbox makes `poll_ready` read, and nobody receives.
+        for (piece, most) in [(frame(""), 1024), (frame(&"x".repeat(125)), 1024)] {
+            let (mut driver, mut peer) = server(64 << 10, b"");
+            poll_fn(|cx| driver.accept(&Message::from(vec![0; 2 << 20]), cx).into()).await.unwrap();
+            let flood = tokio::spawn(async move { peer.write_all(&piece.repeat((1 << 20) / piece.len())).await });
+            let waited = tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_ready(cx))).await;
+            assert!(waited.is_err(), "nobody reads: {waited:?}");
+            assert_eq!(driver.inbox.messages.len(), most);
+            assert!(driver.unread.len() <= 64 << 10);
+            drop(driver);
+            assert!(flood.await.unwrap().is_err());
+        }
+        let bounds = Bounds::STANDARD;
+        let mut inbox = Inbox::default();
+        while inbox.has_room(&bounds) {
+            inbox.push(Message::from(vec![0; 300 << 10]));
+        }
+        assert_eq!(inbox.messages.len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_with_the_handshake_is_received_first() {
+        let (mut driver, mut peer) = server(4096, &[frame("one"), frame("two")[..4].to_vec()].concat());
+        peer.write_all(&frame("two")[4..]).await.unwrap();
+        for expected in ["one", "two"] {
+            let message = poll_fn(|cx| driver.poll_recv(cx)).await.unwrap();
+            assert_eq!(message, Some(Message::from(expected)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_closes_reads_on_behind_a_full_inbox() {
+        let (mut driver, mut peer) = server(64 << 10, b"");
+        peer.write_all(&frame("x").repeat(3000)).await.unwrap();
+        peer.write_all(b"\x88\x82\0\0\0\0\x03\xe8").await.unwrap();
+        let reading = tokio::spawn(async move {
+            let mut rest = Vec::new();
+            peer.read_to_end(&mut rest).await.map(|_| rest)
+        });
+        poll_fn(|cx| driver.poll_close(&taut_proto::CloseCode::GOING_AWAY.into(), cx)).await.unwrap();
+        assert_eq!(reading.await.unwrap().unwrap(), b"\x88\x02\x03\xe9");
+        assert_eq!((driver.inbox.messages.len(), driver.inbox.discarded), (1024, 3000 - 1024));
+        for _ in 0..1024 {
+            assert!(poll_fn(|cx| driver.poll_recv(cx)).await.unwrap().is_some());
+        }
+        assert_eq!(poll_fn(|cx| driver.poll_recv(cx)).await.unwrap(), None);
+    }
+
+    /// A stream that is never out of bytes and never yields.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+            room.put_slice(b"\x8a\x80\0\0\0\0");
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_always_ready_does_not_keep_the_thread() {
+        let mut driver = Driver::new(Endless, Role::Server, Arc::new(Settings::server()), None, 0, Vec::new());
+        tokio::select! {
+            biased;
+            _ = poll_fn(|cx| driver.poll_recv(cx)) => panic!("pongs are no messages"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+}

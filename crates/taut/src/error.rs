@@ -1,0 +1,267 @@
+//! What can go wrong: one opaque word.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use taut_proto::handshake::{InvalidRequest, Refusal, Rejection};
+use taut_proto::{CloseCode, SendError, UnexpectedEnd, Violation};
+
+/// Why a call failed.
+///
+/// Its text says what is wrong and what to do; the questions below are for programs. A clean close is not an error.
+/// A connection that has failed gives the same error to every later call.
+#[derive(Clone)]
+pub struct Error(Arc<Cause>);
+
+impl Error {
+    /// Whether nothing was sent because the connection is closing or was closed, by either side.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.0, Cause::Closed)
+    }
+
+    /// Whether a deadline passed: connecting, the handshake, the heartbeat, the close, or a send that could not go on
+    /// because neither side reads.
+    pub fn is_timeout(&self) -> bool {
+        matches!(*self.0, Cause::Deadline(_))
+    }
+
+    /// Whether the peer broke the WebSocket protocol. It was told by a close frame.
+    pub fn is_protocol(&self) -> bool {
+        matches!(*self.0, Cause::Violation(_))
+    }
+
+    /// Whether the connection failed: it could not be made, broke, or ended without a close frame (code 1006).
+    pub fn is_io(&self) -> bool {
+        matches!(*self.0, Cause::Io { .. } | Cause::UnexpectedEnd(_))
+    }
+
+    /// Whether the opening handshake failed: the server did not accept ours, or we did not accept the client's.
+    pub fn is_handshake(&self) -> bool {
+        matches!(*self.0, Cause::Rejected(_) | Cause::Refused(_))
+    }
+
+    /// Whether the caller asked for something that cannot be: a malformed URL or header, a ping that is too long.
+    pub fn is_invalid(&self) -> bool {
+        matches!(*self.0, Cause::Url(_) | Cause::Request(_) | Cause::Ping(_) | Cause::CloseCode(_))
+    }
+
+    /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read.
+    pub fn is_full(&self) -> bool {
+        matches!(*self.0, Cause::Full)
+    }
+
+    /// The HTTP status of a handshake that failed, if it was one that HTTP has a status for.
+    pub fn status(&self) -> Option<u16> {
+        match &*self.0 {
+            Cause::Rejected(Rejection::Status { status, .. }) => Some(*status),
+            Cause::Refused(refusal) => Some(refusal.status()),
+            _ => None,
+        }
+    }
+
+    /// How long the server that did not accept the handshake asks clients to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match &*self.0 {
+            Cause::Rejected(Rejection::Status { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The close code that tells this failure: the one that the peer was sent, or 1006 for a connection that broke
+    /// (RFC 6455 §7.1.5). `None` when there was no connection or it goes on.
+    pub fn close_code(&self) -> Option<CloseCode> {
+        match &*self.0 {
+            Cause::Violation(violation) => Some(violation.close_code()),
+            Cause::UnexpectedEnd(_) | Cause::Deadline(Deadline::Close | Deadline::Heartbeat) => {
+                Some(CloseCode::ABNORMAL)
+            }
+            Cause::Io { doing: Doing::Reading | Doing::Writing, .. } => Some(CloseCode::ABNORMAL),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(doing: Doing, error: io::Error) -> Self {
+        Cause::Io { doing, error }.into()
+    }
+}
+
+impl From<Cause> for Error {
+    fn from(cause: Cause) -> Self {
+        Self(Arc::new(cause))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Error").field(&self.0).finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            Cause::CloseCode(_) | Cause::Closed | Cause::Deadline(_) | Cause::Full | Cause::Url(_) => None,
+            Cause::Io { error, .. } => Some(error),
+            Cause::Ping(error) => Some(error),
+            Cause::Random(error) => Some(error),
+            Cause::Refused(refusal) => Some(refusal),
+            Cause::Rejected(rejection) => Some(rejection),
+            Cause::Request(invalid) => Some(invalid),
+            Cause::UnexpectedEnd(end) => Some(end),
+            Cause::Violation(violation) => Some(violation),
+        }
+    }
+}
+
+/// What an [`Error`] is about.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    CloseCode(CloseCode),
+    Closed,
+    Deadline(Deadline),
+    Full,
+    Io { doing: Doing, error: io::Error },
+    Ping(SendError),
+    Random(getrandom::Error),
+    Refused(Refusal),
+    Rejected(Rejection),
+    Request(InvalidRequest),
+    UnexpectedEnd(UnexpectedEnd),
+    Url(&'static str),
+    Violation(Violation),
+}
+
+/// Which deadline passed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    Close,
+    /// Connecting and the client's handshake, after so long.
+    Connect(Duration),
+    /// The server's part of the handshake, after so long.
+    Handshake(Duration),
+    Heartbeat,
+    /// The peer does not read and the inbox is full, for so long.
+    Stall(Duration),
+}
+
+/// What was being done when I/O failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Doing {
+    Connecting,
+    Opening,
+    Reading,
+    Writing,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CloseCode(code) => {
+                write!(f, "close code {code} must not be sent (RFC 6455 §7.4); use 1000 or one of 3000 to 4999")
+            }
+            Self::Closed => f.write_str("the connection is closed: nothing can be sent any more"),
+            Self::Deadline(deadline) => deadline.fmt(f),
+            Self::Full => f.write_str("too much is waiting for the peer to read; nothing was sent"),
+            Self::Io { doing, error } => {
+                let doing = match doing {
+                    Doing::Connecting => "cannot connect",
+                    Doing::Opening => "the connection broke during the opening handshake",
+                    Doing::Reading => "the connection broke while reading",
+                    Doing::Writing => "the connection broke while writing",
+                };
+                write!(f, "{doing}: {error}")
+            }
+            Self::Ping(error) => error.fmt(f),
+            Self::Random(error) => write!(f, "the operating system gives no random numbers: {error}"),
+            Self::Refused(refusal) => {
+                write!(f, "the client's handshake was refused with status {}: {refusal}", refusal.status())
+            }
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Request(invalid) => invalid.fmt(f),
+            Self::UnexpectedEnd(end) => end.fmt(f),
+            Self::Url(wrong) => f.write_str(wrong),
+            Self::Violation(violation) => violation.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close => f.write_str("the peer did not answer our close frame in time; the connection was dropped"),
+            Self::Connect(after) => {
+                write!(f, "connecting took longer than {after:?}; is the address right and the server running?")
+            }
+            Self::Handshake(after) => write!(f, "the client did not finish its handshake within {after:?}"),
+            Self::Heartbeat => f.write_str("the peer fell silent and did not answer a ping; it is taken for gone"),
+            Self::Stall(after) => write!(
+                f,
+                "for {after:?} the peer has read nothing, and what it sent waits to be received here; call recv, or \
+                 close"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    type Predicate = fn(&Error) -> bool;
+
+    #[test]
+    fn each_error_answers_to_one_predicate() {
+        let predicates: [Predicate; 7] = [
+            Error::is_closed,
+            Error::is_timeout,
+            Error::is_protocol,
+            Error::is_io,
+            Error::is_handshake,
+            Error::is_invalid,
+            Error::is_full,
+        ];
+        let causes = [
+            (Cause::Closed, 0),
+            (Cause::Deadline(Deadline::Heartbeat), 1),
+            (Cause::Violation(Violation::Unmasked), 2),
+            (Cause::UnexpectedEnd(UnexpectedEnd), 3),
+            (Cause::Io { doing: Doing::Reading, error: io::ErrorKind::ConnectionReset.into() }, 3),
+            (Cause::Rejected(Rejection::Accept), 4),
+            (Cause::Refused(Refusal::timeout()), 4),
+            (Cause::Url("no"), 5),
+            (Cause::CloseCode(CloseCode::ABNORMAL), 5),
+            (Cause::Full, 6),
+        ];
+        for (cause, expected) in causes {
+            let error = Error::from(cause);
+            let answers: Vec<_> = (0..7).filter(|&index| predicates[index](&error)).collect();
+            assert_eq!(answers, [expected], "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_source_is_what_was_underneath() {
+        let error = Error::io(Doing::Writing, io::ErrorKind::BrokenPipe.into());
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
+        assert!(Error::from(Cause::Closed).source().is_none());
+    }
+
+    #[test]
+    fn a_rejected_handshake_tells_its_status_and_when_to_come_back() {
+        let retry_after = Some(Duration::from_secs(7));
+        let error = Error::from(Cause::Rejected(Rejection::Status { status: 503, retry_after, location: None }));
+        assert_eq!((error.status(), error.retry_after()), (Some(503), retry_after));
+        assert!(error.to_string().contains("503"));
+    }
+}

@@ -1,0 +1,41 @@
+//! A WebSocket client and server on tokio, for connections that stay up.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), taut::Error> {
+//! let mut socket = taut::connect("ws://127.0.0.1:9001/").await?;
+//! socket.send("hello").await?;
+//! while let Some(message) = socket.recv().await? {
+//!     println!("{}", message.as_text().unwrap_or("(bytes)"));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! On by default, in both roles: a heartbeat that notices a dead peer, limits on what a peer may make us hold,
+//! deadlines on connecting and closing, and on a server the check that a web page comes from the same origin.
+//!
+//! # Somebody must poll
+//!
+//! A [`WebSocket`] has no task of its own. What it does, it does inside [`recv`](WebSocket::recv),
+//! [`send`](WebSocket::send), [`flush`](WebSocket::flush) and [`close`](WebSocket::close): answer pings, send its own,
+//! notice that the peer is gone. A program that is not in one of these calls for longer than the peer's patience
+//! (20 seconds here, similar elsewhere) may be given up. The usual loop around `recv`, with whatever else the program
+//! waits for beside it in `tokio::select!`, is all that is needed: every call can be cancelled without loss.
+
+mod client;
+mod driver;
+mod error;
+mod loan;
+mod server;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
+mod url;
+mod websocket;
+
+pub use client::{Client, connect};
+pub use error::Error;
+pub use server::{accept, accept_over};
+pub use taut_proto::deflate::Config as Deflate;
+pub use taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation};
+pub use websocket::WebSocket;

@@ -1,0 +1,191 @@
+//! An open WebSocket.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::ready;
+use std::time::Duration;
+
+use taut_proto::deflate::Agreed;
+use taut_proto::{Close, Message, Role, Settings};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::Error;
+use crate::driver::Driver;
+use crate::error::Cause;
+
+/// An open WebSocket, as a client ([`connect`](crate::connect)) or as a server ([`accept`](crate::accept)).
+///
+/// It owns its stream and has no task: what it does, it does while one of its methods is awaited (see
+/// [the crate](crate#somebody-must-poll)). Each of them can be dropped before it is done, in `tokio::select!` or under
+/// a timeout; what that means stands on each.
+///
+/// Dropping it drops the stream without a close frame; the peer sees code 1006. [`close`](Self::close) is the polite
+/// way.
+///
+/// An idle one owns no buffers: the thread lends them.
+pub struct WebSocket<S = TcpStream> {
+    /// Boxed, since futures hold their arguments twice: the task of a connection is small that way.
+    driver: Box<Driver<S>>,
+    subprotocol: Option<Box<str>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    /// What a finished handshake has led to; `unread` came behind it.
+    pub(crate) fn open(
+        stream: S,
+        role: Role,
+        settings: Arc<Settings>,
+        deflate: Option<Agreed>,
+        subprotocol: Option<&str>,
+        unread: Vec<u8>,
+    ) -> Result<Self, Error> {
+        let random = getrandom::u32().map_err(|error| Error::from(Cause::Random(error)))?;
+        let driver = Box::new(Driver::new(stream, role, settings, deflate, random, unread));
+        Ok(Self { driver, subprotocol: subprotocol.map(Box::from) })
+    }
+
+    /// The next message; `None` once the connection is closed, by either side, and everything that came before is
+    /// received.
+    ///
+    /// Writes everything pending before it waits, answers pings, and sends the heartbeat's. After the peer's close
+    /// frame it sees the close through: the answer written, the TCP connection ended, within the close timeout
+    /// ([`Settings::close_timeout`]).
+    ///
+    /// # Errors
+    /// When the peer breaks the protocol, falls silent, or the stream breaks; what came before is received first.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: what has been read stays here, and the next call goes on where this one was dropped.
+    pub async fn recv(&mut self) -> Result<Option<Message<'static>>, Error> {
+        poll_fn(|cx| self.driver.poll_recv(cx)).await
+    }
+
+    /// Sends a message: text from a string, binary from bytes.
+    ///
+    /// Waits while 1 MiB or more of earlier messages are pending, and reads meanwhile, so that two peers that both
+    /// write do not wait for each other: up to 1,024 messages or 1 MiB are kept for [`recv`](Self::recv). Then the
+    /// message is accepted, what the stream takes at once is written, and the rest is pending: whatever is awaited
+    /// next on this connection writes it. When nothing will be for a while, [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// When the connection is closed or has failed. Also ([`is_timeout`](Error::is_timeout)) when the peer reads
+    /// nothing for 20 seconds while as much as is kept waits for `recv`: then neither side reads; the connection is as
+    /// it was, and `recv` may get it going again. In every case the message was not sent.
+    ///
+    /// # Cancel safety
+    /// All or nothing, and one can tell: a call that is dropped before it is done has sent nothing of its message.
+    pub async fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
+        let message = message.into();
+        poll_fn(|cx| {
+            ready!(self.driver.poll_ready(cx))?;
+            self.driver.accept(&message, cx).into()
+        })
+        .await
+    }
+
+    /// Sends a message at once or not at all; what the stream does not take is pending, as with [`send`](Self::send).
+    ///
+    /// # Errors
+    /// [`is_full`](Error::is_full) when 1 MiB or more of earlier messages are pending. The message was not sent.
+    pub fn try_send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
+        self.driver.try_accept(&message.into())
+    }
+
+    /// Sends a ping of at most 125 bytes of the application's own; the peer's pong is not shown. The heartbeat sends
+    /// its pings by itself.
+    ///
+    /// While much is pending the ping goes ahead of it, and a second takes the first one's place.
+    ///
+    /// # Errors
+    /// When the payload is too long ([`is_invalid`](Error::is_invalid)), or the connection is closed or has failed.
+    ///
+    /// # Cancel safety
+    /// It never waits: once polled, it is done.
+    pub async fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        poll_fn(|cx| self.driver.ping(payload, cx).into()).await
+    }
+
+    /// Waits until everything sent so far has been handed to the stream; reads meanwhile, as [`send`](Self::send)
+    /// does.
+    ///
+    /// Only needed when nothing else is awaited on this connection for a while: [`recv`](Self::recv) and
+    /// [`close`](Self::close) write what is pending.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    ///
+    /// # Cancel safety
+    /// What is not yet written stays pending.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.driver.poll_flush(cx)).await
+    }
+
+    /// Closes the connection: everything pending is written, then a close frame, and the peer's is waited for, at most
+    /// for the close timeout ([`Settings::close_timeout`], 5 seconds).
+    ///
+    /// `close` is a code, such as [`CloseCode::NORMAL`](crate::CloseCode::NORMAL), or a [`Close`] with a reason. When
+    /// the close has begun already, by either side, it is seen through and `close` goes unused.
+    ///
+    /// Messages that come before the peer's close frame are kept for [`recv`](Self::recv), as many as
+    /// [`send`](Self::send) would keep; beyond that they are discarded.
+    ///
+    /// # Errors
+    /// [`is_timeout`](Error::is_timeout) when the deadline passed; the connection is dropped then. Otherwise when it
+    /// had failed or did so now, or ([`is_invalid`](Error::is_invalid)) when the code must not be sent.
+    ///
+    /// # Cancel safety
+    /// Safe and repeatable: once polled, the close has begun, and the next `close` or `recv` goes on with it.
+    pub async fn close(&mut self, close: impl Into<Close>) -> Result<(), Error> {
+        let close = close.into();
+        let code = close.code();
+        if !code.is_sendable() && code != taut_proto::CloseCode::NO_STATUS {
+            return Err(Cause::CloseCode(code).into());
+        }
+        poll_fn(|cx| self.driver.poll_close(&close, cx)).await
+    }
+
+    /// The subprotocol that the handshake agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
+    /// What the peer's close frame said, once it has come.
+    pub fn peer_close(&self) -> Option<&Close> {
+        self.driver.peer_close()
+    }
+
+    /// The round trip of the last ping of the heartbeat that was answered.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.driver.round_trip()
+    }
+
+    /// Bytes that were sent and are not yet handed to the stream.
+    pub fn pending(&self) -> usize {
+        self.driver.pending()
+    }
+
+    /// The stream, such as to ask for its addresses. Reading or writing it breaks the connection.
+    pub fn stream(&self) -> &S {
+        self.driver.stream()
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn driver(&mut self) -> &mut Driver<S> {
+        &mut self.driver
+    }
+}
+
+#[cfg(feature = "testing")]
+impl<S> From<Driver<S>> for WebSocket<S> {
+    fn from(driver: Driver<S>) -> Self {
+        Self { driver: Box::new(driver), subprotocol: None }
+    }
+}
+
+impl<S> fmt::Debug for WebSocket<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket").field("subprotocol", &self.subprotocol).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,29 @@
+//! Fuzz targets as plain functions: each takes any bytes and panics when a promise is broken.
+//!
+//! libFuzzer drives them through `fuzz_targets/`; `tests/corpus.rs` replays their corpora, and a few thousand inputs
+//! of its own, in every `cargo test`. To fuzz one:
+//!
+//! ```text
+//! cargo +nightly fuzz run --features libfuzzer decode_splits
+//! ```
+
+pub mod client_handshake;
+pub mod decode_splits;
+pub mod deflate;
+mod octets;
+pub mod outbox;
+pub mod server_handshake;
+
+pub use octets::Octets;
+
+/// A target's body.
+pub type Body = fn(&[u8]);
+
+/// Every target by the name of its corpus.
+pub const TARGETS: [(&str, Body); 5] = [
+    ("client_handshake", client_handshake::run),
+    ("decode_splits", decode_splits::run),
+    ("deflate", deflate::run),
+    ("outbox", outbox::run),
+    ("server_handshake", server_handshake::run),
+];
