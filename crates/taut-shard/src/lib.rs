@@ -31,6 +31,7 @@
 
 mod connections;
 mod deadlines;
+mod drain;
 mod handler;
 mod listen;
 mod mailbox;
@@ -43,9 +44,10 @@ pub mod tls;
 mod wire;
 
 pub use connections::{ConnectionId, Connections, Stats};
+pub use drain::{Drain, Drainer};
 pub use handler::{Closed, Departure, Handler, Reason, Sent, Session, Verdict};
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};
 pub use settings::{Settings, SlowReader};
-pub use shard::{Drain, Drainer, Shard};
+pub use shard::Shard;
 pub use socket::{Kernel, Ready, Socket, System};

@@ -9,10 +9,11 @@ use std::time::Duration;
 use slab::Slab;
 use taut_proto::handshake::head::HeadScan;
 use taut_proto::handshake::server::{Refusal, Request, Upgrade};
-use taut_proto::{Close, Event, Input, Outbox, Scratch, Time, deflate};
+use taut_proto::{Event, Input, Outbox, Scratch, Time, deflate};
 
-use crate::connections::{ConnectionId, Connections, Stats};
+use crate::connections::{Connections, Stats};
 use crate::deadlines::Deadlines;
+use crate::drain::{DRAIN_STEP, DRAINING_RETRY, Drain, Drainer, Draining};
 use crate::handler::{Closed, Departure, Handler, Reason, Session, Verdict};
 use crate::mailbox::Mailbox;
 use crate::socket::{Kernel, Ready, Socket, System};
@@ -25,59 +26,25 @@ use crate::{Settings, wire::RECORD};
 /// replies at once, in one write; accept; take the mail; handle deadlines; then write, once each, the connections
 /// that were sent something on the way.
 pub struct Shard<H: Handler, K: Kernel = System> {
-    kernel: K,
+    pub(crate) kernel: K,
     handler: H,
     settings: Arc<Settings>,
     /// By token; open ones have a member in `connections` at the same index.
-    wires: Slab<Wire<K::Socket>>,
-    connections: Connections<H::User>,
+    pub(crate) wires: Slab<Wire<K::Socket>>,
+    pub(crate) connections: Connections<H::User>,
     deadlines: Deadlines,
-    mailbox: Mailbox<H::Mail>,
-    drain: Arc<OnceLock<Drain>>,
-    draining: Option<Draining>,
+    pub(crate) mailbox: Mailbox<H::Mail>,
+    pub(crate) drain: Arc<OnceLock<Drain>>,
+    pub(crate) draining: Option<Draining>,
     buffer: Box<[u8]>,
     plain: Box<[u8]>,
     /// Sockets that have more to read than one tick gives them.
     again: Vec<usize>,
     /// The listener has more sockets, as far as is known.
-    accepting: bool,
-    handshakes: usize,
+    pub(crate) accepting: bool,
+    pub(crate) handshakes: usize,
     ready: Vec<Ready>,
     expired: Vec<(usize, u64)>,
-}
-
-/// How a shard is to stop.
-#[derive(Clone, Debug)]
-pub struct Drain {
-    /// What the clients are told.
-    pub close: Close,
-    /// Over how long the closes are spread, so that the clients do not all come back in one instant.
-    pub over: Duration,
-    /// When to stop at the latest, closes answered or not. Counted from the start, as `over` is.
-    pub deadline: Duration,
-}
-
-/// Stops a shard, from any thread.
-#[derive(Clone)]
-pub struct Drainer {
-    drain: Arc<OnceLock<Drain>>,
-    wake: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl Drainer {
-    /// Makes the shard stop accepting, close its connections and return from [`Shard::run`]. Only the first call
-    /// counts.
-    pub fn drain(&self, drain: Drain) {
-        let _ = self.drain.set(drain);
-        (self.wake)();
-    }
-}
-
-struct Draining {
-    drain: Drain,
-    since: Time,
-    waiting: Vec<ConnectionId>,
-    total: usize,
 }
 
 impl<H: Handler> Shard<H> {
@@ -376,7 +343,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.schedule(token);
     }
 
-    fn refuse(&mut self, token: usize, refusal: &Refusal) {
+    pub(crate) fn refuse(&mut self, token: usize, refusal: &Refusal) {
         self.connections.stats.refused += 1;
         let mut response = Vec::with_capacity(256);
         refusal.write_response(&mut response);
@@ -431,7 +398,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     /// The connection has ended, and nothing more can be said.
-    fn drop_connection(&mut self, token: usize, reason: Reason) {
+    pub(crate) fn drop_connection(&mut self, token: usize, reason: Reason) {
         // It may have been dropped on the way here: by a last write that failed, or as a slow reader.
         let Some((closed, _)) = self.remove(token, reason) else { return };
         self.wires.remove(token);
@@ -699,44 +666,6 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             self.flush_brimming();
         }
     }
-
-    // Going down.
-
-    fn continue_draining(&mut self) {
-        if self.draining.is_none() {
-            let Some(drain) = self.drain.get() else { return };
-            self.kernel.stop_listening();
-            self.accepting = false;
-            let waiting: Vec<ConnectionId> = self.connections.ids().collect();
-            let total = waiting.len();
-            self.draining = Some(Draining { drain: drain.clone(), since: self.connections.now, waiting, total });
-        }
-        let Some(draining) = &mut self.draining else { return };
-        let passed = self.connections.now - draining.since;
-        let (over, total) = (draining.drain.over.as_micros(), draining.total as u128);
-        let share = (total * passed.as_micros()).checked_div(over).map_or(total, |share| share.min(total));
-        // At least one, so that the first are not kept waiting for a share that rounds to none.
-        let due = (share as usize).max(1);
-        while draining.total - draining.waiting.len() < due {
-            let Some(id) = draining.waiting.pop() else { break };
-            self.connections.close(id, draining.drain.close.clone());
-        }
-        if passed >= draining.drain.deadline {
-            for id in self.connections.ids().collect::<Vec<_>>() {
-                self.drop_connection(id.index as usize, Reason::Stopped);
-            }
-            self.wires.clear();
-            self.handshakes = 0;
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        let drained = self.draining.is_some() && self.wires.is_empty();
-        if drained {
-            self.mailbox.close();
-        }
-        drained
-    }
 }
 
 /// A connection taken out, and what it had still to write.
@@ -762,9 +691,3 @@ const MAILBOX: usize = 16 << 20;
 
 /// Letters read in one tick.
 const MAILS: usize = 4096;
-
-/// How finely the closes of a drain are spread.
-const DRAIN_STEP: Duration = Duration::from_millis(10);
-
-/// What a client that comes while we go is told.
-const DRAINING_RETRY: Duration = Duration::from_secs(1);

@@ -99,7 +99,7 @@ impl Client {
             return;
         }
         loop {
-            let bytes = self.end.outbox.to_vec();
+            let bytes = self.end.outbox.front().to_vec();
             if bytes.is_empty() {
                 return;
             }
@@ -186,7 +186,7 @@ impl Client {
     }
 
     fn client_request(&self, target: &str) -> ClientRequest {
-        ClientRequest::new("fake.example", target).expect("a valid target").deflate(self.offer.clone())
+        ClientRequest::new("fake.example", target).expect("a valid target").deflate(self.offer)
     }
 
     fn receive(&mut self, bytes: &[u8]) {

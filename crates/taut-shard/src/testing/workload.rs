@@ -139,13 +139,13 @@ impl<'s> Play<'s> {
         self.stage.shard.handler().inner.ledger.push(Page::default());
         let mut peer = Peer { client, request, heard: 0, has_reset: false, has_finished: false };
         // Most ask at once; a few in pieces, or never to the end.
-        if how & 12 != 0 {
+        if how & 0x0c != 0 {
             peer.ask(usize::MAX);
         } else {
             peer.ask(usize::from(how));
         }
         self.peers.push(peer);
-        if how & 48 != 0 {
+        if how & 0x30 != 0 {
             self.stage.settle();
         }
     }
@@ -184,7 +184,7 @@ impl<'s> Play<'s> {
                 peer.client.finish();
             }
         }
-        self.stage.sleep(Duration::from_millis(3000));
+        self.stage.sleep(Duration::from_secs(3));
         assert!(self.stage.is_drained, "{:?}", self.stage.census());
         let census = self.stage.census();
         assert_eq!((census.wires, census.handshakes, census.open, census.outboxes), (0, 0, 0, 0));

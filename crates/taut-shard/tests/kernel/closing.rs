@@ -67,7 +67,7 @@ fn a_peer_that_never_ends_its_side_is_let_go_at_the_deadline() {
     stage.settle();
     assert_eq!(stage.census().lingering, 1);
     // Whatever it still says is read and thrown away.
-    client.remote.write(&[0; 100_000]);
+    client.remote.write(&vec![0; 100_000]);
     stage.settle();
     assert_eq!(client.remote.unread(), 0);
     stage.advance(Duration::from_millis(4_999));
@@ -175,8 +175,8 @@ fn a_peer_may_end_or_reset_at_any_byte() {
                 stage.settle();
                 assert!(client.remote.is_gone());
                 assert_eq!(stage.census().wires, 0);
-                let heard = settled || end < 2;
-                let opened = usize::from(count >= head && heard);
+                let is_heard = settled || end < 2;
+                let opened = usize::from(count >= head && is_heard);
                 assert_eq!(stage.shard.handler().counts(), (opened, opened), "{count} bytes of {}", bytes.len());
                 if opened == 1 {
                     match reason(&mut stage) {

@@ -124,9 +124,9 @@ fn a_flood_of_pings_from_a_peer_that_never_reads_holds_little() {
     client.remote.set_capacity(1000);
     client.remote.set_up_capacity(100_000);
     let mut most = 0;
-    for n in 0..2000 {
+    for n in 0..2000_u32 {
         for _ in 0..50 {
-            client.end.ping(&[n as u8; 125]);
+            client.end.ping(&[n.to_be_bytes()[3]; 125]);
         }
         client.flush();
         stage.settle();

@@ -1,0 +1,454 @@
+//! Real shards on real sockets of the loopback address.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use taut_proto::handshake::server::Request;
+use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan};
+use taut_proto::testing::{End, Seen};
+use taut_proto::{Close, CloseCode, Connection, Message, Role, Time};
+use taut_shard::{
+    Closed, Connections, Departure, Drain, Drainer, Handler, Mailbox, Session, Settings, Shard, Verdict, listen,
+};
+
+#[test]
+fn an_echo_over_tcp() {
+    let _turn = turn();
+    let server = Server::start(1, &Settings::default());
+    let mut client = server.connect();
+    for size in [0, 1, 125, 126, 65_535, 65_536, 1_000_000] {
+        let message = Message::from(vec![7; size]);
+        client.send(message.clone());
+        assert_eq!(client.receive(), message, "{size} bytes");
+    }
+    assert_eq!(client.close(), CloseCode::NORMAL);
+    server.stop();
+}
+
+#[test]
+fn an_echo_over_tls() {
+    let _turn = turn();
+    let keys = keys();
+    let mut settings = Settings::default();
+    settings.tls = Some(Arc::clone(&keys.0));
+    let server = Server::start(1, &settings);
+    let mut client = Client::open(keys.stream(server.address), "/");
+    for size in [0, 1, 16_384, 1_000_000] {
+        let message = Message::from("x".repeat(size));
+        client.send(message.clone());
+        assert_eq!(client.receive(), message, "{size} bytes");
+    }
+    assert_eq!(client.close(), CloseCode::NORMAL);
+    server.stop();
+}
+
+#[test]
+fn several_shards_share_a_port() {
+    let _turn = turn();
+    let server = Server::start(2, &Settings::default());
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    let mut by_shard = [0; 2];
+    for client in &mut clients {
+        client.send("which");
+        let reply = client.receive();
+        by_shard[reply.as_text().unwrap().parse::<usize>().unwrap()] += 1;
+    }
+    assert!(by_shard.iter().all(|count| *count > 0), "{by_shard:?}");
+    // Each shard counts its own.
+    let counted: Vec<usize> = (0..2).map(|shard| server.ask(shard)).collect();
+    assert_eq!(counted, by_shard);
+    for client in clients {
+        assert_eq!(client.close(), CloseCode::NORMAL);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_is_not_shared_silently() {
+    let _turn = turn();
+    let taken = listen(loopback(0), 2).unwrap();
+    let address = taken[0].local_addr().unwrap();
+    assert!(taken.iter().all(|listener| listener.local_addr().unwrap() == address));
+    assert_eq!(listen(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(listen(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn a_plain_request_leaves_with_its_bytes_and_is_answered_elsewhere() {
+    let _turn = turn();
+    let server = Server::start(1, &Settings::default());
+    let mut stream = server.stream();
+    let request = b"POST /page HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+    stream.write_all(request).unwrap();
+    let mut departure = server.departures.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(departure.peer, stream.local_addr().unwrap());
+    // The body may come with the head or after it.
+    departure.stream.set_nonblocking(false).unwrap();
+    let mut bytes = departure.bytes.clone();
+    while bytes.len() < request.len() {
+        let mut more = [0; 100];
+        let count = departure.stream.read(&mut more).unwrap();
+        bytes.extend_from_slice(&more[..count]);
+    }
+    assert_eq!(bytes, request);
+    departure.stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    drop(departure);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "HTTP/1.1 204 No Content\r\n\r\n");
+    server.stop();
+}
+
+#[test]
+fn a_plain_request_leaves_with_its_live_tls() {
+    let _turn = turn();
+    let keys = keys();
+    let mut settings = Settings::default();
+    settings.tls = Some(Arc::clone(&keys.0));
+    let server = Server::start(1, &settings);
+    let mut stream = keys.stream(server.address);
+    stream.write_all(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let Departure { stream: mut tcp, tls, bytes, .. } = server.departures.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(bytes, b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut tls = tls.unwrap();
+    tcp.set_nonblocking(false).unwrap();
+    rustls::Stream::new(&mut *tls, &mut tcp).write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    // It goes both ways.
+    stream.write_all(b"more").unwrap();
+    let mut more = [0; 4];
+    rustls::Stream::new(&mut *tls, &mut tcp).read_exact(&mut more).unwrap();
+    assert_eq!(&more, b"more");
+    tls.send_close_notify();
+    tls.complete_io(&mut tcp).unwrap();
+    drop(tcp);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "HTTP/1.1 204 No Content\r\n\r\n");
+    server.stop();
+}
+
+#[test]
+fn a_drain_tells_the_clients_refuses_new_ones_and_returns() {
+    let _turn = turn();
+    let server = Server::start(2, &Settings::default());
+    let clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let address = server.address;
+    server.drain(Duration::from_millis(50), PATIENCE);
+    for mut client in clients {
+        assert_eq!(client.await_close(), CloseCode::SERVICE_RESTART);
+    }
+    server.join();
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_drain_returns_at_its_deadline_although_a_client_is_deaf() {
+    let _turn = turn();
+    let server = Server::start(1, &Settings::default());
+    let mut client = server.connect();
+    let start = Instant::now();
+    server.drain(Duration::ZERO, Duration::from_millis(200));
+    server.join();
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    assert_eq!(client.await_close(), CloseCode::SERVICE_RESTART);
+}
+
+#[test]
+fn five_thousand_connections_leave_nothing_behind() {
+    let _turn = turn();
+    let server = Server::start(1, &Settings::default());
+    let descriptors = descriptors();
+    let mut resident_after_a_fifth = 0;
+    for batch in 0..50_u32 {
+        let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(vec![0; n * 100]);
+        }
+        for (n, client) in clients.into_iter().enumerate() {
+            client.leave(n % 3);
+        }
+        if batch == 9 {
+            resident_after_a_fifth = resident();
+        }
+    }
+    // Every question is a turn of the shard's.
+    let give_up = Instant::now() + PATIENCE;
+    while server.ask(0) > 0 || self::descriptors() > descriptors {
+        assert!(Instant::now() < give_up, "{} open, {} descriptors", server.ask(0), self::descriptors());
+    }
+    assert_eq!(server.closed.load(Ordering::SeqCst), 5000);
+    let grown = resident().saturating_sub(resident_after_a_fifth);
+    assert!(grown < 4 << 20, "4,000 connections have left {grown} bytes");
+    server.stop();
+}
+
+/// Shards in threads.
+struct Server {
+    address: SocketAddr,
+    shards: Vec<Thread>,
+    departures: Receiver<Departure>,
+    closed: Arc<AtomicUsize>,
+}
+
+struct Thread {
+    handle: JoinHandle<io::Result<()>>,
+    drainer: Drainer,
+    mailbox: Mailbox<Sender<usize>>,
+}
+
+impl Server {
+    fn start(count: usize, settings: &Settings) -> Self {
+        let listeners = listen(loopback(0), count).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let (sender, departures) = channel();
+        let closed = Arc::<AtomicUsize>::default();
+        let start = |(number, listener): (usize, TcpListener)| {
+            let handler = Echo { number, departures: sender.clone(), closed: Arc::clone(&closed) };
+            let shard = Shard::new(listener, handler, settings.clone()).unwrap();
+            let (drainer, mailbox) = (shard.drainer(), shard.mailbox());
+            Thread { handle: std::thread::spawn(move || shard.run()), drainer, mailbox }
+        };
+        let shards = listeners.into_iter().enumerate().map(start).collect();
+        Self { address, shards, departures, closed }
+    }
+
+    fn stream(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    fn connect(&self) -> Client<TcpStream> {
+        Client::open(self.stream(), "/")
+    }
+
+    /// How many connections a shard has open.
+    fn ask(&self, shard: usize) -> usize {
+        let (sender, answer) = channel();
+        self.shards[shard].mailbox.push(sender, 0).unwrap();
+        answer.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn drain(&self, over: Duration, deadline: Duration) {
+        for shard in &self.shards {
+            shard.drainer.drain(Drain { close: Close::from(CloseCode::SERVICE_RESTART), over, deadline });
+        }
+    }
+
+    /// A shard that does not return holds up its test, which is then ended from outside.
+    fn join(self) {
+        for shard in self.shards {
+            shard.handle.join().unwrap().unwrap();
+        }
+    }
+
+    fn stop(self) {
+        self.drain(Duration::ZERO, PATIENCE);
+        self.join();
+    }
+}
+
+struct Echo {
+    number: usize,
+    departures: Sender<Departure>,
+    closed: Arc<AtomicUsize>,
+}
+
+impl Handler for Echo {
+    type User = ();
+    /// Asks how many connections are open.
+    type Mail = Sender<usize>;
+
+    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, ()> {
+        if !request.wants_upgrade() {
+            return Verdict::HandOver;
+        }
+        match request.upgrade() {
+            Ok(upgrade) => Verdict::Accept(upgrade, ()),
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
+    }
+
+    fn message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {
+        let _ = match message.as_text() {
+            Some("which") => session.send(self.number.to_string()),
+            _ => session.send(message),
+        };
+    }
+
+    fn closed(&mut self, _: &mut Connections<()>, _: Closed<()>) {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn mail(&mut self, connections: &mut Connections<()>, asker: Sender<usize>) {
+        let _ = asker.send(connections.len());
+    }
+
+    fn depart(&mut self, departure: Departure) {
+        let _ = self.departures.send(departure);
+    }
+}
+
+/// A client that waits.
+struct Client<S> {
+    stream: S,
+    end: End,
+}
+
+impl<S: Read + Write> Client<S> {
+    fn open(mut stream: S, target: &str) -> Self {
+        let request = ClientRequest::new("echo.example", target).unwrap();
+        let nonce = [9; 16];
+        let mut bytes = Vec::new();
+        request.write(nonce, &mut bytes);
+        stream.write_all(&bytes).unwrap();
+        let limits = HeadLimits::default();
+        let (mut response, mut scan) = (Vec::new(), HeadScan::new());
+        let end = loop {
+            if let Some(end) = scan.find(&response, &limits).unwrap() {
+                break end;
+            }
+            let mut buffer = [0; 1000];
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&response));
+            response.extend_from_slice(&buffer[..count]);
+        };
+        request.validate(&response[..end], nonce, &limits).unwrap();
+        let connection = Connection::new(Role::Client, Arc::new(taut_proto::Settings::client()), Time::ZERO, 0);
+        Self { stream, end: End::new(connection) }
+    }
+
+    fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
+        self.end.send(message);
+        self.flush();
+    }
+
+    fn receive(&mut self) -> Message<'static> {
+        loop {
+            match self.end.events.pop() {
+                Some(Seen::Message(message)) => return message,
+                Some(other) => panic!("{other:?}"),
+                None => assert!(self.read() > 0, "the server has gone"),
+            }
+        }
+    }
+
+    /// Closes, and reads to the end; gives the code that came back. The server then has our end too.
+    fn close(mut self) -> CloseCode {
+        self.end.close(CloseCode::NORMAL, Time::ZERO);
+        self.flush();
+        self.await_close()
+    }
+
+    fn await_close(&mut self) -> CloseCode {
+        while self.read() > 0 {}
+        let mut codes = self.end.events.iter().filter_map(|seen| match seen {
+            Seen::Close(close) => Some(close.code()),
+            _ => None,
+        });
+        codes.next_back().expect("a close frame")
+    }
+
+    fn read(&mut self) -> usize {
+        let mut buffer = vec![0; 64 << 10];
+        let count = self.stream.read(&mut buffer).unwrap();
+        self.end.receive(&buffer[..count], Time::ZERO);
+        self.flush();
+        count
+    }
+
+    fn flush(&mut self) {
+        let bytes = self.end.write(usize::MAX);
+        if !bytes.is_empty() {
+            // The server may have gone already; what it said is still to be read.
+            let _ = self.stream.write_all(&bytes);
+            self.flush();
+        }
+    }
+}
+
+impl Client<TcpStream> {
+    /// One of three ways to go: by the protocol, by the end of the stream, or in the middle of everything.
+    fn leave(mut self, how: usize) {
+        match how {
+            0 => {
+                self.receive();
+                assert_eq!(self.close(), CloseCode::NORMAL);
+            }
+            1 => {
+                self.receive();
+                self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+                while self.read() > 0 {}
+            }
+            // What is unread makes this a reset.
+            _ => drop(self),
+        }
+    }
+}
+
+struct Keys(Arc<ServerConfig>, Arc<ClientConfig>);
+
+impl Keys {
+    fn stream(&self, address: SocketAddr) -> rustls::StreamOwned<ClientConnection, TcpStream> {
+        let tcp = TcpStream::connect(address).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = ServerName::try_from("echo.example").unwrap();
+        rustls::StreamOwned::new(ClientConnection::new(Arc::clone(&self.1), name).unwrap(), tcp)
+    }
+}
+
+fn keys() -> Keys {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["echo.example".to_owned()]).unwrap();
+    let certificate = CertificateDer::from(cert);
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Keys(Arc::new(server), Arc::new(client))
+}
+
+/// One test at a time: they count the descriptors of the process.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Open descriptors of this process; where they cannot be counted, none.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Bytes of memory of this process; where they cannot be counted, none.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok()).unwrap_or(0) << 10
+}
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
