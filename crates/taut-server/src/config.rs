@@ -24,9 +24,12 @@ pub struct Config {
     pub shards: usize,
     /// What precedes `/app` and `/apps` in this server's paths, for instance `/realtime`; empty by default.
     pub path_prefix: String,
-    /// Silence after which either side asks whether the other is there; 120 seconds by default, never less than one.
+    /// What clients are told: the silence after which they ask whether the server is there; 120 seconds by default, never less than one.
     pub activity_timeout: Duration,
-    /// How long a client may take to answer that question before its connection is given up; 30 seconds by default.
+    /// Silence after which the server asks whether a client is there, by a WebSocket ping, which browsers answer by themselves; 25 seconds by
+    /// default, because common load balancers cut a silent connection after 30 to 60.
+    pub ping_interval: Duration,
+    /// How long a client may take to answer that ping before its connection is given up; 30 seconds by default.
     pub pong_timeout: Duration,
     /// Bytes of a message from a client; 64 KiB by default. A longer one closes its connection with 1009.
     pub message: usize,
@@ -49,6 +52,7 @@ impl Default for Config {
             shards: 0,
             path_prefix: String::new(),
             activity_timeout: Duration::from_secs(120),
+            ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(30),
             message: 64 * 1024,
             outgoing: 1024 * 1024,
@@ -183,9 +187,18 @@ pub const SETTINGS: &[Setting] = &[
         environment: "TAUT_ACTIVITY_TIMEOUT",
         value: "SECONDS",
         default: "120",
-        help: "Silence after which either side asks whether the other is there",
+        help: "Silence after which clients are told to ask whether the server is there",
         repeatable: false,
         apply: |config, value| parse_seconds(value).map(|time| config.activity_timeout = time),
+    },
+    Setting {
+        name: "ping-interval",
+        environment: "TAUT_PING_INTERVAL",
+        value: "SECONDS",
+        default: "25",
+        help: "Silence after which the server asks whether a client is there; below what load balancers allow",
+        repeatable: false,
+        apply: |config, value| parse_seconds(value).map(|time| config.ping_interval = time),
     },
     Setting {
         name: "pong-timeout",
@@ -435,6 +448,7 @@ mod tests {
             shards: 1,
             path_prefix: "/x".to_owned(),
             activity_timeout: one,
+            ping_interval: one,
             pong_timeout: one,
             message: 1,
             outgoing: 1,

@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::http;
 use crate::node::Node;
 use crate::route::Routes;
-use crate::session::{PONG_NOT_RECEIVED, RECONNECT, Sessions};
+use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
 
 /// The whole server: shards for clients, and tokio for what backends ask.
 ///
@@ -122,7 +122,7 @@ impl Running {
     /// Stops: takes no more connections, tells the clients to come back, answers the requests that are under way, and returns when all of that is
     /// done, or when `deadline` has passed.
     ///
-    /// Pusher's clients come back at once, without jitter, so with many of them the closes are spread over up to half of the time.
+    /// Pusher's clients come back after a second, without jitter, so with many of them the closes are spread over up to half of the time.
     ///
     /// # Errors
     /// When a shard had failed before.
@@ -143,7 +143,7 @@ impl Running {
 
     fn stop(&mut self, over: Duration, deadline: Duration) -> io::Result<()> {
         self.draining.send_replace(true);
-        let close = Close::new(RECONNECT, "The server is going down: please reconnect");
+        let close = Close::new(GOING_DOWN, "The server is going down: please reconnect");
         for (drainer, _) in &self.shards {
             drainer.drain(Drain { close: close.clone(), over, deadline });
         }
@@ -224,7 +224,7 @@ fn shard_settings(config: &Config) -> taut_shard::Settings {
     settings.outgoing = config.outgoing;
     settings.deflate = config.deflate.then(deflate::Config::standard);
     settings.protocol.limits.message = config.message;
-    settings.protocol.heartbeat = Heartbeat { interval: config.activity_timeout, timeout: config.pong_timeout };
+    settings.protocol.heartbeat = Heartbeat { interval: config.ping_interval, timeout: config.pong_timeout };
     settings.protocol.heartbeat_code = PONG_NOT_RECEIVED;
     settings
 }

@@ -391,7 +391,9 @@ const PATH_NOT_FOUND: CloseCode = CloseCode::new(4005);
 const INVALID_VERSION: CloseCode = CloseCode::new(4006);
 const UNSUPPORTED_VERSION: CloseCode = CloseCode::new(4007);
 pub(crate) const OVER_CAPACITY: CloseCode = CloseCode::new(4100);
-pub(crate) const RECONNECT: CloseCode = CloseCode::new(4200);
+/// What clients are told when the server goes down. After 4200 pusher-js comes back in the same instant, finds nobody where there is one server
+/// that restarts, and waits out a timer of 15 seconds; after a code of this hundred it comes a second later.
+pub(crate) const GOING_DOWN: CloseCode = OVER_CAPACITY;
 pub(crate) const PONG_NOT_RECEIVED: CloseCode = CloseCode::new(4201);
 
 /// Messages in a row that cannot be read, after which a client is given up.

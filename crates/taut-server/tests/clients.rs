@@ -93,7 +93,7 @@ fn a_ping_is_answered() {
 #[test]
 fn a_silent_client_is_pinged_and_given_up_with_4201() {
     let second = Duration::from_secs(1);
-    let server = server(|config| (config.activity_timeout, config.pong_timeout) = (second, second));
+    let server = server(|config| (config.ping_interval, config.pong_timeout) = (second, second));
     let start = Instant::now();
     // It reads nothing until it is too late, so it answers no ping.
     let mut silent = Client::connect(server.addresses()[0], "/app/key-one?protocol=7");
@@ -287,7 +287,7 @@ fn a_drain_tells_every_client_to_come_back() {
     let start = Instant::now();
     let draining = std::thread::spawn(move || server.drain(Duration::from_secs(10)));
     for mut client in clients {
-        assert_eq!(client.closed().0, 4200);
+        assert_eq!(client.closed().0, 4100);
         assert_eq!(client.next(), Heard::End);
     }
     draining.join().expect("no panic").expect("drained");

@@ -2,7 +2,10 @@
 
 use axum::response::{IntoResponse, Response};
 use http::HeaderName;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 
 /// A file that is part of the program.
 #[derive(Clone, Copy)]
@@ -14,7 +17,9 @@ pub(crate) struct Page {
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        let headers: [(HeaderName, &str); 5] = [
+        let headers: [(HeaderName, &str); 6] = [
+            // Pages of other sites may use taut.js; there is nothing secret in any of these files.
+            (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
             (CONTENT_TYPE, self.content_type),
             // A newer server brings newer pages.
             (CACHE_CONTROL, "no-cache"),
