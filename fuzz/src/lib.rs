@@ -7,6 +7,7 @@
 //! cargo +nightly fuzz run --features libfuzzer decode_splits
 //! ```
 
+pub mod cancelled;
 pub mod client_handshake;
 pub mod decode_splits;
 pub mod deflate;
@@ -20,7 +21,8 @@ pub use octets::Octets;
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Body); 5] = [
+pub const TARGETS: [(&str, Body); 6] = [
+    ("cancelled", cancelled::run),
     ("client_handshake", client_handshake::run),
     ("decode_splits", decode_splits::run),
     ("deflate", deflate::run),

@@ -35,10 +35,14 @@ fn inputs_grown_from_the_corpora_keep_the_promises() {
     for (name, body) in TARGETS {
         let seeds: Vec<Vec<u8>> = corpus(name).into_iter().map(|(_, data)| data).collect();
         let mut random = Random(0x5eed_0000_0000_0001);
-        for round in 0..INPUTS {
+        let began = std::time::Instant::now();
+        // The outbox moves megabytes where the others move kilobytes.
+        let inputs = if name == "outbox" { INPUTS / 20 } else { INPUTS };
+        for round in 0..inputs {
             let data = random.input(&seeds);
             held(name, body, &data, &format!("round {round}"));
         }
+        eprintln!("{name}: {inputs} inputs in {:?}", began.elapsed());
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use taut_proto::handshake::server::Request;
+use taut_proto::handshake::Request;
 use taut_proto::{CloseCode, Message, deflate};
 use taut_shard::{Drain, Handler, Session, Settings, Shard, Verdict, listen, tls};
 

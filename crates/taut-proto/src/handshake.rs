@@ -30,14 +30,22 @@
 //! assert_eq!(agreed.subprotocol, Some("v2.chat"));
 //! ```
 
-pub mod client;
-pub mod head;
-pub mod key;
-pub mod server;
+mod client;
+mod head;
+mod key;
+pub mod origin;
+mod refusal;
+mod request;
+mod server;
+#[cfg(test)]
+mod testing;
 
 pub use client::{Agreed, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection};
 pub use head::{HeadLimits, HeadScan};
-pub use server::{Cause, Refusal, Request, Upgrade, origin};
+pub use key::{accept_key, encode_nonce, is_valid_key};
+pub use refusal::{Cause, Refusal};
+pub use request::Request;
+pub use server::Upgrade;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -169,10 +177,14 @@ fn write_header(name: &str, value: &str, reserved: &[&str], out: &mut Vec<u8>) -
     if is_ours("sec-websocket-") || reserved.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
         return Err(InvalidHeader::Reserved);
     }
-    for part in [name, ": ", value, "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    write_line(out, name, value.as_bytes());
     Ok(())
+}
+
+fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 /// A token as HTTP defines it: what header names, subprotocols and extension names are made of.

@@ -94,7 +94,7 @@ impl Pulse {
         }
         Some(match self.ping_sent {
             Some(sent) => sent.max(self.last_received) + heartbeat.timeout,
-            None => self.last_received + heartbeat.interval * u32::from(self.spread) / 1000,
+            None => self.last_received + heartbeat.interval.saturating_mul(u32::from(self.spread)) / 1000,
         })
     }
 
@@ -161,5 +161,16 @@ mod tests {
         assert_eq!(deadline(0), Time::from_millis(18_000));
         assert_eq!(deadline(200), Time::from_millis(22_000));
         assert_eq!(Pulse::new(Time::ZERO, 0).deadline(&Heartbeat::off()), None);
+    }
+
+    // Whoever writes "a thousand billion years" instead of switching it off gets no overflow.
+    #[test]
+    fn any_interval_has_a_deadline() {
+        for seconds in [1 << 40, u64::MAX / 1000, u64::MAX - 1] {
+            let heartbeat = Heartbeat { interval: Duration::from_secs(seconds), timeout: Duration::MAX };
+            let mut pulse = pulse();
+            assert!(pulse.deadline(&heartbeat) > Some(Time::from_millis(1 << 40)));
+            assert_eq!(pulse.beat(Time::from_millis(1 << 40), &heartbeat), Beat::Wait);
+        }
     }
 }

@@ -166,9 +166,14 @@ fn a_connection_that_was_busy_is_idle_again() {
 // A message that spans reads costs one box and the doublings of one vector, however many reads bring it.
 #[test]
 fn a_message_that_spans_reads_costs_a_few_allocations() {
-    for (length, read, most) in
-        [(100_usize, 1_usize, 4_u64), (10_000, 1, 4), (64 << 10, 1, 8), (64 << 10, 4096, 8), (1 << 20, 1, 12), (1 << 20, 16 << 10, 12)]
-    {
+    for (length, read, most) in [
+        (100_usize, 1_usize, 4_u64),
+        (10_000, 1, 4),
+        (64 << 10, 1, 8),
+        (64 << 10, 4096, 8),
+        (1 << 20, 1, 12),
+        (1 << 20, 16 << 10, 12),
+    ] {
         let mut driven = Driven::new(Role::Server, Settings::server());
         let bytes = masked(true, Opcode::Binary, &vec![7; length]);
         let mut events = 0;
@@ -200,8 +205,8 @@ fn a_prepared_message_is_not_copied_for_each_connection() {
     assert!(info.bytes_max < 100 * 1024, "{}", info.bytes_max);
 }
 
-// CVE-2026-48779: 10⁶ one-byte fragments. CVE-2026-12151: the same at a client.
-// CVE-2026-62389: of messages that are never finished.
+// CVE-2026-48779: 10⁶ one-byte fragments. CVE-2026-12151: 10⁶ fragments at a client.
+// CVE-2026-62389: 10⁶ fragments of a message that is never finished.
 #[test]
 fn memory_is_flat_under_a_million_one_byte_fragments() {
     for role in ROLES {
@@ -248,7 +253,7 @@ fn flood_of_fragments(what: &str, role: Role, payload: &[u8]) {
 }
 
 // GHSA-9fm3-97px-rjf6, CVE-2026-11586: a ping flood at a peer that never reads.
-// CVE-2020-35896: outgoing bytes without a bound, here those that a peer can cause.
+// CVE-2020-35896, RUSTSEC-2020-0043: outgoing bytes without a bound, here those that a peer can cause.
 // ws release 8.23.0: the queue of pongs had no bound.
 #[test]
 fn memory_is_flat_under_a_ping_flood_at_a_peer_that_never_reads() {
@@ -343,7 +348,7 @@ fn compressors_are_owned_only_where_a_context_is_kept() {
     assert!(costs[1] <= 400 << 10 && costs[2] <= 100 << 10, "{costs:?}");
 }
 
-// CVE-2022-35922: an announced length is never memory. CVE-2026-54274: nor is a large frame that stays incomplete.
+// CVE-2022-35922, RUSTSEC-2022-0035: an announced length is never memory. CVE-2026-54274: a large frame that stays incomplete.
 // CVE-2018-21035: the limits by default are finite.
 #[test]
 fn memory_is_flat_under_announced_lengths() {
@@ -363,7 +368,7 @@ fn memory_is_flat_under_announced_lengths() {
     }
 }
 
-// CVE-2023-43669: a header of 1 MiB in one-byte writes; what is held is what the limit says.
+// CVE-2023-43669, RUSTSEC-2023-0065: a header of 1 MiB in one-byte writes; what is held is what the limit says.
 // CVE-2026-54465: the same for headers without end.
 #[test]
 fn memory_is_flat_under_an_endless_head() {

@@ -190,7 +190,7 @@ fn what_is_not_utf_8_fails_the_connection_in_either_role() {
     }
 }
 
-// sockudo-ws release 3.1: a code point lay over the edge of a block of SIMD, or of a fragment.
+// sockudo-ws release 3: a code point lay over the edge of a block of SIMD, or of a fragment.
 // RFC 6455 §5.6: a fragment may end inside a character; the message is UTF-8 as a whole.
 #[test]
 fn a_character_may_lie_over_any_edge() {

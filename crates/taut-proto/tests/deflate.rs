@@ -148,7 +148,7 @@ fn control_frames_come_between_the_fragments_of_a_compressed_message() {
 }
 
 // RFC 7692 §6.1: an endpoint that receives RSV1 on a frame that is not the first of a message fails the connection.
-// sockudo-ws issue 82: RSV1 on a continuation was accepted.
+// sockudo-ws release 3: RSV1 on a continuation was accepted.
 #[test]
 fn rsv1_on_a_continuation_fails_the_connection() {
     for role in ROLES {
@@ -201,7 +201,7 @@ fn the_other_reserved_bits_stay_refused_with_deflate() {
 
 // RFC 7692 §6: an endpoint may send any message uncompressed, with RSV1 clear, and receives both kinds mixed.
 // RFC 7692 §7.2.1: a message that is sent uncompressed leaves the window as it was.
-// sockudo-ws issue 14: a message sent raw had gone through the compressor before, and parted the two windows.
+// sockudo issue 14: a message sent raw had gone through the compressor before, and parted the two windows.
 #[test]
 fn plain_and_compressed_messages_mix_without_parting_the_windows() {
     for role in ROLES {
@@ -218,11 +218,7 @@ fn plain_and_compressed_messages_mix_without_parting_the_windows() {
                         Ok(())
                     ),
                     2 => assert_eq!(
-                        sender.connection.send_prepared(
-                            &Prepared::new(&message[..]),
-                            &mut scratch,
-                            &mut sender.outbox
-                        ),
+                        sender.connection.send_prepared(&Prepared::new(&message[..]), &mut scratch, &mut sender.outbox),
                         Ok(())
                     ),
                     _ => assert!(sender.send(&message[..])),
@@ -319,7 +315,7 @@ fn every_window_from_9_to_15_bits_is_kept() {
                     .iter()
                     .map(|seen| if let Seen::Message(message) = seen { message.as_bytes().len() } else { 0 })
                     .collect();
-                assert_eq!(lengths, [message.len(), message.len(), 400], "{bits} bits: {:?}", role);
+                assert_eq!(lengths, [message.len(), message.len(), 400], "{bits} bits: {role:?}");
             }
         }
     }
@@ -379,17 +375,17 @@ fn what_does_not_compress_is_sent_plain_without_takeover() {
 }
 
 // RFC 7692 §7.2.1: the four bytes at the end are removed once, however the compressor's output happened to be cut.
-// sockudo-ws release 3.1: an incompressible message was cut where the output buffer filled exactly.
+// sockudo-ws release 3: an incompressible message was cut where the output buffer filled exactly.
 #[test]
 fn incompressible_messages_of_any_length_arrive_whole() {
     for agreed in [full(), window(9, true)] {
-        let (mut sender, mut receiver) = (end(Role::Server, agreed), end(Role::Client, agreed));
+        let (mut sender, mut peer) = (end(Role::Server, agreed), end(Role::Client, agreed));
         let lengths = (64..1200).chain([4095, 4096, 16_384, 32_767, 32_768, 65_535, 65_536, 262_144, 262_145, 1 << 20]);
         for length in lengths {
             let message = incompressible(length);
             assert!(sender.send(&message[..]));
-            carry(&mut sender, &mut receiver, usize::MAX);
-            let Some(Seen::Message(received)) = receiver.events.pop() else { panic!("{length}: nothing came") };
+            carry(&mut sender, &mut peer, usize::MAX);
+            let Some(Seen::Message(received)) = peer.events.pop() else { panic!("{length}: nothing came") };
             assert!(received.as_bytes() == message, "{length} bytes");
         }
     }
@@ -459,10 +455,10 @@ fn text_that_inflates_to_invalid_utf_8_fails_the_connection() {
 fn what_does_not_inflate_fails_the_connection() {
     for role in ROLES {
         for (payload, agreed) in [
-            (&[0xff, 0xff, 0xff][..], full()), // a block of the reserved type
-            (&[0x00, 0x05, 0x00, 0x05, 0x00], fresh()), // a stored block whose lengths disagree
+            (&[0xff, 0xff, 0xff][..], full()),                  // a block of the reserved type
+            (&[0x00, 0x05, 0x00, 0x05, 0x00], fresh()),         // a stored block whose lengths disagree
             (&[0x4b, 0x04, 0x12, 0x00, 0x00], window(9, true)), // a distance before the beginning
-            (&[0xf2, 0x00, 0x11, 0x00, 0x00], fresh()), // refers to a message whose context was not kept
+            (&[0xf2, 0x00, 0x11, 0x00, 0x00], fresh()),         // refers to a message whose context was not kept
         ] {
             let mut receiver = end(role, agreed);
             receiver.receive(&frame(other(role), true, true, Opcode::Binary, payload), Time::ZERO);
@@ -529,7 +525,7 @@ fn a_message_inflates_when_nothing_limits_it() {
 }
 
 // RFC 7692 §7.2.3.4: a message may end with a block whose BFINAL is set; the next one goes on with the context kept.
-// sockudo-ws release 3.0: a final block lost the context.
+// sockudo-ws release 3: a final block lost the context.
 #[test]
 fn final_blocks_end_a_message_and_not_the_context() {
     for role in ROLES {
@@ -599,7 +595,10 @@ fn an_empty_message_is_one_byte_when_it_is_compressed() {
             assert_eq!(receiver.events, [text(""), text(&sentence(1))]);
             let (header, payload) = &frames(&bytes)[0];
             // Without takeover the plain frame is shorter still.
-            assert_eq!((header.compressed, &payload[..]), if agreed.outgoing.takeover { (true, &[0][..]) } else { (false, &[][..]) });
+            assert_eq!(
+                (header.compressed, &payload[..]),
+                if agreed.outgoing.takeover { (true, &[0][..]) } else { (false, &[][..]) }
+            );
         }
     }
 }

@@ -155,7 +155,8 @@ fn a_split_ping_does_not_wipe_a_half_assembled_message() {
 }
 
 // RFC 6455 §5.1: a server closes on a frame that is not masked, and a client on one that is.
-// facil.io issue 169: the payload never reaches the application. Bun issue 35526: nor does a control frame.
+// facil.io issue 169: an unmasked payload reached the application.
+// Bun issue 35526: a client took a masked control frame.
 #[test]
 fn masking_is_demanded_of_clients_and_refused_from_servers() {
     for opcode in [Opcode::Text, Opcode::Ping, Opcode::Close] {
@@ -316,8 +317,8 @@ fn nothing_is_sent_after_our_close() {
 }
 
 // RFC 6455 §10.4: limits on the size of frames and of reassembled messages.
-// CVE-2022-35922: memory was set aside for the length announced.
-// CVE-2026-54274: the limit holds at the header, before the payload comes.
+// CVE-2022-35922, RUSTSEC-2022-0035: memory was set aside for the length announced.
+// CVE-2026-54274, PYSEC-2026-2108: the limit holds at the header, before the payload comes.
 #[test]
 fn an_announced_length_costs_no_memory_and_is_refused_at_the_header() {
     let mut header = vec![0x82, 0xff];
@@ -335,6 +336,7 @@ fn an_announced_length_costs_no_memory_and_is_refused_at_the_header() {
 }
 
 // PYSEC-2026-4395: a fragment, then a length that overflows the sum. CVE-2026-1528: lengths near 2^63.
+// CVE-2020-27813, GO-2020-0019: a sum that wrapped round made an endless loop. CVE-2020-13935: a bad length made one.
 #[test]
 fn a_sum_of_lengths_that_overflows_is_too_big() {
     let mut server = server();
@@ -347,7 +349,7 @@ fn a_sum_of_lengths_that_overflows_is_too_big() {
 }
 
 // CVE-2026-9675: the limit held for each frame and not for their sum.
-// GHSA-6663-c963-2gqg: 256 MiB by default.
+// GHSA-6663-c963-2gqg, CVE-2016-10542: 256 MiB by default.
 #[test]
 fn fragments_are_summed_up_against_a_default_of_one_mebibyte() {
     let mut server = server();
@@ -383,7 +385,7 @@ fn flood_of_fragments(payload: &[u8]) {
     assert_eq!(close_code(&mut server), 1008);
 }
 
-// CVE-2026-123817: one object for each tiny read.
+// CVE-2026-123817, PYSEC-2026-4389: one object for each tiny read.
 #[test]
 fn a_frame_in_one_byte_reads_holds_no_more_than_its_bytes() {
     let mut server = server();

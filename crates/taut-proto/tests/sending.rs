@@ -122,7 +122,8 @@ fn the_masking_is_that_of_the_rfc() {
 #[test]
 fn large_messages_are_sent_in_fragments_by_the_rules() {
     for role in ROLES {
-        for (opcode, length) in [(Opcode::Text, 10_usize), (Opcode::Binary, 9), (Opcode::Text, 4), (Opcode::Binary, 0)] {
+        for (opcode, length) in [(Opcode::Text, 10_usize), (Opcode::Binary, 9), (Opcode::Text, 4), (Opcode::Binary, 0)]
+        {
             let mut settings = settings(role);
             settings.fragment = 4;
             let mut sender = end(role, settings);
@@ -162,7 +163,7 @@ fn our_control_frames_are_short_and_whole() {
 
 // RFC 6455 §5.5.2: each endpoint answers a ping, the client too.
 // RFC 6455 §5.5.3: with the same payload, byte for byte.
-// CVE-2016-10518: what a pong carries is what came, never memory that was not written.
+// CVE-2016-10518, ws release 8.20.1: what a pong carries is what came, never memory that was not written.
 #[test]
 fn pings_of_every_length_come_back_unchanged() {
     for role in ROLES {

@@ -252,6 +252,14 @@ impl<User> Connections<User> {
         Some(id)
     }
 
+    /// Takes the mark off a connection; whether it is to be written: not if it was since, nor if its socket is full
+    /// and will say when it has room.
+    pub(crate) fn take_dirty(&mut self, id: ConnectionId) -> bool {
+        let Some(member) = self.member(id) else { return false };
+        let may_write = !member.full || member.slow || !member.connection.is_open();
+        std::mem::take(&mut member.dirty) && may_write
+    }
+
     /// Takes the mark off a connection that is about to be written.
     pub(crate) fn clean(&mut self, id: ConnectionId) {
         if let Some(member) = self.member(id) {

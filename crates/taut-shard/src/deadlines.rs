@@ -13,12 +13,13 @@ pub(crate) struct Deadlines {
     slots: Vec<Vec<usize>>,
     /// The next tick to come up, in slots since the start.
     next: u64,
-    set: usize,
+    /// The first tick with something in its slot, or the end of time: every turn of the loop asks, so it is kept.
+    earliest: u64,
 }
 
 impl Deadlines {
     pub(crate) fn new() -> Self {
-        Self { slots: vec![Vec::new(); SLOTS], next: 0, set: 0 }
+        Self { slots: vec![Vec::new(); SLOTS], next: 0, earliest: u64::MAX }
     }
 
     /// Sets a deadline for `key`; gives the tick at which it will come up.
@@ -26,7 +27,7 @@ impl Deadlines {
         // Rounded up: nothing comes up before its time.
         let tick = Self::tick_of(at).clamp(self.next, self.next + SLOTS as u64 - 1);
         self.slots[(tick % SLOTS as u64) as usize].push(key);
-        self.set += 1;
+        self.earliest = self.earliest.min(tick);
         tick
     }
 
@@ -38,28 +39,32 @@ impl Deadlines {
 
     /// How long until the next slot with something in it.
     pub(crate) fn until_next(&self, now: Time) -> Option<Duration> {
-        if self.set == 0 {
-            return None;
-        }
-        let tick = (self.next..self.next + SLOTS as u64)
-            .find(|tick| !self.slots[(tick % SLOTS as u64) as usize].is_empty())?;
-        Some(Time::from_micros(tick * SLOT_MICROS) - now)
+        (self.earliest < u64::MAX).then(|| Time::from_micros(self.earliest * SLOT_MICROS) - now)
     }
 
     /// Takes what has come up by `now`: pairs of a key and the tick it was set for.
     pub(crate) fn expire(&mut self, now: Time, expired: &mut Vec<(usize, u64)>) {
         let last = now.as_micros() / SLOT_MICROS;
+        if last < self.earliest {
+            self.next = self.next.max(last + 1);
+            return;
+        }
         // After a long sleep every slot comes up once; more turns would find nothing.
         let end = (last + 1).min(self.next + SLOTS as u64);
         for tick in self.next..end {
             let slot = &mut self.slots[(tick % SLOTS as u64) as usize];
-            self.set -= slot.len();
             expired.extend(slot.drain(..).map(|key| (key, tick)));
             if slot.capacity() > KEPT {
                 *slot = Vec::new();
             }
         }
         self.next = self.next.max(last + 1);
+        self.earliest = self.first_from(self.next);
+    }
+
+    fn first_from(&self, tick: u64) -> u64 {
+        let mut ticks = tick..tick + SLOTS as u64;
+        ticks.find(|tick| !self.slots[(tick % SLOTS as u64) as usize].is_empty()).unwrap_or(u64::MAX)
     }
 }
 

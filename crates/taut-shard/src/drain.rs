@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use taut_proto::handshake::server::Refusal;
+use taut_proto::handshake::Refusal;
 use taut_proto::{Close, Time};
 
 use crate::connections::ConnectionId;

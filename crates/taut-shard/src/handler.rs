@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 
-use taut_proto::handshake::server::{Refusal, Request, Upgrade};
+use taut_proto::handshake::{Refusal, Request, Upgrade, origin};
 use taut_proto::{Close, CloseCode, Lapse, Message, Prepared, Violation};
 
 use crate::{ConnectionId, Connections};
@@ -40,7 +40,7 @@ pub trait Handler: Sized {
     /// The shard adds permessage-deflate to an accepted upgrade if it is configured to.
     fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr) -> Verdict<'r, Self::User> {
         let _ = peer;
-        let checked = taut_proto::handshake::server::origin::same_host(request).and_then(|()| request.upgrade());
+        let checked = origin::same_host(request).and_then(|()| request.upgrade());
         match checked {
             Ok(upgrade) => Verdict::Accept(upgrade, Self::User::default()),
             Err(refusal) => Verdict::Refuse(refusal),

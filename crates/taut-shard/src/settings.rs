@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taut_proto::deflate;
-use taut_proto::handshake::head::HeadLimits;
+use taut_proto::handshake::HeadLimits;
 
 /// A shard's settings.
 #[derive(Clone, Debug)]

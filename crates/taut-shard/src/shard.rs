@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use slab::Slab;
-use taut_proto::handshake::head::HeadScan;
-use taut_proto::handshake::server::{Refusal, Request, Upgrade};
+use taut_proto::handshake::{HeadScan, Refusal, Request, Upgrade};
 use taut_proto::{Event, Input, Outbox, Scratch, Time, deflate};
 
 use crate::connections::{Connections, Stats};
@@ -160,8 +159,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if !self.again.is_empty() || may_accept || !self.mailbox.is_empty() || !self.connections.dirty.is_empty() {
             return Some(Duration::ZERO);
         }
-        let now = self.kernel.now();
-        let deadline = self.deadlines.until_next(now);
+        // By the time of the tick that is over: a deadline is not so exact that its length would count.
+        let deadline = self.deadlines.until_next(self.connections.now);
         match &self.draining {
             Some(_) => Some(deadline.unwrap_or(DRAIN_STEP).min(DRAIN_STEP)),
             None => deadline,
@@ -234,9 +233,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     fn received(&mut self, token: usize, bytes: &mut [u8]) {
-        let Some(tls) = self.wires.get_mut(token).and_then(|wire| wire.tls.as_mut()) else {
-            return self.plaintext(token, bytes);
-        };
+        let Some(wire) = self.wires.get_mut(token) else { return };
+        if matches!(wire.phase, Phase::Lingering { shut: true, .. }) {
+            return; // after our end nothing counts but the peer's
+        }
+        let Some(tls) = &mut wire.tls else { return self.plaintext(token, bytes) };
         let mut plain = mem::take(&mut self.plain);
         let decrypted = wire::decrypt(tls, bytes, &mut plain);
         match decrypted {
@@ -423,7 +424,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     fn flush_dirty(&mut self) {
         let mut dirty = mem::take(&mut self.connections.dirty);
         for id in dirty.drain(..) {
-            self.flush(id.index as usize);
+            if self.connections.take_dirty(id) {
+                self.flush(id.index as usize);
+            }
         }
         // What a flush ended may have been told to others: they are written in the next tick, at once.
         if self.connections.dirty.is_empty() {

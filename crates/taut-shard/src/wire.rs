@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
-use taut_proto::handshake::head::HeadScan;
+use taut_proto::handshake::HeadScan;
 use taut_proto::{Outbox, Time};
 
 use crate::socket::{Socket, write_slices};

@@ -662,12 +662,19 @@ mod tests {
         assert_eq!(poll_fn(|cx| driver.poll_recv(cx)).await.unwrap(), None);
     }
 
-    /// A stream that is never out of bytes and never yields.
-    struct Endless;
+    /// A stream that is never out of bytes and never yields: so many pongs, then messages.
+    struct Endless {
+        pongs: usize,
+    }
 
     impl AsyncRead for Endless {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-            room.put_slice(b"\x8a\x80\0\0\0\0");
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            room: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            room.put_slice(if self.pongs > 0 { b"\x8a\x80\0\0\0\0" } else { b"\x81\x80\0\0\0\0" });
+            self.pongs = self.pongs.saturating_sub(1);
             Poll::Ready(Ok(()))
         }
     }
@@ -688,11 +695,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_always_ready_does_not_keep_the_thread() {
-        let mut driver = Driver::new(Endless, Role::Server, Arc::new(Settings::server()), None, 0, Vec::new());
+        let driver = |pongs| {
+            let settings = Arc::new(Settings::server());
+            Driver::new(Endless { pongs }, Role::Server, settings, None, 0, Vec::new())
+        };
+        let mut endless = driver(usize::MAX);
         tokio::select! {
             biased;
-            _ = poll_fn(|cx| driver.poll_recv(cx)) => panic!("pongs are no messages"),
+            _ = poll_fn(|cx| endless.poll_recv(cx)) => panic!("pongs are no messages"),
             () = tokio::task::yield_now() => {}
         }
+        // And it comes back by itself.
+        let mut driver = driver(10 * TURNS);
+        let message = tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_recv(cx))).await;
+        assert_eq!(message.expect("woken").unwrap(), Some(Message::from("")));
     }
 }

@@ -21,6 +21,8 @@
 //! notice that the peer is gone. A program that is not in one of these calls for longer than the peer's patience
 //! (20 seconds here, similar elsewhere) may be given up. The usual loop around `recv`, with whatever else the program
 //! waits for beside it in `tokio::select!`, is all that is needed: every call can be cancelled without loss.
+//!
+//! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 
 mod client;
 mod driver;

@@ -1,10 +1,9 @@
 //! The server's side of one connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use taut_proto::handshake::server::origin;
-use taut_proto::handshake::{HeadLimits, HeadScan, Refusal, Request};
+use taut_proto::handshake::{HeadLimits, HeadScan, Refusal, Request, origin};
 use taut_proto::{Role, Settings};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -76,7 +75,7 @@ pub async fn accept_over<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> Re
         stream.flush().await
     };
     timeout_at(deadline, writing).await.map_err(|_| late())?.map_err(|error| Error::io(Doing::Opening, error))?;
-    WebSocket::open(stream, Role::Server, Arc::new(Settings::server()), None, None, head.rest(end))
+    WebSocket::open(stream, Role::Server, Arc::clone(&SETTINGS), None, None, head.rest(end))
 }
 
 /// A head that is being read.
@@ -139,6 +138,9 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, response: &[u
     // Whether it came through changes nothing: the connection is over either way.
     let _ = timeout(LINGER, told).await;
 }
+
+/// Shared by all connections that were accepted.
+static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| Arc::new(Settings::server()));
 
 /// How long a client has for its handshake, the response included.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -53,7 +53,8 @@ impl Workload {
             _ => [None, None],
         };
         let bounds = script.choose(&[&TIGHT, &TIGHTER, &Bounds::STANDARD]);
-        let mut end = |role, settings, deflate, incoming: &Shared, outgoing: &Shared| {
+        let mut end = |role, mut settings: Settings, deflate, incoming: &Shared, outgoing: &Shared| {
+            settings.fragment = FRAGMENT;
             let pipe = Pipe {
                 incoming: Rc::clone(incoming),
                 outgoing: Rc::clone(outgoing),
@@ -290,6 +291,8 @@ impl Wake for Flag {
 /// One direction.
 struct Wire {
     bytes: VecDeque<u8>,
+    /// How many of them the writer keeps to itself until it is flushed.
+    held: usize,
     capacity: usize,
     shut: bool,
     reader: Option<Waker>,
@@ -301,7 +304,15 @@ type Shared = Rc<RefCell<Wire>>;
 impl Wire {
     fn shared(capacity: usize) -> Shared {
         let bytes = VecDeque::new();
-        Rc::new(RefCell::new(Self { bytes, capacity, shut: false, reader: None, writer: None }))
+        Rc::new(RefCell::new(Self { bytes, held: 0, capacity, shut: false, reader: None, writer: None }))
+    }
+
+    /// What was written can be read.
+    fn release(&mut self) {
+        self.held = 0;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
     }
 }
 
@@ -309,6 +320,7 @@ impl Wire {
 struct Pipe {
     incoming: Shared,
     outgoing: Shared,
+    /// It takes slices, as a socket does; else it holds bytes back until it is flushed, as TLS does.
     vectored: bool,
     pieces: Pieces,
 }
@@ -329,11 +341,12 @@ impl AsyncRead for Pipe {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(piece) = self.piece(cx) else { return Poll::Pending };
         let mut wire = self.incoming.borrow_mut();
-        if wire.bytes.is_empty() && !wire.shut {
+        let ready = wire.bytes.len() - wire.held;
+        if ready == 0 && !wire.shut {
             wire.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let count = piece.min(wire.bytes.len()).min(room.remaining());
+        let count = piece.min(ready).min(room.remaining());
         room.put_slice(&wire.bytes.drain(..count).collect::<Vec<_>>());
         if let Some(writer) = wire.writer.take() {
             writer.wake();
@@ -357,14 +370,16 @@ impl AsyncWrite for Pipe {
         assert!(!wire.shut, "written after the end");
         let room = wire.capacity - wire.bytes.len();
         if room == 0 {
+            wire.release();
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
         let before = wire.bytes.len();
         wire.bytes.extend(slices.iter().flat_map(|slice| slice.iter()).take(piece.min(room)));
         let count = wire.bytes.len() - before;
-        if let Some(reader) = wire.reader.take() {
-            reader.wake();
+        wire.held += count;
+        if self.vectored {
+            wire.release();
         }
         Poll::Ready(Ok(count))
     }
@@ -374,7 +389,11 @@ impl AsyncWrite for Pipe {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.piece(cx).is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if self.piece(cx).is_none() {
+            return Poll::Pending;
+        }
+        self.outgoing.borrow_mut().release();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -383,9 +402,7 @@ impl AsyncWrite for Pipe {
         }
         let mut wire = self.outgoing.borrow_mut();
         wire.shut = true;
-        if let Some(reader) = wire.reader.take() {
-            reader.wake();
-        }
+        wire.release();
         Poll::Ready(Ok(()))
     }
 }
@@ -427,10 +444,13 @@ impl Script<'_> {
 const SETUP: usize = 7;
 
 /// Payload bytes of one workload.
-const BUDGET: usize = 300 << 10;
+const BUDGET: usize = 64 << 10;
 
-/// Lengths of messages: on both sides of the borders between header sizes, fragments and read buffers.
-const LENGTHS: [usize; 12] = [8, 9, 40, 64, 125, 126, 1000, 5000, 65_535, 65_536, 66_000, 90_000];
+/// Lengths of messages: on both sides of the borders between header sizes and fragments.
+const LENGTHS: [usize; 12] = [8, 9, 40, 64, 125, 126, 999, 1000, 1001, 3000, 5000, 20_000];
+
+/// Bytes of a fragment, so that messages of few bytes come in several.
+const FRAGMENT: usize = 1000;
 
 /// Bytes that a pipe takes or gives at a time.
 const PIECES: [usize; 10] = [0, 1, 3, 14, 100, 1000, 5000, 64 << 10, 64 << 10, 64 << 10];

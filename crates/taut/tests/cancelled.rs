@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use taut::testing::cancelled;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn nothing_is_lost_duplicated_or_reordered_by_dropping_futures(data in prop::collection::vec(any::<u8>(), 0..300)) {

@@ -1,6 +1,9 @@
 //! Against the shard's echo: messages of many sizes, with and without compression.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -121,4 +124,38 @@ async fn a_drained_server_says_that_it_goes_away() {
         tokio::join!(socket.recv(), async { tokio::task::spawn_blocking(move || drop(server)).await.unwrap() });
     assert_eq!(received.unwrap(), None);
     assert_eq!(socket.peer_close().map(taut::Close::code), Some(CloseCode::GOING_AWAY));
+}
+
+#[test]
+fn the_example_echo_client_prints_what_comes_back() {
+    let server = Server::start(Some(takeover(false)));
+    let mut client = Command::new(example("echo-client"))
+        .arg(format!("ws://{}/", server.address))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = format!("one\n\nthree, with ünïcode\n{}\n", "long ".repeat(50_000));
+    // Dropping the standard input ends it.
+    client.stdin.take().expect("piped").write_all(lines.as_bytes()).unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout == lines.as_bytes(), "not what was sent");
+
+    let output = Command::new(example("echo-client")).arg("wss://127.0.0.1/").output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("TLS"));
+}
+
+/// An example's program. `cargo test` builds it; with a single test selected it may still have to be.
+fn example(name: &str) -> PathBuf {
+    let profile = std::env::current_exe().unwrap().ancestors().nth(2).expect("target/debug/deps/…").to_owned();
+    let program = profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    if !program.exists() {
+        let release = profile.ends_with("release").then_some("--release");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--package", "taut", "--example", name]).args(release);
+        assert!(cargo.status().unwrap().success(), "the example does not build");
+    }
+    program
 }

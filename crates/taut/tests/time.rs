@@ -29,7 +29,7 @@ async fn with_bytes(client: &Client) -> (Socket, DuplexStream) {
         }
         let head = String::from_utf8(head).unwrap();
         let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-        let accept = taut_proto::handshake::key::accept_key(key);
+        let accept = taut_proto::handshake::accept_key(key);
         theirs.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n").await.unwrap();
         theirs.write_all(b"Connection: Upgrade\r\nSec-WebSocket-Accept: ").await.unwrap();
         theirs.write_all(&accept).await.unwrap();
@@ -111,6 +111,66 @@ async fn a_server_that_closes_but_stays_connected_is_left_after_the_deadline() {
     assert_eq!(socket.recv().await.unwrap(), None);
     assert_eq!(began.elapsed().as_secs(), 5);
     assert_eq!(socket.peer_close().map(Close::code), Some(CloseCode::GOING_AWAY));
+}
+
+// RFC 6455 §7.1.1: the server ends the TCP connection first, so that TIME_WAIT is on its side.
+#[tokio::test(start_paused = true)]
+async fn a_client_does_not_end_the_tcp_connection_before_the_server_does() {
+    let (mut socket, mut peer) = with_bytes(&client()).await;
+    peer.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+    let (closed, ()) = tokio::join!(socket.close(CloseCode::NORMAL), async {
+        let mut close = [0; 8];
+        peer.read_exact(&mut close).await.unwrap();
+        let nothing = timeout(Duration::from_secs(4), peer.read_u8()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+        peer.shutdown().await.unwrap();
+        assert_eq!(peer.read(&mut close).await.unwrap(), 0, "and now it does");
+    });
+    closed.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_shuts_its_side_and_reads_to_the_end() {
+    for delay in [0, 3, 60] {
+        let (mut peer, theirs) = duplex(4096);
+        peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n").await.unwrap();
+        peer.write_all(b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+            .await
+            .unwrap();
+        peer.write_all(b"\x88\x82\0\0\0\0\x03\xe8").await.unwrap();
+        let mut socket = taut::accept_over(theirs).await.unwrap();
+        let began = Instant::now();
+        let (received, ()) = tokio::join!(
+            async {
+                let received = socket.recv().await;
+                (received, began.elapsed().as_secs())
+            },
+            async {
+                let mut answer = Vec::new();
+                peer.read_to_end(&mut answer).await.unwrap();
+                assert!(answer.ends_with(b"\r\n\r\n\x88\x02\x03\xe8"));
+                assert_eq!(began.elapsed(), Duration::ZERO);
+                // What still comes is read and thrown away.
+                timeout(Duration::from_secs(90), peer.write_all(&[0; 10_000])).await.expect("it is read").unwrap();
+                tokio::time::sleep(Duration::from_secs(delay)).await;
+                drop(peer);
+            }
+        );
+        assert_eq!(received.0.unwrap(), None);
+        assert_eq!(received.1, delay.min(5), "no longer than the close timeout");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_does_not_wait_for_an_application_that_takes_its_time() {
+    let (mut socket, mut peer) = with_bytes(&client()).await;
+    peer.write_all(b"\x81\x01a\x81\x01b\x89\x00").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some(Message::from("a")));
+    // The application is busy with the first of two messages.
+    let mut pong = [0; 6];
+    timeout(Duration::from_secs(1), peer.read_exact(&mut pong)).await.expect("it was written").unwrap();
+    assert_eq!(pong[..2], [0x8a, 0x80]);
+    assert_eq!(socket.recv().await.unwrap(), Some(Message::from("b")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,9 +12,10 @@ pub use crate::handshake::{MalformedExtensions, Offer, Offers, Params};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Whether our messages may refer to earlier ones; false. It compresses small similar messages far better and
-    /// costs a compressor per connection, some 256 KiB at 15 bits; without it one compressor serves all connections.
+    /// costs a compressor per connection, some 370 KiB at 15 bits; without it one compressor serves all connections.
     pub outgoing_takeover: bool,
-    /// The same for the peer's messages; false. It costs a window of 2^`incoming_bits` bytes per connection.
+    /// The same for the peer's messages; false. It costs some 16 KiB and twice a window of 2^`incoming_bits` bytes
+    /// per connection.
     ///
     /// Safari 15.0 to 15.3 loses its connection when a server asks it not to; a server that must serve those needs
     /// true.

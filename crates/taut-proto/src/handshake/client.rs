@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::head::{HeadLimits, Headers};
 use super::key::{accept_key, encode_nonce};
-use super::server::{Cause, Refusal};
+use super::refusal::{Cause, Refusal};
 use super::{InvalidHeader, MalformedExtensions, Offer, is_token, split_host, write_header};
 #[cfg(feature = "deflate")]
 use crate::deflate;

@@ -3,7 +3,7 @@
 use std::str;
 
 use super::list;
-use super::server::{Cause, Refusal};
+use super::refusal::{Cause, Refusal};
 
 /// How large a head may be. The same limits hold for a request that a server reads and for a response that a
 /// client reads.

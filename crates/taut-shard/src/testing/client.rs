@@ -23,6 +23,10 @@ pub struct Client {
     tls: Option<Box<rustls::ClientConnection>>,
     offer: Option<deflate::Config>,
     is_open: bool,
+    /// It has ended its side by TLS.
+    has_finished: bool,
+    /// What has found no room in the socket.
+    unsent: Vec<u8>,
 }
 
 /// The nonce of every client.
@@ -40,6 +44,8 @@ impl Client {
             tls: None,
             offer: None,
             is_open: false,
+            has_finished: false,
+            unsent: Vec::new(),
         }
     }
 
@@ -68,17 +74,14 @@ impl Client {
         bytes
     }
 
-    /// Sends bytes as they are; by TLS if that is spoken. What finds no room in the socket is lost.
+    /// Sends bytes as they are; by TLS if that is spoken. What finds no room is sent by the next that sends, reads or
+    /// flushes.
     pub fn write(&mut self, bytes: &[u8]) {
         match &mut self.tls {
-            None => {
-                self.remote.write(bytes);
-            }
-            Some(tls) => {
-                tls.writer().write_all(bytes).expect("it goes to memory");
-                self.flush_tls();
-            }
+            None => self.unsent.extend_from_slice(bytes),
+            Some(tls) => tls.writer().write_all(bytes).expect("it goes to memory"),
         }
+        self.flush_unsent();
     }
 
     /// Sends a message.
@@ -95,24 +98,11 @@ impl Client {
 
     /// Writes what the connection has to say, as far as there is room.
     pub fn flush(&mut self) {
-        if !self.is_open {
-            return;
-        }
-        loop {
+        self.flush_unsent();
+        while self.is_open && self.unsent.is_empty() && !self.end.outbox.is_empty() {
             let bytes = self.end.outbox.front().to_vec();
-            if bytes.is_empty() {
-                return;
-            }
-            let taken = if self.tls.is_some() {
-                self.write(&bytes);
-                bytes.len()
-            } else {
-                self.remote.write(&bytes)
-            };
-            self.end.outbox.consume(taken);
-            if taken == 0 {
-                return;
-            }
+            self.end.outbox.consume(bytes.len());
+            self.write(&bytes);
         }
     }
 
@@ -120,7 +110,8 @@ impl Client {
     pub fn finish(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            self.flush_tls();
+            self.has_finished = true;
+            self.flush_unsent();
         }
         self.remote.finish();
     }
@@ -224,22 +215,30 @@ impl Client {
         let mut plain = Vec::new();
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            tls.read_tls(&mut rest).expect("it comes from memory");
-            tls.process_new_packets().expect("the shard speaks TLS");
+            if tls.read_tls(&mut rest).expect("it comes from memory") == 0 {
+                break; // the peer has ended by TLS
+            }
+            match tls.process_new_packets() {
+                Ok(_) => {}
+                // To end within the handshake is no way to speak TLS; the alert says so.
+                Err(rustls::Error::AlertReceived(_)) if self.has_finished => break,
+                Err(error) => panic!("the shard does not speak TLS: {error}"),
+            }
             // `WouldBlock` at the end of what there is.
             let _ = tls.reader().read_to_end(&mut plain);
         }
-        self.flush_tls();
+        self.flush_unsent();
         plain
     }
 
-    fn flush_tls(&mut self) {
-        let Some(tls) = &mut self.tls else { return };
-        let mut bytes = Vec::new();
-        while tls.wants_write() {
-            tls.write_tls(&mut bytes).expect("it goes to memory");
+    fn flush_unsent(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            while tls.wants_write() {
+                tls.write_tls(&mut self.unsent).expect("it goes to memory");
+            }
         }
-        self.remote.write(&bytes);
+        let taken = self.remote.write(&self.unsent);
+        self.unsent.drain(..taken);
     }
 }
 

@@ -29,6 +29,7 @@ impl Network {
             pipes: Vec::new(),
             ready: Vec::new(),
             order: 0,
+            changes_only: false,
             wakes: Arc::default(),
             seen_wakes: 0,
             asleep: false,
@@ -106,6 +107,11 @@ impl Network {
         self.0.borrow_mut().order = seed;
     }
 
+    /// With one change, only that is told, as by `kqueue`, and not all else that is true, as by `epoll`.
+    pub fn tell_changes_only(&self, only: bool) {
+        self.0.borrow_mut().changes_only = only;
+    }
+
     /// What the numbers that spread timers begin at; 99 unless told, which makes them no spread at first.
     pub fn draw_from(&self, drawn: u32) {
         self.0.borrow_mut().drawn = drawn;
@@ -116,7 +122,7 @@ impl Network {
         let pipe = &mut world.pipes[index];
         let outcome = act(pipe);
         // Each change is told once, and only of a socket that is watched.
-        if pipe.edge && !pipe.listed && pipe.token.is_some() {
+        if (pipe.came || pipe.freed) && !pipe.listed && pipe.token.is_some() {
             pipe.listed = true;
             world.ready.push(index);
         }
@@ -154,11 +160,11 @@ impl Kernel for Fake {
         for index in std::mem::take(&mut world.ready) {
             let pipe = &mut world.pipes[index];
             pipe.listed = false;
-            pipe.edge = false;
-            // As with epoll, one change brings all that is true now.
-            let readable = pipe.is_readable();
-            let writable = pipe.room() > 0 || pipe.reset;
-            let ended = pipe.finished || pipe.reset;
+            let came = std::mem::take(&mut pipe.came) || !world.changes_only;
+            let freed = std::mem::take(&mut pipe.freed) || !world.changes_only;
+            let readable = came && pipe.is_readable();
+            let writable = freed && (pipe.room() > 0 || pipe.reset);
+            let ended = came && (pipe.finished || pipe.reset);
             if let Some(token) = pipe.token
                 && (readable || writable || ended)
             {
@@ -193,7 +199,8 @@ impl Kernel for Fake {
     fn watch(&mut self, socket: &mut FakeSocket, token: usize) -> io::Result<()> {
         socket.network.pipe(socket.index, |pipe| {
             pipe.token = Some(token);
-            pipe.edge = true;
+            pipe.came = true;
+            pipe.freed = true;
         });
         Ok(())
     }
@@ -244,7 +251,7 @@ impl Read for FakeSocket {
                 *byte = read;
             }
             // A read takes all there is: the rest has come right after it.
-            pipe.edge |= count < buffer.len() && !pipe.up.is_empty();
+            pipe.came |= count < buffer.len() && !pipe.up.is_empty();
             Ok(count)
         })
     }
@@ -258,7 +265,7 @@ impl Write for FakeSocket {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.network.pipe(self.index, |pipe| {
             assert!(!pipe.shut, "a socket was written to after its write side was shut");
-            if pipe.reset {
+            if pipe.reset || pipe.broken {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             if std::mem::take(&mut pipe.interrupt) {
@@ -324,7 +331,7 @@ impl Remote {
             }
             let count = bytes.len().min(pipe.up_capacity.saturating_sub(pipe.up.len()));
             pipe.up.extend(&bytes[..count]);
-            pipe.edge |= count > 0;
+            pipe.came |= count > 0;
             count
         })
     }
@@ -337,7 +344,7 @@ impl Remote {
             // Room is told to those who found none.
             if pipe.full && pipe.room() > 0 {
                 pipe.full = false;
-                pipe.edge = true;
+                pipe.freed = true;
             }
             bytes
         })
@@ -345,18 +352,24 @@ impl Remote {
 
     /// Ends this side: the shard reads to the end.
     pub fn finish(&self) {
-        self.network.pipe(self.index, |pipe| pipe.edge |= !std::mem::replace(&mut pipe.finished, true));
+        self.network.pipe(self.index, |pipe| pipe.came |= !std::mem::replace(&mut pipe.finished, true));
     }
 
     /// Resets the connection. What was sent before can still be read unless `discard` says otherwise.
     pub fn reset(&self, discard: bool) {
         self.network.pipe(self.index, |pipe| {
             pipe.reset = true;
-            pipe.edge = true;
+            pipe.came = true;
+            pipe.freed = true;
             if discard {
                 pipe.up.clear();
             }
         });
+    }
+
+    /// From now on writes fail; it is told by nothing else, as when a reset comes in the middle of a tick.
+    pub fn break_writes(&self) {
+        self.network.pipe(self.index, |pipe| pipe.broken = true);
     }
 
     /// Whether the shard has let go of its socket.
@@ -433,6 +446,7 @@ struct World {
     /// Those with something to tell, by index.
     ready: Vec<usize>,
     order: u64,
+    changes_only: bool,
     wakes: Arc<AtomicUsize>,
     seen_wakes: usize,
     asleep: bool,
@@ -455,13 +469,16 @@ struct Pipe {
     /// The peer has ended its side.
     finished: bool,
     reset: bool,
+    broken: bool,
     /// The shard has ended its side.
     shut: bool,
     /// The shard has dropped its socket.
     gone: bool,
     token: Option<usize>,
-    /// Something has changed since the shard was last told.
-    edge: bool,
+    /// Bytes have come, or the end, since the shard was last told.
+    came: bool,
+    /// There is room again, since the shard was last told.
+    freed: bool,
     /// It is on the list of those with something to tell.
     listed: bool,
     /// The shard found no room, and is told when there is.
@@ -482,10 +499,12 @@ impl Pipe {
             interrupt: false,
             finished: false,
             reset: false,
+            broken: false,
             shut: false,
             gone: false,
             token: None,
-            edge: false,
+            came: false,
+            freed: false,
             listed: false,
             full: false,
         }

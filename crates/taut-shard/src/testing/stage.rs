@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use taut_proto::Message;
-use taut_proto::handshake::server::Request;
+use taut_proto::handshake::Request;
 
 use super::{Client, Fake, Network};
 use crate::{Closed, ConnectionId, Connections, Departure, Handler, Session, Settings, Shard, Verdict};

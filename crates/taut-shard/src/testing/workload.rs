@@ -1,9 +1,12 @@
 //! A shard under arbitrary use, from bytes: for property tests and fuzzers.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use taut_proto::handshake::server::Request;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
+use taut_proto::handshake::Request;
 use taut_proto::{Close, CloseCode, Message, Prepared, deflate};
 
 use super::{Client, Stage};
@@ -19,7 +22,15 @@ use crate::{Closed, Connections, Drain, Handler, Reason, Sent, Session, Settings
 /// # Panics
 /// When it is not so.
 pub fn run(script: &[u8]) -> Stats {
-    Play::new(Script(script)).run()
+    Play::new(Script(script), None).run()
+}
+
+/// The same by TLS. The client's settings must trust the server's certificate for `fake.example`.
+///
+/// # Panics
+/// As [`run`] does.
+pub fn run_by_tls(script: &[u8], server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> Stats {
+    Play::new(Script(script), Some((server, client))).run()
 }
 
 struct Play<'s> {
@@ -27,7 +38,8 @@ struct Play<'s> {
     stage: Stage<Room>,
     /// Whoever was ever there.
     peers: Vec<Peer>,
-    deflate: bool,
+    deflate: Option<deflate::Config>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// A client, and what is known of it.
@@ -43,12 +55,17 @@ struct Peer {
 }
 
 impl<'s> Play<'s> {
-    fn new(mut script: Script<'s>) -> Self {
+    fn new(mut script: Script<'s>, tls: Option<(Arc<ServerConfig>, Arc<ClientConfig>)>) -> Self {
         let (flags, outgoing) = (script.byte(), script.byte());
-        let deflate = flags & 2 != 0;
+        let takeover = outgoing & 8 != 0;
+        let config =
+            deflate::Config { outgoing_takeover: takeover, incoming_takeover: takeover, ..deflate::Config::standard() };
+        let deflate = (flags & 2 != 0).then_some(config);
+        let (server, tls) = tls.unzip();
         let settings = Settings {
             slow_reader: if flags & 1 == 0 { SlowReader::Close } else { SlowReader::Drop },
-            deflate: deflate.then(deflate::Config::standard),
+            deflate,
+            tls: server,
             read_buffer: [16, 100, 5000, 128 << 10][usize::from(flags >> 2 & 3)],
             pending_handshakes: [1, 3, 1024, 1024][usize::from(flags >> 4 & 3)],
             connections: [4, 1000, 1000, 1000][usize::from(flags >> 6)],
@@ -57,8 +74,9 @@ impl<'s> Play<'s> {
         };
         let stage = Stage::new(Room::default(), settings);
         stage.network.order(u64::from(script.byte()));
+        stage.network.tell_changes_only(outgoing & 4 != 0);
         stage.network.draw_from(u32::from(script.byte()));
-        Self { script, stage, peers: Vec::new(), deflate }
+        Self { script, stage, peers: Vec::new(), deflate, tls }
     }
 
     fn run(mut self) -> Stats {
@@ -132,8 +150,13 @@ impl<'s> Play<'s> {
     fn connect(&mut self, how: u8) {
         let number = self.peers.len();
         let mut client = Client::new(&self.stage.network);
-        if self.deflate && how & 1 == 0 {
-            client = client.with_deflate(deflate::Config::standard());
+        if let Some(config) = self.deflate.filter(|_| how & 1 == 0) {
+            client = client.with_deflate(config);
+        }
+        if let Some(config) = &self.tls {
+            let name = ServerName::try_from("fake.example").expect("a name");
+            let tls = ClientConnection::new(Arc::clone(config), name).expect("settings that are valid");
+            client = client.with_tls(tls);
         }
         let request = client.request(&format!("/{number}"));
         self.stage.shard.handler().inner.ledger.push(Page::default());

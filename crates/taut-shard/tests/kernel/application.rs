@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use taut_proto::handshake::server::{Refusal, Request};
+use taut_proto::handshake::{Refusal, Request};
 use taut_proto::{CloseCode, Message, Prepared};
 use taut_shard::testing::Stage;
 use taut_shard::{Closed, ConnectionId, Connections, Handler, Reason, Sent, Session, Settings, Verdict};

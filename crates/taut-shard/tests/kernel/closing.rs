@@ -222,8 +222,22 @@ fn a_reset_that_is_found_by_writing_is_told_once() {
 }
 
 #[test]
+fn a_last_write_that_fails_ends_the_connection_once() {
+    let mut stage = stage();
+    let mut client = stage.open();
+    client.remote.set_capacity(10);
+    client.send("x".repeat(1000));
+    stage.settle();
+    // The end is read; what waits is tried once more.
+    client.remote.break_writes();
+    client.remote.finish();
+    stage.settle();
+    assert!(matches!(reason(&mut stage), Reason::Failed(_)));
+    assert_eq!(stage.census().wires, 0);
+}
+
+#[test]
 fn an_end_with_replies_that_wait_ends_the_connection_once() {
-    // What waits is tried once more; the socket then says that it has failed.
     let mut stage = stage();
     let mut client = stage.open();
     client.remote.set_capacity(10);
@@ -273,10 +287,11 @@ fn a_socket_that_fails_while_all_are_written_is_told_to_those_already_written() 
     let second = stage.open();
     // Mail is written at the end of the tick: the first, then the second, which fails there.
     stage.shard.mailbox().push("to all".to_owned(), 0).unwrap();
-    second.remote.reset(true);
+    second.remote.break_writes();
     stage.settle();
+    assert!(matches!(reason(&mut stage), Reason::Failed(_)));
     first.read(usize::MAX);
-    assert_eq!(first.texts().len(), 2);
+    assert_eq!(first.texts(), ["to all", "one has gone"]);
 }
 
 #[test]

@@ -135,3 +135,15 @@ fn a_second_drain_changes_nothing() {
     stage.sleep(Duration::from_millis(1_020));
     assert!(stage.is_drained);
 }
+
+#[test]
+fn a_drain_does_not_wait_for_clients_that_have_not_spoken() {
+    let mut stage = stage();
+    let silent = stage.network.connect();
+    stage.settle();
+    assert_eq!(stage.census().handshakes, 1);
+    drain(&stage, 0, 5000);
+    stage.settle();
+    assert!(stage.is_drained);
+    assert_eq!(silent.waiting(), 0);
+}

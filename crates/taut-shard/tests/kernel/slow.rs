@@ -94,8 +94,18 @@ fn a_burst_of_many_peers_makes_no_slow_reader_of_one_that_reads() {
 
 #[test]
 fn a_peer_that_does_not_read_is_not_read_from_until_it_has() {
+    pause_and_go_on(false);
+}
+
+#[test]
+fn it_is_read_from_again_although_only_the_room_is_told() {
+    pause_and_go_on(true);
+}
+
+fn pause_and_go_on(changes_only: bool) {
     let mut stage = stage_with(|settings| settings.read_buffer = 4096);
     let mut client = stage.open();
+    stage.network.tell_changes_only(changes_only);
     client.remote.set_capacity(1000);
     client.remote.set_up_capacity(10_000);
     let expected: Vec<String> = (0..500).map(|n| format!("{n:0>1000}")).collect();

@@ -1,0 +1,284 @@
+//! Why a request is not upgraded, and the response that says so (RFC 6455 §4.2.2 (4), RFC 9110 §15).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use super::write_line;
+
+/// Why a request is not upgraded, and the response that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    cause: Cause,
+    /// The application's own words.
+    text: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// 401: whoever connects must present a valid bearer token.
+    pub fn unauthorized(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::with_status(401, text)
+    }
+
+    /// 403: whoever connects is known, or need not be, but may not.
+    pub fn forbidden(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::with_status(403, text)
+    }
+
+    /// 408: the deadline for the head has passed.
+    pub fn timeout() -> Self {
+        Cause::Timeout.into()
+    }
+
+    /// 503: no room for another connection now.
+    pub fn busy(retry_after: Duration) -> Self {
+        Self::from(Cause::Busy).retry_after(retry_after)
+    }
+
+    /// Any other refusal. A status outside 400 to 599 would not refuse and becomes 500. `text` is the response's body
+    /// and is shown to whoever connects.
+    pub fn with_status(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        let status = if matches!(status, 400..600) { status } else { 500 };
+        Self { cause: Cause::Application(status), text: Some(text.into()), retry_after: None }
+    }
+
+    /// Tells the client how long to stay away, in whole seconds, rounded up.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// What is wrong with the request.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.cause.status()
+    }
+
+    /// Appends the whole response to `out`. The connection is to be closed once it is written: what else was received
+    /// may be part of a body that nobody asked for.
+    pub fn write_response(&self, out: &mut Vec<u8>) {
+        let status = self.status();
+        let body = format!("{self}\n");
+        let head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
+        out.extend_from_slice(head.as_bytes());
+        match status {
+            401 => write_line(out, "WWW-Authenticate", b"Bearer"),
+            // RFC 9110 §15.5.6: 405 says what is allowed.
+            405 => write_line(out, "Allow", b"GET"),
+            426 => {
+                // RFC 9110 §15.5.22: 426 says what to upgrade to.
+                write_line(out, "Upgrade", b"websocket");
+                // RFC 6455 §4.2.2 (4), §4.4: and which versions are spoken.
+                write_line(out, "Sec-WebSocket-Version", b"13");
+            }
+            _ => {}
+        }
+        let retry_after = self.retry_after.or(if status == 503 { Some(RETRY_AFTER) } else { None });
+        if let Some(delay) = retry_after {
+            let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
+            write_line(out, "Retry-After", seconds.to_string().as_bytes());
+        }
+        // RFC 9110 §7.8: `Upgrade` is hop by hop, so `Connection` names it.
+        let connection: &[u8] = if status == 426 { b"Upgrade, close" } else { b"close" };
+        write_line(out, "Connection", connection);
+        write_line(out, "Content-Type", b"text/plain; charset=utf-8");
+        write_line(out, "Content-Length", body.len().to_string().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+impl From<Cause> for Refusal {
+    fn from(cause: Cause) -> Self {
+        Self { cause, text: None, retry_after: None }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.text {
+            Some(text) => f.write_str(text),
+            None => self.cause.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What is wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The application refused, with this status.
+    Application(u16),
+    /// The handshake has a body.
+    Body,
+    /// No room for another connection.
+    Busy,
+    /// A header line that continues on the next.
+    FoldedLine,
+    /// The head exceeds [`HeadLimits::bytes`](super::HeadLimits::bytes).
+    HeadTooLarge,
+    /// Not HTTP/1.1.
+    HttpVersion,
+    /// The head ends before its empty line.
+    Incomplete,
+    /// `Sec-WebSocket-Extensions` does not follow its grammar.
+    InvalidExtensions,
+    /// The host is not a host with an optional port.
+    InvalidHost,
+    /// `Sec-WebSocket-Key` is not base64 of 16 bytes.
+    InvalidKey,
+    /// `Sec-WebSocket-Protocol` holds something that is no token, or a token twice.
+    InvalidSubprotocols,
+    /// The request target is neither a path nor an absolute HTTP URI.
+    InvalidTarget,
+    /// A line that does not end with CR LF.
+    LineEnd,
+    /// The head is not HTTP.
+    Malformed,
+    /// The method is not GET.
+    Method,
+    /// `Connection` does not name `Upgrade`.
+    MissingConnection,
+    /// No host.
+    MissingHost,
+    /// No `Sec-WebSocket-Key`.
+    MissingKey,
+    /// `Upgrade` does not name `websocket`.
+    MissingUpgrade,
+    /// A header of the handshake holds bytes outside ASCII.
+    NotAscii,
+    /// A NUL byte in the head.
+    Nul,
+    /// The origin may not connect.
+    Origin,
+    /// A header twice that may occur once.
+    RepeatedHeader(&'static str),
+    /// The head took too long.
+    Timeout,
+    /// The headers exceed [`HeadLimits::headers`](super::HeadLimits::headers).
+    TooManyHeaders,
+    /// `Sec-WebSocket-Version` is not 13.
+    Version,
+}
+
+impl Cause {
+    /// The HTTP status that answers it.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Application(status) => status,
+            Self::Origin => 403,
+            Self::Method => 405,
+            Self::Timeout => 408,
+            Self::MissingConnection | Self::MissingUpgrade | Self::Version => 426,
+            Self::HeadTooLarge | Self::TooManyHeaders => 431,
+            Self::Busy => 503,
+            _ => 400,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Application(status) => {
+                return write!(f, "The server refused the connection with status {status}.");
+            }
+            Self::RepeatedHeader(name) => {
+                return write!(f, "The {name} header may occur only once in a request.");
+            }
+            Self::Body => "A WebSocket handshake has no body: leave out Content-Length and Transfer-Encoding.",
+            Self::Busy => "The server has no room for another connection; try again later.",
+            Self::FoldedLine => "A header line begins with a space; folded headers are not accepted.",
+            Self::HeadTooLarge => "The request's head is too large; send fewer or shorter headers and cookies.",
+            Self::HttpVersion => "A WebSocket handshake needs HTTP/1.1.",
+            Self::Incomplete => "The request's head is incomplete: the empty line at its end is missing.",
+            Self::InvalidExtensions => "The Sec-WebSocket-Extensions header is malformed.",
+            Self::InvalidHost => "The Host header is not a host name or address with an optional port.",
+            Self::InvalidKey => "The Sec-WebSocket-Key header is not the base64 encoding of 16 bytes.",
+            Self::InvalidSubprotocols => "The Sec-WebSocket-Protocol header is not a list of different tokens.",
+            Self::InvalidTarget => "The request target is neither a path nor an absolute http or https URI.",
+            Self::LineEnd => "A line of the request's head does not end with CR LF.",
+            Self::Malformed => "The request is not valid HTTP/1.1.",
+            Self::Method => "A WebSocket handshake uses the method GET.",
+            Self::MissingConnection => "This address speaks WebSocket; the Connection header must name Upgrade.",
+            Self::MissingHost => "The Host header is missing.",
+            Self::MissingKey => "The Sec-WebSocket-Key header is missing.",
+            Self::MissingUpgrade => "This address speaks WebSocket; the Upgrade header must name websocket.",
+            Self::NotAscii => "A header of the handshake holds bytes outside ASCII.",
+            Self::Nul => "The request's head holds a NUL byte.",
+            Self::Origin => "Pages of this origin may not connect; the server must allow it.",
+            Self::Timeout => "The request's head took too long to arrive.",
+            Self::TooManyHeaders => "The request has too many headers.",
+            Self::Version => "The server speaks WebSocket version 13 only.",
+        })
+    }
+}
+
+/// What 503 says when the application does not.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The reason phrase of a status (RFC 9110 §15.5, §15.6); it may be empty.
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        410 => "Gone",
+        413 => "Content Too Large",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::testing::written;
+
+    #[test]
+    fn a_refusal_is_a_complete_response() {
+        let busy = Refusal::busy(Duration::from_millis(2_500));
+        for (refusal, status, expected) in [
+            (Refusal::from(Cause::Malformed), 400, "Bad Request"),
+            (Refusal::unauthorized("who are you?"), 401, "Unauthorized\r\nWWW-Authenticate: Bearer"),
+            (Refusal::forbidden("not you"), 403, "Forbidden"),
+            (Cause::Origin.into(), 403, "Forbidden"),
+            (Refusal::timeout(), 408, "Request Timeout"),
+            (Refusal::with_status(413, "too much"), 413, "Content Too Large"),
+            (Cause::HeadTooLarge.into(), 431, "Request Header Fields Too Large"),
+            (busy, 503, "Service Unavailable\r\nRetry-After: 3"),
+            (Refusal::with_status(503, "resting"), 503, "Service Unavailable\r\nRetry-After: 5"),
+            (
+                Refusal::with_status(429, "slowly").retry_after(Duration::from_secs(9)),
+                429,
+                "Too Many Requests\r\nRetry-After: 9",
+            ),
+            (Refusal::with_status(200, "a mistake"), 500, "Internal Server Error"),
+            (Refusal::with_status(101, "a mistake"), 500, "Internal Server Error"),
+        ] {
+            assert_eq!(refusal.status(), status);
+            let response = written(|out| refusal.write_response(out));
+            let body = format!("{refusal}\n");
+            let length = body.len();
+            let rest = format!(
+                "\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            assert_eq!(response, format!("HTTP/1.1 {status} {expected}{rest}"));
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The head of a client's request: parsing it (RFC 9112 §2 to §5) and questions about it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::head::{HeadLimits, Headers};
+use super::refusal::{Cause, Refusal};
+use super::{list, split_host};
+
+/// The head of an HTTP/1.1 request, lent from the bytes that it was parsed from.
+///
+/// Any request can be looked at; [`wants_upgrade`](Self::wants_upgrade) tells a WebSocket handshake from plain HTTP.
+/// Its `Debug` shows neither the query nor the values of headers, which hold secrets.
+pub struct Request<'a> {
+    method: &'a str,
+    target: &'a str,
+    /// The host of a target in absolute form.
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: Option<&'a str>,
+    pub(super) is_http_1_1: bool,
+    pub(super) headers: Headers<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// Parses a head that [`HeadScan`](super::HeadScan) found. What follows the head in `head` is not looked at.
+    ///
+    /// # Errors
+    /// 431 when it is larger than `limits`; 400 when it is not HTTP/1.1, when two programs could read it differently
+    /// (folded lines, lone line feeds, a header twice that may occur once) or when its host is malformed.
+    pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Refusal> {
+        let (head, mut headers) = Headers::prepare(head, limits)?;
+        let (method, target, version) = {
+            let mut parsed = httparse::Request::new(headers.room());
+            match parsed.parse(head) {
+                Ok(httparse::Status::Complete(_)) => {}
+                Ok(httparse::Status::Partial) => return Err(Cause::Incomplete.into()),
+                Err(_) => return Err(Cause::Malformed.into()),
+            }
+            (parsed.method, parsed.path, parsed.version)
+        };
+        let (Some(method), Some(target)) = (method, target) else {
+            return Err(Cause::Malformed.into());
+        };
+        let (authority, path, query) = split_target(target).ok_or(Cause::InvalidTarget)?;
+        headers.check(&SINGLE)?;
+        let request = Self { method, target, authority, path, query, is_http_1_1: version == Some(1), headers };
+        // CVE-2026-61666: a malformed host is refused here, before anybody builds an address from it.
+        if request.host().is_some_and(|host| !host.is_empty() && split_host(host).is_none()) {
+            return Err(Cause::InvalidHost.into());
+        }
+        Ok(request)
+    }
+
+    /// The method, as written: methods have a case.
+    pub fn method(&self) -> &'a str {
+        self.method
+    }
+
+    /// The request target as written.
+    pub fn target(&self) -> &'a str {
+        self.target
+    }
+
+    /// The target's path, still percent-encoded; `/` when a target in absolute form has none.
+    pub fn path(&self) -> &'a str {
+        self.path
+    }
+
+    /// The target's query without its question mark, still percent-encoded.
+    pub fn query(&self) -> Option<&'a str> {
+        self.query
+    }
+
+    /// The first value of a query parameter, decoded as an HTML form's: `+` is a space, `%2B` a plus sign, and a `%`
+    /// without two digits stands for itself. `None` when it is absent or does not decode to UTF-8.
+    pub fn query_value(&self, name: &str) -> Option<Cow<'a, str>> {
+        let pairs = self.query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let is_named = |&(key, _): &(&'a str, &'a str)| decoded(key).is_some_and(|key| key == name);
+        decoded(pairs.into_iter().find(is_named)?.1)
+    }
+
+    /// The first value of a header, without the space around it; `None` when it is absent or not UTF-8. Headers that
+    /// the handshake or authorization rests on occur once and are ASCII, or the head was refused.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers.first(name)
+    }
+
+    /// All values of a header that are UTF-8, in order.
+    pub fn header_values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'_, 'n, 'a> {
+        self.headers.all(name)
+    }
+
+    /// All headers: names as written, values as bytes.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.headers.iter()
+    }
+
+    /// The host, and the port if one is given, that the request is for.
+    pub fn host(&self) -> Option<&'a str> {
+        // RFC 9112 §3.2.2: the host of a target in absolute form takes the place of the `Host` header.
+        self.authority.or_else(|| self.header("host"))
+    }
+
+    /// The `Origin` header. Browsers always send it, other clients seldom.
+    pub fn origin(&self) -> Option<&'a str> {
+        self.header("origin")
+    }
+
+    /// The token of `Authorization: Bearer` (RFC 6750 §2.1).
+    pub fn bearer(&self) -> Option<&'a str> {
+        let (scheme, rest) = self.header("authorization")?.split_once(' ')?;
+        let token = rest.trim_start_matches(' ');
+        let symbols = token.trim_end_matches('=');
+        let is_symbol = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+        let is_valid = !symbols.is_empty() && symbols.bytes().all(is_symbol);
+        (scheme.eq_ignore_ascii_case("bearer") && is_valid).then_some(token)
+    }
+
+    /// The first value of a cookie, as sent.
+    pub fn cookie(&self, name: &str) -> Option<&'a str> {
+        let mut pairs = self.header_values("cookie").flat_map(|line| line.split(';'));
+        pairs.find_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            (key.trim_matches([' ', '\t']) == name).then(|| value.trim_matches([' ', '\t']))
+        })
+    }
+
+    /// The subprotocols that the client offers, in its order of preference.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> + use<'_, 'a> {
+        // RFC 6455 §11.3.4: the header may occur several times in a request, which is the same as one list.
+        self.header_values("sec-websocket-protocol").flat_map(list)
+    }
+
+    /// Whether this is, or tries to be, a WebSocket handshake and not a plain HTTP request.
+    pub fn wants_upgrade(&self) -> bool {
+        self.headers.lists("upgrade", "websocket")
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        let mut shown = f.debug_struct("Request");
+        shown.field("method", &self.method).field("path", &self.path).field("headers", &names).finish_non_exhaustive()
+    }
+}
+
+/// Headers that may occur once in a request (RFC 6455 §11.3, RFC 9110 §7.2, §8.6, §11.6.2). Of two that differ, a proxy
+/// might trust one and we the other.
+const SINGLE: [&str; 6] =
+    ["authorization", "content-length", "host", "origin", "sec-websocket-key", "sec-websocket-version"];
+
+/// Authority, path and query of a request target (RFC 9112 §3.2). `*` and the authority form, which no handshake may
+/// use but plain HTTP requests do, count as paths.
+fn split_target(target: &str) -> Option<(Option<&str>, &str, Option<&str>)> {
+    // RFC 6455 §3: a fragment is never sent. RFC 3986: everything else is ASCII.
+    if !target.is_ascii() || target.contains('#') {
+        return None;
+    }
+    let scheme = |name: &str| target.get(..name.len()).filter(|start| start.eq_ignore_ascii_case(name)).map(str::len);
+    let (authority, rest) = match scheme("http://").or_else(|| scheme("https://")) {
+        Some(length) => {
+            let rest = &target[length..];
+            let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            if authority.is_empty() {
+                return None;
+            }
+            (Some(authority), rest)
+        }
+        None => (None, target),
+    };
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    Some((authority, if path.is_empty() && authority.is_some() { "/" } else { path }, query))
+}
+
+/// Decodes one name or value of a query.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|value| value as u8);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match (byte, after) {
+            (b'+', _) => bytes.push(b' '),
+            (b'%', [high, low, after @ ..]) => match (digit(high), digit(low)) {
+                (Some(high), Some(low)) => {
+                    bytes.push(high << 4 | low);
+                    rest = after;
+                }
+                _ => bytes.push(b'%'),
+            },
+            _ => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::handshake::testing::head;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn parse(head: &str) -> Result<Request<'_>, Refusal> {
+        Request::parse(head.as_bytes(), &HeadLimits::default())
+    }
+
+    fn request(head: &str) -> Request<'_> {
+        parse(head).expect("a well-formed head")
+    }
+
+    /// Why the head of the good handshake with these changes is refused.
+    fn cause(changes: &[(&str, &str)]) -> Option<Cause> {
+        parse(&head(changes)).err().map(|refusal| refusal.cause())
+    }
+
+    // RFC 6455 §4.2.1 (1): the request target is a path or an absolute HTTP or HTTPS URI.
+    // RFC 6455 §3: a resource name has no fragment.
+    #[test]
+    fn a_target_is_split_into_host_path_and_query() {
+        for (target, path, query, host) in [
+            ("/", "/", None, "server.example"),
+            ("/chat?a=1?b", "/chat", Some("a=1?b"), "server.example"),
+            ("/chat?", "/chat", Some(""), "server.example"),
+            ("//a/b", "//a/b", None, "server.example"),
+            ("http://other.example/x?y", "/x", Some("y"), "other.example"),
+            ("HTTPS://other.example:8443", "/", None, "other.example:8443"),
+            ("http://other.example?q", "/", Some("q"), "other.example"),
+        ] {
+            let head = head(&[("GET", &format!("GET {target} HTTP/1.1"))]);
+            let request = request(&head);
+            assert_eq!((request.path(), request.query(), request.host()), (path, query, Some(host)), "{target}");
+            assert_eq!(request.target(), target);
+        }
+        for target in ["/chat#x", "/ch\u{e4}t", "http://", "http:///x"] {
+            let line = format!("GET {target} HTTP/1.1");
+            assert_eq!(cause(&[("GET", &line)]), Some(Cause::InvalidTarget), "{target}");
+        }
+        assert_eq!(cause(&[("GET", "GET http://user@a/ HTTP/1.1")]), Some(Cause::InvalidHost));
+    }
+
+    // RFC 6455 §4.2.1 (2): a `Host` header with the server's authority.
+    // CVE-2026-61666: a malformed host is refused with a clear answer.
+    #[test]
+    fn a_malformed_host_is_refused() {
+        for host in
+            ["a b", "a:b", "a:99999", "[::1", "a/b", "http://a", "u@a", "a,b:1:2", "<a>", "[]:80", ":80", "a\\b"]
+        {
+            assert_eq!(cause(&[("Host", &format!("Host: {host}"))]), Some(Cause::InvalidHost), "{host}");
+        }
+        for host in ["a", "A.example:1", "[::1]:9000", "127.0.0.1:0"] {
+            assert_eq!(cause(&[("Host", &format!("Host: \t{host} "))]), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_plain_http_request_is_told_from_a_handshake() {
+        let plain = "POST /apps/1/events?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+        assert!(!request(plain).wants_upgrade());
+        assert!(request(&head(&[("Sec-WebSocket-Version", "")])).wants_upgrade());
+        assert_eq!(request(plain).method(), "POST");
+        assert!(!request("OPTIONS * HTTP/1.0\r\n\r\n").wants_upgrade());
+    }
+
+    // RFC 6455 §11.3.1: `Sec-WebSocket-Key` occurs once in a request.
+    // RFC 6455 §11.3.5: `Sec-WebSocket-Version` occurs once in a request.
+    #[test]
+    fn a_header_that_may_occur_once_is_refused_twice() {
+        for (line, name) in [
+            (format!("SEC-WEBSOCKET-KEY: {KEY}"), "sec-websocket-key"),
+            ("sec-websocket-version: 13".to_owned(), "sec-websocket-version"),
+            ("host: server.example".to_owned(), "host"),
+        ] {
+            assert_eq!(cause(&[("", &line)]), Some(Cause::RepeatedHeader(name)));
+        }
+        let twice = |line: &str| cause(&[("", line), ("", line)]);
+        assert_eq!(twice("Origin: http://a"), Some(Cause::RepeatedHeader("origin")));
+        assert_eq!(twice("Authorization: Bearer a"), Some(Cause::RepeatedHeader("authorization")));
+        assert_eq!(twice("Content-Length: 0"), Some(Cause::RepeatedHeader("content-length")));
+        assert_eq!(twice("X-Other: 0"), None);
+    }
+
+    // CVE-2024-37890: 10 000 headers are an error with a status, under any limit on bytes.
+    // CVE-2026-54465: the server limits headers in number and in bytes.
+    #[test]
+    fn a_head_over_the_limits_is_refused_with_431() {
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(10_000));
+        let wide = HeadLimits { bytes: 1 << 20, headers: 100 };
+        let statuses = [HeadLimits::default(), wide]
+            .map(|limits| Request::parse(many.as_bytes(), &limits).map(drop).map_err(|refusal| refusal.status()));
+        assert_eq!(statuses, [Err(431), Err(431)]);
+        let hundred = head(&vec![("", "X: y"); 95]);
+        assert_eq!(request(&hundred).headers().count(), 100);
+        assert_eq!(cause(&[("", "X: y"); 96]), Some(Cause::TooManyHeaders));
+    }
+
+    // RFC 6455 §4.2.1: a request that does not match the description is not processed but answered with an error.
+    #[test]
+    fn header_lines_that_http_forbids_are_refused() {
+        for line in [": x", "X y: z", "X : y", "X", "X\u{e9}: y", "X: a\u{7f}", "X: a\u{1}", "X(: y", "\"X\": y"] {
+            assert_eq!(cause(&[("", line)]), Some(Cause::Malformed), "{line:?}");
+        }
+        for line in ["Origin: http://\u{e9}", "Connection: \u{e9}", "Sec-WebSocket-Protocol: \u{e9}"] {
+            assert_eq!(cause(&[("", line)]), Some(Cause::NotAscii), "{line:?}");
+        }
+        assert_eq!(cause(&[("", "X: \u{e9}")]), None);
+        assert_eq!(parse("GET / HTTP/1.1\r\nHost: a\r\n").map(drop).map_err(|r| r.cause()), Err(Cause::Incomplete));
+    }
+
+    #[test]
+    fn an_origin_that_is_not_utf_8_is_refused_and_not_taken_for_absent() {
+        let head = [head(&[]).trim_end().as_bytes(), b"\r\nOrigin: http://\xff\r\n\r\n"].concat();
+        let refusal = Request::parse(&head, &HeadLimits::default()).map(drop);
+        assert_eq!(refusal, Err(Cause::NotAscii.into()));
+    }
+
+    #[test]
+    fn query_values_are_percent_decoded() {
+        let head = head(&[("GET", "GET /?a=1&b=%C3%A9%2b+%zz%4&a=2&%63=x&d&bad=%ff& HTTP/1.1")]);
+        let request = request(&head);
+        for (name, value) in
+            [("a", Some("1")), ("b", Some("é+ %zz%4")), ("c", Some("x")), ("d", Some("")), ("bad", None), ("e", None)]
+        {
+            assert_eq!(request.query_value(name).as_deref(), value, "{name}");
+        }
+        assert!(matches!(request.query_value("a"), Some(Cow::Borrowed("1"))));
+    }
+
+    #[test]
+    fn bearer_tokens_and_cookies_are_found() {
+        for (line, expected) in [
+            ("Authorization: Bearer abc.DEF-_~+/9==", Some("abc.DEF-_~+/9==")),
+            ("authorization: bEARER  x", Some("x")),
+            ("Authorization: Bearer", None),
+            ("Authorization: Bearer ==", None),
+            ("Authorization: Bearer a b", None),
+            ("Authorization: Bearer a=b", None),
+            ("Authorization: Basic YTpi", None),
+        ] {
+            assert_eq!(request(&head(&[("", line)])).bearer(), expected, "{line}");
+        }
+        let head = head(&[("", "Cookie: a=1; session=x=y ;b"), ("", "Cookie: c=\"3\"; a=9")]);
+        let request = request(&head);
+        for (name, value) in
+            [("a", Some("1")), ("session", Some("x=y")), ("c", Some("\"3\"")), ("b", None), ("A", None)]
+        {
+            assert_eq!(request.cookie(name), value, "{name}");
+        }
+    }
+
+    #[test]
+    fn debug_output_holds_no_secrets() {
+        let changes =
+            [("GET", "GET /chat?token=s3cret HTTP/1.1"), ("", "Authorization: Bearer s3cret"), ("", "Cookie: s3cret")];
+        let head = head(&changes);
+        let request = request(&head);
+        let shown = format!("{request:?}");
+        assert!(shown.contains("/chat") && shown.contains("Authorization") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_without_a_panic(bytes: Vec<u8>) {
+            let _ = Request::parse(&bytes, &HeadLimits::default());
+        }
+    }
+}
