@@ -1,6 +1,7 @@
 //! Pieces of payload into a whole message: lent from the input when it lies within one read, else put together.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::frame::Opcode;
 use crate::utf8::{self, Utf8};
@@ -62,6 +63,16 @@ impl<'a> Message<'a> {
             return Ok(Self::Text(Cow::Borrowed(utf8::text(payload)?)));
         }
         Ok(Self::Binary(Cow::Borrowed(payload)))
+    }
+}
+
+impl fmt::Display for Message<'_> {
+    /// The text; for a binary message, that it is one and how long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.pad(text),
+            Self::Binary(bytes) => write!(f, "{} bytes", bytes.len()),
+        }
     }
 }
 

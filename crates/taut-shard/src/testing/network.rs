@@ -433,6 +433,7 @@ impl Remote {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "as below")]
 struct World {
     now: Time,
     listening: bool,

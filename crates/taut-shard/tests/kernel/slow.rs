@@ -102,6 +102,22 @@ fn it_is_read_from_again_although_only_the_room_is_told() {
     pause_and_go_on(true);
 }
 
+#[test]
+fn it_is_read_from_again_when_all_it_had_to_read_leaves_at_once() {
+    let mut stage = stage_with(|settings| settings.read_buffer = 4096);
+    let mut client = stage.open();
+    stage.network.tell_changes_only(true);
+    client.remote.set_capacity(1000);
+    for n in 0..200 {
+        client.send(format!("{n:0>1000}"));
+    }
+    stage.settle();
+    assert!(client.remote.unread() > 0, "it is no longer read from");
+    client.remote.set_capacity(usize::MAX);
+    stage.exchange(&mut [&mut client]);
+    assert_eq!(client.texts().len(), 200);
+}
+
 fn pause_and_go_on(changes_only: bool) {
     let mut stage = stage_with(|settings| settings.read_buffer = 4096);
     let mut client = stage.open();
