@@ -14,6 +14,7 @@ pub mod deflate;
 mod octets;
 pub mod outbox;
 pub mod server_handshake;
+pub mod shard;
 
 pub use octets::Octets;
 
@@ -21,11 +22,12 @@ pub use octets::Octets;
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("cancelled", cancelled::run),
     ("client_handshake", client_handshake::run),
     ("decode_splits", decode_splits::run),
     ("deflate", deflate::run),
     ("outbox", outbox::run),
     ("server_handshake", server_handshake::run),
+    ("shard", shard::run),
 ];
