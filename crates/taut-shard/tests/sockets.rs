@@ -1,5 +1,8 @@
 //! Real shards on real sockets of the loopback address.
 
+#[path = "support/tls.rs"]
+mod tls_settings;
+
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
 use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan, Request};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Close, CloseCode, Connection, Message, Role, Time};
@@ -406,25 +409,8 @@ impl Keys {
 }
 
 fn keys() -> Keys {
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["echo.example".to_owned()]).unwrap();
-    let certificate = CertificateDer::from(cert);
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Keys(Arc::new(server), Arc::new(client))
+    let (server, client) = tls_settings::settings("echo.example", rustls::DEFAULT_VERSIONS);
+    Keys(server, client)
 }
 
 /// One test at a time: they count the descriptors of the process.

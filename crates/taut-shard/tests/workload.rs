@@ -1,10 +1,12 @@
 //! Arbitrary clients, kernel and handler: what must hold, holds.
 
+#[path = "support/tls.rs"]
+mod tls_settings;
+
 use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use taut_shard::Stats;
 use taut_shard::testing::workload;
 
@@ -51,26 +53,5 @@ fn the_workload_reaches_what_it_is_to_test() {
 
 fn keys() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     static KEYS: OnceLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = OnceLock::new();
-    KEYS.get_or_init(|| {
-        let rcgen::CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(["fake.example".to_owned()]).unwrap();
-        let certificate = CertificateDer::from(cert);
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).unwrap();
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        (Arc::new(server), Arc::new(client))
-    })
-    .clone()
+    KEYS.get_or_init(|| tls_settings::settings("fake.example", rustls::DEFAULT_VERSIONS)).clone()
 }

@@ -1,9 +1,12 @@
 //! TLS in place, against rustls as the client.
 
+#[path = "../support/tls.rs"]
+mod tls_settings;
+
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
 use taut_proto::{CloseCode, Message};
 use taut_shard::testing::{Client, Stage};
 use taut_shard::{Reason, Settings};
@@ -16,25 +19,8 @@ struct Keys {
 }
 
 fn keys(version: &'static rustls::SupportedProtocolVersion) -> Keys {
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["fake.example".to_owned()]).unwrap();
-    let certificate = CertificateDer::from(cert);
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Keys { server: Arc::new(server), client: Arc::new(client) }
+    let (server, client) = tls_settings::settings("fake.example", &[version]);
+    Keys { server, client }
 }
 
 fn secure(version: &'static rustls::SupportedProtocolVersion) -> (Stage<Application>, Client) {
