@@ -13,6 +13,10 @@ pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4], phase: u8) -> u8 {
         }
     }
     let narrow = u32::from_ne_bytes(key);
+    let (halves, tail) = tail.as_chunks_mut::<{ BLOCK / 2 }>();
+    if let [half] = halves {
+        *half = (u128::from_ne_bytes(*half) ^ (u128::from(narrow) * FOUR_TIMES)).to_ne_bytes();
+    }
     let (words, tail) = tail.as_chunks_mut::<4>();
     for word in words {
         *word = (u32::from_ne_bytes(*word) ^ narrow).to_ne_bytes();
@@ -24,6 +28,9 @@ pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4], phase: u8) -> u8 {
 }
 
 const BLOCK: usize = 32;
+
+/// A factor that repeats 32 bits four times.
+const FOUR_TIMES: u128 = 0x1_0000_0001_0000_0001_0000_0001;
 
 #[cfg(test)]
 mod tests {

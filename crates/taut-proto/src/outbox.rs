@@ -109,8 +109,11 @@ impl Outbox {
         let length = size + payload.len();
         self.len += length;
         let own = self.own(length);
-        own.reserve(length);
-        own.extend_from_slice(&bytes[..size]);
+        own.reserve(bytes.len() + payload.len());
+        // All of the header's room and then back: a copy of a fixed size is a few stores.
+        let header_end = own.len() + size;
+        own.extend_from_slice(&bytes);
+        own.truncate(header_end);
         own.extend_from_slice(payload);
         if let Some(key) = header.mask {
             let start = own.len() - payload.len();

@@ -274,22 +274,23 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let now = self.connections.now;
         let mut input = Input::new(bytes);
         loop {
-            let event = self
-                .connections
-                .act(id, |connection, scratch, outbox| connection.receive(&mut input, now, scratch, outbox));
+            let received = self.connections.act(id, |connection, scratch, outbox| {
+                (connection.receive(&mut input, now, scratch, outbox), connection.is_open())
+            });
+            let Some((event, is_open)) = received else { return };
             match event {
-                None | Some(Ok(None)) => return,
-                Some(Ok(Some(Event::Message(message)))) => {
+                Ok(None) => return,
+                Ok(Some(Event::Message(message))) => {
                     self.connections.stats.messages += 1;
                     // After our close frame the handler has nothing more to hear.
-                    if self.connections.member(id).is_some_and(|member| member.connection.is_open()) {
+                    if is_open {
                         self.handler.message(&mut Session::new(id, &mut self.connections), message);
                     }
                     self.flush_brimming();
                 }
-                Some(Ok(Some(Event::Close(close)))) => return self.finish(token, Reason::Closed(close)),
-                Some(Ok(Some(_))) => {}
-                Some(Err(violation)) => {
+                Ok(Some(Event::Close(close))) => return self.finish(token, Reason::Closed(close)),
+                Ok(Some(_)) => {}
+                Err(violation) => {
                     self.connections.stats.violations += 1;
                     return self.finish(token, Reason::Violated(violation));
                 }
