@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     deflate: bool,
 
-    /// Keep the compression context from message to message, at some 300 KiB a connection
+    /// Keep the compression context from message to message, at some 450 KiB a connection
     #[arg(long, requires = "deflate")]
     context_takeover: bool,
 

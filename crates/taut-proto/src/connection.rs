@@ -216,7 +216,11 @@ impl Connection {
             encode::message(self.role, prepared.opcode(), prepared.payload(), usize::MAX, scratch, outbox);
             return Ok(());
         }
-        outbox.push_prepared(prepared, self.frame_of(prepared, scratch));
+        #[cfg(feature = "deflate")]
+        let frame = self.frame_of(prepared, scratch);
+        #[cfg(not(feature = "deflate"))]
+        let frame = Frame::Plain;
+        outbox.push_prepared(prepared, frame);
         Ok(())
     }
 
@@ -322,6 +326,7 @@ impl Connection {
     }
 
     /// RSV1 says that a message is compressed, on its first frame, if that was agreed.
+    #[cfg_attr(not(feature = "deflate"), expect(clippy::unused_self, reason = "nothing was agreed then"))]
     fn check_compressed(&self, chunk: &Chunk<'_>) -> Result<(), Violation> {
         if !chunk.header.compressed {
             return Ok(());
@@ -464,8 +469,8 @@ impl Connection {
         self.agreed.map(|agreed| agreed.outgoing.bits).filter(|&bits| bits > 8)
     }
 
+    #[cfg(feature = "deflate")]
     fn frame_of(&self, prepared: &Prepared, scratch: &mut Scratch) -> Frame {
-        #[cfg(feature = "deflate")]
         if let Some(bits) = self.outgoing_window()
             && prepared.payload().len() >= self.settings.deflate_from
             // Under takeover a message compressed without our context would part the two windows.
@@ -473,7 +478,6 @@ impl Connection {
         {
             return prepared.deflated(bits, &mut scratch.codec);
         }
-        let _ = (prepared, scratch);
         Frame::Plain
     }
 

@@ -66,12 +66,13 @@ async fn up() -> axum::response::Response {
 }
 
 /// A WebSocket would not have come here.
-async fn upgrade_required() -> ([(http::HeaderName, &'static str); 1], Problem) {
+async fn upgrade_required() -> ([(http::HeaderName, &'static str); 2], Problem) {
     let problem = Problem::new(
         StatusCode::UPGRADE_REQUIRED,
         "This is where WebSocket clients connect: send an Upgrade: websocket header.",
     );
-    ([(http::header::UPGRADE, "websocket")], problem)
+    // RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
+    ([(http::header::UPGRADE, "websocket"), (http::header::CONNECTION, "upgrade")], problem)
 }
 
 async fn method_not_allowed(request: Request) -> Problem {

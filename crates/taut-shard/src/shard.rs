@@ -47,7 +47,7 @@ pub struct Shard<H: Handler, K: Kernel = System> {
 }
 
 impl<H: Handler> Shard<H> {
-    /// A shard on a bound listener; see [`listen`](crate::listen) for several on one address.
+    /// A shard on a bound listener; see [`listen`](crate::listen()) for several on one address.
     pub fn new(listener: TcpListener, handler: H, settings: Settings) -> io::Result<Self> {
         Ok(Self::on(System::new(listener)?, handler, settings))
     }
