@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::error::{Cause, Deadline, Doing};
 use crate::server::Head;
 use crate::url::Url;
-use crate::{Deflate, Error, WebSocket};
+use crate::{Deflate, Error, Transport, WebSocket};
 
 /// Connects to a `ws://` URL with the defaults of [`Client`].
 ///
@@ -122,7 +122,7 @@ impl Client {
             let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(connecting)?;
             // A message is written whole, so there is nothing for Nagle's algorithm to gather.
             stream.set_nodelay(true).map_err(connecting)?;
-            self.open(stream).await
+            self.open(stream.into()).await
         })
         .await
     }
@@ -135,11 +135,11 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropping it drops the stream.
-    pub async fn connect_over<S>(&self, stream: S) -> Result<WebSocket<S>, Error>
+    pub async fn connect_over<S>(&self, stream: S) -> Result<WebSocket, Error>
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.within_deadline(self.open(stream)).await
+        self.within_deadline(self.open(Transport::new(stream))).await
     }
 
     async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -148,7 +148,7 @@ impl Client {
     }
 
     /// The client's side of the handshake (RFC 6455 §4.1).
-    async fn open<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) -> Result<WebSocket<S>, Error> {
+    async fn open(&self, mut stream: Transport) -> Result<WebSocket, Error> {
         let Target { request, .. } = self.target()?;
         let mut nonce = [0; 16];
         // RFC 6455 §4.1 (7): fresh and unpredictable for each connection.

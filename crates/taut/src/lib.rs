@@ -32,6 +32,7 @@ mod server;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
+mod transport;
 mod url;
 mod websocket;
 
@@ -40,4 +41,5 @@ pub use error::Error;
 pub use server::{accept, accept_over};
 pub use taut_proto::deflate::Config as Deflate;
 pub use taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation};
+pub use transport::Transport;
 pub use websocket::WebSocket;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{Cause, Deadline, Doing};
-use crate::{Error, WebSocket};
+use crate::{Error, Transport, WebSocket};
 
 /// Opens a WebSocket on a socket that was accepted.
 ///
@@ -42,7 +42,7 @@ use crate::{Error, WebSocket};
 pub async fn accept(stream: TcpStream) -> Result<WebSocket, Error> {
     // A message is written whole, so there is nothing for Nagle's algorithm to gather.
     stream.set_nodelay(true).map_err(|error| Error::io(Doing::Opening, error))?;
-    accept_over(stream).await
+    open(stream.into()).await
 }
 
 /// The same on any stream: a Unix socket, TLS of your own.
@@ -52,7 +52,14 @@ pub async fn accept(stream: TcpStream) -> Result<WebSocket, Error> {
 ///
 /// # Cancel safety
 /// Dropping it drops the stream.
-pub async fn accept_over<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> Result<WebSocket<S>, Error> {
+pub async fn accept_over<S>(stream: S) -> Result<WebSocket, Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    open(Transport::new(stream)).await
+}
+
+async fn open(mut stream: Transport) -> Result<WebSocket, Error> {
     let deadline = Instant::now() + HANDSHAKE;
     let limits = HeadLimits::default();
     let mut head = Head::default();

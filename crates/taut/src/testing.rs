@@ -1,12 +1,10 @@
 //! A workload in which futures are dropped midway, for the tests and for fuzzers.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use taut_proto::deflate::{Agreed, Window};
@@ -14,7 +12,7 @@ use taut_proto::{CloseCode, Message, Role, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::driver::{Bounds, Driver};
-use crate::{Error, WebSocket};
+use crate::{Error, Transport, WebSocket};
 
 /// A client and a server do what `data` says, over pipes that give and take bytes in the pieces `data` says, and most
 /// futures are dropped after a few polls.
@@ -56,12 +54,13 @@ impl Workload {
         let mut end = |role, mut settings: Settings, deflate, incoming: &Shared, outgoing: &Shared| {
             settings.fragment = FRAGMENT;
             let pipe = Pipe {
-                incoming: Rc::clone(incoming),
-                outgoing: Rc::clone(outgoing),
+                incoming: Arc::clone(incoming),
+                outgoing: Arc::clone(outgoing),
                 vectored: script.byte().is_multiple_of(2),
                 pieces: Pieces(u64::from(script.byte()) + 1),
             };
-            let driver = Driver::new(pipe, role, Arc::new(settings), deflate, 0, Vec::new()).bounded(bounds);
+            let driver =
+                Driver::new(Transport::new(pipe), role, Arc::new(settings), deflate, 0, Vec::new()).bounded(bounds);
             let flag = Arc::new(Flag(AtomicBool::new(true)));
             End {
                 socket: driver.into(),
@@ -128,7 +127,7 @@ impl Workload {
         }
         // Whoever sleeps now sleeps for ever.
         for (wire, reader) in self.wires.iter().zip(&self.ends) {
-            assert!(wire.borrow().bytes.is_empty() || reader.finished, "an end sleeps and has bytes to read");
+            assert!(open(wire).bytes.is_empty() || reader.finished, "an end sleeps and has bytes to read");
         }
         for end in &self.ends {
             assert!(end.socket.pending() == 0 || end.finished, "an end sleeps and has bytes to write");
@@ -195,7 +194,7 @@ impl Workload {
 }
 
 struct End {
-    socket: WebSocket<Pipe>,
+    socket: WebSocket,
     bounds: &'static Bounds,
     /// Numbers and lengths of what was accepted.
     sent: Vec<(u32, usize)>,
@@ -299,12 +298,17 @@ struct Wire {
     writer: Option<Waker>,
 }
 
-type Shared = Rc<RefCell<Wire>>;
+/// The workload has one thread; a lock and not a cell because a WebSocket may move between threads.
+type Shared = Arc<Mutex<Wire>>;
+
+fn open(wire: &Shared) -> MutexGuard<'_, Wire> {
+    wire.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Wire {
     fn shared(capacity: usize) -> Shared {
         let bytes = VecDeque::new();
-        Rc::new(RefCell::new(Self { bytes, held: 0, capacity, shut: false, reader: None, writer: None }))
+        Arc::new(Mutex::new(Self { bytes, held: 0, capacity, shut: false, reader: None, writer: None }))
     }
 
     /// What was written can be read.
@@ -340,7 +344,7 @@ impl Pipe {
 impl AsyncRead for Pipe {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(piece) = self.piece(cx) else { return Poll::Pending };
-        let mut wire = self.incoming.borrow_mut();
+        let mut wire = open(&self.incoming);
         let ready = wire.bytes.len() - wire.held;
         if ready == 0 && !wire.shut {
             wire.reader = Some(cx.waker().clone());
@@ -366,7 +370,7 @@ impl AsyncWrite for Pipe {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Some(piece) = self.piece(cx) else { return Poll::Pending };
-        let mut wire = self.outgoing.borrow_mut();
+        let mut wire = open(&self.outgoing);
         assert!(!wire.shut, "written after the end");
         let room = wire.capacity - wire.bytes.len();
         if room == 0 {
@@ -392,7 +396,7 @@ impl AsyncWrite for Pipe {
         if self.piece(cx).is_none() {
             return Poll::Pending;
         }
-        self.outgoing.borrow_mut().release();
+        open(&self.outgoing).release();
         Poll::Ready(Ok(()))
     }
 
@@ -400,7 +404,7 @@ impl AsyncWrite for Pipe {
         if self.piece(cx).is_none() {
             return Poll::Pending;
         }
-        let mut wire = self.outgoing.borrow_mut();
+        let mut wire = open(&self.outgoing);
         wire.shut = true;
         wire.release();
         Poll::Ready(Ok(()))

@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use taut_proto::deflate::Agreed;
 use taut_proto::{Close, Message, Role, Settings};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
-use crate::Error;
 use crate::driver::Driver;
 use crate::error::Cause;
+use crate::{Error, Transport};
 
 /// An open WebSocket, as a client ([`connect`](crate::connect)) or as a server ([`accept`](crate::accept)).
 ///
@@ -25,16 +23,16 @@ use crate::error::Cause;
 /// way.
 ///
 /// An idle one owns no buffers: the thread lends them.
-pub struct WebSocket<S = TcpStream> {
+pub struct WebSocket {
     /// Boxed, since futures hold their arguments twice: the task of a connection is small that way.
-    driver: Box<Driver<S>>,
+    driver: Box<Driver<Transport>>,
     subprotocol: Option<Box<str>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+impl WebSocket {
     /// What a finished handshake has led to; `unread` came behind it.
     pub(crate) fn open(
-        stream: S,
+        transport: Transport,
         role: Role,
         settings: Arc<Settings>,
         deflate: Option<Agreed>,
@@ -42,7 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         unread: Vec<u8>,
     ) -> Result<Self, Error> {
         let random = getrandom::u32().map_err(|error| Error::from(Cause::Random(error)))?;
-        let driver = Box::new(Driver::new(stream, role, settings, deflate, random, unread));
+        let driver = Box::new(Driver::new(transport, role, settings, deflate, random, unread));
         Ok(Self { driver, subprotocol: subprotocol.map(Box::from) })
     }
 
@@ -166,25 +164,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         self.driver.pending()
     }
 
-    /// The stream, such as to ask for its addresses. Reading or writing it breaks the connection.
-    pub fn stream(&self) -> &S {
+    /// What it runs over, such as to ask for addresses.
+    pub fn transport(&self) -> &Transport {
         self.driver.stream()
     }
 
     #[cfg(feature = "testing")]
-    pub(crate) fn driver(&mut self) -> &mut Driver<S> {
+    pub(crate) fn driver(&mut self) -> &mut Driver<Transport> {
         &mut self.driver
     }
 }
 
 #[cfg(feature = "testing")]
-impl<S> From<Driver<S>> for WebSocket<S> {
-    fn from(driver: Driver<S>) -> Self {
+impl From<Driver<Transport>> for WebSocket {
+    fn from(driver: Driver<Transport>) -> Self {
         Self { driver: Box::new(driver), subprotocol: None }
     }
 }
 
-impl<S> fmt::Debug for WebSocket<S> {
+impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocket").field("subprotocol", &self.subprotocol).finish_non_exhaustive()
     }

@@ -12,6 +12,10 @@ async fn server() -> (String, tokio::task::JoinHandle<Result<WebSocket, Error>>)
     (url, task)
 }
 
+fn tcp(socket: &WebSocket) -> &TcpStream {
+    socket.transport().tcp().unwrap()
+}
+
 /// A server that says the same to everybody.
 async fn canned(response: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -32,8 +36,8 @@ async fn client_and_server_talk_and_close() {
     let (url, task) = server().await;
     let mut client = taut::connect(&url).await.unwrap();
     let mut server = task.await.unwrap().unwrap();
-    assert!(client.stream().nodelay().unwrap() && server.stream().nodelay().unwrap());
-    assert_eq!(client.stream().peer_addr().unwrap(), server.stream().local_addr().unwrap());
+    assert!(tcp(&client).nodelay().unwrap() && tcp(&server).nodelay().unwrap());
+    assert_eq!(client.transport().peer_addr(), server.transport().local_addr());
     let echo = tokio::spawn(async move {
         while let Some(message) = server.recv().await? {
             server.send(message).await?;

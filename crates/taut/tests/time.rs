@@ -6,7 +6,7 @@ use taut::{Client, Close, CloseCode, Error, Heartbeat, Message, Settings, WebSoc
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, timeout};
 
-type Socket = WebSocket<DuplexStream>;
+type Socket = WebSocket;
 
 /// A client and a server over a pipe that holds `capacity` bytes each way.
 async fn pair(client: &Client, capacity: usize) -> (Socket, Socket) {

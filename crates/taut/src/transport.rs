@@ -1,0 +1,115 @@
+//! What a WebSocket runs over.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// The stream under a [`WebSocket`](crate::WebSocket): a TCP connection, or any other stream that it was opened over.
+///
+/// One type for all, so that a function that takes a WebSocket need not name its stream.
+pub struct Transport(Kind);
+
+enum Kind {
+    Tcp(TcpStream),
+    Other(Box<dyn Stream>),
+}
+
+/// Any stream of bytes that may move from thread to thread.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Transport {
+    /// Any stream: a Unix socket, a tunnel, TLS of your own. A [`TcpStream`] is better given to `From`, which spares a
+    /// call through a table at every read and write.
+    pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Kind::Other(Box::new(stream)))
+    }
+
+    /// The address of the peer, as far as it is TCP: of the proxy, where there is one between.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.tcp()?.peer_addr().ok()
+    }
+
+    /// Our own address, as far as it is TCP.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.tcp()?.local_addr().ok()
+    }
+
+    /// The TCP connection at the bottom, such as to set its options. Reading or writing it breaks the WebSocket.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match &self.0 {
+            Kind::Tcp(stream) => Some(stream),
+            Kind::Other(_) => None,
+        }
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut dyn Stream> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream),
+            Kind::Other(stream) => Pin::new(&mut **stream),
+        }
+    }
+}
+
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self(Kind::Tcp(stream))
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The usual case without a call through a table.
+        match &mut self.0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
+            Kind::Other(_) => self.stream().poll_read(cx, room),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Kind::Other(_) => self.stream().poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.is_write_vectored(),
+            Kind::Other(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Tcp(stream) => f.debug_tuple("Tcp").field(stream).finish(),
+            Kind::Other(_) => f.debug_tuple("Other").finish_non_exhaustive(),
+        }
+    }
+}
