@@ -48,6 +48,6 @@ async fn close(socket: &mut taut::WebSocket) -> Result<(), Error> {
 }
 
 fn closed(socket: &taut::WebSocket) -> String {
-    let close = socket.peer_close().map_or_else(String::new, ToString::to_string);
+    let close = socket.peer_close().map_or_else(String::new, |close| close.to_string());
     format!("the server closed the connection: {close}")
 }

@@ -100,6 +100,7 @@ const ROOMS: &[Room] = &[
             "taut-proto",
             "taut-server",
             "taut-shard",
+            "tokio",
             "tracing",
             "tracing-subscriber",
         ],

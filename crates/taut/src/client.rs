@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::error::{Cause, Deadline, Doing};
-use crate::server::Head;
+use crate::head::Head;
 use crate::url::Url;
 use crate::{Deflate, Error, Transport, WebSocket};
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use taut_proto::{Close, Connection, Event, Input, Lapse, Message, Outbox, Role, Settings, Time};
@@ -104,6 +104,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         &self.stream
     }
 
+    /// What others may wait for: it differs when something has changed for them.
+    pub(crate) fn progress(&self) -> (usize, usize, bool, bool) {
+        let is_live = matches!(self.phase, Phase::Live);
+        (self.inbox.messages.len(), self.outbox.len(), is_live, matches!(self.phase, Phase::Over))
+    }
+
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.connection.round_trip()
     }
@@ -111,6 +117,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Bytes accepted and not yet written.
     pub(crate) fn pending(&self) -> usize {
         self.outbox.len()
+    }
+
+    /// Whether a message could be sent.
+    pub(crate) fn is_open(&self) -> bool {
+        self.check_open().is_ok()
     }
 
     /// What the peer's close frame said.
@@ -125,12 +136,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// The next message, `None` after a clean close.
-    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
+    pub(crate) fn poll_recv(
+        &mut self,
+        writing: Writing,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Message<'static>>, Error>> {
         for _ in 0..TURNS {
             if let Some(message) = self.inbox.pop() {
                 // Pongs that came of the same read do not wait for an application that takes its time.
-                let _ = self.poll_write(cx);
-                self.settle();
+                if writing == Writing::Now {
+                    let _ = self.poll_write(cx);
+                    self.settle();
+                }
                 return Poll::Ready(Ok(Some(message)));
             }
             if matches!(self.phase, Phase::Over) {
@@ -157,8 +174,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         yield_now(cx)
     }
 
-    /// Accepts a message, whatever is pending, and writes what the stream takes.
-    pub(crate) fn accept(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Error> {
+    /// Accepts a message, whatever is pending, and writes what the stream takes unless that is to be done later.
+    pub(crate) fn accept(
+        &mut self,
+        message: &Message<'_>,
+        writing: Writing,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Error> {
         self.check_open()?;
         let Self { connection, outbox, .. } = self;
         Loan::with(|loan| {
@@ -170,15 +192,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         })
         .map_err(|_| Error::from(Cause::Closed))?;
-        let _ = self.poll_write(cx);
-        self.settle();
+        self.write(writing, cx);
         Ok(())
     }
 
-    /// Accepts a message and writes what the stream takes, or says that too much is pending.
-    pub(crate) fn try_accept(&mut self, message: &Message<'_>) -> Result<(), Error> {
-        // Whoever waits next registers itself anew; nobody is to be woken for this.
-        let cx = &mut Context::from_waker(Waker::noop());
+    /// Accepts a message, or says that too much is pending.
+    pub(crate) fn try_accept(
+        &mut self,
+        message: &Message<'_>,
+        writing: Writing,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Error> {
         self.check_open()?;
         if self.outbox.len() >= self.bounds.outgoing {
             let _ = self.poll_write(cx);
@@ -187,11 +211,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.outbox.len() >= self.bounds.outgoing {
             return Err(Cause::Full.into());
         }
-        self.accept(message, cx)
+        self.accept(message, writing, cx)
     }
 
-    /// Queues a ping and writes what the stream takes.
-    pub(crate) fn ping(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Error> {
+    /// Queues a ping.
+    pub(crate) fn ping(&mut self, payload: &[u8], writing: Writing, cx: &mut Context<'_>) -> Result<(), Error> {
         self.check_open()?;
         let Self { connection, outbox, .. } = self;
         Loan::with(|loan| {
@@ -199,9 +223,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             connection.ping(payload, &mut loan.scratch, outbox)
         })
         .map_err(|error| Error::from(Cause::Ping(error)))?;
-        let _ = self.poll_write(cx);
-        self.settle();
+        self.write(writing, cx);
         Ok(())
+    }
+
+    /// Writes what the stream takes, unless it is to be done later and little waits.
+    fn write(&mut self, writing: Writing, cx: &mut Context<'_>) {
+        if writing == Writing::Now || self.outbox.len() >= GATHERED {
+            let _ = self.poll_write(cx);
+            self.settle();
+        }
     }
 
     /// Everything accepted is written; reads meanwhile while there is room.
@@ -220,8 +251,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         yield_now(cx)
     }
 
-    /// Begins the close, if that was not done, and sees it through.
-    pub(crate) fn poll_close(&mut self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Queues a close frame, if none was sent yet.
+    pub(crate) fn begin_close(&mut self, close: &Close) {
         if self.connection.is_open() {
             let now = self.now();
             let Self { connection, outbox, .. } = self;
@@ -231,6 +262,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             });
             self.close_by = self.connection.deadline();
         }
+    }
+
+    /// Begins the close, if that was not done, and sees it through.
+    pub(crate) fn poll_close(&mut self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.begin_close(close);
         for _ in 0..TURNS {
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.result());
@@ -278,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Writes what is pending; ready when nothing is left, also because the stream takes no more.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.outbox.is_empty() {
             if self.broken.is_some() {
                 self.outbox = Outbox::new();
@@ -477,7 +513,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Gives back to the thread what is not in use.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let Self { outbox, inbox, .. } = self;
         if outbox.capacity() == 0 && inbox.messages.capacity() == 0 {
             return;
@@ -492,6 +528,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let micros = self.start.elapsed().as_micros();
         Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
+}
+
+/// When what is sent is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// At once, as far as the stream takes it.
+    Now,
+    /// Together with what else is sent until the poll is over; whoever asks for this sees to it.
+    Later,
 }
 
 /// Where the connection stands.
@@ -552,6 +597,9 @@ fn yield_now<T>(cx: &Context<'_>) -> Poll<T> {
 /// Steps of one poll.
 const TURNS: usize = 64;
 
+/// Bytes that are gathered before they are written after all.
+const GATHERED: usize = 64 << 10;
+
 /// How long a send waits while neither side reads.
 const STALL: Duration = Duration::from_secs(20);
 
@@ -580,7 +628,7 @@ mod tests {
 
     async fn is_idle(driver: &mut Driver<DuplexStream>) -> bool {
         // Not a single poll: tokio makes a task that has done much yield with work left.
-        tokio::time::timeout(Duration::from_millis(1), poll_fn(|cx| driver.poll_recv(cx))).await.is_err()
+        tokio::time::timeout(Duration::from_millis(1), poll_fn(|cx| driver.poll_recv(Writing::Now, cx))).await.is_err()
     }
 
     fn held(driver: &Driver<DuplexStream>) -> [usize; 4] {
@@ -600,9 +648,9 @@ mod tests {
         for _ in 0..5 {
             peer.write_all(&frame("hello").repeat(2000)).await.unwrap();
             for _ in 0..2000 {
-                let message = poll_fn(|cx| driver.poll_recv(cx)).await.unwrap().unwrap();
+                let message = poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap().unwrap();
                 assert_eq!(message.as_text(), Some("hello"));
-                poll_fn(|cx| driver.accept(&message, cx).into()).await.unwrap();
+                poll_fn(|cx| driver.accept(&message, Writing::Now, cx).into()).await.unwrap();
             }
             assert!(is_idle(&mut driver).await);
             assert_eq!(held(&driver), [0; 4]);
@@ -617,7 +665,7 @@ mod tests {
         // A full outbox makes `poll_ready` read, and nobody receives.
         for (piece, most) in [(frame(""), 1024), (frame(&"x".repeat(125)), 1024)] {
             let (mut driver, mut peer) = server(64 << 10, b"");
-            poll_fn(|cx| driver.accept(&Message::from(vec![0; 2 << 20]), cx).into()).await.unwrap();
+            poll_fn(|cx| driver.accept(&Message::from(vec![0; 2 << 20]), Writing::Now, cx).into()).await.unwrap();
             let flood = tokio::spawn(async move { peer.write_all(&piece.repeat((1 << 20) / piece.len())).await });
             let waited = tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_ready(cx))).await;
             assert!(waited.is_err(), "nobody reads: {waited:?}");
@@ -639,7 +687,7 @@ mod tests {
         let (mut driver, mut peer) = server(4096, &[frame("one"), frame("two")[..4].to_vec()].concat());
         peer.write_all(&frame("two")[4..]).await.unwrap();
         for expected in ["one", "two"] {
-            let message = poll_fn(|cx| driver.poll_recv(cx)).await.unwrap();
+            let message = poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap();
             assert_eq!(message, Some(Message::from(expected)));
         }
     }
@@ -657,9 +705,9 @@ mod tests {
         assert_eq!(reading.await.unwrap().unwrap(), b"\x88\x02\x03\xe9");
         assert_eq!((driver.inbox.messages.len(), driver.inbox.discarded), (1024, 3000 - 1024));
         for _ in 0..1024 {
-            assert!(poll_fn(|cx| driver.poll_recv(cx)).await.unwrap().is_some());
+            assert!(poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap().is_some());
         }
-        assert_eq!(poll_fn(|cx| driver.poll_recv(cx)).await.unwrap(), None);
+        assert_eq!(poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap(), None);
     }
 
     /// A stream that is never out of bytes and never yields: so many pongs, then messages.
@@ -702,12 +750,13 @@ mod tests {
         let mut endless = driver(usize::MAX);
         tokio::select! {
             biased;
-            _ = poll_fn(|cx| endless.poll_recv(cx)) => panic!("pongs are no messages"),
+            _ = poll_fn(|cx| endless.poll_recv(Writing::Now, cx)) => panic!("pongs are no messages"),
             () = tokio::task::yield_now() => {}
         }
         // And it comes back by itself.
         let mut driver = driver(10 * TURNS);
-        let message = tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_recv(cx))).await;
+        let message =
+            tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_recv(Writing::Now, cx))).await;
         assert_eq!(message.expect("woken").unwrap(), Some(Message::from("")));
     }
 }

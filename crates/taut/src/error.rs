@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taut_proto::handshake::{InvalidRequest, Refusal, Rejection};
+use taut_proto::handshake::{InvalidHeader, InvalidRequest, Refusal, Rejection};
 use taut_proto::{CloseCode, SendError, UnexpectedEnd, Violation};
 
 /// Why a call failed.
@@ -44,7 +44,7 @@ impl Error {
 
     /// Whether the caller asked for something that cannot be: a malformed URL or header, a ping that is too long.
     pub fn is_invalid(&self) -> bool {
-        matches!(*self.0, Cause::Url(_) | Cause::Request(_) | Cause::Ping(_) | Cause::CloseCode(_))
+        matches!(*self.0, Cause::Url(_) | Cause::Request(_) | Cause::Header(_) | Cause::Ping(_) | Cause::CloseCode(_))
     }
 
     /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read.
@@ -109,6 +109,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.0 {
             Cause::CloseCode(_) | Cause::Closed | Cause::Deadline(_) | Cause::Full | Cause::Url(_) => None,
+            Cause::Header(invalid) => Some(invalid),
             Cause::Io { error, .. } => Some(error),
             Cause::Ping(error) => Some(error),
             Cause::Random(error) => Some(error),
@@ -128,6 +129,7 @@ pub(crate) enum Cause {
     Closed,
     Deadline(Deadline),
     Full,
+    Header(InvalidHeader),
     Io { doing: Doing, error: io::Error },
     Ping(SendError),
     Random(getrandom::Error),
@@ -156,6 +158,7 @@ pub(crate) enum Deadline {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Doing {
     Connecting,
+    Listening,
     Opening,
     Reading,
     Writing,
@@ -169,10 +172,12 @@ impl fmt::Display for Cause {
             }
             Self::Closed => f.write_str("the connection is closed: nothing can be sent any more"),
             Self::Deadline(deadline) => deadline.fmt(f),
+            Self::Header(invalid) => write!(f, "a header of the response must not be sent: {invalid}"),
             Self::Full => f.write_str("too much is waiting for the peer to read; nothing was sent"),
             Self::Io { doing, error } => {
                 let doing = match doing {
                     Doing::Connecting => "cannot connect",
+                    Doing::Listening => "cannot listen",
                     Doing::Opening => "the connection broke during the opening handshake",
                     Doing::Reading => "the connection broke while reading",
                     Doing::Writing => "the connection broke while writing",

@@ -24,11 +24,18 @@
 //!
 //! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 
+mod acceptor;
 mod client;
+mod cork;
 mod driver;
 mod error;
+mod head;
+mod incoming;
 mod loan;
+mod request;
 mod server;
+mod shared;
+mod split;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
@@ -36,10 +43,15 @@ mod transport;
 mod url;
 mod websocket;
 
+pub use acceptor::{Acceptor, accept, accept_over};
 pub use client::{Client, connect};
 pub use error::Error;
-pub use server::{accept, accept_over};
+pub use incoming::Incoming;
+pub use request::Request;
+pub use server::{Authenticated, Failure, Server, Serving};
+pub use split::{Receiver, Sender};
 pub use taut_proto::deflate::Config as Deflate;
+pub use taut_proto::handshake::Refusal;
 pub use taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation};
 pub use transport::Transport;
 pub use websocket::WebSocket;

@@ -1,162 +1,480 @@
-//! The server's side of one connection.
+//! Listens, accepts, and ends gracefully.
 
-use std::sync::{Arc, LazyLock};
+use std::fmt;
+use std::future::{IntoFuture, pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use taut_proto::handshake::{HeadLimits, HeadScan, Refusal, Request, origin};
-use taut_proto::{Role, Settings};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use taut_proto::handshake::Refusal;
+use taut_proto::{Close, CloseCode};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
 
-use crate::error::{Cause, Deadline, Doing};
-use crate::{Error, Transport, WebSocket};
+use crate::cork::Cork;
+use crate::error::Doing;
+use crate::{Acceptor, Error, Incoming, Request, WebSocket};
 
-/// Opens a WebSocket on a socket that was accepted.
-///
-/// A web page may connect if it was loaded from the host and port that it connects to; programs that are no browsers
-/// send no origin and may connect. The client has 10 seconds for its handshake. No compression, no subprotocol.
+/// A WebSocket server on a TCP port.
 ///
 /// ```no_run
-/// # async fn run() -> std::io::Result<()> {
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:9001").await?;
-/// loop {
-///     let (stream, _) = listener.accept().await?;
-///     tokio::spawn(async move {
-///         let mut socket = taut::accept(stream).await?;
+/// # async fn run() -> Result<(), taut::Error> {
+/// use taut::{Incoming, Server};
+///
+/// Server::bind("127.0.0.1:9000")
+///     .await?
+///     .serve(|incoming: Incoming| async move {
+///         if incoming.bearer() != Some("t0ken") {
+///             return incoming.reject(401, "who are you?").await;
+///         }
+///         let mut socket = incoming.accept().await?;
 ///         while let Some(message) = socket.recv().await? {
 ///             socket.send(message).await?;
 ///         }
-///         Ok::<(), taut::Error>(())
-///     });
-/// }
+///         Ok(())
+///     })
+///     .until(async { tokio::signal::ctrl_c().await.unwrap_or(()) })
+///     .await
 /// # }
 /// ```
 ///
-/// # Errors
-/// [`is_handshake`](Error::is_handshake): the request was refused, and the client told why. Otherwise when the stream
-/// breaks or the client takes too long.
-///
-/// # Cancel safety
-/// Dropping it drops the stream.
-pub async fn accept(stream: TcpStream) -> Result<WebSocket, Error> {
-    // A message is written whole, so there is nothing for Nagle's algorithm to gather.
-    stream.set_nodelay(true).map_err(|error| Error::io(Doing::Opening, error))?;
-    open(stream.into()).await
+/// Each client has a task of its own, in which the handler runs. What the handler sends while the task is polled once
+/// leaves in one write when the poll is over: a loop of `recv` and `send` writes once for all that one read has brought.
+/// When the handler returns, the connection is closed: with code 1000, or 1011 when it returned an error.
+pub struct Server {
+    listener: TcpListener,
+    acceptor: Acceptor,
+    handshakes: usize,
+    connections: usize,
+    report: Report,
 }
 
-/// The same on any stream: a Unix socket, TLS of your own.
-///
-/// # Errors
-/// As [`accept`].
-///
-/// # Cancel safety
-/// Dropping it drops the stream.
-pub async fn accept_over<S>(stream: S) -> Result<WebSocket, Error>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    open(Transport::new(stream)).await
-}
+/// Whom failures are told.
+type Report = Arc<dyn Fn(&Failure) + Send + Sync>;
 
-async fn open(mut stream: Transport) -> Result<WebSocket, Error> {
-    let deadline = Instant::now() + HANDSHAKE;
-    let limits = HeadLimits::default();
-    let mut head = Head::default();
-    let mut response = Vec::new();
-    let answered = match timeout_at(deadline, head.read(&mut stream, &limits)).await {
-        Err(_) => Err(Refusal::timeout()),
-        Ok(read) => read?.and_then(|end| answer(&head.bytes[..end], &limits, &mut response).map(|()| end)),
-    };
-    let late = || Error::from(Cause::Deadline(Deadline::Handshake(HANDSHAKE)));
-    let end = match answered {
-        Ok(end) => end,
-        Err(refusal) => {
-            refusal.write_response(&mut response);
-            refuse(&mut stream, &response).await;
-            return Err(if refusal == Refusal::timeout() { late() } else { Cause::Refused(refusal).into() });
-        }
-    };
-    let writing = async {
-        stream.write_all(&response).await?;
-        stream.flush().await
-    };
-    timeout_at(deadline, writing).await.map_err(|_| late())?.map_err(|error| Error::io(Doing::Opening, error))?;
-    WebSocket::open(stream, Role::Server, Arc::clone(&SETTINGS), None, None, head.rest(end))
-}
+/// A handler's future.
+type Task = Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>>;
 
-/// A head that is being read.
-#[derive(Debug, Default)]
-pub(crate) struct Head {
-    /// What has come: the head and the beginning of what follows it.
-    pub(crate) bytes: Vec<u8>,
-    scan: HeadScan,
-}
+/// What a handler may fail with.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
 
-impl Head {
-    /// A head of which something has come already.
-    pub(crate) fn begun(bytes: Vec<u8>) -> Self {
-        Self { bytes, scan: HeadScan::new() }
+impl Server {
+    /// Listens on an address: `"0.0.0.0:9000"`, or port 0 for one that the system chooses.
+    ///
+    /// # Errors
+    /// [`is_io`](Error::is_io): the address cannot be listened on, such as when another program does.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves nothing behind.
+    pub async fn bind(address: impl ToSocketAddrs) -> Result<Self, Error> {
+        let listener = TcpListener::bind(address).await.map_err(|error| Error::io(Doing::Listening, error))?;
+        Ok(Self::new(listener))
     }
 
-    /// Reads until the head is complete: where it ends, or why it will not do.
-    pub(crate) async fn read<S: AsyncRead + Unpin>(
-        &mut self,
-        stream: &mut S,
-        limits: &HeadLimits,
-    ) -> Result<Result<usize, Refusal>, Error> {
+    /// A server on a listener that is there already, such as one that was passed on by a parent process.
+    pub fn new(listener: TcpListener) -> Self {
+        let report = Arc::new(|_: &Failure| {});
+        Self { listener, acceptor: Acceptor::new(), handshakes: HANDSHAKES, connections: usize::MAX, report }
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// [`is_io`](Error::is_io) when the system does not tell.
+    pub fn local_addr(&self) -> Result<SocketAddr, Error> {
+        self.listener.local_addr().map_err(|error| Error::io(Doing::Listening, error))
+    }
+
+    /// On which terms clients are accepted; [`Acceptor::new`] by default.
+    #[must_use]
+    pub fn acceptor(mut self, acceptor: Acceptor) -> Self {
+        self.acceptor = acceptor;
+        self
+    }
+
+    /// How many clients may be between their TCP connection and the answer to their request; 1,024. Beyond it nobody is
+    /// accepted, and whoever connects waits in the kernel's queue. Each costs some KB until its deadline.
+    #[must_use]
+    pub fn max_handshakes(mut self, most: usize) -> Self {
+        self.handshakes = most.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How many clients may be connected; no limit by default. Beyond it clients are refused with status 503 and told
+    /// to come back.
+    #[must_use]
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.connections = most;
+        self
+    }
+
+    /// Is told of every failure: a handshake that failed, a handler's error, a listener that cannot accept. By default
+    /// nobody is.
+    #[must_use]
+    pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
+        self.report = Arc::new(report);
+        self
+    }
+
+    /// Asks `hook` who each client is before it is accepted: it gives the user, or why there is none.
+    ///
+    /// ```no_run
+    /// # struct User; async fn user_of(token: &str) -> Option<User> { None }
+    /// # async fn run() -> Result<(), taut::Error> {
+    /// use taut::{Refusal, Request, Server, WebSocket};
+    ///
+    /// Server::bind("127.0.0.1:9000")
+    ///     .await?
+    ///     .authenticate(|request: Request| async move {
+    ///         let token = request.bearer().ok_or(Refusal::unauthorized("a bearer token is needed"))?;
+    ///         user_of(token).await.ok_or(Refusal::unauthorized("the token is not valid"))
+    ///     })
+    ///     .serve(|mut socket: WebSocket, user: User| async move {
+    ///         while let Some(message) = socket.recv().await? {
+    ///             socket.send(message).await?;
+    ///         }
+    ///         Ok::<(), taut::Error>(())
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    pub fn authenticate<H, F, U>(self, hook: H) -> Authenticated<H>
+    where
+        H: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<U, Refusal>> + Send,
+    {
+        Authenticated { server: self, hook }
+    }
+
+    /// Serves clients, each by a call of `handler`. Nothing happens until what this returns is awaited.
+    pub fn serve<H, F, E>(self, handler: H) -> Serving
+    where
+        H: Fn(Incoming) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Problem>,
+    {
+        let handler = move |incoming| -> Task {
+            let task = handler(incoming);
+            Box::pin(async move { task.await.map_err(Into::into) })
+        };
+        Serving { server: self, handler: Arc::new(handler), until: Box::pin(pending()), drain: DRAIN }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Server");
+        shown.field("listener", &self.listener).field("acceptor", &self.acceptor).finish_non_exhaustive()
+    }
+}
+
+/// A [`Server`] that knows who its clients are: see [`Server::authenticate`].
+pub struct Authenticated<H> {
+    server: Server,
+    hook: H,
+}
+
+impl<H> Authenticated<H> {
+    /// Serves clients that the hook has let in, each by a call of `handler` with what the hook has given.
+    pub fn serve<A, U, S, F, E>(self, handler: S) -> Serving
+    where
+        H: Fn(Request) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<U, Refusal>> + Send + 'static,
+        U: Send + 'static,
+        S: Fn(WebSocket, U) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Problem> + Send + 'static,
+    {
+        let Self { server, hook } = self;
+        let handler = Arc::new(handler);
+        server.serve(move |incoming| {
+            let who = hook(incoming.request().clone());
+            let handler = Arc::clone(&handler);
+            async move {
+                match who.await {
+                    Ok(user) => handler(incoming.accept().await?, user).await.map_err(Into::into),
+                    Err(refusal) => Ok::<_, Problem>(incoming.refuse(refusal).await?),
+                }
+            }
+        })
+    }
+}
+
+impl<H> fmt::Debug for Authenticated<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.server.fmt(f)
+    }
+}
+
+/// A [`Server`] with its handler: await it.
+///
+/// # Cancel safety
+/// When it is dropped, or its future, nobody is accepted any more, and connections end as they do at the end of a
+/// drain: at once and without a close frame.
+#[must_use = "nothing is served until it is awaited"]
+pub struct Serving {
+    server: Server,
+    handler: Arc<dyn Fn(Incoming) -> Task + Send + Sync>,
+    until: Pin<Box<dyn Future<Output = ()> + Send>>,
+    drain: Duration,
+}
+
+impl Serving {
+    /// Serves until `signal` is ready, then drains: accepts nobody any more, closes every connection with code 1001,
+    /// which makes its `recv` return `None`, and waits for the handlers.
+    pub fn until(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.until = Box::pin(signal);
+        self
+    }
+
+    /// How long a drain may take before the handlers that are left are dropped; 10 seconds.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain = timeout;
+        self
+    }
+
+    async fn run(self) -> Result<(), Error> {
+        let Self { server, handler, mut until, drain } = self;
+        let Server { listener, acceptor, handshakes, connections, report } = server;
+        let service = Arc::new(Service { acceptor, handler, report, progress: Progress::default() });
+        // However this ends, also by being dropped, the clients' tasks end too.
+        let over = Over(Arc::clone(&service));
+        let (alive, mut all_gone) = mpsc::channel::<()>(1);
+        let handshakes = Arc::new(Semaphore::new(handshakes));
         loop {
-            match self.scan.find(&self.bytes, limits) {
-                Ok(None) => {}
-                Ok(Some(end)) => return Ok(Ok(end)),
-                Err(refusal) => return Ok(Err(refusal)),
+            let (stream, peer, permit) = tokio::select! {
+                biased;
+                () = &mut until => break,
+                client = next(&listener, &handshakes, &service.report) => client,
+            };
+            let is_one_too_many = alive.strong_count() > connections;
+            // Boxed, so that its room is given back when it is done.
+            let opening = Box::pin(Arc::clone(&service).open(stream, peer, permit, is_one_too_many));
+            tokio::spawn(Arc::clone(&service).attend(opening, peer, alive.clone()));
+        }
+        // Whoever connects from now on is turned away by the kernel.
+        drop(listener);
+        drop(alive);
+        service.progress.enter(Stage::Draining);
+        if timeout(drain, all_gone.recv()).await.is_err() {
+            drop(over);
+            all_gone.recv().await;
+        }
+        Ok(())
+    }
+}
+
+impl IntoFuture for Serving {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.server.fmt(f)
+    }
+}
+
+/// Something that went wrong at a server, for its log.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The listener could not accept, such as for want of file descriptors. It is tried again.
+    Accept(io::Error),
+    /// A client that did not get as far as the handler.
+    Handshake(Option<SocketAddr>, Error),
+    /// A handler that returned an error.
+    Handler(Option<SocketAddr>, Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = |peer: &Option<SocketAddr>| peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
+        match self {
+            Self::Accept(error) => write!(f, "cannot accept connections, and will try again: {error}"),
+            Self::Handshake(address, error) => write!(f, "{}: {error}", peer(address)),
+            Self::Handler(address, error) => write!(f, "{}: the handler failed: {error}", peer(address)),
+        }
+    }
+}
+
+/// The next connection, once there is room for its handshake.
+async fn next(
+    listener: &TcpListener,
+    handshakes: &Arc<Semaphore>,
+    report: &Report,
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    let Ok(permit) = Arc::clone(handshakes).acquire_owned().await else { unreachable!("it is never closed") };
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, permit),
+            // Of the connection that was to be accepted, not of the listener.
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                report(&Failure::Accept(error));
+                sleep(PAUSE).await;
             }
-            self.bytes.reserve(ROOM);
-            let count = stream.read_buf(&mut self.bytes).await.map_err(|error| Error::io(Doing::Opening, error))?;
-            if count == 0 {
-                return Err(Error::io(Doing::Opening, std::io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// What the tasks of all clients have in common.
+struct Service {
+    acceptor: Acceptor,
+    handler: Arc<dyn Fn(Incoming) -> Task + Send + Sync>,
+    report: Report,
+    progress: Progress,
+}
+
+impl Service {
+    /// Reads a client's request and calls the handler.
+    async fn open(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        is_one_too_many: bool,
+    ) -> Option<Task> {
+        let accepted = tokio::select! {
+            biased;
+            () = self.progress.leaves(Stage::Open) => return None,
+            accepted = self.acceptor.accept(stream) => accepted,
+        };
+        match accepted {
+            Ok(incoming) if is_one_too_many => {
+                let _ = incoming.refuse(Refusal::busy(BUSY)).await;
+                None
+            }
+            Ok(mut incoming) => {
+                incoming.hold(permit);
+                Some((self.handler)(incoming))
+            }
+            Err(error) => {
+                (self.report)(&Failure::Handshake(Some(peer), error));
+                None
             }
         }
     }
 
-    /// What came after the head.
-    pub(crate) fn rest(&self, end: usize) -> Vec<u8> {
-        self.bytes[end..].to_vec()
+    /// One client's task: runs the handler inside of a cork, then closes what it has left open.
+    async fn attend(
+        self: Arc<Self>,
+        opening: Pin<Box<impl Future<Output = Option<Task>>>>,
+        peer: SocketAddr,
+        _alive: mpsc::Sender<()>,
+    ) {
+        let mut task = opening.await;
+        let mut cork = Cork::new();
+        let mut close = Close::from(CloseCode::NORMAL);
+        let mut stage = Stage::Open;
+        let mut left = pin!(None);
+        poll_fn(|cx| {
+            // Registered once a stage and not once a poll: this is always polled by the same task.
+            while left.is_none() || self.progress.stage() != stage {
+                stage = self.progress.stage();
+                left.set(Some(self.progress.leaves(stage)));
+                if left.as_mut().as_pin_mut().is_some_and(|left| left.poll(cx).is_ready()) {
+                    left.set(None);
+                }
+            }
+            if stage == Stage::Over {
+                return Poll::Ready(());
+            }
+            if let Some(running) = &mut task {
+                match cork.poll(running.as_mut(), cx) {
+                    Poll::Pending => {
+                        if stage == Stage::Draining {
+                            cork.begin_close(&CloseCode::GOING_AWAY.into());
+                        }
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(problem)) => {
+                        close = CloseCode::INTERNAL_ERROR.into();
+                        (self.report)(&Failure::Handler(Some(peer), problem));
+                    }
+                }
+                task = None;
+            }
+            cork.poll_close(&close, cx)
+        })
+        .await;
     }
 }
 
-/// Judges a request and writes the response, or says why it is refused.
-fn answer(head: &[u8], limits: &HeadLimits, response: &mut Vec<u8>) -> Result<(), Refusal> {
-    let request = Request::parse(head, limits)?;
-    origin::same_host(&request)?;
-    request.upgrade()?.write_response(response);
-    Ok(())
+/// Ends the clients' tasks when it is dropped.
+struct Over(Arc<Service>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.progress.enter(Stage::Over);
+    }
 }
 
-/// Writes a refusal and lets the client read it: to drop a socket with unread bytes would reset it, and the response
-/// with it. A client that does not take it in time goes without.
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, response: &[u8]) {
-    let told = async {
-        stream.write_all(response).await?;
-        stream.shutdown().await?;
-        let mut rest = stream.take(REFUSED);
-        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
-    };
-    // Whether it came through changes nothing: the connection is over either way.
-    let _ = timeout(LINGER, told).await;
+/// Whether clients are served, told to go, or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Open,
+    Draining,
+    Over,
 }
 
-/// Shared by all connections that were accepted.
-static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| Arc::new(Settings::server()));
+/// Which stage a server is in. Reading it takes no lock.
+#[derive(Debug, Default)]
+struct Progress {
+    stage: AtomicU8,
+    changed: Notify,
+}
 
-/// How long a client has for its handshake, the response included.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+impl Progress {
+    fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Open,
+            1 => Stage::Draining,
+            _ => Stage::Over,
+        }
+    }
 
-/// How long a refused client may take to read the response.
-const LINGER: Duration = Duration::from_secs(1);
+    fn enter(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        self.changed.notify_waiters();
+    }
 
-/// Bytes that are read from a refused client.
-const REFUSED: u64 = 64 << 10;
+    /// Waits for a later stage.
+    async fn leaves(&self, stage: Stage) {
+        loop {
+            // First, so that no change falls between the look and the wait.
+            let changed = self.changed.notified();
+            if self.stage() > stage {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
 
-/// Bytes that there is room for at each read of a head.
-const ROOM: usize = 1024;
+/// Clients between connection and answer.
+const HANDSHAKES: usize = 1024;
+
+/// How long a drain may take.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// When a client that there is no room for may come back.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How long a listener that cannot accept is left alone.
+const PAUSE: Duration = Duration::from_millis(100);

@@ -178,7 +178,7 @@ impl Workload {
     /// What one end received is what the other sent.
     fn compare(&mut self) {
         for (who, peer) in [(0, 1), (1, 0)] {
-            let discarded = self.ends[who].socket.driver().discarded();
+            let discarded = self.ends[who].socket.discarded();
             let (received, sent) = (&self.ends[who].received, &self.ends[peer].sent);
             if discarded == 0 {
                 assert_eq!(received, sent, "lost, duplicated or reordered");

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::ready;
 use std::time::Duration;
 
 use taut_proto::deflate::Agreed;
@@ -11,7 +11,8 @@ use taut_proto::{Close, Message, Role, Settings};
 
 use crate::driver::Driver;
 use crate::error::Cause;
-use crate::{Error, Transport};
+use crate::shared::Handle;
+use crate::{Error, Receiver, Sender, Transport};
 
 /// An open WebSocket, as a client ([`connect`](crate::connect)) or as a server ([`accept`](crate::accept)).
 ///
@@ -24,8 +25,7 @@ use crate::{Error, Transport};
 ///
 /// An idle one owns no buffers: the thread lends them.
 pub struct WebSocket {
-    /// Boxed, since futures hold their arguments twice: the task of a connection is small that way.
-    driver: Box<Driver<Transport>>,
+    handle: Handle,
     subprotocol: Option<Box<str>>,
 }
 
@@ -40,8 +40,12 @@ impl WebSocket {
         unread: Vec<u8>,
     ) -> Result<Self, Error> {
         let random = getrandom::u32().map_err(|error| Error::from(Cause::Random(error)))?;
-        let driver = Box::new(Driver::new(transport, role, settings, deflate, random, unread));
-        Ok(Self { driver, subprotocol: subprotocol.map(Box::from) })
+        let driver = Driver::new(transport, role, settings, deflate, random, unread);
+        let handle = Handle::new(driver);
+        if role == Role::Server {
+            handle.adopt();
+        }
+        Ok(Self { handle, subprotocol: subprotocol.map(Box::from) })
     }
 
     /// The next message; `None` once the connection is closed, by either side, and everything that came before is
@@ -57,7 +61,7 @@ impl WebSocket {
     /// # Cancel safety
     /// Nothing is lost: what has been read stays here, and the next call goes on where this one was dropped.
     pub async fn recv(&mut self) -> Result<Option<Message<'static>>, Error> {
-        poll_fn(|cx| self.driver.poll_recv(cx)).await
+        poll_fn(|cx| self.handle.poll_recv(cx)).await
     }
 
     /// Sends a message: text from a string, binary from bytes.
@@ -76,11 +80,7 @@ impl WebSocket {
     /// All or nothing, and one can tell: a call that is dropped before it is done has sent nothing of its message.
     pub async fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
         let message = message.into();
-        poll_fn(|cx| {
-            ready!(self.driver.poll_ready(cx))?;
-            self.driver.accept(&message, cx).into()
-        })
-        .await
+        poll_fn(|cx| self.handle.poll_send(&message, cx)).await
     }
 
     /// Sends a message at once or not at all; what the stream does not take is pending, as with [`send`](Self::send).
@@ -88,7 +88,20 @@ impl WebSocket {
     /// # Errors
     /// [`is_full`](Error::is_full) when 1 MiB or more of earlier messages are pending. The message was not sent.
     pub fn try_send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        self.driver.try_accept(&message.into())
+        self.handle.try_send(&message.into())
+    }
+
+    /// As [`send`](Self::send), but writes nothing until [`flush`](Self::flush), [`recv`](Self::recv) or another `send`
+    /// does, or 64 KiB have gathered: for many messages at once.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// All or nothing.
+    pub async fn feed<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
+        let message = message.into();
+        poll_fn(|cx| self.handle.poll_feed(&message, cx)).await
     }
 
     /// Sends a ping of at most 125 bytes of the application's own; the peer's pong is not shown. The heartbeat sends
@@ -102,10 +115,10 @@ impl WebSocket {
     /// # Cancel safety
     /// It never waits: once polled, it is done.
     pub async fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
-        poll_fn(|cx| self.driver.ping(payload, cx).into()).await
+        poll_fn(|_| self.handle.ping(payload).into()).await
     }
 
-    /// Waits until everything sent so far has been handed to the stream; reads meanwhile, as [`send`](Self::send)
+    /// Waits until everything sent so far has been handed to the transport; reads meanwhile, as [`send`](Self::send)
     /// does.
     ///
     /// Only needed when nothing else is awaited on this connection for a while: [`recv`](Self::recv) and
@@ -117,7 +130,7 @@ impl WebSocket {
     /// # Cancel safety
     /// What is not yet written stays pending.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        poll_fn(|cx| self.driver.poll_flush(cx)).await
+        poll_fn(|cx| self.handle.poll_flush(cx)).await
     }
 
     /// Closes the connection: everything pending is written, then a close frame, and the peer's is waited for, at most
@@ -137,11 +150,7 @@ impl WebSocket {
     /// Safe and repeatable: once polled, the close has begun, and the next `close` or `recv` goes on with it.
     pub async fn close(&mut self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
-        let code = close.code();
-        if !code.is_sendable() && code != taut_proto::CloseCode::NO_STATUS {
-            return Err(Cause::CloseCode(code).into());
-        }
-        poll_fn(|cx| self.driver.poll_close(&close, cx)).await
+        poll_fn(|cx| self.handle.poll_close(&close, cx)).await
     }
 
     /// The subprotocol that the handshake agreed on.
@@ -150,35 +159,47 @@ impl WebSocket {
     }
 
     /// What the peer's close frame said, once it has come.
-    pub fn peer_close(&self) -> Option<&Close> {
-        self.driver.peer_close()
+    pub fn peer_close(&self) -> Option<Close> {
+        self.handle.look(|driver| driver.peer_close().cloned())
     }
 
     /// The round trip of the last ping of the heartbeat that was answered.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.driver.round_trip()
+        self.handle.look(Driver::round_trip)
     }
 
-    /// Bytes that were sent and are not yet handed to the stream.
+    /// Bytes that were sent and are not yet handed to the transport.
     pub fn pending(&self) -> usize {
-        self.driver.pending()
+        self.handle.look(Driver::pending)
     }
 
-    /// What it runs over, such as to ask for addresses.
-    pub fn transport(&self) -> &Transport {
-        self.driver.stream()
+    /// The peer's address, as far as the connection is TCP: a proxy's, where there is one between.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.transport(Transport::peer_addr)
+    }
+
+    /// Looks at what it runs over, such as to ask for its TLS session or to set an option of its TCP socket.
+    pub fn transport<T>(&self, look: impl FnOnce(&Transport) -> T) -> T {
+        self.handle.look(|driver| look(driver.stream()))
+    }
+
+    /// Two handles for two tasks, or more: a [`Sender`] can be cloned and sends through a shared reference.
+    ///
+    /// The connection ends when it is closed, or when all of them are dropped.
+    pub fn split(self) -> (Sender, Receiver) {
+        (Sender::new(self.handle.share()), Receiver::new(self.handle))
     }
 
     #[cfg(feature = "testing")]
-    pub(crate) fn driver(&mut self) -> &mut Driver<Transport> {
-        &mut self.driver
+    pub(crate) fn discarded(&self) -> usize {
+        self.handle.look(Driver::discarded)
     }
 }
 
 #[cfg(feature = "testing")]
 impl From<Driver<Transport>> for WebSocket {
     fn from(driver: Driver<Transport>) -> Self {
-        Self { driver: Box::new(driver), subprotocol: None }
+        Self { handle: Handle::new(driver), subprotocol: None }
     }
 }
 

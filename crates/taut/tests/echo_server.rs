@@ -123,7 +123,7 @@ async fn a_drained_server_says_that_it_goes_away() {
     let (received, ()) =
         tokio::join!(socket.recv(), async { tokio::task::spawn_blocking(move || drop(server)).await.unwrap() });
     assert_eq!(received.unwrap(), None);
-    assert_eq!(socket.peer_close().map(taut::Close::code), Some(CloseCode::GOING_AWAY));
+    assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::GOING_AWAY));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who may connect, and what both sides learn when it fails. Real sockets.
 
-use taut::{Client, Error, WebSocket};
+use taut::{Client, Error, Transport, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -12,8 +12,8 @@ async fn server() -> (String, tokio::task::JoinHandle<Result<WebSocket, Error>>)
     (url, task)
 }
 
-fn tcp(socket: &WebSocket) -> &TcpStream {
-    socket.transport().tcp().unwrap()
+fn has_nodelay(socket: &WebSocket) -> bool {
+    socket.transport(|transport| transport.tcp().unwrap().nodelay().unwrap())
 }
 
 /// A server that says the same to everybody.
@@ -36,8 +36,8 @@ async fn client_and_server_talk_and_close() {
     let (url, task) = server().await;
     let mut client = taut::connect(&url).await.unwrap();
     let mut server = task.await.unwrap().unwrap();
-    assert!(tcp(&client).nodelay().unwrap() && tcp(&server).nodelay().unwrap());
-    assert_eq!(client.transport().peer_addr(), server.transport().local_addr());
+    assert!(has_nodelay(&client) && has_nodelay(&server));
+    assert_eq!(client.peer_addr(), server.transport(Transport::local_addr));
     let echo = tokio::spawn(async move {
         while let Some(message) = server.recv().await? {
             server.send(message).await?;

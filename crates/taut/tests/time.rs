@@ -110,7 +110,7 @@ async fn a_server_that_closes_but_stays_connected_is_left_after_the_deadline() {
     let began = Instant::now();
     assert_eq!(socket.recv().await.unwrap(), None);
     assert_eq!(began.elapsed().as_secs(), 5);
-    assert_eq!(socket.peer_close().map(Close::code), Some(CloseCode::GOING_AWAY));
+    assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::GOING_AWAY));
 }
 
 // RFC 6455 §7.1.1: the server ends the TCP connection first, so that TIME_WAIT is on its side.
@@ -187,7 +187,7 @@ async fn a_clean_close_is_a_value_on_both_ends_and_takes_no_time() {
     });
     closed.unwrap();
     assert_eq!(received.unwrap(), Some(Message::from("last words")));
-    assert_eq!(server.peer_close(), Some(&bye));
+    assert_eq!(server.peer_close(), Some(bye));
     client.close(CloseCode::NORMAL).await.expect("once more changes nothing");
     assert!(client.send("x").await.unwrap_err().is_closed());
     assert!(server.try_send("x").unwrap_err().is_closed());
@@ -334,7 +334,7 @@ async fn a_reason_that_arrived_is_told_although_writing_failed_first() {
     socket.try_send("too late").unwrap();
     assert!(socket.try_send("later still").unwrap_err().is_io());
     assert_eq!(socket.recv().await.unwrap(), None);
-    assert_eq!(socket.peer_close().map(Close::code), Some(CloseCode::POLICY));
+    assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::POLICY));
 }
 
 #[tokio::test(start_paused = true)]

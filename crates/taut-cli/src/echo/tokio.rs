@@ -1,0 +1,51 @@
+//! The echo server on the library `taut`.
+
+use std::error::Error;
+use std::time::Duration;
+
+use taut::{Acceptor, Incoming, Server, Settings};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Arguments, limits};
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    runtime(arguments.shards.get())?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let server = Server::bind(arguments.listen).await?.acceptor(acceptor(arguments));
+    super::print_address("ws", server.local_addr()?);
+    let serving = server.serve(echo).drain_timeout(Duration::from_secs(5)).until(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    Ok(serving.await?)
+}
+
+/// The natural loop; it writes once for all that one read has brought.
+async fn echo(incoming: Incoming) -> Result<(), taut::Error> {
+    let mut socket = incoming.accept().await?;
+    while let Some(message) = socket.recv().await? {
+        socket.send(message).await?;
+    }
+    Ok(())
+}
+
+fn acceptor(arguments: &Arguments) -> Acceptor {
+    let mut settings = Settings::server();
+    limits(&mut settings);
+    let acceptor = Acceptor::new().allow_any_origin().settings(settings);
+    match arguments.deflate() {
+        Some(config) => acceptor.deflate(config),
+        None => acceptor,
+    }
+}
+
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
+    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.worker_threads(threads).enable_all().build()
+}

@@ -1,0 +1,251 @@
+//! On which terms clients are accepted.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use taut_proto::Settings;
+use taut_proto::handshake::{HeadLimits, Refusal, origin};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{Cause, Deadline, Doing};
+use crate::head::Head;
+use crate::incoming::refuse;
+use crate::{Deflate, Error, Incoming, Request, Transport, WebSocket};
+
+/// The terms on which clients are accepted: limits, heartbeat, origins, compression, deadlines.
+///
+/// Clones share them. [`Server`](crate::Server) has one, and the upgrades from hyper and axum; for connections that
+/// come by another way there are [`accept`](Self::accept) and [`accept_over`](Self::accept_over).
+#[derive(Clone, Default)]
+pub struct Acceptor(Arc<Terms>);
+
+/// What an [`Acceptor`] holds.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) deflate: Option<Deflate>,
+    pub(crate) subprotocols: Vec<String>,
+    pub(crate) timeout: Duration,
+    origins: Origins,
+}
+
+#[derive(Clone)]
+enum Origins {
+    SameHost,
+    Listed(Vec<String>),
+    Any,
+}
+
+impl Acceptor {
+    /// The standard terms: each setting below says its default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Limits, heartbeat and close timeout; [`Settings::server`] by default.
+    #[must_use]
+    pub fn settings(self, settings: Settings) -> Self {
+        self.change(|terms| terms.settings = Arc::new(settings))
+    }
+
+    /// Agrees to permessage-deflate (RFC 7692) when a client offers it; by default nothing is compressed. Costs
+    /// processor time, and memory where the context is taken over from message to message.
+    #[must_use]
+    pub fn deflate(self, config: Deflate) -> Self {
+        self.change(|terms| terms.deflate = Some(config))
+    }
+
+    /// Subprotocols that are spoken, the preferred one first; none by default. The first that a client offers is
+    /// agreed on; a client that offers none of them is accepted without one.
+    #[must_use]
+    pub fn subprotocols<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Self {
+        self.change(|terms| terms.subprotocols = names.into_iter().map(Into::into).collect())
+    }
+
+    /// The pages that may connect, such as `https://chat.example`, compared by scheme, host and port; by default those
+    /// that were loaded from the host and port that the request is for. Clients that are no browsers send no origin
+    /// and are not concerned.
+    ///
+    /// Any other page that a user visits could otherwise act for that user (cross-site WebSocket hijacking): browsers
+    /// send cookies along, and the same-origin policy does not apply.
+    #[must_use]
+    pub fn allow_origins<S: Into<String>>(self, origins: impl IntoIterator<Item = S>) -> Self {
+        self.change(|terms| terms.origins = Origins::Listed(origins.into_iter().map(Into::into).collect()))
+    }
+
+    /// Lets every page connect: for what is public, or where a token decides and no cookie.
+    #[must_use]
+    pub fn allow_any_origin(self) -> Self {
+        self.change(|terms| terms.origins = Origins::Any)
+    }
+
+    /// How long a client has for TLS and its request, and again for taking the response; 10 seconds.
+    #[must_use]
+    pub fn handshake_timeout(self, timeout: Duration) -> Self {
+        self.change(|terms| terms.timeout = timeout)
+    }
+
+    /// Reads the request of a client that has connected by TCP.
+    ///
+    /// A request that is no handshake, or comes from a page that may not connect, is refused here.
+    ///
+    /// # Errors
+    /// [`is_handshake`](Error::is_handshake): the request was refused, and the client told why. Otherwise when the
+    /// stream breaks or the client takes too long.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the stream.
+    pub async fn accept(&self, stream: TcpStream) -> Result<Incoming, Error> {
+        // A message is written whole, so there is nothing for Nagle's algorithm to gather.
+        stream.set_nodelay(true).map_err(|error| Error::io(Doing::Opening, error))?;
+        let deadline = Instant::now() + self.0.timeout;
+        let peer = stream.peer_addr().ok();
+        self.read_request(stream.into(), peer, deadline).await
+    }
+
+    /// The same on any stream: a Unix socket, TLS of your own.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the stream.
+    pub async fn accept_over<S>(&self, stream: S) -> Result<Incoming, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.read_request(Transport::new(stream), None, Instant::now() + self.0.timeout).await
+    }
+
+    async fn read_request(
+        &self,
+        mut transport: Transport,
+        peer: Option<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<Incoming, Error> {
+        let mut head = Head::default();
+        let read = timeout_at(deadline, head.read(&mut transport, &HeadLimits::default())).await;
+        let request = match read {
+            Err(_) => Err(Refusal::timeout()),
+            Ok(read) => read?.and_then(|end| Ok((self.request(&head.bytes[..end], peer)?, end))),
+        };
+        match request {
+            Ok((request, end)) => Ok(Incoming::new(request, transport, self.clone(), head.rest(end))),
+            Err(refusal) => {
+                refuse(&mut transport, &refusal).await;
+                Err(self.refused(refusal))
+            }
+        }
+    }
+
+    /// Judges the head of a request.
+    pub(crate) fn request(&self, head: &[u8], peer: Option<SocketAddr>) -> Result<Request, Refusal> {
+        let request = Request::new(head, peer)?;
+        let parsed = request.parsed();
+        match &self.0.origins {
+            Origins::SameHost => origin::same_host(&parsed)?,
+            Origins::Listed(allowed) => {
+                let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
+                origin::allowed(&parsed, &allowed)?;
+            }
+            Origins::Any => {}
+        }
+        Ok(request)
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.0
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        if refusal == Refusal::timeout() { self.late() } else { Cause::Refused(refusal).into() }
+    }
+
+    fn late(&self) -> Error {
+        Cause::Deadline(Deadline::Handshake(self.0.timeout)).into()
+    }
+
+    /// Writes the response that opens the connection.
+    pub(crate) async fn respond(&self, transport: &mut Transport, response: &[u8]) -> Result<(), Error> {
+        let writing = async {
+            transport.write_all(response).await?;
+            transport.flush().await
+        };
+        let deadline = Instant::now() + self.0.timeout;
+        timeout_at(deadline, writing).await.map_err(|_| self.late())?.map_err(|error| Error::io(Doing::Opening, error))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Terms)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            settings: Arc::new(Settings::server()),
+            deflate: None,
+            subprotocols: Vec::new(),
+            timeout: HANDSHAKE,
+            origins: Origins::SameHost,
+        }
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+/// Accepts a WebSocket on a TCP connection, whatever its path, on the standard terms of [`Acceptor`]: pages of the
+/// same host only, no subprotocol, no compression.
+///
+/// ```no_run
+/// # async fn run() -> std::io::Result<()> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:9001").await?;
+/// loop {
+///     let (stream, _) = listener.accept().await?;
+///     tokio::spawn(async move {
+///         let mut socket = taut::accept(stream).await?;
+///         while let Some(message) = socket.recv().await? {
+///             socket.send(message).await?;
+///         }
+///         Ok::<(), taut::Error>(())
+///     });
+/// }
+/// # }
+/// ```
+///
+/// [`Server`](crate::Server) does this and more: it caps handshakes, gathers writes and ends gracefully.
+///
+/// # Errors
+/// As [`Acceptor::accept`].
+///
+/// # Cancel safety
+/// Dropping it drops the stream.
+pub async fn accept(stream: TcpStream) -> Result<WebSocket, Error> {
+    Acceptor::new().accept(stream).await?.accept().await
+}
+
+/// The same on any stream: a Unix socket, TLS of your own.
+///
+/// # Errors
+/// As [`Acceptor::accept`].
+///
+/// # Cancel safety
+/// Dropping it drops the stream.
+pub async fn accept_over<S>(stream: S) -> Result<WebSocket, Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    Acceptor::new().accept_over(stream).await?.accept().await
+}
+
+/// How long a client has for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);

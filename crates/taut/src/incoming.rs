@@ -1,0 +1,176 @@
+//! A client that wants to connect, before it is answered.
+
+use std::fmt;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use taut_proto::handshake::Refusal;
+use taut_proto::{Role, deflate};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::error::Cause;
+use crate::{Acceptor, Error, Request, Transport, WebSocket};
+
+/// A client that wants to connect and waits for the answer: [`accept`](Self::accept) or [`reject`](Self::reject).
+///
+/// What it asks for is its [`Request`]. Dropped without an answer it is refused with status 500.
+pub struct Incoming(Box<Inner>);
+
+struct Inner {
+    request: Request,
+    acceptor: Acceptor,
+    /// Response headers of the application's own, with the first that must not be sent.
+    headers: Result<Vec<(String, String)>, Error>,
+    /// What came behind the request.
+    unread: Vec<u8>,
+    /// Until the answer is given.
+    transport: Option<Transport>,
+    /// Counts among the handshakes in progress.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Incoming {
+    pub(crate) fn new(request: Request, transport: Transport, acceptor: Acceptor, unread: Vec<u8>) -> Self {
+        let transport = Some(transport);
+        Self(Box::new(Inner { request, acceptor, headers: Ok(Vec::new()), unread, transport, permit: None }))
+    }
+
+    pub(crate) fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.0.permit = Some(permit);
+    }
+
+    /// What the client asks for, to be kept.
+    pub fn request(&self) -> &Request {
+        &self.0.request
+    }
+
+    /// Adds a header to the response, such as `Set-Cookie`. What is wrong with it is told by [`accept`](Self::accept).
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if let Ok(headers) = &mut self.0.headers {
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+
+    /// Accepts the client: answers `101 Switching Protocols`.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid) when a header must not be sent. Otherwise when the stream breaks or the client
+    /// does not take the response in time.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the connection.
+    pub async fn accept(mut self) -> Result<WebSocket, Error> {
+        let Answer { response, subprotocol, deflate } = self.answer()?;
+        let Some(mut transport) = self.0.transport.take() else { unreachable!("it is answered once") };
+        self.0.acceptor.respond(&mut transport, &response).await?;
+        let settings = Arc::clone(&self.0.acceptor.terms().settings);
+        let unread = std::mem::take(&mut self.0.unread);
+        WebSocket::open(transport, Role::Server, settings, deflate, subprotocol.as_deref(), unread)
+    }
+
+    /// Refuses the client with a status from 400 to 599 and a text that it is shown.
+    ///
+    /// # Errors
+    /// None: whether a refused client still takes the response changes nothing. It is a `Result` so that a handler can
+    /// end with it.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the connection.
+    pub async fn reject(self, status: u16, text: impl Into<String>) -> Result<(), Error> {
+        self.refuse(Refusal::with_status(status, text.into())).await
+    }
+
+    /// Refuses the client with a [`Refusal`], which may also say when to come back.
+    ///
+    /// # Errors
+    /// None, as [`reject`](Self::reject).
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the connection.
+    pub async fn refuse(mut self, refusal: Refusal) -> Result<(), Error> {
+        if let Some(mut transport) = self.0.transport.take() {
+            refuse(&mut transport, &refusal).await;
+        }
+        Ok(())
+    }
+
+    fn answer(&self) -> Result<Answer, Error> {
+        answer(&self.0.request, &self.0.acceptor, self.0.headers.as_ref().map_err(Clone::clone)?)
+    }
+}
+
+impl Deref for Incoming {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.0.request
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let Some(mut transport) = self.transport.take() else { return };
+        let mut response = Vec::new();
+        Refusal::with_status(500, "The server ended without an answer.").write_response(&mut response);
+        // As far as it can be had without waiting: a socket that nothing was written to takes this much.
+        let _ = Pin::new(&mut transport).poll_write(&mut Context::from_waker(Waker::noop()), &response);
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Incoming").field(&self.0.request).finish()
+    }
+}
+
+/// The response that accepts a client, and what it agrees on.
+pub(crate) struct Answer {
+    pub(crate) response: Vec<u8>,
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) deflate: Option<deflate::Agreed>,
+}
+
+/// Accepts a request on an acceptor's terms.
+pub(crate) fn answer(request: &Request, acceptor: &Acceptor, headers: &[(String, String)]) -> Result<Answer, Error> {
+    let terms = acceptor.terms();
+    let parsed = request.parsed();
+    let mut upgrade = parsed.upgrade().map_err(Cause::Refused)?;
+    let supported: Vec<&str> = terms.subprotocols.iter().map(String::as_str).collect();
+    upgrade = upgrade.select_subprotocol(&supported);
+    let deflate = terms.deflate.as_ref().and_then(|config| deflate::accept(upgrade.extensions(), config));
+    upgrade = upgrade.with_deflate(deflate);
+    for (name, value) in headers {
+        upgrade = upgrade.header(name, value).map_err(Cause::Header)?;
+    }
+    let mut response = Vec::new();
+    upgrade.write_response(&mut response);
+    Ok(Answer { response, subprotocol: upgrade.subprotocol().map(str::to_owned), deflate })
+}
+
+/// Writes a refusal and lets the client read it: to drop a socket with unread bytes would reset it, and the response
+/// with it. A client that does not take it in time goes without.
+pub(crate) async fn refuse(transport: &mut Transport, refusal: &Refusal) {
+    let mut response = Vec::new();
+    refusal.write_response(&mut response);
+    let told = async {
+        transport.write_all(&response).await?;
+        transport.shutdown().await?;
+        let mut rest = transport.take(REFUSED);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // Whether it came through changes nothing: the connection is over either way.
+    let _ = timeout(LINGER, told).await;
+}
+
+/// How long a refused client may take to read the response.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes that are read from a refused client.
+const REFUSED: u64 = 64 << 10;

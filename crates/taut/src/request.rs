@@ -1,0 +1,102 @@
+//! What a client asks for when it wants to connect.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use taut_proto::handshake::{self, HeadLimits, Refusal};
+
+/// A client's request to open a WebSocket: what decides whether it may.
+///
+/// Clones are handles, so that a hook that asks a database may keep one. Its `Debug` shows neither the query nor the
+/// values of headers, which hold secrets.
+#[derive(Clone)]
+pub struct Request(Arc<Inner>);
+
+struct Inner {
+    head: Box<[u8]>,
+    peer: Option<SocketAddr>,
+}
+
+impl Request {
+    /// Checks a head by everything that RFC 6455 §4.2.1 asks of it.
+    pub(crate) fn new(head: &[u8], peer: Option<SocketAddr>) -> Result<Self, Refusal> {
+        handshake::Request::parse(head, &HeadLimits::default())?.upgrade()?;
+        Ok(Self(Arc::new(Inner { head: head.into(), peer })))
+    }
+
+    /// The path, still percent-encoded.
+    pub fn path(&self) -> &str {
+        self.parsed().path()
+    }
+
+    /// The query without its question mark, still percent-encoded.
+    pub fn query(&self) -> Option<&str> {
+        self.parsed().query()
+    }
+
+    /// The first value of a query parameter, decoded. Queries end up in the logs of proxies: a token in one should
+    /// serve once and not for long.
+    pub fn query_value(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.parsed().query_value(name)
+    }
+
+    /// The first value of a header; `None` when it is absent or not UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.parsed().header(name)
+    }
+
+    /// All headers, in order: names as written, values as bytes.
+    pub fn headers(&self) -> Vec<(&str, &[u8])> {
+        self.parsed().headers().collect()
+    }
+
+    /// The host, and the port if one is given, that the request is for.
+    pub fn host(&self) -> Option<&str> {
+        self.parsed().host()
+    }
+
+    /// The page on whose behalf a browser connects. It has been [checked](crate::Acceptor::allow_origins) already.
+    pub fn origin(&self) -> Option<&str> {
+        self.parsed().origin()
+    }
+
+    /// The token that the client presents: of `Authorization: Bearer`, or, from a browser, which cannot set headers, of
+    /// a subprotocol `bearer.TOKEN` that it offers beside the real one. The answer never names that one.
+    pub fn bearer(&self) -> Option<&str> {
+        let parsed = self.parsed();
+        parsed.bearer().or_else(|| parsed.subprotocols().find_map(|offered| offered.strip_prefix(BEARER)))
+    }
+
+    /// The first value of a cookie, as sent.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.parsed().cookie(name)
+    }
+
+    /// The subprotocols that the client offers, in its order of preference, without the one that is a token.
+    pub fn subprotocols(&self) -> Vec<&str> {
+        self.parsed().subprotocols().filter(|offered| !offered.starts_with(BEARER)).collect()
+    }
+
+    /// The peer's address, as far as the connection is TCP: a proxy's, where there is one between.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.0.peer
+    }
+
+    pub(crate) fn parsed(&self) -> handshake::Request<'_> {
+        match handshake::Request::parse(&self.0.head, &HeadLimits::default()) {
+            Ok(request) => request,
+            Err(_) => unreachable!("it was parsed before"),
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parsed().fmt(f)
+    }
+}
+
+/// What a subprotocol begins with that is a token.
+pub(crate) const BEARER: &str = "bearer.";

@@ -1,0 +1,275 @@
+//! A connection and those who use it: one handle in one task, or several in several.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use taut_proto::{Close, CloseCode, Message};
+
+use crate::driver::{Driver, Writing};
+use crate::error::Cause;
+use crate::{Error, Transport, cork};
+
+/// A WebSocket, a Sender or a Receiver: the calls that these have in common.
+pub(crate) struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// The first handle of a connection.
+    pub(crate) fn new(driver: Driver<Transport>) -> Self {
+        let state = State { driver, hub: None, handles: 1, user: 0, is_queued: false };
+        Self(Arc::new(Shared(Mutex::new(state))))
+    }
+
+    /// Has the current cork close the connection when its task leaves it open.
+    pub(crate) fn adopt(&self) {
+        cork::adopt(&self.0);
+    }
+
+    /// Another one, perhaps for another task.
+    pub(crate) fn share(&self) -> Self {
+        let mut state = self.0.lock();
+        state.hub.get_or_insert_default();
+        state.handles += 1;
+        Self(Arc::clone(&self.0))
+    }
+
+    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
+        self.0.poll(cx, |driver, writing, cx| driver.poll_recv(writing, cx))
+    }
+
+    pub(crate) fn poll_send(&self, message: &Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.0.poll(cx, |driver, writing, cx| {
+            ready!(driver.poll_ready(cx))?;
+            driver.accept(message, writing, cx).into()
+        })
+    }
+
+    /// As `poll_send`, but nothing is written unless much has gathered.
+    pub(crate) fn poll_feed(&self, message: &Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.0.poll(cx, |driver, _, cx| {
+            ready!(driver.poll_ready(cx))?;
+            driver.accept(message, Writing::Later, cx).into()
+        })
+    }
+
+    pub(crate) fn try_send(&self, message: &Message<'_>) -> Result<(), Error> {
+        self.0.call(|driver, writing, cx| driver.try_accept(message, writing, cx))
+    }
+
+    pub(crate) fn ping(&self, payload: &[u8]) -> Result<(), Error> {
+        self.0.call(|driver, writing, cx| driver.ping(payload, writing, cx))
+    }
+
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.0.poll(cx, |driver, _, cx| driver.poll_flush(cx))
+    }
+
+    pub(crate) fn poll_close(&self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let code = close.code();
+        if !code.is_sendable() && code != CloseCode::NO_STATUS {
+            return Poll::Ready(Err(Cause::CloseCode(code).into()));
+        }
+        self.0.poll(cx, |driver, _, cx| driver.poll_close(close, cx))
+    }
+
+    /// Looks at the driver.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Driver<Transport>) -> T) -> T {
+        look(&self.0.lock().driver)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.handles -= 1;
+        let is_last = state.handles == 0;
+        drop(state);
+        if is_last {
+            cork::dropped();
+        }
+    }
+}
+
+/// A connection behind its lock.
+///
+/// The lock is there for [`split`](crate::WebSocket::split) and for the cork; a WebSocket that one task has to itself
+/// takes it without a wait.
+pub(crate) struct Shared(Mutex<State>);
+
+struct State {
+    driver: Driver<Transport>,
+    /// Set when there is more than one task to be woken.
+    hub: Option<Arc<Hub>>,
+    /// How many WebSockets, Senders and Receivers there are.
+    handles: u32,
+    /// The cork inside of which it was used last; zero: it was outside of any.
+    user: u64,
+    /// That cork knows that something is queued.
+    is_queued: bool,
+}
+
+impl Shared {
+    /// Polls the driver on behalf of a handle; `work` is told whether what is sent is to be written at once.
+    fn poll<T>(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let mut state = self.lock();
+        let writing = state.enter(cork::current());
+        let (result, woken) = state.poll(cx, |driver, cx| work(driver, writing, cx));
+        let queued = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
+        state.is_queued |= queued;
+        drop(state);
+        if queued {
+            cork::queued(Arc::clone(self));
+        }
+        woken.wake();
+        result
+    }
+
+    /// The same for what never waits.
+    fn call<T>(self: &Arc<Self>, work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> T) -> T {
+        let cx = &mut Context::from_waker(Waker::noop());
+        match self.poll(cx, |driver, writing, cx| Poll::Ready(work(driver, writing, cx))) {
+            Poll::Ready(result) => result,
+            Poll::Pending => unreachable!("it was ready"),
+        }
+    }
+
+    /// Writes what was queued inside of the cork; ready when that is done or is no concern of the cork's any more.
+    pub(crate) fn poll_corked(&self, cork: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        // The WebSocket has moved to another task, which writes.
+        if state.hub.is_none() && state.user != cork {
+            return Poll::Ready(());
+        }
+        state.is_queued = false;
+        let (result, woken) = state.poll(cx, |driver, cx| {
+            let written = driver.poll_write(cx);
+            driver.settle();
+            written
+        });
+        drop(state);
+        woken.wake();
+        result
+    }
+
+    /// Begins the close and writes what can be written, on behalf of nobody who waits.
+    pub(crate) fn begin_close(&self, close: &Close) {
+        let mut state = self.lock();
+        let (_, woken) = state.poll(&mut Context::from_waker(Waker::noop()), |driver, cx| {
+            driver.begin_close(close);
+            driver.poll_write(cx)
+        });
+        drop(state);
+        woken.wake();
+    }
+
+    /// Closes, without a handle.
+    pub(crate) fn poll_close(&self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.lock();
+        let (result, woken) = state.poll(cx, |driver, cx| driver.poll_close(close, cx));
+        drop(state);
+        woken.wake();
+        result
+    }
+
+    /// Whether there is no handle left.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.lock().handles == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic inside of the driver would be a bug; what it leaves behind is still a connection that can be dropped.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes note of who uses it: inside of a cork, what is sent is written when the cork is taken out.
+    fn enter(&mut self, cork: u64) -> Writing {
+        if self.user != cork {
+            self.user = cork;
+            self.is_queued = false;
+        }
+        if cork == 0 { Writing::Now } else { Writing::Later }
+    }
+
+    /// Polls the driver, and tells whom to wake once the lock is released.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: impl FnOnce(&mut Driver<Transport>, &mut Context<'_>) -> Poll<T>,
+    ) -> (Poll<T>, Woken) {
+        let Some(hub) = &self.hub else { return (work(&mut self.driver, cx), Woken(Vec::new())) };
+        let hub = Arc::clone(hub);
+        // First, since the stream may wake the hub before `work` has returned.
+        let is_new = hub.register(cx.waker());
+        let before = self.driver.progress();
+        // A stream wakes whoever polled it last. Here that is always the hub, which wakes all who wait: or else a
+        // future that is dropped would take another one's wake-up with it.
+        let waker = Waker::from(Arc::clone(&hub));
+        let result = work(&mut self.driver, &mut Context::from_waker(&waker));
+        // If it was there before, another future of the same task waits.
+        if result.is_ready() && is_new {
+            hub.forget(cx.waker());
+        }
+        (result, Woken(if self.driver.progress() == before { Vec::new() } else { hub.take() }))
+    }
+}
+
+/// Those who wait for one connection.
+#[derive(Default)]
+struct Hub(Mutex<Vec<Waker>>);
+
+impl Hub {
+    /// Whether it was not there before.
+    fn register(&self, waker: &Waker) -> bool {
+        let mut waiting = self.lock();
+        if waiting.iter().any(|registered| registered.will_wake(waker)) {
+            return false;
+        }
+        // Some belong to futures that were dropped, and who knows how many. Those that do wait will be back.
+        let all = if waiting.len() < MOST { Vec::new() } else { std::mem::take(&mut *waiting) };
+        waiting.push(waker.clone());
+        drop(waiting);
+        Woken(all).wake();
+        true
+    }
+
+    fn forget(&self, waker: &Waker) {
+        self.lock().retain(|registered| !registered.will_wake(waker));
+    }
+
+    fn take(&self) -> Vec<Waker> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Hub {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Outside of the lock: a waker may do anything.
+        Woken(self.take()).wake();
+    }
+}
+
+/// Whom to wake.
+#[must_use]
+struct Woken(Vec<Waker>);
+
+impl Woken {
+    fn wake(self) {
+        self.0.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Wakers that wait for one connection before all of them are asked to say again whether they do.
+const MOST: usize = 256;

@@ -1,0 +1,160 @@
+//! One WebSocket in several tasks.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::time::Duration;
+
+use taut_proto::{Close, Message};
+
+use crate::Error;
+use crate::driver::Driver;
+use crate::shared::Handle;
+
+/// Sends on a [`WebSocket`](crate::WebSocket) that was [split](crate::WebSocket::split); clones send on the same one.
+///
+/// Messages of one task arrive in the order in which it sent them. Whoever waits in a call does the connection's work
+/// meanwhile, and hands it on when the call is dropped: no future takes another one's wake-up with it.
+///
+/// The heartbeat and the answers to pings need somebody who waits in [`Receiver::recv`]
+/// (see [the crate](crate#somebody-must-poll)).
+pub struct Sender {
+    handle: Handle,
+}
+
+impl Sender {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    /// Sends a message, as [`WebSocket::send`](crate::WebSocket::send) does.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// All or nothing: a call that is dropped before it is done has sent nothing of its message.
+    pub async fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
+        let message = message.into();
+        poll_fn(|cx| self.handle.poll_send(&message, cx)).await
+    }
+
+    /// Sends a message at once or not at all: what a room does that must not wait for its slowest member.
+    ///
+    /// # Errors
+    /// [`is_full`](Error::is_full) when 1 MiB or more of earlier messages are pending. The message was not sent.
+    pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
+        self.handle.try_send(&message.into())
+    }
+
+    /// As [`send`](Self::send), but writes nothing until something else does, or 64 KiB have gathered.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// All or nothing.
+    pub async fn feed<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
+        let message = message.into();
+        poll_fn(|cx| self.handle.poll_feed(&message, cx)).await
+    }
+
+    /// Waits until everything sent so far, by whomever, has been handed to the transport.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    ///
+    /// # Cancel safety
+    /// What is not yet written stays pending.
+    pub async fn flush(&self) -> Result<(), Error> {
+        poll_fn(|cx| self.handle.poll_flush(cx)).await
+    }
+
+    /// Sends a ping of the application's own, as [`WebSocket::ping`](crate::WebSocket::ping) does.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// It never waits: once polled, it is done.
+    pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
+        poll_fn(|_| self.handle.ping(payload).into()).await
+    }
+
+    /// Closes the connection, for all handles, as [`WebSocket::close`](crate::WebSocket::close) does. The
+    /// [`Receiver`] receives what came before, then `None`.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Safe and repeatable: once polled, the close has begun, and whoever waits next goes on with it.
+    pub async fn close(&self, close: impl Into<Close>) -> Result<(), Error> {
+        let close = close.into();
+        poll_fn(|cx| self.handle.poll_close(&close, cx)).await
+    }
+
+    /// Whether a message could still be sent: neither side has begun to close, and the connection has not failed.
+    pub fn is_open(&self) -> bool {
+        self.handle.look(Driver::is_open)
+    }
+
+    /// Bytes that were sent and are not yet handed to the transport.
+    pub fn pending(&self) -> usize {
+        self.handle.look(Driver::pending)
+    }
+
+    /// The round trip of the last ping of the heartbeat that was answered.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.handle.look(Driver::round_trip)
+    }
+}
+
+impl Clone for Sender {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.share() }
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+/// Receives from a [`WebSocket`](crate::WebSocket) that was [split](crate::WebSocket::split).
+pub struct Receiver {
+    handle: Handle,
+}
+
+impl Receiver {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    /// The next message, as [`WebSocket::recv`](crate::WebSocket::recv) gives it; `None` after a clean close.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn recv(&mut self) -> Result<Option<Message<'static>>, Error> {
+        poll_fn(|cx| self.handle.poll_recv(cx)).await
+    }
+
+    /// Another handle to send with.
+    pub fn sender(&self) -> Sender {
+        Sender::new(self.handle.share())
+    }
+
+    /// What the peer's close frame said, once it has come.
+    pub fn peer_close(&self) -> Option<Close> {
+        self.handle.look(|driver| driver.peer_close().cloned())
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
