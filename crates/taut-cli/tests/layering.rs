@@ -58,7 +58,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "taut",
-        may: &["getrandom", "http", "rustls", "rustls-pki-types", "taut-proto", "tokio"],
+        may: &["getrandom", "http", "rustls", "rustls-pki-types", "slab", "taut-proto", "tokio"],
         optional: &["axum-core", "futures-core", "h2", "h3", "hyper", "quinn", "tower-service", "tracing"],
         never: &[
             ("serde*", "the library carries messages and does not read them"),

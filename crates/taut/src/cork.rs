@@ -5,38 +5,48 @@
 //! and nobody has to call `flush`. (`recv` writes before it waits in any case; often nothing is left to do.)
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use taut_proto::Close;
+use taut_proto::{Close, CloseCode};
 
 use crate::shared::Shared;
 
-/// One task's cork, and the connections that the task has accepted.
+/// One task's cork, and the connections that it has to look after.
 pub(crate) struct Cork {
     id: u64,
-    /// What the kernel did not take when the last poll was over.
-    unwritten: Vec<Arc<Shared>>,
-    adopted: Vec<Arc<Shared>>,
-    /// Connections that are being closed.
-    closing: Vec<(Arc<Shared>, Close)>,
+    charges: Vec<Charge>,
+}
+
+/// A connection that a cork looks after, and why.
+struct Charge(Arc<Shared>, Reason);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The task has accepted it, and is not to leave it open.
+    Accepted,
+    /// The stream did not take all that was sent.
+    Unwritten,
+    /// It is being closed.
+    Closing(CloseCode),
 }
 
 impl Cork {
     pub(crate) fn new() -> Self {
         // Never zero, which means that there is none.
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, unwritten: Vec::new(), adopted: Vec::new(), closing: Vec::new() }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), charges: Vec::new() }
     }
 
     /// Polls the task inside of the cork, then writes what it has sent.
-    pub(crate) fn poll<F: Future + ?Sized>(&mut self, task: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    pub(crate) fn poll_task<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         let inside = Inside::enter(self.id);
-        let output = task.poll(cx);
-        let some_dropped = inside.leave(self);
-        if some_dropped {
+        let output = poll(cx);
+        if inside.leave(self, cx) {
             self.close_dropped();
         }
         self.get_on(cx);
@@ -45,30 +55,37 @@ impl Cork {
 
     /// Begins to close what the task has accepted, in order that it comes to an end by itself.
     pub(crate) fn begin_close(&mut self, close: &Close) {
-        for shared in &self.adopted {
+        for Charge(shared, _) in self.charges.iter().filter(|Charge(_, reason)| *reason == Reason::Accepted) {
             shared.begin_close(close);
         }
     }
 
     /// Closes what the task has left open, and sees it through.
-    pub(crate) fn poll_close(&mut self, close: &Close, cx: &mut Context<'_>) -> Poll<()> {
-        let left = self.adopted.drain(..).map(|shared| (shared, close.clone()));
-        self.closing.extend(left);
+    pub(crate) fn poll_close(&mut self, code: CloseCode, cx: &mut Context<'_>) -> Poll<()> {
+        for Charge(_, reason) in self.charges.iter_mut().filter(|Charge(_, reason)| *reason == Reason::Accepted) {
+            *reason = Reason::Closing(code);
+        }
         self.get_on(cx);
-        if self.closing.is_empty() && self.unwritten.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if self.charges.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// A connection that the task has no handle of any more is closed for it.
     fn close_dropped(&mut self) {
-        let dropped = self.adopted.extract_if(.., |shared| shared.is_dropped());
-        self.closing.extend(dropped.map(|shared| (shared, taut_proto::CloseCode::NORMAL.into())));
+        for Charge(shared, reason) in &mut self.charges {
+            if *reason == Reason::Accepted && shared.is_dropped() {
+                *reason = Reason::Closing(CloseCode::NORMAL);
+            }
+        }
     }
 
     fn get_on(&mut self, cx: &mut Context<'_>) {
         let id = self.id;
-        self.unwritten.retain(|shared| shared.poll_corked(id, cx).is_pending());
-        // Whether it ended well is nobody's concern any more.
-        self.closing.retain(|(shared, close)| shared.poll_close(close, cx).is_pending());
+        self.charges.retain(|Charge(shared, reason)| match *reason {
+            Reason::Accepted => true,
+            Reason::Unwritten => shared.poll_corked(id, cx).is_pending(),
+            // Whether it ends well is nobody's concern any more.
+            Reason::Closing(code) => shared.poll_close(&code.into(), cx).is_pending(),
+        });
     }
 }
 
@@ -83,10 +100,10 @@ pub(crate) fn queued(shared: Arc<Shared>) {
 }
 
 /// The current cork's task has accepted a connection; nothing happens outside of any.
-pub(crate) fn adopt(shared: &Arc<Shared>) {
+pub(crate) fn accepted(shared: &Arc<Shared>) {
     THREAD.with_borrow_mut(|thread| {
         if thread.cork != 0 {
-            thread.adopted.push(Arc::clone(shared));
+            thread.accepted.push(Arc::clone(shared));
         }
     });
 }
@@ -106,8 +123,15 @@ pub(crate) fn dropped() {
 struct Thread {
     cork: u64,
     queued: Vec<Arc<Shared>>,
-    adopted: Vec<Arc<Shared>>,
+    accepted: Vec<Arc<Shared>>,
     some_dropped: bool,
+}
+
+impl Thread {
+    /// The last that was queued since there were `count`.
+    fn pop(&mut self, count: usize) -> Option<Arc<Shared>> {
+        if self.queued.len() > count { self.queued.pop() } else { None }
+    }
 }
 
 thread_local! {
@@ -120,25 +144,29 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 struct Inside {
     outer: u64,
     queued: usize,
-    adopted: usize,
+    accepted: usize,
 }
 
 impl Inside {
     fn enter(id: u64) -> Self {
         THREAD.with_borrow_mut(|thread| {
             let outer = std::mem::replace(&mut thread.cork, id);
-            Self { outer, queued: thread.queued.len(), adopted: thread.adopted.len() }
+            Self { outer, queued: thread.queued.len(), accepted: thread.accepted.len() }
         })
     }
 
-    /// Hands over to `cork` what came; whether a handle was dropped meanwhile.
-    fn leave(self, cork: &mut Cork) -> bool {
-        THREAD.with_borrow_mut(|thread| {
-            cork.unwritten.extend(thread.queued.drain(self.queued..));
-            if thread.adopted.len() > self.adopted {
-                cork.adopted.reserve_exact(thread.adopted.len() - self.adopted);
-                cork.adopted.extend(thread.adopted.drain(self.adopted..));
+    /// Writes what was queued and hands over to `cork` what is left to do; whether a handle was dropped meanwhile.
+    fn leave(self, cork: &mut Cork, cx: &mut Context<'_>) -> bool {
+        // One by one: to write may run any code, which must not find the thread's state in use.
+        while let Some(shared) = THREAD.with_borrow_mut(|thread| thread.pop(self.queued)) {
+            if shared.poll_corked(cork.id, cx).is_pending() {
+                cork.charges.push(Charge(shared, Reason::Unwritten));
             }
+        }
+        THREAD.with_borrow_mut(|thread| {
+            let accepted = thread.accepted.drain(self.accepted..);
+            cork.charges.reserve_exact(accepted.len());
+            cork.charges.extend(accepted.map(|shared| Charge(shared, Reason::Accepted)));
             std::mem::take(&mut thread.some_dropped)
         })
     }
@@ -150,7 +178,7 @@ impl Drop for Inside {
         THREAD.with_borrow_mut(|thread| {
             thread.cork = self.outer;
             thread.queued.truncate(self.queued);
-            thread.adopted.truncate(self.adopted);
+            thread.accepted.truncate(self.accepted);
         });
     }
 }

@@ -66,7 +66,12 @@ impl Incoming {
     ///
     /// # Cancel safety
     /// Dropping it drops the connection.
-    pub async fn accept(mut self) -> Result<WebSocket, Error> {
+    pub async fn accept(self) -> Result<WebSocket, Error> {
+        // Boxed, so that the handler's task does not keep the room that this needs once.
+        Box::pin(self.open()).await
+    }
+
+    async fn open(mut self) -> Result<WebSocket, Error> {
         let Answer { response, subprotocol, deflate } = self.answer()?;
         let Some(mut transport) = self.0.transport.take() else { unreachable!("it is answered once") };
         self.0.acceptor.respond(&mut transport, &response).await?;
@@ -84,7 +89,7 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping it drops the connection.
     pub async fn reject(self, status: u16, text: impl Into<String>) -> Result<(), Error> {
-        self.refuse(Refusal::with_status(status, text.into())).await
+        Box::pin(self.refuse(Refusal::with_status(status, text.into()))).await
     }
 
     /// Refuses the client with a [`Refusal`], which may also say when to come back.

@@ -1,9 +1,10 @@
 //! What a thread lends its connections while it works on one of them, so that an idle connection owns no buffer.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 
-use taut_proto::{Message, Outbox, Scratch};
+use taut_proto::Scratch;
+
+use crate::driver::Backlog;
 
 /// One thread's buffers and compressors.
 pub(crate) struct Loan {
@@ -11,10 +12,8 @@ pub(crate) struct Loan {
     pub(crate) scratch: Scratch,
     /// What is read goes here, to be parsed before anything else is done.
     pub(crate) buffer: Box<[u8]>,
-    /// An empty outbox with room.
-    outbox: Outbox,
-    /// An empty queue with room.
-    messages: VecDeque<Message<'static>>,
+    /// An empty one with room.
+    backlog: Option<Box<Backlog>>,
 }
 
 impl Loan {
@@ -30,46 +29,21 @@ impl Loan {
         result
     }
 
-    /// Gives room to an outbox that has none.
-    pub(crate) fn lend_outbox(&mut self, outbox: &mut Outbox) {
-        if outbox.capacity() == 0 {
-            std::mem::swap(outbox, &mut self.outbox);
-        }
+    /// The connection's backlog, or an empty one with room.
+    pub(crate) fn lend<'b>(&mut self, backlog: &'b mut Option<Box<Backlog>>) -> &'b mut Backlog {
+        backlog.get_or_insert_with(|| self.backlog.take().unwrap_or_default())
     }
 
-    /// Takes the room of an outbox that is empty.
-    pub(crate) fn return_outbox(&mut self, outbox: &mut Outbox) {
-        if outbox.is_empty() && outbox.capacity() > 0 {
-            let returned = std::mem::take(outbox);
-            if returned.capacity() <= KEPT {
-                self.outbox = returned;
-            }
-        }
-    }
-
-    /// Gives room to a queue that has none.
-    pub(crate) fn lend_messages(&mut self, messages: &mut VecDeque<Message<'static>>) {
-        if messages.capacity() == 0 {
-            std::mem::swap(messages, &mut self.messages);
-        }
-    }
-
-    /// Takes the room of a queue that is empty.
-    pub(crate) fn return_messages(&mut self, messages: &mut VecDeque<Message<'static>>) {
-        if messages.is_empty() && messages.capacity() > 0 {
-            self.messages = std::mem::take(messages);
-        }
+    /// Keeps the room of a backlog in which nothing waits any more.
+    pub(crate) fn take_back(backlog: Option<Box<Backlog>>) {
+        let Some(backlog) = backlog.filter(|backlog| backlog.outbox.capacity() <= KEPT) else { return };
+        Self::with(|loan| loan.backlog = Some(backlog));
     }
 }
 
 impl Default for Loan {
     fn default() -> Self {
-        Self {
-            scratch: Scratch::new(fill),
-            buffer: vec![0; READ].into_boxed_slice(),
-            outbox: Outbox::new(),
-            messages: VecDeque::new(),
-        }
+        Self { scratch: Scratch::new(fill), buffer: vec![0; READ].into_boxed_slice(), backlog: None }
     }
 }
 

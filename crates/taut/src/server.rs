@@ -1,19 +1,20 @@
 //! Listens, accepts, and ends gracefully.
 
 use std::fmt;
-use std::future::{IntoFuture, pending, poll_fn};
+use std::future::{IntoFuture, pending};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use slab::Slab;
+use taut_proto::CloseCode;
 use taut_proto::handshake::Refusal;
-use taut_proto::{Close, CloseCode};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use crate::cork::Cork;
@@ -57,8 +58,8 @@ pub struct Server {
 /// Whom failures are told.
 type Report = Arc<dyn Fn(&Failure) + Send + Sync>;
 
-/// A handler's future.
-type Task = Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>>;
+/// A handler's future, whatever its error.
+type Task = Pin<Box<dyn Handling>>;
 
 /// What a handler may fail with.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -156,12 +157,9 @@ impl Server {
     where
         H: Fn(Incoming) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Problem>,
+        E: Into<Problem> + 'static,
     {
-        let handler = move |incoming| -> Task {
-            let task = handler(incoming);
-            Box::pin(async move { task.await.map_err(Into::into) })
-        };
+        let handler = move |incoming| -> Task { Box::pin(handler(incoming)) };
         Serving { server: self, handler: Arc::new(handler), until: Box::pin(pending()), drain: DRAIN }
     }
 }
@@ -253,9 +251,15 @@ impl Serving {
                 client = next(&listener, &handshakes, &service.report) => client,
             };
             let is_one_too_many = alive.strong_count() > connections;
-            // Boxed, so that its room is given back when it is done.
-            let opening = Box::pin(Arc::clone(&service).open(stream, peer, permit, is_one_too_many));
-            tokio::spawn(Arc::clone(&service).attend(opening, peer, alive.clone()));
+            let opening = Arc::clone(&service).open(stream, peer, permit, is_one_too_many);
+            tokio::spawn(Client {
+                service: Arc::clone(&service),
+                peer,
+                phase: Phase::Opening(Box::pin(opening)),
+                cork: Cork::new(),
+                key: None,
+                _alive: alive.clone(),
+            });
         }
         // Whoever connects from now on is turned away by the kernel.
         drop(listener);
@@ -349,12 +353,7 @@ impl Service {
         permit: OwnedSemaphorePermit,
         is_one_too_many: bool,
     ) -> Option<Task> {
-        let accepted = tokio::select! {
-            biased;
-            () = self.progress.leaves(Stage::Open) => return None,
-            accepted = self.acceptor.accept(stream) => accepted,
-        };
-        match accepted {
+        match self.acceptor.accept(stream).await {
             Ok(incoming) if is_one_too_many => {
                 let _ = incoming.refuse(Refusal::busy(BUSY)).await;
                 None
@@ -369,50 +368,86 @@ impl Service {
             }
         }
     }
+}
 
-    /// One client's task: runs the handler inside of a cork, then closes what it has left open.
-    async fn attend(
-        self: Arc<Self>,
-        opening: Pin<Box<impl Future<Output = Option<Task>>>>,
-        peer: SocketAddr,
-        _alive: mpsc::Sender<()>,
-    ) {
-        let mut task = opening.await;
-        let mut cork = Cork::new();
-        let mut close = Close::from(CloseCode::NORMAL);
-        let mut stage = Stage::Open;
-        let mut left = pin!(None);
-        poll_fn(|cx| {
-            // Registered once a stage and not once a poll: this is always polled by the same task.
-            while left.is_none() || self.progress.stage() != stage {
-                stage = self.progress.stage();
-                left.set(Some(self.progress.leaves(stage)));
-                if left.as_mut().as_pin_mut().is_some_and(|left| left.poll(cx).is_ready()) {
-                    left.set(None);
-                }
-            }
+/// One client's task: reads the request, runs the handler inside of a cork, closes what it has left open.
+///
+/// Written by hand, since there is one for each connection and the compiler's would be three times as large.
+struct Client {
+    service: Arc<Service>,
+    peer: SocketAddr,
+    phase: Phase,
+    cork: Cork,
+    /// Under which it is woken when the server enters another stage.
+    key: Option<usize>,
+    /// Dropped when the task has ended.
+    _alive: mpsc::Sender<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.service.progress.forget(key);
+        }
+    }
+}
+
+/// What a handler's future is to its task: its error is of any kind.
+trait Handling: Send {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Problem>>;
+}
+
+impl<F, E> Handling for F
+where
+    F: Future<Output = Result<(), E>> + Send,
+    E: Into<Problem>,
+{
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        Future::poll(self, cx).map_err(Into::into)
+    }
+}
+
+/// What a client's task is at. Each is boxed, so that its room is given back when it is done.
+enum Phase {
+    Opening(Pin<Box<dyn Future<Output = Option<Task>> + Send>>),
+    Handling(Task),
+    Closing(CloseCode),
+}
+
+impl Future for Client {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { service, peer, phase, cork, key, .. } = &mut *self;
+        // Once, since a task's waker stays the same; first, so that no change falls between this and the look.
+        key.get_or_insert_with(|| service.progress.register(cx.waker()));
+        let stage = service.progress.stage();
+        loop {
             if stage == Stage::Over {
                 return Poll::Ready(());
             }
-            if let Some(running) = &mut task {
-                match cork.poll(running.as_mut(), cx) {
-                    Poll::Pending => {
-                        if stage == Stage::Draining {
-                            cork.begin_close(&CloseCode::GOING_AWAY.into());
-                        }
-                        return Poll::Pending;
+            *phase = match phase {
+                Phase::Opening(_) if stage == Stage::Draining => return Poll::Ready(()),
+                Phase::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                    Some(task) => Phase::Handling(task),
+                    None => return Poll::Ready(()),
+                },
+                Phase::Handling(task) => {
+                    let outcome = cork.poll_task(cx, |cx| task.as_mut().poll(cx));
+                    if stage == Stage::Draining {
+                        cork.begin_close(&CloseCode::GOING_AWAY.into());
                     }
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(problem)) => {
-                        close = CloseCode::INTERNAL_ERROR.into();
-                        (self.report)(&Failure::Handler(Some(peer), problem));
+                    match ready!(outcome) {
+                        Ok(()) => Phase::Closing(CloseCode::NORMAL),
+                        Err(problem) => {
+                            (service.report)(&Failure::Handler(Some(*peer), problem));
+                            Phase::Closing(CloseCode::INTERNAL_ERROR)
+                        }
                     }
                 }
-                task = None;
-            }
-            cork.poll_close(&close, cx)
-        })
-        .await;
+                Phase::Closing(code) => return cork.poll_close(*code, cx),
+            };
+        }
     }
 }
 
@@ -433,37 +468,41 @@ enum Stage {
     Over,
 }
 
-/// Which stage a server is in. Reading it takes no lock.
+/// Which stage a server is in. To look takes no lock.
 #[derive(Debug, Default)]
 struct Progress {
     stage: AtomicU8,
-    changed: Notify,
+    waiting: Mutex<Slab<Waker>>,
 }
 
 impl Progress {
     fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
+        match self.stage.load(Ordering::SeqCst) {
             0 => Stage::Open,
             1 => Stage::Draining,
             _ => Stage::Over,
         }
     }
 
+    /// Enters a later stage and wakes everybody.
     fn enter(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
-        self.changed.notify_waiters();
+        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
+        // Woken outside of the lock: a waker may do anything.
+        let waiting: Vec<Waker> = self.waiting().iter().map(|(_, waker)| waker.clone()).collect();
+        waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits for a later stage.
-    async fn leaves(&self, stage: Stage) {
-        loop {
-            // First, so that no change falls between the look and the wait.
-            let changed = self.changed.notified();
-            if self.stage() > stage {
-                return;
-            }
-            changed.await;
-        }
+    /// Has `waker` woken at every change until it is forgotten.
+    fn register(&self, waker: &Waker) -> usize {
+        self.waiting().insert(waker.clone())
+    }
+
+    fn forget(&self, key: usize) {
+        self.waiting().remove(key);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Slab<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

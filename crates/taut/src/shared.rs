@@ -21,7 +21,7 @@ impl Handle {
 
     /// Has the current cork close the connection when its task leaves it open.
     pub(crate) fn adopt(&self) {
-        cork::adopt(&self.0);
+        cork::accepted(&self.0);
     }
 
     /// Another one, perhaps for another task.
