@@ -54,7 +54,7 @@ enum Version {
     Printed(&'static [&'static str]),
 }
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 12] = [
     Row {
         name: "raw TCP",
         command: &["target/release/peer-raw"],
@@ -94,6 +94,54 @@ const ROWS: [Row; 6] = [
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
         version: Version::Locked("fastwebsockets"),
+    },
+    Row {
+        name: "tokio-websockets",
+        command: &["target/release/peer-tokio-websockets"],
+        needs: "target/release/peer-tokio-websockets",
+        remedy: "cargo build --release",
+        speech: Speech::WebSocket,
+        version: Version::Locked("tokio-websockets"),
+    },
+    Row {
+        name: "tokio-websockets feed",
+        command: &["target/release/peer-tokio-websockets", "feed"],
+        needs: "target/release/peer-tokio-websockets",
+        remedy: "cargo build --release",
+        speech: Speech::WebSocket,
+        version: Version::Locked("tokio-websockets"),
+    },
+    Row {
+        name: "yawc",
+        command: &["target/release/peer-yawc"],
+        needs: "target/release/peer-yawc",
+        remedy: "cargo build --release",
+        speech: Speech::WebSocket,
+        version: Version::Locked("yawc"),
+    },
+    Row {
+        name: "yawc batched",
+        command: &["target/release/peer-yawc", "batched"],
+        needs: "target/release/peer-yawc",
+        remedy: "cargo build --release",
+        speech: Speech::WebSocket,
+        version: Version::Locked("yawc"),
+    },
+    Row {
+        name: "sockudo-ws",
+        command: &["target/release/peer-sockudo-ws"],
+        needs: "target/release/peer-sockudo-ws",
+        remedy: "cargo build --release",
+        speech: Speech::WebSocket,
+        version: Version::Locked("sockudo-ws"),
+    },
+    Row {
+        name: "sockudo-ws feed",
+        command: &["target/release/peer-sockudo-ws", "feed"],
+        needs: "target/release/peer-sockudo-ws",
+        remedy: "cargo build --release",
+        speech: Speech::WebSocket,
+        version: Version::Locked("sockudo-ws"),
     },
     Row {
         name: "ws",
