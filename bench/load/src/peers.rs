@@ -54,7 +54,7 @@ enum Version {
     Printed(&'static [&'static str]),
 }
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     Row {
         name: "raw TCP",
         command: &["target/release/peer-raw"],
@@ -66,6 +66,14 @@ const ROWS: [Row; 12] = [
     Row {
         name: "taut echo",
         command: &["../target/release/taut", "echo", "--listen", "127.0.0.1:0", "--shards", "1"],
+        needs: "../target/release/taut",
+        remedy: "cargo build --release -p taut-cli, one folder up",
+        speech: Speech::WebSocket,
+        version: Version::Printed(&["../target/release/taut", "--version"]),
+    },
+    Row {
+        name: "taut echo, tokio",
+        command: &["../target/release/taut", "echo", "--driver", "tokio", "--listen", "127.0.0.1:0", "--shards", "1"],
         needs: "../target/release/taut",
         remedy: "cargo build --release -p taut-cli, one folder up",
         speech: Speech::WebSocket,
