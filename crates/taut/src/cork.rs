@@ -4,7 +4,7 @@
 //! only queued, and leaves in one write when the poll is over, whatever the code waits for then: nothing is left behind,
 //! and nobody has to call `flush`. (`recv` writes before it waits in any case; often nothing is left to do.)
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -91,7 +91,7 @@ impl Cork {
 
 /// The cork that the current thread is in; zero outside of any.
 pub(crate) fn current() -> u64 {
-    THREAD.with_borrow(|thread| thread.cork)
+    CURRENT.get()
 }
 
 /// Something was queued on a connection inside of the current cork.
@@ -101,11 +101,9 @@ pub(crate) fn queued(shared: Arc<Shared>) {
 
 /// The current cork's task has accepted a connection; nothing happens outside of any.
 pub(crate) fn accepted(shared: &Arc<Shared>) {
-    THREAD.with_borrow_mut(|thread| {
-        if thread.cork != 0 {
-            thread.accepted.push(Arc::clone(shared));
-        }
-    });
+    if current() != 0 {
+        THREAD.with_borrow_mut(|thread| thread.accepted.push(Arc::clone(shared)));
+    }
 }
 
 /// The last handle of a connection was dropped.
@@ -121,7 +119,6 @@ pub(crate) fn dropped() {
 /// What the thread knows of the cork it is in. The vectors are the thread's, so that a poll allocates nothing.
 #[derive(Default)]
 struct Thread {
-    cork: u64,
     queued: Vec<Arc<Shared>>,
     accepted: Vec<Arc<Shared>>,
     some_dropped: bool,
@@ -135,6 +132,7 @@ impl Thread {
 }
 
 thread_local! {
+    static CURRENT: Cell<u64> = const { Cell::new(0) };
     static THREAD: RefCell<Thread> = RefCell::default();
 }
 
@@ -149,8 +147,8 @@ struct Inside {
 
 impl Inside {
     fn enter(id: u64) -> Self {
-        THREAD.with_borrow_mut(|thread| {
-            let outer = std::mem::replace(&mut thread.cork, id);
+        THREAD.with_borrow(|thread| {
+            let outer = CURRENT.replace(id);
             Self { outer, queued: thread.queued.len(), accepted: thread.accepted.len() }
         })
     }
@@ -175,8 +173,8 @@ impl Inside {
 impl Drop for Inside {
     // Also when the task has panicked.
     fn drop(&mut self) {
+        CURRENT.set(self.outer);
         THREAD.with_borrow_mut(|thread| {
-            thread.cork = self.outer;
             thread.queued.truncate(self.queued);
             thread.accepted.truncate(self.accepted);
         });

@@ -2,7 +2,6 @@
 //!
 //! All state is here and none in futures: each `poll_…` does what can be done now and may be left off at any time.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::Error;
 use crate::error::{Cause, Deadline, Doing};
+use crate::inbox::Inbox;
 use crate::loan::Loan;
 
 /// A stream and the connection on it.
@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// What others may wait for: it differs when something has changed for them.
     pub(crate) fn progress(&self) -> (usize, usize, bool, bool) {
         let is_live = matches!(self.phase, Phase::Live);
-        let received = self.backlog.as_ref().map_or(0, |backlog| backlog.inbox.messages.len());
+        let received = self.backlog.as_ref().map_or(0, |backlog| backlog.inbox.len());
         (received, self.pending(), is_live, matches!(self.phase, Phase::Over))
     }
 
@@ -165,14 +165,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         yield_now(cx)
     }
 
-    /// Accepts a message, whatever is pending, and writes what the stream takes unless that is to be done later.
+    /// Accepts a message, after [`poll_ready`](Self::poll_ready) has found that it can be, and writes what the stream
+    /// takes unless that is to be done later.
     pub(crate) fn accept(
         &mut self,
         message: &Message<'_>,
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
-        self.check_open()?;
         let Self { connection, backlog, .. } = self;
         Loan::with(|loan| {
             let Backlog { outbox, .. } = loan.lend(backlog);
@@ -380,7 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match connection.receive(&mut input, now, &mut loan.scratch, outbox) {
                 Ok(Some(Event::Message(message))) => {
                     if inbox.has_room(bounds) {
-                        inbox.push(message.into_owned());
+                        inbox.push(message);
                         if overflow == Overflow::Wait && !inbox.has_room(bounds) {
                             break;
                         }
@@ -533,7 +533,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Gives back to the thread what is not in use.
     pub(crate) fn settle(&mut self) {
-        if self.backlog.as_ref().is_some_and(|backlog| backlog.outbox.is_empty() && backlog.inbox.messages.is_empty()) {
+        if self.backlog.as_ref().is_some_and(|backlog| backlog.outbox.is_empty() && backlog.inbox.is_empty()) {
             Loan::take_back(self.backlog.take());
         }
     }
@@ -601,27 +601,10 @@ pub(crate) struct Backlog {
     pub(crate) inbox: Inbox,
 }
 
-/// Messages that were received and wait for `recv`.
-#[derive(Debug, Default)]
-pub(crate) struct Inbox {
-    pub(crate) messages: VecDeque<Message<'static>>,
-    bytes: usize,
-}
-
-impl Inbox {
-    fn has_room(&self, bounds: &Bounds) -> bool {
-        self.messages.len() < bounds.messages && self.bytes < bounds.bytes
-    }
-
-    fn push(&mut self, message: Message<'static>) {
-        self.bytes += message.as_bytes().len();
-        self.messages.push_back(message);
-    }
-
-    fn pop(&mut self) -> Option<Message<'static>> {
-        let message = self.messages.pop_front()?;
-        self.bytes -= message.as_bytes().len();
-        Some(message)
+impl Backlog {
+    /// Bytes of memory held.
+    pub(crate) fn capacity(&self) -> usize {
+        self.outbox.capacity() + self.inbox.capacity()
     }
 }
 
@@ -711,12 +694,6 @@ mod tests {
             drop(driver);
             assert!(flood.await.unwrap().is_err());
         }
-        let bounds = Bounds::STANDARD;
-        let mut inbox = Inbox::default();
-        while inbox.has_room(&bounds) {
-            inbox.push(Message::from(vec![0; 300 << 10]));
-        }
-        assert_eq!(inbox.messages.len(), 4);
     }
 
     #[tokio::test(start_paused = true)]

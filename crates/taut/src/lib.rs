@@ -30,6 +30,7 @@ mod cork;
 mod driver;
 mod error;
 mod head;
+mod inbox;
 mod incoming;
 mod loan;
 mod request;

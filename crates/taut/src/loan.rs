@@ -36,7 +36,7 @@ impl Loan {
 
     /// Keeps the room of a backlog in which nothing waits any more.
     pub(crate) fn take_back(backlog: Option<Box<Backlog>>) {
-        let Some(backlog) = backlog.filter(|backlog| backlog.outbox.capacity() <= KEPT) else { return };
+        let Some(backlog) = backlog.filter(|backlog| backlog.capacity() <= KEPT) else { return };
         Self::with(|loan| loan.backlog = Some(backlog));
     }
 }
@@ -61,5 +61,5 @@ fn fill(bytes: &mut [u8]) {
 /// Bytes of one read.
 const READ: usize = 64 << 10;
 
-/// Bytes of an outbox that a thread keeps for the next connection.
+/// Bytes of a backlog that a thread keeps for the next connection.
 const KEPT: usize = 256 << 10;

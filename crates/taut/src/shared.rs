@@ -116,7 +116,11 @@ impl Shared {
     ) -> Poll<T> {
         let mut state = self.lock();
         let writing = state.enter(cork::current());
-        let (result, woken) = state.poll(cx, |driver, cx| work(driver, writing, cx));
+        let (result, woken) = if state.hub.is_none() {
+            (work(&mut state.driver, writing, cx), Woken::default())
+        } else {
+            state.poll(cx, |driver, cx| work(driver, writing, cx))
+        };
         let queued = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
         state.is_queued |= queued;
         drop(state);
@@ -201,7 +205,7 @@ impl State {
         cx: &mut Context<'_>,
         work: impl FnOnce(&mut Driver<Transport>, &mut Context<'_>) -> Poll<T>,
     ) -> (Poll<T>, Woken) {
-        let Some(hub) = &self.hub else { return (work(&mut self.driver, cx), Woken(Vec::new())) };
+        let Some(hub) = &self.hub else { return (work(&mut self.driver, cx), Woken::default()) };
         let hub = Arc::clone(hub);
         // First, since the stream may wake the hub before `work` has returned.
         let is_new = hub.register(cx.waker());
@@ -214,7 +218,8 @@ impl State {
         if result.is_ready() && is_new {
             hub.forget(cx.waker());
         }
-        (result, Woken(if self.driver.progress() == before { Vec::new() } else { hub.take() }))
+        let woken = if self.driver.progress() == before { Woken::default() } else { hub.take() };
+        (result, woken)
     }
 }
 
@@ -233,7 +238,7 @@ impl Hub {
         let all = if waiting.len() < MOST { Vec::new() } else { std::mem::take(&mut *waiting) };
         waiting.push(waker.clone());
         drop(waiting);
-        Woken(all).wake();
+        Woken::from(all).wake();
         true
     }
 
@@ -241,8 +246,8 @@ impl Hub {
         self.lock().retain(|registered| !registered.will_wake(waker));
     }
 
-    fn take(&self) -> Vec<Waker> {
-        std::mem::take(&mut *self.lock())
+    fn take(&self) -> Woken {
+        std::mem::take(&mut *self.lock()).into()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
@@ -257,17 +262,24 @@ impl Wake for Hub {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Outside of the lock: a waker may do anything.
-        Woken(self.take()).wake();
+        self.take().wake();
     }
 }
 
 /// Whom to wake.
+#[derive(Default)]
 #[must_use]
-struct Woken(Vec<Waker>);
+struct Woken(Option<Box<[Waker]>>);
+
+impl From<Vec<Waker>> for Woken {
+    fn from(wakers: Vec<Waker>) -> Self {
+        Self((!wakers.is_empty()).then(|| wakers.into_boxed_slice()))
+    }
+}
 
 impl Woken {
     fn wake(self) {
-        self.0.into_iter().for_each(Waker::wake);
+        self.0.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
