@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::decode::{Chunk, Decoder};
 #[cfg(feature = "deflate")]
 use crate::deflate::{Agreed, codec::Takeover};
-use crate::frame::{MAX_CONTROL_PAYLOAD, Opcode};
+use crate::frame::{Header, MAX_CONTROL_PAYLOAD, Opcode};
 use crate::heartbeat::{Beat, Pulse};
 use crate::message::{Assembly, check_length};
 use crate::prepared::Frame;
@@ -53,6 +53,8 @@ pub struct Connection {
     pulse: Pulse,
     state: State,
     role: Role,
+    /// We are in the middle of a message that we send in fragments.
+    in_message: bool,
     #[cfg(feature = "deflate")]
     agreed: Option<Agreed>,
 }
@@ -62,12 +64,25 @@ pub struct Connection {
 pub enum Event<'i> {
     /// A message, lent from the input when it lay within one read.
     Message(Message<'i>),
+    /// A part of a message that is received in parts: see [`Connection::receive_parts`].
+    Part(Part<'i>),
     /// A ping; its pong is in the outbox already.
     Ping(Cow<'i, [u8]>),
     /// A pong, and the round trip if it answers our heartbeat.
     Pong(Cow<'i, [u8]>, Option<Duration>),
     /// The peer's close frame, after which nothing comes; ours is in the outbox or went before.
     Close(Close),
+}
+
+/// A piece of a message that is handed on as it comes. It may end anywhere, in the middle of a character too.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part<'i> {
+    /// The bytes; never empty but for the last part.
+    pub payload: Cow<'i, [u8]>,
+    /// Whether the message is text. That it is UTF-8 is checked as far as it has come, and in full with the last part.
+    pub is_text: bool,
+    /// Whether the message ends here.
+    pub is_last: bool,
 }
 
 /// A deadline that has passed.
@@ -85,6 +100,8 @@ pub enum Lapse {
 pub enum SendError {
     /// A close frame was sent or received: no data may follow (RFC 6455 §5.5.1).
     Closed,
+    /// A message is being sent in fragments, and no other may come between (RFC 6455 §5.4).
+    InMessage,
     /// A ping's payload is longer than 125 bytes (RFC 6455 §5.5).
     PingTooLong,
 }
@@ -93,6 +110,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closed => "the connection is closing: nothing can be sent any more",
+            Self::InMessage => "another message is being sent in fragments: finish that one first",
             Self::PingTooLong => "a ping carries at most 125 bytes",
         })
     }
@@ -126,6 +144,7 @@ impl Connection {
             pulse: Pulse::new(now, random),
             state: State::Open,
             role,
+            in_message: false,
             #[cfg(feature = "deflate")]
             agreed: None,
         }
@@ -150,6 +169,33 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
+        self.receive_as(Reception::Whole, input, now, scratch, outbox)
+    }
+
+    /// As [`receive`](Self::receive), but hands on the message that is in progress, or the next to begin, as it comes:
+    /// in [parts](Event::Part), which are kept nowhere and so count against no limit.
+    ///
+    /// A message that lies within the read is given as a whole all the same. So is one that is compressed, under the
+    /// usual limits: it is inflated at once. The rest of a message that has begun in parts comes in parts from
+    /// `receive` too.
+    pub fn receive_parts<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        now: Time,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Event<'i>>, Violation> {
+        self.receive_as(Reception::Parts, input, now, scratch, outbox)
+    }
+
+    fn receive_as<'i>(
+        &mut self,
+        reception: Reception,
+        input: &mut Input<'i>,
+        now: Time,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Event<'i>>, Violation> {
         if self.is_done() {
             input.discard();
             return Ok(None);
@@ -157,7 +203,7 @@ impl Connection {
         if !input.is_empty() {
             self.pulse.received(now);
         }
-        let event = self.next_event(input, now, scratch, outbox);
+        let event = self.next_event(reception, input, now, scratch, outbox);
         if let Err(violation) = &event {
             self.fail(&Close::from(*violation), scratch, outbox);
             input.discard();
@@ -180,7 +226,7 @@ impl Connection {
         outbox: &mut Outbox,
     ) -> Result<(), SendError> {
         let message = message.into();
-        self.open()?;
+        self.ready()?;
         #[cfg(feature = "deflate")]
         if self.agreed.is_some() && self.send_deflated(message.opcode(), message.as_bytes(), scratch, outbox) {
             return Ok(());
@@ -198,7 +244,7 @@ impl Connection {
         outbox: &mut Outbox,
     ) -> Result<(), SendError> {
         let message = message.into();
-        self.open()?;
+        self.ready()?;
         self.send_plain(&message, scratch, outbox);
         Ok(())
     }
@@ -210,7 +256,7 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<(), SendError> {
-        self.open()?;
+        self.ready()?;
         if self.role == Role::Client {
             // A client's frames differ by their mask keys: nothing to share.
             encode::message(self.role, prepared.opcode(), prepared.payload(), usize::MAX, scratch, outbox);
@@ -221,6 +267,26 @@ impl Connection {
         #[cfg(not(feature = "deflate"))]
         let frame = Frame::Plain;
         outbox.push_prepared(prepared, frame);
+        Ok(())
+    }
+
+    /// Puts the next fragment of a message into the outbox: the first one begins the message, and `is_last` ends it. It
+    /// is not compressed. Of a text each fragment has to be UTF-8 by itself, which `&str` says.
+    ///
+    /// Until it is ended no other message can be sent; pings, pongs and the close can.
+    pub fn send_fragment(
+        &mut self,
+        fragment: &Message<'_>,
+        is_last: bool,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<(), SendError> {
+        self.open()?;
+        // RFC 6455 §5.4: the first frame has the opcode of the message, the others that of a continuation.
+        let opcode = if self.in_message { Opcode::Continuation } else { fragment.opcode() };
+        let header = encode::header(self.role, opcode, fragment.as_bytes(), scratch);
+        outbox.push_frame(Header { fin: is_last, ..header }, fragment.as_bytes());
+        self.in_message = !is_last;
         Ok(())
     }
 
@@ -300,6 +366,7 @@ impl Connection {
 
     fn next_event<'i>(
         &mut self,
+        reception: Reception,
         input: &mut Input<'i>,
         now: Time,
         scratch: &mut Scratch,
@@ -313,8 +380,9 @@ impl Connection {
         while let Some(chunk) = self.decoder.next(input, self.role)? {
             self.check_compressed(&chunk)?;
             if !chunk.header.opcode.is_control() {
-                if let Some(message) = self.data(chunk, scratch)? {
-                    return Ok(Some(Event::Message(message)));
+                let event = self.data(reception, chunk, scratch)?;
+                if event.is_some() {
+                    return Ok(event);
                 }
                 continue;
             }
@@ -343,7 +411,12 @@ impl Connection {
         Err(Violation::ReservedBits)
     }
 
-    fn data<'i>(&mut self, chunk: Chunk<'i>, scratch: &mut Scratch) -> Result<Option<Message<'i>>, Violation> {
+    fn data<'i>(
+        &mut self,
+        reception: Reception,
+        chunk: Chunk<'i>,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Event<'i>>, Violation> {
         let Chunk { header, first, last, payload } = chunk;
         let limits = &self.settings.limits;
         let in_progress = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
@@ -357,26 +430,43 @@ impl Connection {
             if last && header.fin && !in_progress {
                 check_length(0, header.length, limits)?;
                 if !header.compressed {
-                    return Message::lent(header.opcode, payload).map(Some);
+                    return Message::lent(header.opcode, payload).map(|message| Some(Event::Message(message)));
                 }
                 let payload = self.inflate(payload, scratch)?;
-                return Message::owned(header.opcode, payload).map(Some);
+                return Message::owned(header.opcode, payload).map(|message| Some(Event::Message(message)));
             }
         }
         let partial = self.partial.get_or_insert_default();
         let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed));
+        let is_last = last && header.fin;
+        if reception == Reception::Parts || message.is_in_parts() {
+            if let Some(payload) = message.part(payload)? {
+                let is_text = message.is_text();
+                if is_last {
+                    self.take_message().map_or(Ok(()), Assembly::finish)?;
+                } else if payload.is_empty() {
+                    return Ok(None);
+                }
+                return Ok(Some(Event::Part(Part { payload, is_text, is_last })));
+            }
+        }
         if first {
             message.announce(header.length, limits)?;
         }
         message.push(payload)?;
-        if !(last && header.fin) {
+        if !is_last {
             return Ok(None);
         }
-        let Some(message) = self.partial.take().and_then(|partial| partial.message) else { return Ok(None) };
+        let Some(message) = self.take_message() else { return Ok(None) };
         let compressed = message.is_compressed();
         let (opcode, payload) = message.into_parts()?;
         let payload = if compressed { self.inflate(&payload, scratch)? } else { payload };
-        Message::owned(opcode, payload).map(Some)
+        Message::owned(opcode, payload).map(|message| Some(Event::Message(message)))
+    }
+
+    /// The message in progress, which is whole now.
+    fn take_message(&mut self) -> Option<Assembly> {
+        self.partial.take().and_then(|partial| partial.message)
     }
 
     /// A control frame's payload, once it is whole. A ping may come in pieces in the middle of a message in
@@ -485,6 +575,11 @@ impl Connection {
         encode::message(self.role, message.opcode(), message.as_bytes(), self.settings.fragment, scratch, outbox);
     }
 
+    /// Whether another message may begin.
+    fn ready(&self) -> Result<(), SendError> {
+        if self.in_message && self.is_open() { Err(SendError::InMessage) } else { self.open() }
+    }
+
     fn open(&self) -> Result<(), SendError> {
         if self.is_open() { Ok(()) } else { Err(SendError::Closed) }
     }
@@ -526,6 +621,13 @@ enum State {
         deadline: Time,
     },
     Done,
+}
+
+/// How messages that span reads are handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reception {
+    Whole,
+    Parts,
 }
 
 /// What spans reads.

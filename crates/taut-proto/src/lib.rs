@@ -49,7 +49,7 @@ mod violation;
 
 pub use backoff::Backoff;
 pub use close::{Close, CloseCode};
-pub use connection::{Connection, Event, Lapse, Role, SendError, UnexpectedEnd};
+pub use connection::{Connection, Event, Lapse, Part, Role, SendError, UnexpectedEnd};
 pub use decode::Input;
 pub use frame::{Header, Opcode};
 pub use heartbeat::Heartbeat;

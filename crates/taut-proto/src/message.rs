@@ -33,6 +33,14 @@ impl Message<'_> {
         }
     }
 
+    /// The payload, whichever kind it is; copied if it is lent.
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Text(text) => text.into_owned().into_bytes(),
+            Self::Binary(bytes) => bytes.into_owned(),
+        }
+    }
+
     /// Copies what is lent, so that the message may outlive the read.
     pub fn into_owned(self) -> Message<'static> {
         match self {
@@ -105,6 +113,8 @@ impl From<Vec<u8>> for Message<'_> {
 pub(crate) struct Assembly {
     opcode: Opcode,
     compressed: bool,
+    /// What comes is handed on and not kept.
+    in_parts: bool,
     fragments: u32,
     utf8: Utf8,
     payload: Vec<u8>,
@@ -112,7 +122,7 @@ pub(crate) struct Assembly {
 
 impl Assembly {
     pub(crate) fn new(opcode: Opcode, compressed: bool) -> Self {
-        Self { opcode, compressed, fragments: 0, utf8: Utf8::default(), payload: Vec::new() }
+        Self { opcode, compressed, in_parts: false, fragments: 0, utf8: Utf8::default(), payload: Vec::new() }
     }
 
     /// Takes note of another frame, before any of its payload is kept.
@@ -135,6 +145,37 @@ impl Assembly {
         }
         self.payload.extend_from_slice(chunk);
         Ok(())
+    }
+
+    /// Hands on the next part, behind what was kept before the message was received in parts; `None` if it cannot be,
+    /// since it is compressed.
+    pub(crate) fn part<'i>(&mut self, chunk: &'i [u8]) -> Result<Option<Cow<'i, [u8]>>, Violation> {
+        if self.compressed {
+            return Ok(None);
+        }
+        self.in_parts = true;
+        if self.opcode == Opcode::Text {
+            self.utf8.check(chunk)?;
+        }
+        if self.payload.is_empty() {
+            return Ok(Some(Cow::Borrowed(chunk)));
+        }
+        let mut kept = std::mem::take(&mut self.payload);
+        kept.extend_from_slice(chunk);
+        Ok(Some(Cow::Owned(kept)))
+    }
+
+    pub(crate) fn is_in_parts(&self) -> bool {
+        self.in_parts
+    }
+
+    pub(crate) fn is_text(&self) -> bool {
+        self.opcode == Opcode::Text
+    }
+
+    /// The message ends here: its text too?
+    pub(crate) fn finish(self) -> Result<(), Violation> {
+        self.utf8.finish()
     }
 
     pub(crate) fn capacity(&self) -> usize {

@@ -21,6 +21,8 @@ pub struct End {
 pub enum Seen {
     /// A message.
     Message(Message<'static>),
+    /// A part of a message, and whether it was the last.
+    Part(Vec<u8>, bool),
     /// A ping.
     Ping(Vec<u8>),
     /// A pong.
@@ -39,13 +41,28 @@ impl End {
 
     /// One read.
     pub fn receive(&mut self, bytes: &[u8], now: Time) {
+        self.receive_as(false, bytes, now);
+    }
+
+    /// One read, of which a message that goes on is received in parts.
+    pub fn receive_parts(&mut self, bytes: &[u8], now: Time) {
+        self.receive_as(true, bytes, now);
+    }
+
+    fn receive_as(&mut self, in_parts: bool, bytes: &[u8], now: Time) {
         let mut bytes = bytes.to_vec();
         let mut input = Input::new(&mut bytes);
         loop {
-            let event = self.connection.receive(&mut input, now, &mut self.scratch, &mut self.outbox);
+            let Self { connection, scratch, outbox, .. } = self;
+            let event = if in_parts {
+                connection.receive_parts(&mut input, now, scratch, outbox)
+            } else {
+                connection.receive(&mut input, now, scratch, outbox)
+            };
             self.events.push(match event {
                 Ok(None) => return,
                 Ok(Some(Event::Message(message))) => Seen::Message(message.into_owned()),
+                Ok(Some(Event::Part(part))) => Seen::Part(part.payload.into_owned(), part.is_last),
                 Ok(Some(Event::Ping(payload))) => Seen::Ping(payload.into_owned()),
                 Ok(Some(Event::Pong(payload, _))) => Seen::Pong(payload.into_owned()),
                 Ok(Some(Event::Close(close))) => Seen::Close(close),
@@ -57,6 +74,12 @@ impl End {
     /// Sends a message.
     pub fn send<'a>(&mut self, message: impl Into<Message<'a>>) -> bool {
         self.connection.send(message, &mut self.scratch, &mut self.outbox).is_ok()
+    }
+
+    /// Sends a fragment of a message.
+    pub fn send_fragment<'a>(&mut self, fragment: impl Into<Message<'a>>, is_last: bool) -> bool {
+        let Self { connection, scratch, outbox, .. } = self;
+        connection.send_fragment(&fragment.into(), is_last, scratch, outbox).is_ok()
     }
 
     /// Sends a ping.

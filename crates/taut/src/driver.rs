@@ -2,12 +2,13 @@
 //!
 //! All state is here and none in futures: each `poll_…` does what can be done now and may be left off at any time.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use taut_proto::{Close, Connection, Event, Input, Lapse, Message, Outbox, Role, Settings, Time};
+use taut_proto::{Close, Connection, Event, Input, Lapse, Message, Outbox, Part, Role, Settings, Time};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -35,6 +36,8 @@ pub(crate) struct Driver<S> {
     ending: Option<Box<Ending>>,
     role: Role,
     unflushed: bool,
+    /// Of the message that is in progress, if it is received in parts.
+    parts: Parts,
 }
 
 /// How much may wait.
@@ -80,6 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             ending: None,
             role,
             unflushed: false,
+            parts: Parts::None,
         }
     }
 
@@ -132,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Message<'static>>, Error>> {
+        self.skip_parts();
         for _ in 0..TURNS {
             if let Some(message) = self.backlog.as_mut().and_then(|backlog| backlog.inbox.pop()) {
                 // Pongs that came of the same read do not wait for an application that takes its time.
@@ -150,6 +155,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         yield_now(cx)
+    }
+
+    /// The next part of the message that is in progress, or of the next one; `None` after a clean close.
+    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
+        for _ in 0..TURNS {
+            if let Some(part) = self.backlog.as_mut().and_then(|backlog| backlog.pop_part()) {
+                let _ = self.poll_write(cx);
+                self.settle();
+                return Poll::Ready(Ok(Some(part)));
+            }
+            if matches!(self.phase, Phase::Over) {
+                return Poll::Ready(self.result().map(|()| None));
+            }
+            if self.poll_turn(Overflow::Parts, cx).is_pending() {
+                self.settle();
+                return Poll::Pending;
+            }
+        }
+        yield_now(cx)
+    }
+
+    /// Gives up the rest of a message of which parts were received.
+    pub(crate) fn skip_parts(&mut self) {
+        if self.parts == Parts::Received {
+            self.parts = Parts::Skipped;
+            if let Some(part) = self.backlog.as_mut().and_then(|backlog| backlog.part.take())
+                && part.is_last
+            {
+                self.parts = Parts::None;
+            }
+        }
     }
 
     /// Whether a message can be accepted now; reads meanwhile, so that a peer that only writes gets on.
@@ -181,6 +217,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Message::Text(text) => connection.send(&**text, &mut loan.scratch, outbox),
                 Message::Binary(bytes) => connection.send(&**bytes, &mut loan.scratch, outbox),
             }
+        })
+        .map_err(|_| Error::from(Cause::Closed))?;
+        self.write(writing, cx);
+        Ok(())
+    }
+
+    /// Accepts a fragment of a message, as `accept` does a whole one.
+    pub(crate) fn accept_fragment(
+        &mut self,
+        fragment: &Message<'_>,
+        is_last: bool,
+        writing: Writing,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let Self { connection, backlog, .. } = self;
+        Loan::with(|loan| {
+            let Backlog { outbox, .. } = loan.lend(backlog);
+            connection.send_fragment(fragment, is_last, &mut loan.scratch, outbox)
         })
         .map_err(|_| Error::from(Cause::Closed))?;
         self.write(writing, cx);
@@ -376,16 +430,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut input = Input::new(bytes);
         while !input.is_empty() {
             let Self { connection, backlog, bounds, .. } = self;
-            let Backlog { outbox, inbox } = loan.lend(backlog);
-            match connection.receive(&mut input, now, &mut loan.scratch, outbox) {
+            let Backlog { outbox, inbox, part } = loan.lend(backlog);
+            let event = match overflow {
+                Overflow::Parts => connection.receive_parts(&mut input, now, &mut loan.scratch, outbox),
+                Overflow::Wait | Overflow::Discard => connection.receive(&mut input, now, &mut loan.scratch, outbox),
+            };
+            match event {
                 Ok(Some(Event::Message(message))) => {
-                    if inbox.has_room(bounds) {
-                        inbox.push(message);
-                        if overflow == Overflow::Wait && !inbox.has_room(bounds) {
-                            break;
-                        }
-                    } else {
+                    if !inbox.has_room(bounds) {
                         self.ending().discarded += 1;
+                        continue;
+                    }
+                    inbox.push(message);
+                    if overflow == Overflow::Parts || (overflow == Overflow::Wait && !inbox.has_room(bounds)) {
+                        break;
+                    }
+                }
+                Ok(Some(Event::Part(received))) => {
+                    let is_skipped = self.parts == Parts::Skipped || overflow != Overflow::Parts;
+                    self.parts = match (received.is_last, is_skipped) {
+                        (true, _) => Parts::None,
+                        (false, true) => Parts::Skipped,
+                        (false, false) => Parts::Received,
+                    };
+                    if !is_skipped {
+                        let payload = Cow::Owned(received.payload.into_owned());
+                        *part = Some(Part { payload, ..received });
+                        break;
                     }
                 }
                 Ok(Some(Event::Close(close))) => self.end(Ok(close), now),
@@ -533,7 +604,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Gives back to the thread what is not in use.
     pub(crate) fn settle(&mut self) {
-        if self.backlog.as_ref().is_some_and(|backlog| backlog.outbox.is_empty() && backlog.inbox.is_empty()) {
+        if self.backlog.as_ref().is_some_and(|backlog| backlog.is_empty()) {
             Loan::take_back(self.backlog.take());
         }
     }
@@ -575,6 +646,19 @@ enum Overflow {
     Wait,
     /// Messages are discarded: whoever closes waits for the close frame behind all that the peer still sends.
     Discard,
+    /// There is room for one message, or for a part of it if it does not lie within the read.
+    Parts,
+}
+
+/// What becomes of the message in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    /// There is none that is received in parts.
+    None,
+    /// Its parts are received.
+    Received,
+    /// The rest of it is not wanted.
+    Skipped,
 }
 
 /// What only a connection that ends, or that is at a halt, has to remember.
@@ -599,9 +683,24 @@ pub(crate) struct Backlog {
     pub(crate) outbox: Outbox,
     /// For `recv`.
     pub(crate) inbox: Inbox,
+    /// For whoever receives in parts.
+    part: Option<Part<'static>>,
 }
 
 impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.outbox.is_empty() && self.inbox.is_empty() && self.part.is_none()
+    }
+
+    /// The next part; a message that was received whole is one.
+    fn pop_part(&mut self) -> Option<Part<'static>> {
+        self.part.take().or_else(|| {
+            let message = self.inbox.pop()?;
+            let is_text = message.as_text().is_some();
+            Some(Part { payload: Cow::Owned(message.into_bytes()), is_text, is_last: true })
+        })
+    }
+
     /// Bytes of memory held.
     pub(crate) fn capacity(&self) -> usize {
         self.outbox.capacity() + self.inbox.capacity()

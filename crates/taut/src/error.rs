@@ -44,7 +44,15 @@ impl Error {
 
     /// Whether the caller asked for something that cannot be: a malformed URL or header, a ping that is too long.
     pub fn is_invalid(&self) -> bool {
-        matches!(*self.0, Cause::Url(_) | Cause::Request(_) | Cause::Header(_) | Cause::Ping(_) | Cause::CloseCode(_))
+        matches!(
+            *self.0,
+            Cause::Url(_)
+                | Cause::Request(_)
+                | Cause::Header(_)
+                | Cause::Ping(_)
+                | Cause::CloseCode(_)
+                | Cause::MixedParts
+        )
     }
 
     /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read.
@@ -108,7 +116,12 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.0 {
-            Cause::CloseCode(_) | Cause::Closed | Cause::Deadline(_) | Cause::Full | Cause::Url(_) => None,
+            Cause::CloseCode(_)
+            | Cause::Closed
+            | Cause::Deadline(_)
+            | Cause::Full
+            | Cause::MixedParts
+            | Cause::Url(_) => None,
             Cause::Header(invalid) => Some(invalid),
             Cause::Io { error, .. } => Some(error),
             Cause::Ping(error) => Some(error),
@@ -131,6 +144,7 @@ pub(crate) enum Cause {
     Full,
     Header(InvalidHeader),
     Io { doing: Doing, error: io::Error },
+    MixedParts,
     Ping(SendError),
     Random(getrandom::Error),
     Refused(Refusal),
@@ -184,6 +198,7 @@ impl fmt::Display for Cause {
                 };
                 write!(f, "{doing}: {error}")
             }
+            Self::MixedParts => f.write_str("the parts of a message must all be text or all be bytes"),
             Self::Ping(error) => error.fmt(f),
             Self::Random(error) => write!(f, "the operating system gives no random numbers: {error}"),
             Self::Refused(refusal) => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use taut_proto::{Close, CloseCode, Message};
+use taut_proto::{Close, CloseCode, Message, Part};
 
 use crate::driver::{Driver, Writing};
 use crate::error::Cause;
@@ -49,6 +49,31 @@ impl Handle {
             ready!(driver.poll_ready(cx))?;
             driver.accept(message, Writing::Later, cx).into()
         })
+    }
+
+    pub(crate) fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
+        self.0.poll(cx, |driver, _, cx| driver.poll_part(cx))
+    }
+
+    pub(crate) fn skip_parts(&self) {
+        self.0.call(|driver, _, _| driver.skip_parts());
+    }
+
+    pub(crate) fn poll_fragment(
+        &self,
+        fragment: &Message<'_>,
+        is_last: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        self.0.poll(cx, |driver, writing, cx| {
+            ready!(driver.poll_ready(cx))?;
+            driver.accept_fragment(fragment, is_last, writing, cx).into()
+        })
+    }
+
+    /// Begins the close, for nobody who waits.
+    pub(crate) fn begin_close(&self, close: &Close) {
+        self.0.begin_close(close);
     }
 
     pub(crate) fn try_send(&self, message: &Message<'_>) -> Result<(), Error> {

@@ -190,6 +190,10 @@ impl WebSocket {
         (Sender::new(self.handle.share()), Receiver::new(self.handle))
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn discarded(&self) -> usize {
         self.handle.look(Driver::discarded)

@@ -192,7 +192,7 @@ impl Client {
                 Event::Close(close) => {
                     self.inbox.push_back(Heard::Close(close.code().as_u16(), close.reason().to_owned()));
                 }
-                Event::Ping(_) | Event::Pong(..) => {}
+                Event::Part(_) | Event::Ping(_) | Event::Pong(..) => {}
             }
         }
         self.flush();

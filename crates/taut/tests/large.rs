@@ -1,0 +1,141 @@
+//! Messages as streams of parts, and what becomes of one that is left off.
+
+use std::time::Duration;
+
+use taut::{Client, CloseCode, Error, Message, WebSocket};
+use tokio::io::duplex;
+use tokio::time::timeout;
+
+async fn pair(capacity: usize) -> (WebSocket, WebSocket) {
+    let (ours, theirs) = duplex(capacity);
+    let client = Client::new("ws://a.example/");
+    let (client, server) = tokio::join!(client.connect_over(ours), taut::accept_over(theirs));
+    (client.unwrap(), server.unwrap())
+}
+
+async fn read(socket: &mut WebSocket) -> Result<Option<(bool, usize, Vec<u8>)>, Error> {
+    let Some(mut message) = socket.recv_stream().await? else { return Ok(None) };
+    let (mut parts, mut bytes) = (0, Vec::new());
+    while let Some(part) = message.part().await? {
+        parts += 1;
+        bytes.extend(part);
+    }
+    Ok(Some((message.is_text(), parts, bytes)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_four_times_the_limit_passes_as_a_stream() {
+    const PIECES: usize = 64;
+    let (mut client, mut server) = pair(64 << 10).await;
+    let (sent, received) = tokio::join!(
+        async {
+            let mut message = client.send_stream();
+            for number in 0..PIECES {
+                message.write(vec![number as u8; 64 << 10]).await?;
+            }
+            message.finish().await?;
+            client.send("after").await?;
+            client.flush().await
+        },
+        read(&mut server)
+    );
+    sent.unwrap();
+    let (is_text, parts, bytes) = received.unwrap().unwrap();
+    assert!(!is_text && parts >= PIECES);
+    assert_eq!(bytes.len(), 4 << 20);
+    assert!(bytes.chunks(64 << 10).enumerate().all(|(number, piece)| piece.iter().all(|&byte| byte == number as u8)));
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from("after")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_is_cut_between_characters() {
+    let (mut client, mut server) = pair(4096).await;
+    let text = "a世".repeat(50_000);
+    let (sent, received) = tokio::join!(
+        async {
+            let mut message = client.send_stream();
+            message.write(&*text).await?;
+            assert!(message.write(&b"bytes"[..]).await.unwrap_err().is_invalid());
+            message.finish().await?;
+            client.flush().await
+        },
+        read(&mut server)
+    );
+    sent.unwrap();
+    let (is_text, _, bytes) = received.unwrap().unwrap();
+    assert!(is_text && bytes == text.as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_messages_are_streams_of_one_part() {
+    let (mut client, mut server) = pair(4096).await;
+    for message in ["one", "", "three"] {
+        client.send(message).await.unwrap();
+    }
+    client.flush().await.unwrap();
+    assert_eq!(read(&mut server).await.unwrap(), Some((true, 1, b"one".to_vec())));
+    assert_eq!(read(&mut server).await.unwrap(), Some((true, 0, Vec::new())));
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from("three")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_dropped_loses_its_own_message_and_no_other() {
+    let (mut client, mut server) = pair(4096).await;
+    let writing = tokio::spawn(async move {
+        for _ in 0..2 {
+            let mut message = client.send_stream();
+            for _ in 0..100 {
+                message.write(vec![7; 1000]).await?;
+            }
+            message.finish().await?;
+        }
+        client.send("after").await?;
+        client.flush().await?;
+        Ok::<_, Error>(client)
+    });
+    let mut message = server.recv_stream().await.unwrap().unwrap();
+    assert!(message.part().await.unwrap().is_some());
+    drop(message);
+    // The next stream is the next message, not the rest of the first.
+    let (_, _, bytes) = read(&mut server).await.unwrap().unwrap();
+    assert_eq!(bytes.len(), 100_000);
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from("after")));
+    let _client = writing.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_waited_for_can_be_dropped() {
+    let (mut client, mut server) = pair(4096).await;
+    let mut message = client.send_stream();
+    message.write("begin").await.unwrap();
+    let mut reader = server.recv_stream().await.unwrap().unwrap();
+    assert_eq!(reader.part().await.unwrap().unwrap(), b"begin");
+    assert!(timeout(Duration::from_millis(10), reader.part()).await.is_err());
+    message.write(" and end").await.unwrap();
+    message.finish().await.unwrap();
+    assert_eq!(reader.part().await.unwrap().unwrap(), b" and end");
+    assert_eq!(reader.part().await.unwrap(), None);
+    assert_eq!(reader.part().await.unwrap(), None, "and None it stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_message_closes_the_connection() {
+    let (mut client, mut server) = pair(4096).await;
+    let mut message = client.send_stream();
+    message.write("half a mess").await.unwrap();
+    drop(message);
+    assert!(client.send("x").await.unwrap_err().is_closed());
+    let (closed, received) = tokio::join!(client.close(CloseCode::NORMAL), server.recv());
+    closed.unwrap();
+    assert_eq!(received.unwrap(), None, "half of it is not taken for the whole");
+    assert_eq!(server.peer_close().unwrap().code(), CloseCode::INTERNAL_ERROR);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_not_begun_sends_nothing() {
+    let (mut client, mut server) = pair(4096).await;
+    drop(client.send_stream());
+    client.send_stream().finish().await.unwrap();
+    client.send("only this").await.unwrap();
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from("only this")));
+}
