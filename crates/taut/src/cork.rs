@@ -89,6 +89,14 @@ impl Cork {
     }
 }
 
+impl Drop for Cork {
+    fn drop(&mut self) {
+        for Charge(shared, _) in self.charges.iter().filter(|Charge(_, reason)| *reason == Reason::Unwritten) {
+            shared.release(self.id);
+        }
+    }
+}
+
 /// The cork that the current thread is in; zero outside of any.
 pub(crate) fn current() -> u64 {
     CURRENT.get()
@@ -157,7 +165,7 @@ impl Inside {
     fn leave(self, cork: &mut Cork, cx: &mut Context<'_>) -> bool {
         // One by one: to write may run any code, which must not find the thread's state in use.
         while let Some(shared) = THREAD.with_borrow_mut(|thread| thread.pop(self.queued)) {
-            if shared.poll_corked(cork.id, cx).is_pending() {
+            if shared.poll_corked(cork.id, cx).is_pending() && shared.claim(cork.id) {
                 cork.charges.push(Charge(shared, Reason::Unwritten));
             }
         }

@@ -15,7 +15,7 @@ pub(crate) struct Handle(Arc<Shared>);
 impl Handle {
     /// The first handle of a connection.
     pub(crate) fn new(driver: Driver<Transport>) -> Self {
-        let state = State { driver, hub: None, handles: 1, user: 0, is_queued: false };
+        let state = State { driver, hub: None, handles: 1, user: 0, is_queued: false, writer: 0 };
         Self(Arc::new(Shared(Mutex::new(state))))
     }
 
@@ -130,6 +130,8 @@ struct State {
     user: u64,
     /// That cork knows that something is queued.
     is_queued: bool,
+    /// The cork that writes what the stream did not take when it was taken out; zero: none.
+    writer: u64,
 }
 
 impl Shared {
@@ -168,19 +170,38 @@ impl Shared {
     /// Writes what was queued inside of the cork; ready when that is done or is no concern of the cork's any more.
     pub(crate) fn poll_corked(&self, cork: u64, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        // The WebSocket has moved to another task, which writes.
-        if state.hub.is_none() && state.user != cork {
-            return Poll::Ready(());
-        }
-        state.is_queued = false;
+        state.is_queued &= state.user != cork;
+        // If it is one task's and not ours, the WebSocket has moved to that one, which writes.
+        let is_ours = state.hub.is_some() || state.user == cork;
         let (result, woken) = state.poll(cx, |driver, cx| {
-            let written = driver.poll_write(cx);
+            let written = if is_ours { driver.poll_write(cx) } else { Poll::Ready(()) };
             driver.settle();
             written
         });
+        if result.is_ready() && state.writer == cork {
+            state.writer = 0;
+        }
         drop(state);
         woken.wake();
         result
+    }
+
+    /// Makes the cork the one that writes the rest, unless one that is as good is that already.
+    pub(crate) fn claim(&self, cork: u64) -> bool {
+        let mut state = self.lock();
+        let is_taken = state.writer == cork || (state.hub.is_some() && state.writer != 0);
+        if !is_taken {
+            state.writer = cork;
+        }
+        !is_taken
+    }
+
+    /// The cork does not write any more.
+    pub(crate) fn release(&self, cork: u64) {
+        let mut state = self.lock();
+        if state.writer == cork {
+            state.writer = 0;
+        }
     }
 
     /// Begins the close and writes what can be written, on behalf of nobody who waits.

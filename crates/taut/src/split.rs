@@ -153,6 +153,13 @@ impl Receiver {
     }
 }
 
+#[cfg(feature = "testing")]
+impl Receiver {
+    pub(crate) fn discarded(&self) -> usize {
+        self.handle.look(Driver::discarded)
+    }
+}
+
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").finish_non_exhaustive()

@@ -11,8 +11,9 @@ use taut_proto::deflate::{Agreed, Window};
 use taut_proto::{CloseCode, Message, Role, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::cork::Cork;
 use crate::driver::{Bounds, Driver};
-use crate::{Error, Transport, WebSocket};
+use crate::{Error, Receiver, Sender, Transport, WebSocket};
 
 /// A client and a server do what `data` says, over pipes that give and take bytes in the pieces `data` says, and most
 /// futures are dropped after a few polls.
@@ -44,7 +45,10 @@ impl Workload {
         let wires = [Wire::shared(capacity), Wire::shared(capacity)];
         let window = |takeover| Window { bits: 15, takeover };
         let agreed = |outgoing, incoming| Some(Agreed::new(window(outgoing), window(incoming)));
-        let [client, server] = match script.byte() % 4 {
+        let how = script.byte();
+        // Half of them in several tasks, half of them inside of a cork.
+        let (is_split, is_corked) = (how & 4 > 0, how & 8 > 0);
+        let [client, server] = match how % 4 {
             0 => [agreed(false, false), agreed(false, false)],
             1 => [agreed(true, true), agreed(true, true)],
             2 => [agreed(true, false), agreed(false, true)],
@@ -62,14 +66,18 @@ impl Workload {
             let driver =
                 Driver::new(Transport::new(pipe), role, Arc::new(settings), deflate, 0, Vec::new()).bounded(bounds);
             let flag = Arc::new(Flag(AtomicBool::new(true)));
+            let waker = Waker::from(Arc::clone(&flag));
+            let socket = WebSocket::from(driver);
             End {
-                socket: driver.into(),
+                socket: if is_split { socket.split().into() } else { Socket::Whole(socket) },
+                // A task of its own, which is not the one to be woken for what comes.
+                sending: is_split.then(|| Task::new(Waker::noop().clone(), is_corked)),
+                task: Task::new(waker, is_corked),
                 bounds,
                 sent: Vec::new(),
                 received: Vec::new(),
                 closing: false,
                 finished: false,
-                waker: Waker::from(Arc::clone(&flag)),
                 flag,
             }
         };
@@ -108,7 +116,7 @@ impl Workload {
         assert!(self.ends.iter().all(|end| end.finished), "one end closed and the other did not");
         self.compare();
         for end in &self.ends {
-            assert!(end.socket.peer_close().is_some());
+            assert!(end.socket.has_peer_close());
             assert_eq!(end.socket.pending(), 0);
         }
     }
@@ -118,7 +126,10 @@ impl Workload {
         for end in &self.ends {
             end.flag.0.store(true, Ordering::Relaxed);
         }
+        let mut rounds = 0;
         while self.ends.iter().any(|end| end.flag.0.load(Ordering::Relaxed)) {
+            rounds += 1;
+            assert!(rounds < ROUNDS, "the two wake each other without end");
             for who in [0, 1] {
                 if self.ends[who].flag.0.swap(false, Ordering::Relaxed) && !self.ends[who].finished {
                     if close && who == 0 { self.ends[0].close(1) } else { self.recv(who, 1) }
@@ -136,7 +147,7 @@ impl Workload {
 
     fn recv(&mut self, who: usize, polls: usize) {
         let end = &mut self.ends[who];
-        let Some(received) = polled(&end.waker, polls, end.socket.recv()) else { return };
+        let Some(received) = end.task.poll(polls, end.socket.recv()) else { return };
         match received.expect("nothing is wrong with the peer") {
             Some(message) => {
                 let number = message.as_bytes().first_chunk().map_or(0, |bytes| read_number(*bytes));
@@ -152,7 +163,11 @@ impl Workload {
     fn send(&mut self, who: usize, polls: usize, kind: u8) {
         let Some((number, length)) = self.draw(who, kind) else { return };
         let end = &mut self.ends[who];
-        let Some(sent) = polled(&end.waker, polls, end.socket.send(text(number, length))) else { return };
+        let Some(sent) =
+            end.sending.as_mut().unwrap_or(&mut end.task).poll(polls, end.socket.send(text(number, length)))
+        else {
+            return;
+        };
         end.note(&sent, number, length);
     }
 
@@ -160,7 +175,11 @@ impl Workload {
         let Some((number, length)) = self.draw(who, kind) else { return };
         let end = &mut self.ends[who];
         let full = end.socket.pending() >= end.bounds.outgoing;
-        let sent = end.socket.try_send(text(number, length));
+        let Some(sent) =
+            end.sending.as_mut().unwrap_or(&mut end.task).poll(1, async { end.socket.try_send(text(number, length)) })
+        else {
+            return;
+        };
         if sent.as_ref().is_err_and(Error::is_full) {
             assert!(full);
         } else {
@@ -194,26 +213,137 @@ impl Workload {
 }
 
 struct End {
-    socket: WebSocket,
+    socket: Socket,
+    /// Receives, and does the rest too if nobody else does.
+    task: Task,
+    sending: Option<Task>,
     bounds: &'static Bounds,
     /// Numbers and lengths of what was accepted.
     sent: Vec<(u32, usize)>,
     received: Vec<(u32, usize)>,
     closing: bool,
     finished: bool,
-    waker: Waker,
     flag: Arc<Flag>,
+}
+
+/// A WebSocket, whole or split.
+enum Socket {
+    Whole(WebSocket),
+    Split(Sender, Receiver),
+}
+
+impl From<(Sender, Receiver)> for Socket {
+    fn from((sender, receiver): (Sender, Receiver)) -> Self {
+        Self::Split(sender, receiver)
+    }
+}
+
+impl Socket {
+    async fn recv(&mut self) -> Result<Option<Message<'static>>, Error> {
+        match self {
+            Self::Whole(socket) => socket.recv().await,
+            Self::Split(_, receiver) => receiver.recv().await,
+        }
+    }
+
+    async fn send(&mut self, message: Message<'static>) -> Result<(), Error> {
+        match self {
+            Self::Whole(socket) => socket.send(message).await,
+            Self::Split(sender, _) => sender.clone().send(message).await,
+        }
+    }
+
+    fn try_send(&mut self, message: Message<'static>) -> Result<(), Error> {
+        match self {
+            Self::Whole(socket) => socket.try_send(message),
+            Self::Split(sender, _) => sender.try_send(message),
+        }
+    }
+
+    async fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Whole(socket) => socket.ping(payload).await,
+            Self::Split(sender, _) => sender.ping(payload).await,
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Whole(socket) => socket.flush().await,
+            Self::Split(sender, _) => sender.flush().await,
+        }
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Whole(socket) => socket.close(CloseCode::NORMAL).await,
+            Self::Split(sender, _) => sender.close(CloseCode::NORMAL).await,
+        }
+    }
+
+    fn has_peer_close(&self) -> bool {
+        match self {
+            Self::Whole(socket) => socket.peer_close().is_some(),
+            Self::Split(_, receiver) => receiver.peer_close().is_some(),
+        }
+    }
+
+    fn pending(&self) -> usize {
+        match self {
+            Self::Whole(socket) => socket.pending(),
+            Self::Split(sender, _) => sender.pending(),
+        }
+    }
+
+    fn discarded(&self) -> usize {
+        match self {
+            Self::Whole(socket) => socket.discarded(),
+            Self::Split(_, receiver) => receiver.discarded(),
+        }
+    }
+}
+
+/// Polls futures, inside of a cork or not.
+struct Task {
+    waker: Waker,
+    cork: Option<Cork>,
+}
+
+impl Task {
+    fn new(waker: Waker, is_corked: bool) -> Self {
+        Self { waker, cork: is_corked.then(Cork::new) }
+    }
+
+    /// Polls a future so many times, then drops it.
+    fn poll<T>(&mut self, polls: usize, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let cx = &mut Context::from_waker(&self.waker);
+        (0..polls).find_map(|_| {
+            let polled = match &mut self.cork {
+                Some(cork) => cork.poll_task(cx, |cx| future.as_mut().poll(cx)),
+                None => future.as_mut().poll(cx),
+            };
+            match polled {
+                Poll::Ready(output) => Some(output),
+                Poll::Pending => None,
+            }
+        })
+    }
 }
 
 impl End {
     fn ping(&mut self, length: u8) {
         let payload = [b'p'; 125];
-        let pinged = polled(&self.waker, 1, self.socket.ping(&payload[..usize::from(length) % 126]));
+        let pinged = self
+            .sending
+            .as_mut()
+            .unwrap_or(&mut self.task)
+            .poll(1, self.socket.ping(&payload[..usize::from(length) % 126]));
         check(&pinged.expect("it never waits"));
     }
 
     fn flush(&mut self, polls: usize) {
-        if let Some(flushed) = polled(&self.waker, polls, self.socket.flush()) {
+        if let Some(flushed) = self.sending.as_mut().unwrap_or(&mut self.task).poll(polls, self.socket.flush()) {
             flushed.expect("the stream is whole");
             assert_eq!(self.socket.pending(), 0);
         }
@@ -221,11 +351,11 @@ impl End {
 
     fn close(&mut self, polls: usize) {
         self.closing |= polls > 0;
-        if let Some(closed) = polled(&self.waker, polls, self.socket.close(CloseCode::NORMAL)) {
+        if let Some(closed) = self.task.poll(polls, self.socket.close()) {
             closed.expect("a clean close");
             // What came before the close is still to be received.
             self.flag.0.store(true, Ordering::Relaxed);
-            while let Some(Ok(Some(message))) = polled(&self.waker, 1, self.socket.recv()) {
+            while let Some(Ok(Some(message))) = self.task.poll(1, self.socket.recv()) {
                 let number = message.as_bytes().first_chunk().map_or(0, |bytes| read_number(*bytes));
                 self.received.push((number, message.as_bytes().len()));
             }
@@ -247,16 +377,6 @@ impl End {
 /// Nothing can go wrong but that the connection is closed.
 fn check(result: &Result<(), Error>) {
     assert!(result.as_ref().err().is_none_or(Error::is_closed), "{result:?}");
-}
-
-/// Polls a future so many times, then drops it.
-fn polled<T>(waker: &Waker, polls: usize, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let cx = &mut Context::from_waker(waker);
-    (0..polls).find_map(|_| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
-    })
 }
 
 /// A message that shows its number and whether it is whole. Half of them compress well, half do not.
@@ -467,3 +587,6 @@ const TIGHT: Bounds = Bounds { outgoing: 2000, messages: 3, bytes: 4000 };
 
 /// And all the time.
 const TIGHTER: Bounds = Bounds { outgoing: 1, messages: 1, bytes: 1 };
+
+/// Polls in which everything has arrived, and many more.
+const ROUNDS: usize = 200_000;
