@@ -58,8 +58,21 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "taut",
-        may: &["getrandom", "http", "rustls", "rustls-pki-types", "slab", "taut-proto", "tokio"],
-        optional: &["axum-core", "futures-core", "h2", "h3", "hyper", "quinn", "tower-service", "tracing"],
+        may: &["base64", "getrandom", "http", "slab", "taut-proto", "tokio"],
+        optional: &[
+            "axum-core",
+            "futures-core",
+            "h2",
+            "h3",
+            "hyper",
+            "quinn",
+            "rustls",
+            "rustls-native-certs",
+            "rustls-pki-types",
+            "tokio-rustls",
+            "tower-service",
+            "tracing",
+        ],
         never: &[
             ("serde*", "the library carries messages and does not read them"),
             ("taut-shard", "the library's loop is tokio's"),
@@ -168,7 +181,7 @@ const SOURCE_RULES: &[SourceRule] = &[
     SourceRule {
         places: &["taut/src"],
         except: &["taut/src/tls"],
-        never: &["rustls", "rustls_pki_types"],
+        never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls"],
         but: &[],
         reason: "`tls` is the only file of the library that names rustls",
     },

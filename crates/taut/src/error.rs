@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use taut_proto::handshake::{InvalidHeader, InvalidRequest, Refusal, Rejection};
 use taut_proto::{CloseCode, SendError, UnexpectedEnd, Violation};
+
+#[cfg(feature = "tls")]
+use crate::tls;
+use crate::transport::proxy::ProxyFailure;
 
 /// Why a call failed.
 ///
@@ -34,25 +39,38 @@ impl Error {
 
     /// Whether the connection failed: it could not be made, broke, or ended without a close frame (code 1006).
     pub fn is_io(&self) -> bool {
-        matches!(*self.0, Cause::Io { .. } | Cause::UnexpectedEnd(_))
+        matches!(*self.0, Cause::Io { .. } | Cause::Lookup { .. } | Cause::Unreachable { .. } | Cause::UnexpectedEnd(_))
     }
 
     /// Whether the opening handshake failed: the server did not accept ours, or we did not accept the client's.
     pub fn is_handshake(&self) -> bool {
-        matches!(*self.0, Cause::Rejected(_) | Cause::Refused(_))
+        matches!(*self.0, Cause::Redirect { .. } | Cause::Rejected(_) | Cause::Refused(_))
+    }
+
+    /// Whether TLS failed: a certificate was refused, or the two sides have too little in common. Trying again does
+    /// not help before somebody has changed something. A connection that broke meanwhile is [`is_io`](Self::is_io).
+    pub fn is_tls(&self) -> bool {
+        match &*self.0 {
+            #[cfg(feature = "tls")]
+            Cause::Tls(failure) => !failure.is_setting(),
+            _ => false,
+        }
+    }
+
+    /// Whether the proxy did not do what it was asked to; [`status`](Self::status) is then the proxy's.
+    pub fn is_proxy(&self) -> bool {
+        matches!(*self.0, Cause::Proxy(_))
     }
 
     /// Whether the caller asked for something that cannot be: a malformed URL or header, a ping that is too long.
     pub fn is_invalid(&self) -> bool {
-        matches!(
-            *self.0,
-            Cause::Url(_)
-                | Cause::Request(_)
-                | Cause::Header(_)
-                | Cause::Ping(_)
-                | Cause::CloseCode(_)
-                | Cause::MixedParts
-        )
+        match &*self.0 {
+            Cause::CloseCode(_) | Cause::Header(_) | Cause::Ping(_) | Cause::ProxySettings(_) => true,
+            Cause::MixedParts | Cause::Request(_) | Cause::Setting(_) | Cause::Url(_) => true,
+            #[cfg(feature = "tls")]
+            Cause::Tls(failure) => failure.is_setting(),
+            _ => false,
+        }
     }
 
     /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read.
@@ -60,11 +78,23 @@ impl Error {
         matches!(*self.0, Cause::Full)
     }
 
-    /// The HTTP status of a handshake that failed, if it was one that HTTP has a status for.
+    /// The HTTP status of a handshake that failed, if it was one that HTTP has a status for; the proxy's, if it was the
+    /// proxy that failed ([`is_proxy`](Self::is_proxy)).
     pub fn status(&self) -> Option<u16> {
         match &*self.0 {
-            Cause::Rejected(Rejection::Status { status, .. }) => Some(*status),
+            Cause::Proxy(failure) => failure.status(),
+            Cause::Redirect { status, .. } | Cause::Rejected(Rejection::Status { status, .. }) => Some(*status),
             Cause::Refused(refusal) => Some(refusal.status()),
+            _ => None,
+        }
+    }
+
+    /// The status and `Location` of a redirect (RFC 9110 §15.4) that says where to go on.
+    pub(crate) fn redirect(&self) -> Option<(u16, &str)> {
+        match &*self.0 {
+            Cause::Rejected(Rejection::Status { status, location: Some(location), .. }) => {
+                matches!(status, 301 | 302 | 303 | 307 | 308).then_some((*status, location))
+            }
             _ => None,
         }
     }
@@ -91,6 +121,13 @@ impl Error {
     }
 
     pub(crate) fn io(doing: Doing, error: io::Error) -> Self {
+        // What TLS has to say may come behind its handshake: a TLS 1.3 server judges the client's certificate late.
+        #[cfg(feature = "tls")]
+        if matches!(doing, Doing::Opening | Doing::Tunnelling)
+            && let Some(failure) = tls::Failure::of(tls::Peer::Either, &error)
+        {
+            return Cause::Tls(failure).into();
+        }
         Cause::Io { doing, error }.into()
     }
 }
@@ -123,13 +160,17 @@ impl std::error::Error for Error {
             | Cause::MixedParts
             | Cause::Url(_) => None,
             Cause::Header(invalid) => Some(invalid),
-            Cause::Io { error, .. } => Some(error),
+            Cause::Proxy(_) | Cause::ProxySettings(_) | Cause::Redirect { .. } | Cause::Setting(_) => None,
+            Cause::Io { error, .. } | Cause::Lookup { error, .. } => Some(error),
             Cause::Ping(error) => Some(error),
             Cause::Random(error) => Some(error),
             Cause::Refused(refusal) => Some(refusal),
             Cause::Rejected(rejection) => Some(rejection),
             Cause::Request(invalid) => Some(invalid),
+            #[cfg(feature = "tls")]
+            Cause::Tls(failure) => failure.source(),
             Cause::UnexpectedEnd(end) => Some(end),
+            Cause::Unreachable { attempts } => attempts.last().map(|(_, error)| error as _),
             Cause::Violation(violation) => Some(violation),
         }
     }
@@ -143,14 +184,37 @@ pub(crate) enum Cause {
     Deadline(Deadline),
     Full,
     Header(InvalidHeader),
-    Io { doing: Doing, error: io::Error },
+    Io {
+        doing: Doing,
+        error: io::Error,
+    },
+    /// The name cannot be looked up.
+    Lookup {
+        host: String,
+        error: io::Error,
+    },
     MixedParts,
     Ping(SendError),
+    Proxy(ProxyFailure),
+    /// The proxy's URL, or the variable with it, cannot be used.
+    ProxySettings(String),
     Random(getrandom::Error),
     Refused(Refusal),
+    /// A redirect with this status that is not followed.
+    Redirect {
+        status: u16,
+        wrong: &'static str,
+    },
     Rejected(Rejection),
     Request(InvalidRequest),
+    Setting(&'static str),
+    #[cfg(feature = "tls")]
+    Tls(tls::Failure),
     UnexpectedEnd(UnexpectedEnd),
+    /// No address could be connected to; in the order in which they failed.
+    Unreachable {
+        attempts: Vec<(SocketAddr, io::Error)>,
+    },
     Url(&'static str),
     Violation(Violation),
 }
@@ -159,8 +223,8 @@ pub(crate) enum Cause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deadline {
     Close,
-    /// Connecting and the client's handshake, after so long.
-    Connect(Duration),
+    /// Connecting and the client's handshake, after so long, at this stage.
+    Connect(Duration, Stage),
     /// The server's part of the handshake, after so long.
     Handshake(Duration),
     Heartbeat,
@@ -174,8 +238,24 @@ pub(crate) enum Doing {
     Connecting,
     Listening,
     Opening,
+    /// TLS.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody does"))]
+    Securing,
     Reading,
+    /// Asking a proxy for a tunnel.
+    Tunnelling,
     Writing,
+}
+
+/// How far a client has come on its way to a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    #[default]
+    Lookup,
+    Tcp,
+    Proxy,
+    Tls,
+    Upgrade,
 }
 
 impl fmt::Display for Cause {
@@ -193,21 +273,38 @@ impl fmt::Display for Cause {
                     Doing::Connecting => "cannot connect",
                     Doing::Listening => "cannot listen",
                     Doing::Opening => "the connection broke during the opening handshake",
+                    Doing::Securing => "the connection broke during the TLS handshake",
                     Doing::Reading => "the connection broke while reading",
+                    Doing::Tunnelling => "the connection to the proxy broke before there was a tunnel",
                     Doing::Writing => "the connection broke while writing",
                 };
                 write!(f, "{doing}: {error}")
             }
+            Self::Lookup { host, error } => {
+                write!(f, "the address of {host} cannot be found: {error}; is the name right, and the network there?")
+            }
             Self::MixedParts => f.write_str("the parts of a message must all be text or all be bytes"),
             Self::Ping(error) => error.fmt(f),
+            Self::Proxy(failure) => failure.fmt(f),
+            Self::ProxySettings(wrong) => f.write_str(wrong),
             Self::Random(error) => write!(f, "the operating system gives no random numbers: {error}"),
             Self::Refused(refusal) => {
                 write!(f, "the client's handshake was refused with status {}: {refusal}", refusal.status())
             }
+            Self::Redirect { status, wrong } => write!(f, "the server redirects us (status {status}), but {wrong}"),
             Self::Rejected(rejection) => rejection.fmt(f),
             Self::Request(invalid) => invalid.fmt(f),
+            #[cfg(feature = "tls")]
+            Self::Tls(failure) => failure.fmt(f),
             Self::UnexpectedEnd(end) => end.fmt(f),
-            Self::Url(wrong) => f.write_str(wrong),
+            Self::Unreachable { attempts } => {
+                f.write_str("cannot connect; is the server running, and the port right? Tried")?;
+                for (index, (address, error)) in attempts.iter().enumerate() {
+                    write!(f, "{} {address}: {error}", if index == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+            Self::Setting(wrong) | Self::Url(wrong) => f.write_str(wrong),
             Self::Violation(violation) => violation.fmt(f),
         }
     }
@@ -217,8 +314,15 @@ impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Close => f.write_str("the peer did not answer our close frame in time; the connection was dropped"),
-            Self::Connect(after) => {
-                write!(f, "connecting took longer than {after:?}; is the address right and the server running?")
+            Self::Connect(after, stage) => {
+                let stage = match stage {
+                    Stage::Lookup => "the server's name was being looked up",
+                    Stage::Tcp => "no address has answered; is the URL right, and the server running?",
+                    Stage::Proxy => "the proxy has not answered",
+                    Stage::Tls => "the TLS handshake was under way; is it the right port?",
+                    Stage::Upgrade => "the server has not answered the handshake; is it a WebSocket server?",
+                };
+                write!(f, "connecting took longer than {after:?}: {stage}")
             }
             Self::Handshake(after) => write!(f, "the client did not finish its handshake within {after:?}"),
             Self::Heartbeat => f.write_str("the peer fell silent and did not answer a ping; it is taken for gone"),
@@ -241,7 +345,7 @@ mod tests {
 
     #[test]
     fn each_error_answers_to_one_predicate() {
-        let predicates: [Predicate; 7] = [
+        let predicates: [Predicate; 9] = [
             Error::is_closed,
             Error::is_timeout,
             Error::is_protocol,
@@ -249,6 +353,8 @@ mod tests {
             Error::is_handshake,
             Error::is_invalid,
             Error::is_full,
+            Error::is_tls,
+            Error::is_proxy,
         ];
         let causes = [
             (Cause::Closed, 0),
@@ -259,12 +365,20 @@ mod tests {
             (Cause::Rejected(Rejection::Accept), 4),
             (Cause::Refused(Refusal::timeout()), 4),
             (Cause::Url("no"), 5),
+            (Cause::ProxySettings(String::new()), 5),
             (Cause::CloseCode(CloseCode::ABNORMAL), 5),
             (Cause::Full, 6),
+            (Cause::Unreachable { attempts: Vec::new() }, 3),
+            (Cause::Redirect { status: 302, wrong: "no" }, 4),
+            #[cfg(feature = "tls")]
+            (Cause::Tls(tls::Failure::Settings(String::new())), 5),
+            #[cfg(feature = "tls")]
+            (Cause::Tls(tls::Failure::NoRoots(String::new())), 7),
+            (Cause::Proxy(ProxyFailure::Status(407)), 8),
         ];
         for (cause, expected) in causes {
             let error = Error::from(cause);
-            let answers: Vec<_> = (0..7).filter(|&index| predicates[index](&error)).collect();
+            let answers: Vec<_> = (0..predicates.len()).filter(|&index| predicates[index](&error)).collect();
             assert_eq!(answers, [expected], "{error:?}");
         }
     }

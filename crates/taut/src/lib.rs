@@ -41,6 +41,8 @@ mod split;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod transport;
 mod url;
 mod websocket;
@@ -57,4 +59,5 @@ pub use taut_proto::deflate::Config as Deflate;
 pub use taut_proto::handshake::Refusal;
 pub use taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation};
 pub use transport::Transport;
+pub use transport::proxy::Proxy;
 pub use websocket::WebSocket;

@@ -1,5 +1,8 @@
 //! What a WebSocket runs over.
 
+pub(crate) mod proxy;
+pub(crate) mod tcp;
+
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -9,13 +12,20 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The stream under a [`WebSocket`](crate::WebSocket): a TCP connection, or any other stream that it was opened over.
+#[cfg(feature = "tls")]
+use crate::tls::{TlsInfo, TlsStream};
+
+/// The stream under a [`WebSocket`](crate::WebSocket): a TCP connection, TLS over one, or any other stream that it was
+/// opened over.
 ///
 /// One type for all, so that a function that takes a WebSocket need not name its stream.
 pub struct Transport(Kind);
 
 enum Kind {
     Tcp(TcpStream),
+    /// Boxed: it is large, and few programs have nothing but TLS.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<Transport>>),
     Other(Box<dyn Stream>),
 }
 
@@ -45,13 +55,32 @@ impl Transport {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.0 {
             Kind::Tcp(stream) => Some(stream),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => stream.get_ref().0.tcp(),
             Kind::Other(_) => None,
         }
+    }
+
+    /// What was agreed on in the TLS handshake: the peer's certificates, and on a server the name that the client asked
+    /// for. `None` without TLS, and for TLS of your own.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<TlsInfo> {
+        match &self.0 {
+            Kind::Tls(stream) => Some(TlsInfo::of(stream)),
+            Kind::Tcp(_) | Kind::Other(_) => None,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn over_tls(stream: TlsStream<Self>) -> Self {
+        Self(Kind::Tls(Box::new(stream)))
     }
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut dyn Stream> {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => Pin::new(&mut **stream),
             Kind::Other(stream) => Pin::new(&mut **stream),
         }
     }
@@ -68,6 +97,8 @@ impl AsyncRead for Transport {
         // The usual case without a call through a table.
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, room),
             Kind::Other(_) => self.stream().poll_read(cx, room),
         }
     }
@@ -85,6 +116,8 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
             Kind::Other(_) => self.stream().poll_write_vectored(cx, slices),
         }
     }
@@ -92,6 +125,8 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match &self.0 {
             Kind::Tcp(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => stream.is_write_vectored(),
             Kind::Other(stream) => stream.is_write_vectored(),
         }
     }
@@ -109,6 +144,8 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Tcp(stream) => f.debug_tuple("Tcp").field(stream).finish(),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => f.debug_tuple("Tls").field(stream.get_ref().0).finish(),
             Kind::Other(_) => f.debug_tuple("Other").finish_non_exhaustive(),
         }
     }

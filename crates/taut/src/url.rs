@@ -1,10 +1,12 @@
-//! `ws://` URLs (RFC 6455 §3).
+//! `ws://` and `wss://` URLs (RFC 6455 §3).
 
 use std::fmt;
 
 /// Where a URL leads.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
+    /// Whether it is `wss://`.
+    pub(crate) is_secure: bool,
     /// Host and, if it is not the default, port, as the `Host` header has them.
     pub(crate) authority: String,
     /// The host as it is looked up: an IPv6 address without brackets.
@@ -19,13 +21,69 @@ impl Url {
     /// a request.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err("this is not a WebSocket URL; it must begin with ws://, such as ws://127.0.0.1:9001/path");
+            return Err("this is not a WebSocket URL; it must begin with ws:// or wss://, as ws://127.0.0.1:9001/path");
         };
-        if scheme.eq_ignore_ascii_case("wss") {
-            return Err("wss:// needs TLS, which comes with a later version of this library; use ws:// for now");
+        let is_secure = scheme.eq_ignore_ascii_case("wss");
+        if !is_secure && !scheme.eq_ignore_ascii_case("ws") {
+            return Err("the URL's scheme must be ws or wss");
         }
-        if !scheme.eq_ignore_ascii_case("ws") {
-            return Err("the URL's scheme must be ws");
+        Self::of(is_secure, rest)
+    }
+
+    /// What a `Location` means that was answered to a request to here (RFC 9110 §10.2.2).
+    pub(crate) fn join(&self, location: &str) -> Result<Self, &'static str> {
+        // RFC 3986 §3.5: a fragment is for whoever gets the resource.
+        let location = location.split('#').next().unwrap_or_default();
+        let before_path = &location[..location.find(['/', '?']).unwrap_or(location.len())];
+        if let Some(scheme) = before_path.strip_suffix(':') {
+            let is = |names: [&str; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name));
+            let rest = location[before_path.len()..].strip_prefix("//").ok_or(NO_URL)?;
+            // A web server knows itself by http and https.
+            return match (is(["ws", "http"]), is(["wss", "https"])) {
+                (true, _) => Self::of(false, rest),
+                (_, true) => Self::of(true, rest),
+                _ => Err("its Location has a scheme other than ws, wss, http and https"),
+            };
+        }
+        if let Some(rest) = location.strip_prefix("//") {
+            return Self::of(self.is_secure, rest);
+        }
+        if before_path.contains(':') {
+            return Err(NO_URL);
+        }
+        let path = self.target.split('?').next().unwrap_or_default();
+        let target = match location.as_bytes() {
+            [] => self.target.clone(),
+            [b'?', ..] => format!("{path}{location}"),
+            [b'/', ..] => without_dots(location),
+            // RFC 3986 §5.2.3.
+            _ => without_dots(&format!("{}/{location}", path.rsplit_once('/').map_or("", |(folder, _)| folder))),
+        };
+        Ok(Self { target, ..self.clone() })
+    }
+
+    /// Whether both are of one origin (RFC 6454 §4): scheme, host and port.
+    pub(crate) fn is_same_origin(&self, other: &Self) -> bool {
+        self.is_secure == other.is_secure && self.port == other.port && self.host.eq_ignore_ascii_case(&other.host)
+    }
+
+    /// Adds a parameter to the query.
+    pub(crate) fn query(&mut self, name: &str, value: &str) {
+        let separator = match self.target.split_once('?') {
+            None => "?",
+            Some((_, "")) => "",
+            Some(_) => "&",
+        };
+        self.target += separator;
+        percent_encode(name, &mut self.target);
+        self.target.push('=');
+        percent_encode(value, &mut self.target);
+    }
+
+    /// What comes behind `ws://` or `wss://`.
+    fn of(is_secure: bool, rest: &str) -> Result<Self, &'static str> {
+        if is_secure && cfg!(not(feature = "tls")) {
+            return Err("wss:// needs the feature `tls` of the crate taut, which was turned off");
         }
         // RFC 6455 §3: a fragment has no meaning and must not be used.
         if rest.contains('#') {
@@ -33,53 +91,131 @@ impl Url {
         }
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err("a user and password in the URL are not sent; use a header, such as by Client::bearer");
+            return Err("a user and password in the URL are not sent; use Client::basic, or Client::bearer");
         }
         if !authority.is_ascii() {
             return Err("the URL's host must be ASCII; write an international name in its xn-- form");
         }
-        // An IPv6 address has colons of its own, in brackets.
-        let colon = authority.rfind(':').filter(|&colon| !authority[colon..].contains(']'));
-        let (bracketed, port) = match colon {
-            None => (authority, DEFAULT_PORT),
-            Some(colon) => {
-                let digits = &authority[colon + 1..];
-                // `parse` alone would let a sign pass.
-                let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-                let port = digits.parse().ok().filter(|&port| is_number && port != 0);
-                (&authority[..colon], port.ok_or("the URL's port must be a number from 1 to 65535")?)
-            }
-        };
-        if bracketed.is_empty() {
-            return Err("the URL has no host");
-        }
-        let host = bracketed.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(bracketed);
-        let authority = if port == DEFAULT_PORT { bracketed } else { authority };
-        Ok(Self { authority: authority.to_owned(), host: host.to_owned(), port, target: target.to_owned() })
+        let default = if is_secure { 443 } else { 80 };
+        let (host, port) = split_authority(authority)?;
+        let port = port.unwrap_or(default);
+        let is_address = host.contains(':');
+        let bracketed = if is_address { format!("[{host}]") } else { host.to_owned() };
+        let authority = if port == default { bracketed } else { format!("{bracketed}:{port}") };
+        Ok(Self { is_secure, authority, host: host.to_owned(), port, target: target.to_owned() })
     }
 }
 
 impl fmt::Debug for Url {
     // Queries carry tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_secure { "wss" } else { "ws" };
         let path = self.target.split('?').next().unwrap_or_default();
-        write!(f, "ws://{}{path}", self.authority)
+        write!(f, "{scheme}://{}{path}", self.authority)
     }
 }
 
-const DEFAULT_PORT: u16 = 80;
+/// Splits `host`, `host:port` or `[address]:port`; the address loses its brackets.
+pub(crate) fn split_authority(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
+    // An IPv6 address has colons of its own, in brackets.
+    let colon = authority.rfind(':').filter(|&colon| !authority[colon..].contains(']'));
+    let (bracketed, port) = match colon {
+        None => (authority, None),
+        Some(colon) => {
+            let digits = &authority[colon + 1..];
+            // `parse` alone would let a sign pass.
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            let port = digits.parse().ok().filter(|&port| is_number && port != 0);
+            (&authority[..colon], Some(port.ok_or("the port must be a number from 1 to 65535")?))
+        }
+    };
+    let host = bracketed.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if bracketed.is_empty() || host == Some("") {
+        return Err("there is no host");
+    }
+    // A name has no colon, and an address no end without its brackets.
+    if host.is_some_and(|host| !host.contains(':')) || (host.is_none() && bracketed.contains([':', '[', ']'])) {
+        return Err("the host is malformed; an IPv6 address stands in brackets");
+    }
+    Ok((host.unwrap_or(bracketed), port))
+}
+
+/// RFC 3986 §2.1; `None` if what comes out is not UTF-8, or a `%` has no two digits behind it.
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            decoded.push(*first);
+            continue;
+        }
+        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
+        decoded.push((digit(0)? * 16 + digit(1)?) as u8);
+        rest = &after[2..];
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// RFC 3986 §2.3: everything but the unreserved characters.
+fn percent_encode(text: &str, out: &mut String) {
+    use fmt::Write;
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+}
+
+/// RFC 3986 §5.2.4: `.` and `..` in a path lead where they say, and never above the root.
+fn without_dots(target: &str) -> String {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if is_last {
+                    kept.push("");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}{query}", kept.join("/"))
+}
+
+const NO_URL: &str = "its Location is not a URL";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parts(text: &str) -> (String, String, u16, String) {
-        let Url { authority, host, port, target } = Url::parse(text).unwrap();
+        let Url { authority, host, port, target, .. } = Url::parse(text).unwrap();
         (authority, host, port, target)
     }
 
     fn expected(authority: &str, host: &str, port: u16, target: &str) -> (String, String, u16, String) {
         (authority.to_owned(), host.to_owned(), port, target.to_owned())
+    }
+
+    // RFC 6455 §3: the port of wss is 443 by default.
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_secure_url_is_taken_apart() {
+        assert_eq!(parts("wss://a.example/"), expected("a.example", "a.example", 443, "/"));
+        assert_eq!(parts("WSS://a.example:443/"), expected("a.example", "a.example", 443, "/"));
+        assert_eq!(parts("wss://a.example:80/"), expected("a.example:80", "a.example", 80, "/"));
+        assert!(Url::parse("wss://a").unwrap().is_secure && !Url::parse("ws://a").unwrap().is_secure);
+        assert_eq!(format!("{:?}", Url::parse("wss://a/x?token=secret").unwrap()), "wss://a/x");
     }
 
     // RFC 6455 §3: ws-URI = "ws:" "//" host [ ":" port ] path [ "?" query ]; the port is 80 by default.
@@ -98,9 +234,8 @@ mod tests {
         for (text, word) in [
             ("a.example/x", "ws://"),
             ("http://a.example", "scheme"),
-            ("wss://a.example", "TLS"),
             ("ws://a.example/#x", "fragment"),
-            ("ws://user:secret@a.example/", "header"),
+            ("ws://user:secret@a.example/", "Client::basic"),
             ("ws://bücher.example/", "xn--"),
             ("ws:///x", "host"),
             ("ws://:80/x", "host"),
@@ -108,6 +243,10 @@ mod tests {
             ("ws://a:65536/", "port"),
             ("ws://a:+1/", "port"),
             ("ws://a:/", "port"),
+            ("ws://[]/", "host"),
+            ("ws://::1/", "brackets"),
+            ("ws://[::1/", "brackets"),
+            ("ws://[a.example]/", "brackets"),
         ] {
             let error = Url::parse(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");
@@ -117,5 +256,69 @@ mod tests {
     #[test]
     fn what_is_shown_has_no_query() {
         assert_eq!(format!("{:?}", Url::parse("ws://a/x?token=secret").unwrap()), "ws://a/x");
+    }
+
+    // RFC 3986 §5.4: the examples for references, as far as a WebSocket URL has their parts.
+    #[test]
+    fn a_location_is_understood_from_where_it_was_said() {
+        let base = Url::parse("ws://a.example:81/b/c/d?q").unwrap();
+        for (location, expected) in [
+            ("", "ws://a.example:81/b/c/d?q"),
+            ("#s", "ws://a.example:81/b/c/d?q"),
+            ("?y", "ws://a.example:81/b/c/d?y"),
+            ("g", "ws://a.example:81/b/c/g"),
+            ("./g?y#s", "ws://a.example:81/b/c/g?y"),
+            ("g/", "ws://a.example:81/b/c/g/"),
+            (".", "ws://a.example:81/b/c/"),
+            ("..", "ws://a.example:81/b/"),
+            ("../../g", "ws://a.example:81/g"),
+            ("../../../../g", "ws://a.example:81/g"),
+            ("/g/../h?../x", "ws://a.example:81/h?../x"),
+            ("//b.example/g", "ws://b.example/g"),
+            ("ws://b.example", "ws://b.example"),
+            ("HTTP://b.example:80/x", "ws://b.example/x"),
+            ("g?u=http://c.example/", "ws://a.example:81/b/c/g?u=http://c.example/"),
+            #[cfg(feature = "tls")]
+            ("https://b.example/x", "wss://b.example/x"),
+            #[cfg(feature = "tls")]
+            ("wss://b.example:81/x", "wss://b.example:81/x"),
+        ] {
+            let joined = base.join(location).expect(location);
+            let scheme = if joined.is_secure { "wss" } else { "ws" };
+            assert_eq!(format!("{scheme}://{}{}", joined.authority, joined.target), expected, "{location}");
+        }
+        for location in ["ftp://b.example/", "mailto:x", "a.example:80", "http:x", "ws://", "ws://u:p@b/", "ws://b:x/"]
+        {
+            assert!(base.join(location).is_err(), "{location}");
+        }
+        let root = Url::parse("ws://a.example").unwrap();
+        assert_eq!(root.join("g").unwrap().target, "/g");
+    }
+
+    // RFC 6454 §5: an origin is scheme, host and port.
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let url = |text| Url::parse(text).unwrap();
+        assert!(url("ws://a.example/x").is_same_origin(&url("ws://A.example:80/y")));
+        for other in ["ws://b.example", "ws://a.example:81", "ws://a.example.b"] {
+            assert!(!url("ws://a.example").is_same_origin(&url(other)), "{other}");
+        }
+        #[cfg(feature = "tls")]
+        assert!(!url("ws://a.example:443").is_same_origin(&url("wss://a.example")));
+    }
+
+    #[test]
+    fn a_query_grows_by_what_is_encoded() {
+        let mut url = Url::parse("ws://a/x").unwrap();
+        url.query("a b", "1&2=é#%");
+        url.query("c", "");
+        assert_eq!(url.target, "/x?a%20b=1%262%3D%C3%A9%23%25&c=");
+        let mut url = Url::parse("ws://a?").unwrap();
+        url.query("a", "b");
+        assert_eq!(url.target, "?a=b");
+        assert_eq!(percent_decode("a%20b%c3%A9+").as_deref(), Some("a bé+"));
+        for wrong in ["%", "%4", "%zz", "%ff", "%+1"] {
+            assert_eq!(percent_decode(wrong), None, "{wrong}");
+        }
     }
 }

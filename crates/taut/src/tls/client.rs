@@ -1,0 +1,358 @@
+//! What a client trusts and how it shows who it is.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_native_certs::CertificateResult;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+use tokio_rustls::TlsConnector;
+
+use super::failure::{Failure, Peer, failed, settings};
+use super::{HTTP_1_1, TlsStream, certificates, private_key, provider};
+use crate::Error;
+use crate::error::Cause;
+
+/// TLS for a client: whose certificates it trusts, and which one of its own it has.
+///
+/// By default it trusts the roots that the system trusts, and nothing else; there is no way from a `wss://` URL to an
+/// unencrypted connection. Cheap to clone; clones share what was built and the sessions to resume.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use taut::Client;
+/// use taut::tls::ClientTls;
+///
+/// let tls = ClientTls::system().root_pem(&std::fs::read("our-root.pem")?)?;
+/// let mut socket = Client::new("wss://inside.example/").tls(tls).connect().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ClientTls {
+    /// `None` when the application made the configuration itself.
+    settings: Option<Arc<Settings>>,
+    server_name: Option<ServerName<'static>>,
+    /// Built when it is first needed.
+    config: Arc<OnceCell<Arc<ClientConfig>>>,
+}
+
+impl ClientTls {
+    /// Trusts the roots of the system, and those of `SSL_CERT_FILE` and `SSL_CERT_DIR` instead if these are set. The
+    /// default.
+    ///
+    /// The roots are read once per process, when the first connection needs them: some milliseconds on a thread of
+    /// their own.
+    pub fn system() -> Self {
+        // One for all, so that each client need not build its own.
+        static SYSTEM: LazyLock<ClientTls> = LazyLock::new(|| ClientTls::from(Settings::trusting(Roots::System)));
+        SYSTEM.clone()
+    }
+
+    /// Trusts these roots only: one or more certificates in PEM. A server's own certificate can be one if it is
+    /// self-signed.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid): there is no certificate in the text, or one cannot be used.
+    pub fn only_pem(roots: &[u8]) -> Result<Self, Error> {
+        Self::from(Settings::trusting(Roots::Given)).root_pem(roots)
+    }
+
+    /// Checks no certificate: whoever is on the way can read and change everything. For a test against a server whose
+    /// certificate is out of reach; [`only_pem`](Self::only_pem) with the server's certificate is as easy, and safe.
+    pub fn dangerously_accept_any_certificate() -> Self {
+        Self::from(Settings::trusting(Roots::Any))
+    }
+
+    /// Takes settings of rustls as they are, for everything that has no word here. [`rustls`] is the
+    /// version to use; ALPN should be `http/1.1`.
+    pub fn with_config(config: Arc<ClientConfig>) -> Self {
+        Self { settings: None, server_name: None, config: Arc::new(OnceCell::new_with(Some(config))) }
+    }
+
+    /// Trusts these roots as well: one or more certificates in PEM.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid): there is no certificate in the text, or one cannot be used.
+    pub fn root_pem(self, roots: &[u8]) -> Result<Self, Error> {
+        let roots = certificates("the text of ClientTls::root_pem", roots)?;
+        add(&mut RootCertStore::empty(), &roots)?;
+        self.change("root_pem", |settings| settings.more.extend(roots))
+    }
+
+    /// Shows the server this certificate if it asks for one (mutual TLS): the chain in PEM, the client's own first,
+    /// and its private key in PEM, not encrypted.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid): one cannot be read, or they do not belong together.
+    pub fn client_certificate_pem(self, chain: &[u8], key: &[u8]) -> Result<Self, Error> {
+        let chain = certificates("the client's certificate", chain)?;
+        let key = private_key("the client's key", key)?;
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider())
+            .map_err(|error| settings(format!("the client's certificate and key cannot be used: {error}")))?;
+        self.change("client_certificate_pem", |settings| settings.certificate = Some((chain, key)))
+    }
+
+    /// Expects the server's certificate to be for this name or IP address, and asks the server for it (SNI), instead
+    /// of the URL's host: for a server that is reached by another name than it has.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid): this is neither a name nor an address.
+    pub fn server_name(mut self, name: &str) -> Result<Self, Error> {
+        let parsed = ServerName::try_from(name.to_owned());
+        self.server_name =
+            Some(parsed.map_err(|_| settings(format!("ClientTls::server_name: {name:?} is not a name of a server")))?);
+        Ok(self)
+    }
+
+    /// Shakes hands over a stream to `host`.
+    pub(crate) async fn connect<S>(&self, host: &str, stream: S) -> Result<TlsStream<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => server_name(host)?,
+        };
+        let connector = TlsConnector::from(Arc::clone(self.config().await?));
+        let connected = connector.connect(name, stream).await;
+        Ok(connected.map_err(|error| failed(Peer::Server, error))?.into())
+    }
+
+    /// The same trust without what is for one server only: its name, and our certificate.
+    pub(crate) fn for_strangers(&self) -> Self {
+        let mut other = self.clone();
+        other.server_name = None;
+        if self.settings.as_ref().is_some_and(|settings| settings.certificate.is_some()) {
+            other.settings =
+                other.settings.map(|settings| Arc::new(Settings { certificate: None, ..(*settings).clone() }));
+            other.config = Arc::default();
+        }
+        other
+    }
+
+    async fn config(&self) -> Result<&Arc<ClientConfig>, Error> {
+        let build = || async {
+            let Some(settings) = &self.settings else { unreachable!("a configuration that was given is there") };
+            let roots = match settings.roots {
+                Roots::System => system_roots().await?,
+                Roots::Given | Roots::Any => Arc::new(RootCertStore::empty()),
+            };
+            settings.build(roots).map(Arc::new)
+        };
+        self.config.get_or_try_init(build).await
+    }
+
+    fn change(mut self, what: &str, change: impl FnOnce(&mut Settings)) -> Result<Self, Error> {
+        let Some(settings) = &mut self.settings else {
+            return Err(settings(format!(
+                "ClientTls::{what}: the settings were made by with_config and are complete; change them there"
+            )));
+        };
+        change(Arc::make_mut(settings));
+        self.config = Arc::default();
+        Ok(self)
+    }
+}
+
+impl Default for ClientTls {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+impl From<Settings> for ClientTls {
+    fn from(settings: Settings) -> Self {
+        Self { settings: Some(Arc::new(settings)), server_name: None, config: Arc::default() }
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ClientTls");
+        if let Some(settings) = &self.settings {
+            shown.field("roots", &settings.roots).field("more", &settings.more.len());
+            shown.field("client_certificate", &settings.certificate.is_some());
+        }
+        shown.field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+struct Settings {
+    roots: Roots,
+    /// Further roots.
+    more: Vec<CertificateDer<'static>>,
+    /// The client's own.
+    certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Roots {
+    System,
+    /// None but those that are given.
+    Given,
+    /// Nothing is checked.
+    Any,
+}
+
+impl Settings {
+    fn trusting(roots: Roots) -> Self {
+        Self { roots, more: Vec::new(), certificate: None }
+    }
+
+    fn build(&self, roots: Arc<RootCertStore>) -> Result<ClientConfig, Error> {
+        let unusable = |error: rustls::Error| settings(format!("the client's TLS settings cannot be used: {error}"));
+        let provider = provider();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        let builder = if let Roots::Any = self.roots {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+        } else {
+            let mut roots = roots;
+            add(Arc::make_mut(&mut roots), &self.more)?;
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|error| settings(format!("the roots cannot be used: {error}")))?;
+            builder.with_webpki_verifier(verifier)
+        };
+        let mut config = match &self.certificate {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(unusable)?,
+        };
+        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        Ok(config)
+    }
+}
+
+impl Clone for Settings {
+    fn clone(&self) -> Self {
+        let certificate = self.certificate.as_ref().map(|(chain, key)| (chain.clone(), key.clone_key()));
+        Self { roots: self.roots, more: self.more.clone(), certificate }
+    }
+}
+
+/// The system's roots, read once per process; after a failure they are looked for again.
+async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
+    static ROOTS: OnceCell<Arc<RootCertStore>> = OnceCell::const_new();
+    let load = || async {
+        // Files are read, and more than a hundred certificates parsed.
+        let loaded = spawn_blocking(|| usable(rustls_native_certs::load_native_certs())).await;
+        loaded.unwrap_or_else(|error| Err(no_roots(&error))).map(Arc::new)
+    };
+    ROOTS.get_or_try_init(load).await.cloned()
+}
+
+/// A certificate or file that cannot be read is the system's affair as long as others can.
+fn usable(found: CertificateResult) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    let (added, ignored) = roots.add_parsable_certificates(found.certs);
+    if added > 0 {
+        return Ok(roots);
+    }
+    match found.errors.first() {
+        Some(error) => Err(no_roots(error)),
+        None if ignored > 0 => Err(no_roots(&format!("none of {ignored} certificates can be used"))),
+        None => Err(no_roots(&"none were found")),
+    }
+}
+
+fn no_roots(reason: &dyn fmt::Display) -> Error {
+    Cause::Tls(Failure::NoRoots(reason.to_string())).into()
+}
+
+fn add(roots: &mut RootCertStore, more: &[CertificateDer<'static>]) -> Result<(), Error> {
+    for (index, root) in more.iter().enumerate() {
+        let number = index + 1;
+        let unusable = |error| settings(format!("root certificate {number} cannot be used: {error}"));
+        roots.add(root.clone()).map_err(unusable)?;
+    }
+    Ok(())
+}
+
+/// What the certificate has to be for.
+fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
+    // RFC 6066 §3: a name is sent without the final dot of a fully qualified one.
+    let name = host.strip_suffix('.').unwrap_or(host);
+    ServerName::try_from(name.to_owned())
+        .map_err(|_| Cause::Url("the URL's host is neither a name nor an address that a certificate can be for").into())
+}
+
+/// Takes any certificate for any name. That the server has its key is checked all the same.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Authority;
+    use super::*;
+
+    #[test]
+    fn a_system_without_roots_is_told_how_to_get_them() {
+        let error = usable(CertificateResult::default()).unwrap_err();
+        assert!(error.is_tls() && error.to_string().contains("ca-certificates"), "{error}");
+        let mut odd = CertificateResult::default();
+        odd.certs.push(CertificateDer::from(vec![1, 2, 3]));
+        let error = usable(odd).unwrap_err();
+        assert!(error.to_string().contains("none of 1"), "{error}");
+    }
+
+    #[test]
+    fn one_odd_root_of_the_system_does_not_spoil_the_others() {
+        let mut found = CertificateResult::default();
+        found.certs.push(CertificateDer::from(vec![1, 2, 3]));
+        found.certs.extend(certificates("root", Authority::new().root().as_bytes()).unwrap());
+        assert_eq!(usable(found).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn clients_by_default_share_what_is_built() {
+        assert!(Arc::ptr_eq(&ClientTls::system().config, &ClientTls::default().config));
+        let changed = ClientTls::system().root_pem(Authority::new().root().as_bytes()).unwrap();
+        assert!(!Arc::ptr_eq(&ClientTls::system().config, &changed.config));
+        let named = ClientTls::system().server_name("a.example").unwrap();
+        assert!(Arc::ptr_eq(&named.for_strangers().config, &ClientTls::system().config));
+    }
+}
