@@ -1,7 +1,7 @@
 """What a perfect Autobahn report is, and the gate that accepts nothing less.
 
-wstest itself exits with 0 whatever happens, and leaves a server it could not reach out of its report. So the gate
-asks for every case by name.
+wstest itself exits with 0 whatever happens, and leaves out of its report a server that it could not reach and a case
+that a client did not ask for. So the gate asks for every case by name.
 """
 
 import fnmatch
@@ -32,11 +32,11 @@ SIZE_OF_GROUP = {
     "13.6": 18, "13.7": 18,
 }
 
-# Cases the suite never grades better than INFORMATIONAL, whatever the server does; that goes for their close too.
+# Cases the suite never grades better than INFORMATIONAL, whatever its peer does; that goes for their close too.
 INFORMATIONAL_CASES = {"7.1.6", "7.13.1", "7.13.2"}
 
 # The sections that test permessage-deflate. With the extension each must be OK. Without it each must be UNIMPLEMENTED:
-# anything else means that the server negotiated what it was told not to.
+# anything else means that the program under test negotiated what it was told not to.
 DEFLATE_SECTIONS = {"12", "13"}
 
 CASES = [f"{group}.{number}" for group, size in SIZE_OF_GROUP.items() for number in range(1, size + 1)]
@@ -47,11 +47,11 @@ class Expectation:
     """What the report of one run must say."""
 
     agent: str
-    """The name under which the report lists the server."""
+    """The name under which the report lists the program under test."""
     cases: list
     """The ids of the cases that must be there: these, all of these and no others."""
     deflate: bool
-    """Whether the server was told to offer permessage-deflate."""
+    """Whether it was told to negotiate permessage-deflate."""
     count: int
     """Messages in each case of sections 12 and 13."""
 
@@ -159,7 +159,7 @@ def defect(case, result, details, expectation):
         # may have been none.
         echoed = (details.get("trafficStats") or {}).get("incomingWebSocketMessages")
         if echoed != expectation.count:
-            return "wrong count", f"the server echoed {echoed} messages, wanted {expectation.count}"
+            return "wrong count", f"{echoed} messages were echoed, wanted {expectation.count}"
     return None
 
 
@@ -176,7 +176,7 @@ def results_of_agent(report, agent):
     except ValueError as error:
         return {}, f"index.json is not readable: {error}"
     if agent not in index:
-        return {}, f"the report does not know {agent}: the testsuite did not reach the server"
+        return {}, f"the report does not know {agent}: the testsuite has met nobody of that name"
     return index[agent], None
 
 
@@ -188,7 +188,7 @@ def details_of_case(report, result):
 
 
 def events(details):
-    """What the suite received from the server before it was closed, and how it was closed."""
+    """What the suite received before the connection was closed, and how it was closed."""
     received = plain(json.dumps(details.get("received", [])), 120)
     return f"[received {received}, close code {details.get('remoteCloseCode')}]"
 

@@ -51,7 +51,7 @@ class GateTest(unittest.TestCase):
         verdict = self.judge(perfect_report(), agent="another")
         self.assertFalse(verdict.passed)
         self.assertEqual(len(verdict.bad), 517)
-        self.assertIn("did not reach the server", str(verdict.bad[0]))
+        self.assertIn("met nobody of that name", str(verdict.bad[0]))
 
     def test_a_missing_case_fails(self):
         report = perfect_report()
