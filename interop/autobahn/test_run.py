@@ -27,12 +27,12 @@ UNTIL_SIGTERM = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(CO
 
 class OptionsTest(unittest.TestCase):
     def test_no_two_configurations_share_a_name_or_a_folder(self):
-        roles = [["--client"], []]
+        roles = [["--client"], [], ["--driver", "shard"], ["--driver", "tokio"]]
         parsed = [run.parse_options(role + tls + deflate) for role, tls, deflate in itertools.product(roles, [[], ["--tls"]], [[], ["--no-deflate"]])]
-        self.assertEqual(len({options.configuration for options in parsed}), 8)
-        self.assertEqual(len({options.report for options in parsed}), 8)
-        self.assertEqual(parsed[-1].configuration, "server wss no-deflate")
-        self.assertEqual(parsed[-1].report.name, "server-wss-no-deflate")
+        self.assertEqual(len({options.configuration for options in parsed}), 16)
+        self.assertEqual(len({options.report for options in parsed}), 16)
+        self.assertEqual(parsed[-1].configuration, "server tokio wss no-deflate")
+        self.assertEqual(parsed[-1].report.name, "server-tokio-wss-no-deflate")
 
     def test_taut_itself_is_tested_under_its_name_and_others_under_their_role(self):
         for arguments, agent in [([], "taut"), (["--client"], "taut"), (["--", "a"], "server"), (["--client", "--", "a"], "client"), (["--url", "ws://a"], "server")]:
@@ -41,7 +41,7 @@ class OptionsTest(unittest.TestCase):
 
     def test_options_that_contradict_each_other_are_refused(self):
         url = ["--url", "ws://127.0.0.1:1"]
-        for arguments in [url + ["--client"], url + ["--tls"], url + ["--", "a"], ["--count", "0"], ["--cases", "8.*"]]:
+        for arguments in [url + ["--client"], url + ["--driver", "tokio"], url + ["--tls"], url + ["--", "a"], ["--client", "--driver", "shard"], ["--driver", "other"], ["--count", "0"], ["--cases", "8.*"]]:
             with self.subTest(arguments=arguments), contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit):
                 run.parse_options(arguments)
 
