@@ -55,6 +55,10 @@ pub struct Connection {
     role: Role,
     /// We are in the middle of a message that we send in fragments.
     in_message: bool,
+    /// Whether an end waits for `conclude`.
+    defers: bool,
+    /// The close frame that is to be sent then.
+    deferred: Option<Box<Close>>,
     #[cfg(feature = "deflate")]
     agreed: Option<Agreed>,
 }
@@ -145,9 +149,20 @@ impl Connection {
             state: State::Open,
             role,
             in_message: false,
+            defers: false,
+            deferred: None,
             #[cfg(feature = "deflate")]
             agreed: None,
         }
+    }
+
+    /// The same for a driver that receives ahead of its application: after the peer's close frame, or a violation,
+    /// nothing more is received, but our close frame is not sent before [`conclude`](Self::conclude). Until then the
+    /// application can answer the messages that came before.
+    #[must_use]
+    pub fn with_deferred_end(mut self) -> Self {
+        self.defers = true;
+        self
     }
 
     /// The same with permessage-deflate as the handshake agreed on it.
@@ -196,7 +211,7 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
-        if self.is_done() {
+        if self.is_done() || self.deferred.is_some() {
             input.discard();
             return Ok(None);
         }
@@ -205,15 +220,23 @@ impl Connection {
         }
         let event = self.next_event(reception, input, now, scratch, outbox);
         if let Err(violation) = &event {
-            self.fail(&Close::from(*violation), scratch, outbox);
+            self.fail_or_defer(Close::from(*violation), scratch, outbox);
             input.discard();
         }
         event
     }
 
+    /// Ends the connection after what [`receive`](Self::receive) has told, if that was
+    /// [deferred](Self::with_deferred_end).
+    pub fn conclude(&mut self, scratch: &mut Scratch, outbox: &mut Outbox) {
+        if let Some(close) = self.deferred.take() {
+            self.fail(&close, scratch, outbox);
+        }
+    }
+
     /// The peer's bytes have ended.
     pub fn receive_eof(&mut self) -> Result<(), UnexpectedEnd> {
-        let clean = self.is_done();
+        let clean = self.is_done() || self.deferred.is_some();
         self.end();
         if clean { Ok(()) } else { Err(UnexpectedEnd) }
     }
@@ -439,16 +462,16 @@ impl Connection {
         let partial = self.partial.get_or_insert_default();
         let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed));
         let is_last = last && header.fin;
-        if reception == Reception::Parts || message.is_in_parts() {
-            if let Some(payload) = message.part(payload)? {
-                let is_text = message.is_text();
-                if is_last {
-                    self.take_message().map_or(Ok(()), Assembly::finish)?;
-                } else if payload.is_empty() {
-                    return Ok(None);
-                }
-                return Ok(Some(Event::Part(Part { payload, is_text, is_last })));
+        if (reception == Reception::Parts || message.is_in_parts())
+            && let Some(payload) = message.part(payload)?
+        {
+            let is_text = message.is_text();
+            if is_last {
+                self.take_message().map_or(Ok(()), Assembly::finish)?;
+            } else if payload.is_empty() {
+                return Ok(None);
             }
+            return Ok(Some(Event::Part(Part { payload, is_text, is_last })));
         }
         if first {
             message.announce(header.length, limits)?;
@@ -513,7 +536,7 @@ impl Connection {
             _ => {
                 let close = Close::parse(&payload)?;
                 // RFC 6455 §5.5.1: echo the code, once. Nothing that comes after counts.
-                self.fail(&Close::from(close.code()), scratch, outbox);
+                self.fail_or_defer(Close::from(close.code()), scratch, outbox);
                 input.discard();
                 Ok(Event::Close(close))
             }
@@ -584,6 +607,14 @@ impl Connection {
         if self.is_open() { Ok(()) } else { Err(SendError::Closed) }
     }
 
+    fn fail_or_defer(&mut self, close: Close, scratch: &mut Scratch, outbox: &mut Outbox) {
+        if self.defers {
+            self.deferred = Some(Box::new(close));
+        } else {
+            self.fail(&close, scratch, outbox);
+        }
+    }
+
     /// Sends a last close frame, if none was sent before, and ends.
     fn fail(&mut self, close: &Close, scratch: &mut Scratch, outbox: &mut Outbox) {
         if self.is_open() {
@@ -600,6 +631,7 @@ impl Connection {
     fn end(&mut self) {
         self.state = State::Done;
         self.partial = None;
+        self.deferred = None;
         #[cfg(feature = "deflate")]
         {
             self.takeover = None;

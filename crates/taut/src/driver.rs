@@ -66,7 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         random: u32,
         unread: Vec<u8>,
     ) -> Self {
-        let mut connection = Connection::new(role, Arc::clone(&settings), Time::ZERO, random);
+        // What came before the end is in the inbox when it comes, and may still be answered.
+        let mut connection = Connection::new(role, Arc::clone(&settings), Time::ZERO, random).with_deferred_end();
         if let Some(agreed) = deflate {
             connection = connection.with_deflate(agreed);
         }
@@ -146,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 return Poll::Ready(Ok(Some(message)));
             }
+            self.conclude();
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.result().map(|()| None));
             }
@@ -165,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.settle();
                 return Poll::Ready(Ok(Some(part)));
             }
+            self.conclude();
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.result().map(|()| None));
             }
@@ -298,6 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Queues a close frame, if none was sent yet.
     pub(crate) fn begin_close(&mut self, close: &Close) {
+        self.conclude();
         if self.connection.is_open() {
             let now = self.now();
             let Self { connection, backlog, .. } = self;
@@ -395,6 +399,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Reads once and parses; ready when anything came, the end included.
     fn poll_read(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ending.as_ref().is_some_and(|ending| ending.deferred.is_some()) {
+            return Poll::Pending;
+        }
         let now = self.now();
         if !self.unread.is_empty() {
             let mut unread = std::mem::take(&mut self.unread);
@@ -459,12 +466,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         break;
                     }
                 }
-                Ok(Some(Event::Close(close))) => self.end(Ok(close), now),
+                Ok(Some(Event::Close(close))) => self.ending().deferred = Some(Ok(close)),
                 Ok(Some(Event::Ping(_) | Event::Pong(..)) | None) => {}
-                Err(violation) => self.end(Err(Cause::Violation(violation).into()), now),
+                Err(violation) => self.ending().deferred = Some(Err(Cause::Violation(violation).into())),
             }
         }
-        input.len()
+        let left = input.len();
+        // Whoever has begun to close answers nothing any more.
+        if self.ending.as_ref().is_some_and(|ending| ending.close_by.is_some()) || !self.has_received() {
+            self.conclude_with(loan);
+        }
+        left
+    }
+
+    /// Whether something waits to be received.
+    fn has_received(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| !backlog.inbox.is_empty() || backlog.part.is_some())
+    }
+
+    /// Ends the protocol if the peer has, once nothing waits that came before: until then it can be answered.
+    fn conclude(&mut self) {
+        if self.ending.as_ref().is_some_and(|ending| ending.deferred.is_some()) {
+            Loan::with(|loan| self.conclude_with(loan));
+        }
+    }
+
+    fn conclude_with(&mut self, loan: &mut Loan) {
+        let Some(outcome) = self.ending.as_mut().and_then(|ending| ending.deferred.take()) else { return };
+        let Backlog { outbox, .. } = loan.lend(&mut self.backlog);
+        self.connection.conclude(&mut loan.scratch, outbox);
+        self.end(outcome, self.now());
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -575,6 +606,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// Whether a message can be accepted.
     fn check_open(&self) -> Result<(), Error> {
         match (self.outcome(), self.broken()) {
             (Some(Err(error)), _) | (None, Some(error)) => Err(error.clone()),
@@ -664,6 +696,8 @@ enum Parts {
 /// What only a connection that ends, or that is at a halt, has to remember.
 #[derive(Debug, Default)]
 struct Ending {
+    /// How the peer has ended the protocol, while messages wait that came before.
+    deferred: Option<Result<Close, Error>>,
     /// How it ended: what the peer's close frame said, or what went wrong.
     outcome: Option<Result<Close, Error>>,
     /// The stream takes no more; what it still gives is worth reading, since it may hold the reason.

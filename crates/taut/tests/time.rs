@@ -371,3 +371,27 @@ async fn a_client_that_never_finishes_its_handshake_is_told_408() {
     assert!(result.unwrap_err().is_timeout());
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
+
+// RFC 6455 §5.5.1: who has received a close frame may answer what came before it, then sends its own.
+#[tokio::test(start_paused = true)]
+async fn what_came_in_one_read_with_the_end_can_still_be_answered() {
+    for (end, expected) in [(&b"\x88\x02\x03\xe8"[..], b"\x88\x02\x03\xe8"), (b"\x83\x00", b"\x88\x02\x03\xea")] {
+        let (mut socket, mut peer) = with_bytes(&client()).await;
+        peer.write_all(&[b"\x81\x01a\x81\x01b", end].concat()).await.unwrap();
+        for text in ["a", "b"] {
+            assert_eq!(socket.recv().await.unwrap(), Some(Message::from(text)));
+            socket.send(text).await.unwrap();
+        }
+        let (ended, frames) = tokio::join!(socket.recv(), async {
+            let mut frames = [0; 22];
+            peer.read_exact(&mut frames).await.unwrap();
+            drop(peer);
+            frames
+        });
+        assert_eq!(ended.is_ok(), end[0] == 0x88);
+        assert_eq!([frames[0], frames[7], frames[14]], [0x81, 0x81, 0x88]);
+        let code: Vec<u8> = frames[20..].iter().zip(&frames[16..]).map(|(byte, key)| byte ^ key).collect();
+        assert_eq!(code, expected[2..]);
+        assert!(socket.send("late").await.is_err());
+    }
+}
