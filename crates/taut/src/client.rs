@@ -565,6 +565,7 @@ mod tests {
             for kept in ["GET /y ", "User-Agent: me", "Origin: http://a.example", "Protocol: v1\r\n", "permessage"] {
                 assert!(request.contains(kept), "{kept}: {request}");
             }
+            assert!(!away.moved("/z").unwrap().is_trusted);
             let back = away.moved("ws://a.example/z").unwrap();
             assert!(!written(&back).contains("s3cret") && !back.is_trusted);
         }

@@ -162,6 +162,7 @@ mod tests {
         tokio::join!(client, server)
     }
 
+    // RFC 6066 §3: a name is sent, and compared, without the final dot of a fully qualified one.
     #[tokio::test]
     async fn both_sides_learn_what_was_agreed() {
         let authority = Authority::new();

@@ -279,9 +279,7 @@ fn add(roots: &mut RootCertStore, more: &[CertificateDer<'static>]) -> Result<()
 
 /// What the certificate has to be for.
 fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
-    // RFC 6066 §3: a name is sent without the final dot of a fully qualified one.
-    let name = host.strip_suffix('.').unwrap_or(host);
-    ServerName::try_from(name.to_owned())
+    ServerName::try_from(host.to_owned())
         .map_err(|_| Cause::Url("the URL's host is neither a name nor an address that a certificate can be for").into())
 }
 

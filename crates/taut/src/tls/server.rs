@@ -297,3 +297,45 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes that are read from a refused client.
 const REFUSED: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::testing::Authority;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_files_are_looked_at_once_per_interval() {
+        let identity = Authority::new().issue("a.example");
+        let (certificate, key) = (identity.certificate.as_bytes(), identity.key.as_bytes());
+        let certified = || certified_key("", certificate, "", key).unwrap();
+        let files = Files { certificate: PathBuf::new(), key: PathBuf::new() };
+        let with_files = Certificate::new(Some(files), certified(), Stamps::default());
+        let without = Certificate::new(None, certified(), Stamps::default());
+        for (seconds, is_due) in [(0, false), (29, false), (2, true), (0, false), (29, false), (1, true)] {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            assert_eq!(with_files.is_due(INTERVAL), is_due);
+            assert!(!without.is_due(INTERVAL));
+        }
+    }
+
+    // RFC 8446 §6.2: the alert says why; a reset would take it from the client.
+    #[tokio::test]
+    async fn a_refused_client_can_read_why() {
+        let identity = Authority::new().issue("a.example");
+        let server = ServerTls::from_pem(identity.certificate.as_bytes(), identity.key.as_bytes()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(&b"GET / HTTP/1.1\r\n".repeat(2_000)).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let reading = async move {
+            let mut read = Vec::new();
+            client.read_to_end(&mut read).await.map(|_| read)
+        };
+        let (accepted, read) = tokio::join!(server.accept(stream), reading);
+        assert!(accepted.unwrap_err().is_tls());
+        // An alert is of content type 21.
+        assert_eq!(read.unwrap().first(), Some(&21));
+    }
+}
