@@ -8,9 +8,10 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use taut::tls::ClientTls;
 use taut::{Client, Deflate, Settings};
 
-const USAGE: &str = "usage: autobahn-client URL --agent NAME [--deflate]";
+const USAGE: &str = "usage: autobahn-client URL --agent NAME [--deflate] [--ca FILE]";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -45,22 +46,28 @@ struct Suite {
     /// The name under which it reports on this client.
     agent: String,
     deflate: bool,
+    tls: ClientTls,
 }
 
 impl Suite {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let (mut base, mut agent, mut deflate) = (None, None, false);
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let (mut base, mut agent, mut deflate, mut tls) = (None, None, false, ClientTls::system());
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--agent" => agent = arguments.next(),
                 "--deflate" => deflate = true,
+                "--ca" => {
+                    let file = arguments.next().ok_or_else(|| format!("which file? {USAGE}"))?;
+                    let roots = std::fs::read(&file).map_err(|error| format!("--ca {file}: {error}"))?;
+                    tls = ClientTls::only_pem(&roots)?;
+                }
                 _ if base.is_none() && !argument.starts_with('-') => base = Some(argument),
-                _ => return Err(format!("{argument} is not understood; {USAGE}")),
+                _ => return Err(format!("{argument} is not understood; {USAGE}").into()),
             }
         }
         let base = base.ok_or_else(|| format!("which server? {USAGE}"))?.trim_end_matches('/').to_owned();
         let agent = agent.ok_or_else(|| format!("under which name? {USAGE}"))?;
-        Ok(Self { base, agent, deflate })
+        Ok(Self { base, agent, deflate, tls })
     }
 
     async fn case_count(&self) -> Result<u32, Box<dyn Error>> {
@@ -93,7 +100,7 @@ impl Suite {
         // Cases 9.1.6 and 9.2.6 send 16 MiB, 9.3 and 9.4 up to 65,536 fragments.
         settings.limits.message = 64 << 20;
         settings.limits.fragments = u32::MAX;
-        let client = Client::new(&format!("{}/{command}", self.base)).settings(settings);
+        let client = Client::new(&format!("{}/{command}", self.base)).tls(self.tls.clone()).settings(settings);
         if self.deflate { client.deflate(Deflate::default()) } else { client }
     }
 }

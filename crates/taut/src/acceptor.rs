@@ -14,6 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::{Cause, Deadline, Doing};
 use crate::head::Head;
 use crate::incoming::refuse;
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 use crate::{Deflate, Error, Incoming, Request, Transport, WebSocket};
 
 /// The terms on which clients are accepted: limits, heartbeat, origins, compression, deadlines.
@@ -31,6 +33,8 @@ pub(crate) struct Terms {
     pub(crate) subprotocols: Vec<String>,
     pub(crate) timeout: Duration,
     origins: Origins,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
 }
 
 #[derive(Clone)]
@@ -83,6 +87,14 @@ impl Acceptor {
         self.change(|terms| terms.origins = Origins::Any)
     }
 
+    /// Speaks TLS, `wss://`, on every connection that [`accept`](Self::accept) is given; by default none. For upgrades
+    /// from hyper and axum TLS is the HTTP server's affair.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(self, tls: ServerTls) -> Self {
+        self.change(|terms| terms.tls = Some(tls))
+    }
+
     /// How long a client has for TLS and its request, and again for taking the response; 10 seconds.
     #[must_use]
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
@@ -104,7 +116,14 @@ impl Acceptor {
         stream.set_nodelay(true).map_err(|error| Error::io(Doing::Opening, error))?;
         let deadline = Instant::now() + self.0.timeout;
         let peer = stream.peer_addr().ok();
-        self.read_request(stream.into(), peer, deadline).await
+        let transport = Transport::from(stream);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.0.tls {
+            // Boxed, since it is large and most connections do without.
+            let agreed = timeout_at(deadline, Box::pin(tls.accept(transport))).await.map_err(|_| self.late())??;
+            return self.read_request(Transport::over_tls(agreed), peer, deadline).await;
+        }
+        self.read_request(transport, peer, deadline).await
     }
 
     /// The same on any stream: a Unix socket, TLS of your own.
@@ -134,7 +153,11 @@ impl Acceptor {
             Ok(read) => read?.and_then(|end| Ok((self.request(&head.bytes[..end], peer)?, end))),
         };
         match request {
-            Ok((request, end)) => Ok(Incoming::new(request, transport, self.clone(), head.rest(end))),
+            Ok((request, end)) => {
+                #[cfg(feature = "tls")]
+                let request = request.with_tls(transport.tls());
+                Ok(Incoming::new(request, transport, self.clone(), head.rest(end)))
+            }
             Err(refusal) => {
                 refuse(&mut transport, &refusal).await;
                 Err(self.refused(refusal))
@@ -193,6 +216,8 @@ impl Default for Terms {
             subprotocols: Vec::new(),
             timeout: HANDSHAKE,
             origins: Origins::SameHost,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }

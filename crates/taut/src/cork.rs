@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use taut_proto::{Close, CloseCode};
+use taut_proto::CloseCode;
 
 use crate::shared::Shared;
 
@@ -46,18 +46,20 @@ impl Cork {
     ) -> Poll<T> {
         let inside = Inside::enter(self.id);
         let output = poll(cx);
-        if inside.leave(self, cx) {
+        // What is dropped as the task ends is left to `poll_close`, which knows how it has ended.
+        if inside.leave(self, cx) && output.is_pending() {
             self.close_dropped();
         }
         self.get_on(cx);
         output
     }
 
-    /// Begins to close what the task has accepted, in order that it comes to an end by itself.
-    pub(crate) fn begin_close(&mut self, close: &Close) {
-        for Charge(shared, _) in self.charges.iter().filter(|Charge(_, reason)| *reason == Reason::Accepted) {
-            shared.begin_close(close);
-        }
+    /// Begins to close what the task has accepted, in order that it comes to an end by itself; whether there was
+    /// something to begin.
+    pub(crate) fn begin_close(&mut self, code: CloseCode) -> bool {
+        let accepted = self.charges.iter().filter(|Charge(_, reason)| *reason == Reason::Accepted);
+        // All of them, not only up to the first.
+        accepted.fold(false, |begun, Charge(shared, _)| shared.begin_close(&code.into()) | begun)
     }
 
     /// Closes what the task has left open, and sees it through.

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use taut_proto::handshake::{self, HeadLimits, Refusal};
 
+#[cfg(feature = "tls")]
+use crate::tls::TlsInfo;
+
 /// A client's request to open a WebSocket: what decides whether it may.
 ///
 /// Clones are handles, so that a hook that asks a database may keep one. Its `Debug` shows neither the query nor the
@@ -17,13 +20,29 @@ pub struct Request(Arc<Inner>);
 struct Inner {
     head: Box<[u8]>,
     peer: Option<SocketAddr>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsInfo>,
 }
 
 impl Request {
     /// Checks a head by everything that RFC 6455 §4.2.1 asks of it.
     pub(crate) fn new(head: &[u8], peer: Option<SocketAddr>) -> Result<Self, Refusal> {
         handshake::Request::parse(head, &HeadLimits::default())?.upgrade()?;
-        Ok(Self(Arc::new(Inner { head: head.into(), peer })))
+        Ok(Self(Arc::new(Inner {
+            head: head.into(),
+            peer,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })))
+    }
+
+    /// The same with what the transport knows.
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_tls(mut self, tls: Option<TlsInfo>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.tls = tls;
+        }
+        self
     }
 
     /// The path, still percent-encoded.
@@ -82,6 +101,13 @@ impl Request {
     /// The peer's address, as far as the connection is TCP: a proxy's, where there is one between.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.0.peer
+    }
+
+    /// What TLS has told: the client's certificates, the name that it asked for. `None` without TLS, and behind a proxy
+    /// that ends it.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.0.tls.as_ref()
     }
 
     pub(crate) fn parsed(&self) -> handshake::Request<'_> {

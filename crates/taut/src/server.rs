@@ -433,9 +433,14 @@ impl Future for Client {
                     None => return Poll::Ready(()),
                 },
                 Phase::Handling(task) => {
+                    let is_draining = stage == Stage::Draining;
+                    // First, so that whoever waits for a message now also waits for the deadline of the close.
+                    if is_draining {
+                        cork.begin_close(CloseCode::GOING_AWAY);
+                    }
                     let outcome = cork.poll_task(cx, |cx| task.as_mut().poll(cx));
-                    if stage == Stage::Draining {
-                        cork.begin_close(&CloseCode::GOING_AWAY.into());
+                    if is_draining && outcome.is_pending() && cork.begin_close(CloseCode::GOING_AWAY) {
+                        cx.waker().wake_by_ref();
                     }
                     match ready!(outcome) {
                         Ok(()) => Phase::Closing(CloseCode::NORMAL),

@@ -33,7 +33,7 @@ impl Handle {
     }
 
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
-        self.0.poll(cx, |driver, writing, cx| driver.poll_recv(writing, cx))
+        self.0.poll(cx, Driver::poll_recv)
     }
 
     pub(crate) fn poll_send(&self, message: &Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -73,7 +73,7 @@ impl Handle {
 
     /// Begins the close, for nobody who waits.
     pub(crate) fn begin_close(&self, close: &Close) {
-        self.0.begin_close(close);
+        let _ = self.0.begin_close(close);
     }
 
     pub(crate) fn try_send(&self, message: &Message<'_>) -> Result<(), Error> {
@@ -124,7 +124,7 @@ struct State {
     driver: Driver<Transport>,
     /// Set when there is more than one task to be woken.
     hub: Option<Arc<Hub>>,
-    /// How many WebSockets, Senders and Receivers there are.
+    /// How many of them there are: whole ones, senders and receivers.
     handles: u32,
     /// The cork inside of which it was used last; zero: it was outside of any.
     user: u64,
@@ -204,15 +204,19 @@ impl Shared {
         }
     }
 
-    /// Begins the close and writes what can be written, on behalf of nobody who waits.
-    pub(crate) fn begin_close(&self, close: &Close) {
+    /// Begins the close and writes what can be written, on behalf of nobody who waits; whether it had not begun before.
+    pub(crate) fn begin_close(&self, close: &Close) -> bool {
         let mut state = self.lock();
+        if !state.driver.is_open() {
+            return false;
+        }
         let (_, woken) = state.poll(&mut Context::from_waker(Waker::noop()), |driver, cx| {
             driver.begin_close(close);
             driver.poll_write(cx)
         });
         drop(state);
         woken.wake();
+        true
     }
 
     /// Closes, without a handle.

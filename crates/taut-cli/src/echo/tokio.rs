@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use taut::tls::ServerTls;
 use taut::{Acceptor, Incoming, Server, Settings};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,8 +16,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let server = Server::bind(arguments.listen).await?.acceptor(acceptor(arguments));
-    super::print_address("ws", server.local_addr()?);
+    let server = Server::bind(arguments.listen).await?.acceptor(acceptor(arguments)?);
+    let scheme = if arguments.tls_cert.is_some() { "wss" } else { "ws" };
+    super::print_address(scheme, server.local_addr()?);
     let serving = server.serve(echo).drain_timeout(Duration::from_secs(5)).until(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -35,14 +37,17 @@ async fn echo(incoming: Incoming) -> Result<(), taut::Error> {
     Ok(())
 }
 
-fn acceptor(arguments: &Arguments) -> Acceptor {
+fn acceptor(arguments: &Arguments) -> Result<Acceptor, taut::Error> {
     let mut settings = Settings::server();
     limits(&mut settings);
-    let acceptor = Acceptor::new().allow_any_origin().settings(settings);
-    match arguments.deflate() {
-        Some(config) => acceptor.deflate(config),
-        None => acceptor,
+    let mut acceptor = Acceptor::new().allow_any_origin().settings(settings);
+    if let Some(config) = arguments.deflate() {
+        acceptor = acceptor.deflate(config);
     }
+    if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
+        acceptor = acceptor.tls(ServerTls::from_pem_files(certificate, key)?);
+    }
+    Ok(acceptor)
 }
 
 fn runtime(threads: usize) -> std::io::Result<Runtime> {

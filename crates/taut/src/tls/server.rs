@@ -105,7 +105,6 @@ impl ServerTls {
     }
 
     /// Shakes hands over a stream that was accepted. The deadline is the caller's.
-    #[allow(dead_code, reason = "the server calls it")]
     pub(crate) async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
