@@ -25,6 +25,8 @@
 //! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 
 mod acceptor;
+#[cfg(feature = "hyper")]
+mod attend;
 mod client;
 mod cork;
 mod driver;
