@@ -230,6 +230,9 @@ pub(crate) enum Deadline {
     Heartbeat,
     /// The peer does not read and the inbox is full, for so long.
     Stall(Duration),
+    /// Hyper's part of the handshake, after so long.
+    #[cfg(feature = "hyper")]
+    Upgrade(Duration),
 }
 
 /// What was being done when I/O failed.
@@ -330,6 +333,12 @@ impl fmt::Display for Deadline {
                 f,
                 "for {after:?} the peer has read nothing, and what it sent waits to be received here; call recv, or \
                  close"
+            ),
+            #[cfg(feature = "hyper")]
+            Self::Upgrade(after) => write!(
+                f,
+                "the connection was not handed over within {after:?}; was the response of the upgrade returned, and \
+                 is the HTTP connection served with upgrades?"
             ),
         }
     }

@@ -22,11 +22,18 @@
 //! (20 seconds here, similar elsewhere) may be given up. The usual loop around `recv`, with whatever else the program
 //! waits for beside it in `tokio::select!`, is all that is needed: every call can be cancelled without loss.
 //!
+//! # Features
+//!
+//! All are off by default: `hyper` (the module `upgrade`), `axum` and `tower` open WebSockets on connections that hyper
+//! serves.
+//!
 //! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 
 mod acceptor;
 #[cfg(feature = "hyper")]
 mod attend;
+#[cfg(feature = "axum")]
+pub mod axum;
 mod client;
 mod cork;
 mod driver;
@@ -45,7 +52,11 @@ mod split;
 pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod transport;
+#[cfg(feature = "hyper")]
+pub mod upgrade;
 mod url;
 mod websocket;
 

@@ -56,13 +56,13 @@ pub struct Server {
 }
 
 /// Whom failures are told.
-type Report = Arc<dyn Fn(&Failure) + Send + Sync>;
+pub(crate) type Report = Arc<dyn Fn(&Failure) + Send + Sync>;
 
 /// A handler's future, whatever its error.
 type Task = Pin<Box<dyn Handling>>;
 
 /// What a handler may fail with.
-type Problem = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 impl Server {
     /// Listens on an address: `"0.0.0.0:9000"`, or port 0 for one that the system chooses.

@@ -1,0 +1,140 @@
+//! WebSockets in axum's handlers.
+//!
+//! ```no_run
+//! use axum::response::Response;
+//! use axum::{Router, routing::any};
+//! use taut::WebSocket;
+//! use taut::axum::Upgrade;
+//!
+//! async fn chat(upgrade: Upgrade) -> Response {
+//!     upgrade.on_upgrade(echo)
+//! }
+//!
+//! async fn echo(mut socket: WebSocket) -> Result<(), taut::Error> {
+//!     while let Some(message) = socket.recv().await? {
+//!         socket.send(message).await?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! let app: Router = Router::new().route("/chat", any(chat));
+//! ```
+//!
+//! # Terms
+//!
+//! A layer of axum's says on which terms clients are accepted, for one route or for many; without it they are the
+//! standard ones of [`Acceptor`]: pages of the same host only, no subprotocol, no compression.
+//!
+//! ```no_run
+//! # use axum::{Extension, Router};
+//! # let app: Router = Router::new();
+//! let acceptor = taut::Acceptor::new().allow_origins(["https://chat.example"]).subprotocols(["v1.json"]);
+//! let app = app.layer(Extension(acceptor));
+//! ```
+//!
+//! # Shutdown
+//!
+//! The graceful shutdown of `axum::serve` does not wait for WebSockets: to it their connections are over. A [`Shutdown`]
+//! does, given in the same way:
+//!
+//! ```no_run
+//! # use axum::{Extension, Router};
+//! # use std::time::Duration;
+//! # async fn run(app: Router, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+//! let shutdown = taut::axum::Shutdown::new();
+//! let app = app.layer(Extension(shutdown.clone()));
+//! let stopped = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+//! axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
+//! shutdown.drain(Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+
+use axum_core::body::Body;
+use axum_core::extract::FromRequestParts;
+use axum_core::response::{IntoResponse, Response};
+use http::request::Parts;
+use taut_proto::handshake::Refusal;
+
+use crate::server::Problem;
+pub use crate::upgrade::{Shutdown, Upgrade};
+use crate::{Acceptor, WebSocket, upgrade};
+
+impl Upgrade {
+    /// Accepts the client, and runs the handler in a task of its own: see [`run`](Self::run).
+    ///
+    /// The answer can be a part of one, such as `(headers, upgrade.on_upgrade(chat))`.
+    pub fn on_upgrade<H, F, E>(self, handler: H) -> Response
+    where
+        H: FnOnce(WebSocket) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Problem>,
+    {
+        let response = self.response().map(|()| Body::empty());
+        tokio::spawn(self.run(handler));
+        response
+    }
+}
+
+/// A handler that takes an [`Upgrade`] is called for handshakes only; whatever else comes is refused, as
+/// [`Acceptor::upgrade`] says.
+///
+/// The [`Acceptor`] and the [`Shutdown`] are those among the request's extensions, if there are any.
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        let head = upgrade::head(&parts.method, &parts.uri, parts.version, &parts.headers)?;
+        let acceptor = parts.extensions.get::<Acceptor>().cloned().unwrap_or_default();
+        let upgrade = Self::new(acceptor, &head, &mut parts.extensions)?;
+        Ok(match parts.extensions.get::<Shutdown>() {
+            Some(shutdown) => upgrade.shutdown(shutdown),
+            None => upgrade,
+        })
+    }
+}
+
+/// A [`Refusal`] that axum can answer with: what [`Upgrade`] rejects a request with, and what a handler may return for a
+/// client that it does not want.
+///
+/// ```
+/// use axum::response::Response;
+/// use taut::Refusal;
+/// use taut::axum::{Refused, Upgrade};
+///
+/// # async fn chat(_: taut::WebSocket) -> Result<(), taut::Error> { Ok(()) }
+/// async fn members_only(upgrade: Upgrade) -> Result<Response, Refused> {
+///     if upgrade.bearer() != Some("t0ken") {
+///         return Err(Refusal::unauthorized("who are you?").into());
+///     }
+///     Ok(upgrade.on_upgrade(chat))
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Refused(pub Refusal);
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        upgrade::refuse(&self.0).map(Body::from)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}

@@ -1,0 +1,325 @@
+//! WebSockets on connections that hyper serves, and whatever is built on hyper.
+//!
+//! ```no_run
+//! use http_body_util::Full;
+//! use hyper::body::{Bytes, Incoming};
+//! use hyper::service::service_fn;
+//! use hyper::{Request, Response};
+//! use hyper_util::rt::TokioIo;
+//! use taut::{Acceptor, WebSocket, upgrade};
+//!
+//! async fn answer(mut request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
+//!     match Acceptor::new().upgrade(&mut request) {
+//!         Ok(upgrade) => {
+//!             let response = upgrade.response();
+//!             tokio::spawn(upgrade.run(echo));
+//!             Ok(response.map(|()| Full::default()))
+//!         }
+//!         Err(refusal) => Ok(upgrade::refuse(&refusal).map(Into::into)),
+//!     }
+//! }
+//!
+//! async fn echo(mut socket: WebSocket) -> Result<(), taut::Error> {
+//!     while let Some(message) = socket.recv().await? {
+//!         socket.send(message).await?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # async fn serve(stream: tokio::net::TcpStream) -> hyper::Result<()> {
+//! let http = hyper::server::conn::http1::Builder::new();
+//! http.serve_connection(TokioIo::new(stream), service_fn(answer)).with_upgrades().await
+//! # }
+//! ```
+//!
+//! A WebSocket over HTTP/2 (RFC 8441) is refused with status 501.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Extensions, HeaderMap, Method, Response, Uri, Version};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use taut_proto::Role;
+use taut_proto::handshake::Refusal;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::attend::{Progress, Stage, attend};
+use crate::error::{Cause, Deadline, Doing};
+use crate::incoming::{Answer, answer};
+use crate::server::{Problem, Report};
+use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
+
+impl Acceptor {
+    /// Judges a request that hyper has read, by the same rules and terms as those of a [`Server`](crate::Server): the
+    /// handshake (RFC 6455 §4.2.1), the origin, the limits on a head.
+    ///
+    /// Who connects is the application's to check: by [`Upgrade::request`], or by what it knows of the HTTP request.
+    /// The client's address is known if the request's extensions hold a [`SocketAddr`].
+    ///
+    /// # Errors
+    /// Why it is refused; [`refuse`] makes a response of it.
+    pub fn upgrade<B>(&self, request: &mut http::Request<B>) -> Result<Upgrade, Refusal> {
+        let head = head(request.method(), request.uri(), request.version(), request.headers())?;
+        Upgrade::new(self.clone(), &head, request.extensions_mut())
+    }
+}
+
+/// A client that may connect: return its [`response`](Self::response), and [`run`](Self::run) a handler in a task of its
+/// own.
+///
+/// What the client asks for is its [`Request`]: `upgrade.bearer()`, `upgrade.cookie("session")`. Names of headers are in
+/// lower case, as hyper gives them.
+///
+/// Dropped, it ends the connection as soon as hyper has handed it over. To refuse a client, return another response.
+#[must_use = "the connection ends when it is dropped"]
+pub struct Upgrade {
+    request: Request,
+    acceptor: Acceptor,
+    answer: Answer,
+    handover: OnUpgrade,
+    report: Option<Report>,
+    guest: Option<Guest>,
+}
+
+impl Upgrade {
+    pub(crate) fn new(acceptor: Acceptor, head: &[u8], extensions: &mut Extensions) -> Result<Self, Refusal> {
+        let request = acceptor.request(head, extensions.get::<SocketAddr>().copied())?;
+        let Ok(answer) = answer(&request, &acceptor, &[]) else { unreachable!("the request is good, with no headers") };
+        let handover = extensions.remove::<OnUpgrade>().ok_or_else(|| Refusal::with_status(500, NO_HANDOVER))?;
+        Ok(Self { request, acceptor, answer, handover, report: None, guest: None })
+    }
+
+    /// What the client asks for, to be kept.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The subprotocol that is agreed on: [`Acceptor::subprotocols`] says which there are.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.answer.subprotocol.as_deref()
+    }
+
+    /// Is told when the handler fails, or the connection before it. By default nobody is.
+    pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
+        self.report = Some(Arc::new(report));
+        self
+    }
+
+    /// Has the connection end with others when the server does: see [`Shutdown`].
+    pub fn shutdown(mut self, shutdown: &Shutdown) -> Self {
+        self.guest = Some(shutdown.guest());
+        self
+    }
+
+    /// The response that accepts the client, `101 Switching Protocols`. Headers of your own may be added, such as
+    /// `Set-Cookie`; those of the handshake are there.
+    pub fn response(&self) -> Response<()> {
+        parsed(&self.answer.response).map(|_| ())
+    }
+
+    /// Waits until hyper has sent the response and handed the connection over, at most for the
+    /// [handshake timeout](Acceptor::handshake_timeout), then runs the handler and closes the connection: with code
+    /// 1000, or 1011 when the handler has returned an error.
+    ///
+    /// What the handler sends while it is polled once leaves in one write when the poll is over, as with
+    /// [`Server`](crate::Server). Hyper hands the connection over once the response has been returned to it, so this
+    /// belongs into another task: `tokio::spawn(upgrade.run(…))`.
+    ///
+    /// The decision is made here and not by the response: hyper also hands over a connection that ends after another
+    /// one, so a layer that turns this one into an error keeps nobody out. Who may not connect is to be refused before.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the connection without a close frame.
+    pub fn run<H, F, E>(mut self, handler: H) -> impl Future<Output = ()> + Send + 'static
+    where
+        H: FnOnce(WebSocket) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Problem>,
+    {
+        let (report, guest) = (self.report.take(), self.guest.take());
+        let peer = self.request.peer_addr();
+        // Opened inside of the cork, so that the cork knows the connection. Boxed, so that the handler's room is given
+        // back when it is done.
+        let task = Box::pin(async move {
+            let socket = self.into_websocket().await.map_err(|error| Failure::Handshake(peer, error))?;
+            let peer = peer.or_else(|| socket.peer_addr());
+            handler(socket).await.map_err(|problem| Failure::Handler(peer, problem.into()))
+        });
+        async move {
+            let progress = guest.as_ref().map(|guest| &guest.shutdown.progress);
+            let tell = |failure: Failure| report.iter().for_each(|report| report(&failure));
+            attend(task, progress, tell).await;
+        }
+    }
+
+    /// Waits in the same way and gives the bare WebSocket. It writes each message at once, and nobody closes it but its
+    /// owner; [`on_failure`](Self::on_failure) and [`shutdown`](Self::shutdown) do not reach it.
+    ///
+    /// # Errors
+    /// [`is_timeout`](Error::is_timeout): the connection was not handed over in time. [`is_io`](Error::is_io): it broke,
+    /// or another response was sent.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the connection.
+    pub async fn into_websocket(self) -> Result<WebSocket, Error> {
+        let Self { acceptor, answer: Answer { subprotocol, deflate, .. }, handover, .. } = self;
+        let terms = acceptor.terms();
+        let upgraded = timeout(terms.timeout, handover)
+            .await
+            .map_err(|_| Error::from(Cause::Deadline(Deadline::Upgrade(terms.timeout))))?
+            .map_err(|error| Error::io(Doing::Opening, io::Error::other(error)))?;
+        let (transport, unread) = taken_over(upgraded)?;
+        WebSocket::open(transport, Role::Server, Arc::clone(&terms.settings), deflate, subprotocol.as_deref(), unread)
+    }
+}
+
+impl Deref for Upgrade {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upgrade").field(&self.request).finish()
+    }
+}
+
+/// The response that refuses a client and tells it why. The connection stays open for its next request.
+pub fn refuse(refusal: &Refusal) -> Response<String> {
+    let mut bytes = Vec::new();
+    refusal.write_response(&mut bytes);
+    let mut response = parsed(&bytes);
+    let headers = response.headers_mut();
+    // What else was received is hyper's to make sense of, and it knows where the request ends.
+    headers.remove(http::header::CONNECTION);
+    if headers.contains_key(http::header::UPGRADE) {
+        // RFC 9110 §7.8: `Upgrade` is hop by hop, so `Connection` names it.
+        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("Upgrade"));
+    }
+    response
+}
+
+/// Ends connections that have been upgraded. A graceful shutdown of hyper or axum does not: to it a connection is over
+/// once it is handed over.
+///
+/// Clones are handles. Give one to each [`Upgrade::shutdown`], and [`drain`](Self::drain) when the server has ended.
+#[derive(Clone, Default)]
+pub struct Shutdown(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    progress: Progress,
+    /// Each upgrade has a receiver, until its connection is gone.
+    guests: watch::Sender<()>,
+}
+
+impl Shutdown {
+    /// A shutdown that has not begun.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Closes every connection with code 1001, which makes its `recv` return `None`, and waits for the handlers. Those
+    /// that are left after `timeout` are dropped.
+    ///
+    /// What is upgraded from now on is closed at once.
+    ///
+    /// # Cancel safety
+    /// Safe and repeatable: once polled, the connections are being closed.
+    pub async fn drain(&self, timeout: Duration) {
+        self.0.progress.enter(Stage::Draining);
+        if tokio::time::timeout(timeout, self.0.guests.closed()).await.is_err() {
+            self.0.progress.enter(Stage::Over);
+            self.0.guests.closed().await;
+        }
+    }
+
+    fn guest(&self) -> Guest {
+        Guest { shutdown: Arc::clone(&self.0), _alive: self.0.guests.subscribe() }
+    }
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shutdown").field("connections", &self.0.guests.receiver_count()).finish_non_exhaustive()
+    }
+}
+
+/// A connection that a [`Shutdown`] waits for.
+struct Guest {
+    shutdown: Arc<Inner>,
+    _alive: watch::Receiver<()>,
+}
+
+/// The head of a request as it was, or could have been, on the wire: what judges the heads of a server of our own judges
+/// this one.
+pub(crate) fn head(method: &Method, target: &Uri, version: Version, headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
+    if version > Version::HTTP_11 {
+        return Err(Refusal::with_status(501, NOT_HTTP_1));
+    }
+    let mut head = Vec::with_capacity(1024);
+    // None of the parts can hold a line end: the types of `http` see to that.
+    let _ = write!(head, "{method} {target} {version:?}\r\n");
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(head)
+}
+
+/// Whether a client tries to open a WebSocket.
+#[cfg(feature = "tower")]
+pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
+    let mut upgrades = headers.get_all(http::header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    upgrades.any(|list| list.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
+}
+
+/// A response that we have written ourselves, as hyper wants it.
+fn parsed(bytes: &[u8]) -> Response<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+    let response = Response::builder().status(status);
+    let response = lines
+        .filter_map(|line| line.split_once(": "))
+        .fold(response, |response, (name, value)| response.header(name, value))
+        .body(body.to_owned());
+    response.unwrap_or_else(|_| unreachable!("our responses are well-formed"))
+}
+
+/// What hyper has read from, without hyper; and what it has read already.
+fn taken_over(upgraded: Upgraded) -> Result<(Transport, Vec<u8>), Error> {
+    // A plain TCP connection is what it nearly always is: then each read and write is a direct call. The automatic
+    // server (HTTP/1 or 2), which `axum::serve` is made of, has wrapped it once more.
+    let (stream, unread) = match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+        Ok(parts) => (parts.io, parts.read_buf),
+        Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => (parts.io, parts.read_buf),
+            Err(upgraded) => return Ok((Transport::new(TokioIo::new(upgraded)), Vec::new())),
+        },
+    };
+    let stream = stream.into_inner();
+    // A message is written whole, so there is nothing for Nagle's algorithm to gather.
+    stream.set_nodelay(true).map_err(|error| Error::io(Doing::Opening, error))?;
+    // Copied, since hyper's buffer is many times as large.
+    Ok((stream.into(), unread.to_vec()))
+}
+
+const NOT_HTTP_1: &str = "WebSocket over HTTP/2 or later is not spoken here; connect by HTTP/1.1.";
+
+const NO_HANDOVER: &str = "The server cannot upgrade this connection: hyper's OnUpgrade is not among the request's \
+                           extensions. Was it taken already, or is this not hyper?";
