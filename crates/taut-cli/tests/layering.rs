@@ -62,6 +62,7 @@ const ROOMS: &[Room] = &[
         optional: &[
             "axum-core",
             "futures-core",
+            "futures-sink",
             "h2",
             "h3",
             "http",

@@ -607,7 +607,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Whether a message can be accepted.
-    fn check_open(&self) -> Result<(), Error> {
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
         match (self.outcome(), self.broken()) {
             (Some(Err(error)), _) | (None, Some(error)) => Err(error.clone()),
             _ if self.connection.is_open() => Ok(()),

@@ -25,7 +25,7 @@
 //! # Features
 //!
 //! All are off by default: `hyper` (the module `upgrade`), `axum` and `tower` open WebSockets on connections that hyper
-//! serves.
+//! serves; `stream` has `Stream` and `Sink` of the `futures` crates for [`WebSocket`], [`Sender`] and [`Receiver`].
 //!
 //! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 
@@ -47,6 +47,8 @@ mod request;
 mod server;
 mod shared;
 mod split;
+#[cfg(feature = "stream")]
+mod stream;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;

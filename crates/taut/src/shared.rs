@@ -15,7 +15,16 @@ pub(crate) struct Handle(Arc<Shared>);
 impl Handle {
     /// The first handle of a connection.
     pub(crate) fn new(driver: Driver<Transport>) -> Self {
-        let state = State { driver, hub: None, handles: 1, user: 0, is_queued: false, writer: 0 };
+        let state = State {
+            driver,
+            hub: None,
+            handles: 1,
+            user: 0,
+            is_queued: false,
+            writer: 0,
+            #[cfg(feature = "stream")]
+            has_failed: false,
+        };
         Self(Arc::new(Shared(Mutex::new(state))))
     }
 
@@ -96,6 +105,39 @@ impl Handle {
         self.0.poll(cx, |driver, _, cx| driver.poll_close(close, cx))
     }
 
+    /// For the traits of `futures`, whose users may poll one handle from two tasks.
+    #[cfg(feature = "stream")]
+    pub(crate) fn shared_by_tasks(&self) -> &Self {
+        self.0.lock().hub.get_or_insert_default();
+        self
+    }
+
+    /// As `poll_recv`, but after an error comes the end.
+    #[cfg(feature = "stream")]
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message<'static>, Error>>> {
+        if self.0.lock().has_failed {
+            return Poll::Ready(None);
+        }
+        let received = ready!(self.poll_recv(cx));
+        self.0.lock().has_failed = received.is_err();
+        Poll::Ready(received.transpose())
+    }
+
+    #[cfg(feature = "stream")]
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.0.poll(cx, |driver, _, cx| driver.poll_ready(cx))
+    }
+
+    /// Accepts a message after `poll_ready`, and writes it later.
+    #[cfg(feature = "stream")]
+    pub(crate) fn start_send(&self, message: &Message<'_>) -> Result<(), Error> {
+        self.0.call(|driver, _, cx| {
+            // It may have been closed since.
+            driver.check_open()?;
+            driver.accept(message, Writing::Later, cx)
+        })
+    }
+
     /// Looks at the driver.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Driver<Transport>) -> T) -> T {
         look(&self.0.lock().driver)
@@ -132,6 +174,9 @@ struct State {
     is_queued: bool,
     /// The cork that writes what the stream did not take when it was taken out; zero: none.
     writer: u64,
+    /// A `Stream` has told the error that it ended with.
+    #[cfg(feature = "stream")]
+    has_failed: bool,
 }
 
 impl Shared {

@@ -18,7 +18,7 @@ use crate::shared::Handle;
 /// The heartbeat and the answers to pings need somebody who waits in [`Receiver::recv`]
 /// (see [the crate](crate#somebody-must-poll)).
 pub struct Sender {
-    handle: Handle,
+    pub(crate) handle: Handle,
 }
 
 impl Sender {
@@ -123,7 +123,7 @@ impl fmt::Debug for Sender {
 
 /// Receives from a [`WebSocket`](crate::WebSocket) that was [split](crate::WebSocket::split).
 pub struct Receiver {
-    handle: Handle,
+    pub(crate) handle: Handle,
 }
 
 impl Receiver {

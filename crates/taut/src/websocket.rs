@@ -25,7 +25,7 @@ use crate::{Error, Receiver, Sender, Transport};
 ///
 /// An idle one owns no buffers: the thread lends them.
 pub struct WebSocket {
-    handle: Handle,
+    pub(crate) handle: Handle,
     subprotocol: Option<Box<str>>,
 }
 
