@@ -14,6 +14,7 @@ use taut::{Acceptor, Client, CloseCode, Message, Refusal, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Serves an application; its address.
 async fn serve(app: Router) -> String {
@@ -172,7 +173,8 @@ async fn a_graceful_shutdown_closes_websockets_too() {
     client.send("hello").await.unwrap();
     assert_eq!(client.recv().await.unwrap(), Some(Message::from("hello")));
     drop(stop);
-    assert_eq!(client.recv().await.unwrap(), None);
+    let received = timeout(Duration::from_secs(5), client.recv()).await.expect("the connection is closed");
+    assert_eq!(received.unwrap(), None);
     assert_eq!(client.peer_close().map(|close| close.code()), Some(CloseCode::GOING_AWAY));
     serving.await.unwrap();
 }

@@ -18,6 +18,7 @@ use taut::{Acceptor, Client, CloseCode, Deflate, Failure, Message, WebSocket};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 type Answer = Response<String>;
 
@@ -407,8 +408,9 @@ async fn a_drain_closes_what_is_open_and_waits_for_the_handlers() {
     let mut client = taut::connect(&format!("ws://{address}/")).await.unwrap();
     client.send("hello").await.unwrap();
     assert_eq!(client.recv().await.unwrap(), Some(Message::from("hello")));
-    let (received, ()) = tokio::join!(client.recv(), shutdown.drain(Duration::from_secs(10)));
-    assert_eq!(received.unwrap(), None);
+    let receive = timeout(Duration::from_secs(5), client.recv());
+    let (received, ()) = tokio::join!(receive, shutdown.drain(Duration::from_secs(10)));
+    assert_eq!(received.expect("the connection is closed").unwrap(), None);
     assert_eq!(client.peer_close().map(|close| close.code()), Some(CloseCode::GOING_AWAY));
     ended.try_recv().unwrap();
 
@@ -434,6 +436,6 @@ async fn a_drain_drops_the_handlers_that_do_not_end() {
     let mut client = taut::connect(&format!("ws://{address}/")).await.unwrap();
     assert_eq!(client.recv().await.unwrap(), Some(Message::from("hello")));
     shutdown.drain(Duration::from_millis(10)).await;
-    let ended = tokio::time::timeout(Duration::from_secs(5), client.recv()).await.expect("the connection is gone");
+    let ended = timeout(Duration::from_secs(5), client.recv()).await.expect("the connection is gone");
     assert!(ended.is_err() || client.peer_close().is_some());
 }
