@@ -1,4 +1,4 @@
-//! Runs a handler, closes what it has left open, and ends it when it is told to.
+//! Runs a handler in a task that is not a server's of ours: closes what it has left open, ends it when it is told to.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
