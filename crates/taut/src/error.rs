@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taut_proto::handshake::{InvalidHeader, InvalidRequest, Refusal, Rejection};
-use taut_proto::{CloseCode, SendError, UnexpectedEnd, Violation};
+use taut_proto::{Close, CloseCode, SendError, UnexpectedEnd, Violation};
 
 #[cfg(feature = "tls")]
 use crate::tls;
@@ -23,7 +23,7 @@ pub struct Error(Arc<Cause>);
 impl Error {
     /// Whether nothing was sent because the connection is closing or was closed, by either side.
     pub fn is_closed(&self) -> bool {
-        matches!(*self.0, Cause::Closed)
+        matches!(*self.0, Cause::Closed | Cause::ClosedBy(_) | Cause::Disconnected)
     }
 
     /// Whether a deadline passed: connecting, the handshake, the heartbeat, the close, or a send that could not go on
@@ -111,12 +111,48 @@ impl Error {
     /// (RFC 6455 §7.1.5). `None` when there was no connection or it goes on.
     pub fn close_code(&self) -> Option<CloseCode> {
         match &*self.0 {
+            Cause::ClosedBy(close) => Some(close.code()),
             Cause::Violation(violation) => Some(violation.close_code()),
             Cause::UnexpectedEnd(_) | Cause::Deadline(Deadline::Close | Deadline::Heartbeat) => {
                 Some(CloseCode::ABNORMAL)
             }
             Cause::Io { doing: Doing::Reading | Doing::Writing, .. } => Some(CloseCode::ABNORMAL),
             _ => None,
+        }
+    }
+
+    /// An error of the application's own, for a hook of [`Client::reconnecting`](crate::Client::reconnecting) to fail
+    /// with: it is [`source`](std::error::Error::source), and transient.
+    pub fn other(problem: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Cause::Other(problem.into()).into()
+    }
+
+    /// Whether the same may succeed when a client tries it again on a new connection: the server could not be reached,
+    /// the connection broke, a deadline passed, or the server refused for now.
+    // One list, but in groups that can be read.
+    #[allow(clippy::match_same_arms)]
+    pub fn is_transient(&self) -> bool {
+        // Each by its name: what is added has to be decided on.
+        match &*self.0 {
+            Cause::Deadline(_) | Cause::UnexpectedEnd(_) | Cause::Other(_) => true,
+            // Of a hook that has found the new connection closed, or has sent too much at once.
+            Cause::Closed | Cause::Disconnected | Cause::Full => true,
+            // What TLS of the application's own does not accept comes in this form. TCP gives no such error.
+            Cause::Io { doing: Doing::Connecting | Doing::Opening, error } => {
+                !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+            }
+            Cause::Io { doing: Doing::Listening, .. } => false,
+            Cause::Io { doing: Doing::Reading | Doing::Securing | Doing::Tunnelling | Doing::Writing, .. } => true,
+            // A device that is offline finds no name.
+            Cause::Lookup { .. } | Cause::Unreachable { .. } => true,
+            Cause::Proxy(failure) => failure.is_transient(),
+            Cause::Rejected(rejection) => rejection.is_transient(),
+            #[cfg(feature = "tls")]
+            Cause::Tls(_) => false,
+            Cause::ClosedBy(_) | Cause::Refused(_) | Cause::Violation(_) => false,
+            Cause::CloseCode(_) | Cause::Header(_) | Cause::MixedParts | Cause::Ping(_) | Cause::Request(_) => false,
+            Cause::ProxySettings(_) | Cause::Random(_) | Cause::Redirect { .. } => false,
+            Cause::Setting(_) | Cause::Url(_) => false,
         }
     }
 
@@ -155,13 +191,16 @@ impl std::error::Error for Error {
         match &*self.0 {
             Cause::CloseCode(_)
             | Cause::Closed
+            | Cause::ClosedBy(_)
             | Cause::Deadline(_)
+            | Cause::Disconnected
             | Cause::Full
             | Cause::MixedParts
             | Cause::Url(_) => None,
             Cause::Header(invalid) => Some(invalid),
             Cause::Proxy(_) | Cause::ProxySettings(_) | Cause::Redirect { .. } | Cause::Setting(_) => None,
             Cause::Io { error, .. } | Cause::Lookup { error, .. } => Some(error),
+            Cause::Other(problem) => Some(&**problem),
             Cause::Ping(error) => Some(error),
             Cause::Random(error) => Some(error),
             Cause::Refused(refusal) => Some(refusal),
@@ -181,7 +220,11 @@ impl std::error::Error for Error {
 pub(crate) enum Cause {
     CloseCode(CloseCode),
     Closed,
+    /// By the server, and a reconnecting client does not come back.
+    ClosedBy(Close),
     Deadline(Deadline),
+    /// A reconnecting client has no connection now.
+    Disconnected,
     Full,
     Header(InvalidHeader),
     Io {
@@ -194,6 +237,7 @@ pub(crate) enum Cause {
         error: io::Error,
     },
     MixedParts,
+    Other(Box<dyn std::error::Error + Send + Sync>),
     Ping(SendError),
     Proxy(ProxyFailure),
     /// The proxy's URL, or the variable with it, cannot be used.
@@ -268,7 +312,9 @@ impl fmt::Display for Cause {
                 write!(f, "close code {code} must not be sent (RFC 6455 §7.4); use 1000 or one of 3000 to 4999")
             }
             Self::Closed => f.write_str("the connection is closed: nothing can be sent any more"),
+            Self::ClosedBy(close) => write!(f, "the server closed the connection: {close}"),
             Self::Deadline(deadline) => deadline.fmt(f),
+            Self::Disconnected => f.write_str("there is no connection now; nothing was sent"),
             Self::Header(invalid) => write!(f, "a header of the response must not be sent: {invalid}"),
             Self::Full => f.write_str("too much is waiting for the peer to read; nothing was sent"),
             Self::Io { doing, error } => {
@@ -287,6 +333,7 @@ impl fmt::Display for Cause {
                 write!(f, "the address of {host} cannot be found: {error}; is the name right, and the network there?")
             }
             Self::MixedParts => f.write_str("the parts of a message must all be text or all be bytes"),
+            Self::Other(problem) => problem.fmt(f),
             Self::Ping(error) => error.fmt(f),
             Self::Proxy(failure) => failure.fmt(f),
             Self::ProxySettings(wrong) => f.write_str(wrong),
@@ -367,6 +414,8 @@ mod tests {
         ];
         let causes = [
             (Cause::Closed, 0),
+            (Cause::ClosedBy(CloseCode::POLICY.into()), 0),
+            (Cause::Disconnected, 0),
             (Cause::Deadline(Deadline::Heartbeat), 1),
             (Cause::Violation(Violation::Unmasked), 2),
             (Cause::UnexpectedEnd(UnexpectedEnd), 3),

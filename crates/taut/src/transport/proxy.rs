@@ -350,6 +350,12 @@ impl ProxyFailure {
             _ => None,
         }
     }
+
+    /// Whether the same may succeed later: it is the server that it cannot reach, or it is overloaded.
+    pub(crate) fn is_transient(&self) -> bool {
+        // RFC 1928 §6: failure, network or host unreachable, connection refused, TTL expired.
+        matches!(self, Self::Reply(1 | 3..=6) | Self::Status(408 | 425 | 429 | 500 | 502..=504))
+    }
 }
 
 impl fmt::Display for ProxyFailure {

@@ -1,0 +1,564 @@
+//! What a reconnecting client retries, when, and what becomes of calls that are dropped; on a clock that stands still
+//! until everybody waits.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use taut::reconnect::{Ended, Event, State};
+use taut::{Acceptor, Backoff, Client, Close, CloseCode, Error, Message, Reconnecting, Refusal, WebSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, advance, sleep, timeout};
+
+/// What the next attempt meets.
+#[derive(Clone, Debug)]
+enum Answer {
+    /// The server cannot be reached.
+    Unreachable,
+    /// This is not accepted.
+    Certificate,
+    Refusal(Refusal),
+    /// Something that is no handshake.
+    Bytes(&'static str),
+    /// Accepted, told these, then closed or dropped.
+    Close(&'static [&'static str], Close),
+    Drop(&'static [&'static str]),
+    /// A message that breaks the protocol.
+    Violation,
+    /// Never answered.
+    Silence,
+    /// Accepted; the test has the server's end.
+    Open,
+}
+
+/// A server in memory that answers as it is told, then lets everybody in.
+struct Script {
+    answers: Mutex<VecDeque<Answer>>,
+    attempts: Mutex<Vec<(Instant, Option<String>)>>,
+    attempted: Notify,
+    opened: UnboundedSender<WebSocket>,
+    silent: Mutex<Vec<DuplexStream>>,
+}
+
+impl Script {
+    fn new(answers: impl IntoIterator<Item = Answer>) -> (Arc<Self>, UnboundedReceiver<WebSocket>) {
+        let (opened, sockets) = unbounded_channel();
+        let script = Self {
+            answers: Mutex::new(answers.into_iter().collect()),
+            attempts: Mutex::default(),
+            attempted: Notify::new(),
+            opened,
+            silent: Mutex::default(),
+        };
+        (Arc::new(script), sockets)
+    }
+
+    fn dial(self: Arc<Self>) -> io::Result<DuplexStream> {
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Open);
+        self.attempts.lock().unwrap().push((Instant::now(), None));
+        assert!(self.attempts() < 200, "it would go on for ever");
+        self.attempted.notify_one();
+        match answer {
+            Answer::Unreachable => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Answer::Certificate => return Err(io::ErrorKind::InvalidData.into()),
+            _ => {}
+        }
+        let (ours, theirs) = duplex(64 << 10);
+        tokio::spawn(self.answer(theirs, answer));
+        Ok(ours)
+    }
+
+    async fn answer(self: Arc<Self>, mut stream: DuplexStream, answer: Answer) {
+        match answer {
+            Answer::Bytes(bytes) => {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(bytes.as_bytes()).await;
+                return;
+            }
+            Answer::Silence => return self.silent.lock().unwrap().push(stream),
+            _ => {}
+        }
+        let Ok(incoming) = Acceptor::new().accept_over(stream).await else { return };
+        self.attempts.lock().unwrap().last_mut().unwrap().1 = incoming.bearer().map(str::to_owned);
+        if let Answer::Refusal(refusal) = answer {
+            return incoming.refuse(refusal).await.unwrap();
+        }
+        let Ok(mut socket) = incoming.accept().await else { return };
+        if let Answer::Close(texts, _) | Answer::Drop(texts) = answer {
+            for text in texts {
+                socket.send(*text).await.unwrap();
+            }
+        }
+        match answer {
+            Answer::Close(_, close) => drop(socket.close(close).await),
+            Answer::Violation => {
+                // A reply to a message that exceeds what the client takes.
+                let _ = socket.send(vec![0; 128]).await;
+                let _ = socket.recv().await;
+            }
+            Answer::Open => drop(self.opened.send(socket)),
+            _ => {}
+        }
+    }
+
+    fn client(self: &Arc<Self>) -> Reconnecting {
+        self.reconnecting(|socket| async { Ok(socket) })
+    }
+
+    fn reconnecting<H, F>(self: &Arc<Self>, hook: H) -> Reconnecting
+    where
+        H: FnMut(WebSocket) -> F + Send + 'static,
+        F: Future<Output = Result<WebSocket, Error>> + Send + 'static,
+    {
+        let script = Arc::clone(self);
+        let mut settings = taut::Settings::client();
+        settings.limits.message = 64;
+        Client::new("ws://server.example/")
+            .settings(settings)
+            .bearer("old")
+            .reconnecting(Backoff::default(), hook)
+            .over(move || {
+                let script = Arc::clone(&script);
+                async { script.dial() }
+            })
+    }
+
+    fn attempts(&self) -> usize {
+        self.attempts.lock().unwrap().len()
+    }
+
+    async fn until_attempts(&self, count: usize) {
+        while self.attempts() < count {
+            self.attempted.notified().await;
+        }
+    }
+
+    /// The delays between attempts.
+    fn delays(&self) -> Vec<Duration> {
+        let attempts = self.attempts.lock().unwrap();
+        attempts.windows(2).map(|pair| pair[1].0 - pair[0].0).collect()
+    }
+}
+
+/// The events of a client, in words.
+fn recorded(client: Reconnecting) -> (Reconnecting, Arc<Mutex<Vec<String>>>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&events);
+    let client = client.on_event(move |event| {
+        record.lock().unwrap().push(match event {
+            Event::Connecting { attempt } => format!("connecting {attempt}"),
+            Event::Refreshing => "refreshing".to_owned(),
+            Event::Open { attempt } => format!("open {attempt}"),
+            Event::Lost(Ended::Closed(close)) => format!("closed {close}"),
+            Event::Lost(_) => "lost".to_owned(),
+            Event::Failed(_) => "failed".to_owned(),
+            Event::Waiting { attempt, .. } => format!("waiting {attempt}"),
+            Event::GaveUp(_) => "gave up".to_owned(),
+            Event::Closed => "closed by us".to_owned(),
+            other => format!("{other:?}"),
+        });
+    });
+    (client, events)
+}
+
+fn close(code: u16) -> Answer {
+    Answer::Close(&[], CloseCode::new(code).into())
+}
+
+fn status(status: u16) -> Answer {
+    Answer::Refusal(Refusal::with_status(status, ""))
+}
+
+/// Whether the client comes back after this answer: how soon, or with which error it does not.
+async fn after(answer: Answer) -> Result<Duration, Error> {
+    let (script, _sockets) = Script::new([answer]);
+    let mut client = script.client();
+    tokio::select! {
+        biased;
+        ended = client.recv() => Err(ended.expect_err("nothing is sent")),
+        () = script.until_attempts(2) => Ok(script.delays()[0]),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_retried() {
+    const SOON: Duration = Duration::from_millis(100);
+    let soon = [
+        vec![Answer::Unreachable, close(1000), close(1005), close(3000), close(4000), close(4100)],
+        [408, 425, 429, 500, 502, 504].map(status).to_vec(),
+        vec![Answer::Bytes("")],
+    ];
+    for answer in soon.concat() {
+        let delay = after(answer.clone()).await.unwrap_or_else(|error| panic!("{answer:?}: {error}"));
+        assert!((SOON..SOON + Duration::from_millis(510)).contains(&delay), "{answer:?}: {delay:?}");
+    }
+    let mut lost = vec![Answer::Drop(&[])];
+    lost.extend([1001, 1011, 1012, 1013, 1014].map(close));
+    for answer in lost {
+        let mut longest = Duration::ZERO;
+        for _ in 0..16 {
+            let delay = after(answer.clone()).await.unwrap_or_else(|error| panic!("{answer:?}: {error}"));
+            assert!(delay < Duration::from_millis(5_010), "{answer:?}: {delay:?}");
+            longest = longest.max(delay);
+        }
+        // RFC 6455 §7.2.3: over five seconds. That all of 16 are below 1.25 s has a chance of 1 in 4 billion.
+        assert!(longest > Duration::from_millis(1_250), "{answer:?}: {longest:?}");
+    }
+    let delay = after(Answer::Silence).await.unwrap();
+    assert!((Duration::from_millis(10_100)..Duration::from_millis(10_610)).contains(&delay), "{delay:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_end_the_same_way_is_not_retried() {
+    for code in [1002, 1003, 1007, 1008, 1009, 1010] {
+        let error = after(close(code)).await.unwrap_err();
+        assert_eq!(error.close_code(), Some(CloseCode::new(code)));
+        assert!(error.is_closed(), "{error:?}");
+    }
+    for code in [400, 401, 403, 404, 405, 410, 426, 501] {
+        assert_eq!(after(status(code)).await.unwrap_err().status(), Some(code));
+    }
+    assert!(after(Answer::Certificate).await.unwrap_err().is_io());
+    assert!(after(Answer::Violation).await.unwrap_err().is_protocol());
+    assert!(after(Answer::Bytes("HTTP/1.1 101 Yes\r\n\r\n")).await.unwrap_err().is_handshake());
+    assert!(after(Answer::Bytes("SSH-2.0\r\n\r\n")).await.unwrap_err().is_handshake());
+    let mut client = Client::new("ws://a b/").reconnecting(Backoff::default(), |socket| async { Ok(socket) });
+    assert!(client.recv().await.unwrap_err().is_invalid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_obeyed_and_the_usual_delay_added() {
+    let delay = after(Answer::Refusal(Refusal::busy(Duration::from_secs(7)))).await.unwrap();
+    assert!((Duration::from_millis(7_100)..Duration::from_millis(7_610)).contains(&delay), "{delay:?}");
+    let delay = after(Answer::Refusal(Refusal::busy(Duration::from_secs(1 << 30)))).await.unwrap();
+    assert!((Duration::from_millis(600_100)..Duration::from_millis(600_610)).contains(&delay), "{delay:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_application_may_decide_otherwise() {
+    let (script, _sockets) = Script::new([close(1000)]);
+    let mut client = script.client().retry_if(|ended| ended.close_code() != Some(CloseCode::NORMAL));
+    let error = client.recv().await.unwrap_err();
+    assert_eq!(error.close_code(), Some(CloseCode::NORMAL));
+    assert_eq!(client.recv().await.unwrap_err().close_code(), Some(CloseCode::NORMAL), "the same again");
+    assert_eq!((client.state(), script.attempts()), (State::Over, 1));
+
+    let (script, mut sockets) = Script::new([status(404)]);
+    let mut client = script.client().retry_if(|ended| ended.is_transient() || ended.status() == Some(404));
+    client.ready().await.unwrap();
+    assert!(sockets.recv().await.is_some());
+    assert_eq!(script.attempts(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_come_in_order_and_the_hook_runs_on_every_connection() {
+    let (script, mut sockets) =
+        Script::new([Answer::Unreachable, Answer::Close(&["one"], CloseCode::GOING_AWAY.into())]);
+    let client = script.reconnecting(|mut socket| async move {
+        socket.send("subscribe").await?;
+        Ok(socket)
+    });
+    let (mut client, events) = recorded(client);
+    assert_eq!(client.recv().await.unwrap(), Message::from("one"));
+    let serving = tokio::spawn(async move {
+        let mut server = sockets.recv().await.unwrap();
+        assert_eq!(server.recv().await.unwrap(), Some(Message::from("subscribe")));
+        server.send("two").await.unwrap();
+        sleep(Duration::from_secs(31)).await;
+        server.close(CloseCode::NORMAL).await.unwrap();
+        sockets.recv().await.unwrap()
+    });
+    assert_eq!(client.recv().await.unwrap(), Message::from("two"));
+    let silence = timeout(Duration::from_secs(35), client.recv()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    let mut server = serving.await.unwrap();
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from("subscribe")));
+    let (closed, received) = tokio::join!(client.close(CloseCode::NORMAL), server.recv());
+    closed.unwrap();
+    assert_eq!(received.unwrap(), None);
+    assert!(client.recv().await.unwrap_err().is_closed());
+    let expected = "connecting 1, failed, waiting 2, connecting 2, open 2, closed 1001, waiting 3, connecting 3, open 3, \
+                    closed 1000, waiting 1, connecting 1, open 1, closed by us";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_asks_for_fresh_credentials_once() {
+    let refreshing = |script: &Arc<Script>| {
+        script.client().refresh(|| async { Ok(Client::new("ws://server.example/").bearer("fresh")) })
+    };
+    let (script, mut sockets) = Script::new([status(401)]);
+    let (mut client, events) = recorded(refreshing(&script));
+    client.ready().await.unwrap();
+    assert!(sockets.recv().await.is_some());
+    assert_eq!(script.delays(), [Duration::ZERO]);
+    let bearers: Vec<_> = script.attempts.lock().unwrap().iter().map(|(_, bearer)| bearer.clone().unwrap()).collect();
+    assert_eq!(bearers, ["old", "fresh"]);
+    assert_eq!(events.lock().unwrap().join(", "), "connecting 1, refreshing, connecting 1, open 1");
+
+    let (script, _sockets) = Script::new([status(401), status(401)]);
+    assert_eq!(refreshing(&script).recv().await.unwrap_err().status(), Some(401));
+    assert_eq!(script.attempts(), 2);
+
+    // Later they may have expired again, whether they led to a connection before or not.
+    for between in [Answer::Drop(&[]), status(502)] {
+        let (script, mut sockets) = Script::new([status(401), between, status(401)]);
+        let (mut client, events) = recorded(refreshing(&script));
+        assert!(timeout(Duration::from_secs(20), client.recv()).await.is_err());
+        assert!(sockets.recv().await.is_some());
+        let refreshed = events.lock().unwrap().iter().filter(|event| *event == "refreshing").count();
+        assert_eq!((refreshed, script.attempts()), (2, 4));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_is_a_failed_attempt() {
+    let (script, mut sockets) = Script::new([status(401), status(401)]);
+    let mut left = 1;
+    let client = script.client().refresh(move || {
+        let fails = std::mem::take(&mut left) == 1;
+        async move { if fails { Err(Error::other("no token")) } else { Ok(Client::new("ws://server.example/")) } }
+    });
+    let (mut client, events) = recorded(client);
+    client.ready().await.unwrap();
+    assert!(sockets.recv().await.is_some());
+    let expected = "connecting 1, refreshing, failed, waiting 2, connecting 2, refreshing, connecting 2, open 2";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_fails_is_a_failed_attempt() {
+    let (script, mut sockets) = Script::new([]);
+    let mut left = 3;
+    let client = script.reconnecting(move |mut socket| {
+        left -= 1;
+        let fails = left > 0;
+        async move {
+            if fails { Err(Error::other("not subscribed")) } else { socket.send("subscribe").await.map(|()| socket) }
+        }
+    });
+    let (mut client, events) = recorded(client);
+    client.ready().await.unwrap();
+    assert_eq!(script.attempts(), 3);
+    let expected = "connecting 1, failed, waiting 2, connecting 2, failed, waiting 3, connecting 3, open 3";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+    drop(sockets.recv().await);
+
+    let (script, _sockets) = Script::new([]);
+    let mut client = script.reconnecting(|mut socket| async { socket.ping(&[0; 126]).await.map(|()| socket) });
+    assert!(client.ready().await.unwrap_err().is_invalid(), "a mistake in the program is not retried");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_accepts_and_then_drops_is_not_asked_ever_faster() {
+    let (script, _sockets) = Script::new(vec![Answer::Drop(&[]); 100]);
+    let mut client = script.client();
+    let began = Instant::now();
+    let _ = timeout(Duration::from_secs(600), client.recv()).await;
+    let attempts = script.attempts();
+    // Once the window is 30 s, one in 15 s on average; before that, 8 in about as much time.
+    assert!((25..75).contains(&attempts), "{attempts} in {:?}", began.elapsed());
+    let delays = script.delays();
+    let late: Duration = delays[8..].iter().sum();
+    assert!(late / (delays.len() as u32 - 8) > Duration::from_secs(7), "{delays:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_lasted_begins_anew() {
+    let (script, mut sockets) = Script::new(vec![Answer::Unreachable; 10]);
+    let (mut client, events) = recorded(script.client());
+    client.ready().await.unwrap();
+    let server = sockets.recv().await.unwrap();
+    let (_, ()) = tokio::join!(timeout(Duration::from_secs(70), client.recv()), async {
+        // Longer than any delay, shorter than the heartbeat's patience with a server that does not read.
+        sleep(Duration::from_secs(35)).await;
+        drop(server);
+    });
+    let events = events.lock().unwrap();
+    assert!(events.join(", ").ends_with("connecting 11, open 11, lost, waiting 1, connecting 1, open 1"), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_and_time_may_be_limited() {
+    for most in [0, 1, 4] {
+        let (script, _sockets) = Script::new(vec![Answer::Unreachable; 10]);
+        let (mut client, events) = recorded(script.client().max_attempts(most));
+        assert!(client.recv().await.unwrap_err().is_io());
+        assert_eq!(script.attempts(), most.max(1) as usize);
+        assert_eq!(events.lock().unwrap().last().map(String::as_str), Some("gave up"));
+    }
+    // One that drops what it has accepted counts as well.
+    let (script, _sockets) = Script::new(vec![Answer::Drop(&[]); 10]);
+    assert!(script.client().max_attempts(4).recv().await.unwrap_err().is_io());
+    assert_eq!(script.attempts(), 4);
+
+    let (script, _sockets) = Script::new(vec![Answer::Unreachable; 1000]);
+    let began = Instant::now();
+    assert!(script.client().give_up_after(Duration::from_secs(60)).recv().await.unwrap_err().is_io());
+    let elapsed = began.elapsed();
+    assert!((Duration::from_secs(20)..Duration::from_secs(60)).contains(&elapsed), "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_change_cancels_the_wait() {
+    let (script, mut sockets) = Script::new([Answer::Refusal(Refusal::busy(Duration::from_secs(300)))]);
+    let mut client = script.client();
+    assert!(timeout(Duration::from_secs(1), client.recv()).await.is_err());
+    assert_eq!(client.state(), State::Waiting);
+    client.retry_now();
+    client.ready().await.unwrap();
+    assert!(sockets.recv().await.is_some());
+    assert!(script.delays()[0] < Duration::from_secs(2));
+    client.retry_now();
+    assert_eq!(client.state(), State::Open, "nothing was waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_drops_nothing_that_has_begun() {
+    // Each step takes a second: dialing, the hook, asking for credentials. The calls last 10 ms each.
+    const STEP: Duration = Duration::from_secs(1);
+    let (script, mut sockets) = Script::new([status(401), Answer::Unreachable]);
+    let counts = Arc::new(Mutex::new([0; 3]));
+    let (dials, hooks, refreshes) = (Arc::clone(&counts), Arc::clone(&counts), Arc::clone(&counts));
+    let server = Arc::clone(&script);
+    let client = Client::new("ws://server.example/").reconnecting(Backoff::default(), move |mut socket| {
+        hooks.lock().unwrap()[1] += 1;
+        async move {
+            sleep(STEP).await;
+            socket.send("subscribe").await?;
+            Ok(socket)
+        }
+    });
+    let client = client.over(move || {
+        dials.lock().unwrap()[0] += 1;
+        let server = Arc::clone(&server);
+        async move {
+            sleep(STEP).await;
+            server.dial()
+        }
+    });
+    let client = client.refresh(move || {
+        refreshes.lock().unwrap()[2] += 1;
+        async {
+            sleep(STEP).await;
+            Ok(Client::new("ws://server.example/"))
+        }
+    });
+    let (mut client, events) = recorded(client);
+    let mut states = Vec::new();
+    let mut polls = 0;
+    while client.state() != State::Open {
+        // Dropped in every state: after one poll, or somewhat later.
+        if polls % 2 == 0 {
+            let message = timeout(Duration::from_millis(10), client.recv()).await;
+            assert!(message.is_err(), "nothing was sent: {message:?}");
+        } else {
+            assert!(timeout(Duration::ZERO, client.send("early")).await.is_err());
+            advance(Duration::from_millis(10)).await;
+        }
+        polls += 1;
+        states.push(client.state());
+    }
+    states.dedup();
+    assert_eq!(states, [State::Connecting, State::Waiting, State::Connecting, State::Open]);
+    assert!(polls > 250, "{polls}");
+    assert_eq!(*counts.lock().unwrap(), [3, 1, 1]);
+    let expected = "connecting 1, refreshing, connecting 1, failed, waiting 2, connecting 2, open 2";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+    // Nothing of what was dropped was sent.
+    client.send("late").await.unwrap();
+    let mut server = sockets.recv().await.unwrap();
+    for expected in ["subscribe", "late"] {
+        assert_eq!(server.recv().await.unwrap(), Some(Message::from(expected)));
+    }
+    // And what arrives while nobody asks is there later.
+    server.send("one").await.unwrap();
+    assert!(timeout(Duration::ZERO, client.recv()).await.is_ok_and(|message| message.unwrap() == Message::from("one")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_waits_for_a_connection_and_try_send_does_not() {
+    let (script, mut sockets) = Script::new([Answer::Unreachable, Answer::Unreachable]);
+    let mut client = script.client();
+    assert!(client.try_send("x").unwrap_err().is_closed());
+    client.send("one").await.unwrap();
+    client.try_send("two").unwrap();
+    let mut server = sockets.recv().await.unwrap();
+    for expected in ["one", "two"] {
+        assert_eq!(server.recv().await.unwrap(), Some(Message::from(expected)));
+    }
+    assert_eq!(script.attempts(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_arrived_is_received_though_a_send_has_found_the_connection_lost() {
+    let (script, mut sockets) = Script::new([Answer::Drop(&["one", "two"])]);
+    let mut client = script.client();
+    client.ready().await.unwrap();
+    // The server is gone; whichever of these finds out, one of them is sent on the new connection.
+    sleep(Duration::from_secs(1)).await;
+    let mut sent = 0;
+    while script.attempts() == 1 {
+        client.send("x").await.unwrap();
+        sent += 1;
+        assert!(sent < 10);
+    }
+    for expected in ["one", "two"] {
+        assert_eq!(client.recv().await.unwrap(), Message::from(expected));
+    }
+    let mut server = sockets.recv().await.unwrap();
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from("x")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_it_in_every_state() {
+    // Never awaited.
+    let (script, _sockets) = Script::new([]);
+    let mut client = script.client();
+    client.close(CloseCode::NORMAL).await.unwrap();
+    assert!(client.recv().await.unwrap_err().is_closed());
+    assert!(client.send("x").await.unwrap_err().is_closed());
+    assert_eq!((client.state(), script.attempts()), (State::Over, 0));
+
+    // While it connects, and while it waits.
+    for (answer, state) in [(Answer::Silence, State::Connecting), (status(503), State::Waiting)] {
+        let (script, _sockets) = Script::new([answer]);
+        let mut client = script.client();
+        assert!(timeout(Duration::from_millis(50), client.recv()).await.is_err());
+        assert_eq!(client.state(), state);
+        assert!(client.close(CloseCode::ABNORMAL).await.unwrap_err().is_invalid());
+        assert_eq!(client.state(), state, "that code must not be sent");
+        client.close(CloseCode::NORMAL).await.unwrap();
+        assert!(timeout(Duration::from_secs(60), client.recv()).await.unwrap().unwrap_err().is_closed());
+        assert_eq!(script.attempts(), 1);
+    }
+
+    // While it is open: by the book, and what came before is still received.
+    let (script, mut sockets) = Script::new([]);
+    let mut client = script.client();
+    client.ready().await.unwrap();
+    let mut server = sockets.recv().await.unwrap();
+    server.send("last").await.unwrap();
+    let (closed, received) = tokio::join!(client.close(Close::new(CloseCode::NORMAL, "bye")), server.recv());
+    closed.unwrap();
+    assert_eq!(received.unwrap(), None);
+    assert_eq!(server.peer_close(), Some(Close::new(CloseCode::NORMAL, "bye")));
+    assert_eq!(client.recv().await.unwrap(), Message::from("last"));
+    assert!(client.recv().await.unwrap_err().is_closed());
+    assert_eq!(script.attempts(), 1);
+}
+
+#[test]
+fn it_can_move_to_another_thread() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let client = Client::new("ws://a.example/").reconnecting(Backoff::default(), |socket| async { Ok(socket) });
+    let mut client = is_send(client);
+    drop(is_send(client.recv()));
+    drop(is_send(client.send("x")));
+    drop(is_send(client.close(CloseCode::NORMAL)));
+}
