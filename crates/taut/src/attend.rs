@@ -1,61 +1,73 @@
-//! Runs a handler in a task that is not a server's of ours: closes what it has left open, ends it when it is told to.
+//! Runs a handler, closes what it has left open, and ends it when it is told to.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
+use slab::Slab;
 use taut_proto::CloseCode;
-use tokio::sync::Notify;
 
 use crate::cork::Cork;
 
-/// Runs a handler inside of a cork, then closes what it has left open: with code 1000, or 1011 when it has failed,
-/// which `report` is told.
-///
-/// `progress` tells it to go; without one it runs until it ends by itself.
-pub(crate) async fn attend<F, E>(task: Pin<Box<F>>, progress: Option<&Progress>, report: impl Fn(E))
+/// A handler's future, whatever its error, which becomes a `P`.
+pub(crate) type Task<P> = Pin<Box<dyn Handling<P>>>;
+
+/// What a handler may fail with.
+pub(crate) type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a handler's future is to its task.
+pub(crate) trait Handling<P>: Send {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), P>>;
+}
+
+impl<F, E, P> Handling<P> for F
 where
-    F: Future<Output = Result<(), E>> + ?Sized,
+    F: Future<Output = Result<(), E>> + Send,
+    E: Into<P>,
 {
-    let mut task = Some(task);
-    let mut cork = Cork::new();
-    let mut close = CloseCode::NORMAL;
-    let mut stage = Stage::Open;
-    let mut left = pin!(None);
-    poll_fn(|cx| {
-        if let Some(progress) = progress {
-            // Registered once a stage and not once a poll: this is always polled by the same task.
-            while left.is_none() || progress.stage() != stage {
-                stage = progress.stage();
-                left.set(Some(progress.leaves(stage)));
-                if left.as_mut().as_pin_mut().is_some_and(|left| left.poll(cx).is_ready()) {
-                    left.set(None);
-                }
-            }
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), P>> {
+        Future::poll(self, cx).map_err(Into::into)
+    }
+}
+
+/// Runs a handler inside of a cork, then closes what it has left open: with code 1000, or 1011 when it has failed.
+pub(crate) struct Attendant<P> {
+    cork: Cork,
+    /// Dropped when it is done, or it would keep what it holds open.
+    task: Option<Task<P>>,
+    code: CloseCode,
+}
+
+impl<P> Attendant<P> {
+    pub(crate) fn new(task: Task<P>) -> Self {
+        Self { cork: Cork::new(), task: Some(task), code: CloseCode::NORMAL }
+    }
+
+    /// Ready when everything is closed, or all is over. `report` is told when the handler fails.
+    pub(crate) fn poll(&mut self, stage: Stage, report: impl FnOnce(P), cx: &mut Context<'_>) -> Poll<()> {
         if stage == Stage::Over {
             return Poll::Ready(());
         }
-        if let Some(running) = &mut task {
-            match cork.poll_task(cx, |cx| running.as_mut().poll(cx)) {
-                Poll::Pending => {
-                    if stage == Stage::Draining {
-                        cork.begin_close(&CloseCode::GOING_AWAY.into());
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(problem)) => {
-                    close = CloseCode::INTERNAL_ERROR;
-                    report(problem);
-                }
+        if let Some(task) = &mut self.task {
+            let is_draining = stage == Stage::Draining;
+            // First, so that whoever waits for a message now also waits for the deadline of the close.
+            if is_draining {
+                self.cork.begin_close(CloseCode::GOING_AWAY);
             }
-            task = None;
+            let outcome = self.cork.poll_task(cx, |cx| task.as_mut().poll(cx));
+            // What it has accepted only now.
+            if is_draining && outcome.is_pending() && self.cork.begin_close(CloseCode::GOING_AWAY) {
+                cx.waker().wake_by_ref();
+            }
+            if let Err(problem) = ready!(outcome) {
+                self.code = CloseCode::INTERNAL_ERROR;
+                report(problem);
+            }
+            self.task = None;
         }
-        cork.poll_close(close, cx)
-    })
-    .await;
+        self.cork.poll_close(self.code, cx)
+    }
 }
 
 /// Whether clients are served, told to go, or dropped.
@@ -66,36 +78,58 @@ pub(crate) enum Stage {
     Over,
 }
 
-/// Which stage a server is in. Reading it takes no lock.
+/// Which stage a server is in. To look takes no lock.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     stage: AtomicU8,
-    changed: Notify,
+    waiting: Mutex<Slab<Waker>>,
 }
 
 impl Progress {
-    pub(crate) fn enter(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
-        self.changed.notify_waiters();
-    }
-
-    /// Waits for a later stage.
-    pub(crate) async fn leaves(&self, stage: Stage) {
-        loop {
-            // First, so that no change falls between the look and the wait.
-            let changed = self.changed.notified();
-            if self.stage() > stage {
-                return;
-            }
-            changed.await;
-        }
-    }
-
     fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
+        match self.stage.load(Ordering::SeqCst) {
             0 => Stage::Open,
             1 => Stage::Draining,
             _ => Stage::Over,
+        }
+    }
+
+    /// Enters a later stage and wakes everybody.
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
+        // Woken outside of the lock: a waker may do anything.
+        let waiting: Vec<Waker> = self.waiting().iter().map(|(_, waker)| waker.clone()).collect();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Slab<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that is woken when the stage changes.
+pub(crate) struct Watch {
+    progress: Arc<Progress>,
+    key: Option<usize>,
+}
+
+impl Watch {
+    pub(crate) fn new(progress: Arc<Progress>) -> Self {
+        Self { progress, key: None }
+    }
+
+    /// The stage; the task is woken when it changes.
+    pub(crate) fn stage(&mut self, cx: &Context<'_>) -> Stage {
+        // Once, since a task's waker stays the same; first, so that no change falls between this and the look.
+        self.key.get_or_insert_with(|| self.progress.waiting().insert(cx.waker().clone()));
+        self.progress.stage()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.progress.waiting().remove(key);
         }
     }
 }

@@ -58,7 +58,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use taut_proto::handshake::Refusal;
 
-use crate::server::Problem;
+use crate::attend::Problem;
 pub use crate::upgrade::{Shutdown, Upgrade};
 use crate::{Acceptor, WebSocket, upgrade};
 

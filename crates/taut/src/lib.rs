@@ -30,7 +30,6 @@
 //! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 
 mod acceptor;
-#[cfg(feature = "hyper")]
 mod attend;
 #[cfg(feature = "axum")]
 pub mod axum;

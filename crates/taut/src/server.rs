@@ -5,19 +5,16 @@ use std::future::{IntoFuture, pending};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use slab::Slab;
-use taut_proto::CloseCode;
 use taut_proto::handshake::Refusal;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
-use crate::cork::Cork;
+use crate::attend::{Attendant, Problem, Progress, Stage, Task, Watch};
 use crate::error::Doing;
 use crate::{Acceptor, Error, Incoming, Request, WebSocket};
 
@@ -57,12 +54,6 @@ pub struct Server {
 
 /// Whom failures are told.
 pub(crate) type Report = Arc<dyn Fn(&Failure) + Send + Sync>;
-
-/// A handler's future, whatever its error.
-type Task = Pin<Box<dyn Handling>>;
-
-/// What a handler may fail with.
-pub(crate) type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 impl Server {
     /// Listens on an address: `"0.0.0.0:9000"`, or port 0 for one that the system chooses.
@@ -159,7 +150,7 @@ impl Server {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Problem> + 'static,
     {
-        let handler = move |incoming| -> Task { Box::pin(handler(incoming)) };
+        let handler = move |incoming| -> Task<Problem> { Box::pin(handler(incoming)) };
         Serving { server: self, handler: Arc::new(handler), until: Box::pin(pending()), drain: DRAIN }
     }
 }
@@ -217,7 +208,7 @@ impl<H> fmt::Debug for Authenticated<H> {
 #[must_use = "nothing is served until it is awaited"]
 pub struct Serving {
     server: Server,
-    handler: Arc<dyn Fn(Incoming) -> Task + Send + Sync>,
+    handler: Arc<dyn Fn(Incoming) -> Task<Problem> + Send + Sync>,
     until: Pin<Box<dyn Future<Output = ()> + Send>>,
     drain: Duration,
 }
@@ -239,7 +230,7 @@ impl Serving {
     async fn run(self) -> Result<(), Error> {
         let Self { server, handler, mut until, drain } = self;
         let Server { listener, acceptor, handshakes, connections, report } = server;
-        let service = Arc::new(Service { acceptor, handler, report, progress: Progress::default() });
+        let service = Arc::new(Service { acceptor, handler, report, progress: Arc::default() });
         // However this ends, also by being dropped, the clients' tasks end too.
         let over = Over(Arc::clone(&service));
         let (alive, mut all_gone) = mpsc::channel::<()>(1);
@@ -256,8 +247,7 @@ impl Serving {
                 service: Arc::clone(&service),
                 peer,
                 phase: Phase::Opening(Box::pin(opening)),
-                cork: Cork::new(),
-                key: None,
+                watch: Watch::new(Arc::clone(&service.progress)),
                 _alive: alive.clone(),
             });
         }
@@ -339,9 +329,9 @@ fn is_of_client(error: &io::Error) -> bool {
 /// What the tasks of all clients have in common.
 struct Service {
     acceptor: Acceptor,
-    handler: Arc<dyn Fn(Incoming) -> Task + Send + Sync>,
+    handler: Arc<dyn Fn(Incoming) -> Task<Problem> + Send + Sync>,
     report: Report,
-    progress: Progress,
+    progress: Arc<Progress>,
 }
 
 impl Service {
@@ -352,7 +342,7 @@ impl Service {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
         is_one_too_many: bool,
-    ) -> Option<Task> {
+    ) -> Option<Task<Problem>> {
         match self.acceptor.accept(stream).await {
             Ok(incoming) if is_one_too_many => {
                 let _ = incoming.refuse(Refusal::busy(BUSY)).await;
@@ -370,88 +360,43 @@ impl Service {
     }
 }
 
-/// One client's task: reads the request, runs the handler inside of a cork, closes what it has left open.
+/// One client's task: reads the request, then attends to the handler.
 ///
 /// Written by hand, since there is one for each connection and the compiler's would be three times as large.
 struct Client {
     service: Arc<Service>,
     peer: SocketAddr,
     phase: Phase,
-    cork: Cork,
-    /// Under which it is woken when the server enters another stage.
-    key: Option<usize>,
+    watch: Watch,
     /// Dropped when the task has ended.
     _alive: mpsc::Sender<()>,
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.service.progress.forget(key);
-        }
-    }
-}
-
-/// What a handler's future is to its task: its error is of any kind.
-trait Handling: Send {
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Problem>>;
-}
-
-impl<F, E> Handling for F
-where
-    F: Future<Output = Result<(), E>> + Send,
-    E: Into<Problem>,
-{
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
-        Future::poll(self, cx).map_err(Into::into)
-    }
-}
-
-/// What a client's task is at. Each is boxed, so that its room is given back when it is done.
+/// What a client's task is at.
 enum Phase {
-    Opening(Pin<Box<dyn Future<Output = Option<Task>> + Send>>),
-    Handling(Task),
-    Closing(CloseCode),
+    /// Boxed, so that its room is given back when it is done.
+    Opening(Pin<Box<dyn Future<Output = Option<Task<Problem>>> + Send>>),
+    Attending(Attendant<Problem>),
 }
 
 impl Future for Client {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { service, peer, phase, cork, key, .. } = &mut *self;
-        // Once, since a task's waker stays the same; first, so that no change falls between this and the look.
-        key.get_or_insert_with(|| service.progress.register(cx.waker()));
-        let stage = service.progress.stage();
+        let Self { service, peer, phase, watch, .. } = &mut *self;
+        let stage = watch.stage(cx);
         loop {
-            if stage == Stage::Over {
-                return Poll::Ready(());
-            }
-            *phase = match phase {
-                Phase::Opening(_) if stage == Stage::Draining => return Poll::Ready(()),
+            match phase {
+                Phase::Opening(_) if stage != Stage::Open => return Poll::Ready(()),
                 Phase::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
-                    Some(task) => Phase::Handling(task),
+                    Some(task) => *phase = Phase::Attending(Attendant::new(task)),
                     None => return Poll::Ready(()),
                 },
-                Phase::Handling(task) => {
-                    let is_draining = stage == Stage::Draining;
-                    // First, so that whoever waits for a message now also waits for the deadline of the close.
-                    if is_draining {
-                        cork.begin_close(CloseCode::GOING_AWAY);
-                    }
-                    let outcome = cork.poll_task(cx, |cx| task.as_mut().poll(cx));
-                    if is_draining && outcome.is_pending() && cork.begin_close(CloseCode::GOING_AWAY) {
-                        cx.waker().wake_by_ref();
-                    }
-                    match ready!(outcome) {
-                        Ok(()) => Phase::Closing(CloseCode::NORMAL),
-                        Err(problem) => {
-                            (service.report)(&Failure::Handler(Some(*peer), problem));
-                            Phase::Closing(CloseCode::INTERNAL_ERROR)
-                        }
-                    }
+                Phase::Attending(attendant) => {
+                    let report = |problem| (service.report)(&Failure::Handler(Some(*peer), problem));
+                    return attendant.poll(stage, report, cx);
                 }
-                Phase::Closing(code) => return cork.poll_close(*code, cx),
-            };
+            }
         }
     }
 }
@@ -462,52 +407,6 @@ struct Over(Arc<Service>);
 impl Drop for Over {
     fn drop(&mut self) {
         self.0.progress.enter(Stage::Over);
-    }
-}
-
-/// Whether clients are served, told to go, or dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Open,
-    Draining,
-    Over,
-}
-
-/// Which stage a server is in. To look takes no lock.
-#[derive(Debug, Default)]
-struct Progress {
-    stage: AtomicU8,
-    waiting: Mutex<Slab<Waker>>,
-}
-
-impl Progress {
-    fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::SeqCst) {
-            0 => Stage::Open,
-            1 => Stage::Draining,
-            _ => Stage::Over,
-        }
-    }
-
-    /// Enters a later stage and wakes everybody.
-    fn enter(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
-        // Woken outside of the lock: a waker may do anything.
-        let waiting: Vec<Waker> = self.waiting().iter().map(|(_, waker)| waker.clone()).collect();
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// Has `waker` woken at every change until it is forgotten.
-    fn register(&self, waker: &Waker) -> usize {
-        self.waiting().insert(waker.clone())
-    }
-
-    fn forget(&self, key: usize) {
-        self.waiting().remove(key);
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Slab<Waker>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

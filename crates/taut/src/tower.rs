@@ -26,7 +26,8 @@ use taut_proto::handshake::Refusal;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::server::{Problem, Report};
+use crate::attend::Problem;
+use crate::server::Report;
 pub use crate::upgrade::Shutdown;
 use crate::{Acceptor, Failure, Request, WebSocket, upgrade};
 

@@ -35,6 +35,7 @@
 //! A WebSocket over HTTP/2 (RFC 8441) is refused with status 501.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -51,10 +52,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::attend::{Progress, Stage, attend};
+use crate::attend::{Attendant, Problem, Progress, Stage, Watch};
 use crate::error::{Cause, Deadline, Doing};
 use crate::incoming::{Answer, answer};
-use crate::server::{Problem, Report};
+use crate::server::Report;
 use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
 
 impl Acceptor {
@@ -154,9 +155,13 @@ impl Upgrade {
             handler(socket).await.map_err(|problem| Failure::Handler(peer, problem.into()))
         });
         async move {
-            let progress = guest.as_ref().map(|guest| &guest.shutdown.progress);
-            let tell = |failure: Failure| report.iter().for_each(|report| report(&failure));
-            attend(task, progress, tell).await;
+            let mut attendant = Attendant::<Failure>::new(task);
+            let mut watch = guest.as_ref().map(|guest| Watch::new(Arc::clone(&guest.shutdown.progress)));
+            poll_fn(|cx| {
+                let stage = watch.as_mut().map_or(Stage::Open, |watch| watch.stage(cx));
+                attendant.poll(stage, |failure| report.iter().for_each(|report| report(&failure)), cx)
+            })
+            .await;
         }
     }
 
@@ -219,7 +224,7 @@ pub struct Shutdown(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    progress: Progress,
+    progress: Arc<Progress>,
     /// Each upgrade has a receiver, until its connection is gone.
     guests: watch::Sender<()>,
 }
