@@ -131,21 +131,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.ending.as_ref().map_or(0, |ending| ending.discarded)
     }
 
-    /// The next message, `None` after a clean close.
-    pub(crate) fn poll_recv(
+    /// Hands the next message to `receive`; `None` after a clean close.
+    pub(crate) fn poll_recv<T>(
         &mut self,
+        receive: impl FnOnce(Message<'_>) -> T,
         writing: Writing,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Message<'static>>, Error>> {
+    ) -> Poll<Result<Option<T>, Error>> {
         self.skip_parts();
         for _ in 0..TURNS {
-            if let Some(message) = self.backlog.as_mut().and_then(|backlog| backlog.inbox.pop()) {
+            if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.inbox.is_empty()) {
+                let received = backlog.inbox.pop_with(receive);
                 // Pongs that came of the same read do not wait for an application that takes its time.
                 if writing == Writing::Now {
                     let _ = self.poll_write(cx);
                     self.settle();
                 }
-                return Poll::Ready(Ok(Some(message)));
+                return Poll::Ready(Ok(received));
             }
             self.conclude();
             if matches!(self.phase, Phase::Over) {
@@ -371,11 +373,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
             let stream = Pin::new(&mut self.stream);
-            let written = if stream.is_write_vectored() {
+            let front = backlog.outbox.front();
+            // A vectored write costs the kernel more, and mostly there is but one piece.
+            let written = if front.len() < backlog.outbox.len() && stream.is_write_vectored() {
                 let (slices, count) = backlog.outbox.slices::<SLICES>();
                 ready!(stream.poll_write_vectored(cx, &slices[..count]))
             } else {
-                ready!(stream.poll_write(cx, backlog.outbox.front()))
+                ready!(stream.poll_write(cx, front))
             };
             match written {
                 Ok(0) => self.break_off(std::io::ErrorKind::WriteZero.into()),
@@ -766,6 +770,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::inbox::owned;
 
     fn server(capacity: usize, unread: &[u8]) -> (Driver<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(capacity);
@@ -781,7 +786,9 @@ mod tests {
 
     async fn is_idle(driver: &mut Driver<DuplexStream>) -> bool {
         // Not a single poll: tokio makes a task that has done much yield with work left.
-        tokio::time::timeout(Duration::from_millis(1), poll_fn(|cx| driver.poll_recv(Writing::Now, cx))).await.is_err()
+        tokio::time::timeout(Duration::from_millis(1), poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)))
+            .await
+            .is_err()
     }
 
     fn held(driver: &Driver<DuplexStream>) -> [usize; 3] {
@@ -801,7 +808,7 @@ mod tests {
         for _ in 0..5 {
             peer.write_all(&frame("hello").repeat(2000)).await.unwrap();
             for _ in 0..2000 {
-                let message = poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap().unwrap();
+                let message = poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap().unwrap();
                 assert_eq!(message.as_text(), Some("hello"));
                 poll_fn(|cx| driver.accept(&message, Writing::Now, cx).into()).await.unwrap();
             }
@@ -834,7 +841,7 @@ mod tests {
         let (mut driver, mut peer) = server(4096, &[frame("one"), frame("two")[..4].to_vec()].concat());
         peer.write_all(&frame("two")[4..]).await.unwrap();
         for expected in ["one", "two"] {
-            let message = poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap();
+            let message = poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap();
             assert_eq!(message, Some(Message::from(expected)));
         }
     }
@@ -852,9 +859,9 @@ mod tests {
         assert_eq!(reading.await.unwrap().unwrap(), b"\x88\x02\x03\xe9");
         assert_eq!((driver.progress().0, driver.discarded()), (1024, 3000 - 1024));
         for _ in 0..1024 {
-            assert!(poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap().is_some());
+            assert!(poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap().is_some());
         }
-        assert_eq!(poll_fn(|cx| driver.poll_recv(Writing::Now, cx)).await.unwrap(), None);
+        assert_eq!(poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap(), None);
     }
 
     /// A stream that is never out of bytes and never yields: so many pongs, then messages.
@@ -897,13 +904,13 @@ mod tests {
         let mut endless = driver(usize::MAX);
         tokio::select! {
             biased;
-            _ = poll_fn(|cx| endless.poll_recv(Writing::Now, cx)) => panic!("pongs are no messages"),
+            _ = poll_fn(|cx| endless.poll_recv(owned, Writing::Now, cx)) => panic!("pongs are no messages"),
             () = tokio::task::yield_now() => {}
         }
         // And it comes back by itself.
         let mut driver = driver(10 * TURNS);
         let message =
-            tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_recv(Writing::Now, cx))).await;
+            tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx))).await;
         assert_eq!(message.expect("woken").unwrap(), Some(Message::from("")));
     }
 }

@@ -30,7 +30,7 @@ enum Entry {
     Text(usize),
     /// So many bytes of `binaries`.
     Binary(usize),
-    Long(Message<'static>),
+    Owned(Message<'static>),
 }
 
 impl Inbox {
@@ -49,35 +49,37 @@ impl Inbox {
     pub(crate) fn push(&mut self, message: Message<'_>) {
         let length = message.as_bytes().len();
         self.bytes += length;
+        // The first is most likely received at once.
+        let is_short = length <= SHORT && !self.entries.is_empty();
         let entry = match message {
-            Message::Text(Cow::Borrowed(text)) if length <= SHORT => {
+            Message::Text(Cow::Borrowed(text)) if is_short => {
                 self.texts.push_str(text);
                 Entry::Text(length)
             }
-            Message::Binary(Cow::Borrowed(bytes)) if length <= SHORT => {
+            Message::Binary(Cow::Borrowed(bytes)) if is_short => {
                 self.binaries.extend_from_slice(bytes);
                 Entry::Binary(length)
             }
-            message => Entry::Long(message.into_owned()),
+            message => Entry::Owned(message.into_owned()),
         };
         self.entries.push_back(entry);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Message<'static>> {
+        self.pop_with(owned)
+    }
+
+    /// Lends the next message, which saves a short one an allocation.
+    pub(crate) fn pop_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Option<T> {
         let message = match self.entries.pop_front()? {
-            Entry::Text(length) => {
-                let text = self.texts[taken(&mut self.first_text, length)].to_owned();
-                Message::Text(Cow::Owned(text))
-            }
-            Entry::Binary(length) => {
-                let bytes = self.binaries[taken(&mut self.first_binary, length)].to_owned();
-                Message::Binary(Cow::Owned(bytes))
-            }
-            Entry::Long(message) => message,
+            Entry::Text(length) => Message::from(&self.texts[taken(&mut self.first_text, length)]),
+            Entry::Binary(length) => Message::from(&self.binaries[taken(&mut self.first_binary, length)]),
+            Entry::Owned(message) => message,
         };
         self.bytes -= message.as_bytes().len();
+        let received = receive(message);
         self.tidy_up();
-        Some(message)
+        Some(received)
     }
 
     /// Bytes of memory held.
@@ -97,6 +99,11 @@ impl Inbox {
             (self.first_text, self.first_binary) = (0, 0);
         }
     }
+}
+
+/// A message of its own.
+pub(crate) fn owned(message: Message<'_>) -> Message<'static> {
+    message.into_owned()
 }
 
 /// The next `length` bytes, and moves past them.

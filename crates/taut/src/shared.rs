@@ -7,6 +7,7 @@ use taut_proto::{Close, CloseCode, Message, Part};
 
 use crate::driver::{Driver, Writing};
 use crate::error::Cause;
+use crate::inbox::owned;
 use crate::{Error, Transport, cork};
 
 /// A WebSocket, a Sender or a Receiver: the calls that these have in common.
@@ -42,7 +43,15 @@ impl Handle {
     }
 
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
-        self.0.poll(cx, Driver::poll_recv)
+        self.poll_recv_with(owned, cx)
+    }
+
+    pub(crate) fn poll_recv_with<T>(
+        &self,
+        receive: impl FnOnce(Message<'_>) -> T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<T>, Error>> {
+        self.0.poll(cx, |driver, writing, cx| driver.poll_recv(receive, writing, cx))
     }
 
     pub(crate) fn poll_send(&self, message: &Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -189,17 +198,20 @@ impl Shared {
         let mut state = self.lock();
         let writing = state.enter(cork::current());
         let (result, woken) = if state.hub.is_none() {
-            (work(&mut state.driver, writing, cx), Woken::default())
+            (work(&mut state.driver, writing, cx), None)
         } else {
-            state.poll(cx, |driver, cx| work(driver, writing, cx))
+            let (result, woken) = state.poll(cx, |driver, cx| work(driver, writing, cx));
+            (result, Some(woken))
         };
-        let queued = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
-        state.is_queued |= queued;
+        let is_new = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
+        state.is_queued |= is_new;
         drop(state);
-        if queued {
+        if is_new {
             cork::queued(Arc::clone(self));
         }
-        woken.wake();
+        if let Some(woken) = woken {
+            woken.wake();
+        }
         result
     }
 

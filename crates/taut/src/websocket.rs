@@ -64,6 +64,29 @@ impl WebSocket {
         poll_fn(|cx| self.handle.poll_recv(cx)).await
     }
 
+    /// As [`recv`](Self::recv), but lends the message to `receive`, which spares short messages an allocation of their
+    /// own: for those that are parsed or forwarded and not kept.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: once `receive` is called, its result is returned.
+    pub async fn recv_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
+        let mut receive = Some(receive);
+        poll_fn(|cx| {
+            self.handle.poll_recv_with(
+                |message| {
+                    let receive = receive.take();
+                    receive.map(|receive| receive(message))
+                },
+                cx,
+            )
+        })
+        .await
+        .map(Option::flatten)
+    }
+
     /// Sends a message: text from a string, binary from bytes.
     ///
     /// Waits while 1 MiB or more of earlier messages are pending, and reads meanwhile, so that two peers that both

@@ -395,3 +395,17 @@ async fn what_came_in_one_read_with_the_end_can_still_be_answered() {
         assert!(socket.send("late").await.is_err());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_can_be_lent_in_place_of_given() {
+    let (mut socket, mut peer) = with_bytes(&client()).await;
+    assert!(timeout(Duration::from_secs(1), socket.recv_with(|_| ())).await.is_err(), "dropped, it has taken nothing");
+    peer.write_all(b"\x81\x01a\x82\x02bc\x81\x03def\x88\x02\x03\xe8").await.unwrap();
+    let mut lengths = Vec::new();
+    while lengths.len() < 3 {
+        lengths.extend(socket.recv_with(|message| message.as_bytes().len()).await.unwrap());
+    }
+    assert_eq!(lengths, [1, 2, 3]);
+    drop(peer);
+    assert_eq!(socket.recv_with(|_| ()).await.unwrap(), None);
+}
