@@ -1,10 +1,6 @@
 //! Against the shard's echo: messages of many sizes, with and without compression.
 
-use std::future::IntoFuture;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -125,86 +121,4 @@ async fn a_drained_server_says_that_it_goes_away() {
         tokio::join!(socket.recv(), async { tokio::task::spawn_blocking(move || drop(server)).await.unwrap() });
     assert_eq!(received.unwrap(), None);
     assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::GOING_AWAY));
-}
-
-#[test]
-fn the_example_echo_client_prints_what_comes_back() {
-    let server = Server::start(Some(takeover(false)));
-    let mut client = Command::new(example("echo-client"))
-        .arg(format!("ws://{}/", server.address))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = format!("one\n\nthree, with ünïcode\n{}\n", "long ".repeat(50_000));
-    // Dropping the standard input ends it.
-    client.stdin.take().expect("piped").write_all(lines.as_bytes()).unwrap();
-    let output = client.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stdout == lines.as_bytes(), "not what was sent");
-
-    let output = Command::new(example("echo-client")).arg("ftp://127.0.0.1/").output().unwrap();
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("scheme"));
-}
-
-#[tokio::test]
-async fn the_example_reconnecting_client_stays_connected() {
-    // Closes each connection after one line.
-    let server = taut::Server::bind("127.0.0.1:0").await.unwrap();
-    let address = server.local_addr().unwrap();
-    let serving = tokio::spawn(
-        server
-            .serve(|incoming: taut::Incoming| async move {
-                let mut socket = incoming.accept().await?;
-                for _ in ["subscribe", "a line"] {
-                    let Some(message) = socket.recv().await? else { break };
-                    socket.send(message).await?;
-                }
-                Ok::<(), Error>(())
-            })
-            .into_future(),
-    );
-    let client = Command::new(example("reconnecting-client"))
-        .arg(format!("ws://{address}/"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (client, printed) = tokio::task::spawn_blocking(move || talk(client)).await.unwrap();
-    assert_eq!(printed, ["subscribe", "one", "subscribe", "two", "subscribe"]);
-    // Dropping the standard input has ended it.
-    let output = tokio::task::spawn_blocking(|| client.wait_with_output()).await.unwrap().unwrap();
-    let events = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{events}");
-    assert!(events.contains("connection lost: the server closed the connection: 1000"), "{events}");
-    serving.abort();
-}
-
-/// Gives the client a line after each `subscribe` that comes back, two in all; what it has printed.
-fn talk(mut client: Child) -> (Child, Vec<String>) {
-    let mut input = client.stdin.take().expect("piped");
-    let mut printed = Vec::new();
-    let mut output = BufReader::new(client.stdout.take().expect("piped")).lines();
-    for line in ["one\n", "two\n"] {
-        printed.push(output.next().expect("it goes on").unwrap());
-        input.write_all(line.as_bytes()).unwrap();
-        printed.push(output.next().expect("it goes on").unwrap());
-    }
-    printed.push(output.next().expect("it goes on").unwrap());
-    (client, printed)
-}
-
-/// An example's program. `cargo test` builds it; with a single test selected it may still have to be.
-fn example(name: &str) -> PathBuf {
-    let profile = std::env::current_exe().unwrap().ancestors().nth(2).expect("target/debug/deps/…").to_owned();
-    let program = profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    if !program.exists() {
-        let release = profile.ends_with("release").then_some("--release");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--package", "taut", "--example", name]).args(release);
-        assert!(cargo.status().unwrap().success(), "the example does not build");
-    }
-    program
 }
