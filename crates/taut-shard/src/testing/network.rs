@@ -164,6 +164,8 @@ impl Kernel for Fake {
             let freed = std::mem::take(&mut pipe.freed) || !world.changes_only;
             let readable = came && pipe.is_readable();
             let writable = freed && (pipe.room() > 0 || pipe.reset);
+            // Who is told nothing because the room is gone again is told of the next.
+            pipe.full |= freed && !writable;
             let ended = came && (pipe.finished || pipe.reset);
             if let Some(token) = pipe.token
                 && (readable || writable || ended)
