@@ -57,8 +57,6 @@ pub struct Connection {
     in_message: bool,
     /// Whether an end waits for `conclude`.
     defers: bool,
-    /// The close frame that is to be sent then.
-    deferred: Option<Box<Close>>,
     #[cfg(feature = "deflate")]
     agreed: Option<Agreed>,
 }
@@ -150,7 +148,6 @@ impl Connection {
             role,
             in_message: false,
             defers: false,
-            deferred: None,
             #[cfg(feature = "deflate")]
             agreed: None,
         }
@@ -211,7 +208,7 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
-        if self.is_done() || self.deferred.is_some() {
+        if self.has_ended() {
             input.discard();
             return Ok(None);
         }
@@ -229,14 +226,15 @@ impl Connection {
     /// Ends the connection after what [`receive`](Self::receive) has told, if that was
     /// [deferred](Self::with_deferred_end).
     pub fn conclude(&mut self, scratch: &mut Scratch, outbox: &mut Outbox) {
-        if let Some(close) = self.deferred.take() {
+        if let State::Deferred(close) = &self.state {
+            let close = Close::clone(close);
             self.fail(&close, scratch, outbox);
         }
     }
 
     /// The peer's bytes have ended.
     pub fn receive_eof(&mut self) -> Result<(), UnexpectedEnd> {
-        let clean = self.is_done() || self.deferred.is_some();
+        let clean = self.has_ended();
         self.end();
         if clean { Ok(()) } else { Err(UnexpectedEnd) }
     }
@@ -326,6 +324,7 @@ impl Connection {
     /// Begins the close: puts our close frame into the outbox and waits for the peer's. Does nothing the second
     /// time.
     pub fn close(&mut self, close: impl Into<Close>, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) {
+        self.conclude(scratch, outbox);
         if self.is_open() {
             self.push_close(&close.into(), scratch, outbox);
             self.state = State::Closing { deadline: now + self.settings.close_timeout };
@@ -336,7 +335,7 @@ impl Connection {
     /// timer that fires early may just ask again.
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
-            State::Open => self.pulse.deadline(&self.settings.heartbeat),
+            State::Open | State::Deferred(_) => self.pulse.deadline(&self.settings.heartbeat),
             State::Closing { deadline } => Some(deadline),
             State::Done => None,
         }
@@ -345,7 +344,7 @@ impl Connection {
     /// Sends the heartbeat's ping, or tells what has lapsed; does nothing before the deadline.
     pub fn handle_deadline(&mut self, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) -> Option<Lapse> {
         match self.state {
-            State::Open => match self.pulse.beat(now, &self.settings.heartbeat) {
+            State::Open | State::Deferred(_) => match self.pulse.beat(now, &self.settings.heartbeat) {
                 Beat::Wait => None,
                 Beat::Ping(payload) => {
                     let header = encode::header(self.role, Opcode::Ping, &payload, scratch);
@@ -367,7 +366,7 @@ impl Connection {
 
     /// Whether messages can be sent.
     pub fn is_open(&self) -> bool {
-        self.state == State::Open
+        matches!(self.state, State::Open | State::Deferred(_))
     }
 
     /// Whether nothing will be received or sent any more: flush the outbox and end the TCP connection.
@@ -607,9 +606,14 @@ impl Connection {
         if self.is_open() { Ok(()) } else { Err(SendError::Closed) }
     }
 
+    /// Whether nothing is received any more.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, State::Deferred(_) | State::Done)
+    }
+
     fn fail_or_defer(&mut self, close: Close, scratch: &mut Scratch, outbox: &mut Outbox) {
         if self.defers {
-            self.deferred = Some(Box::new(close));
+            self.state = State::Deferred(Box::new(close));
         } else {
             self.fail(&close, scratch, outbox);
         }
@@ -631,7 +635,6 @@ impl Connection {
     fn end(&mut self) {
         self.state = State::Done;
         self.partial = None;
-        self.deferred = None;
         #[cfg(feature = "deflate")]
         {
             self.takeover = None;
@@ -645,9 +648,11 @@ impl fmt::Debug for Connection {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Open,
+    /// The peer has ended, and our close frame waits for `conclude`.
+    Deferred(Box<Close>),
     /// We sent a close frame and wait for the peer's.
     Closing {
         deadline: Time,
