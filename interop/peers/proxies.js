@@ -1,0 +1,77 @@
+/** What stands between: each a plain process with a configuration of its own in the workshop's folder. */
+import { readFile } from 'node:fs/promises';
+import { Program } from './programs.js';
+
+/** Reverse proxies, by name: `(workshop, backend port, {tls, idle})` starts one, which gives up silence after `idle` seconds. */
+export const REVERSE = { nginx, haproxy };
+
+async function nginx(workshop, backend, { tls = false, idle = 60 }) {
+  return Program.onFreePort(async (port) => ['nginx', '-p', workshop.path, '-e', 'stderr', '-c', await workshop.write(`nginx-${port}.conf`, `
+daemon off;
+pid ${workshop.path}/nginx-${port}.pid;
+error_log stderr warn;
+worker_processes 1;
+events { worker_connections 64; }
+http {
+  access_log off;
+  client_body_temp_path ${workshop.path}/nginx-body;
+  proxy_temp_path ${workshop.path}/nginx-proxy;
+  fastcgi_temp_path ${workshop.path}/nginx-fastcgi;
+  uwsgi_temp_path ${workshop.path}/nginx-uwsgi;
+  scgi_temp_path ${workshop.path}/nginx-scgi;
+  server {
+    listen 127.0.0.1:${port}${tls ? ' ssl' : ''};
+    ${tls ? `ssl_certificate ${workshop.certificate}; ssl_certificate_key ${workshop.key};` : ''}
+    location / {
+      proxy_pass http://127.0.0.1:${backend};
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection "upgrade";
+      proxy_set_header Host $http_host;
+      proxy_read_timeout ${idle}s;
+      proxy_send_timeout ${idle}s;
+    }
+  }
+}
+`)]);
+}
+
+async function haproxy(workshop, backend, { tls = false, idle = 60 }) {
+  const both = await readFile(workshop.certificate, 'utf8') + await readFile(workshop.key, 'utf8');
+  const bundle = await workshop.write('haproxy.pem', both);
+  return Program.onFreePort(async (port) => ['haproxy', '-db', '-f', await workshop.write(`haproxy-${port}.cfg`, `
+global
+  maxconn 64
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+  timeout tunnel ${idle}s
+frontend in
+  bind 127.0.0.1:${port}${tls ? ` ssl crt ${bundle}` : ''}
+  default_backend out
+backend out
+  server one 127.0.0.1:${backend}
+`)]);
+}
+
+/** tinyproxy, for CONNECT: it says where it connects to. */
+export async function tinyproxy(workshop, credentials) {
+  return Program.onFreePort(async (port) => ['tinyproxy', '-d', '-c', await workshop.write(`tinyproxy-${port}.conf`, `
+Port ${port}
+Listen 127.0.0.1
+Allow 127.0.0.1
+Timeout 60
+MaxClients 16
+LogLevel Connect
+PidFile "${workshop.path}/tinyproxy-${port}.pid"
+${credentials ? `BasicAuth ${credentials.user} ${credentials.password}` : ''}
+`)]);
+}
+
+/** microsocks, for SOCKS5: it says where it connects to. */
+export async function microsocks(workshop, credentials) {
+  const login = credentials ? ['-u', credentials.user, '-P', credentials.password] : [];
+  return Program.onFreePort((port) => ['microsocks', '-i', '127.0.0.1', '-p', port, ...login]);
+}
