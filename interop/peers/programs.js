@@ -18,7 +18,7 @@ export class Program {
   constructor(command, ...options) {
     this.name = `${command} ${options[0] ?? ''}`;
     this.#process = spawn(command, options, { stdio: ['ignore', 'pipe', 'pipe'] });
-    this.#exit = once(this.#process, 'exit').then(([code, signal]) => code ?? signal, (error) => error.message);
+    this.#exit = once(this.#process, 'close').then(([code, signal]) => code ?? signal, (error) => error.message);
     this.#exit.then((ended) => { this.ended = ended; this.#wake(); });
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => { this.#output += text; this.#wake(); });

@@ -2,7 +2,10 @@
 import { readFile } from 'node:fs/promises';
 import { Program } from './programs.js';
 
-/** Reverse proxies, by name: `(workshop, backend port, {tls, idle})` starts one, which gives up silence after `idle` seconds. */
+/**
+ * Reverse proxies, by name: `(workshop, backend port, {tls, idle})` starts one, which gives up silence after `idle`
+ * seconds. At nginx's `/page` there is an empty page.
+ */
 export const REVERSE = { nginx, haproxy };
 
 async function nginx(workshop, backend, { tls = false, idle = 60 }) {
@@ -22,6 +25,10 @@ http {
   server {
     listen 127.0.0.1:${port}${tls ? ' ssl' : ''};
     ${tls ? `ssl_certificate ${workshop.certificate}; ssl_certificate_key ${workshop.key};` : ''}
+    location = /page {
+      default_type text/html;
+      return 200 "<title>A page</title>";
+    }
     location / {
       proxy_pass http://127.0.0.1:${backend};
       proxy_http_version 1.1;
