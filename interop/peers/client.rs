@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 const USAGE: &str = "usage: peers-client URL [--ca FILE] [--proxy URL] [--deflate] [--bearer TOKEN]
     [--heartbeat MILLISECONDS] [--idle MILLISECONDS]
+  --ca         whom to trust alone, be it the server or the proxy; goes before --proxy
   --heartbeat  how long the connection may be silent before a ping; 0 for no pings; 20000 by default
   --idle       only stay connected for so long, without a message, then ask for an echo";
 
@@ -51,11 +52,12 @@ impl Visit {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let url = arguments.next().ok_or("which server?")?;
         let (mut client, mut settings, mut idle) = (Client::new(&url), Settings::client(), None);
+        let mut tls = ClientTls::system();
         while let Some(option) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{option} needs a value"));
             match option.as_str() {
-                "--ca" => client = client.tls(ClientTls::only_pem(&std::fs::read(value()?)?)?),
-                "--proxy" => client = client.proxy(proxy(&value()?)?),
+                "--ca" => tls = ClientTls::only_pem(&std::fs::read(value()?)?)?,
+                "--proxy" => client = client.proxy(proxy(&value()?)?.tls(tls.clone())),
                 "--deflate" => client = client.deflate(Deflate::default()),
                 "--bearer" => client = client.bearer(&value()?),
                 "--heartbeat" => settings.heartbeat = heartbeat(value()?.parse()?),
@@ -63,7 +65,7 @@ impl Visit {
                 _ => return Err(format!("{option} is not understood").into()),
             }
         }
-        Ok(Self { client: client.settings(settings), idle })
+        Ok(Self { client: client.tls(tls).settings(settings), idle })
     }
 
     async fn run(self) -> Result<String, Box<dyn Error>> {

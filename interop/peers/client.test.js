@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { freePort, run, Workshop } from './programs.js';
-import { microsocks, REVERSE, tinyproxy } from './proxies.js';
+import { microsocks, REVERSE, secureTinyproxy, tinyproxy } from './proxies.js';
 import { NodeServer, PythonServer } from './servers.js';
 
 const CLIENT = process.env.TAUT_CLIENT;
@@ -29,7 +29,7 @@ const start = async (starting) => {
 };
 
 /** Runs the client; its report. */
-const visit = (url, ...options) => run(CLIENT, url, ...(url.startsWith('wss') ? ['--ca', workshop.certificate] : []), ...options);
+const visit = (url, ...options) => run(CLIENT, url, '--ca', workshop.certificate, ...options);
 
 const allIsWell = (deflate) => ({
   echoes: 15,
@@ -74,6 +74,26 @@ for (const Server of [NodeServer, PythonServer]) {
   }
 }
 
+for (const tls of [false, true]) {
+  const scheme = tls ? 'wss' : 'ws';
+
+  test(`a_redirect_of_nginx_is_followed_by_${scheme}`, async () => {
+    const server = await start(PythonServer.start(workshop));
+    const between = await start(REVERSE.nginx(workshop, server.port, { tls }));
+    assert.deepEqual(await visit(`${scheme}://127.0.0.1:${between.port}/moved`), allIsWell(false));
+    await stopAll();
+  });
+}
+
+for (const [name, expected] of [['nginx', 502], ['haproxy', 503]]) {
+  test(`${name}_without_its_server_is_told_by_its_status`, async () => {
+    const between = await start(REVERSE[name](workshop, await freePort(), {}));
+    const { error, status } = await visit(`ws://127.0.0.1:${between.port}/`);
+    assert.equal(status, expected, error);
+    await stopAll();
+  });
+}
+
 test('a_bearer_token_arrives_through_a_reverse_proxy_as_it_was_sent', async () => {
   const server = await start(NodeServer.start(workshop));
   const between = await start(REVERSE.nginx(workshop, server.port, {}));
@@ -113,17 +133,11 @@ describe(`behind a proxy that gives up after ${IDLE_SECONDS} s of silence`, { co
   }
 });
 
+/** tinyproxy has its own way: 407 only to those who say nothing. */
+const TINY = { credentials: CREDENTIALS, wrong: /HTTP status 401/, none: /HTTP status 407/, status: 401 };
 const TUNNELS = [
-  {
-    name: 'tinyproxy',
-    scheme: 'http',
-    proxy: tinyproxy,
-    credentials: CREDENTIALS,
-    // Its own way: 407 only to those who say nothing.
-    wrong: /HTTP status 401/,
-    none: /HTTP status 407/,
-    status: 401,
-  },
+  { name: 'tinyproxy', scheme: 'http', proxy: tinyproxy, ...TINY },
+  { name: 'tinyproxy by TLS', scheme: 'https', proxy: secureTinyproxy, ...TINY },
   {
     name: 'microsocks',
     scheme: 'socks5',

@@ -4,7 +4,7 @@ import { Program } from './programs.js';
 
 /**
  * Reverse proxies, by name: `(workshop, backend port, {tls, idle})` starts one, which gives up silence after `idle`
- * seconds. At nginx's `/page` there is an empty page.
+ * seconds. At nginx's `/page` there is an empty page, and `/moved` leads to `/`.
  */
 export const REVERSE = { nginx, haproxy };
 
@@ -29,6 +29,9 @@ http {
       default_type text/html;
       return 200 "<title>A page</title>";
     }
+    location = /moved {
+      return 307 /;
+    }
     location / {
       proxy_pass http://127.0.0.1:${backend};
       proxy_http_version 1.1;
@@ -43,14 +46,15 @@ http {
 `)]);
 }
 
-async function haproxy(workshop, backend, { tls = false, idle = 60 }) {
+async function haproxy(workshop, backend, { tls = false, idle = 60, mode = 'http' }) {
   const both = await readFile(workshop.certificate, 'utf8') + await readFile(workshop.key, 'utf8');
   const bundle = await workshop.write('haproxy.pem', both);
   return Program.onFreePort(async (port) => ['haproxy', '-db', '-f', await workshop.write(`haproxy-${port}.cfg`, `
 global
   maxconn 64
 defaults
-  mode http
+  mode ${mode}
+  retries 0
   timeout connect 5s
   timeout client 5s
   timeout server 5s
@@ -75,6 +79,18 @@ LogLevel Connect
 PidFile "${workshop.path}/tinyproxy-${port}.pid"
 ${credentials ? `BasicAuth ${credentials.user} ${credentials.password}` : ''}
 `)]);
+}
+
+/** tinyproxy behind HAProxy, which ends TLS for it. */
+export async function secureTinyproxy(workshop, credentials) {
+  const behind = await tinyproxy(workshop, credentials);
+  const front = await haproxy(workshop, behind.port, { tls: true, mode: 'tcp' });
+  return {
+    port: front.port,
+    forget: () => behind.forget(),
+    until: (pattern) => behind.until(pattern),
+    stop: () => Promise.all([front.stop(), behind.stop()]),
+  };
 }
 
 /** microsocks, for SOCKS5: it says where it connects to. */
