@@ -612,7 +612,8 @@ impl Connection {
     }
 
     fn fail_or_defer(&mut self, close: Close, scratch: &mut Scratch, outbox: &mut Outbox) {
-        if self.defers {
+        // Whoever has begun to close has nothing to answer any more.
+        if self.defers && self.state == State::Open {
             self.state = State::Deferred(Box::new(close));
         } else {
             self.fail(&close, scratch, outbox);

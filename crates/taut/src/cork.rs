@@ -190,3 +190,55 @@ impl Drop for Inside {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use taut_proto::{Message, Role, Settings};
+    use tokio::io::duplex;
+
+    use super::*;
+    use crate::Transport;
+    use crate::driver::Driver;
+    use crate::shared::Handle;
+
+    fn handle() -> (Handle, tokio::io::DuplexStream) {
+        let (ours, theirs) = duplex(64);
+        let settings = Arc::new(Settings::server());
+        (Handle::new(Driver::new(Transport::new(ours), Role::Server, settings, None, 0, Vec::new())), theirs)
+    }
+
+    fn send(cork: &mut Cork, handle: &Handle) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let sent = cork.poll_task(cx, |_| Poll::Ready(handle.try_send(&Message::from(vec![0; 100]))));
+        assert!(matches!(sent, Poll::Ready(Ok(()))));
+    }
+
+    #[tokio::test]
+    async fn a_blocked_connection_is_looked_after_once_however_often_it_is_sent_to() {
+        let (handle, _peer) = handle();
+        let mut cork = Cork::new();
+        for _ in 0..100 {
+            send(&mut cork, &handle);
+        }
+        assert_eq!(cork.charges.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_the_corks_that_send_to_a_split_connection_one_writes_and_hands_on() {
+        let (handle, peer) = handle();
+        let sender = handle.share();
+        let (mut first, mut second) = (Cork::new(), Cork::new());
+        for _ in 0..100 {
+            send(&mut first, &handle);
+            send(&mut second, &sender);
+        }
+        assert_eq!((first.charges.len(), second.charges.len()), (1, 0));
+        drop(first);
+        send(&mut second, &sender);
+        assert_eq!(second.charges.len(), 1, "somebody has to");
+        drop(peer);
+    }
+}

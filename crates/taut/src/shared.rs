@@ -195,30 +195,30 @@ impl Shared {
         cx: &mut Context<'_>,
         work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
+        self.work(Waiter::Task(cx), work)
+    }
+
+    fn work<T>(
+        self: &Arc<Self>,
+        waiter: Waiter<'_, '_>,
+        work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         let mut state = self.lock();
         let writing = state.enter(cork::current());
-        let (result, woken) = if state.hub.is_none() {
-            (work(&mut state.driver, writing, cx), None)
-        } else {
-            let (result, woken) = state.poll(cx, |driver, cx| work(driver, writing, cx));
-            (result, Some(woken))
-        };
+        let (result, woken) = state.work(waiter, |driver, cx| work(driver, writing, cx));
         let is_new = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
         state.is_queued |= is_new;
         drop(state);
         if is_new {
             cork::queued(Arc::clone(self));
         }
-        if let Some(woken) = woken {
-            woken.wake();
-        }
+        woken.wake();
         result
     }
 
     /// The same for what never waits.
     fn call<T>(self: &Arc<Self>, work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> T) -> T {
-        let cx = &mut Context::from_waker(Waker::noop());
-        match self.poll(cx, |driver, writing, cx| Poll::Ready(work(driver, writing, cx))) {
+        match self.work(Waiter::Nobody, |driver, writing, cx| Poll::Ready(work(driver, writing, cx))) {
             Poll::Ready(result) => result,
             Poll::Pending => unreachable!("it was ready"),
         }
@@ -230,7 +230,7 @@ impl Shared {
         state.is_queued &= state.user != cork;
         // If it is one task's and not ours, the WebSocket has moved to that one, which writes.
         let is_ours = state.hub.is_some() || state.user == cork;
-        let (result, woken) = state.poll(cx, |driver, cx| {
+        let (result, woken) = state.work(Waiter::Task(cx), |driver, cx| {
             let written = if is_ours { driver.poll_write(cx) } else { Poll::Ready(()) };
             driver.settle();
             written
@@ -267,9 +267,11 @@ impl Shared {
         if !state.driver.is_open() {
             return false;
         }
-        let (_, woken) = state.poll(&mut Context::from_waker(Waker::noop()), |driver, cx| {
+        // Whoever waits to write what was pending before writes this as well, and must not lose its wake-up.
+        let is_free = state.driver.pending() == 0;
+        let (_, woken) = state.work(Waiter::Nobody, |driver, cx| {
             driver.begin_close(close);
-            driver.poll_write(cx)
+            if is_free { driver.poll_write(cx) } else { Poll::Pending }
         });
         drop(state);
         woken.wake();
@@ -279,7 +281,7 @@ impl Shared {
     /// Closes, without a handle.
     pub(crate) fn poll_close(&self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
-        let (result, woken) = state.poll(cx, |driver, cx| driver.poll_close(close, cx));
+        let (result, woken) = state.work(Waiter::Task(cx), |driver, cx| driver.poll_close(close, cx));
         drop(state);
         woken.wake();
         result
@@ -306,28 +308,43 @@ impl State {
         if cork == 0 { Writing::Now } else { Writing::Later }
     }
 
-    /// Polls the driver, and tells whom to wake once the lock is released.
-    fn poll<T>(
+    /// Has the driver work, and tells whom to wake once the lock is released.
+    fn work<T>(
         &mut self,
-        cx: &mut Context<'_>,
+        waiter: Waiter<'_, '_>,
         work: impl FnOnce(&mut Driver<Transport>, &mut Context<'_>) -> Poll<T>,
     ) -> (Poll<T>, Woken) {
-        let Some(hub) = &self.hub else { return (work(&mut self.driver, cx), Woken::default()) };
+        let Some(hub) = &self.hub else {
+            let result = match waiter {
+                Waiter::Task(cx) => work(&mut self.driver, cx),
+                Waiter::Nobody => work(&mut self.driver, &mut Context::from_waker(Waker::noop())),
+            };
+            return (result, Woken::default());
+        };
         let hub = Arc::clone(hub);
         // First, since the stream may wake the hub before `work` has returned.
-        let is_new = hub.register(cx.waker());
+        let newcomer = match &waiter {
+            Waiter::Task(cx) if hub.register(cx.waker()) => Some(cx.waker()),
+            Waiter::Task(_) | Waiter::Nobody => None,
+        };
         let before = self.driver.progress();
         // A stream wakes whoever polled it last. Here that is always the hub, which wakes all who wait: or else a
         // future that is dropped would take another one's wake-up with it.
         let waker = Waker::from(Arc::clone(&hub));
         let result = work(&mut self.driver, &mut Context::from_waker(&waker));
-        // If it was there before, another future of the same task waits.
-        if result.is_ready() && is_new {
-            hub.forget(cx.waker());
+        // Whoever was there before is another future of the same task, which waits.
+        if let Some(newcomer) = newcomer.filter(|_| result.is_ready()) {
+            hub.forget(newcomer);
         }
         let woken = if self.driver.progress() == before { Woken::default() } else { hub.take() };
         (result, woken)
     }
+}
+
+/// Who is to be woken when the driver can go on.
+enum Waiter<'a, 'w> {
+    Task(&'a mut Context<'w>),
+    Nobody,
 }
 
 /// Those who wait for one connection.
@@ -392,3 +409,41 @@ impl Woken {
 
 /// Wakers that wait for one connection before all of them are asked to say again whether they do.
 const MOST: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use taut_proto::{Role, Settings};
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// A waker unlike any other.
+    struct Sleeper;
+
+    impl Wake for Sleeper {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[tokio::test]
+    async fn tasks_that_gave_up_waiting_are_forgotten() {
+        let (ours, _theirs) = duplex(64);
+        let settings = Arc::new(Settings::server());
+        let driver = Driver::new(Transport::new(ours), Role::Server, settings, None, 0, Vec::new());
+        let sender = Handle::new(driver).share();
+        let large = Message::from(vec![0; 2 << 20]);
+        assert!(sender.try_send(&large).is_ok());
+        let most = || sender.0.lock().hub.as_ref().map_or(0, |hub| hub.lock().len());
+        for _ in 0..10_000 {
+            // Polled once and dropped, each by another task.
+            let waker = Waker::from(Arc::new(Sleeper));
+            assert!(sender.poll_send(&large, &mut Context::from_waker(&waker)).is_pending());
+            assert!(most() <= MOST + 1, "{}", most());
+        }
+        // Nor is anything left of those that did not have to wait.
+        let before = most();
+        for _ in 0..100 {
+            assert!(sender.try_send(&large).is_err());
+        }
+        assert!(most() <= before + 1);
+    }
+}
