@@ -106,7 +106,7 @@ impl Server {
     }
 
     /// Is told of every failure: a handshake that failed, a handler's error, a listener that cannot accept. By default
-    /// nobody is.
+    /// nobody is. Whom the handler rejects, or the hook of [`authenticate`](Self::authenticate), is no failure.
     #[must_use]
     pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
         self.report = Arc::new(report);

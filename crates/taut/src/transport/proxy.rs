@@ -387,7 +387,7 @@ impl fmt::Display for ProxyFailure {
                     403 => "; its rules forbid this server or port",
                     404 | 502 | 503 | 504 => "; it cannot reach the server",
                     405 | 501 => "; it has no CONNECT",
-                    407 => "; it wants a user and password, in its URL before the host, or did not accept them",
+                    401 | 407 => "; it wants a user and password, in its URL before the host, or did not accept them",
                     _ => "",
                 };
                 write!(f, "the proxy answered with HTTP status {status} to CONNECT{advice}")
