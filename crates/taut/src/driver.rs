@@ -4,19 +4,19 @@
 
 mod motion;
 
-use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use taut_proto::{Close, Connection, Message, Outbox, Part, Role, Settings, Time};
+use taut_proto::{Close, Connection, Message, Part, Role, Settings, Time};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use crate::Error;
+use crate::backlog::Backlog;
 use crate::error::{Cause, Deadline};
-use crate::inbox::Inbox;
+use crate::inbox::Bounds;
 use crate::loan::Loan;
 
 /// A stream and the connection on it.
@@ -40,22 +40,6 @@ pub(crate) struct Driver<S> {
     unflushed: bool,
     /// Of the message that is in progress, if it is received in parts.
     parts: Parts,
-}
-
-/// How much may wait.
-#[derive(Debug)]
-pub(crate) struct Bounds {
-    /// Bytes to be written with which no further message is accepted; 1 MiB.
-    pub(crate) outgoing: usize,
-    /// Received messages that wait for `recv`; 1,024.
-    pub(crate) messages: usize,
-    /// And their bytes; 1 MiB. The last may exceed it.
-    pub(crate) bytes: usize,
-}
-
-impl Bounds {
-    /// What holds for every connection outside of tests.
-    pub(crate) const STANDARD: Self = Self { outgoing: 1 << 20, messages: 1024, bytes: 1 << 20 };
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -462,37 +446,6 @@ struct Ending {
     stalled: Option<Time>,
     /// Messages that came while we were closing and found no room.
     discarded: usize,
-}
-
-/// What waits on one connection.
-#[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    /// For the stream.
-    pub(crate) outbox: Outbox,
-    /// For `recv`.
-    pub(crate) inbox: Inbox,
-    /// For whoever receives in parts.
-    part: Option<Part<'static>>,
-}
-
-impl Backlog {
-    fn is_empty(&self) -> bool {
-        self.outbox.is_empty() && self.inbox.is_empty() && self.part.is_none()
-    }
-
-    /// The next part; a message that was received whole is one.
-    fn pop_part(&mut self) -> Option<Part<'static>> {
-        self.part.take().or_else(|| {
-            let message = self.inbox.pop()?;
-            let is_text = message.as_text().is_some();
-            Some(Part { payload: Cow::Owned(message.into_bytes()), is_text, is_last: true })
-        })
-    }
-
-    /// Bytes of memory held.
-    pub(crate) fn capacity(&self) -> usize {
-        self.outbox.capacity() + self.inbox.capacity()
-    }
 }
 
 /// Comes back later: a stream that is always ready must not keep the thread from other tasks.

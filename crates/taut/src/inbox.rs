@@ -6,7 +6,21 @@ use std::ops::Range;
 
 use taut_proto::Message;
 
-use crate::driver::Bounds;
+/// How much may wait.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Bytes to be written with which no further message is accepted; 1 MiB.
+    pub(crate) outgoing: usize,
+    /// Received messages that wait for `recv`; 1,024.
+    pub(crate) messages: usize,
+    /// And their bytes; 1 MiB. The last may exceed it.
+    pub(crate) bytes: usize,
+}
+
+impl Bounds {
+    /// What holds for every connection outside of tests.
+    pub(crate) const STANDARD: Self = Self { outgoing: 1 << 20, messages: 1024, bytes: 1 << 20 };
+}
 
 /// Messages that were received and wait for `recv`.
 ///

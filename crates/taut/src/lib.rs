@@ -100,6 +100,7 @@ mod acceptor;
 mod attend;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod backlog;
 mod client;
 mod cork;
 mod driver;

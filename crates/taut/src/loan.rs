@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use taut_proto::Scratch;
 
-use crate::driver::Backlog;
+use crate::backlog::Backlog;
 
 /// One thread's buffers and compressors.
 pub(crate) struct Loan {

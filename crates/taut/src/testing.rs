@@ -12,7 +12,8 @@ use taut_proto::{CloseCode, Message, Role, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::cork::Cork;
-use crate::driver::{Bounds, Driver};
+use crate::driver::Driver;
+use crate::inbox::Bounds;
 use crate::{Error, Receiver, Sender, Transport, WebSocket};
 
 /// A client and a server do what `data` says, over pipes that give and take bytes in the pieces `data` says, and most

@@ -8,8 +8,9 @@ use taut_proto::{Close, Event, Input, Lapse, Outbox, Part, Role, Time};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep_until;
 
-use super::{Backlog, Driver, Overflow, Parts, Phase};
+use super::{Driver, Overflow, Parts, Phase};
 use crate::Error;
+use crate::backlog::Backlog;
 use crate::error::{Cause, Deadline, Doing};
 use crate::loan::Loan;
 
