@@ -58,7 +58,17 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "taut",
-        may: &["base64", "getrandom", "slab", "taut-proto", "tokio"],
+        may: &[
+            "base64",
+            "getrandom",
+            "gloo-timers",
+            "js-sys",
+            "slab",
+            "taut-proto",
+            "tokio",
+            "wasm-bindgen",
+            "web-sys",
+        ],
         optional: &[
             "axum-core",
             "futures-core",
@@ -79,6 +89,10 @@ const ROOMS: &[Room] = &[
         ],
         never: &[
             ("serde*", "the library carries messages and does not read them"),
+            ("gloo*", "what speaks to a page is for the browser's target alone"),
+            ("js-sys", "what speaks to a page is for the browser's target alone"),
+            ("wasm-bindgen*", "what speaks to a page is for the browser's target alone"),
+            ("web-sys", "what speaks to a page is for the browser's target alone"),
             ("taut-shard", "the library's loop is tokio's"),
         ],
     },
@@ -188,6 +202,20 @@ const SOURCE_RULES: &[SourceRule] = &[
         never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls"],
         but: &[],
         reason: "`tls` is the only file of the library that names rustls",
+    },
+    SourceRule {
+        places: &["taut/src"],
+        except: &["taut/src/browser"],
+        never: &["gloo_timers", "js_sys", "wasm_bindgen", "web_sys"],
+        but: &[],
+        reason: "`browser` is the only part of the library that runs in a page",
+    },
+    SourceRule {
+        places: &["taut/src/browser"],
+        except: &[],
+        never: &["tokio", "std::net", "std::thread", "std::time::Instant", "std::time::SystemTime"],
+        but: &[],
+        reason: "a page has neither sockets nor threads, and std's clock panics there",
     },
     SourceRule {
         places: &["taut-server/src/pusher"],

@@ -86,7 +86,24 @@
 //!
 //! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 //!
+//! # In a browser
+//!
+//! For the target `wasm32-unknown-unknown` the crate is a client over the page's own WebSocket, with the same names:
+//! [`connect()`], [`Client`], [`WebSocket`], [`Sender`] and [`Receiver`], [`Message`], [`Error`] with its questions.
+//! There is neither tokio nor a runtime to be had; `wasm_bindgen_futures::spawn_local` runs the futures, which are not
+//! `Send`. What differs, because a page can do no more:
+//!
+//! - No headers: a token goes into [`Client::bearer_subprotocol`]. Cookies and the origin are the browser's.
+//! - A connection that was refused is [`is_io`](Error::is_io), whatever the reason; a page is not told.
+//! - The browser reads on whether or not [`recv`](WebSocket::recv) is called. What waits is bounded as natively, 1,024
+//!   messages or 1 MiB, but then the connection is closed, with 4013.
+//! - It answers pings and sends none: the heartbeat is the server's. Compression is the browser's as well.
+//! - [`close`](WebSocket::close) takes the codes that a page may send: 1000, and 3000 to 4999.
+//! - There is no `reconnecting` yet.
+//!
 //! # Features
+//!
+//! They are for the native crate alone.
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
@@ -96,53 +113,81 @@
 //! | `tower` | no | the module `tower`: a layer that answers handshakes in front of any HTTP service |
 //! | `stream` | no | `Stream` and `Sink` of the `futures` crates for [`WebSocket`], [`Sender`] and [`Receiver`] |
 
+#[cfg(not(target_family = "wasm"))]
 mod acceptor;
+#[cfg(not(target_family = "wasm"))]
 mod attend;
-#[cfg(feature = "axum")]
+#[cfg(all(feature = "axum", not(target_family = "wasm")))]
 pub mod axum;
+#[cfg(not(target_family = "wasm"))]
 mod backlog;
+#[cfg(target_family = "wasm")]
+mod browser;
+#[cfg(not(target_family = "wasm"))]
 mod client;
+#[cfg(not(target_family = "wasm"))]
 mod cork;
+#[cfg(not(target_family = "wasm"))]
 mod driver;
+#[cfg(not(target_family = "wasm"))]
 mod error;
+#[cfg(not(target_family = "wasm"))]
 pub mod guide;
+#[cfg(not(target_family = "wasm"))]
 mod head;
+#[cfg(not(target_family = "wasm"))]
 mod inbox;
+#[cfg(not(target_family = "wasm"))]
 mod incoming;
+#[cfg(not(target_family = "wasm"))]
 mod large;
+#[cfg(not(target_family = "wasm"))]
 mod loan;
+#[cfg(not(target_family = "wasm"))]
 pub mod reconnect;
+#[cfg(not(target_family = "wasm"))]
 mod request;
+#[cfg(not(target_family = "wasm"))]
 mod server;
+#[cfg(not(target_family = "wasm"))]
 mod shared;
+#[cfg(not(target_family = "wasm"))]
 mod split;
-#[cfg(feature = "stream")]
+#[cfg(all(feature = "stream", not(target_family = "wasm")))]
 mod stream;
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "testing", not(target_family = "wasm")))]
 #[doc(hidden)]
 pub mod testing;
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "tls", not(target_family = "wasm")))]
 pub mod tls;
-#[cfg(feature = "tower")]
+#[cfg(all(feature = "tower", not(target_family = "wasm")))]
 pub mod tower;
+#[cfg(not(target_family = "wasm"))]
 mod transport;
-#[cfg(feature = "hyper")]
+#[cfg(all(feature = "hyper", not(target_family = "wasm")))]
 pub mod upgrade;
+#[cfg(not(target_family = "wasm"))]
 mod url;
+#[cfg(not(target_family = "wasm"))]
 mod websocket;
 
-pub use acceptor::{Acceptor, accept, accept_over};
-pub use client::{Client, connect};
-pub use error::Error;
-pub use incoming::Incoming;
-pub use large::{MessageReader, MessageWriter};
-pub use reconnect::{Backoff, Reconnecting};
-pub use request::Request;
-pub use server::{Authenticated, Failure, Server, Serving};
-pub use split::{Receiver, Sender};
-pub use taut_proto::deflate::Config as Deflate;
-pub use taut_proto::handshake::Refusal;
-pub use taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation};
-pub use transport::Transport;
-pub use transport::proxy::Proxy;
-pub use websocket::WebSocket;
+#[cfg(target_family = "wasm")]
+pub use browser::{Client, Close, CloseCode, Error, Message, Receiver, Sender, WebSocket, connect};
+#[cfg(not(target_family = "wasm"))]
+pub use {
+    acceptor::{Acceptor, accept, accept_over},
+    client::{Client, connect},
+    error::Error,
+    incoming::Incoming,
+    large::{MessageReader, MessageWriter},
+    reconnect::{Backoff, Reconnecting},
+    request::Request,
+    server::{Authenticated, Failure, Server, Serving},
+    split::{Receiver, Sender},
+    taut_proto::deflate::Config as Deflate,
+    taut_proto::handshake::Refusal,
+    taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation},
+    transport::Transport,
+    transport::proxy::Proxy,
+    websocket::WebSocket,
+};
