@@ -48,8 +48,8 @@ struct Row {
 enum Version {
     /// It is this bench's own.
     None,
-    /// The package of this name in `Cargo.lock`.
-    Locked(&'static str),
+    /// What the peer of this package pins.
+    Pinned(&'static str),
     /// The first line that this command prints.
     Printed(&'static [&'static str]),
 }
@@ -85,7 +85,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-tokio-tungstenite",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("tokio-tungstenite"),
+        version: Version::Pinned("tokio-tungstenite"),
     },
     Row {
         name: "tokio-tungstenite forward",
@@ -93,7 +93,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-tokio-tungstenite",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("tokio-tungstenite"),
+        version: Version::Pinned("tokio-tungstenite"),
     },
     Row {
         name: "fastwebsockets",
@@ -101,7 +101,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-fastwebsockets",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("fastwebsockets"),
+        version: Version::Pinned("fastwebsockets"),
     },
     Row {
         name: "tokio-websockets",
@@ -109,7 +109,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-tokio-websockets",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("tokio-websockets"),
+        version: Version::Pinned("tokio-websockets"),
     },
     Row {
         name: "tokio-websockets feed",
@@ -117,7 +117,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-tokio-websockets",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("tokio-websockets"),
+        version: Version::Pinned("tokio-websockets"),
     },
     Row {
         name: "yawc",
@@ -125,7 +125,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-yawc",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("yawc"),
+        version: Version::Pinned("yawc"),
     },
     Row {
         name: "yawc batched",
@@ -133,7 +133,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-yawc",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("yawc"),
+        version: Version::Pinned("yawc"),
     },
     Row {
         name: "sockudo-ws",
@@ -141,7 +141,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-sockudo-ws",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("sockudo-ws"),
+        version: Version::Pinned("sockudo-ws"),
     },
     Row {
         name: "sockudo-ws feed",
@@ -149,7 +149,7 @@ const ROWS: [Row; 13] = [
         needs: "target/release/peer-sockudo-ws",
         remedy: "cargo build --release",
         speech: Speech::WebSocket,
-        version: Version::Locked("sockudo-ws"),
+        version: Version::Pinned("sockudo-ws"),
     },
     Row {
         name: "ws",
@@ -196,10 +196,12 @@ impl Version {
     fn read(&self) -> Outcome<String> {
         match self {
             Self::None => Ok("of this bench, over mio".to_owned()),
-            Self::Locked(package) => {
-                let lock = fs::read_to_string("Cargo.lock").map_err(|error| format!("Cargo.lock: {error}"))?;
-                let version = locked_version(&lock, package);
-                Ok(version.ok_or_else(|| format!("Cargo.lock has no package {package}"))?.to_owned())
+            Self::Pinned(package) => {
+                // Not from the lock file, which may hold others besides.
+                let manifest = format!("peers/{package}/Cargo.toml");
+                let text = fs::read_to_string(&manifest).map_err(|error| format!("{manifest}: {error}"))?;
+                let version = pinned_version(&text, package);
+                Ok(version.ok_or_else(|| format!("{manifest} does not pin {package}"))?.to_owned())
             }
             Self::Printed(command) => {
                 let output = Command::new(command[0])
@@ -213,10 +215,10 @@ impl Version {
     }
 }
 
-fn locked_version<'lock>(lock: &'lock str, package: &str) -> Option<&'lock str> {
-    let name = format!("name = \"{package}\"");
-    let mut lines = lock.lines().skip_while(|line| *line != name);
-    lines.nth(1)?.strip_prefix("version = \"")?.strip_suffix('"')
+fn pinned_version<'manifest>(manifest: &'manifest str, package: &str) -> Option<&'manifest str> {
+    let mut lines = manifest.lines().filter_map(|line| line.split_once(" = "));
+    let (_, dependency) = lines.find(|(name, _)| *name == package)?;
+    dependency.split_once("\"=")?.1.split_once('"').map(|(version, _)| version)
 }
 
 #[cfg(test)]
@@ -225,10 +227,10 @@ mod tests {
 
     #[test]
     fn a_version_is_found_by_the_whole_name() {
-        let lock =
-            "[[package]]\nname = \"ws-extra\"\nversion = \"9\"\n\n[[package]]\nname = \"ws\"\nversion = \"1.2.3\"\n";
-        assert_eq!(locked_version(lock, "ws"), Some("1.2.3"));
-        assert_eq!(locked_version(lock, "w"), None);
+        let manifest = "[dependencies]\nws-extra = \"=9\"\nws = { version = \"=1.2.3\", features = [] }\n";
+        assert_eq!(pinned_version(manifest, "ws"), Some("1.2.3"));
+        assert_eq!(pinned_version(manifest, "ws-extra"), Some("9"));
+        assert_eq!(pinned_version(manifest, "w"), None);
     }
 
     #[test]
