@@ -530,7 +530,7 @@ mod tests {
             let waited = tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_ready(cx))).await;
             assert!(waited.is_err(), "nobody reads: {waited:?}");
             assert_eq!(driver.progress().0, most);
-            assert!(driver.unread.len() <= 64 << 10);
+            assert!(driver.unread.len() <= 128 << 10);
             drop(driver);
             assert!(flood.await.unwrap().is_err());
         }

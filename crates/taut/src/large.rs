@@ -83,7 +83,7 @@ impl MessageReader<'_> {
         self.is_text
     }
 
-    /// The next part, of at most some 64 KiB where the message came uncompressed; `None` when the message is over.
+    /// The next part, of at most some 128 KiB where the message came uncompressed; `None` when the message is over.
     ///
     /// # Errors
     /// As [`WebSocket::recv`]: the message was not completed.

@@ -58,8 +58,8 @@ fn fill(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system gave random numbers before and must go on");
 }
 
-/// Bytes of one read.
-const READ: usize = 64 << 10;
+/// Bytes of one read; room for a few messages of 16 KiB, with their headers.
+const READ: usize = 128 << 10;
 
 /// Bytes of a backlog that a thread keeps for the next connection.
 const KEPT: usize = 256 << 10;
