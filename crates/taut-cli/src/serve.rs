@@ -35,7 +35,7 @@ fn greet(running: &Running) {
         println!("listening on http://{address}");
     }
     let (Some(app), Some(address)) = (running.development_app(), running.addresses().first()) else { return };
-    println!("{}", development(app, *address));
+    println!("{}", development(&app, *address));
 }
 
 fn development(app: &App, address: SocketAddr) -> String {
@@ -45,8 +45,8 @@ fn development(app: &App, address: SocketAddr) -> String {
          app id   {}\n    key      {}\n    secret   {}\n\n  \
          For your own, see: taut serve --help",
         app.id,
-        app.key,
-        app.secret.reveal(),
+        app.key().key,
+        app.key().secret.reveal(),
     )
 }
 

@@ -99,6 +99,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "taut-server",
         may: &[
+            "arc-swap",
             "async-nats",
             "axum",
             "getrandom",

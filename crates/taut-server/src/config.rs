@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::app::{App, Apps, DuplicateApp, InvalidApp, Limits};
+use crate::app::{App, InvalidApp, Limits};
+use crate::tenants::{Apps, DuplicateApp};
 
 /// What can be set about a server.
 ///
@@ -460,6 +461,7 @@ mod tests {
                 event_name: 1,
                 event_data: 1,
                 channels_per_publish: 1,
+                ..Limits::default()
             },
             drain_timeout: one,
         }
@@ -540,7 +542,11 @@ mod tests {
     fn without_an_app_a_loopback_address_serves_the_development_app() {
         for listen in ["127.0.0.1:6001", "127.8.9.10:1", "[::1]:6001", "[::ffff:127.0.0.1]:6001"] {
             let apps = set("listen", listen).expect(listen).collect_apps().expect(listen);
-            assert_eq!(apps.development_app().map(|tenant| tenant.app().key.as_str()), Some("app-key"), "{listen}");
+            assert_eq!(
+                apps.development_app().map(|tenant| tenant.terms().app.key().key.clone()).as_deref(),
+                Some("app-key"),
+                "{listen}"
+            );
             assert!(apps.by_id("app-id").is_some());
         }
     }
@@ -579,7 +585,7 @@ mod tests {
         let refused = config.collect_apps();
         fs::remove_file(&path).expect("remove");
         let missing = config.collect_apps();
-        assert_eq!(apps.expect("three apps").iter().count(), 3);
+        assert_eq!(apps.expect("three apps").all().len(), 3);
         let refused = refused.expect_err("line 3").to_string();
         assert!(
             refused.contains(", line 3: an app is written ID:KEY:SECRET") && !refused.contains("hunter2"),

@@ -11,12 +11,15 @@ pub mod app;
 pub mod config;
 mod http;
 pub mod interest;
+#[allow(dead_code, reason = "its writers and readers come with the next changes")]
+mod journal;
 mod limit;
 mod node;
 pub mod pusher;
 mod route;
 mod server;
 mod session;
+pub mod tenants;
 
 pub use config::Config;
 pub use server::{Running, Server, StartError};

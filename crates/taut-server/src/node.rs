@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use taut_proto::Prepared;
 
-use crate::app::{Apps, Tenant};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::socket_id::SocketId;
 use crate::route::{Busy, Published, Routes};
+use crate::tenants::{Apps, Tenant};
 
 /// The way in for whoever is no client: the HTTP side today.
 #[derive(Debug)]

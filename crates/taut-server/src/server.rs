@@ -13,12 +13,13 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
 use crate::api;
-use crate::app::{App, Apps};
+use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::http;
 use crate::node::Node;
 use crate::route::Routes;
 use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
+use crate::tenants::Apps;
 
 /// The whole server: shards for clients, and tokio for what backends ask.
 ///
@@ -110,13 +111,13 @@ impl Running {
     }
 
     /// The development app, where that is served for want of another.
-    pub fn development_app(&self) -> Option<&App> {
-        self.apps.development_app().map(|tenant| tenant.app())
+    pub fn development_app(&self) -> Option<App> {
+        self.apps.development_app().map(|tenant| tenant.terms().app.clone())
     }
 
     /// Open WebSocket connections, of all apps.
     pub fn connections(&self) -> usize {
-        self.apps.iter().map(|tenant| tenant.connections()).sum()
+        self.apps.all().iter().map(|tenant| tenant.connections()).sum()
     }
 
     /// Stops: takes no more connections, tells the clients to come back, answers the requests that are under way, and returns when all of that is

@@ -8,12 +8,13 @@ use taut_proto::handshake::Request;
 use taut_proto::{Close, CloseCode, Message};
 use taut_shard::{Closed, ConnectionId, Connections, Departure, Handler, Session, Verdict};
 
-use crate::app::{Admission, Apps, Limits};
+use crate::app::Limits;
 use crate::interest::{Interest, Joined, Left};
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::{ClientEvent, ServerEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::route::{Mail, Published, Routes};
+use crate::tenants::{Admission, Apps};
 
 /// All clients of a shard.
 pub(crate) struct Sessions {
@@ -69,7 +70,7 @@ impl Sessions {
         activity_timeout: u32,
         depart: impl Fn(Departure) + Send + 'static,
     ) -> Self {
-        let rooms = apps.iter().map(|_| Rooms::default()).collect();
+        let rooms = apps.all().iter().map(|_| Rooms::default()).collect();
         let path = format!("{path_prefix}/app/");
         Self { shard, apps, routes, path, activity_timeout, rooms, text: String::new(), depart: Box::new(depart) }
     }
@@ -292,7 +293,7 @@ impl Handler for Sessions {
         let Some(Client::Member { admission, .. }) = session.user() else {
             return;
         };
-        let (tenant, limits) = (admission.index(), *admission.limits());
+        let (tenant, limits) = (admission.index(), admission.terms().limits);
         let parsed = match &message {
             Message::Text(text) => ClientEvent::parse(text).map_err(Some),
             // The protocol knows text only, but some clients send it in binary messages.
@@ -459,7 +460,7 @@ mod tests {
 
     fn publish(node: &Node, channel: &str, event: &str) {
         let tenant = node.apps().by_id("1").expect("the app");
-        node.publish(tenant, &[channel], &Publication { event, data: "", excluded: None }).expect("room");
+        node.publish(&tenant, &[channel], &Publication { event, data: "", excluded: None }).expect("room");
     }
 
     /// The names of the events that have come.

@@ -233,7 +233,7 @@ fn the_pages_are_served_with_their_types_and_a_strict_policy() {
 fn what_is_said_in_the_chat_reaches_everybody_there() {
     let server = development_server();
     let address = server.addresses()[0];
-    assert_eq!(server.development_app().map(|app| app.key.as_str()), Some("app-key"));
+    assert_eq!(server.development_app().map(|app| app.key().key.clone()).as_deref(), Some("app-key"));
     let mut http = Http::connect(address);
     assert_eq!(http.request("GET", "/chat/config", &[], b"").json(), json!({ "key": "app-key", "channel": "chat" }));
     let mut client = Client::connect(address, "/app/app-key?protocol=7");

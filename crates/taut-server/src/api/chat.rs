@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{self, Problem};
 use super::{Context, body};
-use crate::app::Tenant;
 use crate::limit::TokenBucket;
 use crate::node::Publication;
+use crate::tenants::Tenant;
 
 /// `GET /chat/config`: what the page needs to connect.
 pub(crate) async fn config(State(context): State<Arc<Context>>) -> Result<Response, Problem> {
@@ -23,7 +23,8 @@ pub(crate) async fn config(State(context): State<Arc<Context>>) -> Result<Respon
         key: &'a str,
         channel: &'a str,
     }
-    let config = Config { key: &development_app(&context)?.app().key, channel: CHANNEL };
+    let terms = Arc::clone(&development_app(&context)?.terms());
+    let config = Config { key: &terms.app.key().key, channel: CHANNEL };
     serde_json::to_string(&config)
         .map(answer::json)
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
@@ -44,7 +45,7 @@ pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many messages. Please wait a moment.").retry_after(delay)
     })?;
     let publication = Publication { event: "message", data: &message.to_json(), excluded: None };
-    context.node().publish(tenant, &[CHANNEL], &publication).map_err(super::busy)?;
+    context.node().publish(&tenant, &[CHANNEL], &publication).map_err(super::busy)?;
     Ok(answer::json("{}"))
 }
 
@@ -89,7 +90,7 @@ impl<'a> Message<'a> {
     }
 }
 
-fn development_app(context: &Context) -> Result<&Arc<Tenant>, Problem> {
+fn development_app(context: &Context) -> Result<Arc<Tenant>, Problem> {
     context.node().apps().development_app().ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_FOUND,

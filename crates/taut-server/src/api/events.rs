@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{self, Problem};
 use super::{Context, body};
-use crate::app::Limits;
+use crate::app::{Limits, Secret};
 use crate::node::Publication;
 use crate::pusher::auth;
 use crate::pusher::channel::Channel;
@@ -33,15 +33,15 @@ pub(crate) async fn publish(
         let id: String = id.chars().take(LONGEST_ECHO).collect();
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("The app {id} could not be found.")));
     };
-    let limits = tenant.limits();
-    let body = body::read(body, largest_body(limits)).await?;
-    let (app, query) = (tenant.app(), head.uri.query().unwrap_or_default());
+    let terms = Arc::clone(&tenant.terms());
+    let body = body::read(body, largest_body(&terms.limits)).await?;
+    let query = head.uri.query().unwrap_or_default();
     auth::Request::new(head.method.as_str(), head.uri.path(), query, &body)
-        .verify(&app.key, app.secret.reveal(), context.path_prefix(), seconds_since_1970())
+        .verify(|key| terms.app.secret(key).map(Secret::reveal), context.path_prefix(), seconds_since_1970())
         .map_err(|refused| Problem::new(StatusCode::UNAUTHORIZED, refused.to_string()))?;
-    let event = Event::parse(&body, limits)?;
+    let event = Event::parse(&body, &terms.limits)?;
     let publication = Publication { event: &event.name, data: &event.data, excluded: event.excluded };
-    context.node().publish(tenant, &event.channels, &publication).map_err(super::busy)?;
+    context.node().publish(&tenant, &event.channels, &publication).map_err(super::busy)?;
     Ok(answer::json("{}"))
 }
 

@@ -1,0 +1,155 @@
+//! What happens, for those who want to know: webhooks and the console.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use tokio::sync::{broadcast, mpsc};
+
+use crate::app::WebhookEvent;
+use crate::pusher::socket_id::SocketId;
+use crate::tenants::{Tenant, Terms};
+
+/// Something that happened to an app.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) at: SystemTime,
+    pub(crate) event: Event,
+}
+
+/// What happened. The first seven are what [webhooks](WebhookEvent) tell.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::enum_variant_names, reason = "`ClientEvent` is the protocol's own name")]
+pub(crate) enum Event {
+    ChannelOccupied { channel: Arc<str> },
+    ChannelVacated { channel: Arc<str> },
+    MemberAdded { channel: Arc<str>, user_id: Arc<str> },
+    MemberRemoved { channel: Arc<str>, user_id: Arc<str> },
+    ClientEvent { channel: Arc<str>, event: Box<str>, data: Box<str>, socket_id: SocketId, user_id: Option<Arc<str>> },
+    CacheMiss { channel: Arc<str> },
+    SubscriptionCount { channel: Arc<str>, count: usize },
+    Connected { socket_id: SocketId },
+    Disconnected { socket_id: SocketId, code: u16 },
+    Subscribed { channel: Arc<str>, socket_id: SocketId },
+    Unsubscribed { channel: Arc<str>, socket_id: SocketId },
+    SignedIn { socket_id: SocketId, user_id: Arc<str> },
+    Refused { socket_id: SocketId, reason: Box<str> },
+    Published { channel: Arc<str>, event: Box<str>, data: Box<str> },
+}
+
+impl Event {
+    /// What webhooks call it; `None` for what only the console shows.
+    pub(crate) fn webhook(&self) -> Option<WebhookEvent> {
+        match self {
+            Self::ChannelOccupied { .. } => Some(WebhookEvent::ChannelOccupied),
+            Self::ChannelVacated { .. } => Some(WebhookEvent::ChannelVacated),
+            Self::MemberAdded { .. } => Some(WebhookEvent::MemberAdded),
+            Self::MemberRemoved { .. } => Some(WebhookEvent::MemberRemoved),
+            Self::ClientEvent { .. } => Some(WebhookEvent::ClientEvent),
+            Self::CacheMiss { .. } => Some(WebhookEvent::CacheMiss),
+            Self::SubscriptionCount { .. } => Some(WebhookEvent::SubscriptionCount),
+            _ => None,
+        }
+    }
+
+    /// The channel it is about.
+    pub(crate) fn channel(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::ChannelOccupied { channel }
+            | Self::ChannelVacated { channel }
+            | Self::MemberAdded { channel, .. }
+            | Self::MemberRemoved { channel, .. }
+            | Self::ClientEvent { channel, .. }
+            | Self::CacheMiss { channel }
+            | Self::SubscriptionCount { channel, .. }
+            | Self::Subscribed { channel, .. }
+            | Self::Unsubscribed { channel, .. }
+            | Self::Published { channel, .. } => Some(channel),
+            Self::Connected { .. } | Self::Disconnected { .. } | Self::SignedIn { .. } | Self::Refused { .. } => None,
+        }
+    }
+}
+
+/// Where shards and publishers write down what happens. Nobody waits for who reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    webhooks: mpsc::Sender<Entry>,
+    /// Entries for webhooks that found no room.
+    dropped: AtomicU64,
+    console: broadcast::Sender<Arc<Entry>>,
+    watching: AtomicUsize,
+}
+
+impl Journal {
+    /// A journal, and where the webhooks read it.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Entry>) {
+        let (webhooks, receiver) = mpsc::channel(MOST_WAITING);
+        let (console, _) = broadcast::channel(MOST_SHOWN);
+        let inner = Inner { webhooks, dropped: AtomicU64::new(0), console, watching: AtomicUsize::new(0) };
+        (Self(Arc::new(inner)), receiver)
+    }
+
+    /// Whether anybody wants to know of such an event: to be asked before one is put together.
+    pub(crate) fn wants(&self, terms: &Terms, event: WebhookEvent) -> bool {
+        self.is_watched()
+            || terms.app.webhooks.iter().any(|webhook| webhook.events.is_empty() || webhook.events.contains(&event))
+    }
+
+    /// Whether a console is open.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.watching.load(Ordering::Relaxed) > 0
+    }
+
+    /// Writes down what happened, for the app's webhooks that want it and for open consoles.
+    pub(crate) fn record(&self, tenant: &Arc<Tenant>, event: Event) {
+        let for_webhooks = event.webhook().zip(event.channel()).is_some_and(|(kind, channel)| {
+            tenant.terms().app.webhooks.iter().any(|webhook| webhook.wants(kind, channel))
+        });
+        let is_watched = self.is_watched();
+        if !for_webhooks && !is_watched {
+            return;
+        }
+        let entry = Entry { tenant: Arc::clone(tenant), at: SystemTime::now(), event };
+        if is_watched {
+            // Nobody may be left to see it.
+            let _ = self.0.console.send(Arc::new(entry.clone()));
+        }
+        if for_webhooks && self.0.webhooks.try_send(entry).is_err() {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Entries for webhooks that were lost, because more happened at once than could be taken down.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Shows everything from here on; a viewer that is too slow is told how much it has missed.
+    pub(crate) fn watch(&self) -> Watch {
+        self.0.watching.fetch_add(1, Ordering::Relaxed);
+        Watch { entries: self.0.console.subscribe(), journal: self.clone() }
+    }
+}
+
+/// A view on the journal.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) entries: broadcast::Receiver<Arc<Entry>>,
+    journal: Journal,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.journal.0.watching.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Entries that may wait for the webhooks' part to take them down, which takes it microseconds each.
+const MOST_WAITING: usize = 65_536;
+
+/// Entries that a console may be behind.
+const MOST_SHOWN: usize = 4096;

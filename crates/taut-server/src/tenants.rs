@@ -1,0 +1,298 @@
+//! Apps while they are served: found by id and by key, counted, and replaced without a restart.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::app::{App, Limits};
+
+/// An app while it is served. It stays the same when its configuration is replaced.
+#[derive(Debug)]
+pub struct Tenant {
+    index: usize,
+    id: Box<str>,
+    terms: ArcSwap<Terms>,
+    connections: AtomicUsize,
+}
+
+impl Tenant {
+    fn new(index: usize, terms: Terms) -> Self {
+        let id = terms.app.id.as_str().into();
+        Self { index, id, terms: ArcSwap::from_pointee(terms), connections: AtomicUsize::new(0) }
+    }
+
+    /// The place of this app among all: 0, 1 and so on, for tables by app.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What names the app in the paths of the HTTP API.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What is configured now. The next call may give something else: one decision takes one look.
+    pub fn terms(&self) -> impl Deref<Target = Arc<Terms>> {
+        self.terms.load()
+    }
+
+    /// Open connections of this app, on all shards.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more connection for as long as the admission lives; `None` when there are as many as may be.
+    pub fn admit(self: &Arc<Self>) -> Option<Admission> {
+        let most = match self.terms().limits.connections {
+            0 => usize::MAX,
+            most => most,
+        };
+        let one_more = |count| (count < most).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Admission(Arc::clone(self)))
+    }
+}
+
+/// On what terms an app is served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// What was configured.
+    pub app: App,
+    /// The limits that hold: the app's own, or those for all apps.
+    pub limits: Limits,
+    /// Whether the app is configured at all. One that was taken out keeps its place, in case that it comes back.
+    pub known: bool,
+}
+
+impl Terms {
+    fn new(app: App, limits: &Limits) -> Self {
+        let limits = app.limits.unwrap_or(*limits);
+        Self { app, limits, known: true }
+    }
+}
+
+/// One connection's place in its app, given back when dropped.
+#[derive(Debug)]
+pub struct Admission(Arc<Tenant>);
+
+impl Deref for Admission {
+    type Target = Arc<Tenant>;
+
+    fn deref(&self) -> &Arc<Tenant> {
+        &self.0
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All apps, found by id (publishers name that) or by key (clients name that).
+#[derive(Debug)]
+pub struct Apps {
+    directory: ArcSwap<Directory>,
+    /// Held while the directory is replaced.
+    replacing: Mutex<()>,
+    development: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Directory {
+    /// By index; those that are configured no more keep their places.
+    tenants: Vec<Arc<Tenant>>,
+    by_id: HashMap<String, usize>,
+    by_key: HashMap<String, usize>,
+}
+
+impl Apps {
+    /// Collects apps; no two may share an id or a key. `limits` are for those that have none of their own.
+    pub fn new(apps: impl IntoIterator<Item = App>, limits: &Limits) -> Result<Self, DuplicateApp> {
+        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()), development: false };
+        all.replace(apps, limits)?;
+        Ok(all)
+    }
+
+    /// Only the development app, which nobody has asked for by name.
+    pub fn development(limits: &Limits) -> Self {
+        let mut directory = Directory::default();
+        // Alone it cannot be a duplicate.
+        let _ = directory.put(App::development(), limits, &Directory::default());
+        Self { directory: ArcSwap::from_pointee(directory), replacing: Mutex::new(()), development: true }
+    }
+
+    /// Puts other apps in the place of all, or the same ones on other terms; nothing changes when two of them share an id or a key.
+    ///
+    /// An app that was there before, by its id, keeps its connections. Gives the apps that are there no more.
+    pub fn replace(
+        &self,
+        apps: impl IntoIterator<Item = App>,
+        limits: &Limits,
+    ) -> Result<Vec<Arc<Tenant>>, DuplicateApp> {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.directory.load_full();
+        let mut after = Directory { tenants: before.tenants.clone(), ..Directory::default() };
+        let mut changes = Vec::new();
+        for app in apps {
+            changes.extend(after.put(app, limits, &before)?);
+        }
+        // Nothing can go wrong from here on.
+        for (tenant, terms) in changes {
+            tenant.terms.store(terms);
+        }
+        let mut gone = Vec::new();
+        for tenant in &after.tenants {
+            if !after.by_id.contains_key(tenant.id()) && tenant.terms().known {
+                let terms = Terms { known: false, ..Terms::clone(&tenant.terms()) };
+                tenant.terms.store(Arc::new(terms));
+                gone.push(Arc::clone(tenant));
+            }
+        }
+        self.directory.store(Arc::new(after));
+        Ok(gone)
+    }
+
+    /// The app with this id.
+    pub fn by_id(&self, id: &str) -> Option<Arc<Tenant>> {
+        let directory = self.directory.load();
+        directory.by_id.get(id).map(|&index| Arc::clone(&directory.tenants[index]))
+    }
+
+    /// The app with this key.
+    pub fn by_key(&self, key: &str) -> Option<Arc<Tenant>> {
+        let directory = self.directory.load();
+        directory.by_key.get(key).map(|&index| Arc::clone(&directory.tenants[index]))
+    }
+
+    /// The development app, where that is served for want of another.
+    pub fn development_app(&self) -> Option<Arc<Tenant>> {
+        self.directory.load().tenants.first().filter(|_| self.development).cloned()
+    }
+
+    /// Every app that is or was configured, in the order of their [indices](Tenant::index).
+    pub fn all(&self) -> Vec<Arc<Tenant>> {
+        self.directory.load().tenants.clone()
+    }
+}
+
+impl Directory {
+    /// Adds an app; gives what its tenant's terms are to be, when it had others before.
+    fn put(&mut self, app: App, limits: &Limits, before: &Self) -> Result<Option<Change>, DuplicateApp> {
+        let known = before.tenants.iter().position(|tenant| *tenant.id == *app.id);
+        let index = known.unwrap_or(self.tenants.len());
+        if self.by_id.insert(app.id.clone(), index).is_some() {
+            return Err(DuplicateApp { name: "id", value: app.id });
+        }
+        for key in &app.keys {
+            if self.by_key.insert(key.key.clone(), index).is_some() {
+                return Err(DuplicateApp { name: "key", value: key.key.clone() });
+            }
+        }
+        let terms = Terms::new(app, limits);
+        if known.is_some() {
+            return Ok(Some((Arc::clone(&self.tenants[index]), Arc::new(terms))));
+        }
+        self.tenants.push(Arc::new(Tenant::new(index, terms)));
+        Ok(None)
+    }
+}
+
+/// A tenant that is to be served on other terms.
+type Change = (Arc<Tenant>, Arc<Terms>);
+
+/// Two apps with the same id or the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuplicateApp {
+    name: &'static str,
+    value: String,
+}
+
+impl fmt::Display for DuplicateApp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "two apps have the {} {:?}; each app needs its own id and its own key", self.name, self.value)
+    }
+}
+
+impl std::error::Error for DuplicateApp {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apps(texts: &[&str]) -> Result<Apps, DuplicateApp> {
+        Apps::new(texts.iter().map(|text| App::parse(text).expect(text)), &Limits::default())
+    }
+
+    #[test]
+    fn apps_are_found_by_id_and_by_key_and_not_crosswise() {
+        let apps = apps(&["1:a:x", "2:b:y"]).expect("two apps");
+        assert_eq!(apps.by_id("2").map(|tenant| tenant.terms().app.key().key.clone()).as_deref(), Some("b"));
+        assert_eq!(apps.by_key("a").map(|tenant| tenant.id().to_owned()).as_deref(), Some("1"));
+        assert!(apps.by_id("a").is_none() && apps.by_key("1").is_none());
+        assert_eq!(apps.all().iter().map(|tenant| tenant.index()).collect::<Vec<_>>(), [0, 1]);
+        assert!(apps.development_app().is_none());
+    }
+
+    #[test]
+    fn two_apps_with_one_id_or_one_key_are_refused() {
+        for (second, reason) in [("1:b:y", "two apps have the id \"1\""), ("2:a:y", "two apps have the key \"a\"")] {
+            let refused = apps(&["1:a:x", second]).expect_err(second);
+            assert!(refused.to_string().contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_apps_own_limits_go_before_those_for_all() {
+        let mut app = App::development();
+        let for_all = Limits { connections: 5, ..Limits::default() };
+        let limits = |app: &App| Apps::new([app.clone()], &for_all).expect("one app").all()[0].terms().limits;
+        assert_eq!(limits(&app).connections, 5);
+        app.limits = Some(Limits::default());
+        assert_eq!(limits(&app).connections, 0);
+    }
+
+    #[test]
+    fn as_many_connections_are_admitted_as_may_be_and_each_gives_its_place_back() {
+        let for_all = Limits { connections: 2, ..Limits::default() };
+        let apps = Apps::new([App::development()], &for_all).expect("one app");
+        let tenant = apps.by_id("app-id").expect("the app");
+        let first = tenant.admit();
+        let second = tenant.admit();
+        assert!(first.is_some() && second.is_some() && tenant.admit().is_none());
+        assert_eq!(tenant.connections(), 2);
+        drop(first);
+        assert_eq!(tenant.connections(), 1);
+        assert!(tenant.admit().is_some());
+    }
+
+    #[test]
+    fn apps_are_replaced_without_losing_their_places_or_connections() {
+        let apps = apps(&["1:a:x", "2:b:y"]).expect("two apps");
+        let first = apps.by_id("1").expect("the first");
+        let place = first.admit().expect("room");
+        let parse = |text| App::parse(text).expect(text);
+        let gone = apps.replace([parse("3:c:z"), parse("1:d:w")], &Limits::default()).expect("others");
+        assert_eq!(gone.iter().map(|tenant| tenant.id()).collect::<Vec<_>>(), ["2"]);
+        assert!(apps.by_key("a").is_none() && apps.by_key("b").is_none() && apps.by_id("2").is_none());
+        assert_eq!(apps.by_key("d").map(|tenant| tenant.index()), Some(0));
+        assert_eq!(apps.by_key("c").map(|tenant| tenant.index()), Some(2));
+        assert_eq!((first.connections(), place.terms().app.key().key.as_str()), (1, "d"));
+        assert!(!gone[0].terms().known);
+        apps.replace([parse("2:b:y")], &Limits::default()).expect("back");
+        assert!(gone[0].terms().known && apps.by_id("2").map(|tenant| tenant.index()) == Some(1));
+    }
+
+    #[test]
+    fn a_replacement_that_cannot_be_changes_nothing() {
+        let apps = apps(&["1:a:x", "2:b:y"]).expect("two apps");
+        let parse = |text| App::parse(text).expect(text);
+        apps.replace([parse("1:c:x"), parse("3:c:y")], &Limits::default()).expect_err("one key for two");
+        assert_eq!(apps.by_id("1").map(|tenant| tenant.terms().app.key().key.clone()).as_deref(), Some("a"));
+        assert!(apps.by_key("b").is_some() && apps.by_id("3").is_none());
+    }
+}
