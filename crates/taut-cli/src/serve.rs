@@ -16,7 +16,7 @@ use crate::stop::Stop;
 /// With no app given, a development app is served and printed, on this machine only, and `/` is a chat to try it with.
 /// Every setting can be a flag or an environment variable; a flag wins.
 pub(crate) struct Arguments {
-    config: Config,
+    config: Box<Config>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -80,7 +80,7 @@ impl Args for Arguments {
 impl FromArgMatches for Arguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         config(matches, |name| std::env::var(name).ok())
-            .map(|config| Self { config })
+            .map(|config| Self { config: Box::new(config) })
             .map_err(|error| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error}\n")))
     }
 
