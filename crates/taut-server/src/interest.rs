@@ -87,6 +87,22 @@ impl<Member: Copy + Eq + Hash> Interest<Member> {
         seats.iter().map(|seat| seat.member)
     }
 
+    /// The channels that `member` wants.
+    pub fn channels_of(&self, member: Member) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        let subscriptions = self.by_member.get(&member).map_or(&[][..], Vec::as_slice);
+        subscriptions.iter().map(|subscription| &self.slots[subscription.slot as usize].name)
+    }
+
+    /// The channels that anybody wants, with how many do.
+    pub fn channels(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, usize)> {
+        self.by_name.iter().map(|(name, &slot)| (name, self.slots[slot as usize].seats.len()))
+    }
+
+    /// The channel's name as it is kept here, if anybody wants it.
+    pub fn name(&self, channel: &str) -> Option<&Arc<str>> {
+        self.by_name.get_key_value(channel).map(|(name, _)| name)
+    }
+
     /// How many channels `member` wants.
     pub fn subscriptions(&self, member: Member) -> usize {
         self.by_member.get(&member).map_or(0, Vec::len)
@@ -375,8 +391,14 @@ mod tests {
                 for member in 0..9 {
                     let expected = model.values().filter(|set| set.contains(&member)).count();
                     prop_assert_eq!(interest.subscriptions(member), expected);
+                    let names: BTreeSet<&str> = interest.channels_of(member).map(|name| &**name).collect();
+                    prop_assert!(names.len() == expected && names.iter().all(|name| model[*name].contains(&member)));
                 }
                 prop_assert_eq!(interest.is_empty(), model.is_empty());
+                let counts: BTreeMap<String, usize> =
+                    interest.channels().map(|(name, count)| (name.to_string(), count)).collect();
+                prop_assert_eq!(counts, model.iter().map(|(name, set)| (name.clone(), set.len())).collect());
+                prop_assert!(model.keys().all(|name| interest.name(name).is_some_and(|kept| **kept == **name)));
             }
         }
     }

@@ -8,14 +8,19 @@
 
 mod api;
 pub mod app;
+mod cache;
 pub mod config;
+mod home;
 mod http;
 pub mod interest;
-#[allow(dead_code, reason = "its writers and readers come with the next changes")]
+#[allow(dead_code, reason = "read by the webhooks and the console")]
 mod journal;
 mod limit;
 mod node;
+mod origin;
+mod presence;
 pub mod pusher;
+mod question;
 mod route;
 mod server;
 mod session;

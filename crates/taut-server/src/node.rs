@@ -1,19 +1,26 @@
 //! One process with its shards, seen from outside them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use taut_proto::Prepared;
+use tokio::sync::oneshot;
 
+use crate::journal::{Event, Journal};
+use crate::pusher::channel::Kind;
 use crate::pusher::event::ServerEvent;
 use crate::pusher::socket_id::SocketId;
-use crate::route::{Busy, Published, Routes};
+use crate::question::{ChannelState, ConnectionState, Occupancy, Question, Statistics};
+use crate::route::{Busy, Mail, Published, Routes};
 use crate::tenants::{Apps, Tenant};
 
-/// The way in for whoever is no client: the HTTP side today.
+/// The way in for whoever is no client: the HTTP side.
 #[derive(Debug)]
 pub(crate) struct Node {
     apps: Arc<Apps>,
     routes: Arc<Routes>,
+    journal: Journal,
 }
 
 /// What somebody publishes.
@@ -26,13 +33,18 @@ pub(crate) struct Publication<'a> {
     pub(crate) excluded: Option<SocketId>,
 }
 
+#[allow(dead_code, reason = "the HTTP API and the console ask for the rest")]
 impl Node {
-    pub(crate) fn new(apps: Arc<Apps>, routes: Arc<Routes>) -> Self {
-        Self { apps, routes }
+    pub(crate) fn new(apps: Arc<Apps>, routes: Arc<Routes>, journal: Journal) -> Self {
+        Self { apps, routes, journal }
     }
 
     pub(crate) fn apps(&self) -> &Apps {
         &self.apps
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Sends an event on its way to all members of the channels, which have been checked; to all of the channels or to none.
@@ -40,24 +52,121 @@ impl Node {
     /// It is encoded here, once per channel, and not on a shard's time.
     pub(crate) fn publish(
         &self,
-        tenant: &Tenant,
+        tenant: &Arc<Tenant>,
         channels: &[impl AsRef<str>],
         publication: &Publication<'_>,
     ) -> Result<(), Busy> {
-        let &Publication { event, data, excluded } = publication;
+        let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
+        self.publish_all(tenant, events)
+    }
+
+    /// The same for events each to a channel of its own.
+    pub(crate) fn publish_all<'a>(
+        &self,
+        tenant: &Arc<Tenant>,
+        events: impl Iterator<Item = (&'a str, Publication<'a>)>,
+    ) -> Result<(), Busy> {
+        let at = Instant::now();
+        let is_watched = self.journal.is_watched();
         let mut text = String::new();
-        let published = channels.iter().map(|channel| {
-            let channel = channel.as_ref();
+        let mut shown = Vec::new();
+        let published = events.map(|(name, Publication { event, data, excluded })| {
             text.clear();
-            ServerEvent::Published { event, channel, data }.write(&mut text);
-            Published {
-                tenant: tenant.index(),
-                channel: channel.into(),
-                message: Prepared::new(text.as_str()),
-                excluded,
+            ServerEvent::Published { event, channel: name, data }.write(&mut text);
+            let channel: Arc<str> = name.into();
+            if is_watched {
+                shown.push(Event::published(&channel, event, data));
             }
+            let (message, keep) = (Prepared::new(text.as_str()), Kind::of(name).is_cache());
+            Published { tenant: tenant.index(), channel, message, excluded, keep, at }
         });
         let published = published.collect();
-        self.routes.publish(published)
+        self.routes.publish(published)?;
+        for event in shown {
+            self.journal.record(tenant, event);
+        }
+        Ok(())
+    }
+
+    /// The occupied channels whose names begin so, without those of single users.
+    pub(crate) async fn channels(&self, tenant: &Tenant, prefix: &str) -> BTreeMap<Arc<str>, Occupancy> {
+        let tenant = tenant.index();
+        let mut channels: BTreeMap<Arc<str>, Occupancy> = BTreeMap::new();
+        for listed in self.ask_all(|answer| Question::Channels { tenant, prefix: prefix.into(), answer }).await {
+            for (channel, occupancy) in listed {
+                channels.entry(channel).or_default().add(occupancy);
+            }
+        }
+        channels
+    }
+
+    /// One channel.
+    pub(crate) async fn channel(&self, tenant: &Tenant, channel: &str) -> ChannelState {
+        let tenant = tenant.index();
+        let mut state = ChannelState::default();
+        for part in self.ask_all(|answer| Question::Channel { tenant, channel: channel.into(), answer }).await {
+            state.occupancy.add(part.occupancy);
+            state.cached = state.cached.or(part.cached);
+        }
+        if Kind::of(channel).is_presence() {
+            state.occupancy.users.get_or_insert(0);
+        }
+        state
+    }
+
+    /// The users in a presence channel.
+    pub(crate) async fn users(&self, tenant: &Tenant, channel: &str) -> Vec<Arc<str>> {
+        let home = self.routes.home(tenant.index(), channel);
+        let (tenant, channel) = (tenant.index(), channel.into());
+        self.ask(home, |answer| Question::Users { tenant, channel, answer }).await.unwrap_or_default()
+    }
+
+    /// Closes every connection that has signed in as this user.
+    pub(crate) fn terminate(&self, tenant: &Tenant, user_id: &str) {
+        let (tenant, user_id): (_, Arc<str>) = (tenant.index(), user_id.into());
+        self.routes.tell_all(|| Mail::Terminate { tenant, user_id: Arc::clone(&user_id) });
+    }
+
+    /// What has been counted, all shards together.
+    pub(crate) async fn statistics(&self) -> Statistics {
+        let mut sum = Statistics::default();
+        for part in self.ask_all(|answer| Question::Statistics { answer }).await {
+            sum.add(&part);
+        }
+        sum
+    }
+
+    /// Some of an app's connections.
+    pub(crate) async fn connections(&self, tenant: &Tenant, most: usize) -> Vec<ConnectionState> {
+        let tenant = tenant.index();
+        let mut connections: Vec<ConnectionState> =
+            self.ask_all(|answer| Question::Connections { tenant, most, answer }).await.into_iter().flatten().collect();
+        connections.truncate(most);
+        connections
+    }
+
+    /// Tells the shards that apps have been changed or taken away: whoever may not stay is closed.
+    pub(crate) fn apps_changed(&self) {
+        self.routes.tell_all(|| Mail::AppsChanged);
+    }
+
+    /// To be called about once per second.
+    pub(crate) fn tick(&self) {
+        self.routes.tell_all(|| Mail::Tick);
+    }
+
+    async fn ask<T>(&self, shard: usize, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.routes.tell(shard, Mail::Ask(question(sender)));
+        // A shard that has stopped answers nothing.
+        receiver.await.ok()
+    }
+
+    async fn ask_all<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
+        let mut answers = Vec::new();
+        for shard in 0..self.routes.shards() {
+            answers.extend(self.ask(shard, &question).await);
+        }
+        answers
     }
 }

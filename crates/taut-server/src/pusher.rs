@@ -3,4 +3,5 @@
 pub mod auth;
 pub mod channel;
 pub mod event;
+pub mod member;
 pub mod socket_id;

@@ -6,13 +6,16 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use taut_proto::Prepared;
-use taut_shard::Mailbox;
+use taut_shard::{ConnectionId, Mailbox};
 
+use crate::home::{Full, Welcome, Wish};
 use crate::pusher::socket_id::SocketId;
+use crate::question::Question;
 
-/// What comes through a shard's mailbox. `tenant` is always the [index](crate::app::Tenant::index) of an app.
+/// What comes through a shard's mailbox. `tenant` is always the [index](crate::tenants::Tenant::index) of an app.
 #[derive(Debug)]
 pub(crate) enum Mail {
     /// To a channel's home: somebody publishes.
@@ -21,12 +24,41 @@ pub(crate) enum Mail {
     Deliver(Published),
     /// From a channel's home: something for the channel found no room in the mailbox, so its members here have missed it.
     Missed { tenant: usize, channel: Arc<str> },
-    /// To a channel's home: the first here wants it. Its answer is `Joined`; until then nothing else is said about this channel.
-    Join { tenant: usize, channel: Arc<str>, shard: usize },
-    /// From a channel's home: from here on everything that is published comes.
-    Joined { tenant: usize, channel: Arc<str> },
-    /// To a channel's home: nobody here wants it any more.
-    Leave { tenant: usize, channel: Arc<str>, shard: usize },
+    /// To a channel's home: a connection here subscribes, and it is one that the home has to know of.
+    Enter { tenant: usize, channel: Arc<str>, shard: usize, ticket: u32, wish: Wish },
+    /// From a channel's home, to the shard that asked with this ticket: whoever waits is subscribed, and from here on everything that is published comes.
+    Entered { tenant: usize, channel: Arc<str>, ticket: u32, welcome: Welcome },
+    /// From a channel's home, instead: whoever waits cannot be let in.
+    TurnedAway { tenant: usize, channel: Arc<str>, ticket: u32, why: TurnedAway },
+    /// To a channel's home: a user's connection, or the last connection of all here, has left.
+    Leave { tenant: usize, channel: Arc<str>, shard: usize, user_id: Option<Arc<str>>, is_last: bool },
+    /// To a channel's home: so many are subscribed here.
+    Count { tenant: usize, channel: Arc<str>, shard: usize, connections: usize },
+    /// To the home of an app's users: a connection has signed in, or one that had has ended.
+    Online { tenant: usize, user_id: Arc<str>, is_online: bool },
+    /// To the home of an app's users: a connection here watches these.
+    Watch { tenant: usize, user_ids: Arc<[Arc<str>]>, shard: usize, connection: ConnectionId },
+    /// From the home of an app's users: how it stands with those that the connection watches.
+    Watched { connection: ConnectionId, online: Vec<Arc<str>>, offline: Vec<Arc<str>> },
+    /// To the home of an app's users: nobody here watches this one any more.
+    Unwatch { tenant: usize, user_id: Arc<str>, shard: usize },
+    /// From the home of an app's users: one of them has come or gone.
+    Status { tenant: usize, user_id: Arc<str>, is_online: bool },
+    /// To all: close every connection that acts as this user.
+    Terminate { tenant: usize, user_id: Arc<str> },
+    /// To all: apps have been changed or taken away.
+    AppsChanged,
+    /// To all, about once per second.
+    Tick,
+    /// Somebody wants to know something.
+    Ask(Question),
+}
+
+/// Why a channel's home lets a connection not in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    Full(Full),
+    Busy,
 }
 
 /// An event on its way to a channel's members, in the form in which all of them get it.
@@ -37,6 +69,10 @@ pub(crate) struct Published {
     pub(crate) message: Prepared,
     /// Who does not get it.
     pub(crate) excluded: Option<SocketId>,
+    /// Whether it is to be kept as the last event of a cache channel.
+    pub(crate) keep: bool,
+    /// When it was taken from its publisher.
+    pub(crate) at: Instant,
 }
 
 impl Published {
@@ -58,6 +94,11 @@ impl Routes {
         Self { shards, hasher: RandomState::new(), mailboxes: OnceLock::new() }
     }
 
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards
+    }
+
     /// Opens the way; to be called once.
     pub(crate) fn connect(&self, mailboxes: Vec<Mailbox<Mail>>) {
         debug_assert_eq!(mailboxes.len(), self.shards);
@@ -72,7 +113,26 @@ impl Routes {
         (self.hasher.hash_one((tenant, channel)) % self.shards as u64) as usize
     }
 
-    /// Sends what must not be lost: there are at most two such mails under way per channel and shard.
+    /// The shard that keeps which of an app's users have signed in.
+    pub(crate) fn home_of_users(&self, tenant: usize) -> usize {
+        // No channel has such a name.
+        self.home(tenant, "#users")
+    }
+
+    /// Sends what may be refused when the mailbox is full.
+    pub(crate) fn ask(&self, shard: usize, mail: Mail, bytes: usize) -> Result<(), Busy> {
+        self.mailbox(shard).ok_or(Busy)?.push(mail, bytes).map_err(|_| Busy)
+    }
+
+    /// Sends the same to every shard.
+    pub(crate) fn tell_all(&self, mail: impl Fn() -> Mail) {
+        for shard in 0..self.shards {
+            self.tell(shard, mail());
+        }
+    }
+
+    /// Sends what must not be lost. The sender sees to it that there is little of it: of each kind no more than there are connections with
+    /// something to leave, or channels with members.
     pub(crate) fn tell(&self, shard: usize, mail: Mail) {
         if let Some(mailbox) = self.mailbox(shard) {
             // Refused only by a shard that has stopped, which has no members any more.
@@ -173,7 +233,7 @@ mod tests {
 
     fn published(channel: &str, bytes: usize) -> Published {
         let message = Prepared::new("x".repeat(bytes).as_str());
-        Published { tenant: 0, channel: channel.into(), message, excluded: None }
+        Published { tenant: 0, channel: channel.into(), message, excluded: None, keep: false, at: Instant::now() }
     }
 
     /// Some channel whose home is this shard.

@@ -16,6 +16,7 @@ use crate::api;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::http;
+use crate::journal::Journal;
 use crate::node::Node;
 use crate::route::Routes;
 use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
@@ -49,6 +50,7 @@ impl Server {
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(listening)?;
 
         let routes = Arc::new(Routes::new(count));
+        let (journal, _entries) = Journal::new();
         let (departures, departed) = http::departures();
         let mut shards = Vec::with_capacity(count);
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -57,6 +59,7 @@ impl Server {
                 number,
                 Arc::clone(&apps),
                 Arc::clone(&routes),
+                journal.clone(),
                 &config.path_prefix,
                 activity_timeout(config),
                 move |departure| http::depart(&departures, departure),
@@ -66,8 +69,8 @@ impl Server {
         drop(departures);
         routes.connect(shards.iter().map(Shard::mailbox).collect());
 
-        let node = Arc::new(Node::new(Arc::clone(&apps), routes));
-        let service = api::router(Arc::new(api::Context::new(node, config.path_prefix.clone())));
+        let node = Arc::new(Node::new(Arc::clone(&apps), routes, journal));
+        let service = api::router(Arc::new(api::Context::new(Arc::clone(&node), config.path_prefix.clone())));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(count.min(MOST_HTTP_THREADS))
             .thread_name("taut-http")
@@ -76,6 +79,13 @@ impl Server {
             .map_err(StartError::System)?;
         let (draining, is_draining) = watch::channel(false);
         let http = runtime.spawn(http::serve(departed, service, is_draining));
+        runtime.spawn(async move {
+            let mut seconds = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                seconds.tick().await;
+                node.tick();
+            }
+        });
 
         let mut running = Running {
             addresses: Vec::from_iter(addresses),

@@ -149,11 +149,10 @@ fn names_that_cannot_be_subscribed_are_refused_and_the_connection_stays() {
     let (mut client, _) = Client::member(server.addresses()[0]);
     let long = "x".repeat(165);
     for (channel, kind, status, reason) in [
-        ("private-x", "NotSupported", 403, "This server serves public channels only"),
-        ("private-encrypted-x", "NotSupported", 403, "This server serves public channels only"),
-        ("presence-x", "NotSupported", 403, "This server serves public channels only"),
-        ("cache-x", "NotSupported", 403, "This server serves public channels only"),
-        ("#server-to-user-1", "NotSupported", 403, "This server serves public channels only"),
+        ("private-x", "AuthError", 401, "this channel needs an auth of the form KEY:SIGNATURE"),
+        ("private-encrypted-x", "AuthError", 401, "this channel needs an auth of the form KEY:SIGNATURE"),
+        ("presence-x", "AuthError", 401, "this channel needs an auth of the form KEY:SIGNATURE"),
+        ("#server-to-user-1", "AuthError", 403, "Only who has signed in as this user"),
         ("#x", "InvalidChannel", 400, "contains a character that is not allowed"),
         ("a b", "InvalidChannel", 400, "contains a character that is not allowed"),
         ("caf\u{e9}\"\n", "InvalidChannel", 400, "contains a character that is not allowed"),

@@ -27,6 +27,11 @@ impl<'a> Channel<'a> {
         if allowed { Ok(Self { name, kind }) } else { Err(InvalidChannel::Character) }
     }
 
+    /// The user whose own channel this is, if it is one's.
+    pub fn user_of(name: &str) -> Option<&str> {
+        name.strip_prefix(SERVER_TO_USER)
+    }
+
     /// The whole name, prefix included.
     pub fn name(&self) -> &'a str {
         self.name
@@ -73,6 +78,38 @@ impl Kind {
     /// A prefix counts only at the very beginning and only with its dash: `privateer` and `my-private-x` are public.
     pub fn of(name: &str) -> Self {
         PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(Self::Public, |(_, kind)| *kind)
+    }
+}
+
+impl Kind {
+    /// Whether a backend has to sign for those who subscribe.
+    pub fn needs_signature(self) -> bool {
+        !matches!(self, Self::Public | Self::Cache | Self::ServerToUser)
+    }
+
+    /// Whether its members see each other.
+    pub fn is_presence(self) -> bool {
+        matches!(self, Self::Presence | Self::PresenceCache)
+    }
+
+    /// Whether the last published event is kept for newcomers.
+    pub fn is_cache(self) -> bool {
+        matches!(self, Self::Cache | Self::PrivateCache | Self::PrivateEncryptedCache | Self::PresenceCache)
+    }
+
+    /// Whether only its members can read what is published.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::PrivateEncrypted | Self::PrivateEncryptedCache)
+    }
+
+    /// Whether its members may be told how many they are: in presence channels they know already.
+    pub fn is_counted(self) -> bool {
+        !self.is_presence() && self != Self::ServerToUser
+    }
+
+    /// Whether clients may send events to the other members.
+    pub fn takes_client_events(self) -> bool {
+        self.needs_signature() && !self.is_encrypted()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -19,6 +20,10 @@ pub enum ClientEvent<'a> {
     Subscribe {
         /// The name as it was sent, not yet checked.
         channel: Cow<'a, str>,
+        /// `KEY:SIGNATURE`, where the channel needs it; pusher-js sends an empty text where it does not.
+        auth: Cow<'a, str>,
+        /// What the signature vouches for beside the channel, as it was sent.
+        channel_data: Option<Cow<'a, str>>,
     },
     /// `pusher:unsubscribe`.
     Unsubscribe {
@@ -31,6 +36,15 @@ pub enum ClientEvent<'a> {
         event: Cow<'a, str>,
         /// Where it was meant to go, as it was sent; `None` when the message names no channel.
         channel: Option<Cow<'a, str>>,
+        /// The JSON text of its data, exactly as it was sent.
+        data: Option<&'a str>,
+    },
+    /// `pusher:signin`: the client says as which user it acts.
+    SignIn {
+        /// `KEY:SIGNATURE`.
+        auth: Cow<'a, str>,
+        /// Who the user is, as it was sent and signed.
+        user_data: Cow<'a, str>,
     },
     /// A `pusher:` event that this server does not know. The protocol grows by such events, so it is no mistake.
     Unknown,
@@ -46,10 +60,25 @@ impl<'a> ClientEvent<'a> {
         match &*event {
             "pusher:ping" => Ok(Self::Ping),
             "pusher:pong" => Ok(Self::Pong),
-            "pusher:subscribe" => Ok(Self::Subscribe { channel: channel_in(message.data)? }),
-            "pusher:unsubscribe" => Ok(Self::Unsubscribe { channel: channel_in(message.data)? }),
+            "pusher:subscribe" => {
+                let SubscriptionData { channel, auth, channel_data } = Part::Subscription.read(message.data)?;
+                let auth = auth.map(|auth| auth.0).unwrap_or_default();
+                Ok(Self::Subscribe { channel: channel.0, auth, channel_data: channel_data.map(|data| data.0) })
+            }
+            "pusher:unsubscribe" => {
+                let data: SubscriptionData<'a> = Part::Subscription.read(message.data)?;
+                Ok(Self::Unsubscribe { channel: data.channel.0 })
+            }
+            "pusher:signin" => {
+                let SignInData { auth, user_data } = Part::SignIn.read(message.data)?;
+                Ok(Self::SignIn { auth: auth.0, user_data: user_data.0 })
+            }
             name if name.starts_with("pusher:") => Ok(Self::Unknown),
-            _ => Ok(Self::Triggered { event, channel: message.channel.map(|channel| channel.0) }),
+            _ => Ok(Self::Triggered {
+                event,
+                channel: message.channel.map(|channel| channel.0),
+                data: message.data.map(RawValue::get),
+            }),
         }
     }
 }
@@ -79,6 +108,8 @@ pub enum ServerEvent<'a> {
     SubscriptionSucceeded {
         /// The channel's name.
         channel: &'a str,
+        /// Of a presence channel, who is there: JSON text in which everything is escaped already that a JSON string must not hold as it is.
+        members: Option<&'a str>,
     },
     /// A subscription was refused; the connection stays.
     SubscriptionError {
@@ -90,6 +121,57 @@ pub enum ServerEvent<'a> {
         error: &'a str,
         /// The HTTP status that says it best.
         status: u16,
+    },
+    /// A user has come to a presence channel.
+    MemberAdded {
+        /// The channel's name.
+        channel: &'a str,
+        /// Who.
+        user_id: &'a str,
+        /// JSON text of what the user says of itself.
+        user_info: Option<&'a str>,
+    },
+    /// A user has left a presence channel.
+    MemberRemoved {
+        /// The channel's name.
+        channel: &'a str,
+        /// Who.
+        user_id: &'a str,
+    },
+    /// How many are subscribed to a channel.
+    SubscriptionCount {
+        /// The channel's name.
+        channel: &'a str,
+        /// How many.
+        count: usize,
+    },
+    /// There is no last event in a cache channel.
+    CacheMiss {
+        /// The channel's name.
+        channel: &'a str,
+    },
+    /// The connection acts as a user from here on.
+    SigninSuccess {
+        /// Who the user is, exactly as the client sent it.
+        user_data: &'a str,
+    },
+    /// Users on the watchlist have come or gone.
+    WatchlistEvents {
+        /// Who is there.
+        online: &'a [Arc<str>],
+        /// Who is not.
+        offline: &'a [Arc<str>],
+    },
+    /// An event that another client sent.
+    Client {
+        /// The event's name.
+        event: &'a str,
+        /// The channel's name.
+        channel: &'a str,
+        /// The sender's JSON text, unchanged.
+        data: Option<&'a str>,
+        /// Who sent it, in presence channels.
+        user_id: Option<&'a str>,
     },
     /// An event that somebody published.
     Published {
@@ -124,10 +206,65 @@ impl ServerEvent<'_> {
                 out.push_str("}}");
             }
             Self::Pong => out.push_str(r#"{"event":"pusher:pong","data":"{}"}"#),
-            Self::SubscriptionSucceeded { channel } => {
+            Self::SubscriptionSucceeded { channel, members } => {
                 out.push_str(r#"{"event":"pusher_internal:subscription_succeeded","channel":"#);
                 write_json_string(out, channel);
-                out.push_str(r#","data":"{}"}"#);
+                out.push_str(r#","data":""#);
+                out.push_str(members.unwrap_or("{}"));
+                out.push_str(r#""}"#);
+            }
+            Self::MemberAdded { channel, user_id, user_info } => {
+                let mut data = String::from(r#"{"user_id":"#);
+                write_json_string(&mut data, user_id);
+                if let Some(user_info) = user_info {
+                    data.push_str(r#","user_info":"#);
+                    data.push_str(user_info);
+                }
+                data.push('}');
+                write_internal(out, "member_added", channel, &data);
+            }
+            Self::MemberRemoved { channel, user_id } => {
+                let mut data = String::from(r#"{"user_id":"#);
+                write_json_string(&mut data, user_id);
+                data.push('}');
+                write_internal(out, "member_removed", channel, &data);
+            }
+            Self::SubscriptionCount { channel, count } => {
+                write_internal(out, "subscription_count", channel, &format!(r#"{{"subscription_count":{count}}}"#));
+            }
+            Self::CacheMiss { channel } => {
+                out.push_str(r#"{"event":"pusher:cache_miss","channel":"#);
+                write_json_string(out, channel);
+                out.push('}');
+            }
+            Self::SigninSuccess { user_data } => {
+                out.push_str(r#"{"event":"pusher:signin_success","data":{"user_data":"#);
+                write_json_string(out, user_data);
+                out.push_str("}}");
+            }
+            Self::WatchlistEvents { online, offline } => {
+                let mut data = String::from(r#"{"events":["#);
+                write_watchlist_event(&mut data, "online", online);
+                write_watchlist_event(&mut data, "offline", offline);
+                data.push_str("]}");
+                out.push_str(r#"{"event":"pusher_internal:watchlist_events","data":"#);
+                write_json_string(out, &data);
+                out.push('}');
+            }
+            Self::Client { event, channel, data, user_id } => {
+                out.push_str(r#"{"event":"#);
+                write_json_string(out, event);
+                out.push_str(r#","channel":"#);
+                write_json_string(out, channel);
+                if let Some(data) = data {
+                    out.push_str(r#","data":"#);
+                    out.push_str(data);
+                }
+                if let Some(user_id) = user_id {
+                    out.push_str(r#","user_id":"#);
+                    write_json_string(out, user_id);
+                }
+                out.push('}');
             }
             Self::SubscriptionError { channel, kind, error, status } => {
                 out.push_str(r#"{"event":"pusher:subscription_error","channel":"#);
@@ -180,11 +317,14 @@ impl fmt::Display for Malformed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = match self.part {
             Part::Message => "the message",
-            Part::Data => "its \"data\"",
+            Part::Subscription | Part::SignIn => "its \"data\"",
         };
         let wanted = match self.part {
             Part::Message => "a JSON object whose \"event\" is a string",
-            Part::Data => "a JSON object, or a string that holds one, whose \"channel\" is a string",
+            Part::Subscription => {
+                "a JSON object, or a string that holds one, whose \"channel\" is a string, as are \"auth\" and \"channel_data\" if they are there"
+            }
+            Part::SignIn => "a JSON object, or a string that holds one, whose \"auth\" and \"user_data\" are strings",
         };
         let problem = match self.category {
             Category::Missing => {
@@ -207,7 +347,22 @@ impl std::error::Error for Malformed {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Message,
-    Data,
+    Subscription,
+    SignIn,
+}
+
+impl Part {
+    /// Reads the data of a message: an object, or a string that holds one, since some SDKs encode it twice.
+    fn read<'a, T: Data<'a>>(self, data: Option<&'a RawValue>) -> Result<T, Malformed> {
+        let Some(data) = data.map(RawValue::get) else {
+            return Err(Malformed { part: self, category: Category::Missing, line: 0, column: 0 });
+        };
+        if data.starts_with('"') {
+            let inner: String = serde_json::from_str(data).map_err(|error| Malformed::new(self, &error))?;
+            return T::read_owned(&inner, self);
+        }
+        from_object(data, self)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,26 +383,53 @@ struct Message<'a> {
     data: Option<&'a RawValue>,
 }
 
+/// What a message's data may be.
+trait Data<'a>: Deserialize<'a> {
+    /// Reads it from a text that does not outlive the call.
+    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed>;
+}
+
 #[derive(Deserialize)]
 struct SubscriptionData<'a> {
     #[serde(borrow)]
     channel: Text<'a>,
+    #[serde(borrow)]
+    auth: Option<Text<'a>>,
+    #[serde(borrow)]
+    channel_data: Option<Text<'a>>,
+}
+
+impl<'a> Data<'a> for SubscriptionData<'a> {
+    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed> {
+        let SubscriptionData { channel, auth, channel_data } = from_object(text, part)?;
+        let (auth, channel_data) = (auth.map(Text::into_owned), channel_data.map(Text::into_owned));
+        Ok(Self { channel: channel.into_owned(), auth, channel_data })
+    }
+}
+
+#[derive(Deserialize)]
+struct SignInData<'a> {
+    #[serde(borrow)]
+    auth: Text<'a>,
+    #[serde(borrow)]
+    user_data: Text<'a>,
+}
+
+impl<'a> Data<'a> for SignInData<'a> {
+    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed> {
+        let SignInData { auth, user_data } = from_object(text, part)?;
+        Ok(Self { auth: auth.into_owned(), user_data: user_data.into_owned() })
+    }
 }
 
 /// A string lent from the message unless an escape forbids it. (Serde borrows a bare `Cow`, but not one within an `Option`.)
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn channel_in(data: Option<&RawValue>) -> Result<Cow<'_, str>, Malformed> {
-    let Some(data) = data.map(RawValue::get) else {
-        return Err(Malformed { part: Part::Data, category: Category::Missing, line: 0, column: 0 });
-    };
-    if data.starts_with('"') {
-        let inner: String = serde_json::from_str(data).map_err(|error| Malformed::new(Part::Data, &error))?;
-        let data: SubscriptionData<'_> = from_object(&inner, Part::Data)?;
-        return Ok(Cow::Owned(data.channel.0.into_owned()));
+impl Text<'_> {
+    fn into_owned<'b>(self) -> Text<'b> {
+        Text(Cow::Owned(self.0.into_owned()))
     }
-    from_object::<SubscriptionData<'_>>(data, Part::Data).map(|data| data.channel.0)
 }
 
 /// Reads an object. (Serde would also fill a struct from an array's elements.)
@@ -290,6 +472,35 @@ pub fn write_json_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// Appends an event of the server's own, whose data is JSON text in a string.
+fn write_internal(out: &mut String, event: &str, channel: &str, data: &str) {
+    out.push_str(r#"{"event":"pusher_internal:"#);
+    out.push_str(event);
+    out.push_str(r#"","channel":"#);
+    write_json_string(out, channel);
+    out.push_str(r#","data":"#);
+    write_json_string(out, data);
+    out.push('}');
+}
+
+/// Appends an element of a watchlist's events, unless it would tell of nobody.
+fn write_watchlist_event(out: &mut String, name: &str, user_ids: &[Arc<str>]) {
+    if user_ids.is_empty() {
+        return;
+    }
+    if out.ends_with('}') {
+        out.push(',');
+    }
+    write_display(out, format_args!(r#"{{"name":"{name}","user_ids":["#));
+    for (number, user_id) in user_ids.iter().enumerate() {
+        if number > 0 {
+            out.push(',');
+        }
+        write_json_string(out, user_id);
+    }
+    out.push_str("]}");
+}
+
 fn write_display(out: &mut String, value: impl fmt::Display) {
     // Writing to a `String` cannot fail.
     let _ = write!(out, "{value}");
@@ -309,10 +520,92 @@ mod tests {
         out
     }
 
+    fn subscribe(channel: &str) -> ClientEvent<'_> {
+        ClientEvent::Subscribe { channel: channel.into(), auth: Cow::Borrowed(""), channel_data: None }
+    }
+
+    #[test]
+    fn what_vouches_for_a_subscription_is_read_in_both_forms() {
+        let expected = ClientEvent::Subscribe {
+            channel: "presence-a".into(),
+            auth: "key:00".into(),
+            channel_data: Some(r#"{"user_id":1}"#.into()),
+        };
+        for message in [
+            r#"{"event":"pusher:subscribe","data":{"auth":"key:00","channel_data":"{\"user_id\":1}","channel":"presence-a"}}"#,
+            r#"{"event":"pusher:subscribe","data":"{\"auth\":\"key:00\",\"channel_data\":\"{\\\"user_id\\\":1}\",\"channel\":\"presence-a\"}"}"#,
+        ] {
+            assert_eq!(ClientEvent::parse(message).as_ref(), Ok(&expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn signing_in_needs_both_parts() {
+        let expected = ClientEvent::SignIn { auth: "key:00".into(), user_data: r#"{"id":"1"}"#.into() };
+        let message = r#"{"event":"pusher:signin","data":{"auth":"key:00","user_data":"{\"id\":\"1\"}"}}"#;
+        assert_eq!(ClientEvent::parse(message), Ok(expected));
+        let refused = ClientEvent::parse(r#"{"event":"pusher:signin","data":{"auth":"x"}}"#).expect_err("no user_data");
+        assert!(refused.to_string().contains("whose \"auth\" and \"user_data\" are strings"), "{refused}");
+    }
+
+    #[test]
+    fn the_servers_own_events_have_the_forms_that_clients_read() {
+        let both: [Arc<str>; 2] = ["1".into(), "b\"c".into()];
+        for (event, text) in [
+            (
+                ServerEvent::SubscriptionSucceeded { channel: "presence-a", members: Some(r#"{\"presence\":{}}"#) },
+                r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-a","data":"{\"presence\":{}}"}"#,
+            ),
+            (
+                ServerEvent::MemberAdded { channel: "presence-a", user_id: "11", user_info: Some(r#"{"name":"B"}"#) },
+                r#"{"event":"pusher_internal:member_added","channel":"presence-a","data":"{\"user_id\":\"11\",\"user_info\":{\"name\":\"B\"}}"}"#,
+            ),
+            (
+                ServerEvent::MemberRemoved { channel: "presence-a", user_id: "11" },
+                r#"{"event":"pusher_internal:member_removed","channel":"presence-a","data":"{\"user_id\":\"11\"}"}"#,
+            ),
+            (
+                ServerEvent::SubscriptionCount { channel: "a", count: 42 },
+                r#"{"event":"pusher_internal:subscription_count","channel":"a","data":"{\"subscription_count\":42}"}"#,
+            ),
+            (ServerEvent::CacheMiss { channel: "cache-a" }, r#"{"event":"pusher:cache_miss","channel":"cache-a"}"#),
+            (
+                ServerEvent::SigninSuccess { user_data: r#"{"id":"1"}"# },
+                r#"{"event":"pusher:signin_success","data":{"user_data":"{\"id\":\"1\"}"}}"#,
+            ),
+            (
+                ServerEvent::WatchlistEvents { online: &both, offline: &both[..1] },
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"online\",\"user_ids\":[\"1\",\"b\\\"c\"]},{\"name\":\"offline\",\"user_ids\":[\"1\"]}]}"}"#,
+            ),
+            (
+                ServerEvent::WatchlistEvents { online: &[], offline: &both[..1] },
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"offline\",\"user_ids\":[\"1\"]}]}"}"#,
+            ),
+            (
+                ServerEvent::Client {
+                    event: "client-x",
+                    channel: "presence-a",
+                    data: Some("[1 ]"),
+                    user_id: Some("11"),
+                },
+                r#"{"event":"client-x","channel":"presence-a","data":[1 ],"user_id":"11"}"#,
+            ),
+            (
+                ServerEvent::Client { event: "client-x", channel: "private-a", data: None, user_id: None },
+                r#"{"event":"client-x","channel":"private-a"}"#,
+            ),
+        ] {
+            assert_eq!(written(event), text);
+            assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
+        }
+    }
+
     #[test]
     fn pusher_js_subscribing_to_a_public_channel_is_understood_without_a_copy() {
         let message = r#"{"event":"pusher:subscribe","data":{"auth":"","channel":"my-channel"}}"#;
-        let Ok(ClientEvent::Subscribe { channel: Cow::Borrowed(channel) }) = ClientEvent::parse(message) else {
+        let Ok(ClientEvent::Subscribe { channel: Cow::Borrowed(channel), auth: Cow::Borrowed(""), channel_data: None }) =
+            ClientEvent::parse(message)
+        else {
             panic!("not lent from the message");
         };
         assert_eq!(channel, "my-channel");
@@ -321,7 +614,7 @@ mod tests {
     #[test]
     fn data_may_be_a_string_that_holds_the_object() {
         let message = r#"{"event":"pusher:subscribe","data":"{\"channel\":\"my-channel\"}"}"#;
-        assert_eq!(ClientEvent::parse(message), Ok(ClientEvent::Subscribe { channel: "my-channel".into() }));
+        assert_eq!(ClientEvent::parse(message), Ok(subscribe("my-channel")));
         let message = r#"{"event":"pusher:unsubscribe","data":"{\"channel\":\"my-channel\"}"}"#;
         assert_eq!(ClientEvent::parse(message), Ok(ClientEvent::Unsubscribe { channel: "my-channel".into() }));
     }
@@ -329,7 +622,7 @@ mod tests {
     #[test]
     fn escapes_in_names_are_resolved() {
         let message = r#"{"event":"pusher:subscribe","data":{"channel":"caf\u00e9"}}"#;
-        assert_eq!(ClientEvent::parse(message), Ok(ClientEvent::Subscribe { channel: "café".into() }));
+        assert_eq!(ClientEvent::parse(message), Ok(subscribe("café")));
         assert_eq!(ClientEvent::parse(r#"{"event":"pusher\u003aping"}"#), Ok(ClientEvent::Ping));
     }
 
@@ -350,11 +643,15 @@ mod tests {
     fn an_event_of_the_clients_own_keeps_name_and_channel() {
         assert_eq!(
             ClientEvent::parse(r#"{"event":"client-typing","channel":"chat","data":{"x":1}}"#),
-            Ok(ClientEvent::Triggered { event: "client-typing".into(), channel: Some("chat".into()) })
+            Ok(ClientEvent::Triggered {
+                event: "client-typing".into(),
+                channel: Some("chat".into()),
+                data: Some(r#"{"x":1}"#)
+            })
         );
         assert_eq!(
             ClientEvent::parse(r#"{"event":"App\\Events\\X"}"#),
-            Ok(ClientEvent::Triggered { event: "App\\Events\\X".into(), channel: None })
+            Ok(ClientEvent::Triggered { event: "App\\Events\\X".into(), channel: None, data: None })
         );
     }
 
@@ -424,7 +721,7 @@ mod tests {
     #[test]
     fn subscription_succeeded_carries_an_empty_object_as_a_string() {
         assert_eq!(
-            written(ServerEvent::SubscriptionSucceeded { channel: "my-channel" }),
+            written(ServerEvent::SubscriptionSucceeded { channel: "my-channel", members: None }),
             r#"{"event":"pusher_internal:subscription_succeeded","channel":"my-channel","data":"{}"}"#
         );
     }
@@ -475,7 +772,7 @@ mod tests {
             let data = json!({ "channel": channel });
             for data in [data.clone(), Value::String(data.to_string())] {
                 let message = json!({ "event": "pusher:subscribe", "data": data }).to_string();
-                let expected = Ok(ClientEvent::Subscribe { channel: channel.as_str().into() });
+                let expected = Ok(subscribe(&channel));
                 prop_assert_eq!(ClientEvent::parse(&message), expected);
             }
         }

@@ -1,0 +1,483 @@
+//! Subscribing and leaving, on the client's own shard.
+
+use std::sync::Arc;
+
+use taut_shard::{ConnectionId, Connections};
+
+use super::{Client, Extras, Sessions, member};
+use crate::app::Limits;
+use crate::home::{LastEvent, Visitor, Welcome, Wish};
+use crate::interest::{Joined, Left};
+use crate::journal::Event;
+use crate::pusher::auth::Signature;
+use crate::pusher::channel::{Channel, Kind};
+use crate::pusher::event::ServerEvent;
+use crate::pusher::member::Member as Described;
+use crate::pusher::socket_id::SocketId;
+use crate::route::{Mail, TurnedAway};
+use crate::tenants::Terms;
+
+/// A connection that waits for the home of a channel.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    id: ConnectionId,
+    /// The number of the question: an answer to an earlier one is not for it.
+    ticket: u32,
+    /// Who it will be in a presence channel.
+    user_id: Option<Arc<str>>,
+}
+
+/// Why a subscription was refused.
+struct Refused {
+    kind: &'static str,
+    error: String,
+    status: u16,
+}
+
+impl Sessions {
+    pub(super) fn subscribe(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        name: &str,
+        auth: &str,
+        channel_data: Option<&str>,
+    ) {
+        let Some(member) = member(connections, id) else { return };
+        let (tenant, socket_id) = (member.admission.index(), member.socket_id);
+        let terms = Arc::clone(&member.admission.terms());
+        let user = member.user().map(|user| Visitor { user_id: Arc::clone(&user.id), user_info: user.info.clone() });
+        let vetted = vet(&terms, socket_id, name, auth, channel_data, user)
+            .and_then(|(kind, visitor)| self.check_room(id, tenant, &terms.limits, name).map(|()| (kind, visitor)));
+        match vetted {
+            Ok((kind, visitor)) => self.let_in(connections, id, tenant, name, kind, visitor),
+            Err(refused) => self.refuse_subscription(connections, id, tenant, name, &refused),
+        }
+    }
+
+    /// Whether there is room for one more subscription.
+    fn check_room(&self, id: ConnectionId, tenant: usize, limits: &Limits, name: &str) -> Result<(), Refused> {
+        let rooms = &self.rooms[tenant];
+        if rooms.members.is_member(name, id) {
+            return Ok(());
+        }
+        let most = limits.subscriptions;
+        // Those that wait are counted for all together: that many at once would be an attack.
+        if rooms.members.subscriptions(id) >= most {
+            let error = format!("A connection may be subscribed to at most {most} channels.");
+            return Err(Refused { kind: "LimitReached", error, status: 409 });
+        }
+        if rooms.waiters >= MOST_WAITING {
+            return Err(Refused::busy());
+        }
+        Ok(())
+    }
+
+    /// Everything has been checked that can be here.
+    fn let_in(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        name: &str,
+        kind: Kind,
+        visitor: Option<Visitor>,
+    ) {
+        let rooms = &self.rooms[tenant];
+        let is_member = rooms.members.is_member(name, id);
+        let others = rooms.waiting.get(name).map_or(&[][..], Vec::as_slice);
+        if others.iter().any(|waiting| waiting.id == id) {
+            return; // it will be told once
+        }
+        let user_id = visitor.as_ref().map(|visitor| Arc::clone(&visitor.user_id)).filter(|_| !is_member);
+        let wish = match visitor {
+            Some(_) if is_member => Wish::Members { cached: kind.is_cache() },
+            Some(visitor) => Wish::Presence { visitor, cached: kind.is_cache() },
+            None if kind.is_cache() => Wish::Cached,
+            None if rooms.members.members(name).len() > 0 => {
+                let channel = rooms.members.name(name).map_or_else(|| name.into(), Arc::clone);
+                return self.welcome(connections, id, tenant, &channel, None, &Welcome::default());
+            }
+            None => {
+                if let Some(ticket) = others.last().map(|waiting| waiting.ticket) {
+                    return self.wait(connections, id, tenant, &name.into(), ticket, None);
+                }
+                Wish::Interest
+            }
+        };
+        let channel: Arc<str> = rooms.members.name(name).map_or_else(|| name.into(), Arc::clone);
+        let home = self.routes.home(tenant, name);
+        if home == self.shard {
+            match self.host_enter(connections, tenant, &channel, self.shard, &wish) {
+                Ok(welcome) => self.welcome(connections, id, tenant, &channel, user_id, &welcome),
+                Err(full) => {
+                    let refused = Refused::turned_away(TurnedAway::Full(full));
+                    self.refuse_subscription(connections, id, tenant, name, &refused);
+                }
+            }
+            return;
+        }
+        self.ticket = self.ticket.wrapping_add(1);
+        let ticket = self.ticket;
+        let bytes = channel.len() + wish.bytes();
+        let mail = Mail::Enter { tenant, channel: Arc::clone(&channel), shard: self.shard, ticket, wish };
+        match self.routes.ask(home, mail, bytes) {
+            Ok(()) => self.wait(connections, id, tenant, &channel, ticket, user_id),
+            Err(_) => self.refuse_subscription(connections, id, tenant, name, &Refused::busy()),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        channel: &Arc<str>,
+        ticket: u32,
+        user_id: Option<Arc<str>>,
+    ) {
+        let Some(member) = member(connections, id) else { return };
+        member.extras().waiting.push(Arc::clone(channel));
+        let rooms = &mut self.rooms[tenant];
+        rooms.waiters += 1;
+        rooms.waiting.entry(Arc::clone(channel)).or_default().push(Waiting { id, ticket, user_id });
+    }
+
+    /// The home of a channel has let in whoever waits with this ticket.
+    pub(super) fn entered(
+        &mut self,
+        connections: &mut Connections<Client>,
+        tenant: usize,
+        channel: &Arc<str>,
+        ticket: u32,
+        welcome: &Welcome,
+    ) {
+        for Waiting { id, user_id, .. } in self.take_waiting(connections, tenant, channel, ticket) {
+            self.welcome(connections, id, tenant, channel, user_id, welcome);
+        }
+    }
+
+    /// The home of a channel does not let in whoever waits with this ticket.
+    pub(super) fn turned_away(
+        &mut self,
+        connections: &mut Connections<Client>,
+        tenant: usize,
+        channel: &Arc<str>,
+        ticket: u32,
+        why: TurnedAway,
+    ) {
+        let waiting = self.take_waiting(connections, tenant, channel, ticket);
+        for Waiting { id, .. } in &waiting {
+            self.refuse_subscription(connections, *id, tenant, channel, &Refused::turned_away(why));
+        }
+        // Somebody else may have left meanwhile and have taken this one for a reason to stay.
+        if !waiting.is_empty() {
+            self.leave_home(connections, tenant, channel, None);
+        }
+    }
+
+    fn take_waiting(
+        &mut self,
+        connections: &mut Connections<Client>,
+        tenant: usize,
+        channel: &Arc<str>,
+        ticket: u32,
+    ) -> Vec<Waiting> {
+        let rooms = &mut self.rooms[tenant];
+        let Some(waiting) = rooms.waiting.get_mut(channel) else { return Vec::new() };
+        let (taken, rest) = std::mem::take(waiting).into_iter().partition::<Vec<_>, _>(|one| one.ticket == ticket);
+        *waiting = rest;
+        if waiting.is_empty() {
+            rooms.waiting.remove(channel);
+            if rooms.waiting.is_empty() {
+                rooms.waiting.shrink_to_fit();
+            }
+        }
+        rooms.waiters -= taken.len();
+        for Waiting { id, .. } in &taken {
+            if let Some(member) = member(connections, *id) {
+                member.extras().waiting.retain(|waiting| waiting != channel);
+                member.tidy();
+            }
+        }
+        taken
+    }
+
+    /// From here on the connection gets what is published, and it is told so.
+    fn welcome(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        channel: &Arc<str>,
+        user_id: Option<Arc<str>>,
+        welcome: &Welcome,
+    ) {
+        let Some(member) = member(connections, id) else { return };
+        let socket_id = member.socket_id;
+        if Kind::of(channel).needs_signature() {
+            member.authorized = true;
+        }
+        if let Some(user_id) = user_id {
+            member.extras().presences.push((Arc::clone(channel), user_id));
+        }
+        let joined = self.rooms[tenant].members.join(channel, id);
+        let members = welcome.members.as_deref();
+        self.say(connections, id, &ServerEvent::SubscriptionSucceeded { channel, members });
+        match &welcome.last_event {
+            LastEvent::Found(message) => {
+                // A reader that is too slow is closed by the shard, and counted there.
+                let _ = connections.send_prepared(id, message);
+            }
+            LastEvent::Missing => self.say(connections, id, &ServerEvent::CacheMiss { channel }),
+            LastEvent::NotKept => {}
+        }
+        if joined != Joined::Already {
+            let event = || Event::Subscribed { channel: Arc::clone(channel), socket_id };
+            self.note(&self.rooms[tenant].tenant, event);
+            self.recount(connections, tenant, channel);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, connections: &mut Connections<Client>, id: ConnectionId, name: &str) {
+        let Some(member) = member(connections, id) else { return };
+        let (tenant, socket_id) = (member.admission.index(), member.socket_id);
+        let user_id = member.extras.as_mut().and_then(|extras| extras.forget(name));
+        member.tidy();
+        let rooms = &self.rooms[tenant];
+        let channel = rooms.members.name(name).or_else(|| rooms.waiting.get_key_value(name).map(|(name, _)| name));
+        let Some(channel) = channel.map(Arc::clone) else { return };
+        if self.leave(connections, id, tenant, &channel, user_id) {
+            self.note(&self.rooms[tenant].tenant, || Event::Unsubscribed { channel, socket_id });
+        }
+    }
+
+    /// A connection leaves a channel, or waits for it no more; whether it did either.
+    fn leave(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        channel: &Arc<str>,
+        user_id: Option<Arc<str>>,
+    ) -> bool {
+        let rooms = &mut self.rooms[tenant];
+        let left = rooms.members.leave(channel, id);
+        let mut waited = None;
+        if let Some(waiting) = rooms.waiting.get_mut(channel)
+            && let Some(position) = waiting.iter().position(|waiting| waiting.id == id)
+        {
+            waited = Some(waiting.remove(position));
+            rooms.waiters -= 1;
+            if waiting.is_empty() {
+                rooms.waiting.remove(channel);
+            }
+        }
+        if left == Left::Absent && waited.is_none() {
+            return false;
+        }
+        let user_id = user_id.or_else(|| waited.and_then(|waiting| waiting.user_id));
+        self.leave_home(connections, tenant, channel, user_id);
+        if left == Left::Others {
+            self.recount(connections, tenant, channel);
+        }
+        true
+    }
+
+    /// Tells the home of a channel that a user's connection has left, or that nobody here is left, if so.
+    fn leave_home(
+        &mut self,
+        connections: &mut Connections<Client>,
+        tenant: usize,
+        channel: &Arc<str>,
+        user_id: Option<Arc<str>>,
+    ) {
+        let rooms = &mut self.rooms[tenant];
+        let is_last = rooms.members.members(channel).len() == 0 && !rooms.waiting.contains_key(channel);
+        if user_id.is_none() && !is_last {
+            return;
+        }
+        if is_last {
+            rooms.uncounted.remove(channel);
+        }
+        let home = self.routes.home(tenant, channel);
+        if home == self.shard {
+            return self.host_leave(connections, tenant, channel, self.shard, user_id.as_ref(), is_last);
+        }
+        let channel = Arc::clone(channel);
+        self.routes.tell(home, Mail::Leave { tenant, channel, shard: self.shard, user_id, is_last });
+    }
+
+    /// A connection is gone.
+    pub(super) fn leave_all(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        extras: Option<Box<Extras>>,
+    ) {
+        let Extras { user, presences, waiting, .. } = *extras.unwrap_or_default();
+        for (channel, user_id) in presences {
+            self.leave(connections, id, tenant, &channel, Some(user_id));
+        }
+        for channel in waiting {
+            self.leave(connections, id, tenant, &channel, None);
+        }
+        if self.rooms[tenant].tenant.terms().app.features.subscription_count {
+            let channels: Vec<Arc<str>> = self.rooms[tenant].members.channels_of(id).map(Arc::clone).collect();
+            for channel in channels {
+                self.leave(connections, id, tenant, &channel, None);
+            }
+        }
+        let mut vacated = Vec::new();
+        self.rooms[tenant].members.leave_all(id, |channel| vacated.push(channel));
+        for channel in vacated {
+            self.leave_home(connections, tenant, &channel, None);
+        }
+        if let Some(user) = user {
+            self.sign_out(connections, id, tenant, &user);
+        }
+    }
+
+    /// Tells the home of a channel how many are subscribed here, where members want to know.
+    pub(super) fn recount(&mut self, connections: &mut Connections<Client>, tenant: usize, channel: &Arc<str>) {
+        let rooms = &self.rooms[tenant];
+        if !rooms.tenant.terms().app.features.subscription_count || !Kind::of(channel).is_counted() {
+            return;
+        }
+        let count = rooms.members.members(channel).len();
+        if count == 0 {
+            return; // the home learns of that as this shard leaves
+        }
+        let home = self.routes.home(tenant, channel);
+        if home == self.shard {
+            return self.host_count(connections, tenant, channel, self.shard, count);
+        }
+        let mail = Mail::Count { tenant, channel: Arc::clone(channel), shard: self.shard, connections: count };
+        if self.routes.ask(home, mail, channel.len()).is_err() {
+            // It is made up for when the mailbox has room again.
+            self.rooms[tenant].uncounted.insert(Arc::clone(channel));
+        }
+    }
+
+    fn refuse_subscription(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        channel: &str,
+        refused: &Refused,
+    ) {
+        let &Refused { kind, ref error, status } = refused;
+        self.say(connections, id, &ServerEvent::SubscriptionError { channel, kind, error, status });
+        if let Some(member) = member(connections, id) {
+            self.refused(tenant, member.socket_id, error);
+        }
+    }
+}
+
+impl Extras {
+    /// Forgets a presence channel, or that an answer is waited for; gives the user that the connection was there.
+    fn forget(&mut self, channel: &str) -> Option<Arc<str>> {
+        self.waiting.retain(|waiting| **waiting != *channel);
+        let position = self.presences.iter().position(|(presence, _)| **presence == *channel)?;
+        Some(self.presences.swap_remove(position).1)
+    }
+}
+
+impl Refused {
+    fn unauthorized(error: String) -> Self {
+        Self { kind: "AuthError", error, status: 401 }
+    }
+
+    fn invalid(error: impl Into<String>) -> Self {
+        Self { kind: "InvalidChannel", error: error.into(), status: 400 }
+    }
+
+    fn busy() -> Self {
+        let error = "The server is busy: too many subscriptions are under way. Please try again.".to_owned();
+        Self { kind: "ServerError", error, status: 503 }
+    }
+
+    fn turned_away(why: TurnedAway) -> Self {
+        match why {
+            TurnedAway::Busy => Self::busy(),
+            TurnedAway::Full(full) => {
+                let error =
+                    format!("The maximum members per presence channel limit was reached: at most {}.", full.most);
+                Self { kind: "LimitReached", error, status: 409 }
+            }
+        }
+    }
+}
+
+/// Checks name, signature and what a member says of itself.
+fn vet(
+    terms: &Terms,
+    socket_id: SocketId,
+    name: &str,
+    auth: &str,
+    channel_data: Option<&str>,
+    user: Option<Visitor>,
+) -> Result<(Kind, Option<Visitor>), Refused> {
+    let limits = &terms.limits;
+    let kind = Channel::parse(name, limits.channel_name).map_err(|error| Refused::invalid(error.to_string()))?.kind();
+    if let Some(user_id) = Channel::user_of(name) {
+        if user.is_none_or(|user| *user.user_id != *user_id) {
+            let error = "Only who has signed in as this user may subscribe to the user's own channel.";
+            return Err(Refused { kind: "AuthError", error: error.to_owned(), status: 403 });
+        }
+        return Ok((kind, None));
+    }
+    if kind.needs_signature() {
+        verify(terms, socket_id, name, auth, channel_data)?;
+    }
+    if !kind.is_presence() {
+        return Ok((kind, None));
+    }
+    let Some(channel_data) = channel_data else {
+        let error = "A presence channel needs channel_data, or a connection that has signed in.";
+        return user.map(|user| (kind, Some(user))).ok_or_else(|| Refused::unauthorized(error.to_owned()));
+    };
+    let described = Described::parse(channel_data).map_err(|error| Refused::invalid(error.to_string()))?;
+    if described.user_id.chars().count() > limits.user_id {
+        return Err(Refused::invalid(format!(
+            "The user_id is too long. Maximum allowed size is {} characters.",
+            limits.user_id
+        )));
+    }
+    if described.user_info.is_some_and(|info| info.len() > limits.presence_member) {
+        let error = format!("The user_info is too large. Maximum allowed size is {} bytes.", limits.presence_member);
+        return Err(Refused { kind: "LimitReached", error, status: 413 });
+    }
+    let user_info = described.user_info.map(Box::from);
+    Ok((kind, Some(Visitor { user_id: described.user_id.into(), user_info })))
+}
+
+fn verify(
+    terms: &Terms,
+    socket_id: SocketId,
+    name: &str,
+    auth: &str,
+    channel_data: Option<&str>,
+) -> Result<(), Refused> {
+    let Some((key, signature)) = auth.split_once(':') else {
+        return Err(Refused::unauthorized(
+            "The connection is unauthorized: this channel needs an auth of the form KEY:SIGNATURE.".to_owned(),
+        ));
+    };
+    let Some(secret) = terms.app.secret(key) else {
+        return Err(Refused::unauthorized("Invalid key in subscription auth data: it is none of this app.".to_owned()));
+    };
+    let socket_id = socket_id.to_string();
+    if Signature::of_subscription(secret.reveal(), &socket_id, name, channel_data).matches(signature) {
+        return Ok(());
+    }
+    let data = channel_data.map_or("", |_| ":CHANNEL_DATA");
+    Err(Refused::unauthorized(format!(
+        "Invalid signature: Expected HMAC SHA256 hex digest of {socket_id}:{name}{data}, but got another one."
+    )))
+}
+
+/// Connections of one app on a shard that wait for the homes of their channels.
+pub(super) const MOST_WAITING: usize = 100_000;

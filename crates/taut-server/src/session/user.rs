@@ -1,0 +1,198 @@
+//! Users: signing in, watching each other, and being sent away.
+
+use std::sync::Arc;
+
+use taut_proto::Close;
+use taut_shard::{ConnectionId, Connections};
+
+use super::{Client, Sessions, UNAUTHORIZED, member};
+use crate::journal::Event;
+use crate::pusher::auth::Signature;
+use crate::pusher::event::ServerEvent;
+use crate::pusher::member::User;
+use crate::pusher::socket_id::SocketId;
+use crate::route::Mail;
+use crate::tenants::Terms;
+
+/// Whom a connection acts as.
+#[derive(Debug)]
+pub(super) struct SignedIn {
+    pub(super) id: Arc<str>,
+    /// JSON text of what the user says of itself.
+    pub(super) info: Option<Box<str>>,
+    /// Whether those who watch the user have been told.
+    is_shown: bool,
+}
+
+impl Sessions {
+    pub(super) fn sign_in(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        auth: &str,
+        user_data: &str,
+    ) {
+        let Some(member) = member(connections, id) else { return };
+        let (tenant, socket_id) = (member.admission.index(), member.socket_id);
+        let terms = Arc::clone(&member.admission.terms());
+        let current = member.user().map(|user| Arc::clone(&user.id));
+        let user = match check(&terms, socket_id, auth, user_data, current.as_deref()) {
+            Ok(user) => user,
+            Err(message) => {
+                self.say(connections, id, &ServerEvent::Error { code: None, message: &message });
+                return self.refused(tenant, socket_id, &message);
+            }
+        };
+        self.say(connections, id, &ServerEvent::SigninSuccess { user_data });
+        if current.is_some() {
+            return;
+        }
+        let user_id: Arc<str> = user.id.into();
+        let is_shown = terms.app.features.watchlist;
+        if let Some(member) = super::member(connections, id) {
+            member.authorized = true;
+            let (id, info) = (Arc::clone(&user_id), user.user_info.map(Box::from));
+            member.extras().user = Some(SignedIn { id, info, is_shown });
+        }
+        let rooms = &mut self.rooms[tenant];
+        rooms.signed_in.join(&user_id, id);
+        self.note(&self.rooms[tenant].tenant, || Event::SignedIn { socket_id, user_id: Arc::clone(&user_id) });
+        if is_shown {
+            self.tell_online(connections, tenant, &user_id, true);
+            self.watch(connections, id, tenant, user.watchlist, terms.limits.watchlist);
+        }
+    }
+
+    fn watch(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        watchlist: Vec<String>,
+        most: usize,
+    ) {
+        if watchlist.is_empty() {
+            return;
+        }
+        if watchlist.len() > most {
+            let message = format!("Watchlist limit exceeded: only the first {most} users are watched");
+            self.say(connections, id, &ServerEvent::Error { code: Some(WATCHLIST_EXCEEDED), message: &message });
+        }
+        let mut user_ids: Vec<Arc<str>> = Vec::with_capacity(watchlist.len().min(most));
+        let rooms = &mut self.rooms[tenant];
+        for user_id in watchlist.into_iter().take(most) {
+            // From here on, so that nothing is missed: to be told twice that somebody has come does no harm.
+            if rooms.watched.join(&user_id, id) != crate::interest::Joined::Already {
+                user_ids.push(user_id.into());
+            }
+        }
+        let home = self.routes.home_of_users(tenant);
+        if home == self.shard {
+            return self.host_watch(connections, tenant, &user_ids, self.shard, id);
+        }
+        let mail = Mail::Watch { tenant, user_ids: user_ids.into(), shard: self.shard, connection: id };
+        self.routes.tell(home, mail);
+    }
+
+    /// A connection is gone that had signed in.
+    pub(super) fn sign_out(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        user: &SignedIn,
+    ) {
+        let rooms = &mut self.rooms[tenant];
+        rooms.signed_in.leave(&user.id, id);
+        let mut unwatched = Vec::new();
+        rooms.watched.leave_all(id, |user_id| unwatched.push(user_id));
+        let home = self.routes.home_of_users(tenant);
+        for user_id in unwatched {
+            if home == self.shard {
+                self.rooms[tenant].users.unwatch(&user_id, self.shard);
+            } else {
+                self.routes.tell(home, Mail::Unwatch { tenant, user_id, shard: self.shard });
+            }
+        }
+        if user.is_shown {
+            self.tell_online(connections, tenant, &user.id, false);
+        }
+    }
+
+    fn tell_online(
+        &mut self,
+        connections: &mut Connections<Client>,
+        tenant: usize,
+        user_id: &Arc<str>,
+        is_online: bool,
+    ) {
+        let home = self.routes.home_of_users(tenant);
+        if home == self.shard {
+            return self.host_online(connections, tenant, user_id, is_online);
+        }
+        self.routes.tell(home, Mail::Online { tenant, user_id: Arc::clone(user_id), is_online });
+    }
+
+    /// A user whom connections here watch has come or gone.
+    pub(super) fn status(
+        &mut self,
+        connections: &mut Connections<Client>,
+        tenant: usize,
+        user_id: &Arc<str>,
+        is_online: bool,
+    ) {
+        let user_ids = [Arc::clone(user_id)];
+        let (online, offline) = if is_online { (&user_ids[..], &[][..]) } else { (&[][..], &user_ids[..]) };
+        let watching: Vec<ConnectionId> = self.rooms(tenant).watched.members(user_id).collect();
+        for id in watching {
+            self.say(connections, id, &ServerEvent::WatchlistEvents { online, offline });
+        }
+    }
+
+    /// Every connection here that acts as this user is closed.
+    pub(super) fn terminate(&mut self, connections: &mut Connections<Client>, tenant: usize, user_id: &str) {
+        let reason = "Connection is unauthorized: the user's connections were terminated";
+        let ids: Vec<ConnectionId> = self.rooms(tenant).signed_in.members(user_id).collect();
+        for id in ids {
+            self.say(connections, id, &ServerEvent::Error { code: Some(UNAUTHORIZED.as_u16()), message: reason });
+            connections.close(id, Close::new(UNAUTHORIZED, reason));
+        }
+    }
+}
+
+/// Whether a connection may act as the user whom `user_data` describes.
+fn check<'a>(
+    terms: &Terms,
+    socket_id: SocketId,
+    auth: &str,
+    user_data: &'a str,
+    current: Option<&str>,
+) -> Result<User<'a>, String> {
+    let secret = auth.split_once(':').and_then(|(key, signature)| Some((terms.app.secret(key)?, signature)));
+    let Some((secret, signature)) = secret else {
+        return Err("Sign-in refused: auth must be KEY:SIGNATURE with a key of this app.".to_owned());
+    };
+    let socket_id = socket_id.to_string();
+    if !Signature::of_user(secret.reveal(), &socket_id, user_data).matches(signature) {
+        return Err(format!(
+            "Sign-in refused: Invalid signature: Expected HMAC SHA256 hex digest of {socket_id}::user::USER_DATA, but got another one."
+        ));
+    }
+    let user = User::parse(user_data).map_err(|invalid| format!("Sign-in refused: {invalid}"))?;
+    if user.id.chars().count() > terms.limits.user_id {
+        return Err(format!("Sign-in refused: the id is too long, at most {} characters.", terms.limits.user_id));
+    }
+    if user.user_info.is_some_and(|info| info.len() > terms.limits.presence_member) {
+        let most = terms.limits.presence_member;
+        return Err(format!("Sign-in refused: the user_info is too large, at most {most} bytes."));
+    }
+    match current {
+        Some(current) if *current != *user.id => {
+            Err("Sign-in refused: the connection has signed in as another user already.".to_owned())
+        }
+        _ => Ok(user),
+    }
+}
+
+/// Pusher's code for a watchlist that is too long.
+const WATCHLIST_EXCEEDED: u16 = 4302;
