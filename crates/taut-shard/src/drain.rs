@@ -55,6 +55,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             let Some(drain) = self.drain.get() else { return };
             let drain = drain.clone();
             self.kernel.stop_listening();
+            self.intake.close();
             self.accepting = false;
             self.end_handshakes();
             let waiting: Vec<ConnectionId> = self.connections.ids().collect();

@@ -29,10 +29,12 @@
 //! # }
 //! ```
 
+mod accept;
 mod connections;
 mod deadlines;
 mod drain;
 mod handler;
+mod intake;
 mod listen;
 mod mailbox;
 mod settings;
@@ -46,6 +48,7 @@ mod wire;
 pub use connections::{ConnectionId, Connections, Stats};
 pub use drain::{Drain, Drainer};
 pub use handler::{Closed, Departure, Handler, Reason, Sent, Session, Verdict};
+pub use intake::Intake;
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};
 pub use settings::{Settings, SlowReader};

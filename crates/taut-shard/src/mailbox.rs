@@ -11,7 +11,7 @@ use crossbeam_queue::SegQueue;
 /// Nobody waits: a mailbox that holds its bytes refuses more.
 pub struct Mailbox<Mail>(Arc<Shared<Mail>>);
 
-/// The mailbox is full, or its shard has stopped. The mail comes back.
+/// The mailbox or the [`Intake`](crate::Intake) is full, or its shard has stopped. What it did not take comes back.
 #[derive(Debug)]
 pub struct Refused<Mail>(pub Mail);
 
@@ -74,9 +74,12 @@ impl<Mail> Mailbox<Mail> {
 
     /// For the shard, before it looks: mail that comes from now on wakes it again.
     pub(crate) fn rearm(&self) {
-        // A read-modify-write, so that either it sees the sender's mark and with it the mail, or the sender sees
-        // this one and wakes.
-        self.0.woken.swap(false, Ordering::AcqRel);
+        // Most ticks find no mark. One that is set just now comes with a wake of its own, and so with another tick.
+        if self.0.woken.load(Ordering::Relaxed) {
+            // A read-modify-write, so that either it sees the sender's mark and with it the mail, or the sender sees
+            // this one and wakes.
+            self.0.woken.swap(false, Ordering::AcqRel);
+        }
     }
 
     pub(crate) fn pop(&self) -> Option<Mail> {
@@ -90,7 +93,12 @@ impl<Mail> Mailbox<Mail> {
     }
 
     pub(crate) fn close(&self) {
-        self.0.closed.store(true, Ordering::Release);
+        // In one order with the queue's own operations: whoever pushes then either sees it or is seen.
+        self.0.closed.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::SeqCst)
     }
 }
 

@@ -7,16 +7,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use slab::Slab;
-use taut_proto::handshake::{HeadScan, Refusal, Request, Upgrade};
+use taut_proto::handshake::{Refusal, Request, Upgrade};
 use taut_proto::{Event, Input, Outbox, Scratch, Time, deflate};
 
+use crate::accept::ACCEPT;
 use crate::connections::{Connections, Stats};
 use crate::deadlines::Deadlines;
 use crate::drain::{DRAIN_STEP, DRAINING_RETRY, Drain, Drainer, Draining};
 use crate::handler::{Closed, Departure, Handler, Reason, Session, Verdict};
+use crate::intake::Intake;
 use crate::mailbox::Mailbox;
 use crate::socket::{Kernel, Ready, Socket, System};
-use crate::wire::{self, Opening, Phase, Wire};
+use crate::wire::{self, Phase, Wire};
 use crate::{Settings, wire::RECORD};
 
 /// Many connections on one thread.
@@ -27,12 +29,13 @@ use crate::{Settings, wire::RECORD};
 pub struct Shard<H: Handler, K: Kernel = System> {
     pub(crate) kernel: K,
     handler: H,
-    settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
     /// By token; open ones have a member in `connections` at the same index.
     pub(crate) wires: Slab<Wire<K::Socket>>,
     pub(crate) connections: Connections<H::User>,
-    deadlines: Deadlines,
+    pub(crate) deadlines: Deadlines,
     pub(crate) mailbox: Mailbox<H::Mail>,
+    pub(crate) intake: Intake<K::Stream>,
     pub(crate) drain: Arc<OnceLock<Drain>>,
     pub(crate) draining: Option<Draining>,
     buffer: Box<[u8]>,
@@ -58,6 +61,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     pub fn on(kernel: K, handler: H, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let mailbox = Mailbox::new(MAILBOX, kernel.waker());
+        let intake = Intake::new(kernel.waker());
         let plain = if settings.tls.is_some() { settings.read_buffer + RECORD } else { 0 };
         Self {
             kernel,
@@ -67,6 +71,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             connections: Connections::new(Arc::clone(&settings), Scratch::new(|_| {})),
             deadlines: Deadlines::new(),
             mailbox,
+            intake,
             drain: Arc::default(),
             draining: None,
             buffer: vec![0; settings.read_buffer].into(),
@@ -83,6 +88,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     /// Where other threads put mail for the handler.
     pub fn mailbox(&self) -> Mailbox<H::Mail> {
         self.mailbox.clone()
+    }
+
+    /// How other threads hand the shard sockets that are connected already.
+    pub fn intake(&self) -> Intake<K::Stream> {
+        self.intake.clone()
     }
 
     /// How other threads stop the shard.
@@ -128,6 +138,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.ready = ready;
         self.handle_mail();
         self.handle_deadlines();
+        self.adopt();
         self.accept();
         self.continue_draining();
         self.flush_dirty();
@@ -155,7 +166,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        let may_accept = self.accepting && self.has_room();
+        let may_accept = (self.accepting || !self.intake.is_empty()) && self.has_room();
         if !self.again.is_empty() || may_accept || !self.mailbox.is_empty() || !self.connections.dirty.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -540,7 +551,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
-    fn set_deadline(&mut self, token: usize, at: Time) {
+    pub(crate) fn set_deadline(&mut self, token: usize, at: Time) {
         let Some(wire) = self.wires.get_mut(token) else { return };
         // One entry a wire: a later deadline is found when the earlier entry comes up.
         let tick = Deadlines::tick_of(at);
@@ -605,62 +616,6 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
-    // Coming in.
-
-    fn has_room(&self) -> bool {
-        self.handshakes < self.settings.pending_handshakes && self.wires.len() < self.settings.connections
-    }
-
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTS {
-            if !self.accepting || !self.has_room() {
-                return;
-            }
-            match self.kernel.accept() {
-                Ok((socket, peer)) => self.take(socket, peer),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.accepting = false,
-                    // That socket is gone; the next may be well.
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
-                    // Out of descriptors or memory: those that wait are served when some are free again.
-                    _ => {
-                        self.accepting = false;
-                        self.deadlines.set(self.connections.now + ACCEPT_PAUSE, ACCEPT);
-                    }
-                },
-            }
-        }
-    }
-
-    fn take(&mut self, mut socket: K::Socket, peer: std::net::SocketAddr) {
-        let tls = match &self.settings.tls {
-            None => None,
-            Some(config) => match rustls::ServerConnection::new(Arc::clone(config)) {
-                Ok(tls) => Some(Box::new(tls)),
-                Err(_) => return,
-            },
-        };
-        let entry = self.wires.vacant_entry();
-        let token = entry.key();
-        if self.kernel.watch(&mut socket, token).is_err() {
-            return;
-        }
-        let deadline = self.connections.now + self.settings.handshake_timeout;
-        let opening = Opening { bytes: Vec::new(), scan: HeadScan::default(), deadline };
-        entry.insert(Wire {
-            socket,
-            tls,
-            phase: Phase::Handshake(Box::new(opening)),
-            peer,
-            due: 0,
-            readable: false,
-            ended: false,
-            queued: false,
-        });
-        self.handshakes += 1;
-        self.set_deadline(token, deadline);
-    }
-
     fn handle_mail(&mut self) {
         self.mailbox.rearm();
         // Not without end: sockets wait. What is left is taken in the next tick, at once.
@@ -672,6 +627,14 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 }
 
+impl<H: Handler, K: Kernel> Drop for Shard<H, K> {
+    /// Nobody is left who would read what comes from now on, whyever the shard has ended.
+    fn drop(&mut self) {
+        self.mailbox.close();
+        self.intake.close();
+    }
+}
+
 /// A connection taken out, and what it had still to write.
 type Removed<User> = (Closed<User>, Option<Box<Outbox>>);
 
@@ -680,15 +643,6 @@ const READS: usize = 4;
 
 /// Bytes unread by a peer above which it is not read from.
 const PAUSE: usize = 64 << 10;
-
-/// Sockets accepted in one tick.
-const ACCEPTS: usize = 256;
-
-/// How long to wait when the system has no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The deadline that stands for the listener.
-const ACCEPT: usize = usize::MAX;
 
 /// Bytes of mail that may wait: 16 MiB.
 const MAILBOX: usize = 16 << 20;

@@ -15,6 +15,8 @@ use taut_proto::Time;
 pub trait Kernel {
     /// A connected socket that never blocks.
     type Socket: Socket;
+    /// A socket that is connected already, on its way from another thread.
+    type Stream: Send + 'static;
 
     /// What time it is.
     fn now(&mut self) -> Time;
@@ -28,6 +30,9 @@ pub trait Kernel {
 
     /// Takes the next socket from the listener's queue.
     fn accept(&mut self) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Makes a socket that never blocks of one that comes from another thread.
+    fn adopt(&mut self, stream: Self::Stream) -> io::Result<Self::Socket>;
 
     /// Watches a socket for reading and writing, under a number.
     fn watch(&mut self, socket: &mut Self::Socket, token: usize) -> io::Result<()>;
@@ -102,6 +107,7 @@ impl System {
 
 impl Kernel for System {
     type Socket = mio::net::TcpStream;
+    type Stream = TcpStream;
 
     fn now(&mut self) -> Time {
         Time::from_micros(self.start.elapsed().as_micros() as u64)
@@ -138,6 +144,12 @@ impl Kernel for System {
         // Replies leave in one write; nothing is gained by waiting for more (Nagle).
         socket.set_nodelay(true)?;
         Ok((socket, peer))
+    }
+
+    fn adopt(&mut self, stream: TcpStream) -> io::Result<Self::Socket> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        Ok(mio::net::TcpStream::from_std(stream))
     }
 
     fn watch(&mut self, socket: &mut Self::Socket, token: usize) -> io::Result<()> {

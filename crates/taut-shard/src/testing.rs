@@ -9,5 +9,5 @@ mod stage;
 pub mod workload;
 
 pub use client::{Client, Frames, NONCE};
-pub use network::{Fake, FakeSocket, Network, Remote};
+pub use network::{Fake, FakeSocket, FakeStream, Network, Remote};
 pub use stage::{Census, Stage, Watched};

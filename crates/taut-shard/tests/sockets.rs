@@ -17,7 +17,8 @@ use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan, Request};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Close, CloseCode, Connection, Message, Role, Time};
 use taut_shard::{
-    Closed, Connections, Departure, Drain, Drainer, Handler, Mailbox, Session, Settings, Shard, Verdict, listen,
+    Closed, Connections, Departure, Drain, Drainer, Handler, Intake, Mailbox, Refused, Session, Settings, Shard,
+    Verdict, listen,
 };
 
 #[test]
@@ -137,6 +138,32 @@ fn a_plain_request_leaves_with_its_live_tls() {
 }
 
 #[test]
+fn a_socket_that_another_thread_hands_in_is_served() {
+    let _turn = turn();
+    let keys = keys();
+    let mut settings = Settings::default();
+    settings.tls = Some(Arc::clone(&keys.0));
+    let server = Server::start(1, &settings);
+    // The shard sleeps, and is woken for it.
+    server.ask(0);
+    let mut clients: Vec<_> = (0..20).map(|_| Client::open(server.hand_in(), "/")).collect();
+    for client in &mut clients {
+        let message = Message::from(vec![7; 300_000]);
+        client.send(message.clone());
+        assert_eq!(client.receive(), message);
+    }
+    for client in clients {
+        assert_eq!(client.close(), CloseCode::NORMAL);
+    }
+    let intake = server.shards[0].intake.clone();
+    server.stop();
+    let (ours, mut theirs) = connected();
+    let Refused(ours) = intake.adopt(ours, loopback(1)).unwrap_err();
+    drop(ours);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
 fn a_drain_tells_the_clients_refuses_new_ones_and_returns() {
     let _turn = turn();
     let server = Server::start(2, &Settings::default());
@@ -204,6 +231,7 @@ struct Thread {
     handle: JoinHandle<io::Result<()>>,
     drainer: Drainer,
     mailbox: Mailbox<Sender<usize>>,
+    intake: Intake,
 }
 
 impl Server {
@@ -215,8 +243,8 @@ impl Server {
         let start = |(number, listener): (usize, TcpListener)| {
             let handler = Echo { number, departures: sender.clone(), closed: Arc::clone(&closed) };
             let shard = Shard::new(listener, handler, settings.clone()).unwrap();
-            let (drainer, mailbox) = (shard.drainer(), shard.mailbox());
-            Thread { handle: std::thread::spawn(move || shard.run()), drainer, mailbox }
+            let (drainer, mailbox, intake) = (shard.drainer(), shard.mailbox(), shard.intake());
+            Thread { handle: std::thread::spawn(move || shard.run()), drainer, mailbox, intake }
         };
         let shards = listeners.into_iter().enumerate().map(start).collect();
         Self { address, shards, departures, closed }
@@ -231,6 +259,13 @@ impl Server {
 
     fn connect(&self) -> Client<TcpStream> {
         Client::open(self.stream(), "/")
+    }
+
+    /// The other end of a socket that the first shard is handed.
+    fn hand_in(&self) -> TcpStream {
+        let (ours, theirs) = connected();
+        self.shards[0].intake.adopt(ours, loopback(1)).unwrap();
+        theirs
     }
 
     /// How many connections a shard has open.
@@ -421,6 +456,14 @@ fn turn() -> MutexGuard<'static, ()> {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Both ends of a connection past every server.
+fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(loopback(0)).unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    (listener.accept().unwrap().0, theirs)
 }
 
 /// Open descriptors of this process; where they cannot be counted, none.

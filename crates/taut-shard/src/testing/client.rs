@@ -35,8 +35,13 @@ pub const NONCE: [u8; 16] = [7; 16];
 impl Client {
     /// Connects, and says nothing yet.
     pub fn new(network: &Network) -> Self {
+        Self::on(network, network.connect())
+    }
+
+    /// The same on a socket that is connected already.
+    pub fn on(network: &Network, remote: Remote) -> Self {
         Self {
-            remote: network.connect(),
+            remote,
             end: End::new(connection(None)),
             response: Vec::new(),
             frames: Frames::default(),

@@ -58,6 +58,15 @@ impl Network {
         Remote { network: self.clone(), index }
     }
 
+    /// A peer connects past the listener: gives its end, and the one that a shard may be handed.
+    pub fn pair(&self) -> (Remote, FakeStream) {
+        let mut world = self.0.borrow_mut();
+        let index = world.pipes.len();
+        world.pipes.push(Pipe::new());
+        drop(world);
+        (Remote { network: self.clone(), index }, FakeStream(index))
+    }
+
     /// A peer connects and is gone before it is accepted.
     pub fn connect_and_abort(&self) {
         let mut world = self.0.borrow_mut();
@@ -141,6 +150,7 @@ pub struct Fake(Network);
 
 impl Kernel for Fake {
     type Socket = FakeSocket;
+    type Stream = FakeStream;
 
     fn now(&mut self) -> Time {
         self.0.now()
@@ -198,6 +208,10 @@ impl Kernel for Fake {
         Ok((FakeSocket { network: self.0.clone(), index }, peer))
     }
 
+    fn adopt(&mut self, stream: FakeStream) -> io::Result<FakeSocket> {
+        Ok(FakeSocket { network: self.0.clone(), index: stream.0 })
+    }
+
     fn watch(&mut self, socket: &mut FakeSocket, token: usize) -> io::Result<()> {
         socket.network.pipe(socket.index, |pipe| {
             pipe.token = Some(token);
@@ -227,6 +241,10 @@ impl Kernel for Fake {
         })
     }
 }
+
+/// A connected socket outside of the shard; see [`Network::pair`]. Dropping it tells its peer nothing.
+#[derive(Debug)]
+pub struct FakeStream(usize);
 
 /// A socket of the shard's, whose other end is a [`Remote`].
 pub struct FakeSocket {

@@ -10,6 +10,8 @@ use taut_shard::{Closed, ConnectionId, Connections, Handler, Reason, Sent, Sessi
 /// Does what a message asks for, and keeps what happened.
 #[derive(Default)]
 pub(crate) struct Application {
+    /// Who asked.
+    pub(crate) peers: Vec<SocketAddr>,
     pub(crate) opened: Vec<ConnectionId>,
     pub(crate) messages: Vec<Message<'static>>,
     pub(crate) closed: Vec<(ConnectionId, Reason)>,
@@ -27,7 +29,8 @@ impl Handler for Application {
     type User = String;
     type Mail = String;
 
-    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, String> {
+    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr) -> Verdict<'r, String> {
+        self.peers.push(peer);
         match request.path() {
             "/secret" => Verdict::Refuse(Refusal::unauthorized("who are you?")),
             "/page" => Verdict::HandOver,

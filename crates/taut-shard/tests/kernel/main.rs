@@ -4,7 +4,10 @@ mod application;
 mod closing;
 mod draining;
 mod handshake;
+mod intake;
 mod messages;
 mod slow;
 mod time;
 mod tls;
+#[path = "../support/tls.rs"]
+mod tls_settings;

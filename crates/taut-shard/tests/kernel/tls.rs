@@ -1,8 +1,5 @@
 //! TLS in place, against rustls as the client.
 
-#[path = "../support/tls.rs"]
-mod tls_settings;
-
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -12,6 +9,7 @@ use taut_shard::testing::{Client, Stage};
 use taut_shard::{Reason, Settings};
 
 use crate::application::{Application, reason, stage_with};
+use crate::tls_settings;
 
 struct Keys {
     server: Arc<ServerConfig>,
