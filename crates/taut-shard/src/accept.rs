@@ -68,7 +68,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             return;
         }
         let deadline = self.connections.now + self.settings.handshake_timeout;
-        let opening = Opening { bytes: Vec::new(), scan: HeadScan::default(), deadline };
+        let opening = Opening { bytes: Vec::new(), scan: HeadScan::default(), deadline, pending: None };
         entry.insert(Wire {
             socket,
             tls,

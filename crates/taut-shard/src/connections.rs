@@ -5,7 +5,7 @@ use std::sync::Arc;
 use taut_proto::deflate::Agreed;
 use taut_proto::{Close, Connection, Message, Outbox, Prepared, Role, Scratch, SendError, Time};
 
-use crate::handler::Sent;
+use crate::handler::{Answer, Sent};
 use crate::{Settings, SlowReader};
 
 /// Names a connection of one shard, for as long as it lives and never again.
@@ -15,11 +15,22 @@ pub struct ConnectionId {
     generation: u32,
 }
 
+/// Names a handshake of one shard that waits for its answer, until it has it or has ended, and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HandshakeId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
 /// The open connections of a shard: what may be done to any of them.
 pub struct Connections<User> {
     members: Vec<Option<Member<User>>>,
     open: usize,
     generation: u32,
+    /// Of the handshakes.
+    asked: u32,
+    /// What the handler has answered and the shard has not acted on.
+    pub(crate) answers: Vec<(HandshakeId, Answer<User>)>,
     /// Connections with something to write, each once.
     pub(crate) dirty: Vec<ConnectionId>,
     /// Connections for whom much has gathered, though their sockets may take it.
@@ -76,6 +87,8 @@ impl<User> Connections<User> {
             members: Vec::new(),
             open: 0,
             generation: 0,
+            asked: 0,
+            answers: Vec::new(),
             dirty: Vec::new(),
             brimming: Vec::new(),
             cork: settings.outgoing.min(CORK),
@@ -146,6 +159,18 @@ impl<User> Connections<User> {
         let now = self.now;
         let close = close.into();
         self.act(id, |connection, scratch, outbox| connection.close(close, now, scratch, outbox));
+    }
+
+    /// Answers a handshake whose verdict was [`Verdict::Later`](crate::Verdict::Later). The shard acts on it in this
+    /// tick, once the call that this happens in is over. When the client has gone meanwhile, or its handshake's time was
+    /// over, the answer is dropped.
+    pub fn answer(&mut self, id: HandshakeId, answer: Answer<User>) {
+        self.answers.push((id, answer));
+    }
+
+    pub(crate) fn next_handshake(&mut self, index: usize) -> HandshakeId {
+        self.asked = self.asked.wrapping_add(1);
+        HandshakeId { index: index as u32, generation: self.asked }
     }
 
     pub(crate) fn open(&mut self, index: usize, agreed: Option<Agreed>, random: u32, user: User) -> ConnectionId {

@@ -88,7 +88,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             .wires
             .iter()
             .filter_map(|(token, wire)| match &wire.phase {
-                Phase::Handshake(opening) => Some((token, opening.bytes.is_empty())),
+                Phase::Handshake(opening) => Some((token, opening.bytes.is_empty() && opening.pending.is_none())),
                 _ => None,
             })
             .collect();

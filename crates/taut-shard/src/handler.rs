@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use taut_proto::handshake::{Refusal, Request, Upgrade, origin};
 use taut_proto::{Close, CloseCode, Lapse, Message, Prepared, Violation};
 
-use crate::{ConnectionId, Connections};
+use crate::{ConnectionId, Connections, HandshakeId};
 
 /// An application on one shard. Every method runs on the shard's thread and must not block: what may wait (DNS, a
 /// disk, a lock, another service) is for another thread, whose answer comes back as [`mail`](Self::mail).
@@ -47,6 +47,52 @@ pub trait Handler: Sized {
         }
     }
 
+    /// The same, of a handshake that may be answered later, under this id. The shard calls this one, and by default it
+    /// asks [`request`](Self::request): write one of the two.
+    ///
+    /// ```
+    /// # use std::{net::SocketAddr, sync::mpsc::Sender};
+    /// # use taut_proto::{Message, handshake::{Refusal, Request}};
+    /// use taut_shard::{Answer, Connections, Handler, HandshakeId, Session, Verdict};
+    ///
+    /// /// Another thread checks the tokens, and mails what it has found to the shard.
+    /// struct Guarded {
+    ///     checks: Sender<(HandshakeId, String)>,
+    /// }
+    ///
+    /// impl Handler for Guarded {
+    ///     type User = String;
+    ///     type Mail = (HandshakeId, Option<String>);
+    ///
+    ///     fn handshake<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, id: HandshakeId) -> Verdict<'r, String> {
+    ///         let upgrade = match request.upgrade() {
+    ///             Ok(upgrade) => upgrade,
+    ///             Err(refusal) => return Verdict::Refuse(refusal),
+    ///         };
+    ///         let token = request.bearer().unwrap_or_default();
+    ///         let _ = self.checks.send((id, token.to_owned()));
+    ///         Verdict::Later(upgrade)
+    ///     }
+    ///
+    ///     fn mail(&mut self, connections: &mut Connections<String>, (id, user): Self::Mail) {
+    ///         connections.answer(id, match user {
+    ///             Some(user) => Answer::Accept(user),
+    ///             None => Answer::Refuse(Refusal::unauthorized("the token is not valid")),
+    ///         });
+    ///     }
+    /// #   fn message(&mut self, _: &mut Session<'_, String>, _: Message<'_>) {}
+    /// }
+    /// ```
+    fn handshake<'r>(
+        &mut self,
+        request: &'r Request<'r>,
+        peer: SocketAddr,
+        id: HandshakeId,
+    ) -> Verdict<'r, Self::User> {
+        let _ = id;
+        self.request(request, peer)
+    }
+
     /// A connection is open. Its handshake's answer goes out with what is sent here.
     fn opened(&mut self, session: &mut Session<'_, Self::User>) {
         let _ = session;
@@ -75,11 +121,25 @@ pub trait Handler: Sized {
 pub enum Verdict<'r, User> {
     /// The upgrade is accepted, and the connection carries this.
     Accept(Upgrade<'r>, User),
+    /// Whether the upgrade is accepted is said later, from any call, by
+    /// [`Connections::answer`](crate::Connections::answer). Until then the handshake goes on: it counts among those in
+    /// progress and ends at its deadline, with 503; a client that goes away is noticed; and at most as many bytes as a
+    /// head may have are held of what it says meanwhile.
+    Later(Upgrade<'r>),
     /// It is answered with a status, and the socket closed.
     Refuse(Refusal),
     /// It is no upgrade: the socket leaves the shard with the bytes already read, to
     /// [`Handler::depart`].
     HandOver,
+}
+
+/// What becomes of a request in the end.
+#[derive(Debug)]
+pub enum Answer<User> {
+    /// The upgrade is accepted, and the connection carries this.
+    Accept(User),
+    /// It is answered with a status, and the socket closed.
+    Refuse(Refusal),
 }
 
 /// A socket that leaves the shard.

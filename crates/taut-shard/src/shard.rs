@@ -7,17 +7,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use slab::Slab;
-use taut_proto::handshake::{Refusal, Request, Upgrade};
-use taut_proto::{Event, Input, Outbox, Scratch, Time, deflate};
+use taut_proto::{Event, Input, Outbox, Scratch, Time};
 
 use crate::accept::ACCEPT;
 use crate::connections::{Connections, Stats};
 use crate::deadlines::Deadlines;
-use crate::drain::{DRAIN_STEP, DRAINING_RETRY, Drain, Drainer, Draining};
-use crate::handler::{Closed, Departure, Handler, Reason, Session, Verdict};
+use crate::drain::{DRAIN_STEP, Drain, Drainer, Draining};
+use crate::handler::{Closed, Handler, Reason, Session};
 use crate::intake::Intake;
 use crate::mailbox::Mailbox;
-use crate::socket::{Kernel, Ready, Socket, System};
+use crate::socket::{Kernel, Ready, System};
 use crate::wire::{self, Phase, Wire};
 use crate::{Settings, wire::RECORD};
 
@@ -28,7 +27,7 @@ use crate::{Settings, wire::RECORD};
 /// that were sent something on the way.
 pub struct Shard<H: Handler, K: Kernel = System> {
     pub(crate) kernel: K,
-    handler: H,
+    pub(crate) handler: H,
     pub(crate) settings: Arc<Settings>,
     /// By token; open ones have a member in `connections` at the same index.
     pub(crate) wires: Slab<Wire<K::Socket>>,
@@ -137,6 +136,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         self.ready = ready;
         self.handle_mail();
+        self.handle_answers();
         self.handle_deadlines();
         self.adopt();
         self.accept();
@@ -167,7 +167,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     fn timeout(&mut self) -> Option<Duration> {
         let may_accept = (self.accepting || !self.intake.is_empty()) && self.has_room();
-        if !self.again.is_empty() || may_accept || !self.mailbox.is_empty() || !self.connections.dirty.is_empty() {
+        let has_work = !self.connections.dirty.is_empty() || !self.connections.answers.is_empty();
+        if !self.again.is_empty() || may_accept || !self.mailbox.is_empty() || has_work {
             return Some(Duration::ZERO);
         }
         // By the time of the tick that is over: a deadline is not so exact that its length would count.
@@ -188,6 +189,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if readable || ended {
             self.read(token);
         }
+        if ended && self.allowance(token) == 0 {
+            self.handle_unread_end(token);
+        }
     }
 
     // Reading.
@@ -200,8 +204,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     fn read_into(&mut self, token: usize, buffer: &mut [u8]) {
         for _ in 0..READS {
-            // When it is paused, flush reads on once the peer has read.
-            if self.is_paused(token) || !self.read_once(token, buffer) {
+            // When it is paused, it is read on once the peer has read, or its handshake is answered.
+            let bytes = self.allowance(token).min(buffer.len());
+            if bytes == 0 || !self.read_once(token, &mut buffer[..bytes]) {
                 return;
             }
         }
@@ -228,7 +233,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     /// In the next tick, after the others had their turn.
-    fn read_again(&mut self, token: usize) {
+    pub(crate) fn read_again(&mut self, token: usize) {
         if let Some(wire) = self.wires.get_mut(token)
             && wire.readable
             && !mem::replace(&mut wire.queued, true)
@@ -237,10 +242,19 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
-    /// A peer that does not read is not read from.
+    /// How many bytes may be read from a peer: none if it does not read either, and in its handshake no more than a
+    /// head may have, so that nobody holds more by speaking ahead of our answer.
+    fn allowance(&self, token: usize) -> usize {
+        match self.wires.get(token).map(|wire| &wire.phase) {
+            Some(Phase::Open) if self.is_paused(token) => 0,
+            Some(Phase::Handshake(opening)) => self.settings.head.bytes.saturating_sub(opening.bytes.len()),
+            _ => usize::MAX,
+        }
+    }
+
+    /// The peer of an open connection does not read.
     fn is_paused(&self, token: usize) -> bool {
-        matches!(self.wires.get(token), Some(Wire { phase: Phase::Open, .. }))
-            && self.connections.id_at(token).is_some_and(|id| self.connections.waiting(id) > PAUSE)
+        self.connections.id_at(token).is_some_and(|id| self.connections.waiting(id) > PAUSE)
     }
 
     fn received(&mut self, token: usize, bytes: &mut [u8]) {
@@ -273,14 +287,16 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         match self.wires.get_mut(token).map(|wire| &mut wire.phase) {
             Some(Phase::Handshake(opening)) => {
                 opening.bytes.extend_from_slice(bytes);
-                self.handshake(token);
+                if opening.pending.is_none() {
+                    self.handshake(token);
+                }
             }
             Some(Phase::Open) => self.messages(token, bytes),
             Some(Phase::Lingering { .. }) | None => {}
         }
     }
 
-    fn messages(&mut self, token: usize, bytes: &mut [u8]) {
+    pub(crate) fn messages(&mut self, token: usize, bytes: &mut [u8]) {
         let Some(id) = self.connections.id_at(token) else { return };
         let now = self.connections.now;
         let mut input = Input::new(bytes);
@@ -309,74 +325,6 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
-    // The opening handshake.
-
-    fn handshake(&mut self, token: usize) {
-        let Some(Wire { phase: Phase::Handshake(opening), peer, .. }) = self.wires.get_mut(token) else { return };
-        let peer = *peer;
-        let end = match opening.scan.find(&opening.bytes, &self.settings.head) {
-            Ok(None) => return,
-            Ok(Some(end)) => end,
-            Err(refusal) => return self.refuse(token, &refusal),
-        };
-        let mut bytes = mem::take(&mut opening.bytes);
-        let (head, rest) = bytes.split_at_mut(end);
-        let request = match Request::parse(head, &self.settings.head) {
-            Ok(request) => request,
-            Err(refusal) => return self.refuse(token, &refusal),
-        };
-        if self.draining.is_some() {
-            return self.refuse(token, &Refusal::busy(DRAINING_RETRY));
-        }
-        match self.handler.request(&request, peer) {
-            Verdict::Accept(upgrade, user) => {
-                self.open(token, upgrade, user);
-                // The first frames may have come with the handshake.
-                if !rest.is_empty() {
-                    self.messages(token, rest);
-                }
-            }
-            Verdict::Refuse(refusal) => self.refuse(token, &refusal),
-            Verdict::HandOver => {
-                drop(request);
-                self.hand_over(token, bytes);
-            }
-        }
-    }
-
-    fn open(&mut self, token: usize, upgrade: Upgrade<'_>, user: H::User) {
-        let agreed = self.settings.deflate.as_ref().and_then(|config| deflate::accept(upgrade.extensions(), config));
-        let mut response = Vec::with_capacity(256);
-        upgrade.with_deflate(agreed).write_response(&mut response);
-        self.wires[token].phase = Phase::Open;
-        self.handshakes -= 1;
-        let id = self.connections.open(token, agreed, self.kernel.random(), user);
-        self.connections.act(id, |_, _, outbox| outbox.push_bytes(&response));
-        self.handler.opened(&mut Session::new(id, &mut self.connections));
-        self.schedule(token);
-    }
-
-    pub(crate) fn refuse(&mut self, token: usize, refusal: &Refusal) {
-        self.connections.stats.refused += 1;
-        let mut response = Vec::with_capacity(256);
-        refusal.write_response(&mut response);
-        let mut outbox = Box::new(Outbox::new());
-        outbox.push_bytes(&response);
-        self.handshakes -= 1;
-        self.linger(token, Some(outbox));
-    }
-
-    fn hand_over(&mut self, token: usize, bytes: Vec<u8>) {
-        self.handshakes -= 1;
-        let mut wire = self.wires.remove(token);
-        // What TLS had still to say goes with it, in the live TLS connection.
-        if self.kernel.forget(&mut wire.socket).is_ok()
-            && let Ok(stream) = wire.socket.into_stream()
-        {
-            self.handler.depart(Departure { stream, tls: wire.tls, bytes, peer: wire.peer });
-        }
-    }
-
     // Ending.
 
     /// The peer has nothing more to say.
@@ -392,6 +340,13 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 self.wires.remove(token);
             }
             Phase::Lingering { .. } => drop(self.wires.remove(token)),
+        }
+    }
+
+    /// The peer has nothing more to say, nor waits for the answer to its handshake: what it has said is not read.
+    fn handle_unread_end(&mut self, token: usize) {
+        if matches!(self.wires.get(token), Some(Wire { phase: Phase::Handshake(_), .. })) {
+            self.handle_end(token);
         }
     }
 
@@ -424,7 +379,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         Some((Closed { id, user, reason }, outbox))
     }
 
-    fn linger(&mut self, token: usize, outbox: Option<Box<Outbox>>) {
+    pub(crate) fn linger(&mut self, token: usize, outbox: Option<Box<Outbox>>) {
         let deadline = self.connections.now + self.settings.protocol.close_timeout;
         self.wires[token].phase = Phase::Lingering { deadline, outbox, shut: false };
         self.set_deadline(token, deadline);
@@ -448,7 +403,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     /// Writes to those for whom much has gathered, so that it does not count against them as if they were slow:
     /// their sockets have not been asked.
-    fn flush_brimming(&mut self) {
+    pub(crate) fn flush_brimming(&mut self) {
         while let Some(id) = self.connections.pop_brimming() {
             self.flush(id.index as usize);
         }
@@ -544,7 +499,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     // Time.
 
     /// Sets a wire's deadline by what its connection says.
-    fn schedule(&mut self, token: usize) {
+    pub(crate) fn schedule(&mut self, token: usize) {
         let Some(id) = self.connections.id_at(token) else { return };
         if let Some(deadline) = self.connections.member(id).and_then(|member| member.connection.deadline()) {
             self.set_deadline(token, deadline);
@@ -583,7 +538,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 let deadline = opening.deadline;
                 self.set_deadline(token, deadline);
             }
-            Phase::Handshake(_) => self.refuse(token, &Refusal::timeout()),
+            Phase::Handshake(_) => self.handle_late_handshake(token),
             Phase::Lingering { deadline, .. } if now < *deadline => {
                 let deadline = *deadline;
                 self.set_deadline(token, deadline);

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
+use taut_proto::deflate::Agreed;
 use taut_proto::handshake::HeadScan;
 use taut_proto::{Outbox, Time};
 
@@ -37,9 +38,24 @@ pub(crate) enum Phase {
 
 /// A handshake in progress.
 pub(crate) struct Opening {
+    /// The head as far as it has come; what came behind it while the answer is pending.
     pub(crate) bytes: Vec<u8>,
     pub(crate) scan: HeadScan,
     pub(crate) deadline: Time,
+    pub(crate) pending: Option<Pending>,
+}
+
+/// A request that waits for its answer.
+pub(crate) struct Pending {
+    /// Of the [`HandshakeId`](crate::HandshakeId).
+    pub(crate) generation: u32,
+    pub(crate) acceptance: Acceptance,
+}
+
+/// What a request is answered if it is accepted.
+pub(crate) struct Acceptance {
+    pub(crate) response: Vec<u8>,
+    pub(crate) deflate: Option<Agreed>,
 }
 
 impl<S: Socket> Wire<S> {

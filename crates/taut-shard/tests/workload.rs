@@ -33,7 +33,7 @@ proptest! {
 fn the_workload_reaches_what_it_is_to_test() {
     let mut seed = 1_u64;
     let mut total = Stats::default();
-    for _ in 0..60 {
+    for _ in 0..80 {
         let mut script = [0; 900];
         script.fill_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

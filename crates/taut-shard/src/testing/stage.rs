@@ -8,7 +8,7 @@ use taut_proto::Message;
 use taut_proto::handshake::Request;
 
 use super::{Client, Fake, Network};
-use crate::{Closed, ConnectionId, Connections, Departure, Handler, Session, Settings, Shard, Verdict};
+use crate::{Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Session, Settings, Shard, Verdict};
 
 /// A shard under a test's control.
 pub struct Stage<H: Handler> {
@@ -160,11 +160,13 @@ pub struct Watched<H> {
     closed: usize,
     /// All there ever were.
     known: HashSet<ConnectionId>,
+    /// Handshakes there ever were.
+    asked: HashSet<HandshakeId>,
 }
 
 impl<H> Watched<H> {
     fn new(inner: H) -> Self {
-        Self { inner, open: HashSet::new(), opened: 0, closed: 0, known: HashSet::new() }
+        Self { inner, open: HashSet::new(), opened: 0, closed: 0, known: HashSet::new(), asked: HashSet::new() }
     }
 
     /// Calls of `opened` and of `closed`.
@@ -177,8 +179,9 @@ impl<H: Handler> Handler for Watched<H> {
     type User = H::User;
     type Mail = H::Mail;
 
-    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr) -> Verdict<'r, H::User> {
-        self.inner.request(request, peer)
+    fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, H::User> {
+        assert!(self.asked.insert(id), "the id of a handshake was used again");
+        self.inner.handshake(request, peer, id)
     }
 
     fn opened(&mut self, session: &mut Session<'_, H::User>) {

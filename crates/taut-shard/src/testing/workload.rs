@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig};
-use taut_proto::handshake::Request;
+use taut_proto::handshake::{Refusal, Request};
 use taut_proto::{Close, CloseCode, Message, Prepared, deflate};
 
 use super::{Client, Stage};
-use crate::{Closed, Connections, Drain, Handler, Reason, Sent, Session, Settings, SlowReader, Stats, Verdict};
+use crate::{
+    Answer, Closed, Connections, Drain, Handler, HandshakeId, Reason, Sent, Session, Settings, SlowReader, Stats,
+    Verdict,
+};
 
 /// Lets clients come, speak, stall, break the rules and go, on a kernel that gives and takes as few bytes as it
 /// likes, as `script` says; then drains the shard.
@@ -263,6 +266,8 @@ impl Peer {
 #[derive(Default)]
 struct Room {
     ledger: Vec<Page>,
+    /// Handshakes that wait for their answer, and whose they are.
+    pending: Vec<(HandshakeId, usize)>,
     /// Numbers the messages, so that no two are the same.
     count: u32,
 }
@@ -287,6 +292,20 @@ impl Room {
         }
     }
 
+    /// Answers the handshakes that wait, some of them twice, and most of them well.
+    fn answer_all(&mut self, connections: &mut Connections<usize>, how: usize) {
+        for (id, number) in self.pending.drain(..) {
+            match how % 7 {
+                1 => connections.answer(id, Answer::Refuse(Refusal::forbidden("not you"))),
+                2 => {
+                    connections.answer(id, Answer::Accept(number));
+                    connections.answer(id, Answer::Refuse(Refusal::forbidden("not you")));
+                }
+                _ => connections.answer(id, Answer::Accept(number)),
+            }
+        }
+    }
+
     fn tell_all(&mut self, connections: &mut Connections<usize>, bytes: &[u8]) {
         let message = self.text(bytes);
         let prepared = Prepared::new(Message::from(message.clone()));
@@ -303,9 +322,13 @@ impl Handler for Room {
     type User = usize;
     type Mail = Vec<u8>;
 
-    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, usize> {
+    fn handshake<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, id: HandshakeId) -> Verdict<'r, usize> {
         let number = request.path().trim_start_matches('/').parse().unwrap_or(usize::MAX);
         match request.upgrade() {
+            Ok(upgrade) if number < self.ledger.len() && number % 8 == 2 => {
+                self.pending.push((id, number));
+                Verdict::Later(upgrade)
+            }
             Ok(upgrade) if number < self.ledger.len() => Verdict::Accept(upgrade, number),
             Err(refusal) => Verdict::Refuse(refusal),
             _ => Verdict::HandOver,
@@ -320,6 +343,7 @@ impl Handler for Room {
     fn message(&mut self, session: &mut Session<'_, usize>, message: Message<'_>) {
         let number = *session.user().expect("it has just spoken");
         let bytes = message.as_bytes();
+        self.answer_all(session.connections(), bytes.len());
         match bytes.first() {
             Some(b'e') => {
                 let reply = self.text(bytes);
@@ -345,6 +369,7 @@ impl Handler for Room {
     }
 
     fn mail(&mut self, connections: &mut Connections<usize>, mail: Vec<u8>) {
+        self.answer_all(connections, mail.len());
         self.tell_all(connections, &mail);
     }
 }

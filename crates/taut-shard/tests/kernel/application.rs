@@ -5,13 +5,17 @@ use std::net::SocketAddr;
 use taut_proto::handshake::{Refusal, Request};
 use taut_proto::{CloseCode, Message, Prepared};
 use taut_shard::testing::Stage;
-use taut_shard::{Closed, ConnectionId, Connections, Handler, Reason, Sent, Session, Settings, Verdict};
+use taut_shard::{
+    Answer, Closed, ConnectionId, Connections, Handler, HandshakeId, Reason, Sent, Session, Settings, Verdict,
+};
 
 /// Does what a message asks for, and keeps what happened.
 #[derive(Default)]
 pub(crate) struct Application {
     /// Who asked.
     pub(crate) peers: Vec<SocketAddr>,
+    /// Handshakes that wait for their answer.
+    pub(crate) pending: Vec<HandshakeId>,
     pub(crate) opened: Vec<ConnectionId>,
     pub(crate) messages: Vec<Message<'static>>,
     pub(crate) closed: Vec<(ConnectionId, Reason)>,
@@ -20,6 +24,8 @@ pub(crate) struct Application {
     pub(crate) sent: Vec<Sent>,
     /// Is sent to each connection when it opens.
     pub(crate) greeting: Option<&'static str>,
+    /// Is accepted when one closes.
+    pub(crate) successor: Option<HandshakeId>,
     /// Whoever is left is told when one closes.
     pub(crate) obituary: bool,
 }
@@ -29,11 +35,18 @@ impl Handler for Application {
     type User = String;
     type Mail = String;
 
-    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr) -> Verdict<'r, String> {
+    fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, String> {
         self.peers.push(peer);
         match request.path() {
             "/secret" => Verdict::Refuse(Refusal::unauthorized("who are you?")),
             "/page" => Verdict::HandOver,
+            "/later" => match request.upgrade() {
+                Ok(upgrade) => {
+                    self.pending.push(id);
+                    Verdict::Later(upgrade.select_subprotocol(&["later"]))
+                }
+                Err(refusal) => Verdict::Refuse(refusal),
+            },
             path => match request.upgrade() {
                 Ok(upgrade) => Verdict::Accept(upgrade, path.to_owned()),
                 Err(refusal) => Verdict::Refuse(refusal),
@@ -63,6 +76,9 @@ impl Handler for Application {
     }
 
     fn closed(&mut self, connections: &mut Connections<String>, closed: Closed<String>) {
+        if let Some(id) = self.successor.take() {
+            connections.answer(id, Answer::Accept("the successor".to_owned()));
+        }
         if self.obituary {
             broadcast(connections, "one has gone", &mut self.sent);
         }
@@ -71,9 +87,16 @@ impl Handler for Application {
 
     fn mail(&mut self, connections: &mut Connections<String>, mail: String) {
         // "first" goes to the connection that opened first, whether or not it still lives.
-        match mail.strip_prefix("first ") {
-            Some(text) => self.sent.push(connections.send(self.opened[0], text)),
-            None => broadcast(connections, &mail, &mut self.sent),
+        match mail.split_once(' ') {
+            Some(("first", text)) => self.sent.push(connections.send(self.opened[0], text)),
+            Some(("accept", user)) => {
+                self.pending.drain(..).for_each(|id| connections.answer(id, Answer::Accept(user.to_owned())));
+            }
+            Some(("refuse", text)) => {
+                let refusal = || Refusal::forbidden(text.to_owned());
+                self.pending.drain(..).for_each(|id| connections.answer(id, Answer::Refuse(refusal())));
+            }
+            _ => broadcast(connections, &mail, &mut self.sent),
         }
         self.mails.push(mail);
     }

@@ -5,6 +5,7 @@ mod closing;
 mod draining;
 mod handshake;
 mod intake;
+mod later;
 mod messages;
 mod slow;
 mod time;

@@ -1,0 +1,132 @@
+//! The opening handshake: from the first byte of a request to its answer.
+
+use std::mem;
+use std::time::Duration;
+
+use taut_proto::handshake::{Refusal, Request, Upgrade};
+use taut_proto::{Outbox, deflate};
+
+use crate::drain::DRAINING_RETRY;
+use crate::handler::{Answer, Departure, Handler, Session, Verdict};
+use crate::shard::Shard;
+use crate::socket::{Kernel, Socket};
+use crate::wire::{Acceptance, Pending, Phase, Wire};
+
+impl<H: Handler, K: Kernel> Shard<H, K> {
+    /// Bytes of a head have come.
+    pub(crate) fn handshake(&mut self, token: usize) {
+        let Some(Wire { phase: Phase::Handshake(opening), peer, .. }) = self.wires.get_mut(token) else { return };
+        let peer = *peer;
+        let end = match opening.scan.find(&opening.bytes, &self.settings.head) {
+            Ok(None) => return,
+            Ok(Some(end)) => end,
+            Err(refusal) => return self.refuse(token, &refusal),
+        };
+        let mut bytes = mem::take(&mut opening.bytes);
+        let (head, rest) = bytes.split_at_mut(end);
+        let request = match Request::parse(head, &self.settings.head) {
+            Ok(request) => request,
+            Err(refusal) => return self.refuse(token, &refusal),
+        };
+        if self.draining.is_some() {
+            return self.refuse(token, &Refusal::busy(DRAINING_RETRY));
+        }
+        let id = self.connections.next_handshake(token);
+        match self.handler.handshake(&request, peer, id) {
+            Verdict::Accept(upgrade, user) => {
+                let acceptance = self.acceptance(upgrade);
+                self.open(token, acceptance, user, rest);
+            }
+            Verdict::Later(upgrade) => {
+                let pending = Pending { generation: id.generation, acceptance: self.acceptance(upgrade) };
+                if let Phase::Handshake(opening) = &mut self.wires[token].phase {
+                    opening.bytes = rest.to_vec();
+                    opening.pending = Some(pending);
+                }
+            }
+            Verdict::Refuse(refusal) => self.refuse(token, &refusal),
+            Verdict::HandOver => {
+                drop(request);
+                self.hand_over(token, bytes);
+            }
+        }
+    }
+
+    /// Acts on the answers that the handler has given meanwhile.
+    pub(crate) fn handle_answers(&mut self) {
+        // What is answered on the way is acted on in the next tick, at once.
+        for (id, answer) in mem::take(&mut self.connections.answers) {
+            let token = id.index as usize;
+            // The peer may have gone since, and another be in its place.
+            let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get_mut(token) else { continue };
+            let Some(pending) = opening.pending.take_if(|pending| pending.generation == id.generation) else {
+                continue;
+            };
+            match answer {
+                Answer::Accept(user) => {
+                    let mut rest = mem::take(&mut opening.bytes);
+                    self.open(token, pending.acceptance, user, &mut rest);
+                    // It may have been left unread while it waited.
+                    self.read_again(token);
+                }
+                Answer::Refuse(refusal) => self.refuse(token, &refusal),
+            }
+            self.flush_brimming();
+        }
+    }
+
+    /// The handshake has taken too long.
+    pub(crate) fn handle_late_handshake(&mut self, token: usize) {
+        let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token) else { return };
+        match opening.pending {
+            None => self.refuse(token, &Refusal::timeout()),
+            // The client has done its part.
+            Some(_) => self.refuse(token, &Refusal::busy(PENDING_RETRY)),
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, token: usize, refusal: &Refusal) {
+        self.connections.stats.refused += 1;
+        let mut response = Vec::with_capacity(256);
+        refusal.write_response(&mut response);
+        let mut outbox = Box::new(Outbox::new());
+        outbox.push_bytes(&response);
+        self.handshakes -= 1;
+        self.linger(token, Some(outbox));
+    }
+
+    fn acceptance(&self, upgrade: Upgrade<'_>) -> Acceptance {
+        let deflate = self.settings.deflate.as_ref().and_then(|config| deflate::accept(upgrade.extensions(), config));
+        let mut response = Vec::with_capacity(256);
+        upgrade.with_deflate(deflate).write_response(&mut response);
+        Acceptance { response, deflate }
+    }
+
+    fn open(&mut self, token: usize, acceptance: Acceptance, user: H::User, rest: &mut [u8]) {
+        let Acceptance { response, deflate } = acceptance;
+        self.wires[token].phase = Phase::Open;
+        self.handshakes -= 1;
+        let id = self.connections.open(token, deflate, self.kernel.random(), user);
+        self.connections.act(id, |_, _, outbox| outbox.push_bytes(&response));
+        self.handler.opened(&mut Session::new(id, &mut self.connections));
+        self.schedule(token);
+        // The first frames may have come with the handshake.
+        if !rest.is_empty() {
+            self.messages(token, rest);
+        }
+    }
+
+    fn hand_over(&mut self, token: usize, bytes: Vec<u8>) {
+        self.handshakes -= 1;
+        let mut wire = self.wires.remove(token);
+        // What TLS had still to say goes with it, in the live TLS connection.
+        if self.kernel.forget(&mut wire.socket).is_ok()
+            && let Ok(stream) = wire.socket.into_stream()
+        {
+            self.handler.depart(Departure { stream, tls: wire.tls, bytes, peer: wire.peer });
+        }
+    }
+}
+
+/// What a client is told whose handshake was not answered in time.
+const PENDING_RETRY: Duration = Duration::from_secs(1);
