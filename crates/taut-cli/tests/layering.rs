@@ -46,7 +46,17 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "taut-shard",
-        may: &["crossbeam-queue", "getrandom", "mio", "rustls", "rustls-pki-types", "slab", "socket2", "taut-proto"],
+        may: &[
+            "crossbeam-queue",
+            "getrandom",
+            "ipnet",
+            "mio",
+            "rustls",
+            "rustls-pki-types",
+            "slab",
+            "socket2",
+            "taut-proto",
+        ],
         optional: &[],
         never: &[
             ("tokio*", "the loop is synchronous"),

@@ -68,7 +68,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             return;
         }
         let deadline = self.connections.now + self.settings.handshake_timeout;
-        let opening = Opening { bytes: Vec::new(), scan: HeadScan::default(), deadline, pending: None };
+        let is_announced = origin == Origin::Listener && self.settings.proxy_protocol.is_expected_from(peer);
+        let opening = Opening { is_announced, bytes: Vec::new(), scan: HeadScan::default(), deadline, pending: None };
         entry.insert(Wire {
             socket,
             tls,

@@ -55,6 +55,8 @@ pub struct Stats {
     pub opened: u64,
     /// Handshakes refused, or given up at their deadline.
     pub refused: u64,
+    /// Sockets dropped for a PROXY header that was missing or malformed.
+    pub unannounced: u64,
     /// Messages received.
     pub messages: u64,
     /// Messages dropped because their reader was too slow.

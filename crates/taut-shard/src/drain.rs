@@ -88,7 +88,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             .wires
             .iter()
             .filter_map(|(token, wire)| match &wire.phase {
-                Phase::Handshake(opening) => Some((token, opening.bytes.is_empty() && opening.pending.is_none())),
+                Phase::Handshake(opening) => {
+                    let is_silent = opening.bytes.is_empty() && opening.pending.is_none();
+                    Some((token, is_silent || opening.is_announced))
+                }
                 _ => None,
             })
             .collect();

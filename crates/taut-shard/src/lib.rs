@@ -38,6 +38,7 @@ mod intake;
 mod listen;
 mod mailbox;
 mod opening;
+mod proxy;
 mod settings;
 mod shard;
 mod socket;
@@ -52,6 +53,7 @@ pub use handler::{Answer, Closed, Departure, Handler, Reason, Sent, Session, Ver
 pub use intake::Intake;
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};
+pub use proxy::{InvalidNetwork, Network, ProxyProtocol};
 pub use settings::{Settings, SlowReader};
 pub use shard::Shard;
 pub use socket::{Kernel, Ready, Socket, System};

@@ -8,11 +8,34 @@ use taut_proto::{Outbox, deflate};
 
 use crate::drain::DRAINING_RETRY;
 use crate::handler::{Answer, Departure, Handler, Session, Verdict};
+use crate::proxy::{Header, Malformed};
 use crate::shard::Shard;
 use crate::socket::{Kernel, Socket};
 use crate::wire::{Acceptance, Pending, Phase, Wire};
 
 impl<H: Handler, K: Kernel> Shard<H, K> {
+    /// Bytes have come of a socket that begins with a PROXY header.
+    pub(crate) fn announcement(&mut self, token: usize, bytes: &[u8]) {
+        let Some(Wire { phase: Phase::Handshake(opening), peer, .. }) = self.wires.get_mut(token) else { return };
+        opening.bytes.extend_from_slice(bytes);
+        match Header::parse(&opening.bytes, self.settings.head.bytes) {
+            Ok(None) => {}
+            Ok(Some(header)) => {
+                *peer = header.client.unwrap_or(*peer);
+                opening.is_announced = false;
+                // No more than this one read has brought: the header was not whole before it.
+                let mut rest = mem::take(&mut opening.bytes).split_off(header.length);
+                if !rest.is_empty() {
+                    self.received(token, &mut rest);
+                }
+            }
+            Err(Malformed) => {
+                self.connections.stats.unannounced += 1;
+                self.handle_end(token);
+            }
+        }
+    }
+
     /// Bytes of a head have come.
     pub(crate) fn handshake(&mut self, token: usize) {
         let Some(Wire { phase: Phase::Handshake(opening), peer, .. }) = self.wires.get_mut(token) else { return };
@@ -79,6 +102,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     pub(crate) fn handle_late_handshake(&mut self, token: usize) {
         let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token) else { return };
         match opening.pending {
+            // It is the proxy that has said nothing, and what the client speaks is not known.
+            None if opening.is_announced => {
+                self.connections.stats.unannounced += 1;
+                self.handle_end(token);
+            }
             None => self.refuse(token, &Refusal::timeout()),
             // The client has done its part.
             Some(_) => self.refuse(token, &Refusal::busy(PENDING_RETRY)),

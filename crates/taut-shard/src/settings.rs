@@ -6,6 +6,8 @@ use std::time::Duration;
 use taut_proto::deflate;
 use taut_proto::handshake::HeadLimits;
 
+use crate::proxy::ProxyProtocol;
+
 /// A shard's settings.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -28,6 +30,8 @@ pub struct Settings {
     pub outgoing: usize,
     /// What becomes of a slow reader; it is closed.
     pub slow_reader: SlowReader,
+    /// Whose sockets begin with a PROXY header, before TLS; nobody's. A header may be as large as a head.
+    pub proxy_protocol: ProxyProtocol,
     /// TLS, if the shard is to speak it.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Bytes of the one buffer that all connections of the shard are read into; 128 KiB.
@@ -45,6 +49,7 @@ impl Default for Settings {
             connections: 1_000_000,
             outgoing: 1 << 20,
             slow_reader: SlowReader::Close,
+            proxy_protocol: ProxyProtocol::Off,
             tls: None,
             read_buffer: 128 << 10,
         }

@@ -257,10 +257,13 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.connections.id_at(token).is_some_and(|id| self.connections.waiting(id) > PAUSE)
     }
 
-    fn received(&mut self, token: usize, bytes: &mut [u8]) {
+    pub(crate) fn received(&mut self, token: usize, bytes: &mut [u8]) {
         let Some(wire) = self.wires.get_mut(token) else { return };
-        if matches!(wire.phase, Phase::Lingering { shut: true, .. }) {
-            return; // after our end nothing counts but the peer's
+        match &wire.phase {
+            // After our end nothing counts but the peer's.
+            Phase::Lingering { shut: true, .. } => return,
+            Phase::Handshake(opening) if opening.is_announced => return self.announcement(token, bytes),
+            _ => {}
         }
         let Some(tls) = &mut wire.tls else { return self.plaintext(token, bytes) };
         let mut plain = mem::take(&mut self.plain);
@@ -328,7 +331,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     // Ending.
 
     /// The peer has nothing more to say.
-    fn handle_end(&mut self, token: usize) {
+    pub(crate) fn handle_end(&mut self, token: usize) {
         let Some(wire) = self.wires.get(token) else { return };
         match wire.phase {
             Phase::Open => {

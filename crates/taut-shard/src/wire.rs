@@ -38,7 +38,9 @@ pub(crate) enum Phase {
 
 /// A handshake in progress.
 pub(crate) struct Opening {
-    /// The head as far as it has come; what came behind it while the answer is pending.
+    /// The PROXY header has still to come, before everything else.
+    pub(crate) is_announced: bool,
+    /// What comes first, as far as it has come: the PROXY header, then the head; what came behind it while the answer is pending.
     pub(crate) bytes: Vec<u8>,
     pub(crate) scan: HeadScan,
     pub(crate) deadline: Time,

@@ -7,6 +7,7 @@ mod handshake;
 mod intake;
 mod later;
 mod messages;
+mod proxy;
 mod slow;
 mod time;
 mod tls;
