@@ -6,6 +6,7 @@ use taut_proto::deflate::Agreed;
 use taut_proto::{Close, Connection, Message, Outbox, Prepared, Role, Scratch, SendError, Time};
 
 use crate::handler::{Answer, Sent};
+use crate::outboxes::Outboxes;
 use crate::{Settings, SlowReader};
 
 /// Names a connection of one shard, for as long as it lives and never again.
@@ -37,10 +38,7 @@ pub struct Connections<User> {
     brimming: Vec<ConnectionId>,
     /// How much that is.
     cork: usize,
-    /// Outboxes that nobody needs at the moment: an idle connection has none. Boxed, as a member holds them: they
-    /// go in and out without being moved or allocated.
-    #[expect(clippy::vec_box, reason = "see above")]
-    idle_outboxes: Vec<Box<Outbox>>,
+    pub(crate) outboxes: Outboxes,
     pub(crate) scratch: Scratch,
     pub(crate) now: Time,
     pub(crate) stats: Stats,
@@ -94,7 +92,7 @@ impl<User> Connections<User> {
             dirty: Vec::new(),
             brimming: Vec::new(),
             cork: settings.outgoing.min(CORK),
-            idle_outboxes: Vec::new(),
+            outboxes: Outboxes::new(),
             scratch,
             now: Time::ZERO,
             stats: Stats::default(),
@@ -226,14 +224,6 @@ impl<User> Connections<User> {
         Some((member.user, member.outbox))
     }
 
-    /// Takes back an outbox that is empty.
-    pub(crate) fn recycle(&mut self, outbox: Box<Outbox>) {
-        // Those that grew large, and those beyond what one tick commonly needs, go back to the allocator.
-        if self.idle_outboxes.len() < IDLE_OUTBOXES && outbox.capacity() <= IDLE_OUTBOX_BYTES {
-            self.idle_outboxes.push(outbox);
-        }
-    }
-
     /// Lets a connection act on what it has received or on its deadline.
     #[inline]
     pub(crate) fn act<T>(
@@ -254,7 +244,7 @@ impl<User> Connections<User> {
     ) -> Result<T, Idle> {
         let member = self.members.get_mut(id.index as usize).and_then(Option::as_mut);
         let member = member.filter(|member| member.generation == id.generation).ok_or(Idle::Gone)?;
-        let outbox = member.outbox.get_or_insert_with(|| self.idle_outboxes.pop().unwrap_or_default());
+        let outbox = member.outbox.get_or_insert_with(|| self.outboxes.take());
         if outbox.len() > waiting {
             return Err(Idle::Slow);
         }
@@ -330,7 +320,3 @@ enum Idle {
 
 /// Bytes that gather for one connection before they are written, the read or the tick that they answer over or not.
 const CORK: usize = 256 << 10;
-
-/// Outboxes kept for the next tick, and how large one may be to be kept: 8 MiB in all at the most.
-const IDLE_OUTBOXES: usize = 64;
-const IDLE_OUTBOX_BYTES: usize = 128 << 10;

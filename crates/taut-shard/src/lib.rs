@@ -38,6 +38,7 @@ mod intake;
 mod listen;
 mod mailbox;
 mod opening;
+mod outboxes;
 mod proxy;
 mod settings;
 mod shard;

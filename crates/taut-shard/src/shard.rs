@@ -142,6 +142,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.accept();
         self.continue_draining();
         self.flush_dirty();
+        self.connections.outboxes.trim(self.connections.now);
         Ok(!self.is_drained())
     }
 
@@ -446,7 +447,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let waiting = outbox.len();
         match self.wires[token].write(&mut outbox) {
             Ok(true) => {
-                self.connections.recycle(outbox);
+                self.connections.outboxes.give(outbox);
                 if let Some(member) = self.connections.member(id) {
                     member.full = false;
                 }
@@ -477,7 +478,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             None => None,
             Some(mut outbox) => match wire.write(&mut outbox) {
                 Ok(true) => {
-                    self.connections.recycle(outbox);
+                    self.connections.outboxes.give(outbox);
                     None
                 }
                 Ok(false) => Some(outbox),
