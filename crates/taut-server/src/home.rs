@@ -36,18 +36,6 @@ pub(crate) enum Wish {
     Members { cached: bool },
 }
 
-impl Wish {
-    /// What it takes in a mailbox beside its own size.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Presence { visitor, .. } => {
-                visitor.user_id.len() + visitor.user_info.as_ref().map_or(0, |info| info.len())
-            }
-            Self::Interest | Self::Cached | Self::Members { .. } => 0,
-        }
-    }
-}
-
 /// A user on the way into a presence channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Visitor {

@@ -14,6 +14,7 @@ use taut_shard::{ConnectionId, Mailbox};
 use crate::home::{Full, Welcome, Wish};
 use crate::pusher::socket_id::SocketId;
 use crate::question::Question;
+use crate::session::Ticket;
 
 /// What comes through a shard's mailbox. `tenant` is always the [index](crate::tenants::Tenant::index) of an app.
 #[derive(Debug)]
@@ -25,11 +26,11 @@ pub(crate) enum Mail {
     /// From a channel's home: something for the channel found no room in the mailbox, so its members here have missed it.
     Missed { tenant: usize, channel: Arc<str> },
     /// To a channel's home: a connection here subscribes, and it is one that the home has to know of.
-    Enter { tenant: usize, channel: Arc<str>, shard: usize, ticket: u32, wish: Wish },
+    Enter { tenant: usize, channel: Arc<str>, shard: usize, ticket: Ticket, wish: Wish },
     /// From a channel's home, to the shard that asked with this ticket: whoever waits is subscribed, and from here on everything that is published comes.
-    Entered { tenant: usize, channel: Arc<str>, ticket: u32, welcome: Welcome },
+    Entered { tenant: usize, channel: Arc<str>, ticket: Ticket, welcome: Welcome },
     /// From a channel's home, instead: whoever waits cannot be let in.
-    TurnedAway { tenant: usize, channel: Arc<str>, ticket: u32, why: TurnedAway },
+    TurnedAway { tenant: usize, channel: Arc<str>, ticket: Ticket, why: TurnedAway },
     /// To a channel's home: a user's connection, or the last connection of all here, has left.
     Leave { tenant: usize, channel: Arc<str>, shard: usize, user_id: Option<Arc<str>>, is_last: bool },
     /// To a channel's home: so many are subscribed here.

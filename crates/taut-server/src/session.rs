@@ -1,6 +1,7 @@
 //! What one client may do, on one shard.
 
 mod answer;
+mod asking;
 mod delivery;
 mod hosting;
 mod subscription;
@@ -27,6 +28,8 @@ use crate::pusher::socket_id::SocketId;
 use crate::question::{Histogram, Traffic};
 use crate::route::{Mail, Routes};
 use crate::tenants::{Admission, Apps, Tenant};
+use asking::Line;
+pub(crate) use asking::Ticket;
 use subscription::Waiting;
 use user::SignedIn;
 
@@ -42,8 +45,10 @@ pub(crate) struct Sessions {
     activity_timeout: u32,
     /// By the index of the app.
     rooms: Vec<Rooms>,
-    /// The number of the last question to another shard about a subscription.
-    ticket: u32,
+    /// The number of the last question to another shard.
+    tickets: u32,
+    /// To the other shards, by their numbers.
+    lines: Vec<Line>,
     /// Connections that have to sign in or to subscribe to what needs it, by when.
     unauthorized: BinaryHeap<Reverse<(Time, ConnectionId)>>,
     latency: Cell<Histogram>,
@@ -153,7 +158,8 @@ impl Sessions {
             path: format!("{path_prefix}/app/"),
             activity_timeout,
             rooms: Vec::new(),
-            ticket: 0,
+            tickets: 0,
+            lines: Vec::new(),
             unauthorized: BinaryHeap::new(),
             latency: Cell::default(),
             text: String::new(),

@@ -72,6 +72,7 @@ const WHILE: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_box_returns, reason = "it is how they are given")]
     fn used(bytes: usize) -> Box<Outbox> {
         let mut outbox = Box::new(Outbox::new());
         outbox.push_bytes(&vec![0; bytes]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, Sessions};
+use super::{Client, Sessions, Ticket};
 use crate::app::WebhookEvent;
 use crate::home::{Full, Welcome, Wish};
 use crate::journal::Event;
@@ -48,7 +48,7 @@ impl Sessions {
         tenant: usize,
         channel: &Arc<str>,
         shard: usize,
-        ticket: u32,
+        ticket: Ticket,
         wish: &Wish,
     ) {
         let turn_away = |why| Mail::TurnedAway { tenant, channel: Arc::clone(channel), ticket, why };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, Extras, Sessions, member};
+use super::{Client, Extras, Sessions, Ticket, member};
 use crate::app::Limits;
 use crate::home::{LastEvent, Visitor, Welcome, Wish};
 use crate::interest::{Joined, Left};
@@ -22,7 +22,7 @@ use crate::tenants::Terms;
 pub(super) struct Waiting {
     id: ConnectionId,
     /// The number of the question: an answer to an earlier one is not for it.
-    ticket: u32,
+    ticket: Ticket,
     /// Who it will be in a presence channel.
     user_id: Option<Arc<str>>,
 }
@@ -117,14 +117,9 @@ impl Sessions {
             }
             return;
         }
-        self.ticket = self.ticket.wrapping_add(1);
-        let ticket = self.ticket;
-        let bytes = channel.len() + wish.bytes();
-        let mail = Mail::Enter { tenant, channel: Arc::clone(&channel), shard: self.shard, ticket, wish };
-        match self.routes.ask(home, mail, bytes) {
-            Ok(()) => self.wait(connections, id, tenant, &channel, ticket, user_id),
-            Err(_) => self.refuse_subscription(connections, id, tenant, name, &Refused::busy()),
-        }
+        let ticket = self.ticket(&wish);
+        self.wait(connections, id, tenant, &channel, ticket, user_id);
+        self.tell_home(home, Mail::Enter { tenant, channel, shard: self.shard, ticket, wish });
     }
 
     fn wait(
@@ -133,7 +128,7 @@ impl Sessions {
         id: ConnectionId,
         tenant: usize,
         channel: &Arc<str>,
-        ticket: u32,
+        ticket: Ticket,
         user_id: Option<Arc<str>>,
     ) {
         let Some(member) = member(connections, id) else { return };
@@ -149,9 +144,10 @@ impl Sessions {
         connections: &mut Connections<Client>,
         tenant: usize,
         channel: &Arc<str>,
-        ticket: u32,
+        ticket: Ticket,
         welcome: &Welcome,
     ) {
+        self.answered(self.routes.home(tenant, channel), ticket);
         for Waiting { id, user_id, .. } in self.take_waiting(connections, tenant, channel, ticket) {
             self.welcome(connections, id, tenant, channel, user_id, welcome);
         }
@@ -163,9 +159,10 @@ impl Sessions {
         connections: &mut Connections<Client>,
         tenant: usize,
         channel: &Arc<str>,
-        ticket: u32,
+        ticket: Ticket,
         why: TurnedAway,
     ) {
+        self.answered(self.routes.home(tenant, channel), ticket);
         let waiting = self.take_waiting(connections, tenant, channel, ticket);
         for Waiting { id, .. } in &waiting {
             self.refuse_subscription(connections, *id, tenant, channel, &Refused::turned_away(why));
@@ -181,7 +178,7 @@ impl Sessions {
         connections: &mut Connections<Client>,
         tenant: usize,
         channel: &Arc<str>,
-        ticket: u32,
+        ticket: Ticket,
     ) -> Vec<Waiting> {
         let rooms = &mut self.rooms[tenant];
         let Some(waiting) = rooms.waiting.get_mut(channel) else { return Vec::new() };
@@ -305,7 +302,7 @@ impl Sessions {
             return self.host_leave(connections, tenant, channel, self.shard, user_id.as_ref(), is_last);
         }
         let channel = Arc::clone(channel);
-        self.routes.tell(home, Mail::Leave { tenant, channel, shard: self.shard, user_id, is_last });
+        self.tell_home(home, Mail::Leave { tenant, channel, shard: self.shard, user_id, is_last });
     }
 
     /// A connection is gone.

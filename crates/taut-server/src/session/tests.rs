@@ -367,7 +367,9 @@ proptest! {
                 prop_assert_eq!(view.users.as_ref(), Some(&there));
             }
         }
-        crowd.iter_mut().for_each(|(peer, ..)| peer.finish());
+        for (peer, ..) in &mut crowd {
+            peer.finish();
+        }
         settle(&mut stages);
         for stage in &mut stages {
             let rooms = &stage.handler().rooms[0];
