@@ -47,6 +47,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "taut-shard",
         may: &[
+            "arc-swap",
             "crossbeam-queue",
             "getrandom",
             "ipnet",

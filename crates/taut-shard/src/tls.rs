@@ -1,32 +1,148 @@
-//! TLS settings from files.
+//! TLS settings from files, which may be read again while shards serve.
+
+/// The version of rustls that the settings and departing connections are of.
+pub use rustls;
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
 
-/// Reads a certificate chain and its key, both PEM, into settings for a server: TLS 1.2 and 1.3, HTTP/1.1.
+/// Reads a certificate chain and its key, both PEM, into settings for a server: TLS 1.2 and 1.3, HTTP/1.1. See
+/// [`Certificates`] for such that can be renewed.
 pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let read = |path: &Path, error| TlsError { path: path.to_owned(), cause: Cause::Pem(error) };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|error| read(certificate, error))?;
-    if chain.is_empty() {
-        return Err(read(certificate, pem::Error::NoItemsFound));
+    Certificates::from_pem_files(certificate, key).map(|certificates| certificates.config())
+}
+
+/// A server's certificate from files, and settings that follow it: after [`reload`](Self::reload) new connections get
+/// the new one, on every shard that has the settings; open ones go on.
+///
+/// Cheap to clone; clones share the certificate.
+///
+/// ```no_run
+/// use taut_shard::{Settings, tls::Certificates};
+///
+/// # fn main() -> Result<(), taut_shard::tls::TlsError> {
+/// let certificates = Certificates::from_pem_files("certificate.pem", "key.pem")?;
+/// let mut settings = Settings::default();
+/// settings.tls = Some(certificates.config());
+/// // … later, on another thread, every now and then or when it is told to:
+/// match certificates.reload() {
+///     Ok(true) => println!("the certificate has been renewed"),
+///     Ok(false) => {}
+///     Err(error) => eprintln!("the certificate stays the one it was: {error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Certificates {
+    files: Arc<Files>,
+    current: Arc<Current>,
+    config: Arc<ServerConfig>,
+}
+
+impl Certificates {
+    /// Reads the certificate chain, the server's own certificate first, and its private key, not encrypted, from PEM
+    /// files. It waits for the disk, so it belongs to the program's start.
+    ///
+    /// # Errors
+    /// One of the files, which is named, cannot be read or used, or they do not belong together.
+    pub fn from_pem_files(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsError> {
+        let files = Files { certificate: certificate.as_ref().to_owned(), key: key.as_ref().to_owned() };
+        let current = Arc::new(Current(ArcSwap::from_pointee(files.read()?)));
+        // The library brings its own provider: nothing in the process has to be installed first.
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| files.unusable(error))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+        // RFC 6455 §4.1: the handshake is HTTP/1.1.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { files: Arc::new(files), current, config: Arc::new(config) })
     }
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| read(key, error))?;
-    // The library brings its own provider: nothing in the process has to be installed first.
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
-        .map_err(|error| TlsError { path: certificate.to_owned(), cause: Cause::Rustls(error) })?;
-    // RFC 6455 §4.1: the handshake is HTTP/1.1.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+
+    /// The settings, for [`Settings::tls`](crate::Settings::tls): TLS 1.2 and 1.3, HTTP/1.1.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Reads the files again; whether there was another certificate. It waits for the disk, and so is not for a shard's
+    /// thread; no shard waits for it.
+    ///
+    /// # Errors
+    /// As [`from_pem_files`](Self::from_pem_files). The certificate stays the one it was.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let key = self.files.read()?;
+        let is_new = self.current.0.load().cert != key.cert;
+        if is_new {
+            self.current.0.store(Arc::new(key));
+        }
+        Ok(is_new)
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// The certificate of the moment.
+struct Current(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Current").finish_non_exhaustive()
+    }
+}
+
+/// Where the certificate comes from.
+#[derive(Debug)]
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    fn read(&self) -> Result<CertifiedKey, TlsError> {
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect)
+            .map_err(|error| Self::unreadable(&self.certificate, "certificate", error))?;
+        if chain.is_empty() {
+            return Err(Self::unreadable(&self.certificate, "certificate", pem::Error::NoItemsFound));
+        }
+        let key = PrivateKeyDer::from_pem_file(&self.key)
+            .map_err(|error| Self::unreadable(&self.key, "private key", error))?;
+        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| self.unusable(error))
+    }
+
+    fn unreadable(path: &Path, what: &'static str, error: pem::Error) -> TlsError {
+        let cause = match error {
+            pem::Error::Io(error) => Cause::Read(error),
+            // What the parser says is not shown: it may quote the file, and that may be a key.
+            _ => Cause::Pem(what),
+        };
+        TlsError { path: path.to_owned(), cause }
+    }
+
+    fn unusable(&self, error: rustls::Error) -> TlsError {
+        TlsError { path: self.certificate.clone(), cause: Cause::Together { key: self.key.clone(), error } }
+    }
 }
 
 /// Why TLS settings could not be made of files.
@@ -38,21 +154,36 @@ pub struct TlsError {
 
 #[derive(Debug)]
 enum Cause {
-    Pem(pem::Error),
-    Rustls(rustls::Error),
+    Read(io::Error),
+    /// It does not hold one of these.
+    Pem(&'static str),
+    Together {
+        key: PathBuf,
+        error: rustls::Error,
+    },
 }
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.cause {
-            Cause::Pem(pem::Error::NoItemsFound) => {
-                write!(f, "{path}: holds no PEM item of the kind that is wanted here")
+            Cause::Read(error) => write!(f, "{path} cannot be read: {error}"),
+            Cause::Pem(what) => {
+                write!(f, "{path} holds no {what} that can be read: it must be PEM, whole and not encrypted")
             }
-            Cause::Pem(error) => write!(f, "{path}: {error}"),
-            Cause::Rustls(error) => write!(f, "{path}: the certificate and its key cannot be used: {error}"),
+            Cause::Together { key, error } => {
+                write!(f, "{path} and {} cannot be used together: {error}", key.display())
+            }
         }
     }
 }
 
-impl std::error::Error for TlsError {}
+impl std::error::Error for TlsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Read(error) => Some(error),
+            Cause::Together { error, .. } => Some(error),
+            Cause::Pem(_) => None,
+        }
+    }
+}

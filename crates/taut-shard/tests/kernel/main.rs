@@ -1,6 +1,7 @@
 //! A shard on a fake kernel: bytes and a clock, no sockets, no sleep.
 
 mod application;
+mod certificates;
 mod closing;
 mod draining;
 mod handshake;
