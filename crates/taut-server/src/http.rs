@@ -1,6 +1,8 @@
 //! Serving HTTP/1.1 on sockets that have left their shards.
 
-use std::io::{Cursor, Write};
+mod stream;
+
+use std::io::Write;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,10 +12,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use taut_proto::handshake::Refusal;
 use taut_shard::Departure;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+use self::stream::Departed;
 
 /// Serves every socket that comes, until no more can come and the last request is answered.
 ///
@@ -23,7 +26,7 @@ pub(crate) async fn serve(mut departures: mpsc::Receiver<Departure>, router: Rou
     loop {
         tokio::select! {
             departure = departures.recv() => match departure {
-                Some(departure) if connections.len() >= MOST_CONNECTIONS => turn_away(&departure),
+                Some(departure) if connections.len() >= MOST_CONNECTIONS => turn_away(departure),
                 Some(departure) => drop(connections.spawn(serve_connection(departure, router.clone(), draining.clone()))),
                 None => break,
             },
@@ -36,7 +39,7 @@ pub(crate) async fn serve(mut departures: mpsc::Receiver<Departure>, router: Rou
 /// Sends a socket on its way from its shard. The shard does not wait: when there is no room, the client is told to come back.
 pub(crate) fn depart(departures: &mpsc::Sender<Departure>, departure: Departure) {
     if let Err(refused) = departures.try_send(departure) {
-        turn_away(&refused.into_inner());
+        turn_away(refused.into_inner());
     }
 }
 
@@ -46,20 +49,18 @@ pub(crate) fn departures() -> (mpsc::Sender<Departure>, mpsc::Receiver<Departure
 }
 
 async fn serve_connection(departure: Departure, router: Router, mut draining: watch::Receiver<bool>) {
-    let Departure { stream, bytes, peer, .. } = departure;
+    let Departure { stream, tls, bytes, peer } = departure;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%peer, %error, "a socket could not be taken over"),
     };
-    let (reader, writer) = stream.into_split();
-    let stream = tokio::io::join(Cursor::new(bytes).chain(reader), writer);
     let is_draining = *draining.borrow();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .max_buf_size(LARGEST_BUFFER)
         .keep_alive(!is_draining)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Departed::new(bytes, stream, tls)), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     let served = if is_draining {
         connection.await
@@ -77,11 +78,19 @@ async fn serve_connection(departure: Departure, router: Router, mut draining: wa
     }
 }
 
-fn turn_away(departure: &Departure) {
+fn turn_away(departure: Departure) {
     let mut response = Vec::new();
     Refusal::busy(Duration::from_secs(1)).write_response(&mut response);
+    let Departure { mut stream, tls, .. } = departure;
     // A fresh socket takes a few hundred bytes; if this one does not, its client learns as much from the end.
-    let _ = (&departure.stream).write_all(&response);
+    let _ = match tls {
+        None => stream.write_all(&response),
+        Some(mut tls) => {
+            let _ = tls.writer().write_all(&response);
+            tls.send_close_notify();
+            tls.write_tls(&mut stream).map(drop)
+        }
+    };
 }
 
 /// HTTP connections at a time. Each costs some 20 KiB while it is busy.
@@ -95,3 +104,204 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// Bytes; what hyper may hold of a connection's input, and the most that a head may have.
 const LARGEST_BUFFER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+    use std::net::{SocketAddr, TcpListener, TcpStream as Blocking};
+    use std::sync::Arc;
+    use std::thread::{self, JoinHandle};
+
+    use axum::body::{Body, Bytes, to_bytes};
+    use axum::routing::{get, post};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+    use taut_proto::handshake::Request;
+    use taut_proto::{CloseCode, Message};
+    use taut_shard::{Drain, Drainer, Handler, Session, Settings, Shard, Verdict};
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    type Stream = StreamOwned<ClientConnection, Blocking>;
+
+    #[test]
+    fn large_bodies_go_both_ways_by_tls_and_the_connection_is_kept() {
+        let server = Server::start(departures());
+        let mut stream = server.connect();
+        for size in [0, 1, 16_384, 16_385, 5_000_000] {
+            let body: Vec<u8> = (0..=250).cycle().take(size).collect();
+            write!(stream, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n").unwrap();
+            stream.write_all(&body).unwrap();
+            let (head, answered) = response(&mut stream);
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            assert!(answered == body, "{size} bytes");
+        }
+        server.stop();
+    }
+
+    #[test]
+    fn head_and_body_may_come_in_one_record_or_each_byte_in_one_of_its_own() {
+        let server = Server::start(departures());
+        let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+        let mut stream = server.connect();
+        stream.write_all(request).unwrap();
+        assert_eq!(response(&mut stream).1, b"hello");
+        let mut stream = server.connect();
+        for byte in request {
+            stream.write_all(&[*byte]).unwrap();
+            stream.flush().unwrap();
+        }
+        assert_eq!(response(&mut stream).1, b"hello");
+        server.stop();
+    }
+
+    #[test]
+    fn a_client_that_reads_late_gets_everything_and_the_end_by_tls() {
+        let server = Server::start(departures());
+        let mut stream = server.connect();
+        stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        // Others are served while it does not read.
+        let mut other = server.connect();
+        other.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").unwrap();
+        assert_eq!(response(&mut other).1, b"hi");
+        let (head, body) = response(&mut stream);
+        assert!(head.contains("connection: close"), "{head}");
+        assert!(body == vec![7; LARGE]);
+        // An end without a close_notify would be an error.
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        server.stop();
+    }
+
+    #[test]
+    fn requests_that_wait_in_one_record_are_answered_in_order() {
+        let server = Server::start(departures());
+        let mut stream = server.connect();
+        let request = |body: &str| format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n{body}");
+        stream.write_all([request("1"), request("2"), request("3")].concat().as_bytes()).unwrap();
+        for body in [b"1", b"2", b"3"] {
+            assert_eq!(response(&mut stream).1, body);
+        }
+        server.stop();
+    }
+
+    #[test]
+    fn who_finds_no_room_is_told_so_by_tls() {
+        let (sender, receiver) = mpsc::channel(1);
+        // The one place is taken by a socket that nobody fetches.
+        let server = Server::start_without_service(sender, receiver);
+        let mut first = server.connect();
+        first.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        first.flush().unwrap();
+        server.departed.recv().unwrap();
+        let mut second = server.connect();
+        second.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        second.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        server.stop();
+    }
+
+    /// A shard with TLS that hands every request over, and the service behind it.
+    struct Server {
+        address: SocketAddr,
+        client: Arc<ClientConfig>,
+        drainer: Drainer,
+        shard: JoinHandle<io::Result<()>>,
+        /// Says so for every socket that has left.
+        departed: std::sync::mpsc::Receiver<()>,
+        runtime: Runtime,
+        draining: watch::Sender<bool>,
+        /// Kept, where nobody serves.
+        unserved: Option<mpsc::Receiver<Departure>>,
+    }
+
+    impl Server {
+        fn start((sender, receiver): (mpsc::Sender<Departure>, mpsc::Receiver<Departure>)) -> Self {
+            let mut server = Self::start_without_service(sender, receiver);
+            let receiver = server.unserved.take().unwrap();
+            let echo = async |body: Body| to_bytes(body, usize::MAX).await.unwrap();
+            let large = async || Bytes::from(vec![7; LARGE]);
+            let router = Router::new().route("/echo", post(echo)).route("/large", get(large));
+            server.runtime.spawn(serve(receiver, router, server.draining.subscribe()));
+            server
+        }
+
+        fn start_without_service(sender: mpsc::Sender<Departure>, receiver: mpsc::Receiver<Departure>) -> Self {
+            let (tls, client) = tls();
+            let mut settings = Settings::default();
+            settings.tls = Some(tls);
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let (told, departed) = std::sync::mpsc::channel();
+            let shard = Shard::new(listener, Door { sender, told }, settings).unwrap();
+            let drainer = shard.drainer();
+            let shard = thread::spawn(move || shard.run());
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let draining = watch::Sender::new(false);
+            Self { address, client, drainer, shard, departed, runtime, draining, unserved: Some(receiver) }
+        }
+
+        fn connect(&self) -> Stream {
+            let socket = Blocking::connect(self.address).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let name = ServerName::try_from("a.example").unwrap();
+            StreamOwned::new(ClientConnection::new(Arc::clone(&self.client), name).unwrap(), socket)
+        }
+
+        fn stop(self) {
+            let close = CloseCode::GOING_AWAY.into();
+            self.drainer.drain(Drain { close, over: Duration::ZERO, deadline: Duration::ZERO });
+            self.shard.join().unwrap().unwrap();
+        }
+    }
+
+    struct Door {
+        sender: mpsc::Sender<Departure>,
+        told: std::sync::mpsc::Sender<()>,
+    }
+
+    impl Handler for Door {
+        type User = ();
+        type Mail = ();
+
+        fn request<'r>(&mut self, _: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, ()> {
+            Verdict::HandOver
+        }
+
+        fn message(&mut self, _: &mut Session<'_, ()>, _: Message<'_>) {}
+
+        fn depart(&mut self, departure: Departure) {
+            depart(&self.sender, departure);
+            let _ = self.told.send(());
+        }
+    }
+
+    /// Reads one response whose length it says.
+    fn response(stream: &mut Stream) -> (String, Vec<u8>) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut body).unwrap();
+        (head, body)
+    }
+
+    fn tls() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let server = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![cert.into()], key).unwrap();
+        let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(server), Arc::new(client))
+    }
+
+    const LARGE: usize = 5_000_000;
+}
