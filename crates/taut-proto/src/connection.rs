@@ -174,6 +174,8 @@ impl Connection {
     /// Takes the next event out of what a read brought; `None` when the read is used up.
     ///
     /// Call it again until then. A violation ends the connection: its close frame is in the outbox.
+    // Compiled into its callers, so that the usual case hands them the message itself rather than an event.
+    #[inline]
     pub fn receive<'i>(
         &mut self,
         input: &mut Input<'i>,
@@ -181,6 +183,16 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
+        if self.partial.is_none()
+            && !self.has_ended()
+            && let Some((opcode, payload)) = self.decoder.whole_message(input, self.role, self.settings.limits.message)
+        {
+            self.pulse.received(now);
+            return match Message::lent(opcode, payload) {
+                Ok(message) => Ok(Some(Event::Message(message))),
+                Err(violation) => Err(self.violated(violation, input, scratch, outbox)),
+            };
+        }
         self.receive_as(Reception::Whole, input, now, scratch, outbox)
     }
 
@@ -215,12 +227,23 @@ impl Connection {
         if !input.is_empty() {
             self.pulse.received(now);
         }
-        let event = self.next_event(reception, input, now, scratch, outbox);
-        if let Err(violation) = &event {
-            self.fail_or_defer(Close::from(*violation), scratch, outbox);
-            input.discard();
+        match self.next_event(reception, input, now, scratch, outbox) {
+            Err(violation) => Err(self.violated(violation, input, scratch, outbox)),
+            event => event,
         }
-        event
+    }
+
+    /// Ends the connection.
+    fn violated(
+        &mut self,
+        violation: Violation,
+        input: &mut Input<'_>,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Violation {
+        self.fail_or_defer(Close::from(violation), scratch, outbox);
+        input.discard();
+        violation
     }
 
     /// Ends the connection after what [`receive`](Self::receive) has told, if that was
@@ -364,6 +387,11 @@ impl Connection {
         }
     }
 
+    /// How it was told to behave.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Whether messages can be sent.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open | State::Deferred(_))
@@ -394,11 +422,6 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
-        if self.partial.is_none()
-            && let Some((opcode, payload)) = self.decoder.whole_message(input, self.role, self.settings.limits.message)
-        {
-            return Message::lent(opcode, payload).map(|message| Some(Event::Message(message)));
-        }
         while let Some(chunk) = self.decoder.next(input, self.role)? {
             self.check_compressed(&chunk)?;
             if !chunk.header.opcode.is_control() {
@@ -593,6 +616,7 @@ impl Connection {
         Frame::Plain
     }
 
+    #[inline]
     fn send_plain(&self, message: &Message<'_>, scratch: &mut Scratch, outbox: &mut Outbox) {
         encode::message(self.role, message.opcode(), message.as_bytes(), self.settings.fragment, scratch, outbox);
     }

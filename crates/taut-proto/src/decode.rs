@@ -19,6 +19,18 @@ impl<'i> Input<'i> {
         Self { rest: bytes, pings: 0 }
     }
 
+    /// The same for what is left of a read, in the rest of which there were so many [`pings`](Self::pings).
+    #[must_use]
+    pub fn after_pings(mut self, pings: u32) -> Self {
+        self.pings = pings;
+        self
+    }
+
+    /// Pings met so far: beyond [`Limits::pings_per_read`](crate::Limits::pings_per_read) the newest alone is answered.
+    pub fn pings(&self) -> u32 {
+        self.pings
+    }
+
     /// Whether every byte was used.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
@@ -34,6 +46,7 @@ impl<'i> Input<'i> {
         self.rest = &mut [];
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> &'i mut [u8] {
         let (taken, rest) = mem::take(&mut self.rest).split_at_mut(length);
         self.rest = rest;

@@ -4,6 +4,7 @@ use crate::frame::{Header, Opcode};
 use crate::{Outbox, Role, Scratch};
 
 /// Writes a message as one frame, or as several of at most `fragment` bytes when it is larger (RFC 6455 §5.4).
+#[inline]
 pub(crate) fn message(
     role: Role,
     opcode: Opcode,
@@ -13,9 +14,20 @@ pub(crate) fn message(
     outbox: &mut Outbox,
 ) {
     if payload.len() <= fragment {
-        return outbox.push_frame(header(role, opcode, payload, scratch), payload);
+        outbox.push_frame(header(role, opcode, payload, scratch), payload);
+    } else {
+        fragments(role, opcode, payload, fragment, scratch, outbox);
     }
-    let mut opcode = opcode;
+}
+
+fn fragments(
+    role: Role,
+    mut opcode: Opcode,
+    payload: &[u8],
+    fragment: usize,
+    scratch: &mut Scratch,
+    outbox: &mut Outbox,
+) {
     let mut fragments = payload.chunks(fragment.max(1)).peekable();
     while let Some(chunk) = fragments.next() {
         let fin = fragments.peek().is_none();

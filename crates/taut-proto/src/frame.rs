@@ -132,10 +132,20 @@ impl Header {
         (minimal && length <= rest.len()).then_some((opcode, *key, size, length))
     }
 
+    /// The bytes of the shortest kind of header, which that of a server's small message is.
+    #[inline]
+    pub(crate) fn to_two_bytes(self) -> Option<[u8; 2]> {
+        (self.mask.is_none() && self.length < 126).then(|| [self.first_byte(), self.length as u8])
+    }
+
+    fn first_byte(self) -> u8 {
+        u8::from(self.fin) << 7 | u8::from(self.compressed) << 6 | self.opcode as u8
+    }
+
     /// The header's bytes and how many of them count.
     pub fn to_bytes(self) -> ([u8; MAX_HEADER], usize) {
         let mut bytes = [0; MAX_HEADER];
-        bytes[0] = u8::from(self.fin) << 7 | u8::from(self.compressed) << 6 | self.opcode as u8;
+        bytes[0] = self.first_byte();
         let masked = u8::from(self.mask.is_some()) << 7;
         let mut end = 2;
         match self.length {

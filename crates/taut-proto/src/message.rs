@@ -66,6 +66,7 @@ impl Message<'_> {
 }
 
 impl<'a> Message<'a> {
+    #[inline]
     pub(crate) fn lent(opcode: Opcode, payload: &'a [u8]) -> Result<Self, Violation> {
         if opcode == Opcode::Text {
             return Ok(Self::Text(Cow::Borrowed(utf8::text(payload)?)));

@@ -104,7 +104,21 @@ impl Outbox {
         self.copy(bytes);
     }
 
+    #[inline]
     pub(crate) fn push_frame(&mut self, header: Header, payload: &[u8]) {
+        if let Some(bytes) = header.to_two_bytes() {
+            let length = bytes.len() + payload.len();
+            self.len += length;
+            let own = self.own(length);
+            own.reserve(length);
+            own.extend_from_slice(&bytes);
+            own.extend_from_slice(payload);
+        } else {
+            self.push_long_frame(header, payload);
+        }
+    }
+
+    fn push_long_frame(&mut self, header: Header, payload: &[u8]) {
         let (bytes, size) = header.to_bytes();
         let length = size + payload.len();
         self.len += length;

@@ -43,6 +43,7 @@ impl Utf8 {
 }
 
 /// The whole text at once.
+#[inline]
 pub(crate) fn text(bytes: &[u8]) -> Result<&str, Violation> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)
 }
