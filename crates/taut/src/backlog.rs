@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use taut_proto::{Outbox, Part};
 
 use crate::inbox::Inbox;
+use crate::spare::Spare;
+use crate::unread::Unread;
 
 /// What waits on one connection.
 #[derive(Debug, Default)]
@@ -13,13 +15,17 @@ pub(crate) struct Backlog {
     pub(crate) outbox: Outbox,
     /// For `recv`.
     pub(crate) inbox: Inbox,
+    /// Behind what is in the inbox.
+    pub(crate) unread: Unread,
     /// For whoever receives in parts.
     pub(crate) part: Option<Part<'static>>,
+    /// Waits for nothing; it is memory of messages that were sent.
+    pub(crate) spare: Spare,
 }
 
 impl Backlog {
     pub(crate) fn is_empty(&self) -> bool {
-        self.outbox.is_empty() && self.inbox.is_empty() && self.part.is_none()
+        self.outbox.is_empty() && self.inbox.is_empty() && self.unread.is_empty() && self.part.is_none()
     }
 
     /// The next part; a message that was received whole is one.
@@ -33,6 +39,6 @@ impl Backlog {
 
     /// Bytes of memory held.
     pub(crate) fn capacity(&self) -> usize {
-        self.outbox.capacity() + self.inbox.capacity()
+        self.outbox.capacity() + self.inbox.capacity() + self.unread.capacity() + self.spare.capacity()
     }
 }

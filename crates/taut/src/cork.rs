@@ -212,7 +212,7 @@ mod tests {
 
     fn send(cork: &mut Cork, handle: &Handle) {
         let cx = &mut Context::from_waker(Waker::noop());
-        let sent = cork.poll_task(cx, |_| Poll::Ready(handle.try_send(&Message::from(vec![0; 100]))));
+        let sent = cork.poll_task(cx, |_| Poll::Ready(handle.try_send(&mut Message::from(vec![0; 100]))));
         assert!(matches!(sent, Poll::Ready(Ok(()))));
     }
 

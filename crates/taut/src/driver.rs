@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use taut_proto::{Close, Connection, Message, Part, Role, Settings, Time};
+use taut_proto::{Close, Connection, Message, Part, Role, SendError, Settings, Time};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
@@ -18,6 +18,8 @@ use crate::backlog::Backlog;
 use crate::error::{Cause, Deadline};
 use crate::inbox::Bounds;
 use crate::loan::Loan;
+use crate::spare::Spare;
+use crate::unread::Unread;
 
 /// A stream and the connection on it.
 pub(crate) struct Driver<S> {
@@ -25,13 +27,10 @@ pub(crate) struct Driver<S> {
     connection: Connection,
     /// What waits to be written or received; lent by the thread while there is something.
     backlog: Option<Box<Backlog>>,
-    /// What was read and is still to be parsed: it came with the handshake, or the inbox had no room.
-    unread: Vec<u8>,
     /// Made when first needed; it may fire too early, since deadlines move with what is received.
     timer: Option<Pin<Box<Sleep>>>,
     /// What [`Time`] counts from.
     start: Instant,
-    settings: Arc<Settings>,
     bounds: &'static Bounds,
     phase: Phase,
     /// Once it ends or something is amiss.
@@ -53,18 +52,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         unread: Vec<u8>,
     ) -> Self {
         // What came before the end is in the inbox when it comes, and may still be answered.
-        let mut connection = Connection::new(role, Arc::clone(&settings), Time::ZERO, random).with_deferred_end();
+        let mut connection = Connection::new(role, settings, Time::ZERO, random).with_deferred_end();
         if let Some(agreed) = deflate {
             connection = connection.with_deflate(agreed);
         }
+        let unread = (!unread.is_empty()).then(|| Unread::new(unread));
         Self {
             stream,
             connection,
-            backlog: None,
-            unread,
+            backlog: unread.map(|unread| Box::new(Backlog { unread, ..Backlog::default() })),
             timer: None,
             start: Instant::now(),
-            settings,
             bounds: &Bounds::STANDARD,
             phase: Phase::Live,
             ending: None,
@@ -86,10 +84,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// What others may wait for: it differs when something has changed for them.
-    pub(crate) fn progress(&self) -> (usize, usize, bool, bool) {
+    pub(crate) fn progress(&self) -> Progress {
         let is_live = matches!(self.phase, Phase::Live);
-        let received = self.backlog.as_ref().map_or(0, |backlog| backlog.inbox.len());
-        (received, self.pending(), is_live, matches!(self.phase, Phase::Over))
+        let waiting = self
+            .backlog
+            .as_ref()
+            .map_or([0; 3], |backlog| [backlog.inbox.len(), backlog.unread.len(), backlog.outbox.len()]);
+        (waiting, is_live, matches!(self.phase, Phase::Over))
     }
 
     pub(crate) fn round_trip(&self) -> Option<Duration> {
@@ -99,6 +100,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Bytes accepted and not yet written.
     pub(crate) fn pending(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.outbox.len())
+    }
+
+    /// Whether there is something to be done when the poll of the task is over.
+    pub(crate) fn has_unsettled(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| !backlog.outbox.is_empty() || backlog.unread.is_short_read())
     }
 
     /// Whether a message could be sent.
@@ -118,16 +124,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Hands the next message to `receive`; `None` after a clean close.
+    #[inline]
     pub(crate) fn poll_recv<T>(
         &mut self,
-        receive: impl FnOnce(Message<'_>) -> T,
+        receive: impl FnOnce(Message<'_>, &mut Spare) -> T,
+        writing: Writing,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<T>, Error>> {
+        // The usual case by itself, to be compiled into its callers.
+        if writing == Writing::Later
+            && self.parts == Parts::None
+            && let Some((message, spare)) = self.next_unread()
+        {
+            return Poll::Ready(Ok(Some(receive(message, spare))));
+        }
+        self.poll_recv_anew(receive, writing, cx)
+    }
+
+    #[inline(never)]
+    fn poll_recv_anew<T>(
+        &mut self,
+        receive: impl FnOnce(Message<'_>, &mut Spare) -> T,
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<T>, Error>> {
         self.skip_parts();
+        let reading = if writing == Writing::Later { Overflow::Keep } else { Overflow::Wait };
         for _ in 0..TURNS {
             if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.inbox.is_empty()) {
-                let received = backlog.inbox.pop_with(receive);
+                let Backlog { inbox, spare, .. } = &mut **backlog;
+                let received = inbox.pop_with(|message| receive(message, spare));
                 // Pongs that came of the same read do not wait for an application that takes its time.
                 if writing == Writing::Now {
                     let _ = self.poll_write(cx);
@@ -135,11 +161,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 return Poll::Ready(Ok(received));
             }
+            if writing == Writing::Later
+                && let Some((message, spare)) = self.next_unread()
+            {
+                return Poll::Ready(Ok(Some(receive(message, spare))));
+            }
             self.conclude();
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.result().map(|()| None));
             }
-            if self.poll_turn(Overflow::Wait, cx).is_pending() {
+            if self.poll_turn(reading, cx).is_pending() {
                 self.settle();
                 return Poll::Pending;
             }
@@ -180,7 +211,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Whether a message can be accepted now; reads meanwhile, so that a peer that only writes gets on.
+    #[inline]
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let is_usual = self.ending.is_none() && self.connection.is_open() && self.pending() < self.bounds.outgoing;
+        if is_usual { Poll::Ready(Ok(())) } else { self.poll_room(cx) }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         for _ in 0..TURNS {
             self.check_open()?;
             if self.pending() < self.bounds.outgoing {
@@ -193,23 +230,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Accepts a message, after [`poll_ready`](Self::poll_ready) has found that it can be, and writes what the stream
-    /// takes unless that is to be done later.
+    /// takes unless that is to be done later. Nothing is left of the message.
     pub(crate) fn accept(
         &mut self,
-        message: &Message<'_>,
+        message: &mut Message<'_>,
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let Self { connection, backlog, .. } = self;
         Loan::with(|loan| {
-            let Backlog { outbox, .. } = loan.lend(backlog);
+            let Backlog { outbox, spare, .. } = loan.lend(backlog);
             // Borrowed, so that nothing is copied but into the outbox.
             match message {
                 Message::Text(text) => connection.send(&**text, &mut loan.scratch, outbox),
                 Message::Binary(bytes) => connection.send(&**bytes, &mut loan.scratch, outbox),
-            }
+            }?;
+            spare.keep(message);
+            Ok(())
         })
-        .map_err(|_| Error::from(Cause::Closed))?;
+        .map_err(|_: SendError| Error::from(Cause::Closed))?;
         self.write(writing, cx);
         Ok(())
     }
@@ -235,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Accepts a message, or says that too much is pending.
     pub(crate) fn try_accept(
         &mut self,
-        message: &Message<'_>,
+        message: &mut Message<'_>,
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
@@ -289,6 +328,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Queues a close frame, if none was sent yet.
     pub(crate) fn begin_close(&mut self, close: &Close) {
+        // The peer may have done so already.
+        self.put_away();
         self.conclude();
         if self.connection.is_open() {
             let now = self.now();
@@ -332,7 +373,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let now = self.now();
         let since = *self.ending().stalled.get_or_insert(now);
-        ready!(self.poll_time(since + STALL, cx));
+        ready!(self.poll_time(since + STALL, now, cx));
         self.goes_on();
         Poll::Ready(Err(Cause::Deadline(Deadline::Stall(STALL)).into()))
     }
@@ -385,6 +426,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+/// What waits in a driver, and whether it is live and over.
+pub(crate) type Progress = ([usize; 3], bool, bool);
+
 /// When what is sent is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writing {
@@ -400,7 +444,6 @@ enum Phase {
     Live,
     /// The last frame is in the outbox, or was written, and the peer's has come or is no longer wanted.
     Ending {
-        deadline: Time,
         /// Our side is shut.
         shut: bool,
         /// The peer's is.
@@ -414,6 +457,8 @@ enum Phase {
 enum Overflow {
     /// It waits.
     Wait,
+    /// It waits, and so does a short read, whose messages are taken one by one as long as the poll of the task lasts.
+    Keep,
     /// Messages are discarded: whoever closes waits for the close frame behind all that the peer still sends.
     Discard,
     /// There is room for one message, or for a part of it if it does not lie within the read.
@@ -442,6 +487,8 @@ struct Ending {
     broken: Option<Error>,
     /// By when the connection has ended, if we began the close.
     close_by: Option<Time>,
+    /// By when the TCP connection has, once the protocol has.
+    deadline: Time,
     /// When sending came to a halt because neither side reads.
     stalled: Option<Time>,
     /// Messages that came while we were closing and found no room.
@@ -470,7 +517,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
     use super::*;
-    use crate::inbox::owned;
+    use crate::spare::owned;
 
     fn server(capacity: usize, unread: &[u8]) -> (Driver<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(capacity);
@@ -491,15 +538,14 @@ mod tests {
             .is_err()
     }
 
-    fn held(driver: &Driver<DuplexStream>) -> [usize; 3] {
-        let Driver { connection, backlog, unread, .. } = driver;
-        [connection.buffered(), usize::from(backlog.is_some()), unread.capacity()]
+    fn held(driver: &Driver<DuplexStream>) -> [usize; 2] {
+        [driver.connection.buffered(), usize::from(driver.backlog.is_some())]
     }
 
     #[test]
     fn the_state_of_a_connection_is_small() {
         println!("driver {}, connection {}", size_of::<Driver<tokio::net::TcpStream>>(), size_of::<Connection>());
-        assert!(size_of::<Driver<tokio::net::TcpStream>>() <= size_of::<Connection>() + 360);
+        assert!(size_of::<Driver<tokio::net::TcpStream>>() <= size_of::<Connection>() + 96);
     }
 
     #[tokio::test(start_paused = true)]
@@ -508,12 +554,12 @@ mod tests {
         for _ in 0..5 {
             peer.write_all(&frame("hello").repeat(2000)).await.unwrap();
             for _ in 0..2000 {
-                let message = poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap().unwrap();
+                let mut message = poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap().unwrap();
                 assert_eq!(message.as_text(), Some("hello"));
-                poll_fn(|cx| driver.accept(&message, Writing::Now, cx).into()).await.unwrap();
+                poll_fn(|cx| driver.accept(&mut message, Writing::Now, cx).into()).await.unwrap();
             }
             assert!(is_idle(&mut driver).await);
-            assert_eq!(held(&driver), [0; 3]);
+            assert_eq!(held(&driver), [0; 2]);
             let mut echoed = vec![0; 7 * 2000];
             peer.read_exact(&mut echoed).await.unwrap();
             assert_eq!(echoed, b"\x81\x05hello".repeat(2000));
@@ -525,12 +571,12 @@ mod tests {
         // A full outbox makes `poll_ready` read, and nobody receives.
         for (piece, most) in [(frame(""), 1024), (frame(&"x".repeat(125)), 1024)] {
             let (mut driver, mut peer) = server(64 << 10, b"");
-            poll_fn(|cx| driver.accept(&Message::from(vec![0; 2 << 20]), Writing::Now, cx).into()).await.unwrap();
+            poll_fn(|cx| driver.accept(&mut Message::from(vec![0; 2 << 20]), Writing::Now, cx).into()).await.unwrap();
             let flood = tokio::spawn(async move { peer.write_all(&piece.repeat((1 << 20) / piece.len())).await });
             let waited = tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_ready(cx))).await;
             assert!(waited.is_err(), "nobody reads: {waited:?}");
-            assert_eq!(driver.progress().0, most);
-            assert!(driver.unread.len() <= 128 << 10);
+            assert_eq!(driver.progress().0[0], most);
+            assert!(driver.backlog.as_ref().is_some_and(|backlog| backlog.unread.len() <= 128 << 10));
             drop(driver);
             assert!(flood.await.unwrap().is_err());
         }
@@ -557,7 +603,7 @@ mod tests {
         });
         poll_fn(|cx| driver.poll_close(&taut_proto::CloseCode::GOING_AWAY.into(), cx)).await.unwrap();
         assert_eq!(reading.await.unwrap().unwrap(), b"\x88\x02\x03\xe9");
-        assert_eq!((driver.progress().0, driver.discarded()), (1024, 3000 - 1024));
+        assert_eq!((driver.progress().0[0], driver.discarded()), (1024, 3000 - 1024));
         for _ in 0..1024 {
             assert!(poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap().is_some());
         }

@@ -116,7 +116,7 @@ impl Inbox {
 }
 
 /// A message of its own.
-pub(crate) fn owned(message: Message<'_>) -> Message<'static> {
+fn owned(message: Message<'_>) -> Message<'static> {
     message.into_owned()
 }
 

@@ -152,6 +152,8 @@ mod server;
 #[cfg(not(target_family = "wasm"))]
 mod shared;
 #[cfg(not(target_family = "wasm"))]
+mod spare;
+#[cfg(not(target_family = "wasm"))]
 mod split;
 #[cfg(all(feature = "stream", not(target_family = "wasm")))]
 mod stream;
@@ -164,6 +166,8 @@ pub mod tls;
 pub mod tower;
 #[cfg(not(target_family = "wasm"))]
 mod transport;
+#[cfg(not(target_family = "wasm"))]
+mod unread;
 #[cfg(all(feature = "hyper", not(target_family = "wasm")))]
 pub mod upgrade;
 #[cfg(not(target_family = "wasm"))]

@@ -31,7 +31,12 @@ impl Loan {
 
     /// The connection's backlog, or an empty one with room.
     pub(crate) fn lend<'b>(&mut self, backlog: &'b mut Option<Box<Backlog>>) -> &'b mut Backlog {
-        backlog.get_or_insert_with(|| self.backlog.take().unwrap_or_default())
+        backlog.get_or_insert_with(|| self.backlog())
+    }
+
+    /// An empty backlog with room.
+    pub(crate) fn backlog(&mut self) -> Box<Backlog> {
+        self.backlog.take().unwrap_or_default()
     }
 
     /// Keeps the room of a backlog in which nothing waits any more.

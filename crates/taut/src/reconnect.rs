@@ -246,8 +246,8 @@ impl Reconnecting {
     /// All or nothing: a call that is dropped before it is done has sent nothing of its message. As with `recv`, what
     /// was going on is kept.
     pub async fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        let message = message.into();
-        poll_fn(|cx| self.poll_send(&message, cx)).await
+        let mut message = message.into();
+        poll_fn(|cx| self.poll_send(&mut message, cx)).await
     }
 
     /// Sends a message at once or not at all.
@@ -257,7 +257,7 @@ impl Reconnecting {
     /// connection now. The message was not sent.
     pub fn try_send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
         match &self.phase {
-            Phase::Open { socket, .. } => socket.handle().try_send(&message.into()),
+            Phase::Open { socket, .. } => socket.handle().try_send(&mut message.into()),
             Phase::Over(error) => Err(error.clone()),
             Phase::Closing(_) => Err(Cause::Closed.into()),
             _ => Err(Cause::Disconnected.into()),
@@ -335,7 +335,7 @@ impl Reconnecting {
         }
     }
 
-    fn poll_send(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_send(&mut self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             ready!(self.poll_open(cx))?;
             let Phase::Open { socket, .. } = &self.phase else { continue };

@@ -5,9 +5,9 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 
 use taut_proto::{Close, CloseCode, Message, Part};
 
-use crate::driver::{Driver, Writing};
+use crate::driver::{Driver, Progress, Writing};
 use crate::error::Cause;
-use crate::inbox::owned;
+use crate::spare::{Spare, owned};
 use crate::{Error, Transport, cork};
 
 /// A WebSocket, a Sender or a Receiver: the calls that these have in common.
@@ -48,13 +48,14 @@ impl Handle {
 
     pub(crate) fn poll_recv_with<T>(
         &self,
-        receive: impl FnOnce(Message<'_>) -> T,
+        receive: impl FnOnce(Message<'_>, &mut Spare) -> T,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<T>, Error>> {
         self.0.poll(cx, |driver, writing, cx| driver.poll_recv(receive, writing, cx))
     }
 
-    pub(crate) fn poll_send(&self, message: &Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// The message is taken when it is accepted.
+    pub(crate) fn poll_send(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.0.poll(cx, |driver, writing, cx| {
             ready!(driver.poll_ready(cx))?;
             driver.accept(message, writing, cx).into()
@@ -62,7 +63,7 @@ impl Handle {
     }
 
     /// As `poll_send`, but nothing is written unless much has gathered.
-    pub(crate) fn poll_feed(&self, message: &Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_feed(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.0.poll(cx, |driver, _, cx| {
             ready!(driver.poll_ready(cx))?;
             driver.accept(message, Writing::Later, cx).into()
@@ -94,7 +95,7 @@ impl Handle {
         let _ = self.0.begin_close(close);
     }
 
-    pub(crate) fn try_send(&self, message: &Message<'_>) -> Result<(), Error> {
+    pub(crate) fn try_send(&self, message: &mut Message<'_>) -> Result<(), Error> {
         self.0.call(|driver, writing, cx| driver.try_accept(message, writing, cx))
     }
 
@@ -139,7 +140,7 @@ impl Handle {
 
     /// Accepts a message after `poll_ready`, and writes it later.
     #[cfg(feature = "stream")]
-    pub(crate) fn start_send(&self, message: &Message<'_>) -> Result<(), Error> {
+    pub(crate) fn start_send(&self, message: &mut Message<'_>) -> Result<(), Error> {
         self.0.call(|driver, _, cx| {
             // It may have been closed since.
             driver.check_open()?;
@@ -195,30 +196,33 @@ impl Shared {
         cx: &mut Context<'_>,
         work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        self.work(Waiter::Task(cx), work)
+        self.work(Some(cx.waker()), work)
     }
 
     fn work<T>(
         self: &Arc<Self>,
-        waiter: Waiter<'_, '_>,
+        waiter: Option<&Waker>,
         work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
+        let cork = cork::current();
+        let writing = if cork == 0 { Writing::Now } else { Writing::Later };
         let mut state = self.lock();
-        let writing = state.enter(cork::current());
+        let left_behind = if state.user == cork { Woken::default() } else { state.change_user(cork) };
         let (result, woken) = state.work(waiter, |driver, cx| work(driver, writing, cx));
-        let is_new = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
+        let is_new = writing == Writing::Later && !state.is_queued && state.driver.has_unsettled();
         state.is_queued |= is_new;
         drop(state);
         if is_new {
             cork::queued(Arc::clone(self));
         }
+        left_behind.wake();
         woken.wake();
         result
     }
 
     /// The same for what never waits.
     fn call<T>(self: &Arc<Self>, work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> T) -> T {
-        match self.work(Waiter::Nobody, |driver, writing, cx| Poll::Ready(work(driver, writing, cx))) {
+        match self.work(None, |driver, writing, cx| Poll::Ready(work(driver, writing, cx))) {
             Poll::Ready(result) => result,
             Poll::Pending => unreachable!("it was ready"),
         }
@@ -230,7 +234,10 @@ impl Shared {
         state.is_queued &= state.user != cork;
         // If it is one task's and not ours, the WebSocket has moved to that one, which writes.
         let is_ours = state.hub.is_some() || state.user == cork;
-        let (result, woken) = state.work(Waiter::Task(cx), |driver, cx| {
+        let (result, woken) = state.work(Some(cx.waker()), |driver, cx| {
+            if is_ours {
+                driver.put_away();
+            }
             let written = if is_ours { driver.poll_write(cx) } else { Poll::Ready(()) };
             driver.settle();
             written
@@ -269,7 +276,7 @@ impl Shared {
         }
         // Whoever waits to write what was pending before writes this as well, and must not lose its wake-up.
         let is_free = state.driver.pending() == 0;
-        let (_, woken) = state.work(Waiter::Nobody, |driver, cx| {
+        let (_, woken) = state.work(None, |driver, cx| {
             driver.begin_close(close);
             if is_free { driver.poll_write(cx) } else { Poll::Pending }
         });
@@ -281,7 +288,7 @@ impl Shared {
     /// Closes, without a handle.
     pub(crate) fn poll_close(&self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
-        let (result, woken) = state.work(Waiter::Task(cx), |driver, cx| driver.poll_close(close, cx));
+        let (result, woken) = state.work(Some(cx.waker()), |driver, cx| driver.poll_close(close, cx));
         drop(state);
         woken.wake();
         result
@@ -299,52 +306,60 @@ impl Shared {
 }
 
 impl State {
-    /// Takes note of who uses it: inside of a cork, what is sent is written when the cork is taken out.
-    fn enter(&mut self, cork: u64) -> Writing {
-        if self.user != cork {
-            self.user = cork;
-            self.is_queued = false;
-        }
-        if cork == 0 { Writing::Now } else { Writing::Later }
+    /// Takes note of who uses it from now on: inside of a cork, what is sent is written when that is taken out. Whoever
+    /// used it before does not come back for what is left of a read.
+    #[cold]
+    fn change_user(&mut self, cork: u64) -> Woken {
+        (self.user, self.is_queued) = (cork, false);
+        let (_, woken) = self.work(None, |driver, _| {
+            driver.put_away();
+            Poll::Ready(())
+        });
+        woken
     }
 
     /// Has the driver work, and tells whom to wake once the lock is released.
+    #[inline]
     fn work<T>(
         &mut self,
-        waiter: Waiter<'_, '_>,
+        waiter: Option<&Waker>,
         work: impl FnOnce(&mut Driver<Transport>, &mut Context<'_>) -> Poll<T>,
     ) -> (Poll<T>, Woken) {
-        let Some(hub) = &self.hub else {
-            let result = match waiter {
-                Waiter::Task(cx) => work(&mut self.driver, cx),
-                Waiter::Nobody => work(&mut self.driver, &mut Context::from_waker(Waker::noop())),
-            };
-            return (result, Woken::default());
-        };
-        let hub = Arc::clone(hub);
-        // First, since the stream may wake the hub before `work` has returned.
-        let newcomer = match &waiter {
-            Waiter::Task(cx) if hub.register(cx.waker()) => Some(cx.waker()),
-            Waiter::Task(_) | Waiter::Nobody => None,
-        };
-        let before = self.driver.progress();
-        // A stream wakes whoever polled it last. Here that is always the hub, which wakes all who wait: or else a
-        // future that is dropped would take another one's wake-up with it.
-        let waker = Waker::from(Arc::clone(&hub));
-        let result = work(&mut self.driver, &mut Context::from_waker(&waker));
-        // Whoever was there before is another future of the same task, which waits.
-        if let Some(newcomer) = newcomer.filter(|_| result.is_ready()) {
-            hub.forget(newcomer);
-        }
-        let woken = if self.driver.progress() == before { Woken::default() } else { hub.take() };
+        let watch = self.hub.as_ref().map(|hub| Watch::begin(Arc::clone(hub), waiter, &self.driver));
+        let waker = watch.as_ref().map(|watch| &watch.waker).or(waiter).unwrap_or(Waker::noop());
+        let result = work(&mut self.driver, &mut Context::from_waker(waker));
+        let woken = watch.map_or_else(Woken::default, |watch| watch.end(waiter, result.is_ready(), &self.driver));
         (result, woken)
     }
 }
 
-/// Who is to be woken when the driver can go on.
-enum Waiter<'a, 'w> {
-    Task(&'a mut Context<'w>),
-    Nobody,
+/// Looks after those who wait for one connection while one of them works.
+struct Watch {
+    hub: Arc<Hub>,
+    /// A stream wakes whoever polled it last. Here that is always the hub, which wakes all who wait: or else a future
+    /// that is dropped would take another one's wake-up with it.
+    waker: Waker,
+    /// Whoever works was not there before.
+    is_newcomer: bool,
+    before: Progress,
+}
+
+impl Watch {
+    #[cold]
+    fn begin(hub: Arc<Hub>, waiter: Option<&Waker>, driver: &Driver<Transport>) -> Self {
+        // First, since the stream may wake the hub before the work is done.
+        let is_newcomer = waiter.is_some_and(|waker| hub.register(waker));
+        Self { waker: Waker::from(Arc::clone(&hub)), hub, is_newcomer, before: driver.progress() }
+    }
+
+    #[cold]
+    fn end(self, waiter: Option<&Waker>, is_ready: bool, driver: &Driver<Transport>) -> Woken {
+        // Whoever was there before is another future of the same task, which waits.
+        if let Some(newcomer) = waiter.filter(|_| self.is_newcomer && is_ready) {
+            self.hub.forget(newcomer);
+        }
+        if driver.progress() == self.before { Woken::default() } else { self.hub.take() }
+    }
 }
 
 /// Those who wait for one connection.
@@ -430,19 +445,19 @@ mod tests {
         let settings = Arc::new(Settings::server());
         let driver = Driver::new(Transport::new(ours), Role::Server, settings, None, 0, Vec::new());
         let sender = Handle::new(driver).share();
-        let large = Message::from(vec![0; 2 << 20]);
-        assert!(sender.try_send(&large).is_ok());
+        let mut large = Message::from(vec![0; 2 << 20]);
+        assert!(sender.try_send(&mut large).is_ok());
         let most = || sender.0.lock().hub.as_ref().map_or(0, |hub| hub.lock().len());
         for _ in 0..10_000 {
             // Polled once and dropped, each by another task.
             let waker = Waker::from(Arc::new(Sleeper));
-            assert!(sender.poll_send(&large, &mut Context::from_waker(&waker)).is_pending());
+            assert!(sender.poll_send(&mut large, &mut Context::from_waker(&waker)).is_pending());
             assert!(most() <= MOST + 1, "{}", most());
         }
         // Nor is anything left of those that did not have to wait.
         let before = most();
         for _ in 0..100 {
-            assert!(sender.try_send(&large).is_err());
+            assert!(sender.try_send(&mut large).is_err());
         }
         assert!(most() <= before + 1);
     }

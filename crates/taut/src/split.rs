@@ -33,9 +33,10 @@ impl Sender {
     ///
     /// # Cancel safety
     /// All or nothing: a call that is dropped before it is done has sent nothing of its message.
-    pub async fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        let message = message.into();
-        poll_fn(|cx| self.handle.poll_send(&message, cx)).await
+    // Not an `async fn`: that would keep what `message` was made of as well, and a task would be larger by as much.
+    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> impl Future<Output = Result<(), Error>> {
+        let mut message = message.into();
+        poll_fn(move |cx| self.handle.poll_send(&mut message, cx))
     }
 
     /// Sends a message at once or not at all: what a room does that must not wait for its slowest member.
@@ -43,7 +44,7 @@ impl Sender {
     /// # Errors
     /// [`is_full`](Error::is_full) when 1 MiB or more of earlier messages are pending. The message was not sent.
     pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        self.handle.try_send(&message.into())
+        self.handle.try_send(&mut message.into())
     }
 
     /// As [`send`](Self::send), but writes nothing until something else does, or 64 KiB have gathered.
@@ -53,9 +54,10 @@ impl Sender {
     ///
     /// # Cancel safety
     /// All or nothing.
-    pub async fn feed<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        let message = message.into();
-        poll_fn(|cx| self.handle.poll_feed(&message, cx)).await
+    // Not an `async fn`: that would keep what `message` was made of as well, and a task would be larger by as much.
+    pub fn feed<'m>(&self, message: impl Into<Message<'m>>) -> impl Future<Output = Result<(), Error>> {
+        let mut message = message.into();
+        poll_fn(move |cx| self.handle.poll_feed(&mut message, cx))
     }
 
     /// Waits until everything sent so far, by whomever, has been handed to the transport.

@@ -45,8 +45,8 @@ impl Sink<Message<'static>> for WebSocket {
         self.handle.shared_by_tasks().poll_ready(cx)
     }
 
-    fn start_send(self: Pin<&mut Self>, message: Message<'static>) -> Result<(), Error> {
-        self.handle.start_send(&message)
+    fn start_send(self: Pin<&mut Self>, mut message: Message<'static>) -> Result<(), Error> {
+        self.handle.start_send(&mut message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -66,8 +66,8 @@ impl Sink<Message<'static>> for Sender {
         self.handle.poll_ready(cx)
     }
 
-    fn start_send(self: Pin<&mut Self>, message: Message<'static>) -> Result<(), Error> {
-        self.handle.start_send(&message)
+    fn start_send(self: Pin<&mut Self>, mut message: Message<'static>) -> Result<(), Error> {
+        self.handle.start_send(&mut message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -76,7 +76,7 @@ impl WebSocket {
         let mut receive = Some(receive);
         poll_fn(|cx| {
             self.handle.poll_recv_with(
-                |message| {
+                |message, _| {
                     let receive = receive.take();
                     receive.map(|receive| receive(message))
                 },
@@ -101,9 +101,10 @@ impl WebSocket {
     ///
     /// # Cancel safety
     /// All or nothing, and one can tell: a call that is dropped before it is done has sent nothing of its message.
-    pub async fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        let message = message.into();
-        poll_fn(|cx| self.handle.poll_send(&message, cx)).await
+    // Not an `async fn`: that would keep what `message` was made of as well, and a task would be larger by as much.
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> impl Future<Output = Result<(), Error>> {
+        let mut message = message.into();
+        poll_fn(move |cx| self.handle.poll_send(&mut message, cx))
     }
 
     /// Sends a message at once or not at all; what the stream does not take is pending, as with [`send`](Self::send).
@@ -111,7 +112,7 @@ impl WebSocket {
     /// # Errors
     /// [`is_full`](Error::is_full) when 1 MiB or more of earlier messages are pending. The message was not sent.
     pub fn try_send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        self.handle.try_send(&message.into())
+        self.handle.try_send(&mut message.into())
     }
 
     /// As [`send`](Self::send), but writes nothing until [`flush`](Self::flush), [`recv`](Self::recv) or another `send`
@@ -122,9 +123,10 @@ impl WebSocket {
     ///
     /// # Cancel safety
     /// All or nothing.
-    pub async fn feed<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        let message = message.into();
-        poll_fn(|cx| self.handle.poll_feed(&message, cx)).await
+    // Not an `async fn`: that would keep what `message` was made of as well, and a task would be larger by as much.
+    pub fn feed<'m>(&mut self, message: impl Into<Message<'m>>) -> impl Future<Output = Result<(), Error>> {
+        let mut message = message.into();
+        poll_fn(move |cx| self.handle.poll_feed(&mut message, cx))
     }
 
     /// Sends a ping of at most 125 bytes of the application's own; the peer's pong is not shown. The heartbeat sends

@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use taut_proto::{Close, Event, Input, Lapse, Outbox, Part, Role, Time};
+use taut_proto::{Close, Connection, Event, Input, Lapse, Message, Outbox, Part, Role, Scratch, Time, Violation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep_until;
 
-use super::{Driver, Overflow, Parts, Phase};
+use super::{Driver, Ending, Overflow, Parts, Phase};
 use crate::Error;
 use crate::backlog::Backlog;
 use crate::error::{Cause, Deadline, Doing};
 use crate::loan::Loan;
+use crate::spare::Spare;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when anything has changed.
@@ -22,7 +23,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 // Nothing is left unwritten while we wait.
                 let _ = self.poll_write(cx);
                 // What has arrived counts before the clock does: a peer that spoke while nobody polled is alive.
-                if self.poll_read(overflow, cx).is_ready() { Poll::Ready(()) } else { self.poll_deadline(cx) }
+                let now = self.now();
+                if self.poll_read(overflow, now, cx).is_ready() { Poll::Ready(()) } else { self.poll_deadline(now, cx) }
             }
             Phase::Ending { .. } => self.poll_end(cx),
             Phase::Over => Poll::Ready(()),
@@ -66,18 +68,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Reads once and parses; ready when anything came, the end included.
-    fn poll_read(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_read(&mut self, overflow: Overflow, now: Time, cx: &mut Context<'_>) -> Poll<()> {
         if self.ending.as_ref().is_some_and(|ending| ending.deferred.is_some()) {
             return Poll::Pending;
         }
-        let now = self.now();
-        if !self.unread.is_empty() {
-            let mut unread = std::mem::take(&mut self.unread);
-            let left = Loan::with(|loan| self.parse(&mut unread, overflow, now, loan));
-            if left > 0 {
-                unread.drain(..unread.len() - left);
-                self.unread = unread;
-            }
+        if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.unread.is_empty()) {
+            let mut unread = std::mem::take(&mut backlog.unread);
+            Loan::with(|loan| {
+                let is_short_read = unread.is_short_read();
+                unread.read(|input, now| self.parse(input, overflow, now, loan));
+                self.conclude_early(is_short_read, loan);
+                if overflow == Overflow::Parts {
+                    unread.let_wait();
+                }
+                loan.lend(&mut self.backlog).unread = unread;
+            });
             return Poll::Ready(());
         }
         Loan::with(|loan| {
@@ -88,9 +93,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let read = read.map(|result| result.map(|()| room.filled().len()));
             let read = read.map(|result| match result {
                 Ok(0) => self.end_of_input(),
+                Ok(count) if count <= SHORT_READ && overflow == Overflow::Keep => {
+                    loan.lend(&mut self.backlog).unread.keep_short_read(&buffer[..count], now);
+                }
                 Ok(count) => {
-                    let left = self.parse(&mut buffer[..count], overflow, now, loan);
-                    self.unread = buffer[count - left..count].to_vec();
+                    let mut input = Input::new(&mut buffer[..count]);
+                    self.parse(&mut input, overflow, now, loan);
+                    let (left, pings) = (input.len(), input.pings());
+                    if left > 0 {
+                        loan.lend(&mut self.backlog).unread.keep(&buffer[count - left..count], now, pings);
+                    }
+                    self.conclude_early(false, loan);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
@@ -100,51 +113,68 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         })
     }
 
-    /// Takes messages out of `bytes` until they are used up or the inbox is full; how many bytes are left.
-    fn parse(&mut self, bytes: &mut [u8], overflow: Overflow, now: Time, loan: &mut Loan) -> usize {
-        let mut input = Input::new(bytes);
-        while !input.is_empty() {
-            let Self { connection, backlog, bounds, .. } = self;
-            let Backlog { outbox, inbox, part } = loan.lend(backlog);
-            let event = match overflow {
-                Overflow::Parts => connection.receive_parts(&mut input, now, &mut loan.scratch, outbox),
-                Overflow::Wait | Overflow::Discard => connection.receive(&mut input, now, &mut loan.scratch, outbox),
-            };
-            match event {
-                Ok(Some(Event::Message(message))) => {
-                    if !inbox.has_room(bounds) {
-                        self.ending().discarded += 1;
-                        continue;
-                    }
-                    inbox.push(message);
-                    if overflow == Overflow::Parts || (overflow == Overflow::Wait && !inbox.has_room(bounds)) {
-                        break;
-                    }
+    /// The next message, if it is in a read that was kept, and what may become its memory.
+    #[inline]
+    pub(super) fn next_unread(&mut self) -> Option<(Message<'_>, &mut Spare)> {
+        let Self { connection, backlog, ending, parts, .. } = self;
+        let Backlog { outbox, inbox, unread, part, spare } = &mut **backlog.as_mut()?;
+        if unread.is_empty() || !inbox.is_empty() {
+            return None;
+        }
+        let message = Loan::with(|loan| {
+            unread.read(|input, now| match connection.receive(input, now, &mut loan.scratch, outbox) {
+                Ok(Some(Event::Message(message))) => Some(message),
+                event => {
+                    let mut parser = Parser { connection, ending, parts, outbox, part };
+                    parser.note(event, Overflow::Keep);
+                    parser.next_message(input, Overflow::Keep, now, &mut loan.scratch)
                 }
-                Ok(Some(Event::Part(received))) => {
-                    let is_skipped = self.parts == Parts::Skipped || overflow != Overflow::Parts;
-                    self.parts = match (received.is_last, is_skipped) {
-                        (true, _) => Parts::None,
-                        (false, true) => Parts::Skipped,
-                        (false, false) => Parts::Received,
-                    };
-                    if !is_skipped {
-                        let payload = Cow::Owned(received.payload.into_owned());
-                        *part = Some(Part { payload, ..received });
-                        break;
-                    }
-                }
-                Ok(Some(Event::Close(close))) => self.ending().deferred = Some(Ok(close)),
-                Ok(Some(Event::Ping(_) | Event::Pong(..)) | None) => {}
-                Err(violation) => self.ending().deferred = Some(Err(Cause::Violation(violation).into())),
+            })
+        });
+        Some((message?, spare))
+    }
+
+    /// Parses what was kept of a short read: the application has not come back for it, and pings are not to wait until
+    /// it does. The peer's end, if it is there, does.
+    pub(crate) fn put_away(&mut self) {
+        let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.unread.is_short_read()) else { return };
+        let mut unread = std::mem::take(&mut backlog.unread);
+        unread.let_wait();
+        if matches!(self.phase, Phase::Live) {
+            Loan::with(|loan| {
+                unread.read(|input, now| self.parse(input, Overflow::Wait, now, loan));
+                loan.lend(&mut self.backlog).unread = unread;
+                self.conclude_early(true, loan);
+            });
+        }
+    }
+
+    /// Takes messages out of the input until it is used up or the inbox is full.
+    fn parse(&mut self, input: &mut Input<'_>, overflow: Overflow, now: Time, loan: &mut Loan) {
+        let Self { connection, backlog, ending, parts, bounds, .. } = self;
+        let backlog = backlog.get_or_insert_with(|| loan.backlog());
+        let Backlog { outbox, inbox, part, .. } = &mut **backlog;
+        let mut parser = Parser { connection, ending, parts, outbox, part };
+        while let Some(message) = parser.next_message(input, overflow, now, &mut loan.scratch) {
+            if !inbox.has_room(bounds) {
+                parser.ending.get_or_insert_default().discarded += 1;
+                continue;
+            }
+            inbox.push(message);
+            if overflow == Overflow::Parts || (overflow != Overflow::Discard && !inbox.has_room(bounds)) {
+                break;
             }
         }
-        let left = input.len();
+    }
+
+    /// Ends the protocol if the peer has and it makes no difference to the application, which may still want to answer
+    /// what it has received of a short read.
+    fn conclude_early(&mut self, is_short_read: bool, loan: &mut Loan) {
         // Whoever has begun to close answers nothing any more.
-        if self.ending.as_ref().is_some_and(|ending| ending.close_by.is_some()) || !self.has_received() {
+        let is_closing = self.ending.as_ref().is_some_and(|ending| ending.close_by.is_some());
+        if is_closing || !(is_short_read || self.has_received()) {
             self.conclude_with(loan);
         }
-        left
     }
 
     /// Whether something waits to be received.
@@ -166,9 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.end(outcome, self.now());
     }
 
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_deadline(&mut self, now: Time, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.connection.deadline() else { return Poll::Pending };
-        ready!(self.poll_time(deadline, cx));
+        ready!(self.poll_time(deadline, now, cx));
         let now = self.now();
         let Self { connection, backlog, .. } = self;
         let lapse = Loan::with(|loan| {
@@ -187,10 +217,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Ready(())
     }
 
-    /// Ready once `time` has come.
-    pub(super) fn poll_time(&mut self, time: Time, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once `time` has come; `now` may be somewhat earlier than that, since it spares a look at the clock.
+    pub(super) fn poll_time(&mut self, time: Time, mut now: Time, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.now() >= time {
+            if now >= time {
                 return Poll::Ready(());
             }
             // What lies beyond the clock's range never comes.
@@ -200,13 +230,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 timer.as_mut().reset(at);
             }
             ready!(timer.as_mut().poll(cx));
+            now = self.now();
         }
     }
 
     /// Ends the TCP connection after the last frame (RFC 6455 §7.1.1): writes what is left, a server then shuts its
     /// side; reads to the end, which a client leaves to the server; none of it beyond the deadline.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Phase::Ending { deadline, mut shut, mut ended } = self.phase else { return Poll::Ready(()) };
+        let Phase::Ending { mut shut, mut ended } = self.phase else { return Poll::Ready(()) };
         let written = self.poll_write(cx).is_ready();
         if written && !shut && (self.role == Role::Server || ended) {
             // An error means that there is nothing left to shut.
@@ -221,8 +252,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             changed = read.is_ready();
             ended = matches!(read, Poll::Ready(Ok(0) | Err(_)));
         }
-        self.phase = Phase::Ending { deadline, shut, ended };
-        if (ended && shut) || self.poll_time(deadline, cx).is_ready() {
+        self.phase = Phase::Ending { shut, ended };
+        let deadline = self.ending().deadline;
+        if (ended && shut) || self.poll_time(deadline, self.now(), cx).is_ready() {
             self.phase = Phase::Over;
             self.drop_output();
             self.timer = None;
@@ -233,11 +265,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// The protocol has ended; the TCP connection is still to be.
     fn end(&mut self, outcome: Result<Close, Error>, now: Time) {
-        let timeout = self.settings.close_timeout;
+        let timeout = self.connection.settings().close_timeout;
         let ending = self.ending();
-        let deadline = ending.close_by.unwrap_or(now + timeout);
+        ending.deadline = ending.close_by.unwrap_or(now + timeout);
         ending.outcome.get_or_insert(outcome);
-        self.phase = Phase::Ending { deadline, shut: false, ended: false };
+        self.phase = Phase::Ending { shut: false, ended: false };
     }
 
     /// Everything has ended.
@@ -268,5 +300,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+/// What a read is parsed with: the parts of a driver and of its backlog that know of what came.
+struct Parser<'d> {
+    connection: &'d mut Connection,
+    ending: &'d mut Option<Box<Ending>>,
+    parts: &'d mut Parts,
+    outbox: &'d mut Outbox,
+    part: &'d mut Option<Part<'static>>,
+}
+
+impl Parser<'_> {
+    /// The next message; `None` when the input is used up, or a part was received.
+    fn next_message<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        overflow: Overflow,
+        now: Time,
+        scratch: &mut Scratch,
+    ) -> Option<Message<'i>> {
+        while !input.is_empty() {
+            let event = match overflow {
+                Overflow::Parts => self.connection.receive_parts(input, now, scratch, self.outbox),
+                _ => self.connection.receive(input, now, scratch, self.outbox),
+            };
+            match event {
+                Ok(Some(Event::Message(message))) => return Some(message),
+                event => {
+                    if self.note(event, overflow) {
+                        return None;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes note of what is no message; whether it is a part that somebody waits for.
+    fn note(&mut self, event: Result<Option<Event<'_>>, Violation>, overflow: Overflow) -> bool {
+        match event {
+            Ok(Some(Event::Part(part))) => return self.note_part(part, overflow),
+            Ok(Some(Event::Message(_) | Event::Ping(_) | Event::Pong(..)) | None) => {}
+            Ok(Some(Event::Close(close))) => self.defer(Ok(close)),
+            Err(violation) => self.defer(Err(Cause::Violation(violation).into())),
+        }
+        false
+    }
+
+    fn note_part(&mut self, part: Part<'_>, overflow: Overflow) -> bool {
+        let is_skipped = *self.parts == Parts::Skipped || overflow != Overflow::Parts;
+        *self.parts = match (part.is_last, is_skipped) {
+            (true, _) => Parts::None,
+            (false, true) => Parts::Skipped,
+            (false, false) => Parts::Received,
+        };
+        if !is_skipped {
+            let payload = Cow::Owned(part.payload.into_owned());
+            *self.part = Some(Part { payload, ..part });
+        }
+        !is_skipped
+    }
+
+    /// The peer has ended the protocol.
+    fn defer(&mut self, outcome: Result<Close, Error>) {
+        self.ending.get_or_insert_default().deferred = Some(outcome);
+    }
+}
+
 /// Slices of one vectored write.
 const SLICES: usize = 16;
+
+/// Bytes of a read that is kept to be parsed message by message. To copy a larger one would cost more than it saves.
+const SHORT_READ: usize = 16 << 10;
