@@ -1,32 +1,73 @@
 //! `taut serve`: the realtime server.
 
-use std::collections::BTreeSet;
 use std::error::Error;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use taut_server::app::App;
-use taut_server::config::{ConfigError, SETTINGS};
+use taut_server::config::{Loaded, SETTINGS, Sources};
 use taut_server::{Config, Running, Server};
 
+use crate::log;
 use crate::stop::Stop;
 
 /// Serve channels to browsers and apps, by the Pusher protocol
-///
-/// With no app given, a development app is served and printed, on this machine only, and `/` is a chat to try it with.
-/// Every setting can be a flag or an environment variable; a flag wins.
 pub(crate) struct Arguments {
-    config: Box<Config>,
+    sources: Sources,
+    /// Whether to say what would be served, and not to serve it.
+    check: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let Loaded { config, notes } = arguments.sources.load()?;
+    if arguments.check {
+        config.collect_apps()?;
+        print!("{}", summary(&config, &notes));
+        return Ok(());
+    }
+    log::start(&config.log_level, config.log_format);
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
     let stop = Stop::catch()?;
-    let running = Server::start(&arguments.config)?;
+    let running = Server::start(&config)?;
     greet(&running);
     stop.wait();
-    eprintln!("taut: stopping, for at most {} s; again to stop at once", arguments.config.drain_timeout.as_secs());
-    running.drain(arguments.config.drain_timeout)?;
+    eprintln!("taut: stopping, for at most {} s; again to stop at once", config.drain_timeout.as_secs());
+    running.drain(config.drain_timeout)?;
     Ok(())
+}
+
+/// What would be served, without secrets.
+fn summary(config: &Config, notes: &[String]) -> String {
+    let mut text = "the configuration is good\n".to_owned();
+    let tls = if config.tls_certificate.is_some() { "with TLS" } else { "without TLS" };
+    let _ = writeln!(text, "  listens on {}, {tls}", config.listen);
+    if let Some(file) = &config.file {
+        let _ = writeln!(text, "  file: {}", file.display());
+    }
+    if let Some(file) = &config.apps_file {
+        let _ = writeln!(text, "  file with more apps: {}", file.display());
+    }
+    if config.apps.is_empty() && config.apps_file.is_none() {
+        text.push_str("  no app: the development app is served, on this machine only\n");
+    }
+    for app in &config.apps {
+        let keys: Vec<&str> = app.keys.iter().map(|key| key.key.as_str()).collect();
+        let _ = write!(text, "  app {}, key {}", app.id, keys.join(" and "));
+        if !app.enabled {
+            text.push_str(", switched off");
+        }
+        if !app.webhooks.is_empty() {
+            let _ = write!(text, ", webhooks: {}", app.webhooks.len());
+        }
+        text.push('\n');
+    }
+    for note in notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
 }
 
 /// Says where the server is. The first line is for programs, and stays as it is.
@@ -56,9 +97,14 @@ impl Args for Arguments {
         let about = "Serve channels to browsers and apps, by the Pusher protocol";
         let long = format!(
             "{about}\n\nWith no app given, a development app is served and printed, on this machine only, and / is a chat \
-             to try it with. Every setting can be a flag or an environment variable; a flag wins."
+             to try it with. Every setting can be a flag, an environment variable, or a line of the file that --config names: \
+             a flag goes before the variable, and that before the file. docs/configuration.md has all of them."
         );
-        SETTINGS.iter().fold(command.about(about).long_about(long), |command, setting| {
+        let check = Arg::new("check")
+            .long("check")
+            .help("Say what would be served, or every mistake of the configuration and where it is, and do not serve")
+            .action(ArgAction::SetTrue);
+        SETTINGS.iter().fold(command.about(about).long_about(long).arg(check), |command, setting| {
             let default =
                 if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
             let action = if setting.repeatable { ArgAction::Append } else { ArgAction::Set };
@@ -79,9 +125,7 @@ impl Args for Arguments {
 
 impl FromArgMatches for Arguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        config(matches, |name| std::env::var(name).ok())
-            .map(|config| Self { config: Box::new(config) })
-            .map_err(|error| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error}\n")))
+        Ok(Self { sources: sources(matches, environment()), check: matches.get_flag("check") })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -90,36 +134,29 @@ impl FromArgMatches for Arguments {
     }
 }
 
-fn config(matches: &ArgMatches, environment: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-    let mut config = Config::default();
-    let flags: BTreeSet<&str> = SETTINGS
-        .iter()
-        .filter(|setting| matches.contains_id(setting.name))
-        .map(|setting| setting.environment)
-        .collect();
-    // A flag takes the place of its variable, lists included.
-    config.apply_environment(|name| environment(name).filter(|_| !flags.contains(name)))?;
-    for setting in SETTINGS {
-        for value in matches.get_many::<String>(setting.name).into_iter().flatten() {
-            let place = format!("--{}", setting.name);
-            setting.apply(&mut config, value).map_err(|reason| ConfigError::Value { place, reason })?;
-        }
-    }
-    Ok(config)
+fn sources(matches: &ArgMatches, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
+    let flags = SETTINGS.iter().flat_map(|setting| {
+        matches.get_many::<String>(setting.name).into_iter().flatten().map(move |value| (setting, value.clone()))
+    });
+    Sources::new(flags, environment)
+}
+
+/// The environment; a variable that is no text is nobody's that we know.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use taut_server::config::ConfigError;
 
     use super::*;
 
     fn parse(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let command = Arguments::augment_args(Command::new("serve"));
         let matches = command.try_get_matches_from([&["serve"], flags].concat()).unwrap();
-        config(&matches, |name| {
-            environment.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
-        })
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        sources(&matches, environment).load().map(|loaded| loaded.config)
     }
 
     #[test]
@@ -138,6 +175,16 @@ mod tests {
         assert!(error.starts_with("--listen: "), "{error}");
         let error = parse(&[], &[("TAUT_SHARDS", "many")]).unwrap_err().to_string();
         assert!(error.starts_with("TAUT_SHARDS: "), "{error}");
-        assert!(parse(&["--apps-file", "apps"], &[]).unwrap().apps_file == Some(PathBuf::from("apps")));
+        let both = parse(&["--listen", "here"], &[("TAUT_SHARDS", "many")]).unwrap_err();
+        assert_eq!(both.mistakes().len(), 2, "{both}");
+    }
+
+    #[test]
+    fn the_summary_names_apps_and_no_secret() {
+        let config = parse(&["--app", "1:a:hunter2"], &[]).unwrap();
+        let text = summary(&config, &["mind the gap".to_owned()]);
+        assert!(text.contains("  app 1, key a\n") && text.contains("note: mind the gap\n"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(summary(&parse(&[], &[]).unwrap(), &[]).contains("development app"));
     }
 }

@@ -129,6 +129,7 @@ const ROOMS: &[Room] = &[
             "taut-proto",
             "taut-shard",
             "tokio",
+            "toml",
             "tracing",
         ],
         optional: &[],

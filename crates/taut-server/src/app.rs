@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use taut_shard::SlowReader;
+
 /// One application that uses this server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
@@ -186,6 +188,8 @@ pub struct Limits {
     pub cache_ttl: Duration,
     /// Bytes that the last events of an app's cache channels may take on each event loop; 64 MiB by default. The oldest go first.
     pub cache: usize,
+    /// What goes when more than may wait for a client does: its connection, which is the default and what it notices, or the message.
+    pub slow_reader: SlowReader,
 }
 
 impl Default for Limits {
@@ -205,12 +209,13 @@ impl Default for Limits {
             watchlist: 100,
             cache_ttl: Duration::from_secs(30 * 60),
             cache: 64 << 20,
+            slow_reader: SlowReader::Close,
         }
     }
 }
 
-/// Where an app wants to be told what happens, by `POST`, and what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where an app wants to be told what happens, by `POST`, and what. `Debug` shows neither the URL, which may hold a password, nor what the headers say.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
     /// `http://` or `https://`.
     pub url: String,
@@ -244,6 +249,20 @@ impl Webhook {
         (self.events.is_empty() || self.events.contains(&event))
             && channel.starts_with(&self.channel_prefix)
             && channel.ends_with(&self.channel_suffix)
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        formatter
+            .debug_struct("Webhook")
+            .field("events", &self.events)
+            .field("channel_prefix", &self.channel_prefix)
+            .field("channel_suffix", &self.channel_suffix)
+            .field("headers", &headers)
+            .field("batching", &self.batching)
+            .finish_non_exhaustive()
     }
 }
 
@@ -403,5 +422,11 @@ mod tests {
         let shown = format!("{:?}", App::development());
         assert!(shown.contains("app-key"), "{shown}");
         assert!(!shown.contains("app-secret"), "{shown}");
+        let webhook = Webhook {
+            headers: vec![("authorization".to_owned(), "hunter2".to_owned())],
+            ..Webhook::new("https://me:hunter2@example.com/")
+        };
+        let shown = format!("{webhook:?}");
+        assert!(shown.contains("authorization") && !shown.contains("hunter2"), "{shown}");
     }
 }

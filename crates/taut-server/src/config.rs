@@ -1,20 +1,36 @@
 //! What can be set about a server, and from where.
 
-use std::fmt;
+mod apps;
+mod file;
+mod mistake;
+mod network;
+mod settings;
+mod sources;
+mod text;
+mod value;
+
 use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::app::{App, InvalidApp, Limits};
-use crate::tenants::{Apps, DuplicateApp};
+use crate::app::{App, InvalidApp, Limits, Secret};
+use crate::tenants::Apps;
+
+pub use apps::{APP_FIELDS, Field, WEBHOOK_FIELDS};
+pub use mistake::{ConfigError, Mistake};
+pub use network::Network;
+pub use settings::{SETTINGS, Setting};
+pub use sources::{Loaded, Sources};
 
 /// What can be set about a server.
 ///
 /// Each field can also be set by its text: [`SETTINGS`] has the name, the environment variable, the default and the description of each.
-#[derive(Clone, Debug)]
+/// [`Sources`] puts a configuration together from flags, variables and a file.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// The file that the configuration was read from, beside flags and variables; none by default.
+    pub file: Option<PathBuf>,
     /// Where to listen; 127.0.0.1:6001 by default. Port 0 lets the system choose one.
     pub listen: SocketAddr,
     /// The apps that are served. With none, here and in the file, the development app is served, on loopback addresses only.
@@ -25,6 +41,14 @@ pub struct Config {
     pub shards: usize,
     /// What precedes `/app` and `/apps` in this server's paths, for instance `/realtime`; empty by default.
     pub path_prefix: String,
+    /// From where `X-Forwarded-For` and the PROXY protocol are believed; from nowhere by default.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether trusted proxies put the client's address before each connection; they do not by default.
+    pub proxy_protocol: bool,
+    /// The certificates for TLS, in PEM; none by default, and then TLS is not spoken.
+    pub tls_certificate: Option<PathBuf>,
+    /// The private key for TLS, in PEM.
+    pub tls_key: Option<PathBuf>,
     /// What clients are told: the silence after which they ask whether the server is there; 120 seconds by default, never less than one.
     pub activity_timeout: Duration,
     /// Silence after which the server asks whether a client is there, by a WebSocket ping, which browsers answer by themselves; 25 seconds by
@@ -34,24 +58,48 @@ pub struct Config {
     pub pong_timeout: Duration,
     /// Bytes of a message from a client; 64 KiB by default. A longer one closes its connection with 1009.
     pub message: usize,
-    /// Bytes that may wait for a client that reads too slowly; 1 MiB by default. Beyond them its connection is dropped.
+    /// Bytes that may wait for a client that reads too slowly; 1 MiB by default. What happens beyond them, [`Limits::slow_reader`] says.
     pub outgoing: usize,
     /// Whether messages are compressed for clients that offer it; they are by default. A broadcast is compressed once, whatever the number of clients.
     pub deflate: bool,
     /// Limits of those apps that have none of their own.
     pub limits: Limits,
+    /// Whether `/metrics` tells Prometheus how the server is; off by default, since it tells everybody who can reach it.
+    pub metrics: bool,
+    /// Opens `/console`; with none, the default, it is served on loopback addresses only.
+    pub console_password: Option<Secret>,
+    /// Where webhooks wait to be delivered; none by default: they wait in memory, and are lost when the server stops.
+    pub data_directory: Option<PathBuf>,
+    /// What is logged; `info` by default. Also by part of the program: `info,taut_server=debug`.
+    pub log_level: String,
+    /// How the log is written; as text by default.
+    pub log_format: LogFormat,
     /// How long a shutdown may take; 20 seconds by default. Clients are told to come back, and requests in flight are answered, before it is over.
     pub drain_timeout: Duration,
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A line of JSON for programs.
+    Json,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            file: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6001)),
             apps: Vec::new(),
             apps_file: None,
             shards: 0,
             path_prefix: String::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            tls_certificate: None,
+            tls_key: None,
             activity_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(30),
@@ -59,6 +107,11 @@ impl Default for Config {
             outgoing: 1024 * 1024,
             deflate: true,
             limits: Limits::default(),
+            metrics: false,
+            console_password: None,
+            data_directory: None,
+            log_level: "info".to_owned(),
+            log_format: LogFormat::Text,
             drain_timeout: Duration::from_secs(20),
         }
     }
@@ -67,358 +120,84 @@ impl Default for Config {
 impl Config {
     /// Sets every field whose environment variable is set; `lookup` is usually `|name| std::env::var(name).ok()`.
     pub fn apply_environment(&mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        let mut mistakes = Vec::new();
         for setting in SETTINGS {
-            if let Some(value) = lookup(setting.environment) {
-                let invalid = |reason| ConfigError::Value { place: setting.environment.to_owned(), reason };
-                setting.apply(self, &value).map_err(invalid)?;
+            let outcome = lookup(setting.environment).map_or(Ok(()), |value| setting.apply(self, &value));
+            if let Err(reason) = outcome {
+                mistakes.push(Mistake::new(setting.environment, reason));
             }
         }
-        Ok(())
+        ConfigError::unless_empty(mistakes)
     }
 
-    /// Collects the apps from the configuration and from the file.
+    /// Collects the apps from the configuration and from the file with apps.
     ///
     /// With none at all it is the development app, but only where nobody else can reach it, since everybody knows its secret.
     pub fn collect_apps(&self) -> Result<Apps, ConfigError> {
-        let mut apps = self.apps.clone();
-        if let Some(path) = &self.apps_file {
-            let text = fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.clone(), error })?;
-            for (number, line) in (1..).zip(text.lines()) {
-                let line = line.split_once('#').map_or(line, |(line, _comment)| line).trim();
-                if !line.is_empty() {
-                    let place = || format!("{}, line {number}", path.display());
-                    let invalid = |error: InvalidApp| ConfigError::Value { place: place(), reason: error.to_string() };
-                    apps.push(App::parse(line).map_err(invalid)?);
-                }
-            }
-        }
+        let apps = self.all_apps()?;
         if apps.is_empty() {
-            if !self.listen.ip().to_canonical().is_loopback() {
-                return Err(ConfigError::NoApp { listen: self.listen });
-            }
             return Ok(Apps::development(&self.limits));
         }
-        Apps::new(apps, &self.limits).map_err(ConfigError::Duplicate)
+        Apps::new(apps, &self.limits).map_err(|duplicate| Mistake::new("", duplicate.to_string()).into())
+    }
+
+    /// The apps from the configuration and from the file with apps; none means the development app.
+    fn all_apps(&self) -> Result<Vec<App>, ConfigError> {
+        let mut apps = self.apps.clone();
+        let mut mistakes = Vec::new();
+        if let Some(path) = &self.apps_file {
+            match read_apps(path) {
+                Ok((read, wrong)) => {
+                    apps.extend(read.into_iter().map(|(app, _place)| app));
+                    mistakes.extend(wrong);
+                }
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        if apps.is_empty() && mistakes.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
+            mistakes.push(Mistake::new("", no_app(self.listen)));
+        }
+        ConfigError::unless_empty(mistakes).map(|()| apps)
     }
 }
 
-/// How one field of [`Config`] is set by a text: from the command line, or from the environment.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// The flag, without its dashes.
-    pub name: &'static str,
-    /// The environment variable.
-    pub environment: &'static str,
-    /// What the value is, in a word.
-    pub value: &'static str,
-    /// The value that stands when none is given; empty where that means none.
-    pub default: &'static str,
-    /// What it is for.
-    pub help: &'static str,
-    /// Whether it may be given several times; each time adds to the list.
-    pub repeatable: bool,
-    apply: fn(&mut Config, &str) -> Result<(), String>,
-}
+/// An app, and where it is configured.
+type PlacedApp = (App, String);
 
-impl Setting {
-    /// Sets the field. The error says what is wrong with the value and what it should be.
-    pub fn apply(&self, config: &mut Config, value: &str) -> Result<(), String> {
-        (self.apply)(config, value)
-    }
-}
-
-/// Everything that can be set by a text.
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "listen",
-        environment: "TAUT_LISTEN",
-        value: "ADDR",
-        default: "127.0.0.1:6001",
-        help: "Where to listen: an IP address and a port (port 0: the system chooses)",
-        repeatable: false,
-        apply: |config, value| parse_address(value).map(|address| config.listen = address),
-    },
-    Setting {
-        name: "app",
-        environment: "TAUT_APPS",
-        value: "ID:KEY:SECRET",
-        default: "",
-        help: "An app to serve, or several with commas between them; with none, a development app is served on loopback addresses",
-        repeatable: true,
-        apply: |config, value| {
-            for (number, text) in (1..).zip(value.split(',')) {
-                let place = if value.contains(',') { format!("app {number} of the list: ") } else { String::new() };
-                config.apps.push(App::parse(text).map_err(|error| format!("{place}{error}"))?);
+/// The apps of a file with one `ID:KEY:SECRET` per line, each with its place, and what is wrong with the other lines.
+fn read_apps(path: &Path) -> Result<(Vec<PlacedApp>, Vec<Mistake>), Mistake> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        Mistake::new("", format!("the file with the apps, {}, cannot be read: {error}", path.display()))
+    })?;
+    let mut apps = Vec::new();
+    let mut mistakes = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.split_once('#').map_or(line, |(line, _comment)| line).trim();
+        if !line.is_empty() {
+            let place = format!("{}, line {number}", path.display());
+            match App::parse(line) {
+                Ok(app) => apps.push((app, place)),
+                Err(error) => mistakes.push(Mistake::new(place, InvalidApp::to_string(&error))),
             }
-            Ok(())
-        },
-    },
-    Setting {
-        name: "apps-file",
-        environment: "TAUT_APPS_FILE",
-        value: "FILE",
-        default: "",
-        help: "A file with apps to serve: one ID:KEY:SECRET per line, comments after #",
-        repeatable: false,
-        apply: |config, value| {
-            config.apps_file = (!value.is_empty()).then(|| PathBuf::from(value));
-            Ok(())
-        },
-    },
-    Setting {
-        name: "shards",
-        environment: "TAUT_SHARDS",
-        value: "NUMBER",
-        default: "0",
-        help: "Event loops, each a thread of its own (0: one per processor core)",
-        repeatable: false,
-        apply: |config, value| parse_number(value, 0, 1024).map(|number| config.shards = number as usize),
-    },
-    Setting {
-        name: "path-prefix",
-        environment: "TAUT_PATH_PREFIX",
-        value: "PATH",
-        default: "",
-        help: "What precedes /app and /apps in this server's paths, for instance /realtime",
-        repeatable: false,
-        apply: |config, value| parse_prefix(value).map(|prefix| config.path_prefix = prefix),
-    },
-    Setting {
-        name: "activity-timeout",
-        environment: "TAUT_ACTIVITY_TIMEOUT",
-        value: "SECONDS",
-        default: "120",
-        help: "Silence after which clients are told to ask whether the server is there",
-        repeatable: false,
-        apply: |config, value| parse_seconds(value).map(|time| config.activity_timeout = time),
-    },
-    Setting {
-        name: "ping-interval",
-        environment: "TAUT_PING_INTERVAL",
-        value: "SECONDS",
-        default: "25",
-        help: "Silence after which the server asks whether a client is there; below what load balancers allow",
-        repeatable: false,
-        apply: |config, value| parse_seconds(value).map(|time| config.ping_interval = time),
-    },
-    Setting {
-        name: "pong-timeout",
-        environment: "TAUT_PONG_TIMEOUT",
-        value: "SECONDS",
-        default: "30",
-        help: "How long a client may take to answer before its connection is given up",
-        repeatable: false,
-        apply: |config, value| parse_seconds(value).map(|time| config.pong_timeout = time),
-    },
-    Setting {
-        name: "max-message",
-        environment: "TAUT_MAX_MESSAGE",
-        value: "BYTES",
-        default: "64KiB",
-        help: "Longest message from a client; a longer one closes its connection",
-        repeatable: false,
-        apply: |config, value| parse_bytes(value).map(|bytes| config.message = bytes),
-    },
-    Setting {
-        name: "max-outgoing",
-        environment: "TAUT_MAX_OUTGOING",
-        value: "BYTES",
-        default: "1MiB",
-        help: "Most that may wait for a client that reads too slowly; beyond it its connection is dropped",
-        repeatable: false,
-        apply: |config, value| parse_bytes(value).map(|bytes| config.outgoing = bytes),
-    },
-    Setting {
-        name: "deflate",
-        environment: "TAUT_DEFLATE",
-        value: "on|off",
-        default: "on",
-        help: "Whether messages are compressed for clients that offer it (permessage-deflate)",
-        repeatable: false,
-        apply: |config, value| parse_switch(value).map(|on| config.deflate = on),
-    },
-    Setting {
-        name: "max-connections",
-        environment: "TAUT_MAX_CONNECTIONS",
-        value: "NUMBER",
-        default: "0",
-        help: "Most connections of one app at a time (0: no limit)",
-        repeatable: false,
-        apply: |config, value| {
-            parse_number(value, 0, u32::MAX).map(|number| config.limits.connections = number as usize)
-        },
-    },
-    Setting {
-        name: "max-subscriptions",
-        environment: "TAUT_MAX_SUBSCRIPTIONS",
-        value: "NUMBER",
-        default: "1000",
-        help: "Most channels that one connection may be subscribed to",
-        repeatable: false,
-        apply: |config, value| {
-            parse_number(value, 1, 1_000_000).map(|number| config.limits.subscriptions = number as usize)
-        },
-    },
-    Setting {
-        name: "max-channel-name",
-        environment: "TAUT_MAX_CHANNEL_NAME",
-        value: "BYTES",
-        default: "200",
-        help: "Longest name of a channel",
-        repeatable: false,
-        apply: |config, value| parse_bytes(value).map(|bytes| config.limits.channel_name = bytes),
-    },
-    Setting {
-        name: "max-event-name",
-        environment: "TAUT_MAX_EVENT_NAME",
-        value: "NUMBER",
-        default: "200",
-        help: "Longest name of an event, in characters",
-        repeatable: false,
-        apply: |config, value| parse_number(value, 1, 65_536).map(|number| config.limits.event_name = number as usize),
-    },
-    Setting {
-        name: "max-event-data",
-        environment: "TAUT_MAX_EVENT_DATA",
-        value: "BYTES",
-        default: "100KiB",
-        help: "Most data in one published event",
-        repeatable: false,
-        apply: |config, value| parse_bytes(value).map(|bytes| config.limits.event_data = bytes),
-    },
-    Setting {
-        name: "max-publish-channels",
-        environment: "TAUT_MAX_PUBLISH_CHANNELS",
-        value: "NUMBER",
-        default: "100",
-        help: "Most channels in one publish",
-        repeatable: false,
-        apply: |config, value| {
-            parse_number(value, 1, 10_000).map(|number| config.limits.channels_per_publish = number as usize)
-        },
-    },
-    Setting {
-        name: "drain-timeout",
-        environment: "TAUT_DRAIN_TIMEOUT",
-        value: "SECONDS",
-        default: "20",
-        help: "How long a shutdown may take: clients are told to come back, requests in flight are answered",
-        repeatable: false,
-        apply: |config, value| parse_seconds(value).map(|time| config.drain_timeout = time),
-    },
-];
-
-/// Why a configuration cannot be used.
-#[derive(Debug)]
-pub enum ConfigError {
-    /// Two apps share an id or a key.
-    Duplicate(DuplicateApp),
-    /// The file with the apps cannot be read.
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// There is no app, and others than this machine could reach the development app.
-    NoApp {
-        /// Where the server was to listen.
-        listen: SocketAddr,
-    },
-    /// A value has the wrong form.
-    Value {
-        /// The environment variable, or the file and the line.
-        place: String,
-        /// What is wrong and what it should be.
-        reason: String,
-    },
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Duplicate(error) => error.fmt(formatter),
-            Self::File { path, error } => {
-                write!(formatter, "the file with the apps, {}, cannot be read: {error}", path.display())
-            }
-            Self::NoApp { listen } => write!(
-                formatter,
-                "there is no app to serve on {listen}. Everybody knows the development app's secret, so it is served on loopback addresses only: \
-                 give an app of your own (--app ID:KEY:SECRET, TAUT_APPS or --apps-file), or listen on 127.0.0.1:{}",
-                listen.port()
-            ),
-            Self::Value { place, reason } => write!(formatter, "{place}: {reason}"),
         }
     }
+    Ok((apps, mistakes))
 }
 
-impl std::error::Error for ConfigError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::File { error, .. } => Some(error),
-            Self::Duplicate(_) | Self::NoApp { .. } | Self::Value { .. } => None,
-        }
-    }
+fn no_app(listen: SocketAddr) -> String {
+    format!(
+        "there is no app to serve on {listen}. Everybody knows the development app's secret, so it is served on loopback addresses only: \
+         give an app of your own (--app ID:KEY:SECRET, TAUT_APPS, --apps-file, or [[apps]] in the file of --config), or listen on 127.0.0.1:{}",
+        listen.port()
+    )
 }
-
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    numeric
-        .parse()
-        .map_err(|_| format!("{text:?} is no address to listen on: write an IP address and a port, for instance 0.0.0.0:6001 or [::]:6001"))
-}
-
-fn parse_prefix(text: &str) -> Result<String, String> {
-    let prefix = text.trim_end_matches('/');
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.contains("//") || !prefix.bytes().all(allowed)) {
-        return Err(format!(
-            "{text:?} cannot precede a path: it must begin with / and may hold letters and digits of ASCII, - . _ ~ and single slashes"
-        ));
-    }
-    Ok(prefix.to_owned())
-}
-
-fn parse_switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(format!("{text:?} is neither on nor off")),
-    }
-}
-
-fn parse_number(text: &str, least: u32, most: u32) -> Result<u32, String> {
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| format!("{text:?} is not a whole number between {least} and {most}"))
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let wrong = |_| format!("{text:?} is not a time in whole seconds between 1 and 86400");
-    parse_number(text, 1, 86_400).map(|seconds| Duration::from_secs(seconds.into())).map_err(wrong)
-}
-
-fn parse_bytes(text: &str) -> Result<usize, String> {
-    let trimmed = text.trim();
-    let (number, unit) = match trimmed {
-        _ if trimmed.ends_with("KiB") => (&trimmed[..trimmed.len() - 3], 1024),
-        _ if trimmed.ends_with("MiB") => (&trimmed[..trimmed.len() - 3], 1024 * 1024),
-        _ => (trimmed, 1),
-    };
-    parse_number(number, 1, LARGEST_SIZE / unit).map(|number| (number * unit) as usize).map_err(|_| {
-        format!("{text:?} is not a size between 1 and 1024MiB: write bytes, or a number with KiB or MiB behind it")
-    })
-}
-
-/// 1 GiB.
-const LARGEST_SIZE: u32 = 1 << 30;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::HashMap;
+
+    use super::*;
+    use crate::app::SlowReader;
 
     fn set(name: &str, value: &str) -> Result<Config, String> {
         let setting = SETTINGS.iter().find(|setting| setting.name == name).expect(name);
@@ -428,26 +207,30 @@ mod tests {
 
     #[test]
     fn the_default_that_each_setting_states_is_the_real_one() {
-        let untouched = format!("{:?}", Config::default());
         for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
             // From a configuration in which every field differs, so that a setting that sets nothing is noticed.
             let mut config = different();
             setting.apply(&mut config, setting.default).expect(setting.name);
-            assert_ne!(format!("{config:?}"), format!("{:?}", different()), "{} sets nothing", setting.name);
+            assert_ne!(config, different(), "{} sets nothing", setting.name);
             let mut config = Config::default();
             setting.apply(&mut config, setting.default).expect(setting.name);
-            assert_eq!(format!("{config:?}"), untouched, "{}", setting.name);
+            assert_eq!(config, Config::default(), "{}", setting.name);
         }
     }
 
     fn different() -> Config {
         let one = Duration::from_secs(1);
         Config {
+            file: Some("x".into()),
             listen: SocketAddr::from(([10, 0, 0, 1], 1)),
             apps: vec![App::development()],
             apps_file: Some("x".into()),
             shards: 1,
             path_prefix: "/x".to_owned(),
+            trusted_proxies: vec!["::1".parse().expect("an address")],
+            proxy_protocol: true,
+            tls_certificate: Some("x".into()),
+            tls_key: Some("x".into()),
             activity_timeout: one,
             ping_interval: one,
             pong_timeout: one,
@@ -461,8 +244,21 @@ mod tests {
                 event_name: 1,
                 event_data: 1,
                 channels_per_publish: 1,
-                ..Limits::default()
+                batch: 1,
+                presence_members: 1,
+                presence_member: 1,
+                user_id: 1,
+                client_events: 1,
+                watchlist: 1,
+                cache_ttl: one,
+                cache: 1,
+                slow_reader: SlowReader::Drop,
             },
+            metrics: true,
+            console_password: Some("x".into()),
+            data_directory: Some("x".into()),
+            log_level: "off".to_owned(),
+            log_format: LogFormat::Json,
             drain_timeout: one,
         }
     }

@@ -1,0 +1,374 @@
+//! An app as a table: in the configuration file, and in the column `options` of a database.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::settings::{SETTINGS, Setting};
+use super::text;
+use super::value::{Complaints, Entry, Placed, Value};
+use crate::app::{App, Features, Key, Limits, Secret, Webhook, WebhookEvent};
+
+/// A key of an app's table, or of one of the tables in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// What the value is, in a word.
+    pub value: &'static str,
+    /// The value that stands when none is given; empty where that means none.
+    pub default: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+/// What an app's table, `[[apps]]`, may hold.
+pub const APP_FIELDS: &[Field] = &[
+    field("id", "TEXT", "", "Names the app in the paths of the HTTP API"),
+    field("key", "TEXT", "", "Names the app to clients; not secret"),
+    field("secret", "TEXT", "", "Signs for the app"),
+    field(
+        "keys",
+        "LIST",
+        "",
+        "Instead of key and secret: several, all of them good, as { key = \"…\", secret = \"…\" }; the first, the oldest, signs webhooks",
+    ),
+    field(
+        "enabled",
+        "true|false",
+        "true",
+        "Whether the app is served; clients of one that is not are closed with 4003",
+    ),
+    field(
+        "client-events",
+        "true|false",
+        "true",
+        "Whether clients may send events to the other members of private and presence channels",
+    ),
+    field("subscription-count", "true|false", "false", "Whether members are told how many they are"),
+    field(
+        "watchlist",
+        "true|false",
+        "false",
+        "Whether signed-in users are told when those on their watchlists come and go",
+    ),
+    field(
+        "authorization-timeout",
+        "SECONDS",
+        "0",
+        "How long a connection may stay without signing in or subscribing to a private or presence channel (0: for ever)",
+    ),
+    field(
+        "origins",
+        "LIST",
+        "",
+        "The origins whose pages may connect, such as https://example.com or https://*.example.com; with none, all may",
+    ),
+    field("limits", "TABLE", "", "Limits of its own; what is not named is as for all apps"),
+    field("webhooks", "TABLES", "", "Whom to tell what happens"),
+];
+
+/// What a webhook's table, `[[apps.webhooks]]`, may hold.
+pub const WEBHOOK_FIELDS: &[Field] = &[
+    field("url", "URL", "", "Where requests go, by POST: http:// or https://"),
+    field(
+        "events",
+        "LIST",
+        "",
+        "Which kinds of event: channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss, subscription_count; with none, all",
+    ),
+    field("channel-prefix", "TEXT", "", "Only of channels whose names begin so"),
+    field("channel-suffix", "TEXT", "", "Only of channels whose names end so"),
+    field("headers", "TABLE", "", "Further headers of each request"),
+    field("batching", "true|false", "false", "Whether events that happen at about the same time come in one request"),
+];
+
+const fn field(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Field {
+    Field { name, value, default, help }
+}
+
+/// An app, once all limits for all apps are known.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) app: App,
+    /// Where it is.
+    pub(crate) at: usize,
+    limits: Vec<(&'static Setting, String)>,
+}
+
+impl Draft {
+    pub(crate) fn new(app: App, at: usize) -> Self {
+        Self { app, at, limits: Vec::new() }
+    }
+
+    /// The app, with those of its limits that it names and the others as they are for all.
+    pub(crate) fn finish(self, for_all: &Limits) -> App {
+        let mut limits = *for_all;
+        for (setting, text) in &self.limits {
+            // Each was accepted before.
+            let _ = setting.apply_limit(&mut limits, text);
+        }
+        App { limits: (!self.limits.is_empty()).then_some(limits), ..self.app }
+    }
+
+    /// Sets one of the app's own limits.
+    pub(crate) fn limit(&mut self, name: &str, text: String) -> Result<(), String> {
+        let setting = SETTINGS.iter().find(|setting| setting.limit() == Some(name));
+        let setting = setting.ok_or_else(|| format!("there is no limit {name:?}"))?;
+        setting.apply_limit(&mut Limits::default(), &text)?;
+        self.limits.retain(|(known, _)| known.name != setting.name);
+        self.limits.push((setting, text));
+        Ok(())
+    }
+
+    /// Takes over what a table says about the app, except for who it is.
+    pub(crate) fn read_options(&mut self, entries: &[Entry], complaints: &mut Complaints<'_>) {
+        for entry in entries.iter().filter(|entry| !IDENTITY.contains(&entry.name.as_str())) {
+            let value = &entry.value;
+            let features = &mut self.app.features;
+            let outcome = match entry.name.as_str() {
+                "enabled" => value.switch().map(|on| self.app.enabled = on),
+                "client-events" => value.switch().map(|on| features.client_events = on),
+                "subscription-count" => value.switch().map(|on| features.subscription_count = on),
+                "watchlist" => value.switch().map(|on| features.watchlist = on),
+                "authorization-timeout" => {
+                    seconds_or_none(value).map(|timeout| features.authorization_timeout = timeout)
+                }
+                "origins" => {
+                    self.app.origins = value.elements().iter().filter_map(|value| origin(value, complaints)).collect();
+                    Ok(())
+                }
+                "limits" => value.table().map(|entries| self.read_limits(entries, complaints)),
+                "webhooks" => {
+                    self.app.webhooks =
+                        value.elements().iter().filter_map(|value| webhook(value, complaints)).collect();
+                    Ok(())
+                }
+                _ => {
+                    complaints.unknown(entry, "setting of an app", APP_FIELDS.iter().map(|field| field.name));
+                    Ok(())
+                }
+            };
+            if let Err(reason) = outcome {
+                complaints.complain(value.at, format!("{}: {reason}", entry.name));
+            }
+        }
+    }
+
+    fn read_limits(&mut self, entries: &[Entry], complaints: &mut Complaints<'_>) {
+        for entry in entries {
+            if limits().any(|name| name == entry.name) {
+                if let Err(reason) = entry.value.text().and_then(|text| self.limit(&entry.name, text)) {
+                    complaints.complain(entry.value.at, format!("{}: {reason}", entry.name));
+                }
+            } else {
+                complaints.unknown(entry, "limit", limits().collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+/// The names of all limits that an app can have of its own.
+pub(crate) fn limits() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().filter_map(Setting::limit)
+}
+
+/// Reads an app's table; nothing, when it does not even say who it is.
+pub(crate) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Draft> {
+    let Ok(entries) = table.table() else {
+        complaints.complain(
+            table.at,
+            "an app is a table: write [[apps]] on a line of its own, and below it id, key and secret",
+        );
+        return None;
+    };
+    let id = identity(entries, "id", complaints);
+    let keys = keys(table, entries, complaints);
+    let mut draft = Draft::new(
+        App {
+            id: id.unwrap_or_default(),
+            keys: keys.unwrap_or_default(),
+            enabled: true,
+            limits: None,
+            features: Features::default(),
+            origins: Vec::new(),
+            webhooks: Vec::new(),
+        },
+        table.at,
+    );
+    draft.read_options(entries, complaints);
+    if !entries.iter().any(|entry| entry.name == "id") {
+        complaints.complain(table.at, "this app has no id: write id = \"…\"");
+    }
+    if draft.app.id.is_empty() || draft.app.keys.is_empty() {
+        return None;
+    }
+    if let Err(invalid) = draft.app.check() {
+        complaints.complain(table.at, invalid.to_string());
+        return None;
+    }
+    Some(draft)
+}
+
+/// What says who an app is.
+const IDENTITY: [&str; 4] = ["id", "key", "secret", "keys"];
+
+fn identity(entries: &[Entry], name: &str, complaints: &mut Complaints<'_>) -> Option<String> {
+    let entry = entries.iter().find(|entry| entry.name == name)?;
+    match &entry.value.value {
+        Value::Text(text) if !text.is_empty() => return Some(text.clone()),
+        Value::Text(_) => complaints.complain(entry.value.at, format!("{name} is empty")),
+        // Not repeated: it may be a secret.
+        Value::Number(number) if name == "id" => {
+            complaints.complain(entry.value.at, format!("id is a text: put it into quotes, id = \"{number}\""));
+        }
+        _ => complaints.complain(entry.value.at, format!("{name} is a text: put it into quotes, {name} = \"…\"")),
+    }
+    None
+}
+
+fn keys(table: &Placed, entries: &[Entry], complaints: &mut Complaints<'_>) -> Option<Vec<Key>> {
+    let single = entries.iter().find(|entry| ["key", "secret"].contains(&entry.name.as_str()));
+    let Some(several) = entries.iter().find(|entry| entry.name == "keys") else {
+        if single.is_none() {
+            complaints.complain(table.at, "this app has no key: write key = \"…\" and secret = \"…\"");
+            return None;
+        }
+        return Some(vec![key(table, entries, complaints)?]);
+    };
+    if let Some(single) = single {
+        complaints
+            .complain(single.at, format!("{} and keys cannot both be given: put all keys into keys", single.name));
+    }
+    let mut keys = Vec::new();
+    for element in several.value.elements() {
+        let Ok(entries) = element.table() else {
+            complaints.complain(element.at, "each of the keys is written { key = \"…\", secret = \"…\" }");
+            continue;
+        };
+        for entry in entries.iter().filter(|entry| !["key", "secret"].contains(&entry.name.as_str())) {
+            complaints.unknown(entry, "part of a key", ["key", "secret"]);
+        }
+        keys.extend(key(element, entries, complaints));
+    }
+    if several.value.elements().is_empty() {
+        complaints.complain(several.at, "keys is empty: an app has at least one key");
+    }
+    Some(keys)
+}
+
+fn key(table: &Placed, entries: &[Entry], complaints: &mut Complaints<'_>) -> Option<Key> {
+    for name in ["key", "secret"] {
+        if !entries.iter().any(|entry| entry.name == name) {
+            complaints.complain(table.at, format!("there is no {name} here: write {name} = \"…\""));
+        }
+    }
+    let key = identity(entries, "key", complaints);
+    let secret = identity(entries, "secret", complaints);
+    Some(Key { key: key?, secret: Secret::from(secret?) })
+}
+
+fn seconds_or_none(value: &Placed) -> Result<Duration, String> {
+    text::seconds_or_none(&value.text()?)
+}
+
+fn origin(value: &Placed, complaints: &mut Complaints<'_>) -> Option<String> {
+    let text = match value.text() {
+        Ok(text) => text,
+        Err(reason) => {
+            complaints.complain(value.at, format!("origins: {reason}"));
+            return None;
+        }
+    };
+    let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+        let letters = |text: &str, others: &[u8]| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+        };
+        letters(scheme, b"+-.") && letters(host.strip_prefix("*.").unwrap_or(host), b"-.:[]_")
+    });
+    if is_origin {
+        return Some(text);
+    }
+    complaints.complain(
+        value.at,
+        format!("{text:?} is no origin: write a scheme and a host without a path, for instance https://example.com or https://*.example.com; to let in all pages, leave origins out"),
+    );
+    None
+}
+
+fn webhook(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Webhook> {
+    let Ok(entries) = table.table() else {
+        complaints.complain(
+            table.at,
+            "a webhook is a table: write [[apps.webhooks]] on a line of its own, and below it url = \"…\"",
+        );
+        return None;
+    };
+    let mut webhook = Webhook::new("");
+    for entry in entries {
+        let value = &entry.value;
+        let outcome = match entry.name.as_str() {
+            "url" => value.text().and_then(|text| check_url(&text).map(|()| webhook.url = text)),
+            "events" => {
+                webhook.events = value.elements().iter().filter_map(|value| webhook_event(value, complaints)).collect();
+                Ok(())
+            }
+            "channel-prefix" => value.text().map(|text| webhook.channel_prefix = text),
+            "channel-suffix" => value.text().map(|text| webhook.channel_suffix = text),
+            "headers" => value.table().map(|entries| {
+                webhook.headers = entries.iter().filter_map(|entry| header(entry, complaints)).collect();
+            }),
+            "batching" => value.switch().map(|on| webhook.batching = on),
+            _ => {
+                complaints.unknown(entry, "setting of a webhook", WEBHOOK_FIELDS.iter().map(|field| field.name));
+                Ok(())
+            }
+        };
+        if let Err(reason) = outcome {
+            complaints.complain(value.at, format!("{}: {reason}", entry.name));
+        }
+    }
+    if !entries.iter().any(|entry| entry.name == "url") {
+        complaints.complain(table.at, "this webhook has no url: write url = \"https://…\"");
+    }
+    (!webhook.url.is_empty()).then_some(webhook)
+}
+
+/// The error does not repeat the URL, since it may hold a password.
+pub(crate) fn check_url(text: &str) -> Result<(), String> {
+    let uri: Option<Uri> = text.parse().ok();
+    let is_good = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    if is_good {
+        Ok(())
+    } else {
+        Err("this is no URL that can be asked: it begins with http:// or https:// and names a host".to_owned())
+    }
+}
+
+pub(crate) fn event_by_name(name: &str) -> Result<WebhookEvent, String> {
+    WebhookEvent::ALL.into_iter().find(|event| event.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = WebhookEvent::ALL.iter().map(|event| event.name()).collect();
+        format!("there is no event {name:?} for webhooks; there are: {}", names.join(", "))
+    })
+}
+
+fn webhook_event(value: &Placed, complaints: &mut Complaints<'_>) -> Option<WebhookEvent> {
+    value.text().and_then(|name| event_by_name(&name)).map_err(|reason| complaints.complain(value.at, reason)).ok()
+}
+
+fn header(entry: &Entry, complaints: &mut Complaints<'_>) -> Option<(String, String)> {
+    if HeaderName::from_bytes(entry.written.as_bytes()).is_err() {
+        complaints.complain(entry.at, format!("{:?} is no name of a header", entry.written));
+        return None;
+    }
+    // Not repeated: it may be a secret.
+    match entry.value.text() {
+        Ok(text) if HeaderValue::from_str(&text).is_ok() => Some((entry.written.clone(), text)),
+        _ => {
+            complaints.complain(entry.value.at, format!("the header {} takes a text of one line", entry.written));
+            None
+        }
+    }
+}

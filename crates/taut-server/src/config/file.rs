@@ -1,0 +1,112 @@
+//! The configuration file, in TOML.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::apps::{self, Draft};
+use super::mistake::Mistake;
+use super::settings::{SETTINGS, Setting};
+use super::value::{Complaints, Placed, Source};
+
+/// What a configuration file says.
+#[derive(Debug)]
+pub(crate) struct File {
+    path: PathBuf,
+    text: String,
+    /// Each with its text and its place.
+    settings: Vec<(&'static Setting, String, usize)>,
+    pub(crate) apps: Vec<Draft>,
+}
+
+impl File {
+    /// Reads it; as much as can be understood, and what is wrong with the rest.
+    pub(crate) fn read(path: &Path) -> Result<(Self, Vec<Mistake>), Mistake> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            Mistake::new(path.display().to_string(), format!("the configuration file cannot be read: {error}"))
+        })?;
+        let mut complaints = Complaints::about(Source::File { path, text: &text });
+        let contents = Placed::from_toml(&text, &mut complaints);
+        let mut settings = Vec::new();
+        let mut apps = Vec::new();
+        if complaints.mistakes.is_empty() {
+            read_contents(&contents, &mut settings, &mut apps, &mut complaints);
+        }
+        let mistakes = complaints.mistakes;
+        Ok((Self { path: path.to_owned(), text, settings, apps }, mistakes))
+    }
+
+    /// Where something is.
+    pub(crate) fn place(&self, at: usize) -> String {
+        Complaints::about(Source::File { path: &self.path, text: &self.text }).place(at)
+    }
+
+    /// The texts that a setting is given, with their places.
+    pub(crate) fn values(&self, setting: &Setting) -> impl Iterator<Item = (&str, usize)> {
+        self.settings
+            .iter()
+            .filter(move |(known, ..)| known.name == setting.name)
+            .map(|(_, text, at)| (text.as_str(), *at))
+    }
+}
+
+fn read_contents(
+    contents: &Placed,
+    settings: &mut Vec<(&'static Setting, String, usize)>,
+    apps: &mut Vec<Draft>,
+    complaints: &mut Complaints<'_>,
+) {
+    let Ok(entries) = contents.table() else { return };
+    for entry in entries {
+        match entry.name.as_str() {
+            "apps" => apps.extend(entry.value.elements().iter().filter_map(|table| apps::read(table, complaints))),
+            "limits" => {
+                let Ok(entries) = entry.value.table() else {
+                    complaints.complain(entry.at, "limits is a table: write [limits] on a line of its own");
+                    continue;
+                };
+                for entry in entries {
+                    match SETTINGS.iter().find(|setting| setting.limit() == Some(&entry.name)) {
+                        Some(setting) => read_setting(setting, &entry.value, settings, complaints),
+                        None => complaints.unknown(entry, "limit", apps::limits().collect::<Vec<_>>()),
+                    }
+                }
+            }
+            name => {
+                if let Some(setting) = in_file().find(|setting| setting.name == name) {
+                    read_setting(setting, &entry.value, settings, complaints);
+                } else {
+                    let known = in_file().map(|setting| setting.name).chain(["apps", "limits"]);
+                    complaints.unknown(entry, "setting", known.collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+}
+
+/// A file does not name another one to be read in its place.
+fn in_file() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(|setting| setting.name != "config")
+}
+
+fn read_setting(
+    setting: &'static Setting,
+    value: &Placed,
+    settings: &mut Vec<(&'static Setting, String, usize)>,
+    complaints: &mut Complaints<'_>,
+) {
+    if let Some((.., at)) = settings.iter().find(|(known, ..)| known.name == setting.name) {
+        let first = complaints.place(*at);
+        complaints.complain(value.at, format!("{} was already set at {first}", setting.name));
+        return;
+    }
+    let elements = if setting.repeatable { value.elements() } else { std::slice::from_ref(value) };
+    for element in elements {
+        // Tried out here, so that a mistake is found even where a flag or a variable goes before it.
+        let outcome = element.text().and_then(|text| setting.apply(&mut Config::default(), &text).map(|()| text));
+        match outcome {
+            Ok(text) => settings.push((setting, text, element.at)),
+            Err(reason) => complaints.complain(element.at, format!("{}: {reason}", setting.name)),
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! Everything that can be set by a text: by a flag, by a variable, or in a file.
+
+use std::path::PathBuf;
+
+use super::{Config, LogFormat, text};
+use crate::app::{App, Limits, Secret};
+use Apply::{Limit, Server};
+
+/// How one field of [`Config`] is set by a text: from the command line, from the environment, or from a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The flag, without its dashes; the key in the file.
+    pub name: &'static str,
+    /// The environment variable.
+    pub environment: &'static str,
+    /// What the value is, in a word.
+    pub value: &'static str,
+    /// The value that stands when none is given; empty where that means none.
+    pub default: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// Whether it may be given several times; each time adds to the list.
+    pub repeatable: bool,
+    /// Whether a running server takes on another value; if not, that value holds from the next start.
+    pub live: bool,
+    apply: Apply,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Apply {
+    Server(fn(&mut Config, &str) -> Result<(), String>),
+    Limit(fn(&mut Limits, &str) -> Result<(), String>),
+}
+
+impl Setting {
+    /// Sets the field. The error says what is wrong with the value and what it should be.
+    pub fn apply(&self, config: &mut Config, value: &str) -> Result<(), String> {
+        match self.apply {
+            Server(apply) => apply(config, value),
+            Limit(apply) => apply(&mut config.limits, value),
+        }
+    }
+
+    /// Its name in the tables `[limits]` and `[apps.limits]`, if it is one of the limits that each app may have of its own.
+    pub fn limit(&self) -> Option<&'static str> {
+        matches!(self.apply, Limit(_)).then(|| self.name.strip_prefix("max-").unwrap_or(self.name))
+    }
+
+    /// Sets the field of an app's own limits; nothing, if it is no [limit](Self::limit).
+    pub(crate) fn apply_limit(&self, limits: &mut Limits, value: &str) -> Result<(), String> {
+        match self.apply {
+            Server(_) => Ok(()),
+            Limit(apply) => apply(limits, value),
+        }
+    }
+
+    const fn new(
+        name: &'static str,
+        environment: &'static str,
+        value: &'static str,
+        default: &'static str,
+        help: &'static str,
+        apply: Apply,
+    ) -> Self {
+        Self { name, environment, value, default, help, repeatable: false, live: true, apply }
+    }
+
+    const fn repeatable(self) -> Self {
+        Self { repeatable: true, ..self }
+    }
+
+    const fn at_the_next_start(self) -> Self {
+        Self { live: false, ..self }
+    }
+}
+
+/// Everything that can be set by a text.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new(
+        "config",
+        "TAUT_CONFIG",
+        "FILE",
+        "",
+        "A file with settings and apps, in TOML; flags and variables go before it. It is read again when it changes, and on SIGHUP",
+        Server(|config, value| {
+            config.file = path(value);
+            Ok(())
+        }),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "listen",
+        "TAUT_LISTEN",
+        "ADDR",
+        "127.0.0.1:6001",
+        "Where to listen: an IP address and a port (port 0: the system chooses)",
+        Server(|config, value| text::address(value).map(|address| config.listen = address)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "app",
+        "TAUT_APPS",
+        "ID:KEY:SECRET",
+        "",
+        "An app to serve, or several with commas between them; with none, a development app is served on loopback addresses",
+        Server(|config, value| {
+            for (number, text) in (1..).zip(value.split(',')) {
+                let place = if value.contains(',') { format!("app {number} of the list: ") } else { String::new() };
+                config.apps.push(App::parse(text).map_err(|error| format!("{place}{error}"))?);
+            }
+            Ok(())
+        }),
+    )
+    .repeatable(),
+    Setting::new(
+        "apps-file",
+        "TAUT_APPS_FILE",
+        "FILE",
+        "",
+        "A file with apps to serve: one ID:KEY:SECRET per line, comments after #",
+        Server(|config, value| {
+            config.apps_file = path(value);
+            Ok(())
+        }),
+    ),
+    Setting::new(
+        "shards",
+        "TAUT_SHARDS",
+        "NUMBER",
+        "0",
+        "Event loops, each a thread of its own (0: one per processor core)",
+        Server(|config, value| text::count(value, 0, 1024).map(|number| config.shards = number)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "path-prefix",
+        "TAUT_PATH_PREFIX",
+        "PATH",
+        "",
+        "What precedes /app and /apps in this server's paths, for instance /realtime",
+        Server(|config, value| text::prefix(value).map(|prefix| config.path_prefix = prefix)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "trusted-proxies",
+        "TAUT_TRUSTED_PROXIES",
+        "NETWORK",
+        "",
+        "From where X-Forwarded-For and the PROXY protocol are believed: addresses or networks such as 10.0.0.0/8, several with commas between them",
+        Server(|config, value| {
+            for network in value.split(',').map(str::trim).filter(|network| !network.is_empty()) {
+                config.trusted_proxies.push(network.parse()?);
+            }
+            Ok(())
+        }),
+    )
+    .repeatable()
+    .at_the_next_start(),
+    Setting::new(
+        "proxy-protocol",
+        "TAUT_PROXY_PROTOCOL",
+        "on|off",
+        "off",
+        "Whether trusted proxies put the client's address before each connection (PROXY protocol, versions 1 and 2)",
+        Server(|config, value| text::switch(value).map(|on| config.proxy_protocol = on)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "tls-certificate",
+        "TAUT_TLS_CERTIFICATE",
+        "FILE",
+        "",
+        "The server's certificate and those above it, in PEM: with it and its key, TLS is spoken. Read again when it changes",
+        Server(|config, value| {
+            config.tls_certificate = path(value);
+            Ok(())
+        }),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "tls-key",
+        "TAUT_TLS_KEY",
+        "FILE",
+        "",
+        "The private key of the certificate, in PEM. Read again when it changes",
+        Server(|config, value| {
+            config.tls_key = path(value);
+            Ok(())
+        }),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "activity-timeout",
+        "TAUT_ACTIVITY_TIMEOUT",
+        "SECONDS",
+        "120",
+        "Silence after which clients are told to ask whether the server is there",
+        Server(|config, value| text::seconds(value).map(|time| config.activity_timeout = time)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "ping-interval",
+        "TAUT_PING_INTERVAL",
+        "SECONDS",
+        "25",
+        "Silence after which the server asks whether a client is there; below what load balancers allow",
+        Server(|config, value| text::seconds(value).map(|time| config.ping_interval = time)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "pong-timeout",
+        "TAUT_PONG_TIMEOUT",
+        "SECONDS",
+        "30",
+        "How long a client may take to answer before its connection is given up",
+        Server(|config, value| text::seconds(value).map(|time| config.pong_timeout = time)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "max-message",
+        "TAUT_MAX_MESSAGE",
+        "BYTES",
+        "64KiB",
+        "Longest message from a client; a longer one closes its connection",
+        Server(|config, value| text::bytes(value).map(|bytes| config.message = bytes)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "max-outgoing",
+        "TAUT_MAX_OUTGOING",
+        "BYTES",
+        "1MiB",
+        "Most that may wait for a client that reads too slowly; what is beyond it, slow-reader says",
+        Server(|config, value| text::bytes(value).map(|bytes| config.outgoing = bytes)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "deflate",
+        "TAUT_DEFLATE",
+        "on|off",
+        "on",
+        "Whether messages are compressed for clients that offer it (permessage-deflate)",
+        Server(|config, value| text::switch(value).map(|on| config.deflate = on)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "max-connections",
+        "TAUT_MAX_CONNECTIONS",
+        "NUMBER",
+        "0",
+        "Most connections of one app at a time (0: no limit)",
+        Limit(|limits, value| text::count(value, 0, u32::MAX).map(|number| limits.connections = number)),
+    ),
+    Setting::new(
+        "max-subscriptions",
+        "TAUT_MAX_SUBSCRIPTIONS",
+        "NUMBER",
+        "1000",
+        "Most channels that one connection may be subscribed to",
+        Limit(|limits, value| text::count(value, 1, 1_000_000).map(|number| limits.subscriptions = number)),
+    ),
+    Setting::new(
+        "max-channel-name",
+        "TAUT_MAX_CHANNEL_NAME",
+        "BYTES",
+        "200",
+        "Longest name of a channel",
+        Limit(|limits, value| text::bytes(value).map(|bytes| limits.channel_name = bytes)),
+    ),
+    Setting::new(
+        "max-event-name",
+        "TAUT_MAX_EVENT_NAME",
+        "NUMBER",
+        "200",
+        "Longest name of an event, in characters",
+        Limit(|limits, value| text::count(value, 1, 65_536).map(|number| limits.event_name = number)),
+    ),
+    Setting::new(
+        "max-event-data",
+        "TAUT_MAX_EVENT_DATA",
+        "BYTES",
+        "100KiB",
+        "Most data in one published event",
+        Limit(|limits, value| text::bytes(value).map(|bytes| limits.event_data = bytes)),
+    ),
+    Setting::new(
+        "max-publish-channels",
+        "TAUT_MAX_PUBLISH_CHANNELS",
+        "NUMBER",
+        "100",
+        "Most channels in one publish",
+        Limit(|limits, value| text::count(value, 1, 10_000).map(|number| limits.channels_per_publish = number)),
+    ),
+    Setting::new(
+        "max-batch",
+        "TAUT_MAX_BATCH",
+        "NUMBER",
+        "10",
+        "Most events in one batch",
+        Limit(|limits, value| text::count(value, 1, 10_000).map(|number| limits.batch = number)),
+    ),
+    Setting::new(
+        "max-presence-members",
+        "TAUT_MAX_PRESENCE_MEMBERS",
+        "NUMBER",
+        "100",
+        "Most users in one presence channel; every newcomer is sent all of them",
+        Limit(|limits, value| text::count(value, 1, 1_000_000).map(|number| limits.presence_members = number)),
+    ),
+    Setting::new(
+        "max-presence-member",
+        "TAUT_MAX_PRESENCE_MEMBER",
+        "BYTES",
+        "2KiB",
+        "Most that a member of a presence channel may say of itself (user_info)",
+        Limit(|limits, value| text::bytes(value).map(|bytes| limits.presence_member = bytes)),
+    ),
+    Setting::new(
+        "max-user-id",
+        "TAUT_MAX_USER_ID",
+        "NUMBER",
+        "128",
+        "Longest id of a user, in characters",
+        Limit(|limits, value| text::count(value, 1, 65_536).map(|number| limits.user_id = number)),
+    ),
+    Setting::new(
+        "max-client-events",
+        "TAUT_MAX_CLIENT_EVENTS",
+        "NUMBER",
+        "10",
+        "Most events that one client may send per second",
+        Limit(|limits, value| text::number(value, 1, 1_000_000).map(|number| limits.client_events = number)),
+    ),
+    Setting::new(
+        "max-watchlist",
+        "TAUT_MAX_WATCHLIST",
+        "NUMBER",
+        "100",
+        "Most users on one watchlist",
+        Limit(|limits, value| text::count(value, 1, 10_000).map(|number| limits.watchlist = number)),
+    ),
+    Setting::new(
+        "cache-ttl",
+        "TAUT_CACHE_TTL",
+        "SECONDS",
+        "1800",
+        "How long a cache channel keeps its last event",
+        Limit(|limits, value| text::seconds(value).map(|time| limits.cache_ttl = time)),
+    ),
+    Setting::new(
+        "max-cache",
+        "TAUT_MAX_CACHE",
+        "BYTES",
+        "64MiB",
+        "Most memory for the last events of an app's cache channels, on each event loop; the oldest go first",
+        Limit(|limits, value| text::bytes(value).map(|bytes| limits.cache = bytes)),
+    ),
+    Setting::new(
+        "slow-reader",
+        "TAUT_SLOW_READER",
+        "close|drop",
+        "close",
+        "What goes when more than max-outgoing waits for a client: its connection, so that it notices, or the message",
+        Limit(|limits, value| text::slow_reader(value).map(|policy| limits.slow_reader = policy)),
+    ),
+    Setting::new(
+        "metrics",
+        "TAUT_METRICS",
+        "on|off",
+        "off",
+        "Whether /metrics tells Prometheus how the server is; to everybody who can reach it",
+        Server(|config, value| text::switch(value).map(|on| config.metrics = on)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "console-password",
+        "TAUT_CONSOLE_PASSWORD",
+        "PASSWORD",
+        "",
+        "Opens /console, which shows connections, channels and events; without one it is there for this machine alone",
+        Server(|config, value| match value.trim() {
+            "" => Err("the password is empty: leave the setting out to serve the console to this machine alone".to_owned()),
+            short if short.len() < SHORTEST_PASSWORD => {
+                Err(format!("the password is too short: it takes at least {SHORTEST_PASSWORD} characters"))
+            }
+            _ => {
+                config.console_password = Some(Secret::from(value));
+                Ok(())
+            }
+        }),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "data-directory",
+        "TAUT_DATA_DIRECTORY",
+        "FOLDER",
+        "",
+        "Where webhooks wait to be delivered; without one they wait in memory, and those that wait are lost when the server stops",
+        Server(|config, value| {
+            config.data_directory = path(value);
+            Ok(())
+        }),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "log-level",
+        "TAUT_LOG",
+        "LEVEL",
+        "info",
+        "What is logged: off, error, warn, info, debug or trace, also by part of the program (info,taut_server=debug)",
+        Server(|config, value| text::log_level(value).map(|level| config.log_level = level)),
+    ),
+    Setting::new(
+        "log-format",
+        "TAUT_LOG_FORMAT",
+        "text|json",
+        "text",
+        "How the log is written, to stderr",
+        Server(|config, value| {
+            config.log_format = match value {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err(format!("{value:?} is neither text nor json")),
+            };
+            Ok(())
+        }),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "drain-timeout",
+        "TAUT_DRAIN_TIMEOUT",
+        "SECONDS",
+        "20",
+        "How long a shutdown may take: clients are told to come back, requests in flight are answered",
+        Server(|config, value| text::seconds(value).map(|time| config.drain_timeout = time)),
+    ),
+];
+
+fn path(value: &str) -> Option<PathBuf> {
+    (!value.is_empty()).then(|| PathBuf::from(value))
+}
+
+/// Characters of a password that cannot be tried out in an afternoon.
+const SHORTEST_PASSWORD: usize = 12;

@@ -1,0 +1,441 @@
+//! A configuration put together from flags, variables and a file, as often as that changes.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::file::File;
+use super::mistake::{ConfigError, Mistake};
+use super::settings::{SETTINGS, Setting};
+use super::{Config, apps::Draft, no_app, read_apps};
+use crate::app::{App, Limits};
+
+/// From where a configuration comes: a flag goes before the variable, the variable before the file, and the file before the default.
+///
+/// Lists are taken from one of these as well, except for apps: those of the flag or the variable, of the file and of the file with apps are all
+/// served.
+#[derive(Clone, Default)]
+pub struct Sources {
+    flags: Vec<(&'static Setting, String)>,
+    environment: HashMap<String, String>,
+}
+
+/// What was put together.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What whoever runs the server should know about it.
+    pub notes: Vec<String>,
+}
+
+impl Sources {
+    /// Flags by the names of their settings, in their order, and the environment.
+    pub fn new(
+        flags: impl IntoIterator<Item = (&'static Setting, String)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        Self { flags: flags.into_iter().collect(), environment: environment.into_iter().collect() }
+    }
+
+    /// Reads everything, again; either all of it is good, or every mistake is told.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut mistakes = Vec::new();
+        let mut config = Config::default();
+        let mut file = self.file().and_then(|path| match File::read(&path) {
+            Ok((file, wrong)) => {
+                mistakes.extend(wrong);
+                Some(file)
+            }
+            Err(mistake) => {
+                mistakes.push(mistake);
+                None
+            }
+        });
+        for setting in SETTINGS {
+            for (value, place) in self.values(setting, file.as_ref()) {
+                if let Err(reason) = setting.apply(&mut config, value) {
+                    mistakes.push(Mistake::new(place, reason));
+                }
+            }
+        }
+        let mut notes = Vec::new();
+        let drafts = file.as_mut().map(|file| std::mem::take(&mut file.apps)).unwrap_or_default();
+        let is_sound = mistakes.is_empty();
+        self.collect_apps(&mut config, file.as_ref(), drafts, &mut mistakes);
+        check_together(&config, is_sound, &mut mistakes);
+        if config.data_directory.is_none() && config.apps.iter().any(|app| !app.webhooks.is_empty()) {
+            notes.push(
+                "webhooks wait in memory, and those that wait are lost when the server stops: set data-directory to keep them"
+                    .to_owned(),
+            );
+        }
+        ConfigError::unless_empty(mistakes).map(|()| Loaded { config, notes })
+    }
+
+    /// The files that decide what [`load`](Self::load) gives, as far as flags and variables name them.
+    pub fn file(&self) -> Option<PathBuf> {
+        let setting = SETTINGS.iter().find(|setting| setting.name == "config")?;
+        let (path, _) = self.values(setting, None).pop()?;
+        (!path.is_empty()).then(|| PathBuf::from(path))
+    }
+
+    /// What a setting is given by the first source that names it, with the place of each value.
+    fn values<'s>(&'s self, setting: &'static Setting, file: Option<&'s File>) -> Vec<(&'s str, String)> {
+        let flags: Vec<(&str, String)> = self
+            .flags
+            .iter()
+            .filter(|(known, _)| known.name == setting.name)
+            .map(|(_, value)| (value.as_str(), format!("--{}", setting.name)))
+            .collect();
+        if !flags.is_empty() {
+            return flags;
+        }
+        if let Some(value) = self.environment.get(setting.environment) {
+            return vec![(value, setting.environment.to_owned())];
+        }
+        let Some(file) = file else { return Vec::new() };
+        file.values(setting).map(|(value, at)| (value, file.place(at))).collect()
+    }
+
+    /// Adds the file's apps to those of flags and variables, and looks for those that are in the way of one another, here and in the file with apps.
+    fn collect_apps(&self, config: &mut Config, file: Option<&File>, drafts: Vec<Draft>, mistakes: &mut Vec<Mistake>) {
+        let given = if self.flags.iter().any(|(setting, _)| setting.name == "app") { "--app" } else { "TAUT_APPS" };
+        let mut placed: Vec<(App, String)> = config.apps.drain(..).map(|app| (app, given.to_owned())).collect();
+        let limits: Limits = config.limits;
+        for draft in drafts {
+            let place = file.map_or_else(String::new, |file| file.place(draft.at));
+            placed.push((draft.finish(&limits), place));
+        }
+        let own = placed.len();
+        if let Some(path) = &config.apps_file {
+            match read_apps(path) {
+                Ok((apps, wrong)) => {
+                    placed.extend(apps);
+                    mistakes.extend(wrong);
+                }
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        check_unique(&placed, mistakes);
+        placed.truncate(own);
+        config.apps = placed.into_iter().map(|(app, _place)| app).collect();
+    }
+}
+
+/// The environment holds more than what is ours to show.
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Sources").field("file", &self.file()).finish_non_exhaustive()
+    }
+}
+
+fn check_unique(apps: &[(App, String)], mistakes: &mut Vec<Mistake>) {
+    let mut ids: HashMap<&str, &str> = HashMap::new();
+    let mut keys: HashMap<&str, &str> = HashMap::new();
+    for (app, place) in apps {
+        let first = ids.insert(&app.id, place);
+        if let Some(first) = first {
+            mistakes.push(Mistake::new(place, format!("another app has the id {:?}: {first}", app.id)));
+        }
+        for key in &app.keys {
+            if let Some(first) = keys.insert(&key.key, place) {
+                mistakes.push(Mistake::new(place, format!("another app has the key {:?}: {first}", key.key)));
+            }
+        }
+    }
+}
+
+/// What no setting shows by itself.
+fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) {
+    if config.tls_certificate.is_some() != config.tls_key.is_some() {
+        let (given, missing) =
+            if config.tls_key.is_none() { ("tls-certificate", "tls-key") } else { ("tls-key", "tls-certificate") };
+        mistakes.push(Mistake::new("", format!("{given} is set and {missing} is not: TLS needs both")));
+    }
+    for (name, path) in [("tls-certificate", &config.tls_certificate), ("tls-key", &config.tls_key)] {
+        if let Some(error) = path.as_deref().and_then(unreadable) {
+            mistakes.push(Mistake::new(name, error));
+        }
+    }
+    if config.proxy_protocol && config.trusted_proxies.is_empty() {
+        mistakes.push(Mistake::new(
+            "",
+            "proxy-protocol is on and trusted-proxies names nobody whose word on addresses would be taken: name your proxies there",
+        ));
+    }
+    let no_apps = config.apps.is_empty() && config.apps_file.is_none();
+    // Where there are mistakes already, the apps may be what could not be read.
+    if no_apps && is_sound && !config.listen.ip().to_canonical().is_loopback() {
+        mistakes.push(Mistake::new("", no_app(config.listen)));
+    }
+}
+
+fn unreadable(path: &Path) -> Option<String> {
+    std::fs::File::open(path).err().map(|error| format!("{} cannot be read: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::app::{SlowReader, WebhookEvent};
+
+    /// A file that goes with the test.
+    struct Temporary(PathBuf);
+
+    impl Temporary {
+        fn new(text: &str) -> Self {
+            static NUMBER: AtomicUsize = AtomicUsize::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("taut-{}-{number}.toml", std::process::id()));
+            std::fs::write(&path, text).expect("a file");
+            Self(path)
+        }
+
+        fn path(&self) -> &str {
+            self.0.to_str().expect("a plain path")
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn sources(flags: &[(&str, &str)], environment: &[(&str, &str)]) -> Sources {
+        let setting = |name: &str| SETTINGS.iter().find(|setting| setting.name == name).expect("a setting");
+        Sources::new(
+            flags.iter().map(|&(name, value)| (setting(name), value.to_owned())),
+            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())),
+        )
+    }
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = Temporary::new(text);
+        sources(&[("config", file.path())], &[]).load().map(|loaded| loaded.config)
+    }
+
+    /// The mistakes, with the file's name left out of their places.
+    fn mistakes(text: &str) -> Vec<String> {
+        let file = Temporary::new(text);
+        let refused = sources(&[("config", file.path())], &[]).load().expect_err(text);
+        refused
+            .mistakes()
+            .iter()
+            .map(|mistake| mistake.to_string().replace(&format!("{}, ", file.path()), ""))
+            .collect()
+    }
+
+    const WHOLE: &str = r#"
+        listen = "127.0.0.1:7001"
+        shards = 0x3
+        deflate = false
+        ping_interval = 1_0
+        max-message = "1MiB"
+        trusted-proxies = ["10.0.0.0/8", "::1"]
+        log-level = "warn"
+
+        [limits]
+        event-data = "50KiB"
+        connections = 500
+
+        [[apps]]
+        id = "shop"
+        key = "shop-key"
+        secret = "x"
+
+        [[apps]]
+        id = "forum"
+        keys = [{ key = "old", secret = "y" }, { key = "new", secret = "z" }]
+        enabled = false
+        client_events = false
+        subscription_count = true
+        watchlist = true
+        authorization_timeout = 30
+        origins = ["https://example.com", "https://*.example.com:8443"]
+
+        [apps.limits]
+        connections = 5
+        slow-reader = "drop"
+        cache_ttl = 60
+
+        [[apps.webhooks]]
+        url = "https://example.com/hook"
+        events = ["channel_occupied", "cache_miss"]
+        channel_prefix = "private-"
+        channel_suffix = "-x"
+        batching = true
+        headers = { X_Token = "t", Authorization = "Bearer u" }
+    "#;
+
+    #[test]
+    fn a_file_says_everything() {
+        let config = load(WHOLE).expect("all good");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7001");
+        assert_eq!((config.shards, config.deflate, config.message), (3, false, 1 << 20));
+        assert_eq!((config.ping_interval, config.log_level.as_str()), (Duration::from_secs(10), "warn"));
+        assert_eq!(config.trusted_proxies.len(), 2);
+        assert_eq!((config.limits.event_data, config.limits.connections), (50 << 10, 500));
+        let [shop, forum] = config.apps.as_slice() else { panic!("{:?}", config.apps) };
+        assert_eq!((shop.id.as_str(), shop.limits, shop.enabled), ("shop", None, true));
+        assert_eq!(forum.keys.iter().map(|key| key.key.as_str()).collect::<Vec<_>>(), ["old", "new"]);
+        assert!(!forum.enabled && !forum.features.client_events);
+        assert!(forum.features.subscription_count && forum.features.watchlist);
+        assert_eq!(forum.features.authorization_timeout, Duration::from_secs(30));
+        assert_eq!(forum.origins, ["https://example.com", "https://*.example.com:8443"]);
+        let limits = forum.limits.expect("its own");
+        assert_eq!((limits.connections, limits.event_data, limits.slow_reader), (5, 50 << 10, SlowReader::Drop));
+        assert_eq!(limits.cache_ttl, Duration::from_secs(60));
+        let [webhook] = forum.webhooks.as_slice() else { panic!("{:?}", forum.webhooks) };
+        assert_eq!(webhook.url, "https://example.com/hook");
+        assert_eq!(webhook.events, [WebhookEvent::ChannelOccupied, WebhookEvent::CacheMiss]);
+        assert_eq!((webhook.channel_prefix.as_str(), webhook.channel_suffix.as_str()), ("private-", "-x"));
+        assert!(webhook.batching);
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(webhook.headers, [header("X_Token", "t"), header("Authorization", "Bearer u")]);
+        assert_eq!(config.collect_apps().expect("two apps").all().len(), 2);
+    }
+
+    #[test]
+    fn a_flag_goes_before_a_variable_and_that_before_the_file() {
+        let file = Temporary::new("shards = 1\nping-interval = 1\npong-timeout = 1\n[limits]\nwatchlist = 1\n");
+        let environment = [
+            ("TAUT_CONFIG", file.path()),
+            ("TAUT_SHARDS", "2"),
+            ("TAUT_PING_INTERVAL", "2"),
+            ("TAUT_MAX_WATCHLIST", "2"),
+        ];
+        let config = sources(&[("shards", "3")], &environment).load().expect("all good").config;
+        assert_eq!((config.shards, config.limits.watchlist), (3, 2));
+        assert_eq!((config.ping_interval.as_secs(), config.pong_timeout.as_secs()), (2, 1));
+    }
+
+    #[test]
+    fn an_apps_own_limits_lie_over_those_of_a_flag() {
+        let file = Temporary::new(
+            "[limits]\nbatch = 2\n[[apps]]\nid = '1'\nkey = 'a'\nsecret = 'x'\nlimits.connections = 7\n",
+        );
+        let config = sources(&[("config", file.path()), ("max-batch", "3")], &[]).load().expect("all good").config;
+        let limits = config.apps[0].limits.expect("its own");
+        assert_eq!((limits.connections, limits.batch), (7, 3));
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_line_and_what_would_be_right() {
+        let found = mistakes(
+            r#"lisen = "127.0.0.1:7001"
+shards = "many"
+deflate = [true]
+config = "other.toml"
+max-batch = 4
+colour = 1
+ping-interval = 1979-05-27
+[limits]
+batch = 5
+max-event-data = 1
+[[apps]]
+key = "a"
+secret = 5
+[[apps]]
+id = 7
+key = "b"
+secret = ""
+client-evnts = true
+enabled = "maybe"
+origins = ["*", "https://example.com/path"]
+webhooks = [{ events = ["channel_gone"], headers = { "a b" = "x", ok = "a\nb" } }, { url = "ftp://me:pw@host" }]
+[[apps]]
+id = "9"
+key = "c"
+keys = [{ key = "d", secret = "z", colour = "red" }, { key = "e" }]
+secret = "z"
+limits = { connection = 5, watchlist = 0 }
+"#,
+        );
+        let expected = [
+            "line 1: there is no setting \"lisen\"; did you mean listen?",
+            "line 2: shards: \"many\" is not a whole number between 0 and 1024",
+            "line 3: deflate: it takes a single value, and this is a list",
+            "line 4: there is no setting \"config\"; there are: ",
+            "line 6: there is no setting \"colour\"; there are: listen, app, ",
+            "line 7: ping-interval: it takes no date",
+            "line 9: max-batch was already set at line 5",
+            "line 10: there is no limit \"max-event-data\"; did you mean event-data?",
+            "line 13: secret is a text: put it into quotes, secret = \"…\"",
+            "line 11: this app has no id: write id = \"…\"",
+            "line 15: id is a text: put it into quotes, id = \"7\"",
+            "line 17: secret is empty",
+            "line 18: there is no setting of an app \"client-evnts\"; did you mean client-events?",
+            "line 19: enabled: \"maybe\" is neither on nor off",
+            "line 20: \"*\" is no origin: write a scheme and a host",
+            "line 20: \"https://example.com/path\" is no origin",
+            "line 21: there is no event \"channel_gone\" for webhooks; there are: channel_occupied, ",
+            "line 21: \"a b\" is no name of a header",
+            "line 21: the header ok takes a text of one line",
+            "line 21: this webhook has no url",
+            "line 21: url: this is no URL that can be asked: it begins with http:// or https://",
+            "line 24: key and keys cannot both be given",
+            "line 25: there is no part of a key \"colour\"",
+            "line 25: there is no secret here",
+            "line 27: there is no limit \"connection\"; did you mean connections?",
+            "line 27: watchlist: \"0\" is not a whole number between 1 and 10000",
+        ];
+        for expected in expected {
+            assert!(
+                found.iter().any(|mistake| mistake.starts_with(expected)),
+                "{expected}\nis not among\n{}",
+                found.join("\n")
+            );
+        }
+        assert!(!found.iter().any(|mistake| mistake.contains("pw@")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_no_toml_is_told_without_repeating_the_line() {
+        let found = mistakes("[[apps]]\nsecret = \"hunter2\nid = \"1\"\n");
+        assert!(found[0].starts_with("line 2: this is no TOML: "), "{found:?}");
+        assert!(!found.iter().any(|mistake| mistake.contains("hunter2")), "{found:?}");
+        assert!(mistakes("shards = 1\nshards = 2\n")[0].starts_with("line 2: "));
+    }
+
+    #[test]
+    fn apps_that_are_in_the_way_of_one_another_are_found_across_sources() {
+        let file = Temporary::new(
+            "[[apps]]\nid = '1'\nkey = 'a'\nsecret = 'x'\n[[apps]]\nid = '2'\nkey = 'b'\nsecret = 'x'\n",
+        );
+        let more = Temporary::new("3:c:z\n4:b:z\n");
+        let flags = [("config", file.path()), ("apps-file", more.path()), ("app", "1:d:z")];
+        let refused = sources(&flags, &[]).load().expect_err("twice").to_string();
+        assert!(
+            refused.contains(&format!("{}, line 1: another app has the id \"1\": --app", file.path())),
+            "{refused}"
+        );
+        let second = format!("{}, line 2: another app has the key \"b\": {}, line 5", more.path(), file.path());
+        assert!(refused.contains(&second), "{refused}");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        let refused = mistakes("tls-key = '/nowhere/key.pem'\nproxy-protocol = true\n").join("\n");
+        assert!(refused.contains("tls-key is set and tls-certificate is not"), "{refused}");
+        assert!(refused.contains("tls-key: /nowhere/key.pem cannot be read"), "{refused}");
+        assert!(refused.contains("trusted-proxies names nobody"), "{refused}");
+        assert!(mistakes("listen = '0.0.0.0:1'")[0].starts_with("there is no app to serve on 0.0.0.0:1."));
+        let missing = sources(&[("config", "/nowhere/taut.toml")], &[]).load().expect_err("no file").to_string();
+        assert!(missing.starts_with("/nowhere/taut.toml: the configuration file cannot be read: "), "{missing}");
+        let short = sources(&[("console-password", "hunter2")], &[]).load().expect_err("short").to_string();
+        assert!(short.contains("at least 12 characters") && !short.contains("hunter2"), "{short}");
+    }
+
+    #[test]
+    fn webhooks_that_would_be_lost_are_noted() {
+        let file =
+            Temporary::new("[[apps]]\nid = '1'\nkey = 'a'\nsecret = 'x'\nwebhooks = [{ url = 'http://127.0.0.1/' }]\n");
+        let loaded = |flags: &[(&str, &str)]| sources(flags, &[]).load().expect("all good").notes;
+        assert!(loaded(&[("config", file.path())])[0].contains("data-directory"));
+        assert!(loaded(&[("config", file.path()), ("data-directory", "queue")]).is_empty());
+    }
+}
