@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use serde::Serialize;
+use measure::Outcome;
+use measure::connect::PATIENCE;
+use measure::frame::{NORMAL_CLOSE, opcode, push_masked, push_unmasked};
+use measure::server::Server;
+use measure::window::{Reading, Window};
 
-use crate::Outcome;
 use crate::case::Case;
-use crate::connect::{PATIENCE, connect};
-use crate::frame::{opcode, push_masked, push_unmasked};
+use crate::connect::connect;
 use crate::peers::Speech;
-use crate::server::{CoreTime, Server, own_processor_time};
-use crate::verify::NORMAL_CLOSE;
 
 /// What is sent and what has to come back, made before anything is measured: one period of `in_flight` different
 /// messages, sent over and over.
@@ -97,47 +97,6 @@ struct Connection {
     next_reply: usize,
     /// Messages sent (or about to be) and not echoed.
     outstanding: usize,
-}
-
-/// What one window has shown.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Window {
-    /// Messages echoed.
-    pub(crate) messages: u64,
-    /// Length of the window.
-    pub(crate) seconds: f64,
-    /// Processor time of the server in it.
-    pub(crate) server_seconds: f64,
-    /// Processor time of the load in it.
-    pub(crate) load_seconds: f64,
-    /// Share of the window in which the server's core was busy with anything at all.
-    pub(crate) server_core_busy: f64,
-    /// Share of the window in which the load's core was busy with anything at all.
-    pub(crate) load_core_busy: f64,
-    /// Share of the window that the host took away from the two cores.
-    pub(crate) stolen: f64,
-}
-
-impl Window {
-    /// Messages echoed per second.
-    pub(crate) fn rate(&self) -> f64 {
-        self.messages as f64 / self.seconds
-    }
-
-    /// Messages echoed per second of the server's processor time.
-    pub(crate) fn rate_of_processor_time(&self) -> f64 {
-        self.messages as f64 / self.server_seconds
-    }
-
-    /// The server's processor time per message, in seconds.
-    pub(crate) fn server_cost(&self) -> f64 {
-        self.server_seconds / self.messages as f64
-    }
-
-    /// The load's processor time per message, in seconds.
-    pub(crate) fn load_cost(&self) -> f64 {
-        self.load_seconds / self.messages as f64
-    }
 }
 
 impl Crowd {
@@ -320,51 +279,6 @@ impl Connection {
             }
         }
     }
-}
-
-/// All the counters at one moment.
-struct Reading {
-    at: Instant,
-    messages: u64,
-    server: u64,
-    load: u64,
-    cores: [CoreTime; 2],
-}
-
-impl Reading {
-    fn take(server: &Server, [server_core, load_core]: [usize; 2], messages: u64) -> Outcome<Self> {
-        Ok(Self {
-            server: server.processor_time()?,
-            load: own_processor_time()?,
-            cores: [CoreTime::of(server_core)?, CoreTime::of(load_core)?],
-            messages,
-            at: Instant::now(),
-        })
-    }
-
-    fn since(&self, before: &Self) -> Window {
-        let busy = |core: usize| {
-            let (now, then) = (self.cores[core], before.cores[core]);
-            share(now.busy - then.busy, now.total - then.total)
-        };
-        let sum = |count: fn(&CoreTime) -> u64| {
-            let total = |reading: &Self| reading.cores.iter().map(count).sum::<u64>();
-            total(self) - total(before)
-        };
-        Window {
-            messages: self.messages - before.messages,
-            seconds: (self.at - before.at).as_secs_f64(),
-            server_seconds: (self.server - before.server) as f64 / 1e9,
-            load_seconds: (self.load - before.load) as f64 / 1e9,
-            server_core_busy: busy(0),
-            load_core_busy: busy(1),
-            stolen: share(sum(|core| core.stolen), sum(|core| core.total)),
-        }
-    }
-}
-
-fn share(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
 }
 
 /// Printable, of the length asked for, and different for each number.

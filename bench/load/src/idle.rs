@@ -3,17 +3,16 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::thread;
-use std::time::{Duration, Instant};
 
+use measure::Outcome;
+use measure::memory::{BeforeAndAfter, settled};
+use measure::server::Server;
 use serde::Serialize;
 
-use crate::Outcome;
 use crate::case::{Bytes, Case};
 use crate::connect::connect;
 use crate::crowd::Traffic;
 use crate::peers::Speech;
-use crate::server::{Memory, Server};
 
 /// So many connections that are idle after each has had one message of that size echoed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,23 +26,6 @@ pub(crate) struct Idle {
 /// Idle after a chat line, and after one large message: some servers keep its buffer.
 pub(crate) const IDLE: [Idle; 2] =
     [Idle { connections: 10_000, payload: 20 }, Idle { connections: 2_000, payload: 16 * 1024 }];
-
-/// What one fresh process held before and after.
-#[derive(Serialize)]
-pub(crate) struct IdleMemory {
-    pub(crate) start: usize,
-    pub(crate) idle: usize,
-    pub(crate) peer: usize,
-    #[serde(flatten)]
-    pub(crate) memory: BeforeAndAfter,
-}
-
-/// Memory with one connection that has come and gone, and with all connections idle.
-#[derive(Clone, Copy, Serialize)]
-pub(crate) struct BeforeAndAfter {
-    pub(crate) before: Memory,
-    pub(crate) after: Memory,
-}
 
 impl Idle {
     /// Opens the connections one by one and reads what the server has come to hold.
@@ -77,23 +59,3 @@ impl fmt::Display for Idle {
         write!(f, "{} connections after {}", self.connections, Bytes(self.payload))
     }
 }
-
-/// The memory once it has stopped changing. No event tells when a process is done tidying up, so this looks again and
-/// again, and at the end takes what there is: a garbage collector may never be done.
-fn settled(server: &Server) -> Outcome<Memory> {
-    let deadline = Instant::now() + SETTLING;
-    let mut last = server.memory()?;
-    let mut unchanged = 0;
-    while unchanged < STEADY_LOOKS && Instant::now() < deadline {
-        thread::sleep(LOOK_AGAIN);
-        let memory = server.memory()?;
-        unchanged = if memory.anonymous == last.anonymous { unchanged + 1 } else { 0 };
-        last = memory;
-    }
-    Ok(last)
-}
-
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// A second without change.
-const STEADY_LOOKS: u32 = 20;
-const SETTLING: Duration = Duration::from_secs(5);

@@ -6,11 +6,8 @@ mod arguments;
 mod case;
 mod connect;
 mod crowd;
-mod frame;
 mod idle;
 mod peers;
-mod report;
-mod server;
 mod verify;
 
 use std::error::Error;
@@ -20,14 +17,15 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use case::Case;
-use crowd::{Crowd, Window};
-use idle::IdleMemory;
-use peers::Peer;
-use report::Report;
-use server::{Server, pin_this_thread, raise_open_file_limit};
-
-/// What can go wrong here ends the run; the text says what, where and what to do.
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use crowd::Crowd;
+use measure::Outcome;
+use measure::memory::IdleMemory;
+use measure::peers::{Peer, present};
+use measure::report::{IdleCase, Report, Words};
+use measure::rounds::{Measured, order_of_round};
+use measure::server::{Server, pin_this_thread, raise_open_file_limit};
+use measure::window::Window;
+use peers::{ROWS, Speech};
 
 fn main() -> ExitCode {
     match Arguments::from_command_line() {
@@ -50,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Outcome<()> {
-    let peers = peers::present(&arguments.only)?;
+    let peers = present(&ROWS, &arguments.only)?;
     pin_this_thread(arguments.load_core)?;
     let connections = arguments.cases.iter().map(|case| case.connections);
     let idle = arguments.idle.iter().map(|idle| idle.connections);
@@ -58,14 +56,14 @@ fn run(arguments: &Arguments) -> Outcome<()> {
 
     for peer in &peers {
         let server = Server::start(peer, arguments.server_core)?;
-        verify::verify(peer, server.address, &arguments.cases)
+        verify::verify(Speech::of(peer), server.address, &arguments.cases)
             .map_err(|error| format!("{} does not echo as it must: {error}", peer.name))?;
         eprintln!("verified: {} ({})", peer.name, peer.version);
     }
 
     let windows = measure_cases(&peers, arguments)?;
     let idle = measure_idle(&peers, arguments)?;
-    let report = Report::new(arguments, &peers, windows, idle);
+    let report = Report::new(arguments, words(arguments), &peers, windows, idle);
     print!("{report}");
     if let Some(path) = &arguments.json {
         fs::write(path, serde_json::to_string_pretty(&report)?)
@@ -75,14 +73,27 @@ fn run(arguments: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// One measured window, and where in the run it stood.
-#[derive(serde::Serialize)]
-struct Measured {
-    round: usize,
-    case: usize,
-    peer: usize,
-    #[serde(flatten)]
-    window: Window,
+/// What the tables say.
+fn words(arguments: &Arguments) -> Words {
+    let Arguments { server_core, load_core, rounds, window, warm_up, binary, .. } = arguments;
+    Words {
+        introduction: format!(
+            "Servers (one thread each) on core {server_core}, load (one thread) on core {load_core}; {} messages; \
+             {rounds} interleaved rounds of {} ms windows\nafter {} ms of warm-up, each window between two windows of \
+             the raw echo and divided by their mean. Cases: connections × payload × messages in flight.",
+            if *binary { "binary" } else { "text" },
+            window.as_millis(),
+            warm_up.as_millis(),
+        ),
+        unit: "message",
+        cases: arguments.cases.iter().map(ToString::to_string).collect(),
+        idle: arguments
+            .idle
+            .iter()
+            .map(|idle| IdleCase { title: idle.to_string(), connections: idle.connections })
+            .collect(),
+        idle_starts: arguments.idle_starts,
+    }
 }
 
 /// Measures every case, round after round; every peer's window lies between two windows of the raw echo.
@@ -105,21 +116,10 @@ fn measure_cases(peers: &[Peer], arguments: &Arguments) -> Outcome<Vec<Measured>
     Ok(measured)
 }
 
-/// `raw, a, raw, b, raw, c, raw`, where each round begins with another of the peers: what drifts, drifts for all.
-fn order_of_round(peers: usize, round: usize) -> Vec<usize> {
-    let others = peers - 1;
-    let mut order = vec![peers::RAW];
-    for position in 0..others {
-        order.push(1 + (round + position) % others);
-        order.push(peers::RAW);
-    }
-    order
-}
-
 fn measure(case: &Case, peer: &Peer, server: &Server, arguments: &Arguments) -> Outcome<Window> {
     // Connections are fresh in every window: none has been idle long enough for a server's heartbeat to ping it, and
     // none carries over what an earlier window has left in its buffers.
-    let mut crowd = Crowd::connect(case, peer.speech, server.address)?;
+    let mut crowd = Crowd::connect(case, Speech::of(peer), server.address)?;
     let window =
         crowd.measure(server, [arguments.server_core, arguments.load_core], arguments.warm_up, arguments.window)?;
     crowd.close()?;
@@ -134,7 +134,7 @@ fn measure_idle(peers: &[Peer], arguments: &Arguments) -> Outcome<Vec<IdleMemory
             for (position, peer) in peers.iter().enumerate() {
                 let server = Server::start(peer, arguments.server_core)?;
                 let memory = idle
-                    .measure(peer.speech, &server, arguments.binary)
+                    .measure(Speech::of(peer), &server, arguments.binary)
                     .map_err(|error| explain(peer, &server, idle, &*error))?;
                 measured.push(IdleMemory { start, idle: number, peer: position, memory });
             }
@@ -147,27 +147,4 @@ fn measure_idle(peers: &[Peer], arguments: &Arguments) -> Outcome<Vec<IdleMemory
 fn explain(peer: &Peer, server: &Server, case: &dyn Display, error: &dyn Error) -> String {
     let ended = if server.has_ended() { " (the server's process has ended)" } else { "" };
     format!("{}, {case}: {error}{ended}", peer.name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_window_of_a_peer_lies_between_two_of_the_raw_echo() {
-        for round in 0..5 {
-            let order = order_of_round(4, round);
-            assert_eq!(order.len(), 7);
-            assert!(order.iter().step_by(2).all(|peer| *peer == peers::RAW));
-            let mut others: Vec<_> = order.iter().skip(1).step_by(2).copied().collect();
-            assert_eq!(others[0], 1 + round % 3);
-            others.sort_unstable();
-            assert_eq!(others, [1, 2, 3]);
-        }
-    }
-
-    #[test]
-    fn the_raw_echo_alone_is_measured_once_a_round() {
-        assert_eq!(order_of_round(1, 3), [peers::RAW]);
-    }
 }

@@ -4,16 +4,17 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
-use crate::Outcome;
+use measure::Outcome;
+use measure::frame::{Frame, NORMAL_CLOSE, opcode, push_masked, push_unmasked};
+
 use crate::case::Case;
 use crate::connect::connect;
-use crate::frame::{Frame, opcode, push_masked, push_unmasked};
-use crate::peers::{Peer, Speech};
+use crate::peers::Speech;
 
 /// Sends messages of every kind and size that matters and compares every byte that comes back.
-pub(crate) fn verify(peer: &Peer, address: SocketAddr, cases: &[Case]) -> Outcome<()> {
-    let mut stream = connect(peer.speech, address, 0)?;
-    match peer.speech {
+pub(crate) fn verify(speech: Speech, address: SocketAddr, cases: &[Case]) -> Outcome<()> {
+    let mut stream = connect(speech, address, 0)?;
+    match speech {
         Speech::Raw => raw(&mut stream),
         Speech::WebSocket => web_socket(&mut stream, cases),
     }
@@ -165,9 +166,6 @@ fn close(stream: &mut TcpStream) -> Outcome<()> {
         _ => Err("it sent something after its close frame".into()),
     }
 }
-
-/// Code 1000 (RFC 6455 §7.4.1), big-endian.
-pub(crate) const NORMAL_CLOSE: [u8; 2] = 1000_u16.to_be_bytes();
 
 /// On both sides of every border: of the length encodings, of a segment, of common buffers.
 const LENGTHS: [usize; 14] = [0, 1, 2, 20, 124, 125, 126, 127, 1460, 4096, 16_384, 65_535, 65_536, 200_000];

@@ -1,19 +1,28 @@
-//! Just enough of RFC 6455 to be a client of an echo server; written here so that no peer's code is on both sides.
+//! Just enough of RFC 6455 to be a client; written here so that no peer's code is on both sides.
 
 use std::io::{self, ErrorKind, Read};
 
 /// The opcodes in use here (RFC 6455 §5.2).
-pub(crate) mod opcode {
-    pub(crate) const CONTINUATION: u8 = 0x0;
-    pub(crate) const TEXT: u8 = 0x1;
-    pub(crate) const BINARY: u8 = 0x2;
-    pub(crate) const CLOSE: u8 = 0x8;
-    pub(crate) const PING: u8 = 0x9;
-    pub(crate) const PONG: u8 = 0xA;
+pub mod opcode {
+    /// A further part of a message.
+    pub const CONTINUATION: u8 = 0x0;
+    /// A text message, or its first part.
+    pub const TEXT: u8 = 0x1;
+    /// A binary message, or its first part.
+    pub const BINARY: u8 = 0x2;
+    /// The end.
+    pub const CLOSE: u8 = 0x8;
+    /// A question whether the peer is there.
+    pub const PING: u8 = 0x9;
+    /// The answer to it.
+    pub const PONG: u8 = 0xA;
 }
 
+/// Code 1000 (RFC 6455 §7.4.1), big-endian.
+pub const NORMAL_CLOSE: [u8; 2] = 1000_u16.to_be_bytes();
+
 /// Appends a whole, masked message (RFC 6455 §5.1: a client masks every frame).
-pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8], key: [u8; 4]) {
+pub fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8], key: [u8; 4]) {
     push_header(out, opcode, payload.len(), MASKED);
     out.extend_from_slice(&key);
     let masked = payload.iter().zip(key.iter().cycle());
@@ -21,7 +30,7 @@ pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8], key: [u
 }
 
 /// Appends a whole message as a server has to send it back: not masked, lengths as short as can be.
-pub(crate) fn push_unmasked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+pub fn push_unmasked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     push_header(out, opcode, payload.len(), 0);
     out.extend_from_slice(payload);
 }
@@ -43,15 +52,18 @@ fn push_header(out: &mut Vec<u8>, opcode: u8, length: usize, masked: u8) {
 
 /// A frame as it came from a server, with the strictness of RFC 6455 §5.2 about its header.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) last: bool,
-    pub(crate) opcode: u8,
-    pub(crate) payload: Vec<u8>,
+pub struct Frame {
+    /// Whether it ends its message.
+    pub last: bool,
+    /// Its opcode, of whatever kind.
+    pub opcode: u8,
+    /// What it carries.
+    pub payload: Vec<u8>,
 }
 
 impl Frame {
     /// Waits for the next frame.
-    pub(crate) fn read(stream: &mut impl Read) -> io::Result<Self> {
+    pub fn read(stream: &mut impl Read) -> io::Result<Self> {
         let mut start = [0; 2];
         stream.read_exact(&mut start)?;
         let [first, second] = start;

@@ -5,22 +5,47 @@ use std::fs;
 
 use serde::Serialize;
 
-use crate::Measured;
-use crate::arguments::Arguments;
-use crate::crowd::Window;
-use crate::idle::IdleMemory;
+use crate::memory::IdleMemory;
 use crate::peers::{Peer, RAW};
+use crate::rounds::Measured;
+use crate::window::Window;
 
 /// All of it, as it goes into the JSON file; `Display` makes the tables.
 #[derive(Serialize)]
-pub(crate) struct Report<'run> {
+pub struct Report<'run, Settings> {
     machine: Machine,
-    settings: &'run Arguments,
+    settings: &'run Settings,
+    #[serde(skip)]
+    words: Words,
     peers: &'run [Peer],
     summaries: Vec<Summary>,
     idle_summaries: Vec<IdleSummary>,
     windows: Vec<Measured>,
     idle: Vec<IdleMemory>,
+}
+
+/// What the tables say about a benchmark.
+#[derive(Debug)]
+pub struct Words {
+    /// How it was measured, below the name of the machine.
+    pub introduction: String,
+    /// What is counted, in the singular.
+    pub unit: &'static str,
+    /// The heads of the columns, one a case.
+    pub cases: Vec<String>,
+    /// The memory cases.
+    pub idle: Vec<IdleCase>,
+    /// Fresh processes per server and memory case.
+    pub idle_starts: usize,
+}
+
+/// A memory case as the tables show it.
+#[derive(Debug)]
+pub struct IdleCase {
+    /// The head of its column.
+    pub title: String,
+    /// Connections that were open.
+    pub connections: usize,
 }
 
 /// On what it ran.
@@ -80,18 +105,21 @@ struct Spread {
     count: usize,
 }
 
-impl<'run> Report<'run> {
-    pub(crate) fn new(
-        settings: &'run Arguments,
+impl<'run, Settings> Report<'run, Settings> {
+    /// Makes figures of what was measured.
+    pub fn new(
+        settings: &'run Settings,
+        words: Words,
         peers: &'run [Peer],
         windows: Vec<Measured>,
         idle: Vec<IdleMemory>,
     ) -> Self {
         Self {
             machine: Machine::this_one(),
-            summaries: summaries(settings, peers, &windows),
-            idle_summaries: idle_summaries(settings, peers, &idle),
+            summaries: summaries(words.cases.len(), peers, &windows),
+            idle_summaries: idle_summaries(&words.idle, peers, &idle),
             settings,
+            words,
             peers,
             windows,
             idle,
@@ -99,9 +127,9 @@ impl<'run> Report<'run> {
     }
 }
 
-fn summaries(settings: &Arguments, peers: &[Peer], windows: &[Measured]) -> Vec<Summary> {
+fn summaries(cases: usize, peers: &[Peer], windows: &[Measured]) -> Vec<Summary> {
     let mut summaries = Vec::new();
-    for case in 0..settings.cases.len() {
+    for case in 0..cases {
         for peer in 0..peers.len() {
             let own: Vec<&Window> = windows
                 .iter()
@@ -147,9 +175,9 @@ fn ratios(windows: &[Measured], case: usize, peer: usize, figure: fn(&Window) ->
     ratios
 }
 
-fn idle_summaries(settings: &Arguments, peers: &[Peer], measured: &[IdleMemory]) -> Vec<IdleSummary> {
+fn idle_summaries(cases: &[IdleCase], peers: &[Peer], measured: &[IdleMemory]) -> Vec<IdleSummary> {
     let mut summaries = Vec::new();
-    for (number, idle) in settings.idle.iter().enumerate() {
+    for (number, idle) in cases.iter().enumerate() {
         for peer in 0..peers.len() {
             let own: Vec<_> = measured
                 .iter()
@@ -214,46 +242,45 @@ impl Machine {
     }
 }
 
+fn capitalised(word: &str) -> String {
+    let mut characters = word.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}
+
 /// The word in brackets, as the files below `/sys` mark the setting in force.
 fn chosen(text: &str) -> &str {
     let chosen = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     chosen.map_or("unknown", |(chosen, _)| chosen)
 }
 
-impl fmt::Display for Report<'_> {
+impl<Settings> fmt::Display for Report<'_, Settings> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { processor, cores, kernel, .. } = &self.machine;
         writeln!(f, "\n{processor}, {cores} cores, Linux {kernel}.")?;
-        let Arguments { server_core, load_core, rounds, window, warm_up, binary, idle_starts, .. } = self.settings;
-        if !self.settings.cases.is_empty() {
-            writeln!(
-                f,
-                "Servers (one thread each) on core {server_core}, load (one thread) on core {load_core}; {} messages; \
-                 {rounds} interleaved rounds of {} ms windows\nafter {} ms of warm-up, each window between two windows of \
-                 the raw echo and divided by their mean. Cases: connections × payload × messages in flight.",
-                if *binary { "binary" } else { "text" },
-                window.as_millis(),
-                warm_up.as_millis(),
-            )?;
-            self.write_ratios(f, "Throughput, as a share of raw TCP (more is better)", |summary| summary.throughput)?;
-            self.write_ratios(
-                f,
-                "Messages per second of the server's processor time, as a share of raw TCP's: as if nothing but the server limited",
-                |summary| summary.by_processor_time,
-            )?;
+        let raw = self.peers[RAW].name;
+        let unit = self.words.unit;
+        if !self.words.cases.is_empty() {
+            writeln!(f, "{}", self.words.introduction)?;
+            let title = format!("Throughput, as a share of {raw} (more is better)");
+            self.write_ratios(f, &title, |summary| summary.throughput)?;
+            let title = format!(
+                "{}s per second of the server's processor time, as a share of {raw}'s: as if nothing but the server limited",
+                capitalised(unit),
+            );
+            self.write_ratios(f, &title, |summary| summary.by_processor_time)?;
             self.write_use_of_cores(f)?;
         }
-        if !self.settings.idle.is_empty() {
-            self.write_idle(f, *idle_starts)?;
+        if !self.words.idle.is_empty() {
+            self.write_idle(f)?;
         }
         Ok(())
     }
 }
 
-impl Report<'_> {
+impl<Settings> Report<'_, Settings> {
     fn write_ratios(&self, f: &mut fmt::Formatter<'_>, title: &str, figure: fn(&Summary) -> Spread) -> fmt::Result {
         writeln!(f, "\n{title}: median (quartiles) [least–most]\n")?;
-        let mut table = Table::new("server", self.settings.cases.iter().map(ToString::to_string));
+        let mut table = Table::new("server", self.words.cases.iter().cloned());
         for (number, peer) in self.peers.iter().enumerate() {
             let own = self.summaries.iter().filter(|summary| summary.peer == number);
             let cells = own.map(figure).map(|spread| {
@@ -277,9 +304,10 @@ impl Report<'_> {
         writeln!(
             f,
             "\nWho was the limit (medians): how busy the server was, how busy the load was, the load's processor time \
-             per message by the server's\n"
+             per {unit} by the server's\n",
+            unit = self.words.unit,
         )?;
-        let mut table = Table::new("server", self.settings.cases.iter().map(ToString::to_string));
+        let mut table = Table::new("server", self.words.cases.iter().cloned());
         let mut disturbed = false;
         for (number, peer) in self.peers.iter().enumerate() {
             let cells = self.summaries.iter().filter(|summary| summary.peer == number).map(|summary| {
@@ -308,14 +336,15 @@ impl Report<'_> {
         Ok(())
     }
 
-    fn write_idle(&self, f: &mut fmt::Formatter<'_>, starts: usize) -> fmt::Result {
+    fn write_idle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\nMemory of the server per idle connection: growth of its anonymous pages, median [least–most] of {starts} fresh \
+            "\nMemory of the server per idle connection: growth of its anonymous pages, median [least–most] of {} fresh \
              processes; the kernel's own\nmemory for sockets is not in it. Beside it, what the process held before \
-             (proportional set size).\n"
+             (proportional set size).\n",
+            self.words.idle_starts,
         )?;
-        let titles = self.settings.idle.iter().map(ToString::to_string);
+        let titles = self.words.idle.iter().map(|idle| idle.title.clone());
         let mut table = Table::new("server", titles.chain(["process before".to_owned()]));
         for (number, peer) in self.peers.iter().enumerate() {
             let own = || self.idle_summaries.iter().filter(|summary| summary.peer == number);

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit};
@@ -15,42 +15,57 @@ use serde::Serialize;
 
 use crate::Outcome;
 use crate::connect::PATIENCE;
-use crate::peers::Peer;
+use crate::peers::{Address, Peer};
 
 /// A running server. Dropping it ends the process and waits until it is gone.
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     child: Child,
     name: &'static str,
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Server {
     /// Starts the server on its core and waits until it says where it listens.
-    pub(crate) fn start(peer: &Peer, core: usize) -> Outcome<Self> {
+    pub fn start(peer: &Peer, core: usize) -> Outcome<Self> {
         // The child inherits the core from the thread that starts it, so that not even its first thread, nor any that
         // it starts, ever runs elsewhere. `setpriv` gives way to the server (same process id) and has the kernel end it
         // should this program be killed.
         let own_cores = sched_getaffinity(None)?;
+        let port = match peer.address {
+            Address::Printed => None,
+            Address::Told => Some(free_port()?),
+        };
         pin_this_thread(core)?;
         let started = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--"])
             .args(peer.command)
+            .envs(port.map(|port| ("PORT", port.to_string())))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn();
         sched_setaffinity(None, &own_cores)?;
         let child = started.map_err(|error| format!("{}: cannot start `setpriv` (util-linux): {error}", peer.name))?;
 
-        let mut server = Self { child, name: peer.name, address: SocketAddr::from(([0, 0, 0, 0], 0)) };
-        let line = server.first_line()?;
-        server.address = address_in(&line).ok_or_else(|| {
-            format!("{}: its first line should be `listening on ADDRESS`, but is {line:?}", peer.name)
-        })?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
+        let mut server = Self { child, name: peer.name, address };
+        let lines = server.lines()?;
+        if port.is_some() {
+            server.await_listening()?;
+        } else {
+            let line = lines.recv_timeout(PATIENCE).map_err(|_| {
+                format!("{}: it ended, or was silent for {PATIENCE:?}, before it said where it listens", peer.name)
+            })?;
+            server.address = address_in(&line).ok_or_else(|| {
+                format!("{}: its first line should be `listening on ADDRESS`, but is {line:?}", peer.name)
+            })?;
+        }
         Ok(server)
     }
 
-    fn first_line(&mut self) -> Outcome<String> {
+    /// What it prints.
+    fn lines(&mut self) -> Outcome<mpsc::Receiver<String>> {
         let stdout = self.child.stdout.take().ok_or("the server has no stdout")?;
         let (sender, receiver) = mpsc::channel();
         // It reads on to the end, so that a talkative server never blocks on a full pipe.
@@ -60,25 +75,35 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        receiver.recv_timeout(PATIENCE).map_err(|_| {
-            format!("{}: it ended, or was silent for {PATIENCE:?}, before it said where it listens", self.name).into()
-        })
+        Ok(receiver)
+    }
+
+    /// Tries to connect until it can: nothing tells when another process begins to listen.
+    fn await_listening(&self) -> Outcome<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = TcpStream::connect(self.address) {
+            if self.has_ended() || Instant::now() > deadline {
+                return Err(format!("{}: nothing listens on {}: {error}", self.name, self.address).into());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
     }
 
     /// Time that all its threads have been on a core, as the scheduler counts it, in nanoseconds.
-    pub(crate) fn processor_time(&self) -> Outcome<u64> {
+    pub fn processor_time(&self) -> Outcome<u64> {
         processor_time_of(&self.child.id().to_string())
     }
 
     /// Its memory as the kernel counts it.
-    pub(crate) fn memory(&self) -> Outcome<Memory> {
+    pub fn memory(&self) -> Outcome<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: cannot read {path}: {error}", self.name))?;
         Memory::read(&text).ok_or_else(|| format!("{path} has no line for Rss, Pss and Anonymous").into())
     }
 
     /// Whether its process is gone: then that is what explains an error, whatever the error says.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
             .and_then(|process| poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&at_once)))
@@ -111,13 +136,13 @@ impl Drop for Server {
 
 /// What a process holds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// Pages in memory.
-    pub(crate) resident: u64,
+    pub resident: u64,
     /// The same, where a page shared by n processes counts as its n-th part.
-    pub(crate) proportional: u64,
+    pub proportional: u64,
     /// Pages of no file: heap and stacks.
-    pub(crate) anonymous: u64,
+    pub anonymous: u64,
 }
 
 impl Memory {
@@ -132,7 +157,7 @@ impl Memory {
 }
 
 /// Time that this program's only busy thread has been on a core, in nanoseconds.
-pub(crate) fn own_processor_time() -> Outcome<u64> {
+pub fn own_processor_time() -> Outcome<u64> {
     processor_time_of("self")
 }
 
@@ -152,17 +177,18 @@ fn processor_time_of(process: &str) -> Outcome<u64> {
 
 /// How a core has spent its time since the machine started, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CoreTime {
+pub struct CoreTime {
     /// Neither idle nor taken away.
-    pub(crate) busy: u64,
+    pub busy: u64,
     /// Taken away by the host of a virtual machine.
-    pub(crate) stolen: u64,
+    pub stolen: u64,
     /// All of it.
-    pub(crate) total: u64,
+    pub total: u64,
 }
 
 impl CoreTime {
-    pub(crate) fn of(core: usize) -> Outcome<Self> {
+    /// Of one core.
+    pub fn of(core: usize) -> Outcome<Self> {
         let text = fs::read_to_string("/proc/stat")?;
         Ok(Self::read(&text, core).ok_or_else(|| format!("/proc/stat has no core {core}"))?)
     }
@@ -181,7 +207,7 @@ impl CoreTime {
 }
 
 /// Binds the calling thread, and what it starts, to one core.
-pub(crate) fn pin_this_thread(core: usize) -> Outcome<()> {
+pub fn pin_this_thread(core: usize) -> Outcome<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).map_err(|error| {
@@ -190,7 +216,7 @@ pub(crate) fn pin_this_thread(core: usize) -> Outcome<()> {
 }
 
 /// Lets this program and the servers it starts have as many connections as are measured.
-pub(crate) fn raise_open_file_limit(connections: usize) -> Outcome<()> {
+pub fn raise_open_file_limit(connections: usize) -> Outcome<()> {
     let needed = connections as u64 + SPARE_FILES;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
@@ -210,6 +236,13 @@ pub(crate) fn raise_open_file_limit(connections: usize) -> Outcome<()> {
 
 /// Files that a server or this program may hold beside its connections.
 const SPARE_FILES: u64 = 500;
+
+/// A port that was free a moment ago: for servers that cannot say which one the system has chosen.
+fn free_port() -> Outcome<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The address in `listening on ADDRESS`, with or without the scheme.
 fn address_in(line: &str) -> Option<SocketAddr> {
