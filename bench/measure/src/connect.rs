@@ -11,18 +11,35 @@ use socket2::{Domain, Socket, Type};
 /// `number` says the how many-th connection to this server it is: past what one address has in ephemeral ports, the
 /// next address of the loopback network is the source.
 pub fn open(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    let source = number / CONNECTIONS_PER_ADDRESS;
-    if source > 0 {
-        let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + source as u32);
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
-    }
+    let socket = socket(address, number)?;
     socket.connect_timeout(&address.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// The same without waiting: the stream is connected once it is writable.
+pub fn begin(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let socket = socket(address, number)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        // What has begun goes on by itself.
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(TcpStream::from(socket)),
+    }
+}
+
+fn socket(address: SocketAddr, number: usize) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let source = number / CONNECTIONS_PER_ADDRESS;
+    if source > 0 {
+        let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + source as u32);
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    Ok(socket)
 }
 
 /// Asks for a WebSocket at `path` and reads the answer; gives what came behind it.

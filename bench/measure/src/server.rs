@@ -247,7 +247,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The address in `listening on ADDRESS`, with or without the scheme.
 fn address_in(line: &str) -> Option<SocketAddr> {
     let address = line.trim().strip_prefix("listening on ")?;
-    address.strip_prefix("ws://").unwrap_or(address).trim_end_matches('/').parse().ok()
+    let address = ["ws://", "http://"].iter().find_map(|scheme| address.strip_prefix(scheme)).unwrap_or(address);
+    address.trim_end_matches('/').parse().ok()
 }
 
 #[cfg(test)]
@@ -259,6 +260,7 @@ mod tests {
         let expected = Some(([127, 0, 0, 1], 4711).into());
         assert_eq!(address_in("listening on 127.0.0.1:4711"), expected);
         assert_eq!(address_in("listening on ws://127.0.0.1:4711/\n"), expected);
+        assert_eq!(address_in("listening on http://127.0.0.1:4711"), expected);
         assert_eq!(address_in("listening on localhost"), None);
         assert_eq!(address_in("ready"), None);
     }

@@ -1,0 +1,59 @@
+//! Who is measured, as data: one row per server.
+
+use measure::peers::{Address, Row, Version};
+
+/// The raw fan-out comes first: all others are measured against it.
+pub(crate) const ROWS: [Row; 4] = [
+    Row {
+        name: "raw fan-out",
+        command: &["target/release/peer-raw-fanout"],
+        needs: "target/release/peer-raw-fanout",
+        remedy: "cargo build --release",
+        address: Address::Printed,
+        version: Version::None,
+    },
+    Row {
+        name: "taut serve",
+        command: &[
+            "../target/release/taut",
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--app",
+            "app-id:app-key:app-secret",
+            "--shards",
+            "1",
+        ],
+        needs: "../target/release/taut",
+        remedy: "cargo build --release -p taut-cli, one folder up",
+        address: Address::Printed,
+        version: Version::Printed(&["../target/release/taut", "--version"]),
+    },
+    Row {
+        name: "bun",
+        command: &["peers/bun/node_modules/bun/bin/bun.exe", "peers/bun/server.js"],
+        needs: "peers/bun/node_modules/bun/bin/bun.exe",
+        remedy: "npm install --no-package-lock, in peers/bun",
+        address: Address::Printed,
+        version: Version::Printed(&["peers/bun/node_modules/bun/bin/bun.exe", "--version"]),
+    },
+    Row {
+        name: "sockudo",
+        command: &["target/sockudo/bin/sockudo", "--config", "peers/sockudo/config.json"],
+        needs: "target/sockudo/bin/sockudo",
+        remedy: "peers/sockudo/install",
+        address: Address::Told,
+        version: Version::Printed(&["target/sockudo/bin/sockudo", "--version"]),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use measure::peers::RAW;
+
+    #[test]
+    fn the_raw_fan_out_is_the_first_row() {
+        assert!(ROWS[RAW].name.starts_with("raw"));
+    }
+}
