@@ -67,7 +67,7 @@ pub(crate) const CASES: [Case; 6] = [
 ];
 
 /// Connections of one window of the case `connect`; it ends early when there are as many.
-pub(crate) const MOST_ARRIVALS: usize = 20_000;
+pub(crate) const MOST_ARRIVALS: usize = 15_000;
 
 /// What the digits of a channel's name can count.
 const MOST_CHANNELS: usize = 100_000;
