@@ -71,12 +71,8 @@ impl Crowd {
         let mut crowd = Self::new(address, case.channels)?;
         crowd.subscribe(case.connections())?;
         for number in 0..case.publishers {
-            let stream = connect::open(address, number)?;
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
             let token = Token(FIRST_PUBLISHER + number);
-            crowd.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-            crowd.publishers.push(Publisher::new(stream));
+            crowd.publishers.push(Publisher::open(crowd.poll.registry(), address, token)?);
         }
         Ok(crowd)
     }
@@ -170,7 +166,7 @@ impl Crowd {
                 let number = traffic.published % traffic.requests.len();
                 traffic.published += 1;
                 traffic.expected += per_channel;
-                publisher.publish(&traffic.requests, number)?;
+                publisher.publish(self.poll.registry(), &traffic.requests, number)?;
             }
         }
         Ok(())

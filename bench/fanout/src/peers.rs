@@ -39,7 +39,7 @@ pub(crate) const ROWS: [Row; 4] = [
     },
     Row {
         name: "sockudo",
-        command: &["target/sockudo/bin/sockudo", "--config", "peers/sockudo/config.json"],
+        command: &["env", "RUST_LOG=warn", "target/sockudo/bin/sockudo", "--config", "peers/sockudo/config.json"],
         needs: "target/sockudo/bin/sockudo",
         remedy: "peers/sockudo/install",
         address: Address::Told,

@@ -1,14 +1,20 @@
 //! One backend: an HTTP connection that publishes, one request after the other.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
 
 use measure::Outcome;
-use measure::connect::head_length;
+use measure::connect::{begin, head_length};
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 
-/// A connection that is kept alive.
+/// A connection that is kept alive, if the server will have it so; else a new one for each request.
 pub(crate) struct Publisher {
-    pub(crate) stream: TcpStream,
+    stream: TcpStream,
+    token: Token,
+    address: SocketAddr,
+    /// The server has said that it ends the connection.
+    is_over: bool,
     /// Which request is on its way.
     request: Option<usize>,
     written: usize,
@@ -16,8 +22,10 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, request: None, written: 0, answer: Vec::new() }
+    /// Connects.
+    pub(crate) fn open(registry: &Registry, address: SocketAddr, token: Token) -> Outcome<Self> {
+        let stream = connected(registry, address, token)?;
+        Ok(Self { stream, token, address, is_over: false, request: None, written: 0, answer: Vec::new() })
     }
 
     /// Whether it may publish: the last request is answered.
@@ -25,7 +33,11 @@ impl Publisher {
         self.request.is_none()
     }
 
-    pub(crate) fn publish(&mut self, requests: &[Vec<u8>], number: usize) -> Outcome<()> {
+    pub(crate) fn publish(&mut self, registry: &Registry, requests: &[Vec<u8>], number: usize) -> Outcome<()> {
+        if self.is_over {
+            self.stream = connected(registry, self.address, self.token)?;
+            self.is_over = false;
+        }
         self.request = Some(number);
         self.written = 0;
         self.advance(requests)
@@ -37,7 +49,8 @@ impl Publisher {
         while self.written < request.len() {
             match self.stream.write(&request[self.written..]) {
                 Ok(written) => self.written += written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // A connection that is still being made is not connected (connect(2)).
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
@@ -45,13 +58,14 @@ impl Publisher {
         let mut chunk = [0; 4096];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return Err("the server ended a publisher's connection, which should be kept alive".into()),
+                Ok(0) => return Err("the server ended a publisher's connection before it had answered".into()),
                 Ok(read) => self.answer.extend_from_slice(&chunk[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             }
-            if is_whole(&self.answer)? {
+            if let Some(answered) = answered(&self.answer)? {
+                self.is_over = answered == Answered::AndOver;
                 self.answer.clear();
                 self.request = None;
                 return Ok(());
@@ -60,22 +74,42 @@ impl Publisher {
     }
 }
 
-/// Whether an answer is complete, and that it is a success.
-pub(crate) fn is_whole(answer: &[u8]) -> Outcome<bool> {
-    let Some(head) = head_length(answer) else { return Ok(false) };
+fn connected(registry: &Registry, address: SocketAddr, token: Token) -> Outcome<TcpStream> {
+    let mut stream = TcpStream::from_std(begin(address, 0)?);
+    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(stream)
+}
+
+/// A request has been answered as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The connection is good for the next.
+    AndOpen,
+    /// The server says that it ends the connection.
+    AndOver,
+}
+
+/// Looks whether an answer is complete (`None`: not yet), and that it is a success.
+pub(crate) fn answered(answer: &[u8]) -> Outcome<Option<Answered>> {
+    let Some(head) = head_length(answer) else { return Ok(None) };
     let text = String::from_utf8_lossy(answer);
     if !text.starts_with("HTTP/1.1 200 ") {
         return Err(format!("a publish was refused: {text}").into());
     }
-    let length = text[..head].lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
+    let value = |name: &str| {
+        text[..head].lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    };
+    let length: Option<usize> = value("content-length").and_then(|length| length.parse().ok());
     let length = length.ok_or_else(|| format!("an answer does not say how long it is: {text}"))?;
     if answer.len() > head + length {
         return Err(format!("more was answered than was asked: {text}").into());
     }
-    Ok(answer.len() == head + length)
+    let is_over = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let answered = if is_over { Answered::AndOver } else { Answered::AndOpen };
+    Ok((answer.len() == head + length).then_some(answered))
 }
 
 #[cfg(test)]
@@ -84,17 +118,23 @@ mod tests {
 
     #[test]
     fn an_answer_is_whole_with_its_body() {
-        let answer = b"HTTP/1.1 200 OK\r\nCONTENT-LENGTH: 2\r\n\r\n{}";
-        for length in 0..answer.len() {
-            assert!(!is_whole(&answer[..length]).unwrap(), "{length}");
+        for (answer, expected) in [
+            ("HTTP/1.1 200 OK\r\nCONTENT-LENGTH: 2\r\n\r\n{}", Answered::AndOpen),
+            ("HTTP/1.1 200 OK\r\nconnection: Close\r\ncontent-length: 0\r\n\r\n", Answered::AndOver),
+        ] {
+            for length in 0..answer.len() {
+                assert_eq!(answered(&answer.as_bytes()[..length]).unwrap(), None, "{length}");
+            }
+            assert_eq!(answered(answer.as_bytes()).unwrap(), Some(expected));
         }
-        assert!(is_whole(answer).unwrap());
     }
 
     #[test]
     fn what_is_no_success_is_an_error() {
-        for answer in ["HTTP/1.1 503 Busy\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n{}"] {
-            assert!(is_whole(answer.as_bytes()).is_err(), "{answer}");
+        for answer in
+            ["HTTP/1.1 503 Busy\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n{}"]
+        {
+            assert!(answered(answer.as_bytes()).is_err(), "{answer}");
         }
     }
 }
