@@ -88,7 +88,8 @@ impl FromStr for Case {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = || format!("`{text}` is no case; write CHANNELSxSUBSCRIBERSxPUBLISHERS, such as 1x1000x8, or connectx64");
+        let form =
+            || format!("`{text}` is no case; write CHANNELSxSUBSCRIBERSxPUBLISHERS, such as 1x1000x8, or connectx64");
         if let Some(under_way) = text.strip_prefix("connectx") {
             let under_way = under_way.parse().map_err(|_| form())?;
             if !(1..=1000).contains(&under_way) {

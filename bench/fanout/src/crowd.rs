@@ -242,10 +242,7 @@ impl Crowd {
             }
             for event in &self.events {
                 let number = event.token().0;
-                if number < FIRST_PUBLISHER
-                    && !ended[number]
-                    && self.subscribers[number].has_ended(&mut self.buffer)?
-                {
+                if number < FIRST_PUBLISHER && !ended[number] && self.subscribers[number].has_ended(&mut self.buffer)? {
                     ended[number] = true;
                     open -= 1;
                 }

@@ -97,7 +97,9 @@ impl Subscriber {
                     self.phase = Phase::Greeting(bytes.split_off(length));
                 }
                 Phase::Greeting(bytes) => {
-                    let Some(rest) = message(bytes, r#""event":"pusher:connection_established""#)? else { return Ok(0) };
+                    let Some(rest) = message(bytes, r#""event":"pusher:connection_established""#)? else {
+                        return Ok(0);
+                    };
                     self.phase = Phase::Subscribing(rest);
                     self.say(&script.subscribe[self.channel])?;
                 }
@@ -141,7 +143,11 @@ fn message(bytes: &[u8], expected: &str) -> Outcome<Option<Vec<u8>>> {
         Err(error) => return Err(error.into()),
     };
     let text = String::from_utf8_lossy(&frame.payload);
-    if text.contains(expected) { Ok(Some(rest.to_vec())) } else { Err(format!("{expected} should come, but it is {text}").into()) }
+    if text.contains(expected) {
+        Ok(Some(rest.to_vec()))
+    } else {
+        Err(format!("{expected} should come, but it is {text}").into())
+    }
 }
 
 /// Counts messages by their headers alone, however reads are cut.
@@ -192,7 +198,11 @@ impl Counter {
 
 fn check_beginning(payload: &[u8]) -> Outcome<()> {
     // An event is some 170 bytes of JSON; which member comes first is up to the server.
-    if matches!(payload, [] | [b'{'] | [b'{', b'"', ..]) { Ok(()) } else { Err("an event does not begin as JSON".into()) }
+    if matches!(payload, [] | [b'{'] | [b'{', b'"', ..]) {
+        Ok(())
+    } else {
+        Err("an event does not begin as JSON".into())
+    }
 }
 
 const FINAL_TEXT: u8 = 0x81;

@@ -50,7 +50,8 @@ impl Client {
         let established = client.message()?;
         expect(&established, "event", "pusher:connection_established")?;
         let data: Value = serde_json::from_str(established["data"].as_str().ok_or("its data is no string")?)?;
-        if data["socket_id"].as_str().is_none_or(|id| !id.contains('.')) || data["activity_timeout"].as_u64().is_none() {
+        if data["socket_id"].as_str().is_none_or(|id| !id.contains('.')) || data["activity_timeout"].as_u64().is_none()
+        {
             return Err(format!("a client is greeted by {data}").into());
         }
 

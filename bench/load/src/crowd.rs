@@ -4,13 +4,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
 use measure::Outcome;
 use measure::connect::PATIENCE;
 use measure::frame::{NORMAL_CLOSE, opcode, push_masked, push_unmasked};
 use measure::server::Server;
 use measure::window::{Reading, Window};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
 
 use crate::case::Case;
 use crate::connect::connect;
