@@ -36,7 +36,7 @@ after(async () => {
 });
 
 for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
-  describe(`pusher-js in ${platform.name}`, { timeout: 120_000 }, () => {
+  describe(`pusher-js in ${platform.name}`, { timeout: 300_000 }, () => {
     const client = (options) => platform.client({ taut, backend, ...options });
     before(() => platform.open());
     afterEach(() => platform.leave());

@@ -51,9 +51,11 @@ export class Recorder {
 
   /** Signs in and waits until pusher-js says that this is done, well or not; gives what it knows of the user then. */
   async signin() {
+    const { user } = this.#pusher;
     this.#pusher.signin();
-    await this.#pusher.user.signinDonePromise;
-    return this.#pusher.user.user_data;
+    user.signinDonePromise.then(() => this.#heard.add({ on: 'user', event: DONE, data: user.user_data }));
+    const [{ data }] = await this.until({ on: 'user', event: DONE });
+    return data;
   }
 
   /** The same for a server that refuses: of that pusher-js says nothing. */
@@ -62,6 +64,8 @@ export class Recorder {
   connect() { this.#pusher.connect(); }
   leave() { this.#pusher.disconnect(); }
 }
+
+const DONE = 'what signin() waits for';
 
 /** Members of a presence channel as JSON, in an order that does not depend on who came first. */
 function plain(data) {

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import Pusher from 'pusher';
 import { Server } from '../browser/server.js';
 
-export const APP = { id: 'app-id', key: 'app-key', secret: 'app-secret' };
+/** The package of PyPI takes no id but a number. */
+export const APP = { id: '3', key: 'app-key', secret: 'app-secret' };
 export const MASTER_KEY = Buffer.from('the master key of these tests, 32').subarray(0, 32).toString('base64');
 
 export class Taut {
