@@ -108,9 +108,8 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
       await recorder.unsubscribe(name);
       await recorder.join(fresh('fence')); // the answer tells that the server has seen the request before it too
       await pusher.trigger(name, 'unheard', {});
-      await recorder.subscribeAgain(name);
       await recorder.subscribe(name); // binds again: unsubscribing has dropped what was bound
-      await recorder.until({ on: name, event: SUCCEEDED });
+      await recorder.until({ on: name, event: SUCCEEDED }, 2);
       await pusher.trigger(name, 'heard', {});
       await recorder.until({ on: name, event: 'heard' });
       assert.deepEqual(await recorder.heard({ on: name, event: 'unheard' }), []);

@@ -238,7 +238,6 @@ describe('subscribing', { timeout: 60_000 }, () => {
     { title: 'a_private_channel_without_auth_is_refused', channel: 'private-a', more: () => ({}) },
     { title: 'a_presence_channel_without_auth_is_refused', channel: 'presence-a', more: () => ({ channel_data: '{"user_id":"1"}' }) },
     { title: 'an_encrypted_channel_without_auth_is_refused', channel: 'private-encrypted-a', more: () => ({ auth: '' }) },
-    { title: 'auth_that_is_no_text_is_refused', channel: 'private-a', more: () => ({ auth: 7 }) },
     { title: 'auth_without_the_key_is_refused', channel: 'private-a', more: (client) => ({ auth: client.signed('private-a').auth.split(':')[1] }) },
     { title: 'auth_with_the_key_of_nobody_is_refused', channel: 'private-a', more: (client) => client.signed('private-a', undefined, { ...APP, key: 'nobody' }) },
     { title: 'auth_with_the_key_of_another_app_is_refused', channel: 'private-a', more: (client) => client.signed('private-a', undefined, SMALL) },
@@ -266,6 +265,14 @@ describe('subscribing', { timeout: 60_000 }, () => {
       await refuses(client, channel, more(client, member), 401);
     });
   }
+
+  test('auth_that_is_no_text_is_an_error_and_the_connection_stays', async () => {
+    const client = await open();
+    client.subscribe('private-a', { auth: 7 });
+    await client.until(ERROR);
+    await client.caughtUp();
+    assert.deepEqual(client.heard.matching({ event: SUCCEEDED }), []);
+  });
 
   test('a_refused_channel_is_not_heard', async () => {
     const name = fresh('private-safe');

@@ -17,7 +17,7 @@ export class Heard {
   }
 
   /** Waits for `count` entries that have every part of `pattern`, and gives them. */
-  until(pattern, count = 1) {
+  until(pattern, count = 1, patience = PATIENCE) {
     return new Promise((resolve, reject) => {
       const wake = () => {
         const found = this.matching(pattern);
@@ -28,8 +28,8 @@ export class Heard {
       };
       const timer = setTimeout(() => {
         this.#waiting.delete(wake);
-        reject(new Error(`within ${PATIENCE} ms there came no ${count} × ${JSON.stringify(pattern)}, but ${JSON.stringify(this.#entries)}`));
-      }, PATIENCE);
+        reject(new Error(`within ${patience} ms there came no ${count} × ${JSON.stringify(pattern)}, but ${JSON.stringify(this.#entries)}`));
+      }, patience);
       this.#waiting.add(wake);
       wake();
     });

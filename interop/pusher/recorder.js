@@ -16,7 +16,7 @@ export class Recorder {
     user.watchlist.bind_global(hear('watchlist'));
   }
 
-  until(pattern, count) { return this.#heard.until(pattern, count); }
+  until(pattern, count, patience) { return this.#heard.until(pattern, count, patience); }
   heard(pattern) { return this.#heard.matching(pattern); }
   state() { return this.#pusher.connection.state; }
   transport() { return this.#pusher.connection.connection?.transport?.name; }
@@ -43,7 +43,6 @@ export class Recorder {
   }
 
   unsubscribe(name) { this.#pusher.unsubscribe(name); }
-  subscribeAgain(name) { this.#pusher.subscribe(name); }
   trigger(name, event, data) { return this.#pusher.channel(name).trigger(event, data); }
   send(event, data, channel) { return this.#pusher.send_event(event, data, channel); }
   members(name) { return plain(this.#pusher.channel(name).members); }

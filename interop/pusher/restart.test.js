@@ -38,7 +38,7 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
       const before = await first.connected();
       await taut.restart();
       for (const one of [first, second]) {
-        for (const name of names) await one.until({ on: name, event: 'pusher:subscription_succeeded' }, 2);
+        for (const name of names) await one.until({ on: name, event: 'pusher:subscription_succeeded' }, 2, 30_000);
         await one.until({ on: 'frame', event: 'pusher:signin_success' }, 2);
       }
       assert.notEqual(await first.connected(), before, 'the new connection has a socket_id of its own');
@@ -62,7 +62,8 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
         await recorder.until({ on: 'connection', event: 'connecting' }, attempts + 1);
         assert.deepEqual(await recorder.heard({ on: 'connection', event: 'disconnected' }), []);
       });
-      await recorder.until({ on: 'news', event: 'pusher:subscription_succeeded' }, 2);
+      // Refused once, pusher-js lets 15 s go by before it tries again.
+      await recorder.until({ on: 'news', event: 'pusher:subscription_succeeded' }, 2, 30_000);
     });
   });
 }
