@@ -137,8 +137,13 @@ describe('signatures of requests', { timeout: 60_000 }, () => {
   test('an_unknown_app_answers_404', () => refused(404, /./, 'GET', '/apps/77/channels'));
   test('an_unknown_path_answers_404', () => refused(404, /./, 'GET', `/apps/${APP.id}/nothing`));
 
-  for (const [method, path, allowed] of [['GET', EVENTS, 'POST'], ['GET', BATCH, 'POST'], ['POST', CHANNELS, 'GET'], ['DELETE', CHANNELS, 'GET']]) {
-    test(`${method}_${path.split('/').at(-1)}_answers_405_and_what_is_allowed`, async () => {
+  for (const { title, method, path, allowed } of [
+    { title: 'to_get_events_is_a_405_that_says_what_is_allowed', method: 'GET', path: EVENTS, allowed: 'POST' },
+    { title: 'to_get_a_batch_is_a_405_that_says_what_is_allowed', method: 'GET', path: BATCH, allowed: 'POST' },
+    { title: 'to_post_channels_is_a_405_that_says_what_is_allowed', method: 'POST', path: CHANNELS, allowed: 'GET' },
+    { title: 'to_delete_channels_is_a_405_that_says_what_is_allowed', method: 'DELETE', path: CHANNELS, allowed: 'GET' },
+  ]) {
+    test(title, async () => {
       const answer = await send(method, path);
       assert.equal(answer.status, 405, answer.text);
       assert.match(answer.headers.allow, new RegExp(`\\b${allowed}\\b`));
@@ -337,16 +342,16 @@ describe('terminating', { timeout: 60_000 }, () => {
   };
 
   for (const { title, path, wirePath, body } of [
-    { title: 'with_an_empty_body', path: (id) => `/apps/${APP.id}/users/${id}/terminate_connections` },
-    { title: 'with_an_empty_object', path: (id) => `/apps/${APP.id}/users/${id}/terminate_connections`, body: {} },
-    { title: 'by_the_path_of_python', path: (id) => `/users/${id}/terminate_connections`, body: {} },
+    { title: 'a_user_is_terminated_with_an_empty_body', path: (id) => `/apps/${APP.id}/users/${id}/terminate_connections` },
+    { title: 'a_user_is_terminated_with_an_empty_object', path: (id) => `/apps/${APP.id}/users/${id}/terminate_connections`, body: {} },
+    { title: 'a_user_is_terminated_by_the_path_of_python', path: (id) => `/users/${id}/terminate_connections`, body: {} },
     {
-      title: 'with_an_escaped_user_id',
+      title: 'a_user_is_terminated_with_an_escaped_user_id',
       path: (id) => `/apps/${APP.id}/users/${encodeURIComponent(id)}/terminate_connections`,
       body: {},
     },
     {
-      title: 'with_a_user_id_that_is_escaped_but_not_so_signed',
+      title: 'a_user_is_terminated_with_a_user_id_that_is_escaped_but_not_so_signed',
       path: (id) => `/apps/${APP.id}/users/${id}/terminate_connections`,
       wirePath: (id) => `/apps/${APP.id}/users/${encodeURIComponent(id)}/terminate_connections`,
       body: {},
