@@ -106,7 +106,7 @@ fn an_idle_connection_is_small() {
     let mut clients: Vec<_> = (0..10).map(|_| echo.client()).collect();
     clients.reserve(CLIENTS);
     let info = measure(|| (0..CLIENTS).for_each(|_| clients.push(echo.client())));
-    let each = info.bytes_current / CLIENTS as i64;
+    let each = info.bytes_current / i64::try_from(CLIENTS).expect("few");
     println!("{each} bytes for each idle connection");
     assert!(each <= MOST, "{each}");
 }
