@@ -1,7 +1,9 @@
 //! The command `taut`.
 
 mod echo;
+mod import;
 mod log;
+mod reload;
 mod serve;
 mod stop;
 
@@ -22,11 +24,13 @@ struct Arguments {
 enum Command {
     Serve(serve::Arguments),
     Echo(echo::Arguments),
+    Import(import::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Echo(arguments) => {
             log::start(&std::env::var("TAUT_LOG").unwrap_or_default(), LogFormat::Text);
             echo::run(&arguments)

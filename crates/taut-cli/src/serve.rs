@@ -10,6 +10,7 @@ use taut_server::config::{Loaded, SETTINGS, Sources};
 use taut_server::{Config, Running, Server};
 
 use crate::log;
+use crate::reload::{Event, Events};
 use crate::stop::Stop;
 
 /// Serve channels to browsers and apps, by the Pusher protocol
@@ -22,25 +23,44 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Loaded { config, notes } = arguments.sources.load()?;
     if arguments.check {
-        config.collect_apps()?;
-        print!("{}", summary(&config, &notes));
+        let stored = config.check()?;
+        print!("{}", summary(&config, stored, &notes));
         return Ok(());
     }
-    log::start(&config.log_level, config.log_format);
-    for note in &notes {
-        tracing::warn!("{note}");
-    }
-    let stop = Stop::catch()?;
+    let log = log::start(&config.log_level, config.log_format);
+    tell(&notes);
+    let mut events = Events::watch(Stop::catch()?, &config)?;
     let running = Server::start(&config)?;
     greet(&running);
-    stop.wait();
-    eprintln!("taut: stopping, for at most {} s; again to stop at once", config.drain_timeout.as_secs());
-    running.drain(config.drain_timeout)?;
+    let mut drain_timeout = config.drain_timeout;
+    while events.next() == Event::Reload {
+        match arguments.sources.load().and_then(|loaded| running.reload(&loaded.config).map(|later| (loaded, later))) {
+            Ok((Loaded { config, notes }, later)) => {
+                drain_timeout = config.drain_timeout;
+                log.change_level(&config.log_level);
+                events.follow(&config);
+                tell(&notes);
+                if !later.is_empty() {
+                    tracing::warn!("changed, but only from the next start on: {}", later.join(", "));
+                }
+                tracing::info!("the configuration has been read again");
+            }
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+    }
+    eprintln!("taut: stopping, for at most {} s; again to stop at once", drain_timeout.as_secs());
+    running.drain(drain_timeout)?;
     Ok(())
 }
 
+fn tell(notes: &[String]) {
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+}
+
 /// What would be served, without secrets.
-fn summary(config: &Config, notes: &[String]) -> String {
+fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
     let mut text = "the configuration is good\n".to_owned();
     let tls = if config.tls_certificate.is_some() { "with TLS" } else { "without TLS" };
     let _ = writeln!(text, "  listens on {}, {tls}", config.listen);
@@ -50,7 +70,10 @@ fn summary(config: &Config, notes: &[String]) -> String {
     if let Some(file) = &config.apps_file {
         let _ = writeln!(text, "  file with more apps: {}", file.display());
     }
-    if config.apps.is_empty() && config.apps_file.is_none() {
+    if config.apps_database.is_some() {
+        let _ = writeln!(text, "  apps in the table {} of the database: {stored}", config.apps_table);
+    }
+    if config.apps.is_empty() && config.apps_file.is_none() && config.apps_database.is_none() {
         text.push_str("  no app: the development app is served, on this machine only\n");
     }
     for app in &config.apps {
@@ -182,9 +205,9 @@ mod tests {
     #[test]
     fn the_summary_names_apps_and_no_secret() {
         let config = parse(&["--app", "1:a:hunter2"], &[]).unwrap();
-        let text = summary(&config, &["mind the gap".to_owned()]);
+        let text = summary(&config, 0, &["mind the gap".to_owned()]);
         assert!(text.contains("  app 1, key a\n") && text.contains("note: mind the gap\n"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
-        assert!(summary(&parse(&[], &[]).unwrap(), &[]).contains("development app"));
+        assert!(summary(&parse(&[], &[]).unwrap(), 0, &[]).contains("development app"));
     }
 }

@@ -123,7 +123,6 @@ const ROOMS: &[Room] = &[
             "serde",
             "serde_json",
             "sha2",
-            "sqlx",
             "subtle",
             "taut",
             "taut-proto",
@@ -132,7 +131,7 @@ const ROOMS: &[Room] = &[
             "toml",
             "tracing",
         ],
-        optional: &[],
+        optional: &["sqlx"],
         never: &[("clap*", "terminal code stays away from those who embed the server")],
     },
     Room {

@@ -1,10 +1,15 @@
 //! What can be set about a server, and from where.
 
 mod apps;
+#[cfg(feature = "database")]
+mod database;
 mod file;
+mod foreign;
+mod import;
 mod mistake;
 mod network;
 mod settings;
+mod soketi;
 mod sources;
 mod text;
 mod value;
@@ -15,9 +20,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::app::{App, InvalidApp, Limits, Secret};
-use crate::tenants::Apps;
+use crate::tenants::{Apps, DuplicateApp};
 
+pub(crate) use apps::Draft;
 pub use apps::{APP_FIELDS, Field, WEBHOOK_FIELDS};
+pub use import::{Imported, import_soketi};
 pub use mistake::{ConfigError, Mistake};
 pub use network::Network;
 pub use settings::{SETTINGS, Setting};
@@ -37,6 +44,12 @@ pub struct Config {
     pub apps: Vec<App>,
     /// A file with more apps: one `ID:KEY:SECRET` per line, comments after `#`.
     pub apps_file: Option<PathBuf>,
+    /// A database with more apps; none by default. A secret, since a password may stand in it.
+    pub apps_database: Option<Secret>,
+    /// The table there; `apps` by default.
+    pub apps_table: String,
+    /// How often that table is read; every 10 seconds by default.
+    pub apps_reload: Duration,
     /// Event loops, each a thread of its own; 0, the default, means one per processor core.
     pub shards: usize,
     /// What precedes `/app` and `/apps` in this server's paths, for instance `/realtime`; empty by default.
@@ -94,6 +107,9 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6001)),
             apps: Vec::new(),
             apps_file: None,
+            apps_database: None,
+            apps_table: "apps".to_owned(),
+            apps_reload: Duration::from_secs(10),
             shards: 0,
             path_prefix: String::new(),
             trusted_proxies: Vec::new(),
@@ -130,15 +146,74 @@ impl Config {
         ConfigError::unless_empty(mistakes)
     }
 
-    /// Collects the apps from the configuration and from the file with apps.
+    /// Collects the apps from the configuration, from the file with apps and from the database, for which it waits.
     ///
     /// With none at all it is the development app, but only where nobody else can reach it, since everybody knows its secret.
     pub fn collect_apps(&self) -> Result<Apps, ConfigError> {
-        let apps = self.all_apps()?;
-        if apps.is_empty() {
-            return Ok(Apps::development(&self.limits));
+        self.assemble_apps(&self.stored_apps()?)
+    }
+
+    /// Whether all of it can be served, to the last row of the database, for which it waits; gives how many apps the database has.
+    pub fn check(&self) -> Result<usize, ConfigError> {
+        let stored = self.stored_apps()?;
+        self.assemble_apps(&stored)?;
+        let stored_apps = stored.apps.len();
+        ConfigError::unless_empty(stored.mistakes).map(|()| stored_apps)
+    }
+
+    /// The apps, with what the database is known to hold.
+    pub(crate) fn assemble_apps(&self, stored: &Stored) -> Result<Apps, ConfigError> {
+        match self.configured_apps(stored)? {
+            None => Ok(Apps::development(&self.limits)),
+            Some(apps) => Apps::new(apps, &self.limits).map_err(duplicate),
         }
-        Apps::new(apps, &self.limits).map_err(|duplicate| Mistake::new("", duplicate.to_string()).into())
+    }
+
+    /// Puts the apps of this configuration in the place of others; nothing changes when it cannot be.
+    pub(crate) fn replace_apps(&self, apps: &Apps, stored: &Stored) -> Result<(), ConfigError> {
+        match self.configured_apps(stored)? {
+            None => {
+                apps.replace_by_development(&self.limits);
+                Ok(())
+            }
+            Some(configured) => apps.replace(configured, &self.limits).map(drop).map_err(duplicate),
+        }
+    }
+
+    /// All apps; `None` means the development app.
+    fn configured_apps(&self, stored: &Stored) -> Result<Option<Vec<App>>, ConfigError> {
+        let mut configured = self.all_apps()?;
+        configured.extend(stored.apps.iter().map(|draft| draft.clone().finish(&self.limits)));
+        Ok((!configured.is_empty() || self.apps_database.is_some()).then_some(configured))
+    }
+
+    /// Waits for the database, on a thread of its own, since whoever calls may be a thread that must not wait.
+    pub(crate) fn stored_apps(&self) -> Result<Stored, ConfigError> {
+        if self.apps_database.is_none() {
+            return Ok(Stored::default());
+        }
+        let failed = |error: std::io::Error| Mistake::new("apps-database", error.to_string());
+        let read = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+            runtime.block_on(self.read_stored_apps())
+        };
+        let panicked = |_| Err(failed(std::io::Error::other("the thread that reads it has panicked")));
+        std::thread::scope(|scope| scope.spawn(read).join().unwrap_or_else(panicked)).map_err(ConfigError::from)
+    }
+
+    /// Reads the table of apps.
+    ///
+    /// # Cancel safety
+    /// When it is dropped midway, the connection to the database is dropped too; nothing is changed there in any case.
+    #[cfg(feature = "database")]
+    pub(crate) async fn read_stored_apps(&self) -> Result<Stored, Mistake> {
+        database::read(self).await
+    }
+
+    #[cfg(not(feature = "database"))]
+    #[allow(clippy::unused_async, reason = "with databases it waits")]
+    pub(crate) async fn read_stored_apps(&self) -> Result<Stored, Mistake> {
+        Ok(Stored::default())
     }
 
     /// The apps from the configuration and from the file with apps; none means the development app.
@@ -154,11 +229,37 @@ impl Config {
                 Err(mistake) => mistakes.push(mistake),
             }
         }
-        if apps.is_empty() && mistakes.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
+        let none = apps.is_empty() && self.apps_database.is_none();
+        if none && mistakes.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
             mistakes.push(Mistake::new("", no_app(self.listen)));
         }
         ConfigError::unless_empty(mistakes).map(|()| apps)
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it takes the place of another error")]
+fn duplicate(duplicate: DuplicateApp) -> ConfigError {
+    Mistake::new("", duplicate.to_string()).into()
+}
+
+/// What a table of apps holds: each row an app, or why it is none.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) apps: Vec<Draft>,
+    pub(crate) mistakes: Vec<Mistake>,
+    /// The ids of those rows that are no apps.
+    pub(crate) broken: Vec<String>,
+}
+
+/// Whether a URL names a database that can be read. The error does not repeat the URL, which may hold a password.
+#[cfg(feature = "database")]
+fn check_database(url: &str) -> Result<(), String> {
+    database::check(url)
+}
+
+#[cfg(not(feature = "database"))]
+fn check_database(_url: &str) -> Result<(), String> {
+    Err("this program was built without databases (the feature `database` of taut-server)".to_owned())
 }
 
 /// An app, and where it is configured.
@@ -187,7 +288,7 @@ fn read_apps(path: &Path) -> Result<(Vec<PlacedApp>, Vec<Mistake>), Mistake> {
 fn no_app(listen: SocketAddr) -> String {
     format!(
         "there is no app to serve on {listen}. Everybody knows the development app's secret, so it is served on loopback addresses only: \
-         give an app of your own (--app ID:KEY:SECRET, TAUT_APPS, --apps-file, or [[apps]] in the file of --config), or listen on 127.0.0.1:{}",
+         give an app of your own (--app ID:KEY:SECRET, TAUT_APPS, --apps-file, --apps-database, or [[apps]] in the file of --config), or listen on 127.0.0.1:{}",
         listen.port()
     )
 }
@@ -225,6 +326,9 @@ mod tests {
             listen: SocketAddr::from(([10, 0, 0, 1], 1)),
             apps: vec![App::development()],
             apps_file: Some("x".into()),
+            apps_database: Some("x".into()),
+            apps_table: "x".to_owned(),
+            apps_reload: one,
             shards: 1,
             path_prefix: "/x".to_owned(),
             trusted_proxies: vec!["::1".parse().expect("an address")],

@@ -16,6 +16,7 @@ pub mod interest;
 #[allow(dead_code, reason = "read by the webhooks and the console")]
 mod journal;
 mod limit;
+mod live;
 mod node;
 mod origin;
 mod presence;

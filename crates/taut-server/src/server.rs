@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::http;
 use crate::journal::Journal;
+use crate::live::Live;
 use crate::node::Node;
 use crate::route::Routes;
 use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
@@ -40,7 +41,8 @@ pub struct Server;
 impl Server {
     /// Binds the address and starts to serve, on threads of its own.
     pub fn start(config: &Config) -> Result<Running, StartError> {
-        let apps = Arc::new(config.collect_apps().map_err(StartError::Config)?);
+        let live = Arc::new(Live::start(config).map_err(StartError::Config)?);
+        let apps = Arc::clone(live.apps());
         let count = match config.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -79,17 +81,23 @@ impl Server {
             .map_err(StartError::System)?;
         let (draining, is_draining) = watch::channel(false);
         let http = runtime.spawn(http::serve(departed, service, is_draining));
+        let ticking = Arc::clone(&node);
         runtime.spawn(async move {
             let mut seconds = tokio::time::interval(Duration::from_secs(1));
             loop {
                 seconds.tick().await;
-                node.tick();
+                ticking.tick();
             }
         });
+
+        let (following, followed) = (Arc::clone(&live), Arc::clone(&node));
+        runtime.spawn(async move { following.follow_database(|| followed.apps_changed()).await });
 
         let mut running = Running {
             addresses: Vec::from_iter(addresses),
             apps,
+            live,
+            node: Arc::clone(&node),
             shards: Vec::new(),
             draining,
             http: Some((runtime, http)),
@@ -109,6 +117,8 @@ impl Server {
 pub struct Running {
     addresses: Vec<SocketAddr>,
     apps: Arc<Apps>,
+    live: Arc<Live>,
+    node: Arc<Node>,
     shards: Vec<(Drainer, JoinHandle<io::Result<()>>)>,
     draining: watch::Sender<bool>,
     http: Option<(Runtime, tokio::task::JoinHandle<()>)>,
@@ -123,6 +133,17 @@ impl Running {
     /// The development app, where that is served for want of another.
     pub fn development_app(&self) -> Option<App> {
         self.apps.development_app().map(|tenant| tenant.terms().app.clone())
+    }
+
+    /// Goes on with another configuration: its apps and its limits hold from now on, and clients of apps that are no more are closed. Gives the names
+    /// of those settings that have changed and hold only from the next start (see [`Setting::live`](crate::config::Setting::live)).
+    ///
+    /// # Errors
+    /// When it cannot be used; then nothing has changed.
+    pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
+        let later = self.live.reload(config)?;
+        self.node.apps_changed();
+        Ok(later)
     }
 
     /// Open WebSocket connections, of all apps.

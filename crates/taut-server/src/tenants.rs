@@ -99,7 +99,6 @@ pub struct Apps {
     directory: ArcSwap<Directory>,
     /// Held while the directory is replaced.
     replacing: Mutex<()>,
-    development: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -108,22 +107,29 @@ struct Directory {
     tenants: Vec<Arc<Tenant>>,
     by_id: HashMap<String, usize>,
     by_key: HashMap<String, usize>,
+    /// The development app, where that is served for want of another.
+    development: Option<usize>,
 }
 
 impl Apps {
     /// Collects apps; no two may share an id or a key. `limits` are for those that have none of their own.
     pub fn new(apps: impl IntoIterator<Item = App>, limits: &Limits) -> Result<Self, DuplicateApp> {
-        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()), development: false };
+        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()) };
         all.replace(apps, limits)?;
         Ok(all)
     }
 
     /// Only the development app, which nobody has asked for by name.
     pub fn development(limits: &Limits) -> Self {
-        let mut directory = Directory::default();
+        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()) };
+        all.replace_by_development(limits);
+        all
+    }
+
+    /// Puts the development app in the place of all.
+    pub(crate) fn replace_by_development(&self, limits: &Limits) {
         // Alone it cannot be a duplicate.
-        let _ = directory.put(App::development(), limits, &Directory::default());
-        Self { directory: ArcSwap::from_pointee(directory), replacing: Mutex::new(()), development: true }
+        let _ = self.put([App::development()], limits, true);
     }
 
     /// Puts other apps in the place of all, or the same ones on other terms; nothing changes when two of them share an id or a key.
@@ -133,6 +139,15 @@ impl Apps {
         &self,
         apps: impl IntoIterator<Item = App>,
         limits: &Limits,
+    ) -> Result<Vec<Arc<Tenant>>, DuplicateApp> {
+        self.put(apps, limits, false)
+    }
+
+    fn put(
+        &self,
+        apps: impl IntoIterator<Item = App>,
+        limits: &Limits,
+        is_development: bool,
     ) -> Result<Vec<Arc<Tenant>>, DuplicateApp> {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.directory.load_full();
@@ -153,6 +168,7 @@ impl Apps {
                 gone.push(Arc::clone(tenant));
             }
         }
+        after.development = after.by_id.values().next().copied().filter(|_| is_development);
         self.directory.store(Arc::new(after));
         Ok(gone)
     }
@@ -171,7 +187,8 @@ impl Apps {
 
     /// The development app, where that is served for want of another.
     pub fn development_app(&self) -> Option<Arc<Tenant>> {
-        self.directory.load().tenants.first().filter(|_| self.development).cloned()
+        let directory = self.directory.load();
+        directory.development.map(|index| Arc::clone(&directory.tenants[index]))
     }
 
     /// Every app that is or was configured, in the order of their [indices](Tenant::index).

@@ -88,12 +88,13 @@ const fn field(name: &'static str, value: &'static str, default: &'static str, h
 }
 
 /// An app, once all limits for all apps are known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Draft {
     pub(crate) app: App,
     /// Where it is.
     pub(crate) at: usize,
-    limits: Vec<(&'static Setting, String)>,
+    /// By their names in `[limits]`.
+    limits: Vec<(&'static str, String)>,
 }
 
 impl Draft {
@@ -104,20 +105,24 @@ impl Draft {
     /// The app, with those of its limits that it names and the others as they are for all.
     pub(crate) fn finish(self, for_all: &Limits) -> App {
         let mut limits = *for_all;
-        for (setting, text) in &self.limits {
+        for (name, text) in &self.limits {
             // Each was accepted before.
-            let _ = setting.apply_limit(&mut limits, text);
+            let _ = find_limit(name).and_then(|(_, setting)| setting.apply_limit(&mut limits, text));
         }
         App { limits: (!self.limits.is_empty()).then_some(limits), ..self.app }
     }
 
+    /// The app's own limits, by their names in `[limits]`, and their texts.
+    pub(crate) fn own_limits(&self) -> &[(&'static str, String)] {
+        &self.limits
+    }
+
     /// Sets one of the app's own limits.
     pub(crate) fn limit(&mut self, name: &str, text: String) -> Result<(), String> {
-        let setting = SETTINGS.iter().find(|setting| setting.limit() == Some(name));
-        let setting = setting.ok_or_else(|| format!("there is no limit {name:?}"))?;
+        let (name, setting) = find_limit(name)?;
         setting.apply_limit(&mut Limits::default(), &text)?;
-        self.limits.retain(|(known, _)| known.name != setting.name);
-        self.limits.push((setting, text));
+        self.limits.retain(|(known, _)| *known != name);
+        self.limits.push((name, text));
         Ok(())
     }
 
@@ -166,6 +171,11 @@ impl Draft {
             }
         }
     }
+}
+
+fn find_limit(name: &str) -> Result<(&'static str, &'static Setting), String> {
+    let mut limits = SETTINGS.iter().filter_map(|setting| Some((setting.limit()?, setting)));
+    limits.find(|(known, _)| *known == name).ok_or_else(|| format!("there is no limit {name:?}"))
 }
 
 /// The names of all limits that an app can have of its own.

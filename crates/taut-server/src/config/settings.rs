@@ -124,6 +124,45 @@ pub const SETTINGS: &[Setting] = &[
         }),
     ),
     Setting::new(
+        "apps-database",
+        "TAUT_APPS_DATABASE",
+        "URL",
+        "",
+        "A database with apps in a table: sqlite:FILE, postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE. It is only read",
+        Server(|config, value| {
+            config.apps_database = match value {
+                "" => None,
+                url => {
+                    super::check_database(url)?;
+                    Some(url.into())
+                }
+            };
+            Ok(())
+        }),
+    ),
+    Setting::new(
+        "apps-table",
+        "TAUT_APPS_TABLE",
+        "NAME",
+        "apps",
+        "The table of that database",
+        Server(|config, value| {
+            if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                return Err(format!("{value:?} is no name of a table: it holds letters and digits of ASCII and _"));
+            }
+            value.clone_into(&mut config.apps_table);
+            Ok(())
+        }),
+    ),
+    Setting::new(
+        "apps-reload",
+        "TAUT_APPS_RELOAD",
+        "SECONDS",
+        "10",
+        "How often that table is read, whole; an app that is changed there is served so after at most that time",
+        Server(|config, value| text::seconds(value).map(|time| config.apps_reload = time)),
+    ),
+    Setting::new(
         "shards",
         "TAUT_SHARDS",
         "NUMBER",

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::file::File;
+use super::foreign::Foreign;
 use super::mistake::{ConfigError, Mistake};
 use super::settings::{SETTINGS, Setting};
 use super::{Config, apps::Draft, no_app, read_apps};
@@ -51,17 +52,38 @@ impl Sources {
                 None
             }
         });
+        let foreign = Foreign::read(&self.environment);
+        let mut notes = Vec::new();
         for setting in SETTINGS {
-            for (value, place) in self.values(setting, file.as_ref()) {
+            let mut values = self.values(setting, file.as_ref());
+            if let Some((_, value, variable)) = foreign.settings.iter().find(|(name, ..)| *name == setting.name) {
+                if let Some((_, first)) = values.first() {
+                    notes.push(format!("{variable} is not used: {first} goes before it"));
+                } else {
+                    notes.push(format!("{variable} is used, as {}", setting.name));
+                    values.push((value, (*variable).to_owned()));
+                }
+            }
+            for (value, place) in values {
                 if let Err(reason) = setting.apply(&mut config, value) {
                     mistakes.push(Mistake::new(place, reason));
                 }
             }
         }
-        let mut notes = Vec::new();
+        let named = config.apps_file.is_some() || config.apps_database.is_some() || !config.apps.is_empty();
         let drafts = file.as_mut().map(|file| std::mem::take(&mut file.apps)).unwrap_or_default();
         let is_sound = mistakes.is_empty();
+        let named = named || !drafts.is_empty();
         self.collect_apps(&mut config, file.as_ref(), drafts, &mut mistakes);
+        notes.extend(foreign.notes);
+        if let Some((draft, prefix)) = foreign.app {
+            if named {
+                notes.push(format!("{prefix}* is not used: apps are named elsewhere"));
+            } else {
+                notes.push(format!("{prefix}* is used, as the only app"));
+                config.apps.push(draft.finish(&config.limits));
+            }
+        }
         check_together(&config, is_sound, &mut mistakes);
         if config.data_directory.is_none() && config.apps.iter().any(|app| !app.webhooks.is_empty()) {
             notes.push(
@@ -163,7 +185,7 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) 
             "proxy-protocol is on and trusted-proxies names nobody whose word on addresses would be taken: name your proxies there",
         ));
     }
-    let no_apps = config.apps.is_empty() && config.apps_file.is_none();
+    let no_apps = config.apps.is_empty() && config.apps_file.is_none() && config.apps_database.is_none();
     // Where there are mistakes already, the apps may be what could not be read.
     if no_apps && is_sound && !config.listen.ip().to_canonical().is_loopback() {
         mistakes.push(Mistake::new("", no_app(config.listen)));
@@ -428,6 +450,32 @@ limits = { connection = 5, watchlist = 0 }
         assert!(missing.starts_with("/nowhere/taut.toml: the configuration file cannot be read: "), "{missing}");
         let short = sources(&[("console-password", "hunter2")], &[]).load().expect_err("short").to_string();
         assert!(short.contains("at least 12 characters") && !short.contains("hunter2"), "{short}");
+    }
+
+    #[test]
+    fn other_servers_variables_are_used_where_taut_was_told_nothing() {
+        let foreign = [
+            ("REVERB_APP_ID", "1"),
+            ("REVERB_APP_KEY", "a"),
+            ("REVERB_APP_SECRET", "hunter2"),
+            ("REVERB_SERVER_PORT", "7001"),
+            ("REVERB_APP_PING_INTERVAL", "60"),
+            ("REVERB_HOST", "example.com"),
+        ];
+        let loaded = sources(&[], &foreign).load().expect("all good");
+        assert_eq!((loaded.config.listen.to_string().as_str(), loaded.config.apps.len()), ("0.0.0.0:7001", 1));
+        assert_eq!(loaded.config.ping_interval.as_secs(), 60);
+        let notes = loaded.notes.join("\n");
+        assert!(notes.contains("REVERB_SERVER_PORT is used, as listen"), "{notes}");
+        assert!(notes.contains("REVERB_APP_* is used, as the only app"), "{notes}");
+        assert!(notes.contains("REVERB_HOST is not used: it says where clients connect"), "{notes}");
+        let file = Temporary::new("ping-interval = 5\n[[apps]]\nid = '2'\nkey = 'b'\nsecret = 'x'\n");
+        let loaded = sources(&[("listen", "127.0.0.1:0"), ("config", file.path())], &foreign).load().expect("all good");
+        assert_eq!((loaded.config.listen.port(), loaded.config.ping_interval.as_secs()), (0, 5));
+        assert_eq!(loaded.config.apps.iter().map(|app| app.id.as_str()).collect::<Vec<_>>(), ["2"]);
+        let notes = loaded.notes.join("\n");
+        assert!(notes.contains("REVERB_SERVER_PORT is not used: --listen goes before it"), "{notes}");
+        assert!(notes.contains("REVERB_APP_* is not used: apps are named elsewhere"), "{notes}");
     }
 
     #[test]

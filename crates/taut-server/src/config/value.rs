@@ -26,7 +26,7 @@ pub(crate) enum Value {
     List(Vec<Placed>),
     Table(Vec<Entry>),
     /// Of a database or of JSON: not given.
-    #[allow(dead_code, reason = "apps in a database come with the next change")]
+    #[cfg_attr(not(feature = "database"), allow(dead_code, reason = "only databases hold such"))]
     Nothing,
     /// A date or a time, which nothing here takes.
     Time,
@@ -60,7 +60,7 @@ impl Placed {
         Self { value: Value::Table(entries(table.into_inner(), text)), at }
     }
 
-    #[allow(dead_code, reason = "apps in a database come with the next change")]
+    #[cfg_attr(not(feature = "database"), allow(dead_code, reason = "only databases hold such"))]
     /// Takes over a value of JSON, which has no places.
     pub(crate) fn from_json(json: Json) -> Self {
         let value = match json {
@@ -164,7 +164,7 @@ pub(crate) enum Source<'s> {
         path: &'s Path,
         text: &'s str,
     },
-    #[allow(dead_code, reason = "apps in a database come with the next change")]
+    #[cfg_attr(not(feature = "database"), allow(dead_code, reason = "only databases hold such"))]
     Named(&'s str),
 }
 

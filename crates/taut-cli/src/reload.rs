@@ -1,0 +1,136 @@
+//! When to read the configuration again: when one of its files is another, or at SIGHUP.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use signal_hook::consts::SIGHUP;
+use signal_hook::iterator::Signals;
+use taut_server::Config;
+
+use crate::stop::Stop;
+
+/// What happens to a server while it runs.
+pub(crate) struct Events {
+    told: Receiver<Event>,
+    files: Files,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It is to read its configuration again.
+    Reload,
+    /// It is to stop.
+    Stop,
+}
+
+impl Events {
+    pub(crate) fn watch(stop: Stop, config: &Config) -> io::Result<Self> {
+        let (tell, told) = mpsc::channel();
+        let mut hangups = Signals::new([SIGHUP])?;
+        let tell_hangup = tell.clone();
+        thread::spawn(move || hangups.forever().all(|_| tell_hangup.send(Event::Reload).is_ok()));
+        thread::spawn(move || {
+            stop.wait();
+            // Nobody is there to hear it when the server has stopped already.
+            let _ = tell.send(Event::Stop);
+        });
+        Ok(Self { told, files: Files::of(config) })
+    }
+
+    /// Waits for the next one.
+    pub(crate) fn next(&mut self) -> Event {
+        loop {
+            match self.told.recv_timeout(EVERY) {
+                Ok(event) => return event,
+                Err(RecvTimeoutError::Disconnected) => return Event::Stop,
+                Err(RecvTimeoutError::Timeout) if self.files.have_changed() => return Event::Reload,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Watches the files of another configuration from now on.
+    pub(crate) fn follow(&mut self, config: &Config) {
+        if self.files.paths != paths(config) {
+            self.files = Files::of(config);
+        }
+    }
+}
+
+/// The files of a configuration.
+///
+/// They are looked at every second rather than watched by the kernel's means: an editor that puts a new file in the place of the old one, a
+/// mounted volume and a link that points elsewhere are then all the same.
+struct Files {
+    paths: Vec<PathBuf>,
+    /// As they were when the configuration was read.
+    read: Vec<Look>,
+    /// As they were at the last look.
+    seen: Vec<Look>,
+}
+
+/// When a file was written, and how long it is; `None` when it is not there.
+type Look = Option<(SystemTime, u64)>;
+
+impl Files {
+    fn of(config: &Config) -> Self {
+        let paths = paths(config);
+        let looks: Vec<Look> = paths.iter().map(look).collect();
+        Self { paths, read: looks.clone(), seen: looks }
+    }
+
+    /// Whether they are others, all there, and have been left alone since the last look, so that none of them is being written.
+    fn have_changed(&mut self) -> bool {
+        let now: Vec<Look> = self.paths.iter().map(look).collect();
+        let is_quiet = now == self.seen;
+        self.seen = now;
+        let have_changed = is_quiet && self.seen != self.read && self.seen.iter().all(Option::is_some);
+        if have_changed {
+            self.read.clone_from(&self.seen);
+        }
+        have_changed
+    }
+}
+
+fn paths(config: &Config) -> Vec<PathBuf> {
+    [&config.file, &config.apps_file].into_iter().flatten().cloned().collect()
+}
+
+fn look(path: &PathBuf) -> Look {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, file.len()))
+}
+
+/// How often files are looked at. A change is seen after one to two of these.
+const EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_counts_as_changed_once_it_is_left_alone() {
+        let folder = std::env::temp_dir().join(format!("taut-reload-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("taut.toml");
+        fs::write(&path, "a").unwrap();
+        let mut files = Files::of(&Config { file: Some(path.clone()), ..Config::default() });
+        assert!(!files.have_changed() && !files.have_changed());
+        fs::write(&path, "ab").unwrap();
+        assert!(!files.have_changed(), "it may be being written");
+        assert!(files.have_changed());
+        assert!(!files.have_changed(), "once is enough");
+        fs::remove_file(&path).unwrap();
+        assert!(!files.have_changed() && !files.have_changed(), "it is being replaced");
+        fs::write(folder.join("new"), "abc").unwrap();
+        fs::rename(folder.join("new"), &path).unwrap();
+        assert!(!files.have_changed());
+        assert!(files.have_changed());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,456 @@
+//! Another server's configuration, written down as one for Taut.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value as Json};
+
+use super::apps::Draft;
+use super::{soketi, text};
+
+/// What became of another server's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// A configuration file for Taut. What has no counterpart is in its comments, with its value.
+    pub toml: String,
+    /// What has no counterpart and was asked for, in words and without values, since those may be secret.
+    pub warnings: Vec<String>,
+}
+
+/// Turns a configuration of soketi, in JSON, into one for Taut. Its keys may be nested (`{"a": {"b": 1}}`) or dotted (`{"a.b": 1}`).
+///
+/// # Errors
+/// When it is no object in JSON, with the place.
+pub fn import_soketi(json: &str) -> Result<Imported, String> {
+    let parsed: Json = serde_json::from_str(json)
+        .map_err(|error| format!("this is no JSON (line {}, column {})", error.line(), error.column()))?;
+    let Json::Object(object) = parsed else {
+        return Err("this is no configuration of soketi: it has to be an object in JSON".to_owned());
+    };
+    let mut tree = Json::Object(Map::new());
+    for (name, value) in object {
+        plant(&mut tree, &name, value);
+    }
+    let mut writer = Writer::default();
+    let apps = take(&mut tree, "appManager.array.apps");
+    writer.settings(&mut tree);
+    let mut rest = Vec::new();
+    leaves("", &tree, &mut rest);
+    writer.rest(&rest);
+    for app in elements(apps) {
+        writer.app(app);
+    }
+    let mut toml = "# Made by `taut import` of a configuration of soketi.\n\n".to_owned();
+    toml.push_str(&writer.top);
+    toml.push_str(&writer.comments);
+    toml.push_str(&writer.apps);
+    Ok(Imported { toml, warnings: writer.warnings })
+}
+
+#[derive(Debug, Default)]
+struct Writer {
+    top: String,
+    comments: String,
+    apps: String,
+    warnings: Vec<String>,
+}
+
+impl Writer {
+    fn settings(&mut self, tree: &mut Json) {
+        let host = take(tree, "host")
+            .and_then(|host| host.as_str().map(str::to_owned))
+            .unwrap_or_else(|| "0.0.0.0".to_owned());
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let port = take(tree, "port").map_or_else(|| "6001".to_owned(), |port| scalar(&port));
+        match text::address(&format!("{host}:{port}")) {
+            Ok(listen) => self.set("listen", &listen.to_string()),
+            Err(reason) => self.lost("host and port", &Json::String(format!("{host}:{port}")), &reason),
+        }
+        for &(path, setting, convert) in PATHS {
+            let Some(value) = take(tree, path) else { continue };
+            match convert(&scalar(&value)) {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => self.set(setting, &text),
+                Err(reason) => self.lost(path, &value, &reason),
+            }
+        }
+        self.database(tree);
+    }
+
+    fn database(&mut self, tree: &mut Json) {
+        let Some(driver) = take(tree, "appManager.driver") else { return };
+        let kind = match driver.as_str() {
+            Some("array") => return,
+            Some(kind @ ("mysql" | "postgres")) => kind,
+            _ => {
+                return self.lost(
+                    "appManager.driver",
+                    &driver,
+                    "apps are in the file, or in a table of SQLite, PostgreSQL or MySQL",
+                );
+            }
+        };
+        let mut given = |name: &str, usual: &str| {
+            take(tree, &format!("database.{kind}.{name}")).map_or_else(|| usual.to_owned(), |value| scalar(&value))
+        };
+        let (user, port) = if kind == "mysql" { ("root", "3306") } else { ("postgres", "5432") };
+        let url = format!(
+            "{kind}://{}:{}@{}:{}/{}",
+            escaped(&given("user", user)),
+            escaped(&given("password", "password")),
+            given("host", "127.0.0.1"),
+            given("port", port),
+            escaped(&given("database", "main"))
+        );
+        self.set("apps-database", &url);
+        if let Some(table) = take(tree, &format!("appManager.{kind}.table")) {
+            self.set("apps-table", &scalar(&table));
+        }
+    }
+
+    /// Everything that is left.
+    fn rest(&mut self, rest: &[(String, &Json)]) {
+        for (path, value) in rest {
+            let reason = NO_COUNTERPART.iter().find(|(prefix, _)| path.starts_with(prefix));
+            self.lost(path, value, reason.map_or("there is nothing like it here", |(_, reason)| reason));
+        }
+    }
+
+    fn app(&mut self, app: Json) {
+        let Json::Object(mut app) = app else {
+            return self.lost("appManager.array.apps", &app, "an app is an object");
+        };
+        let fields: Map<String, Json> = app.iter().map(|(name, value)| (snake(name), value.clone())).collect();
+        let read = soketi::app(|name| fields.get(name).filter(|value| !value.is_null()).map(scalar));
+        let (draft, problems) = match read {
+            Ok(read) => read,
+            Err(reason) => return self.lost("an app", &Json::Object(app), &reason),
+        };
+        self.apps.push_str("\n[[apps]]\n");
+        for problem in &problems {
+            self.warnings.push(format!("app {:?}: {problem}", draft.app.id));
+            let _ = writeln!(self.apps, "# {}", problem.replace('\n', " "));
+        }
+        let lost_webhooks = problems.iter().any(|problem| problem.starts_with("webhooks"));
+        app.retain(|name, value| {
+            let name = snake(name);
+            let is_used =
+                KNOWN_FIELDS.contains(&name.as_str()) && !problems.iter().any(|problem| problem.starts_with(&name));
+            let is_plain = value.is_null() || (name == "webhooks" && !lost_webhooks);
+            !is_used && !is_plain
+        });
+        for (name, value) in &app {
+            let _ = writeln!(self.apps, "# not used: {name} = {value}");
+            if !KNOWN_FIELDS.contains(&snake(name).as_str()) {
+                self.warnings.push(format!("app {:?}: {name} has no counterpart", draft.app.id));
+            }
+        }
+        write_app(&mut self.apps, &draft);
+    }
+
+    fn set(&mut self, name: &str, text: &str) {
+        let _ = writeln!(self.top, "{name} = {}", value(text));
+    }
+
+    fn lost(&mut self, path: &str, value: &Json, reason: &str) {
+        let _ = writeln!(self.comments, "# not used: {path} = {value}\n#   {}", reason.replace('\n', " "));
+        self.warnings.push(format!("{path}: {reason}"));
+    }
+}
+
+fn write_app(toml: &mut String, draft: &Draft) {
+    let app = &draft.app;
+    let mut line = |name: &str, text: String| {
+        let _ = writeln!(toml, "{name} = {text}");
+    };
+    line("id", quoted(&app.id));
+    line("key", quoted(&app.key().key));
+    line("secret", quoted(app.key().secret.reveal()));
+    if !app.enabled {
+        line("enabled", "false".to_owned());
+    }
+    // soketi's clients may not send events unless it is said.
+    line("client-events", app.features.client_events.to_string());
+    if !app.features.authorization_timeout.is_zero() {
+        line("authorization-timeout", app.features.authorization_timeout.as_secs().to_string());
+    }
+    if !draft.own_limits().is_empty() {
+        toml.push_str("\n[apps.limits]\n");
+        for (name, text) in draft.own_limits() {
+            let _ = writeln!(toml, "{name} = {}", value(text));
+        }
+    }
+    for webhook in &app.webhooks {
+        let _ = writeln!(toml, "\n[[apps.webhooks]]\nurl = {}", quoted(&webhook.url));
+        let events: Vec<String> = webhook.events.iter().map(|event| quoted(event.name())).collect();
+        let _ = writeln!(toml, "events = [{}]", events.join(", "));
+        for (name, text) in [("channel-prefix", &webhook.channel_prefix), ("channel-suffix", &webhook.channel_suffix)] {
+            if !text.is_empty() {
+                let _ = writeln!(toml, "{name} = {}", quoted(text));
+            }
+        }
+        if !webhook.headers.is_empty() {
+            let headers: Vec<String> =
+                webhook.headers.iter().map(|(name, text)| format!("{} = {}", quoted(name), quoted(text))).collect();
+            let _ = writeln!(toml, "headers = {{ {} }}", headers.join(", "));
+        }
+    }
+}
+
+/// Puts a value where its dotted name says.
+fn plant(tree: &mut Json, path: &str, value: Json) {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    if !tree.is_object() {
+        // A list, of which single elements are named as well: by their numbers.
+        let elements = elements(Some(tree.take()));
+        *tree = Json::Object(
+            (0..).zip(elements).map(|(number, element): (usize, _)| (number.to_string(), element)).collect(),
+        );
+    }
+    let Json::Object(object) = tree else { return };
+    let place = object.entry(first).or_insert(Json::Null);
+    match (rest, value) {
+        (Some(rest), value) => plant(place, rest, value),
+        (None, Json::Object(inner)) if place.is_object() || place.is_null() => {
+            if place.is_null() {
+                *place = Json::Object(Map::new());
+            }
+            for (name, value) in inner {
+                plant(place, &name, value);
+            }
+        }
+        (None, value) => *place = value,
+    }
+}
+
+/// Takes a value out of the tree.
+fn take(tree: &mut Json, path: &str) -> Option<Json> {
+    let (folders, name) = path.rsplit_once('.').map_or((None, path), |(folders, name)| (Some(folders), name));
+    let mut at = tree;
+    for folder in folders.into_iter().flat_map(|folders| folders.split('.')) {
+        at = at.get_mut(folder)?;
+    }
+    at.as_object_mut()?.remove(name).filter(|value| !value.is_null())
+}
+
+fn leaves<'j>(path: &str, tree: &'j Json, found: &mut Vec<(String, &'j Json)>) {
+    let Json::Object(object) = tree else {
+        found.push((path.to_owned(), tree));
+        return;
+    };
+    for (name, value) in object {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        leaves(&path, value, found);
+    }
+}
+
+fn elements(value: Option<Json>) -> Vec<Json> {
+    match value {
+        None | Some(Json::Null) => Vec::new(),
+        Some(Json::Array(elements)) => elements,
+        // Elements that were named by their numbers.
+        Some(Json::Object(elements)) if elements.keys().all(|name| name.parse::<usize>().is_ok()) => {
+            elements.into_iter().map(|(_, element)| element).collect()
+        }
+        Some(other) => vec![other],
+    }
+}
+
+fn scalar(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `maxConnections` and `MaxConnections` are `max_connections`.
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    match snake.as_str() {
+        "max_backend_events_per_second" => "max_backend_events_per_sec".to_owned(),
+        "max_client_events_per_second" => "max_client_events_per_sec".to_owned(),
+        "max_read_requests_per_second" => "max_read_req_per_sec".to_owned(),
+        "app_id" => "id".to_owned(),
+        "app_key" => "key".to_owned(),
+        "app_secret" => "secret".to_owned(),
+        _ => snake,
+    }
+}
+
+fn value(text: &str) -> String {
+    match text {
+        "on" => "true".to_owned(),
+        "off" => "false".to_owned(),
+        _ if !text.is_empty()
+            && text.len() < 18
+            && text.bytes().all(|byte| byte.is_ascii_digit())
+            && !text.starts_with('0') =>
+        {
+            text.to_owned()
+        }
+        "0" => text.to_owned(),
+        _ => quoted(text),
+    }
+}
+
+/// What JSON escapes, TOML escapes in the same way, except for one character.
+fn quoted(text: &str) -> String {
+    Json::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+/// For a URL (RFC 3986 §2.3).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+type Convert = fn(&str) -> Result<String, String>;
+
+const PATHS: &[(&str, &str, Convert)] = &[
+    ("pathPrefix", "path-prefix", text::prefix),
+    ("ssl.certPath", "tls-certificate", SAME),
+    ("ssl.keyPath", "tls-key", SAME),
+    ("metrics.enabled", "metrics", soketi::on_or_off),
+    ("debug", "log-level", |value| super::foreign::truth(value).map(|on| if on { "debug" } else { "" }.to_owned())),
+    ("channelLimits.maxNameLength", "max-channel-name", SAME),
+    ("channelLimits.cacheTtl", "cache-ttl", SAME),
+    ("eventLimits.maxBatchSize", "max-batch", SAME),
+    ("eventLimits.maxChannelsAtOnce", "max-publish-channels", SAME),
+    ("eventLimits.maxNameLength", "max-event-name", SAME),
+    ("eventLimits.maxPayloadInKb", "max-event-data", soketi::kilobytes),
+    ("presence.maxMembersPerChannel", "max-presence-members", SAME),
+    ("presence.maxMemberSizeInKb", "max-presence-member", soketi::kilobytes),
+    ("shutdownGracePeriod", "drain-timeout", |value| {
+        text::number(value, 1, 86_400_000).map(|milliseconds| milliseconds.div_ceil(1000).to_string())
+    }),
+];
+
+const NO_COUNTERPART: &[(&str, &str)] = &[
+    ("adapter", "one process uses all cores, and needs no adapter"),
+    ("cluster", "one process uses all cores"),
+    ("queue", "webhooks wait in data-directory"),
+    ("cache", "cache channels are kept in memory"),
+    ("rateLimiter", "limits are counted in memory"),
+    ("appManager.cache", "all apps of a database are in memory, and read again every apps-reload seconds"),
+    ("appManager", "it belongs to a driver that is not in use here"),
+    ("database", "it belongs to a driver that is not in use here"),
+    ("metrics", "with metrics on they are at /metrics, where the server listens"),
+    ("ssl", "TLS takes a certificate and its key without a passphrase"),
+    ("webhooks", "each webhook says for itself whether it is batched"),
+    ("userAuthenticationTimeout", "each app says it for itself: authorization-timeout"),
+    ("cors", "pages of all origins may ask, and each app says with origins which may connect"),
+];
+
+const KNOWN_FIELDS: [&str; 18] = [
+    "id",
+    "key",
+    "secret",
+    "enabled",
+    "enable_client_messages",
+    "enable_user_authentication",
+    "max_connections",
+    "max_client_events_per_sec",
+    "max_presence_members_per_channel",
+    "max_presence_member_size_in_kb",
+    "max_channel_name_length",
+    "max_event_channels_at_once",
+    "max_event_name_length",
+    "max_event_payload_in_kb",
+    "max_event_batch_size",
+    "max_backend_events_per_sec",
+    "max_read_req_per_sec",
+    "webhooks",
+];
+
+const SAME: Convert = |value| Ok(value.to_owned());
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, SETTINGS, Sources};
+    use super::*;
+
+    fn load(name: &str, toml: &str) -> Config {
+        let path = std::env::temp_dir().join(format!("taut-import-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, toml).expect("a file");
+        let setting = SETTINGS.iter().find(|setting| setting.name == "config").expect("config");
+        let loaded = Sources::new([(setting, path.display().to_string())], []).load();
+        std::fs::remove_file(&path).expect("the file");
+        loaded.unwrap_or_else(|error| panic!("{error}\n{toml}")).config
+    }
+
+    #[test]
+    fn nested_and_dotted_keys_give_the_same_configuration() {
+        let nested = r#"{"host": "127.0.0.1", "port": 7001, "debug": true, "eventLimits": {"maxPayloadInKb": 50, "maxBatchSize": "20"},
+            "appManager": {"driver": "array", "array": {"apps": [{"id": "1", "key": "a", "secret": "s\"x", "maxConnections": 100,
+            "enableClientMessages": true, "maxClientEventsPerSecond": -1, "maxEventPayloadInKb": 0.5,
+            "webhooks": [{"url": "https://example.com/", "event_types": ["cache_miss"], "filter": {"channel_name_ends_with": "-x"},
+            "headers": {"X-Token": "t"}}]}]}}}"#;
+        let dotted = r#"{"host": "127.0.0.1", "port": 7001, "debug": true, "eventLimits.maxPayloadInKb": 50, "eventLimits.maxBatchSize": "20",
+            "appManager.driver": "array", "appManager.array.apps.0.id": "1", "appManager.array.apps.0.key": "a",
+            "appManager.array.apps.0": {"secret": "s\"x", "maxConnections": 100, "enableClientMessages": true,
+            "maxClientEventsPerSecond": -1, "maxEventPayloadInKb": 0.5,
+            "webhooks": [{"url": "https://example.com/", "event_types": ["cache_miss"], "filter": {"channel_name_ends_with": "-x"},
+            "headers": {"X-Token": "t"}}]}}"#;
+        let imported = import_soketi(nested).expect("nested");
+        assert_eq!(imported.warnings, Vec::<String>::new());
+        assert_eq!(import_soketi(dotted).expect("dotted"), imported);
+        let config = load("nested", &imported.toml);
+        assert_eq!((config.listen.to_string().as_str(), config.log_level.as_str()), ("127.0.0.1:7001", "debug"));
+        assert_eq!((config.limits.event_data, config.limits.batch), (50 << 10, 20));
+        let app = &config.apps[0];
+        assert_eq!((app.key().secret.reveal(), app.features.client_events), ("s\"x", true));
+        let limits = app.limits.expect("its own");
+        assert_eq!((limits.connections, limits.client_events, limits.event_data), (100, 1_000_000, 512));
+        assert_eq!((app.webhooks[0].channel_suffix.as_str(), app.webhooks[0].headers.len()), ("-x", 1));
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_kept_in_comments_and_told_without_its_value() {
+        let imported = import_soketi(
+            r#"{"host": "127.0.0.1", "adapter.driver": "redis", "database.redis.password": "hunter2", "colour": {"dark": [1, 2]},
+            "ssl": {"passphrase": "hunter2"}, "appManager.array.apps": [{"id": "1", "key": "a", "secret": "x", "theme": "red",
+            "maxReadRequestsPerSecond": 5, "webhooks": [{"lambda_function": "f", "event_types": ["cache_miss"]}]}, {"id": "2"}]}"#,
+        )
+        .expect("JSON");
+        for kept in [
+            "# not used: adapter.driver = \"redis\"",
+            "# not used: database.redis.password = \"hunter2\"",
+            "# not used: colour.dark = [1,2]",
+            "# not used: ssl.passphrase = \"hunter2\"",
+            "# not used: theme = \"red\"",
+            "# not used: maxReadRequestsPerSecond = 5",
+            "\"lambda_function\":\"f\"",
+            "# not used: an app = {\"id\":\"2\"}",
+        ] {
+            assert!(imported.toml.contains(kept), "{kept}\n{}", imported.toml);
+        }
+        let warnings = imported.warnings.join("\n");
+        assert!(warnings.contains("Lambda") && warnings.contains("theme has no counterpart"), "{warnings}");
+        assert!(!warnings.contains("hunter2"), "{warnings}");
+        assert_eq!(load("comments", &imported.toml).apps.len(), 1);
+    }
+
+    #[cfg(feature = "database")]
+    #[test]
+    fn a_database_becomes_its_url() {
+        let imported = import_soketi(
+            r#"{"host": "127.0.0.1", "appManager": {"driver": "postgres", "postgres": {"table": "clients"}},
+            "database": {"postgres": {"host": "db", "user": "me", "password": "a/b@c"}}}"#,
+        )
+        .expect("JSON");
+        assert!(imported.warnings.is_empty(), "{:?}", imported.warnings);
+        let config = load("database", &imported.toml);
+        assert_eq!(config.apps_database.expect("a database").reveal(), "postgres://me:a%2Fb%40c@db:5432/main");
+        assert_eq!(config.apps_table, "clients");
+        assert!(import_soketi("[]").is_err() && import_soketi("{").is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! How soketi writes down an app: in its configuration, in its variables, and in the columns of its table.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::apps::{Draft, check_url, event_by_name};
+use super::foreign::{none_below_zero, truth};
+use crate::app::{App, Webhook};
+
+/// Reads an app by a look-up of its fields' texts by their names with underscores. Gives what could not be used as well.
+///
+/// # Errors
+/// When it is no app at all, with the reason.
+pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>) -> Result<(Draft, Vec<String>), String> {
+    let required = |name: &str| lookup(name).ok_or_else(|| format!("the {name} is missing"));
+    let app = App::new(required("id")?, required("key")?, required("secret")?);
+    app.check().map_err(|invalid| invalid.to_string())?;
+    let mut draft = Draft::new(app, 0);
+    let mut problems = Vec::new();
+    for &(name, apply) in FIELDS {
+        let Some(value) = lookup(name).filter(|value| !value.trim().is_empty()) else { continue };
+        if let Err(reason) = apply(&mut draft, &value) {
+            problems.push(format!("{name}: {reason}"));
+        }
+    }
+    if let Some(text) = lookup("webhooks").filter(|text| !text.trim().is_empty()) {
+        let (webhooks, wrong) = webhooks(&text);
+        draft.app.webhooks = webhooks;
+        problems.extend(wrong.into_iter().map(|problem| format!("webhooks: {problem}")));
+    }
+    Ok((draft, problems))
+}
+
+/// How long a client may take where it has to sign in.
+pub(crate) fn authentication(is_on: bool) -> Duration {
+    if is_on { Duration::from_secs(30) } else { Duration::ZERO }
+}
+
+/// Kilobytes, not always whole ones, as bytes.
+pub(crate) fn kilobytes(value: &str) -> Result<String, String> {
+    let number: f64 = value.trim().parse().map_err(|_| format!("{value:?} is not a number of kilobytes"))?;
+    if !(0.001..=1_048_576.0).contains(&number) {
+        return Err(format!("{value:?} is not a number of kilobytes between 0.001 and 1048576"));
+    }
+    #[allow(clippy::cast_sign_loss, reason = "it is between two positive numbers")]
+    let bytes = (number * 1024.0).round() as u64;
+    Ok(bytes.to_string())
+}
+
+pub(crate) fn on_or_off(value: &str) -> Result<String, String> {
+    truth(value).map(|on| if on { "on" } else { "off" }.to_owned())
+}
+
+/// Reads a list of webhooks, and what could not be used of it.
+pub(crate) fn webhooks(text: &str) -> (Vec<Webhook>, Vec<String>) {
+    let Ok(Json::Array(list)) = serde_json::from_str(text) else {
+        return (Vec::new(), vec!["this is no list in JSON".to_owned()]);
+    };
+    let mut problems = Vec::new();
+    let webhooks = list.iter().filter_map(|webhook| read_webhook(webhook, &mut problems)).collect();
+    (webhooks, problems)
+}
+
+fn read_webhook(json: &Json, problems: &mut Vec<String>) -> Option<Webhook> {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    if json.get("lambda_function").is_some_and(|name| !name.is_null()) {
+        problems
+            .push("a webhook calls a Lambda function, which Taut does not: put an HTTP address before it".to_owned());
+        return None;
+    }
+    let mut webhook = Webhook::new(text(&json["url"]));
+    if let Err(reason) = check_url(&webhook.url) {
+        problems.push(reason);
+        return None;
+    }
+    for event in json["event_types"].as_array().into_iter().flatten() {
+        match event_by_name(&text(event)) {
+            Ok(event) => webhook.events.push(event),
+            Err(reason) => problems.push(reason),
+        }
+    }
+    if webhook.events.is_empty() {
+        problems.push("a webhook names no event that there is".to_owned());
+        return None;
+    }
+    webhook.channel_prefix = text(&json["filter"]["channel_name_starts_with"]);
+    webhook.channel_suffix = text(&json["filter"]["channel_name_ends_with"]);
+    for (name, value) in json["headers"].as_object().into_iter().flatten() {
+        match value.as_str() {
+            Some(value) => webhook.headers.push((name.clone(), value.to_owned())),
+            None => problems.push(format!("the header {name} is no text")),
+        }
+    }
+    Some(webhook)
+}
+
+type Apply = fn(&mut Draft, &str) -> Result<(), String>;
+
+const FIELDS: &[(&str, Apply)] = &[
+    ("enabled", |draft, value| truth(value).map(|on| draft.app.enabled = on)),
+    ("enable_client_messages", |draft, value| truth(value).map(|on| draft.app.features.client_events = on)),
+    ("enable_user_authentication", |draft, value| {
+        truth(value).map(|on| draft.app.features.authorization_timeout = authentication(on))
+    }),
+    ("max_connections", |draft, value| draft.limit("connections", none_below_zero(value, "0"))),
+    ("max_client_events_per_sec", |draft, value| draft.limit("client-events", none_below_zero(value, "1000000"))),
+    ("max_presence_members_per_channel", |draft, value| draft.limit("presence-members", value.to_owned())),
+    ("max_presence_member_size_in_kb", |draft, value| draft.limit("presence-member", kilobytes(value)?)),
+    ("max_channel_name_length", |draft, value| draft.limit("channel-name", value.to_owned())),
+    ("max_event_channels_at_once", |draft, value| draft.limit("publish-channels", value.to_owned())),
+    ("max_event_name_length", |draft, value| draft.limit("event-name", value.to_owned())),
+    ("max_event_payload_in_kb", |draft, value| draft.limit("event-data", kilobytes(value)?)),
+    ("max_event_batch_size", |draft, value| draft.limit("batch", value.to_owned())),
+    ("max_backend_events_per_sec", unlimited_only),
+    ("max_read_req_per_sec", unlimited_only),
+];
+
+fn unlimited_only(_: &mut Draft, value: &str) -> Result<(), String> {
+    if value.trim().starts_with('-') {
+        return Ok(());
+    }
+    Err("Taut does not limit what backends ask per second".to_owned())
+}

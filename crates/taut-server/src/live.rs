@@ -1,0 +1,240 @@
+//! What changes while the server runs: its configuration, read again, and the apps in its database.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::config::{Config, ConfigError, Stored};
+use crate::tenants::Apps;
+
+/// The configuration that holds now, and the apps that follow from it and from the database.
+#[derive(Debug)]
+pub(crate) struct Live {
+    apps: Arc<Apps>,
+    state: Mutex<State>,
+    reloaded: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    config: Config,
+    stored: Stored,
+    /// What went wrong with the database last time, so that it is logged once and not every few seconds.
+    complaint: String,
+}
+
+impl Live {
+    /// Reads the apps for the first time. It waits for the database, if there is one.
+    pub(crate) fn start(config: &Config) -> Result<Self, ConfigError> {
+        let stored = config.stored_apps()?;
+        for mistake in &stored.mistakes {
+            tracing::warn!("{mistake}");
+        }
+        let complaint = complaint(&stored);
+        let apps = Arc::new(config.assemble_apps(&stored)?);
+        Ok(Self {
+            apps,
+            state: Mutex::new(State { config: config.clone(), stored, complaint }),
+            reloaded: Notify::new(),
+        })
+    }
+
+    pub(crate) fn apps(&self) -> &Arc<Apps> {
+        &self.apps
+    }
+
+    /// Goes on with another configuration; gives the names of those settings that hold from the next start only.
+    ///
+    /// # Errors
+    /// When it cannot be used; then nothing has changed.
+    pub(crate) fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
+        let mut state = self.state();
+        config.replace_apps(&self.apps, &state.stored)?;
+        let later = at_the_next_start(&state.config, config);
+        state.config = config.clone();
+        drop(state);
+        self.reloaded.notify_one();
+        Ok(later)
+    }
+
+    /// Reads the database again and again; `changed` is told when the apps are others.
+    ///
+    /// # Cancel safety
+    /// It never ends by itself. When it is dropped, the apps stay as they are.
+    pub(crate) async fn follow_database(&self, changed: impl Fn()) {
+        loop {
+            let pause = {
+                let state = self.state();
+                state.config.apps_database.as_ref().map(|_| state.config.apps_reload)
+            };
+            // After a reload at once: it may name another database, and SIGHUP asks for all to be read.
+            match pause {
+                Some(pause) => drop(tokio::time::timeout(pause, self.reloaded.notified()).await),
+                None => self.reloaded.notified().await,
+            }
+            let config = self.state().config.clone();
+            match config.read_stored_apps().await {
+                Ok(stored) => {
+                    if self.take(stored) {
+                        changed();
+                    }
+                }
+                Err(mistake) => self.complain(format!("{mistake}; the apps that are known are served on")),
+            }
+        }
+    }
+
+    /// Takes over what the database has; says whether that is something else than before.
+    fn take(&self, mut stored: Stored) -> bool {
+        let mut state = self.state();
+        for id in std::mem::take(&mut stored.broken) {
+            // Whoever makes a slip while changing an app does not mean to end it.
+            stored.apps.extend(state.stored.apps.iter().find(|known| known.app.id == id).cloned());
+        }
+        let complaint = complaint(&stored);
+        if complaint != state.complaint {
+            for mistake in &stored.mistakes {
+                tracing::warn!("{mistake}");
+            }
+            if complaint.is_empty() {
+                tracing::info!("the apps of the database can be read again");
+            }
+            state.complaint = complaint;
+        }
+        if stored.apps == state.stored.apps {
+            return false;
+        }
+        match state.config.replace_apps(&self.apps, &stored) {
+            Ok(()) => {
+                tracing::info!(apps = stored.apps.len(), "the apps of the database have changed");
+                state.stored = stored;
+                true
+            }
+            Err(error) => {
+                drop(state);
+                self.complain(format!("{error}; the apps that are known are served on"));
+                false
+            }
+        }
+    }
+
+    fn complain(&self, complaint: String) {
+        let mut state = self.state();
+        if state.complaint != complaint {
+            tracing::warn!("{complaint}");
+            state.complaint = complaint;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn complaint(stored: &Stored) -> String {
+    stored.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The settings that differ and that a running server does not take on.
+fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
+    let differ = [
+        ("config", before.file != after.file),
+        ("listen", before.listen != after.listen),
+        ("shards", before.shards != after.shards),
+        ("path-prefix", before.path_prefix != after.path_prefix),
+        ("trusted-proxies", before.trusted_proxies != after.trusted_proxies),
+        ("proxy-protocol", before.proxy_protocol != after.proxy_protocol),
+        ("tls-certificate", before.tls_certificate != after.tls_certificate),
+        ("tls-key", before.tls_key != after.tls_key),
+        ("activity-timeout", before.activity_timeout != after.activity_timeout),
+        ("ping-interval", before.ping_interval != after.ping_interval),
+        ("pong-timeout", before.pong_timeout != after.pong_timeout),
+        ("max-message", before.message != after.message),
+        ("max-outgoing", before.outgoing != after.outgoing),
+        ("deflate", before.deflate != after.deflate),
+        ("metrics", before.metrics != after.metrics),
+        ("console-password", before.console_password != after.console_password),
+        ("data-directory", before.data_directory != after.data_directory),
+        ("log-format", before.log_format != after.log_format),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::App;
+    use crate::config::SETTINGS;
+
+    fn app(text: &str) -> App {
+        App::parse(text).expect(text)
+    }
+
+    #[test]
+    fn each_setting_that_waits_for_the_next_start_is_named_and_no_other() {
+        for setting in SETTINGS {
+            let values = [
+                "on",
+                "off",
+                "7",
+                "127.0.0.1:7",
+                "/seven",
+                "drop",
+                "json",
+                "10.0.0.7",
+                "1:a:x",
+                "a long password",
+                "warn",
+                "sqlite:x",
+                "seven",
+            ];
+            let changed = values.into_iter().find_map(|value| {
+                let mut config = Config::default();
+                setting.apply(&mut config, value).ok()?;
+                (config != Config::default()).then_some(config)
+            });
+            let later = at_the_next_start(&Config::default(), &changed.expect(setting.name));
+            assert_eq!(later, if setting.live { vec![] } else { vec![setting.name] }, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_reload_replaces_apps_and_limits_or_changes_nothing() {
+        let before = Config { apps: vec![app("1:a:x")], ..Config::default() };
+        let live = Live::start(&before).expect("one app");
+        let mut after = Config { apps: vec![app("1:b:x"), app("2:c:x")], ..Config::default() };
+        after.limits.batch = 3;
+        assert_eq!(live.reload(&after).expect("two apps"), Vec::<&str>::new());
+        assert!(live.apps().by_key("a").is_none() && live.apps().by_key("c").is_some());
+        assert_eq!(live.apps().by_key("b").expect("b").terms().limits.batch, 3);
+        live.reload(&Config { apps: vec![app("1:a:x"), app("2:a:x")], ..Config::default() })
+            .expect_err("one key for two");
+        assert!(live.apps().by_key("b").is_some());
+    }
+
+    #[test]
+    fn the_development_app_comes_and_goes_with_the_others() {
+        let live = Live::start(&Config::default()).expect("the development app");
+        assert!(live.apps().development_app().is_some());
+        live.reload(&Config { apps: vec![app("1:a:x")], ..Config::default() }).expect("one app");
+        assert!(live.apps().development_app().is_none() && live.apps().by_key("app-key").is_none());
+        live.reload(&Config::default()).expect("none");
+        assert_eq!(live.apps().development_app().map(|tenant| tenant.id().to_owned()).as_deref(), Some("app-id"));
+        assert!(live.apps().by_key("a").is_none());
+    }
+
+    #[test]
+    fn a_row_with_a_mistake_leaves_its_app_as_it_was() {
+        let live = Live::start(&Config { apps: vec![app("1:a:x")], ..Config::default() }).expect("one app");
+        let stored = |text: &str| Stored { apps: vec![crate::config::Draft::new(app(text), 0)], ..Stored::default() };
+        assert!(live.take(stored("2:b:x")));
+        assert!(!live.take(stored("2:b:x")));
+        assert!(live.apps().by_key("a").is_some() && live.apps().by_key("b").is_some());
+        assert!(!live.take(Stored { broken: vec!["2".to_owned()], ..Stored::default() }));
+        assert!(live.apps().by_key("b").is_some());
+        assert!(!live.take(stored("2:a:x")), "the key is another app's");
+        assert!(live.apps().by_key("b").is_some());
+        assert!(live.take(Stored::default()));
+        assert!(live.apps().by_key("a").is_some() && live.apps().by_key("b").is_none());
+    }
+}
