@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::sync::{broadcast, mpsc};
 
-use crate::app::WebhookEvent;
+use crate::app::{Webhook, WebhookEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::tenants::{Tenant, Terms};
 
@@ -19,6 +19,8 @@ pub(crate) struct Entry {
 }
 
 /// What happened. The first seven are what [webhooks](WebhookEvent) tell.
+///
+/// The `data` of a client's event is a string as it is, and anything else as the JSON that it was sent as: receivers get it as a string.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::enum_variant_names, reason = "`ClientEvent` is the protocol's own name")]
 pub(crate) enum Event {
@@ -95,8 +97,12 @@ impl Journal {
 
     /// Whether anybody wants to know of such an event: to be asked before one is put together.
     pub(crate) fn wants(&self, terms: &Terms, event: WebhookEvent) -> bool {
+        let other = counterpart(event);
         self.is_watched()
-            || terms.app.webhooks.iter().any(|webhook| webhook.events.is_empty() || webhook.events.contains(&event))
+            || terms.app.webhooks.iter().any(|webhook| {
+                let wanted = &webhook.events;
+                wanted.is_empty() || wanted.iter().any(|&wanted| wanted == event || Some(wanted) == other)
+            })
     }
 
     /// Whether a console is open.
@@ -107,7 +113,11 @@ impl Journal {
     /// Writes down what happened, for the app's webhooks that want it and for open consoles.
     pub(crate) fn record(&self, tenant: &Arc<Tenant>, event: Event) {
         let for_webhooks = event.webhook().zip(event.channel()).is_some_and(|(kind, channel)| {
-            tenant.terms().app.webhooks.iter().any(|webhook| webhook.wants(kind, channel))
+            let other = counterpart(kind);
+            let wants = |webhook: &Webhook| {
+                webhook.wants(kind, channel) || other.is_some_and(|other| webhook.wants(other, channel))
+            };
+            tenant.terms().app.webhooks.iter().any(wants)
         });
         let is_watched = self.is_watched();
         if !for_webhooks && !is_watched {
@@ -145,6 +155,17 @@ pub(crate) struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.journal.0.watching.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The other half of a pair that cancel each other, when the second comes soon enough: who wants to be told of one has to be shown both.
+fn counterpart(event: WebhookEvent) -> Option<WebhookEvent> {
+    match event {
+        WebhookEvent::ChannelOccupied => Some(WebhookEvent::ChannelVacated),
+        WebhookEvent::ChannelVacated => Some(WebhookEvent::ChannelOccupied),
+        WebhookEvent::MemberAdded => Some(WebhookEvent::MemberRemoved),
+        WebhookEvent::MemberRemoved => Some(WebhookEvent::MemberAdded),
+        WebhookEvent::ClientEvent | WebhookEvent::CacheMiss | WebhookEvent::SubscriptionCount => None,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::node::Node;
 use crate::route::Routes;
 use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
 use crate::tenants::Apps;
+use crate::webhook::{self, InvalidWebhook, StoreError, Webhooks};
 
 /// The whole server: shards for clients, and tokio for what backends ask.
 ///
@@ -43,6 +44,7 @@ impl Server {
     pub fn start(config: &Config) -> Result<Running, StartError> {
         let live = Arc::new(Live::start(config).map_err(StartError::Config)?);
         let apps = Arc::clone(live.apps());
+        check_webhooks(&apps)?;
         let count = match config.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -52,7 +54,7 @@ impl Server {
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(listening)?;
 
         let routes = Arc::new(Routes::new(count));
-        let (journal, _entries) = Journal::new();
+        let (journal, recorded) = Journal::new();
         let (departures, departed) = http::departures();
         let mut shards = Vec::with_capacity(count);
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -71,7 +73,7 @@ impl Server {
         drop(departures);
         routes.connect(shards.iter().map(Shard::mailbox).collect());
 
-        let node = Arc::new(Node::new(Arc::clone(&apps), routes, journal));
+        let node = Arc::new(Node::new(Arc::clone(&apps), routes, journal.clone()));
         let service = api::router(Arc::new(api::Context::new(Arc::clone(&node), config.path_prefix.clone())));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(count.min(MOST_HTTP_THREADS))
@@ -79,6 +81,8 @@ impl Server {
             .enable_all()
             .build()
             .map_err(StartError::System)?;
+        let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, config.data_directory.as_deref())
+            .map_err(StartError::Webhooks)?;
         let (draining, is_draining) = watch::channel(false);
         let http = runtime.spawn(http::serve(departed, service, is_draining));
         let ticking = Arc::clone(&node);
@@ -100,6 +104,7 @@ impl Server {
             node: Arc::clone(&node),
             shards: Vec::new(),
             draining,
+            webhooks,
             http: Some((runtime, http)),
         };
         for (number, shard) in shards.into_iter().enumerate() {
@@ -121,6 +126,7 @@ pub struct Running {
     node: Arc<Node>,
     shards: Vec<(Drainer, JoinHandle<io::Result<()>>)>,
     draining: watch::Sender<bool>,
+    webhooks: Webhooks,
     http: Option<(Runtime, tokio::task::JoinHandle<()>)>,
 }
 
@@ -168,6 +174,9 @@ impl Running {
             if runtime.block_on(async { tokio::time::timeout(rest, http).await }).is_err() {
                 tracing::warn!("the time to drain is over: requests that are under way are given up");
             }
+            // Last, since closes and publishes are what webhooks tell.
+            let rest = until.saturating_duration_since(Instant::now());
+            runtime.block_on(self.webhooks.flush(rest));
             runtime.shutdown_background();
         }
         failed
@@ -217,6 +226,15 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// A webhook cannot be used.
+    Webhook {
+        /// The id of its app.
+        app: String,
+        /// Why.
+        error: InvalidWebhook,
+    },
+    /// What waits for its delivery cannot be kept.
+    Webhooks(StoreError),
     /// The operating system refused a thread or what a thread needs.
     System(io::Error),
 }
@@ -235,6 +253,8 @@ impl fmt::Display for StartError {
                     _ => "Choose an address of this machine",
                 })
             }
+            Self::Webhook { app, error } => write!(formatter, "app {app:?}: {error}"),
+            Self::Webhooks(error) => error.fmt(formatter),
             Self::System(error) => {
                 write!(formatter, "the operating system did not give what the server needs: {error}")
             }
@@ -246,9 +266,20 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
+            Self::Webhook { error, .. } => Some(error),
+            Self::Webhooks(error) => Some(error),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
         }
     }
+}
+
+fn check_webhooks(apps: &Apps) -> Result<(), StartError> {
+    for tenant in apps.all() {
+        for webhook in &tenant.terms().app.webhooks {
+            webhook::check(webhook).map_err(|error| StartError::Webhook { app: tenant.id().to_owned(), error })?;
+        }
+    }
+    Ok(())
 }
 
 fn shard_settings(config: &Config) -> taut_shard::Settings {

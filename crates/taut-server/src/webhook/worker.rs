@@ -1,0 +1,156 @@
+//! The task that moves events from the journal to their receivers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+
+use crate::journal::Entry;
+
+use super::Shared;
+use super::client::Client;
+use super::queue::Verdict;
+use super::state::Seldom;
+use super::store::{Group, Store, StoreError};
+
+/// All that the task has.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) journal: mpsc::Receiver<Entry>,
+    pub(super) store: Option<Store>,
+    pub(super) client: Arc<Client>,
+}
+
+impl Worker {
+    /// Works until it is stopped.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it leaves in the store what is there; attempts under way end.
+    pub(super) async fn run(mut self) {
+        let mut attempts = Attempts::default();
+        let mut saving: Option<JoinHandle<(Group, Result<(), StoreError>)>> = None;
+        let mut inbox = Vec::with_capacity(MOST_AT_ONCE);
+        let mut is_open = true;
+        let mut store_logged = Seldom::default();
+        loop {
+            let next = self.step(&mut attempts, &mut saving);
+            if self.shared.is_over(saving.is_some() || (is_open && !self.journal.is_empty())) {
+                break;
+            }
+            tokio::select! {
+                taken = self.journal.recv_many(&mut inbox, MOST_AT_ONCE), if is_open => {
+                    is_open = taken > 0;
+                    let now = self.shared.clock.now();
+                    let mut state = self.shared.state();
+                    inbox.drain(..).for_each(|entry| state.record(&entry, now));
+                }
+                Some((id, verdict)) = attempts.next() => {
+                    let now = self.shared.clock.now();
+                    let mut state = self.shared.state();
+                    state.finish(id, verdict, now, random());
+                }
+                written = async { saving.as_mut().expect("asked only where it is").await }, if saving.is_some() => {
+                    saving = None;
+                    let now = self.shared.clock.now();
+                    match written {
+                        Ok((group, written)) => {
+                            if let Err(error) = &written && store_logged.allows(now) {
+                                tracing::error!(%error, "webhooks are not kept: they are lost if the server ends now");
+                            }
+                            self.shared.state().saved(&group, written.is_ok(), now);
+                        }
+                        Err(error) => tracing::error!(%error, "a group of webhooks was not written"),
+                    }
+                }
+                () = self.shared.woken() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+        // What the last answers were is worth a last write; nothing is lost without it, but sent twice.
+        if let Some(store) = self.store.take() {
+            let group = self.shared.state().take_group(self.shared.clock.now());
+            if let Some(group) = group {
+                let _ = spawn_blocking(move || store.write(&group)).await;
+            }
+        }
+        self.shared.ended();
+    }
+
+    /// Does all that can be done now, and says when to come back.
+    fn step(
+        &mut self,
+        attempts: &mut Attempts,
+        saving: &mut Option<JoinHandle<(Group, Result<(), StoreError>)>>,
+    ) -> Instant {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state();
+        state.advance(now);
+        if saving.is_none()
+            && let Some(group) = state.take_group(now)
+        {
+            if let Some(store) = &self.store {
+                let store = store.clone();
+                *saving = Some(spawn_blocking(move || {
+                    let written = store.write(&group);
+                    (group, written)
+                }));
+            } else {
+                state.saved(&group, true, now);
+            }
+        }
+        while let Some(attempt) = state.next_attempt(now) {
+            attempts.start(Arc::clone(&self.client), attempt);
+        }
+        self.shared.progress(state.recorded(saving.is_some()));
+        let next = state.next_due(saving.is_some());
+        let deadline = self.shared.deadline();
+        let next = next.map(|next| self.shared.clock.instant(next)).into_iter().chain(deadline).min();
+        next.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP)
+    }
+}
+
+/// The attempts under way. All of them end when this is dropped.
+#[derive(Default)]
+struct Attempts {
+    tasks: JoinSet<(u64, Verdict)>,
+    /// What each task is about, for one that panics.
+    ids: HashMap<Id, u64>,
+}
+
+impl Attempts {
+    fn start(&mut self, client: Arc<Client>, attempt: super::queue::Attempt) {
+        let id = attempt.id;
+        let task = self.tasks.spawn(async move { (attempt.id, client.attempt(&attempt).await) });
+        self.ids.insert(task.id(), id);
+    }
+
+    /// The next that has ended; `None` when none is under way.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn next(&mut self) -> Option<(u64, Verdict)> {
+        match self.tasks.join_next_with_id().await? {
+            Ok((task, ended)) => {
+                self.ids.remove(&task);
+                Some(ended)
+            }
+            Err(error) => {
+                let id = self.ids.remove(&error.id())?;
+                Some((id, Verdict::Failed("the server could not make the request".to_owned())))
+            }
+        }
+    }
+}
+
+/// For jitter alone: without a source of randomness it is the longest.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(u64::MAX)
+}
+
+/// Entries of the journal that are taken down under one lock.
+const MOST_AT_ONCE: usize = 256;
+
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
