@@ -1,7 +1,7 @@
 //! The HTTP side: what backends and the chat page ask. It runs on tokio, apart from the shards.
 
-mod answer;
-mod body;
+pub(crate) mod answer;
+pub(crate) mod body;
 mod chat;
 mod events;
 mod pages;
@@ -14,6 +14,7 @@ use axum::extract::Request;
 use axum::routing::{get, post};
 use http::StatusCode;
 
+use crate::fallback::{self, Fallback};
 use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::route::Busy;
@@ -46,9 +47,10 @@ impl Context {
 }
 
 /// All that can be asked.
-pub(crate) fn router(context: Arc<Context>) -> Router {
+pub(crate) fn router(context: Arc<Context>, fallback: Arc<Fallback>) -> Router {
     let prefix = context.path_prefix().to_owned();
     let mut router = Router::new()
+        .merge(fallback::router(fallback))
         .route(&format!("{prefix}/apps/{{id}}/events"), post(events::publish))
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade_required))
         .route("/chat/config", get(chat::config))

@@ -3,17 +3,20 @@
 mod stream;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use taut_proto::handshake::Refusal;
 use taut_shard::Departure;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::stream::Departed;
@@ -48,30 +51,60 @@ pub(crate) fn departures() -> (mpsc::Sender<Departure>, mpsc::Receiver<Departure
     mpsc::channel(MOST_DEPARTING)
 }
 
+/// Who sent a request; every request carries it as an extension.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    peer: SocketAddr,
+    hang_up: Arc<Notify>,
+}
+
+impl Caller {
+    /// Where the connection comes from.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Ends the connection at once, even if its client reads nothing of the response that is under way.
+    pub(crate) fn hang_up(&self) {
+        self.hang_up.notify_one();
+    }
+}
+
 async fn serve_connection(departure: Departure, router: Router, mut draining: watch::Receiver<bool>) {
     let Departure { stream, tls, bytes, peer } = departure;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%peer, %error, "a socket could not be taken over"),
     };
+    let caller = Caller { peer, hang_up: Arc::default() };
+    let hang_up = Arc::clone(&caller.hang_up);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        router.call(request)
+    });
     let is_draining = *draining.borrow();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .max_buf_size(LARGEST_BUFFER)
         .keep_alive(!is_draining)
-        .serve_connection(TokioIo::new(Departed::new(bytes, stream, tls)), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Departed::new(bytes, stream, tls)), service);
     let mut connection = pin!(connection);
-    let served = if is_draining {
-        connection.await
-    } else {
-        tokio::select! {
-            served = connection.as_mut() => served,
-            _ = async { draining.wait_for(|draining| *draining).await.map(drop) } => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+    let served = async {
+        if !is_draining {
+            tokio::select! {
+                served = connection.as_mut() => return served,
+                _ = async { draining.wait_for(|draining| *draining).await.map(drop) } => {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
+        connection.await
+    };
+    let served = tokio::select! {
+        served = served => served,
+        () = hang_up.notified() => return,
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "an HTTP connection ended badly");

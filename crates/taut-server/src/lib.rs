@@ -10,6 +10,7 @@ mod api;
 pub mod app;
 mod cache;
 pub mod config;
+mod fallback;
 mod home;
 mod http;
 pub mod interest;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::api;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
+use crate::fallback::{Entrance, Fallback};
 use crate::http;
 use crate::journal::Journal;
 use crate::live::Live;
@@ -74,7 +75,16 @@ impl Server {
         routes.connect(shards.iter().map(Shard::mailbox).collect());
 
         let node = Arc::new(Node::new(Arc::clone(&apps), routes, journal.clone()));
-        let service = api::router(Arc::new(api::Context::new(Arc::clone(&node), config.path_prefix.clone())));
+        let (draining, is_draining) = watch::channel(false);
+        let fallback = Fallback::new(
+            Entrance::new(addresses.unwrap_or(config.listen)),
+            &config.path_prefix,
+            (config.ping_interval, config.pong_timeout),
+            config.message,
+            is_draining.clone(),
+        );
+        let context = api::Context::new(Arc::clone(&node), config.path_prefix.clone());
+        let service = api::router(Arc::new(context), Arc::new(fallback));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(count.min(MOST_HTTP_THREADS))
             .thread_name("taut-http")
@@ -83,7 +93,6 @@ impl Server {
             .map_err(StartError::System)?;
         let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, config.data_directory.as_deref())
             .map_err(StartError::Webhooks)?;
-        let (draining, is_draining) = watch::channel(false);
         let http = runtime.spawn(http::serve(departed, service, is_draining));
         let ticking = Arc::clone(&node);
         runtime.spawn(async move {

@@ -1,0 +1,78 @@
+//! What pusher-js asks by XHR, and SockJS too, as far as it does the same.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use http::request::Parts;
+
+use super::{Fallback, Mode, PREFLIGHT, Place, SCRIPT, UNBUFFERED, allowing, no_session, wire};
+use crate::api::answer::Problem;
+use crate::api::body;
+use crate::http::Caller;
+
+/// A browser asks whether a page may ask: the content type of pusher-js' requests is none that it may send unasked.
+///
+/// # Cancel safety
+/// It does not wait.
+pub(super) async fn preflight(request: Request) -> Response {
+    allowing(request.headers(), (StatusCode::NO_CONTENT, PREFLIGHT))
+}
+
+/// The client receives, for as long as it likes.
+///
+/// # Cancel safety
+/// The session stays, until it has been left alone for too long.
+pub(super) async fn stream(State(fallback): State<Arc<Fallback>>, request: Request) -> Response {
+    receive(&fallback, request, Mode::Streaming).await
+}
+
+/// The client receives what there is, or what comes next.
+///
+/// # Cancel safety
+/// As [`stream`].
+pub(super) async fn poll(State(fallback): State<Arc<Fallback>>, request: Request) -> Response {
+    receive(&fallback, request, Mode::Polling).await
+}
+
+/// The client speaks.
+///
+/// # Cancel safety
+/// As `Session::say`.
+pub(super) async fn send(State(fallback): State<Arc<Fallback>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let said = async {
+        let body = body::read(body, fallback.largest_body).await?;
+        say(&fallback, &head, &body).await.map(|()| StatusCode::NO_CONTENT)
+    };
+    allowing(&head.headers, said.await)
+}
+
+/// Opens a response in this mode.
+pub(super) async fn receive(fallback: &Arc<Fallback>, request: Request, mode: Mode) -> Response {
+    let (head, body) = request.into_parts();
+    body::discard(body).await;
+    let received = || {
+        let place = Place::parse(head.uri.path(), &fallback.path_prefix)?;
+        let caller = head.extensions.get::<Caller>().ok_or_else(nobody)?;
+        let response = fallback.session_or_new(&place, &head, caller)?.receive(mode, caller);
+        Ok::<_, Problem>(([SCRIPT, UNBUFFERED], Body::new(response)))
+    };
+    allowing(&head.headers, received())
+}
+
+/// Passes on what stands in the body.
+pub(super) async fn say(fallback: &Fallback, head: &Parts, body: &[u8]) -> Result<(), Problem> {
+    let place = Place::parse(head.uri.path(), &fallback.path_prefix)?;
+    let session = fallback.session(&place)?;
+    let messages = wire::messages(body)
+        .ok_or_else(|| Problem::bad_request("The body is a JSON array of strings, each of them a message."))?;
+    session.say(messages).await.map_err(|_| no_session())
+}
+
+/// Every request here came over a connection that says whose it is.
+fn nobody() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred.")
+}
