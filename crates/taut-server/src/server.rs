@@ -77,7 +77,7 @@ impl Server {
         let node = Arc::new(Node::new(Arc::clone(&apps), routes, journal.clone()));
         let (draining, is_draining) = watch::channel(false);
         let fallback = Fallback::new(
-            Entrance::new(addresses.unwrap_or(config.listen)),
+            Entrance::new(shards.iter().map(Shard::intake).collect()),
             &config.path_prefix,
             (config.ping_interval, config.pong_timeout),
             config.message,
