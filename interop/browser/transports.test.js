@@ -167,6 +167,20 @@ for (const [Client, transport] of [[Here, 'xhr_streaming'], [Here, 'xhr_polling'
       });
     }
 
+    test('lives_on_through_the_heartbeats_of_the_server', async () => {
+      await server.stop();
+      server = await Server.start({ environment: { TAUT_PING_INTERVAL: '1', TAUT_PONG_TIMEOUT: '2' } });
+      await enter();
+      // A client that does not answer is given up after three seconds.
+      const started = performance.now();
+      for (let count = 1; performance.now() - started < 7000; count += 1) {
+        await client.run(() => new Promise((resolve) => { setTimeout(resolve, 1000); }));
+        await publish(server, String(count));
+        await heard(count);
+      }
+      assert.deepEqual((await look()).states, ['connected']);
+    });
+
     test('comes_back_when_the_server_is_restarted', async (t) => {
       await enter();
       await publish(server, 'before');

@@ -252,6 +252,13 @@ const SOURCE_RULES: &[SourceRule] = &[
         reason: "`pusher` is pure values and JSON: it imports no other part of the server and does no I/O",
     },
     SourceRule {
+        places: &["taut-server/src/fallback/wire"],
+        except: &[],
+        never: &["taut", "taut_shard", "tokio", "hyper", "axum", "std::net", "std::thread", "Mutex", "RwLock"],
+        but: &[],
+        reason: "`wire` is pure text: what pusher-js and SockJS write and read over HTTP",
+    },
+    SourceRule {
         places: &["taut-server/src/session"],
         except: &[],
         never: &[

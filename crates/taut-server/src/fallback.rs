@@ -14,6 +14,7 @@ mod wire;
 mod xhr;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,16 +28,15 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tokio::sync::watch;
+use taut::{Close, CloseCode};
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::api::answer::Problem;
-use crate::http::Caller;
 use crate::session::{GOING_DOWN, OVER_CAPACITY};
 pub(crate) use link::Entrance;
 use link::Request;
 use session::{Mode, Patience, Session};
-use taut::{Close, CloseCode};
 
 /// All sessions, and what their requests need.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Fallback {
         self: &Arc<Self>,
         place: &Place<'_>,
         head: &Parts,
-        caller: &Caller,
+        peer: SocketAddr,
     ) -> Result<Arc<Session>, Problem> {
         let mut sessions = self.sessions();
         if let Some(session) = sessions.get(place.session) {
@@ -91,7 +91,7 @@ impl Fallback {
         sessions.insert(place.session.into(), Arc::clone(&session));
         drop(sessions);
         let name = place.session.into();
-        let request = Request::new(place.app, head, caller.peer());
+        let request = Request::new(place.app, head, peer);
         drop(tokio::spawn(Arc::clone(self).carry(name, Arc::clone(&session), messages, request)));
         Ok(session)
     }
@@ -106,7 +106,7 @@ impl Fallback {
         self: Arc<Self>,
         name: Box<str>,
         session: Arc<Session>,
-        messages: tokio::sync::mpsc::Receiver<String>,
+        messages: mpsc::Receiver<String>,
         request: Request,
     ) {
         let close = self.relay(&session, messages, request).await.unwrap_or_else(|close| close);
@@ -119,7 +119,7 @@ impl Fallback {
     async fn relay(
         &self,
         session: &Session,
-        mut messages: tokio::sync::mpsc::Receiver<String>,
+        mut messages: mpsc::Receiver<String>,
         mut request: Request,
     ) -> Result<Close, Close> {
         if request.path.is_empty() {
@@ -131,11 +131,14 @@ impl Fallback {
                 }
             };
             request.path = wire::path(&first).ok_or_else(|| {
-                Close::new(CloseCode::new(4005), "Path not found: the first message is {\"path\":\"/app/KEY\"}")
+                Close::new(PATH_NOT_FOUND, "Path not found: the first message is {\"path\":\"/app/KEY\"}")
             })?;
         }
         match self.entrance.open(&request, &self.path_prefix).await {
             Ok(socket) => Ok(session.relay(socket, messages).await),
+            Err(error) if error.is_invalid() => {
+                Err(Close::new(PATH_NOT_FOUND, "Path not found: the request's host, origin or path is none"))
+            }
             Err(error) => {
                 tracing::debug!(%error, "no shard took a session over HTTP");
                 Err(Close::new(OVER_CAPACITY, "Over capacity"))
@@ -226,6 +229,9 @@ const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
 ];
 
+/// Of Pusher's codes, as a shard would answer.
+const PATH_NOT_FOUND: CloseCode = CloseCode::new(4005);
+
 /// Where pusher-js looks for all of it, below the server's prefix; its `httpPath` says otherwise.
 const BASE: &str = "/pusher";
 
@@ -246,6 +252,24 @@ const LONGEST_PLACE: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn sessions_are_bounded_in_number() {
+        let (_draining, is_draining) = watch::channel(false);
+        let second = Duration::from_secs(1);
+        let fallback = Fallback::new(Entrance::new(Vec::new()), "", (second, second), 1, is_draining);
+        let fallback = Arc::new(fallback);
+        let session = Arc::new(Session::new(fallback.patience).0);
+        fallback.sessions().extend((1..MOST_SESSIONS).map(|number| (number.to_string().into(), Arc::clone(&session))));
+        let (head, ()) = http::Request::new(()).into_parts();
+        let begun = |name: &str| {
+            let place = Place { session: name, app: "" };
+            fallback.session_or_new(&place, &head, SocketAddr::from(([192, 0, 2, 1], 1))).is_ok()
+        };
+        assert!(begun("/1/abcdefgh"));
+        assert!(!begun("/2/abcdefgh"));
+        assert!(begun("/1/abcdefgh"), "who has one keeps it");
+    }
 
     #[test]
     fn a_session_is_bound_to_its_app() {

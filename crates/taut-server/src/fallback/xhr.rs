@@ -57,7 +57,7 @@ pub(super) async fn receive(fallback: &Arc<Fallback>, request: Request, mode: Mo
     let received = || {
         let place = Place::parse(head.uri.path(), &fallback.path_prefix)?;
         let caller = head.extensions.get::<Caller>().ok_or_else(nobody)?;
-        let response = fallback.session_or_new(&place, &head, caller)?.receive(mode, caller);
+        let response = fallback.session_or_new(&place, &head, caller.peer())?.receive(mode, caller);
         Ok::<_, Problem>(([SCRIPT, UNBUFFERED], Body::new(response)))
     };
     allowing(&head.headers, received())
