@@ -136,8 +136,7 @@ impl Hub {
                 return Ok(Some(0));
             }
             connection.is_open = true;
-            connection.write(HANDSHAKE)?;
-            connection.write(&framed(ESTABLISHED))?;
+            connection.write(GREETING)?;
         } else if bytes[0] == CLOSE[0] {
             connection.write(CLOSE)?;
             return Ok(None);
@@ -243,12 +242,11 @@ const LISTENER: Token = Token(usize::MAX - 1);
 
 const BUFFER_LENGTH: usize = 64 * 1024;
 
-/// The answer to the key of RFC 6455 §1.3, which the load sends.
-const HANDSHAKE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-
-const ESTABLISHED: &[u8] =
-    br#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1234567890.1234567890\",\"activity_timeout\":120}"}"#;
+/// The answer to the key of RFC 6455 §1.3, which the load sends, and a frame of 117 bytes.
+const GREETING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\
+    \x81\x75{\"event\":\"pusher:connection_established\",\
+    \"data\":\"{\\\"socket_id\\\":\\\"1234567890.1234567890\\\",\\\"activity_timeout\\\":120}\"}";
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 
