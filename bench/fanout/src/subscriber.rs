@@ -51,14 +51,8 @@ impl Subscriber {
     /// Goes on as far as it can; the answer is how many events came meanwhile.
     pub(crate) fn advance(&mut self, script: &Script, buffer: &mut [u8]) -> Outcome<u64> {
         if let Phase::Connecting = self.phase {
-            if let Some(error) = self.stream.take_error()? {
-                return Err(error.into());
-            }
-            if self.stream.peer_addr().is_err() {
-                return Ok(0);
-            }
-            self.phase = Phase::Handshake(Vec::new());
-            self.say(&script.request)?;
+            // Nothing can have come before it has asked; the next event says that something has.
+            return self.ask(script).map(|()| 0);
         }
         let mut events = 0;
         loop {
@@ -77,6 +71,17 @@ impl Subscriber {
         }
         self.events += events;
         Ok(events)
+    }
+
+    fn ask(&mut self, script: &Script) -> Outcome<()> {
+        match self.stream.write(&script.request) {
+            Ok(written) if written == script.request.len() => self.phase = Phase::Handshake(Vec::new()),
+            Ok(_) => return Err("a fresh socket did not take the whole request".into()),
+            // connect(2): the connection is still being made.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     fn understand(&mut self, script: &Script, came: &[u8]) -> Outcome<u64> {
