@@ -10,15 +10,18 @@ const TYPING = 'client-typing';
 
 let taut;
 let backend;
+let signer; // for the other app
 let pusher;
 
 before(async () => {
   taut = await Taut.start({ apps: [{}, QUIET] });
   backend = await Backend.start();
+  signer = await Backend.start(QUIET);
   pusher = taut.publisher();
 });
 after(async () => {
   await backend?.stop();
+  await signer?.stop();
   await taut?.stop();
 });
 
@@ -92,7 +95,7 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
 
     test('an_app_without_client_events_refuses_them', async () => {
       const name = fresh('private-doc');
-      const [ada, bob] = [await client(undefined, { key: QUIET.key }), await client(undefined, { key: QUIET.key })];
+      const [ada, bob] = [await client(undefined, { key: QUIET.key, backend: signer }), await client(undefined, { key: QUIET.key, backend: signer })];
       await joined(name, ada, bob);
       await ada.trigger(name, TYPING, {});
       const [{ data }] = await ada.until({ on: 'connection', event: 'error' });

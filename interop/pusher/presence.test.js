@@ -12,15 +12,18 @@ const REMOVED = 'pusher:member_removed';
 
 let taut;
 let backend;
+let signer; // for the other app
 let pusher;
 
 before(async () => {
   taut = await Taut.start({ apps: [{}, SMALL] });
   backend = await Backend.start();
+  signer = await Backend.start(SMALL);
   pusher = taut.publisher();
 });
 after(async () => {
   await backend?.stop();
+  await signer?.stop();
   await taut?.stop();
 });
 
@@ -124,7 +127,7 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
 
     test('a_full_channel_refuses_a_new_user_but_not_another_connection_of_a_member', async () => {
       const name = fresh('presence-lift');
-      const app = { key: SMALL.key };
+      const app = { key: SMALL.key, backend: signer };
       const [ada, bob, cat] = [await client(ADA, app), await client(BOB, app), await client(CAT, app)];
       await ada.join(name);
       await bob.join(name);

@@ -200,6 +200,7 @@ for (const Package of [NodePackage, PythonPackage, PhpRequests]) {
       const recorder = await client({ user });
       await recorder.connected();
       await recorder.signin();
+      await recorder.until({ on: 'frame', event: 'pusher_internal:subscription_succeeded' });
       assert.deepEqual(await sdk.sendToUser(user.id, 'for-you', { x: 1 }), {});
       await recorder.until({ on: 'user', event: 'for-you', data: { x: 1 } });
     });
