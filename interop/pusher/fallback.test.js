@@ -9,6 +9,8 @@ import { Backend } from './backend.js';
 import { ChromiumPlatform, NodePlatform } from './platforms.js';
 import { Taut, fresh } from './taut.js';
 
+const GIVEN_UP_AFTER = 60_000;
+
 let taut;
 let backend;
 let pusher;
@@ -44,8 +46,6 @@ async function everything(client) {
   await ada.until({ on: 'frame', event: 'pusher_internal:subscription_succeeded' }, 3);
   await pusher.sendToUser('ada', 'for-you', {});
   await ada.until({ on: 'user', event: 'for-you' });
-  await ada.leave();
-  await bob.until({ on: room, event: 'pusher:member_removed' });
 }
 
 for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
@@ -83,6 +83,16 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
       await recorder.until({ on: name, event: 'end' });
       assert.equal(await recorder.state(), 'connected');
       assert.equal((await recorder.heard({ on: 'connection', event: 'connected' })).length, 1, 'it is still the same connection');
+    });
+
+    // Nothing tells the server of it: it waits for the next request of a session, and then gives it up.
+    test('a_client_that_goes_away_without_a_word_leaves_its_channels', async () => {
+      const room = fresh('presence-room');
+      const [ada, bob] = [await client('xhr_polling')({ member: { user_id: 'ada' } }), await client('xhr_polling')({ member: { user_id: 'bob' } })];
+      for (const one of [ada, bob]) await one.join(room);
+      await ada.leave();
+      const [{ data }] = await bob.until({ on: room, event: 'pusher:member_removed' }, 1, GIVEN_UP_AFTER);
+      assert.equal(data.id, 'ada');
     });
 
     test('an_unknown_key_stops_the_client_over_xhr_too', async () => {
