@@ -14,9 +14,9 @@ export class RawClient {
   #socket; #closed;
 
   /** Connects without waiting. */
-  static connect(port, path = `/app/${APP.key}?protocol=7&client=js&version=8.6.0&flash=false`) {
+  static connect(port, path = `/app/${APP.key}?protocol=7&client=js&version=8.6.0&flash=false`, options = {}) {
     const client = new RawClient();
-    client.#socket = new WebSocket(`ws://127.0.0.1:${port}${path}`);
+    client.#socket = new WebSocket(`ws://127.0.0.1:${port}${path}`, options);
     client.#socket.on('message', (bytes) => {
       const message = JSON.parse(bytes);
       client.heard.add({ event: message.event, channel: message.channel, data: message.data, message });
@@ -31,8 +31,8 @@ export class RawClient {
   }
 
   /** Connects and waits for the greeting. */
-  static async open(port, path) {
-    const client = RawClient.connect(port, path);
+  static async open(port, path, options) {
+    const client = RawClient.connect(port, path, options);
     const [{ data }] = await client.until('pusher:connection_established');
     client.socketId = JSON.parse(data).socket_id;
     return client;

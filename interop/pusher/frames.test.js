@@ -11,12 +11,15 @@ const DISABLED = { id: '4', key: 'disabled-key', secret: APP.secret, enabled: fa
 const SMALL = { id: '5', key: 'small-key', secret: APP.secret, limits: { connections: 2, subscriptions: 3 } };
 const STRICT = { id: '6', key: 'strict-key', secret: APP.secret, authorization_timeout: 1 };
 
+const COUNTED = { id: '7', key: 'counted-key', secret: APP.secret, subscription_count: true };
+const GUARDED = { id: '8', key: 'guarded-key', secret: APP.secret, origins: ['https://example.com', 'https://*.example.net'] };
+
 let taut;
 let pusher;
 const clients = [];
 
 before(async () => {
-  taut = await Taut.start({ apps: [{ limits: { presence_member: 1024 } }, DISABLED, SMALL, STRICT] });
+  taut = await Taut.start({ apps: [{ limits: { presence_member: 1024 } }, DISABLED, SMALL, STRICT, COUNTED, GUARDED] });
   pusher = taut.publisher();
 });
 afterEach(() => {
@@ -24,15 +27,15 @@ afterEach(() => {
 });
 after(() => taut?.stop());
 
-async function open(path) {
-  const client = await RawClient.open(taut.port, path);
+async function open(path, options) {
+  const client = await RawClient.open(taut.port, path, options);
   clients.push(client);
   return client;
 }
 
 /** Waits for the server to close, and gives its code. */
-async function closeCode(path) {
-  const client = RawClient.connect(taut.port, path);
+async function closeCode(path, options) {
+  const client = RawClient.connect(taut.port, path, options);
   clients.push(client);
   const { code, reason } = await client.closed();
   assert.notEqual(reason, '', 'the reason is what pusher-js shows');
@@ -103,6 +106,24 @@ describe('connecting', { timeout: 60_000 }, () => {
       clients.push(client);
       event = await client.first;
     } while (event !== 'pusher:connection_established');
+  });
+
+  test('pages_of_other_origins_are_closed_with_4009_where_the_app_names_its_own', async () => {
+    const path = `/app/${GUARDED.key}?protocol=7`;
+    for (const origin of ['https://example.com', 'https://shop.example.net']) await (await open(path, { origin })).caughtUp();
+    for (const origin of ['https://example.org', 'http://example.com', 'https://example.com.evil.test']) assert.equal(await closeCode(path, { origin }), 4009);
+  });
+
+  test('a_client_that_does_not_answer_a_ping_is_closed_with_4201', async () => {
+    const impatient = await Taut.start({ options: ['--ping-interval', '1', '--pong-timeout', '1'] });
+    try {
+      const [mute, alive] = [await RawClient.open(impatient.port, undefined, { autoPong: false }), await RawClient.open(impatient.port)];
+      clients.push(mute, alive);
+      assert.equal((await mute.closed()).code, 4201);
+      await alive.caughtUp();
+    } finally {
+      await impatient.stop();
+    }
   });
 
   test('a_ping_of_the_protocol_is_answered_with_a_pong', async () => {
@@ -548,6 +569,23 @@ describe('published events', { timeout: 60_000 }, () => {
     await pusher.post({ path: '/events', body: { name: 'x', channels: [name], data } });
     assert.equal((await client.until('x', name))[0].data, data);
   });
+});
+
+// §9.2: beyond a hundred at most once in 5 s, but the last word is right.
+test('a_hundred_connections_hear_each_count_and_more_hear_fewer', { timeout: 60_000 }, async () => {
+  const path = `/app/${COUNTED.key}?protocol=7`;
+  const counts = (client) => client.heard.matching({ event: 'pusher_internal:subscription_count' }).map(({ data }) => JSON.parse(data).subscription_count);
+  const crowd = [];
+  const join = async () => {
+    crowd.push(await open(path));
+    await crowd.at(-1).join('crowd');
+  };
+  for (let n = 0; n < 100; n += 1) await join();
+  await crowd[0].until('pusher_internal:subscription_count', 'crowd', 100);
+  assert.deepEqual(counts(crowd[0]), Array.from({ length: 100 }, (_, n) => n + 1));
+  for (let n = 0; n < 10; n += 1) await join();
+  await crowd[0].heard.until({ event: 'pusher_internal:subscription_count', data: '{"subscription_count":110}' });
+  assert.ok(counts(crowd[0]).length < 105, `${counts(crowd[0]).slice(100)} were told`);
 });
 
 test('a_hundred_connections_hear_a_thousand_events_in_order', { timeout: 60_000 }, async () => {

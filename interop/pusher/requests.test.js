@@ -8,13 +8,14 @@ import { RawClient, hmac } from './frames.js';
 import { APP, Taut, fresh } from './taut.js';
 
 const OTHER = { id: '4', key: 'other-key', secret: 'other-secret', subscription_count: true };
+const BRIEF = { id: '6', key: 'brief-key', secret: 'brief-secret', limits: { cache_ttl: 1 } };
 const DISABLED = { id: '5', key: 'disabled-key', secret: 'x', enabled: false };
 
 let taut;
 const clients = [];
 
 before(async () => {
-  taut = await Taut.start({ apps: [{ limits: { event_data: 10_240 } }, OTHER, DISABLED] });
+  taut = await Taut.start({ apps: [{ limits: { event_data: 10_240 } }, OTHER, BRIEF, DISABLED] });
 });
 afterEach(() => {
   for (const client of clients.splice(0)) client.leave();
@@ -321,6 +322,19 @@ describe('asking for channels', { timeout: 60_000 }, () => {
   test('an_unknown_attribute_is_refused_or_ignored_but_breaks_nothing', async () => {
     const { status } = await send('GET', `${CHANNELS}/news`, { query: { info: 'weather' } });
     assert.ok([200, 400].includes(status), `${status}`);
+  });
+
+  test('a_cached_event_is_forgotten_when_its_time_is_over', async () => {
+    const name = fresh('cache-rates');
+    const cached = async () => (await send('GET', `/apps/${BRIEF.id}/channels/${name}`, { app: BRIEF, query: { info: 'cache' } })).json.cache;
+    await send('POST', `/apps/${BRIEF.id}/events`, { app: BRIEF, body: { ...EVENT, channels: [name] } });
+    assert.equal((await cached()).data, '{}');
+    const began = Date.now();
+    while (await cached()) assert.ok(Date.now() - began < 10_000, 'its time is one second');
+    const client = await RawClient.open(taut.port, `/app/${BRIEF.key}?protocol=7`);
+    clients.push(client);
+    await client.join(name);
+    await client.until('pusher:cache_miss', name);
   });
 
   test('the_cached_event_is_told_as_it_was_published', async () => {

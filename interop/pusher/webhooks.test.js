@@ -8,6 +8,9 @@ import { APP, Taut, fresh } from './taut.js';
 
 const EVENTS = ['channel_occupied', 'channel_vacated', 'member_added', 'member_removed', 'client_event', 'cache_miss', 'subscription_count'];
 
+/** An app that is about to change its key. */
+const ROTATED = { id: '4', keys: [{ key: 'old-key', secret: 'old-secret' }, { key: 'new-key', secret: 'new-secret' }] };
+
 let taut;
 let backend;
 let pusher;
@@ -15,14 +18,16 @@ const platform = new NodePlatform();
 
 before(async () => {
   backend = await Backend.start();
+  ROTATED.webhooks = [{ url: `${backend.origin}/hook/rotated` }];
   taut = await Taut.start({
     apps: [{
       subscription_count: true,
       webhooks: [
         { url: `${backend.origin}/hook`, events: EVENTS },
         { url: `${backend.origin}/hook/some`, events: ['channel_occupied'] },
+        { url: `${backend.origin}/hook/private`, channel_prefix: 'private-', headers: { 'X-Told-By': 'taut' } },
       ],
-    }],
+    }, ROTATED],
   });
   pusher = taut.publisher();
 });
@@ -124,6 +129,26 @@ describe('webhooks', { timeout: 120_000 }, () => {
     await hook({ name: 'cache_miss', channel: name });
     const others = backend.hooks.matching({ path: '/hook/some' }).filter((one) => one.name !== 'channel_occupied');
     assert.deepEqual(others, []);
+  });
+
+  test('a_webhook_gets_only_the_channels_it_asks_for_with_the_headers_it_asks_for', async () => {
+    const [open, closed] = [fresh('room'), fresh('private-room')];
+    const one = await client();
+    await one.join(open);
+    await one.join(closed);
+    const [{ headers }] = await backend.hooks.until({ path: '/hook/private', name: 'channel_occupied', channel: closed });
+    assert.equal(headers['x-told-by'], 'taut');
+    await hook({ name: 'channel_occupied', channel: open });
+    const others = backend.hooks.matching({ path: '/hook/private' }).filter(({ channel }) => !channel.startsWith('private-'));
+    assert.deepEqual(others, []);
+  });
+
+  test('the_oldest_key_signs_the_webhooks_of_an_app_that_changes_its_key', async () => {
+    const name = fresh('room');
+    await (await platform.client({ taut, backend, key: 'new-key' })).join(name);
+    const [{ headers, body }] = await backend.hooks.until({ path: '/hook/rotated', name: 'channel_occupied', channel: name });
+    assert.equal(headers['x-pusher-key'], 'old-key');
+    assert.ok(taut.publisher({ id: ROTATED.id, ...ROTATED.keys[0] }).webhook({ headers, rawBody: body }).isValid());
   });
 
   test('the_request_is_as_every_package_wants_it', async () => {
