@@ -1,36 +1,80 @@
-//! The HTTP side: what backends and the chat page ask. It runs on tokio, apart from the shards.
+//! The HTTP side: what backends, operators and the chat page ask. It runs on tokio, apart from the shards.
 
 pub(crate) mod answer;
 pub(crate) mod body;
+mod channels;
 mod chat;
+mod door;
 mod events;
+mod exposition;
+mod health;
+mod info;
+mod metrics;
 mod pages;
+mod traffic;
+mod users;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use http::StatusCode;
+use tokio::sync::watch;
 
+use crate::app::Secret;
+use crate::config::{Config, Metrics};
 use crate::fallback::{self, Fallback};
 use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::route::Busy;
+use crate::tenants::{Tenant, Terms};
 use answer::Problem;
+use metrics::Webhooks;
+use traffic::Traffic;
 
 /// What every request may need.
-#[derive(Debug)]
 pub(crate) struct Context {
     node: Arc<Node>,
     path_prefix: String,
     chat_rate: Mutex<TokenBucket>,
+    /// What the backends of those apps that are limited have left, by the index of the app, with the limit that it was made for.
+    rates: Mutex<HashMap<usize, (u32, TokenBucket)>>,
+    draining: watch::Receiver<bool>,
+    started: Instant,
+    traffic: Traffic,
+    metrics: Metrics,
+    metrics_token: Option<Secret>,
+    webhooks: OnceLock<Webhooks>,
 }
 
 impl Context {
-    pub(crate) fn new(node: Arc<Node>, path_prefix: String) -> Self {
-        Self { node, path_prefix, chat_rate: Mutex::new(chat::rate(Instant::now())) }
+    /// `draining` becomes true when the server is about to go.
+    pub(crate) fn new(node: Arc<Node>, config: &Config, draining: watch::Receiver<bool>) -> Self {
+        let started = Instant::now();
+        Self {
+            node,
+            path_prefix: config.path_prefix.clone(),
+            chat_rate: Mutex::new(chat::rate(started)),
+            rates: Mutex::default(),
+            draining,
+            started,
+            traffic: Traffic::default(),
+            metrics: config.metrics,
+            metrics_token: config.metrics_token.clone(),
+            webhooks: OnceLock::new(),
+        }
+    }
+
+    /// Lets `/metrics` tell how the webhooks fare; only the first call counts.
+    #[allow(dead_code, reason = "the webhooks come with another change")]
+    pub(crate) fn tell_webhooks(&self, webhooks: Webhooks) {
+        // Nobody calls it twice; if somebody did, the first would still be right.
+        let _ = self.webhooks.set(webhooks);
     }
 
     fn node(&self) -> &Node {
@@ -44,27 +88,62 @@ impl Context {
     fn chat_rate(&self) -> MutexGuard<'_, TokenBucket> {
         self.chat_rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Counts a request of an app's backend; says how long to wait when it is one too many.
+    fn take_request(&self, tenant: &Tenant, terms: &Terms, now: Instant) -> Result<(), Duration> {
+        let limit = terms.limits.requests;
+        if limit == 0 {
+            return Ok(());
+        }
+        let full = || (limit, TokenBucket::new(limit, Duration::from_secs(1) / limit, now));
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made_for, bucket) = rates.entry(tenant.index()).or_insert_with(full);
+        if *made_for != limit {
+            (*made_for, *bucket) = full();
+        }
+        bucket.take(now)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Context").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 /// All that can be asked.
 pub(crate) fn router(context: Arc<Context>, fallback: Arc<Fallback>) -> Router {
     let prefix = context.path_prefix().to_owned();
+    let prefixed = |path: &str| format!("{prefix}{path}");
     let mut router = Router::new()
         .merge(fallback::router(fallback))
-        .route(&format!("{prefix}/apps/{{id}}/events"), post(events::publish))
-        .route(&format!("{prefix}/app/{{key}}"), get(upgrade_required))
+        .route(&prefixed("/apps/{app}/events"), post(events::publish))
+        .route(&prefixed("/apps/{app}/batch_events"), post(events::publish_batch))
+        .route(&prefixed("/apps/{app}/channels"), get(channels::list))
+        .route(&prefixed("/apps/{app}/channels/{channel}"), get(channels::one))
+        .route(&prefixed("/apps/{app}/channels/{channel}/users"), get(channels::users))
+        .route(&prefixed("/apps/{app}/connections"), get(users::connections))
+        .route(&prefixed("/apps/{app}/users/{user}/terminate_connections"), post(users::terminate))
+        // pusher-http-python forgets the app in this path; its key tells which one is meant.
+        .route(&prefixed("/users/{user}/terminate_connections"), post(users::terminate))
+        .route(&prefixed("/app/{key}"), get(upgrade_required))
         .route("/chat/config", get(chat::config))
         .route("/chat/messages", post(chat::say))
-        .route("/up", get(up));
+        .route("/up", get(health::up))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(metrics::show));
     for page in pages::PAGES {
         router = router.route(page.path, get(async move || page));
     }
-    router.method_not_allowed_fallback(method_not_allowed).fallback(not_found).with_state(context)
-}
-
-/// For load balancers: this server is there.
-async fn up() -> axum::response::Response {
-    answer::json(r#"{"health":"OK"}"#)
+    router
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(from_fn_with_state(Arc::clone(&context), traffic::observe))
+        .with_state(context)
 }
 
 /// A WebSocket would not have come here.
@@ -87,7 +166,32 @@ async fn not_found(request: Request) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "There is nothing at this path.")
 }
 
+/// Waits for what the shards are asked, but not for ever.
+///
+/// # Cancel safety
+/// Whatever the question's own future loses is lost: the answer.
+async fn asked<T>(question: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(SLOWEST_ANSWER, question).await.map_err(|_| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The server is busy: it found no answer in time. Please try again.",
+        )
+        .retry_after(Duration::from_secs(1))
+    })
+}
+
 fn busy(Busy: Busy) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The server is busy: its queue is full. Please try again.")
         .retry_after(Duration::from_secs(1))
 }
+
+/// Characters of a peer's own text that an error repeats.
+const LONGEST_ECHO: usize = 200;
+
+/// What a peer sent, as far as an error repeats it.
+fn echo(text: &str) -> String {
+    text.chars().take(LONGEST_ECHO).collect()
+}
+
+/// How long a shard may take to answer; it takes microseconds when all is well.
+const SLOWEST_ANSWER: Duration = Duration::from_secs(5);

@@ -182,6 +182,8 @@ pub struct Limits {
     pub user_id: usize,
     /// Events that one client may send per second, and at once; 10 by default. One too many is refused with 4301.
     pub client_events: u32,
+    /// Requests that an app's backends may make per second, and at once; 0 means no limit, which is the default. One too many is answered with 429.
+    pub requests: u32,
     /// Users on one watchlist; 100 by default. Of a longer one the first count, and the client is told with 4302.
     pub watchlist: usize,
     /// How long a cache channel keeps its last event; 30 minutes by default.
@@ -206,6 +208,7 @@ impl Default for Limits {
             presence_member: 2 * 1024,
             user_id: 128,
             client_events: 10,
+            requests: 0,
             watchlist: 100,
             cache_ttl: Duration::from_secs(30 * 60),
             cache: 64 << 20,

@@ -77,8 +77,10 @@ pub struct Config {
     pub deflate: bool,
     /// Limits of those apps that have none of their own.
     pub limits: Limits,
-    /// Whether `/metrics` tells Prometheus how the server is; off by default, since it tells everybody who can reach it.
-    pub metrics: bool,
+    /// Who may read `/metrics`; programs on this machine by default.
+    pub metrics: Metrics,
+    /// Who shows this as a bearer token may read `/metrics` too, from wherever; none by default.
+    pub metrics_token: Option<Secret>,
     /// Opens `/console`; with none, the default, it is served on loopback addresses only.
     pub console_password: Option<Secret>,
     /// Where webhooks wait to be delivered; none by default: they wait in memory, and are lost when the server stops.
@@ -123,7 +125,8 @@ impl Default for Config {
             outgoing: 1024 * 1024,
             deflate: true,
             limits: Limits::default(),
-            metrics: false,
+            metrics: Metrics::Loopback,
+            metrics_token: None,
             console_password: None,
             data_directory: None,
             log_level: "info".to_owned(),
@@ -262,6 +265,18 @@ fn check_database(_url: &str) -> Result<(), String> {
     Err("this program was built without databases (the feature `database` of taut-server)".to_owned())
 }
 
+/// Who may read `/metrics`, beside those who have the token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nobody.
+    Off,
+    /// Programs on this machine, if they ask without a proxy.
+    #[default]
+    Loopback,
+    /// Everybody. They tell the ids of the apps and how much each is used.
+    Everybody,
+}
+
 /// An app, and where it is configured.
 type PlacedApp = (App, String);
 
@@ -353,12 +368,14 @@ mod tests {
                 presence_member: 1,
                 user_id: 1,
                 client_events: 1,
+                requests: 1,
                 watchlist: 1,
                 cache_ttl: one,
                 cache: 1,
                 slow_reader: SlowReader::Drop,
             },
-            metrics: true,
+            metrics: Metrics::Off,
+            metrics_token: Some("x".into()),
             console_password: Some("x".into()),
             data_directory: Some("x".into()),
             log_level: "off".to_owned(),

@@ -81,6 +81,7 @@ async fn serve_connection(departure: Departure, router: Router, mut draining: wa
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(Peer(peer));
         router.call(request)
     });
     let is_draining = *draining.borrow();
@@ -110,6 +111,10 @@ async fn serve_connection(departure: Departure, router: Router, mut draining: wa
         tracing::debug!(%peer, %error, "an HTTP connection ended badly");
     }
 }
+
+/// Who is at the other end of a request's connection: an extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 fn turn_away(departure: Departure) {
     let mut response = Vec::new();

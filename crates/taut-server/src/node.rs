@@ -33,7 +33,7 @@ pub(crate) struct Publication<'a> {
     pub(crate) excluded: Option<SocketId>,
 }
 
-#[allow(dead_code, reason = "the HTTP API and the console ask for the rest")]
+#[allow(dead_code, reason = "the console asks for the rest")]
 impl Node {
     pub(crate) fn new(apps: Arc<Apps>, routes: Arc<Routes>, journal: Journal) -> Self {
         Self { apps, routes, journal }
@@ -134,6 +134,11 @@ impl Node {
             sum.add(&part);
         }
         sum
+    }
+
+    /// Whether a shard has so much to do that publishers are turned away.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.routes.is_overloaded()
     }
 
     /// Some of an app's connections.

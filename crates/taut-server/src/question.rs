@@ -78,6 +78,7 @@ impl Statistics {
         let (stats, more) = (&mut self.stats, &other.stats);
         stats.opened += more.opened;
         stats.refused += more.refused;
+        stats.unannounced += more.unannounced;
         stats.messages += more.messages;
         stats.dropped += more.dropped;
         stats.kicked += more.kicked;

@@ -157,7 +157,7 @@ impl Routes {
     /// members. So a burst that lasts ends in refusals, which a publisher can repeat, and not in gaps, which nobody could see.
     pub(crate) fn publish(&self, events: Vec<Published>) -> Result<(), Busy> {
         let mailboxes = self.mailboxes.get().ok_or(Busy)?;
-        if mailboxes.iter().any(|mailbox| mailbox.waiting() > PUBLISHERS_SHARE) {
+        if self.is_overloaded() {
             return Err(Busy);
         }
         for (number, published) in events.into_iter().enumerate() {
@@ -172,6 +172,12 @@ impl Routes {
             }
         }
         Ok(())
+    }
+
+    /// Whether any mailbox is half full.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        let mut mailboxes = self.mailboxes.get().into_iter().flatten();
+        mailboxes.any(|mailbox| mailbox.waiting() > PUBLISHERS_SHARE)
     }
 
     fn mailbox(&self, shard: usize) -> Option<&Mailbox<Mail>> {
@@ -278,8 +284,10 @@ mod tests {
             taken += 1;
         }
         assert!((80..=90).contains(&taken), "{taken}");
+        assert!(routes.is_overloaded());
         assert_eq!(routes.publish(vec![published(&second, 10)]), Err(Busy));
         assert_eq!(collected(&mut shards[0]).len(), taken);
+        assert!(!routes.is_overloaded());
         assert_eq!(routes.publish(vec![published(&second, 10)]), Ok(()));
     }
 

@@ -83,7 +83,7 @@ impl Server {
             config.message,
             is_draining.clone(),
         );
-        let context = api::Context::new(Arc::clone(&node), config.path_prefix.clone());
+        let context = api::Context::new(Arc::clone(&node), config, is_draining.clone());
         let service = api::router(Arc::new(context), Arc::new(fallback));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(count.min(MOST_HTTP_THREADS))

@@ -198,6 +198,319 @@ fn a_body_beyond_every_limit_is_refused() {
 }
 
 #[test]
+fn a_batch_reaches_each_of_its_channels_in_its_order() {
+    let server = server(|_| {});
+    let (mut client, socket_id) = Client::member(server.addresses()[0]);
+    for channel in ["a", "b"] {
+        client.subscribed(channel);
+    }
+    let mut http = Http::connect(server.addresses()[0]);
+    let answer = http.post(
+        "/apps/1/batch_events",
+        &json!({ "batch": [
+            { "name": "event", "channel": "a", "data": "1" },
+            { "name": "event", "channel": "b", "data": "2" },
+            { "name": "event", "channel": "a", "data": "not for this one", "socket_id": socket_id },
+            { "name": "event", "channel": "a", "data": { "three": 3 } },
+        ] }),
+    );
+    assert_eq!((answer.status, answer.text()), (200, "{}"));
+    assert_eq!(
+        [client.message(), client.message(), client.message()],
+        [event("a", "1"), event("b", "2"), event("a", r#"{"three":3}"#)]
+    );
+}
+
+#[test]
+fn of_a_batch_with_a_mistake_nothing_is_published() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("a");
+    let mut http = Http::connect(server.addresses()[0]);
+    let good = json!({ "name": "event", "channel": "a", "data": "1" });
+    for (batch, status, reason) in [
+        (
+            json!({ "batch": [good, { "name": "event", "channel": "a b", "data": "" }] }),
+            400,
+            "Event 2 of the batch: The channel name",
+        ),
+        (json!({ "batch": vec![&good; 11] }), 400, "Cannot batch-send more than 10 messages at once."),
+        (
+            json!({ "batch": [good, { "name": "event", "channel": "a", "data": "x".repeat(102_401) }] }),
+            413,
+            "Event 2 of the batch: The data content of this event exceeds the allowed maximum (102400 bytes).",
+        ),
+        (json!({ "batch": good }), 400, "cannot be read as a batch of events"),
+    ] {
+        let answer = http.post("/apps/1/batch_events", &batch);
+        assert_eq!(answer.status, status);
+        assert!(answer.error().contains(reason), "{}", answer.text());
+    }
+    client.expect_nothing_before_a_pong();
+    let empty = http.post("/apps/1/batch_events", &json!({ "batch": [] }));
+    assert_eq!((empty.status, empty.text()), (200, "{}"));
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_is_refused() {
+    let server = server(|config| config.apps[1].features.subscription_count = true);
+    let mut http = Http::connect(server.addresses()[0]);
+    for (path, parameters, reason) in [
+        ("/channels", "&info=user_count", "user_count may only be requested for presence channels"),
+        ("/channels", "&filter_by_prefix=private-&info=user_count", "user_count may only be requested for presence"),
+        ("/channels", "&info=subscription_count", "subscription_count is not enabled for this app"),
+        ("/channels", "&filter_by_prefix=cache-&info=cache", "cache may only be requested for one channel"),
+        ("/channels", "&info=users", "There is no attribute \"users\""),
+        ("/channels/chat", "&info=user_count", "user_count may only be requested for presence channels"),
+        ("/channels/chat", "&info=subscription_count", "subscription_count is not enabled for this app"),
+        ("/channels/presence-chat", "&info=cache", "cache may only be requested for cache channels"),
+        ("/channels/presence-cache-chat", "&info=cache,weather", "There is no attribute \"weather\""),
+        ("/channels/a%20b", "", "The channel name contains a character that is not allowed."),
+        ("/channels/%ff", "", "percent-encoded bytes that are no UTF-8"),
+        ("/channels/chat/users", "", "The channel must be a presence channel."),
+        ("/channels/private-chat/users", "", "The channel must be a presence channel."),
+    ] {
+        let answer = http.get(&format!("/apps/1{path}"), parameters);
+        assert_eq!(answer.status, 400, "{path}{parameters}");
+        assert!(answer.error().contains(reason), "{}", answer.text());
+    }
+    let of_two = |path: &str, parameters: &str| signed_with("key-two", "secret-two", "GET", path, parameters, b"");
+    let target = of_two("/apps/2/channels/presence-chat", "&info=subscription_count");
+    assert!(
+        http.request("GET", &target, &[], b"")
+            .error()
+            .starts_with("subscription_count may not be requested for presence")
+    );
+    let target = of_two("/apps/2/channels", "&info=subscription_count");
+    assert_eq!(http.request("GET", &target, &[], b"").json(), json!({ "channels": {} }));
+}
+
+#[test]
+fn what_nobody_has_subscribed_to_is_vacant_and_no_mistake() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    for (path, parameters, answer) in [
+        ("/channels", "", r#"{"channels":{}}"#),
+        ("/channels", "&filter_by_prefix=presence-&info=user_count", r#"{"channels":{}}"#),
+        ("/channels/chat", "", r#"{"occupied":false}"#),
+        ("/channels/presence-chat", "&info=user_count", r#"{"occupied":false,"user_count":0}"#),
+        ("/channels/cache-chat", "&info=cache", r#"{"occupied":false,"cache":null}"#),
+        ("/channels/presence-chat/users", "", r#"{"users":[]}"#),
+        ("/channels/presence-a%40b%3B/users", "", r#"{"users":[]}"#),
+    ] {
+        let found = http.get(&format!("/apps/1{path}"), parameters);
+        assert_eq!((found.status, found.text()), (200, answer), "{path}{parameters}");
+        assert_eq!(found.header("content-type"), Some("application/json"));
+    }
+}
+
+#[test]
+fn lists_are_understood_however_an_sdk_writes_them() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    let path = "/apps/1/channels/presence-cache-chat";
+    let signed = signed("GET", path, "&info=user_count,cache", b"");
+    for written in ["info=user_count,cache", "info=user_count%2Ccache", "info%5B0%5D=user_count&info%5B1%5D=cache"] {
+        let target = signed.replace("info=user_count,cache", written);
+        assert_eq!(
+            http.request("GET", &target, &[], b"").json(),
+            json!({ "occupied": false, "user_count": 0, "cache": null }),
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn connections_are_counted_for_who_asks() {
+    let server = server(|_| {});
+    let address = server.addresses()[0];
+    let mut http = Http::connect(address);
+    assert_eq!(http.get("/apps/1/connections", "").text(), r#"{"connections":0}"#);
+    let (client, _) = Client::member(address);
+    assert_eq!(http.get("/apps/1/connections", "").text(), r#"{"connections":1}"#);
+    client.vanish();
+    support::eventually("the end of a connection", || {
+        http.get("/apps/1/connections", "").text() == r#"{"connections":0}"#
+    });
+}
+
+#[test]
+fn terminating_takes_every_spelling_of_the_path_and_the_body() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    for (path, body) in [
+        ("/apps/1/users/12345/terminate_connections", &b"{}"[..]),
+        ("/apps/1/users/12345/terminate_connections", b""),
+        ("/apps/1/users/a%2Fb%20c/terminate_connections", b"{}"),
+        // As pusher-http-python has it.
+        ("/users/12345/terminate_connections", b"{}"),
+    ] {
+        let answer = http.request("POST", &signed("POST", path, "", body), &JSON, body);
+        assert_eq!((answer.status, answer.text()), (200, "{}"), "{path}");
+    }
+    let decoded = signed("POST", "/apps/1/users/a b/terminate_connections", "", b"{}").replace("a b", "a%20b");
+    assert_eq!(http.request("POST", &decoded, &JSON, b"{}").status, 200);
+    let long = format!("/apps/1/users/{}/terminate_connections", "x".repeat(129));
+    let refused = http.post(&long, &json!({}));
+    assert_eq!(
+        (refused.status, refused.error().as_str()),
+        (400, "Invalid user id: it has between 1 and 128 characters.")
+    );
+    let path = "/users/1/terminate_connections";
+    for (target, reason) in [
+        (path.to_owned(), "Missing query parameter: auth_key"),
+        (signed_with("nobody", "x", "POST", path, "", b"{}"), "Unknown auth_key"),
+        (signed_with("key-one", "x", "POST", path, "", b"{}"), "Invalid signature"),
+    ] {
+        let refused = http.request("POST", &target, &JSON, b"{}");
+        assert_eq!(refused.status, 401);
+        assert!(refused.error().starts_with(reason), "{}", refused.text());
+    }
+}
+
+#[test]
+fn a_disabled_app_is_refused_once_it_has_shown_who_it_is() {
+    let server = server(|config| config.apps[0].enabled = false);
+    let mut http = Http::connect(server.addresses()[0]);
+    let refused = http.publish(&json!({ "name": "e", "channel": "c", "data": "" }));
+    assert_eq!((refused.status, refused.error().as_str()), (403, "The app 1 is disabled."));
+    assert_eq!(http.get("/apps/1/channels", "").status, 403);
+    assert_eq!(http.request("GET", "/apps/1/channels", &[], b"").status, 401);
+}
+
+#[test]
+fn an_app_that_asks_too_often_is_told_when_to_come_back() {
+    let server = server(|config| config.limits.requests = 2);
+    let mut http = Http::connect(server.addresses()[0]);
+    // Strangers use up nothing.
+    for _ in 0..5 {
+        assert_eq!(http.request("GET", "/apps/1/channels", &[], b"").status, 401);
+    }
+    let mut allowed = 0;
+    let refused = loop {
+        let answer = http.get("/apps/1/channels", "");
+        if answer.status != 200 {
+            break answer;
+        }
+        allowed += 1;
+        assert!(allowed < 1000, "no flood is refused");
+    };
+    assert!(allowed >= 2, "{allowed}");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(refused.error(), "Too many requests: at most 2 per second.");
+    let other = signed_with("key-two", "secret-two", "GET", "/apps/2/channels", "", b"");
+    assert_eq!(http.request("GET", &other, &[], b"").status, 200, "the other app has its own");
+}
+
+#[test]
+fn each_path_says_which_methods_it_knows() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    for (path, method, allowed) in [
+        ("/apps/1/events", "GET", "POST"),
+        ("/apps/1/batch_events", "DELETE", "POST"),
+        ("/apps/1/channels", "POST", "GET,HEAD"),
+        ("/apps/1/channels/c", "PUT", "GET,HEAD"),
+        ("/apps/1/channels/c/users", "POST", "GET,HEAD"),
+        ("/apps/1/connections", "POST", "GET,HEAD"),
+        ("/apps/1/users/u/terminate_connections", "GET", "POST"),
+        ("/users/u/terminate_connections", "GET", "POST"),
+        ("/up", "POST", "GET,HEAD"),
+        ("/ready", "POST", "GET,HEAD"),
+        ("/metrics", "POST", "GET,HEAD"),
+    ] {
+        let answer = http.request(method, path, &[], b"");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some(allowed)), "{method} {path}");
+        answer.error();
+    }
+}
+
+#[test]
+fn a_server_is_ready_until_it_goes() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    let answer = http.request("GET", "/ready", &[], b"");
+    assert_eq!((answer.status, answer.text()), (200, r#"{"ready":true}"#));
+    assert_eq!(http.request("HEAD", "/ready", &[], b"").status, 200);
+}
+
+#[test]
+fn metrics_are_for_programs_of_this_machine_unless_told_otherwise() {
+    let token = "a-long-enough-token";
+    let bearer = format!("Bearer {token}");
+    let set = |name: &str, config: &mut Config, value: &str| {
+        let setting = taut_server::config::SETTINGS.iter().find(|setting| setting.name == name).expect(name);
+        setting.apply(config, value).expect(value);
+    };
+    let local: &[(&str, &str)] = &[];
+    let forwarded: &[(&str, &str)] = &[("X-Forwarded-For", "203.0.113.7")];
+    let right: &[(&str, &str)] = &[("Authorization", &bearer), ("X-Forwarded-For", "203.0.113.7")];
+    let wrong: &[(&str, &str)] = &[("Authorization", "Bearer another-long-token")];
+    for (metrics, with_token, headers, status) in [
+        ("loopback", false, local, 200),
+        ("loopback", false, forwarded, 403),
+        ("loopback", false, right, 403),
+        ("loopback", true, local, 200),
+        ("loopback", true, forwarded, 401),
+        ("loopback", true, right, 200),
+        ("loopback", true, wrong, 401),
+        ("off", false, local, 403),
+        ("off", true, local, 401),
+        ("off", true, right, 200),
+        ("on", false, forwarded, 200),
+    ] {
+        let server = server(|config| {
+            set("metrics", config, metrics);
+            if with_token {
+                set("metrics-token", config, token);
+            }
+        });
+        let answer = Http::connect(server.addresses()[0]).request("GET", "/metrics", headers, b"");
+        assert_eq!(answer.status, status, "{metrics} {with_token} {headers:?}");
+        match status {
+            200 => assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8")),
+            401 => assert_eq!(answer.header("www-authenticate"), Some("Bearer")),
+            _ => assert!(answer.error().contains("start the server with metrics on, or with a metrics-token")),
+        }
+    }
+}
+
+#[test]
+fn metrics_tell_what_has_happened() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    http.say("chat", "");
+    http.say("chat", "");
+    assert_eq!(http.request("GET", "/apps/1/channels", &[], b"").status, 401);
+    assert_eq!(http.request("GET", "/nowhere/private-secret", &[], b"").status, 404);
+    assert_eq!(http.request("BREW", "/up", &[], b"").status, 405);
+    let metrics = http.metrics();
+    for (sample, value) in [
+        ("taut_http_requests_total{route=\"/apps/{app}/events\",status=\"200\"}", 2.0),
+        ("taut_http_requests_total{route=\"/apps/{app}/channels\",status=\"401\"}", 1.0),
+        ("taut_http_requests_total{route=\"other\",status=\"404\"}", 1.0),
+        ("taut_http_requests_total{route=\"/up\",status=\"405\"}", 1.0),
+        ("taut_http_request_duration_seconds_count{route=\"/apps/{app}/events\"}", 2.0),
+        ("taut_build_info{version=\"0.1.0\"}", 1.0),
+    ] {
+        assert_eq!(metrics.get(sample), Some(&value), "{sample} in {metrics:#?}");
+    }
+    assert!(metrics["process_resident_memory_bytes"] > 1_000_000.0);
+    assert!(!metrics.keys().any(|sample| sample.contains("secret") || sample.contains("auth_")));
+}
+
+#[test]
+fn with_a_prefix_requests_are_counted_under_the_same_names() {
+    let server = server(|config| config.path_prefix = "/realtime".to_owned());
+    let mut http = Http::connect(server.addresses()[0]);
+    assert_eq!(http.get("/realtime/apps/1/channels", "").status, 200);
+    assert_eq!(http.request("GET", "/up", &[], b"").status, 200);
+    let metrics = http.metrics();
+    assert_eq!(metrics.get("taut_http_requests_total{route=\"/apps/{app}/channels\",status=\"200\"}"), Some(&1.0));
+    assert_eq!(metrics.get("taut_http_requests_total{route=\"/up\",status=\"200\"}"), Some(&1.0));
+}
+
+#[test]
 fn health_is_told() {
     let server = server(|_| {});
     let answer = Http::connect(server.addresses()[0]).request("GET", "/up", &[], b"");

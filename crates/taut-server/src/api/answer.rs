@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use crate::pusher::event::write_json_string;
@@ -15,11 +15,12 @@ pub(crate) struct Problem {
     status: StatusCode,
     error: Cow<'static, str>,
     retry_after: Option<Duration>,
+    challenge: Option<&'static str>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, error: error.into(), retry_after: None }
+        Self { status, error: error.into(), retry_after: None, challenge: None }
     }
 
     pub(crate) fn bad_request(error: impl Into<Cow<'static, str>>) -> Self {
@@ -28,6 +29,18 @@ impl Problem {
 
     pub(crate) fn too_large(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, error)
+    }
+
+    /// Says where in the request it was.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        self.error = format!("{place}: {}", self.error).into();
+        self
+    }
+
+    /// RFC 9110 §11.6.1: how whoever asks can show that he may.
+    pub(crate) fn challenge(mut self, scheme: &'static str) -> Self {
+        self.challenge = Some(scheme);
+        self
     }
 
     /// Try again, but not before `delay` has passed.
@@ -50,6 +63,9 @@ impl IntoResponse for Problem {
             let seconds = delay.as_millis().div_ceil(1000).max(1);
             let value = HeaderValue::from_str(&seconds.to_string());
             response.headers_mut().extend(value.ok().map(|value| (RETRY_AFTER, value)));
+        }
+        if let Some(scheme) = self.challenge {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         response
     }

@@ -1,48 +1,102 @@
-//! `POST /apps/ID/events`: a backend publishes.
+//! `POST /apps/ID/events` and `POST /apps/ID/batch_events`: a backend publishes.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{self, Problem};
-use super::{Context, body};
-use crate::app::{Limits, Secret};
+use super::info::{Attributes, Info, all};
+use super::{Context, asked, busy, door, echo};
+use crate::app::Limits;
 use crate::node::Publication;
-use crate::pusher::auth;
-use crate::pusher::channel::Channel;
+use crate::pusher::channel::{Channel, Kind};
+use crate::pusher::event::write_json_string;
 use crate::pusher::socket_id::SocketId;
+use crate::question::Occupancy;
+use crate::tenants::{Tenant, Terms};
 
 /// Publishes one event to one channel or several.
 ///
 /// Success means that the event is on its way, not that it has arrived; a channel without subscribers is a success too.
-pub(crate) async fn publish(
-    State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let Some(tenant) = context.node().apps().by_id(&id) else {
-        body::discard(body).await;
-        let id: String = id.chars().take(LONGEST_ECHO).collect();
-        return Err(Problem::new(StatusCode::NOT_FOUND, format!("The app {id} could not be found.")));
-    };
-    let terms = Arc::clone(&tenant.terms());
-    let body = body::read(body, largest_body(&terms.limits)).await?;
-    let query = head.uri.query().unwrap_or_default();
-    auth::Request::new(head.method.as_str(), head.uri.path(), query, &body)
-        .verify(|key| terms.app.secret(key).map(Secret::reveal), context.path_prefix(), seconds_since_1970())
-        .map_err(|refused| Problem::new(StatusCode::UNAUTHORIZED, refused.to_string()))?;
-    let event = Event::parse(&body, &terms.limits)?;
-    let publication = Publication { event: &event.name, data: &event.data, excluded: event.excluded };
-    context.node().publish(&tenant, &event.channels, &publication).map_err(super::busy)?;
-    Ok(answer::json("{}"))
+///
+/// # Cancel safety
+/// All of the channels get it or none. Dropped after that, only the answer is lost.
+pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    let signed = door::authenticated(&context, request, largest_body).await?;
+    let event = Event::parse(&signed.body, &signed.terms.limits)?;
+    context.node().publish(&signed.tenant, &event.channels, &event.publication()).map_err(busy)?;
+    if event.info.is_empty() {
+        return Ok(answer::json("{}"));
+    }
+    let channels: Vec<_> = event.channels.iter().map(|channel| (&**channel, event.info)).collect();
+    let attributes = attributes(&context, &signed.tenant, &signed.terms, &channels).await?;
+    let mut out = String::from("{\"channels\":{");
+    for (number, (channel, attributes)) in event.channels.iter().zip(attributes).enumerate() {
+        if number > 0 {
+            out.push(',');
+        }
+        write_json_string(&mut out, channel);
+        out.push(':');
+        attributes.write(&mut out);
+    }
+    out.push_str("}}");
+    Ok(answer::json(out))
+}
+
+/// Publishes several events, each to one channel; if one of them cannot be published, none is.
+///
+/// # Cancel safety
+/// As [`publish`].
+pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    let signed = door::authenticated(&context, request, largest_batch).await?;
+    let events = parse_batch(&signed.body, &signed.terms.limits)?;
+    // There is exactly one channel in each.
+    let publications =
+        events.iter().flat_map(|event| event.channels.iter().map(|channel| (&**channel, event.publication())));
+    context.node().publish_all(&signed.tenant, publications).map_err(busy)?;
+    if events.iter().all(|event| event.info.is_empty()) {
+        return Ok(answer::json("{}"));
+    }
+    let channels: Vec<_> =
+        events.iter().flat_map(|event| event.channels.iter().map(|channel| (&**channel, event.info))).collect();
+    let mut out = String::from("{\"batch\":[");
+    for (number, attributes) in attributes(&context, &signed.tenant, &signed.terms, &channels).await?.iter().enumerate()
+    {
+        if number > 0 {
+            out.push(',');
+        }
+        attributes.write(&mut out);
+    }
+    out.push_str("]}");
+    Ok(answer::json(out))
+}
+
+/// What was asked for about each of the channels, as far as it has that.
+///
+/// # Cancel safety
+/// Nothing is lost: it only asks.
+async fn attributes(
+    context: &Context,
+    tenant: &Tenant,
+    terms: &Terms,
+    channels: &[(&str, Info)],
+) -> Result<Vec<Attributes<'static>>, Problem> {
+    let questions = channels.iter().map(async |&(channel, info)| {
+        // What is kept was just sent along.
+        let info = Info { cache: false, ..info.applicable(Kind::of(channel), &terms.app.features) };
+        let occupancy = if info.is_empty() {
+            Occupancy::default()
+        } else {
+            context.node().channel(tenant, channel).await.occupancy
+        };
+        Attributes::of(info, occupancy)
+    });
+    asked(all(questions)).await
 }
 
 /// A publish that has been checked.
@@ -53,21 +107,56 @@ struct Event<'a> {
     channels: Vec<Cow<'a, str>>,
     data: Cow<'a, str>,
     excluded: Option<SocketId>,
+    info: Info,
 }
 
 impl<'a> Event<'a> {
     fn parse(body: &'a [u8], limits: &Limits) -> Result<Self, Problem> {
-        let fields: Fields<'a> = serde_json::from_slice(body).map_err(|error| {
-            let error: String = error.to_string().chars().take(LONGEST_ECHO).collect();
-            Problem::bad_request(format!("The body of the request cannot be read as an event: {error}"))
-        })?;
+        let fields: Fields<'a> = from_object(body, "an event")?;
         Ok(Self {
             name: check_name(fields.name, limits)?,
             channels: check_channels(fields.channel, fields.channels, limits)?,
             data: check_data(fields.data, limits)?,
             excluded: check_socket_id(fields.socket_id)?,
+            info: Info::parse(fields.info.iter().flat_map(|Text(info)| info.split(',')))?,
         })
     }
+
+    fn publication(&self) -> Publication<'_> {
+        Publication { event: &self.name, data: &self.data, excluded: self.excluded }
+    }
+}
+
+/// Reads a batch and checks all that is in it.
+fn parse_batch<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, Problem> {
+    #[derive(Deserialize)]
+    struct Batch<'a> {
+        #[serde(borrow)]
+        batch: Vec<&'a RawValue>,
+    }
+    let Batch { batch } = from_object::<Batch<'a>>(body, "a batch of events")?;
+    if batch.len() > limits.batch {
+        return Err(Problem::bad_request(format!("Cannot batch-send more than {} messages at once.", limits.batch)));
+    }
+    let parse = |(number, event): (usize, &'a RawValue)| {
+        let event = Event::parse(event.get().as_bytes(), limits).and_then(|event| match event.channels.len() {
+            1 => Ok(event),
+            _ => Err(Problem::bad_request("An event of a batch goes to one \"channel\".")),
+        });
+        event.map_err(|problem| problem.within(&format!("Event {number} of the batch")))
+    };
+    (1..).zip(batch).map(parse).collect()
+}
+
+/// Reads an object. (Serde would also fill a struct from an array's elements.)
+fn from_object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, Problem> {
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::bad_request(format!("The body of the request cannot be read as {what}: it is an array.")));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let error = echo(&error.to_string());
+        Problem::bad_request(format!("The body of the request cannot be read as {what}: {error}"))
+    })
 }
 
 #[derive(Deserialize)]
@@ -83,6 +172,8 @@ struct Fields<'a> {
     channels: Option<Vec<Text<'a>>>,
     #[serde(borrow)]
     socket_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    info: Option<Text<'a>>,
 }
 
 /// Serde lends a bare `Cow`, but not one within an `Option` or a `Vec`.
@@ -120,13 +211,17 @@ fn check_channels<'a>(
         return Err(Problem::bad_request(error));
     }
     for channel in &channels {
-        Channel::parse(channel, limits.channel_name).map_err(|invalid| {
-            let channel: String = channel.chars().take(LONGEST_ECHO).collect();
-            Problem::bad_request(format!("{invalid} (channel {channel:?})"))
-        })?;
+        Channel::parse(channel, limits.channel_name)
+            .map_err(|invalid| Problem::bad_request(format!("{invalid} (channel {:?})", echo(channel))))?;
     }
     let mut seen = HashSet::with_capacity(channels.len());
     channels.retain(|channel| seen.insert(channel.clone()));
+    let is_encrypted =
+        |channel: &Cow<'_, str>| matches!(Kind::of(channel), Kind::PrivateEncrypted | Kind::PrivateEncryptedCache);
+    if channels.len() > 1 && channels.iter().any(is_encrypted) {
+        // Each has a key of its own, so one text cannot be meant for several.
+        return Err(Problem::bad_request("You cannot trigger to multiple channels when using encrypted channels."));
+    }
     Ok(channels)
 }
 
@@ -164,16 +259,14 @@ fn largest_body(limits: &Limits) -> usize {
     limits.event_data * 4 + (limits.channels_per_publish + 1) * (limits.channel_name + 8) + limits.event_name * 4 + 1024
 }
 
-fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+fn largest_batch(limits: &Limits) -> usize {
+    limits.batch * largest_body(limits) + 1024
 }
-
-/// Characters of a peer's own text that an error repeats.
-const LONGEST_ECHO: usize = 200;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn parse(body: &str) -> Result<Event<'_>, String> {
@@ -199,7 +292,7 @@ mod tests {
             r#"{"name":"e","data":"","channel":"a"}"#,
             r#"{"name":"e","data":"","channels":["a"]}"#,
             r#"{"name":"e","data":"","channel":"a","channels":["a","a"]}"#,
-            r#"{"name":"e","data":"","channel":"a","channels":null,"info":"user_count","extra":[1]}"#,
+            r#"{"name":"e","data":"","channel":"a","channels":null,"info":null,"extra":[1]}"#,
         ] {
             assert_eq!(parse(body).expect(body).channels, ["a"], "{body}");
         }
@@ -242,6 +335,10 @@ mod tests {
             ("", "EOF while parsing"),
             ("{", "EOF while parsing"),
             ("7", "cannot be read as an event"),
+            (r#" ["e","",null,["a"],null,null]"#, "it is an array"),
+            (r#"{"name":"e","data":"","channel":"a","info":"users"}"#, "There is no attribute \\\"users\\\""),
+            (r#"{"name":"e","data":"","channels":["a","private-encrypted-b"]}"#, "when using encrypted channels"),
+            (r#"{"name":"e","data":"","channels":["private-encrypted-cache-b","a"]}"#, "when using encrypted channels"),
             (r#"{"data":"","channel":"a"}"#, "missing field `name`"),
             (r#"{"name":"e","channel":"a"}"#, "missing field `data`"),
             (r#"{"name":"e","data":""}"#, "The event names no channel"),
@@ -285,11 +382,118 @@ mod tests {
     }
 
     #[test]
+    fn an_encrypted_channel_gets_its_events_alone() {
+        let body = r#"{"name":"e","data":"","channel":"private-encrypted-a","channels":["private-encrypted-a"]}"#;
+        assert_eq!(parse(body).expect("one channel").channels, ["private-encrypted-a"]);
+    }
+
+    #[test]
+    fn attributes_may_be_asked_for() {
+        let info =
+            |info: &str| parse(&format!(r#"{{"name":"e","channel":"a","data":"","info":{info}}}"#)).expect(info).info;
+        assert_eq!(info("null"), Info::default());
+        assert_eq!(info(r#""""#), Info::default());
+        let both = Info { user_count: true, subscription_count: true, cache: false };
+        assert_eq!(info(r#""user_count,subscription_count""#), both);
+    }
+
+    #[test]
+    fn a_batch_is_as_good_as_its_worst_event() {
+        let parse = |events: &[&str]| {
+            let body = format!(r#"{{"batch":[{}]}}"#, events.join(","));
+            parse_batch(body.as_bytes(), &Limits::default())
+                .map(|events| events.iter().map(|event| event.channels[0].to_string()).collect::<Vec<_>>())
+                .map_err(|problem| format!("{problem:?}"))
+        };
+        let good = r#"{"name":"e","channel":"a","data":"x"}"#;
+        assert_eq!(parse(&[]), Ok(vec![]));
+        assert_eq!(
+            parse(&[good, r#"{"name":"f","channels":["b"],"data":1}"#]),
+            Ok(vec!["a".to_owned(), "b".to_owned()])
+        );
+        assert!(parse(&[good; 10]).is_ok());
+        for (events, reason) in [
+            (vec![good; 11], "Cannot batch-send more than 10 messages at once."),
+            (vec![good, "7"], "Event 2 of the batch: The body"),
+            (vec![r#"{"name":"e","data":"x"}"#, good], "Event 1 of the batch: The event names no channel"),
+            (
+                vec![good, good, r#"{"name":"e","channels":["a","b"],"data":"x"}"#],
+                "Event 3 of the batch: An event of a",
+            ),
+        ] {
+            let error = parse(&events).expect_err(reason);
+            assert!(error.contains(reason) && error.contains("status: 400"), "{error}");
+        }
+        let large = json!({ "name": "e", "channel": "a", "data": "x".repeat(102_401) }).to_string();
+        assert!(parse(&[good, &large]).is_err_and(|error| error.contains("status: 413") && error.contains("Event 2")));
+        for body in ["", "{}", "[]", r#"{"batch":{}}"#, r#"{"batch":null}"#, "[[]]"] {
+            let error = parse_batch(body.as_bytes(), &Limits::default()).map_err(|problem| format!("{problem:?}"));
+            assert!(error.is_err_and(|error| error.contains("cannot be read as a batch of events")), "{body}");
+        }
+    }
+
+    #[test]
     fn the_largest_body_leaves_room_for_escapes() {
         let limits = Limits::default();
         let body =
             json!({ "name": "\u{1}", "data": "\"".repeat(limits.event_data), "channels": vec!["c".repeat(200); 100] })
                 .to_string();
         assert!(body.len() < largest_body(&limits) && parse(&body).is_ok());
+    }
+
+    /// Something like what SDKs send, with every part of it possibly wrong.
+    fn almost_an_event() -> impl Strategy<Value = String> {
+        let value = prop_oneof![
+            Just("null".to_owned()),
+            Just("{}".to_owned()),
+            Just("[[]]".to_owned()),
+            "-?[0-9]{1,30}",
+            any::<String>().prop_map(|text| json!(text).to_string()),
+            prop::collection::vec(any::<String>(), 0..4).prop_map(|texts| json!(texts).to_string()),
+            r#""(a|private-encrypted-a|\\ud800|1\.2|user_count|,){0,3}""#,
+        ];
+        let key = prop_oneof!["name", "data", "channel", "channels", "socket_id", "info", "batch", "[a-z]{0,3}"];
+        prop::collection::vec((key, value), 0..7).prop_map(|fields| {
+            let fields: Vec<_> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            format!("{{{}}}", fields.join(","))
+        })
+    }
+
+    fn is_bounded(problem: &Problem) -> bool {
+        format!("{problem:?}").len() < 4096
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_parser_panic_or_the_error_long(body: Vec<u8>) {
+            prop_assert!(Event::parse(&body, &Limits::default()).err().as_ref().is_none_or(is_bounded));
+            prop_assert!(parse_batch(&body, &Limits::default()).err().as_ref().is_none_or(is_bounded));
+        }
+
+        #[test]
+        fn what_is_almost_an_event_is_read_or_refused_in_few_words(event in almost_an_event()) {
+            let limits = Limits::default();
+            let parsed = Event::parse(event.as_bytes(), &limits);
+            prop_assert!(parsed.as_ref().err().is_none_or(is_bounded));
+            let batch = format!(r#"{{"batch":[{event}]}}"#);
+            let batched = parse_batch(batch.as_bytes(), &limits);
+            prop_assert!(batched.as_ref().err().is_none_or(is_bounded));
+            match (parsed, batched) {
+                (Ok(event), Ok(events)) => prop_assert_eq!(vec![event], events),
+                (Ok(event), Err(_)) => prop_assert!(event.channels.len() > 1),
+                (Err(_), Ok(events)) => prop_assert!(false, "{events:?}"),
+                (Err(_), Err(_)) => {}
+            }
+        }
+
+        #[test]
+        fn long_texts_of_a_stranger_are_not_repeated_in_full(text in "[^a-z]{300,2000}") {
+            for key in ["name", "channel", "socket_id", "info"] {
+                let mut event = json!({ "name": "e", "channel": "a", "data": "" });
+                event[key] = json!(text);
+                let problem = Event::parse(event.to_string().as_bytes(), &Limits::default()).expect_err("too long");
+                prop_assert!(is_bounded(&problem));
+            }
+        }
     }
 }

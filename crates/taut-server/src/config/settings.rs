@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, LogFormat, text};
+use super::{Config, LogFormat, Metrics, text};
 use crate::app::{App, Limits, Secret};
 use Apply::{Limit, Server};
 
@@ -371,6 +371,14 @@ pub const SETTINGS: &[Setting] = &[
         Limit(|limits, value| text::number(value, 1, 1_000_000).map(|number| limits.client_events = number)),
     ),
     Setting::new(
+        "max-requests",
+        "TAUT_MAX_REQUESTS",
+        "NUMBER",
+        "0",
+        "Most requests of one app's backends per second (0: no limit)",
+        Limit(|limits, value| text::number(value, 0, u32::MAX).map(|number| limits.requests = number)),
+    ),
+    Setting::new(
         "max-watchlist",
         "TAUT_MAX_WATCHLIST",
         "NUMBER",
@@ -405,10 +413,19 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "metrics",
         "TAUT_METRICS",
-        "on|off",
-        "off",
-        "Whether /metrics tells Prometheus how the server is; to everybody who can reach it",
-        Server(|config, value| text::switch(value).map(|on| config.metrics = on)),
+        "off|loopback|on",
+        "loopback",
+        "Who may read /metrics: nobody, programs on this machine that ask without a proxy, or everybody",
+        Server(|config, value| metrics(value).map(|metrics| config.metrics = metrics)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "metrics-token",
+        "TAUT_METRICS_TOKEN",
+        "TOKEN",
+        "",
+        "Who shows this bearer token may read /metrics too, from wherever",
+        Server(|config, value| metrics_token(value).map(|token| config.metrics_token = Some(token))),
     )
     .at_the_next_start(),
     Setting::new(
@@ -481,3 +498,20 @@ fn path(value: &str) -> Option<PathBuf> {
 
 /// Characters of a password that cannot be tried out in an afternoon.
 const SHORTEST_PASSWORD: usize = 12;
+
+fn metrics(text: &str) -> Result<Metrics, String> {
+    match text.trim() {
+        "off" => Ok(Metrics::Off),
+        "loopback" => Ok(Metrics::Loopback),
+        "on" => Ok(Metrics::Everybody),
+        _ => Err(format!("{text:?} is none of off, loopback and on")),
+    }
+}
+
+/// The error repeats nothing of the token.
+fn metrics_token(text: &str) -> Result<Secret, String> {
+    if text.len() < 16 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token has at least 16 characters of ASCII and no spaces".to_owned());
+    }
+    Ok(Secret::from(text))
+}

@@ -190,8 +190,17 @@ impl<'a> Request<'a> {
         query
     }
 
-    fn parameter(&self, key: &str) -> Option<&str> {
+    /// A parameter's value, decoded once.
+    pub fn parameter(&self, key: &str) -> Option<&str> {
         self.parameters.iter().find(|parameter| parameter.key == key).map(|parameter| &*parameter.value)
+    }
+
+    /// The members of a list: of `info=a,b`, or of `info[0]=a&info[1]=b` as pusher-http-php writes one.
+    pub fn list(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.parameters
+            .iter()
+            .filter(move |parameter| parameter.key.split_once('[').map_or(&*parameter.key, |(name, _)| name) == key)
+            .flat_map(|parameter| parameter.value.split(','))
     }
 }
 
@@ -494,6 +503,15 @@ mod tests {
         let raw = "&filter_by_prefix=50%25";
         assert_eq!(verify("GET", "/a", &query_signing("/a", raw, raw), b""), Ok(()));
         assert_eq!(verify("GET", "/a", &query_signing("/a", raw, "&filter_by_prefix=50%"), b""), Ok(()));
+    }
+
+    #[test]
+    fn a_list_is_read_however_it_was_written() {
+        for query in ["info=a,b", "x=1&info=a%2Cb&information=c", "info[0]=a&info[1]=b", "INFO%5B0%5D=a&info%5B1%5D=b"]
+        {
+            assert_eq!(Request::new("GET", "/", query, b"").list("info").collect::<Vec<_>>(), ["a", "b"], "{query}");
+        }
+        assert_eq!(Request::new("GET", "/", "x=info", b"").list("info").next(), None);
     }
 
     #[test]

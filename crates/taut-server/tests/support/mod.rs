@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and takes what it needs")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -268,6 +268,29 @@ impl Http {
     pub fn is_at_end(&mut self) -> bool {
         let mut byte = [0];
         matches!(self.stream.read(&mut byte), Ok(0))
+    }
+
+    /// Posts what the first app has signed.
+    pub fn post(&mut self, path: &str, body: &Value) -> Answer {
+        let body = body.to_string();
+        self.request("POST", &signed("POST", path, "", body.as_bytes()), &JSON, body.as_bytes())
+    }
+
+    /// Asks what the first app has signed; `parameters` begin with `&`.
+    pub fn get(&mut self, path: &str, parameters: &str) -> Answer {
+        self.request("GET", &signed("GET", path, parameters, b""), &[], b"")
+    }
+
+    /// The metrics, by their names with their labels.
+    pub fn metrics(&mut self) -> BTreeMap<String, f64> {
+        let answer = self.request("GET", "/metrics", &[], b"");
+        assert_eq!(answer.status, 200);
+        let samples = answer.text().lines().filter(|line| !line.starts_with('#'));
+        let parse = |line: &str| {
+            let (name, value) = line.rsplit_once(' ').expect("a sample");
+            (name.to_owned(), value.parse().expect("a number"))
+        };
+        samples.map(parse).collect()
     }
 
     /// Publishes to the first app.

@@ -1,0 +1,118 @@
+//! The one door for backends: which app it is, and whether the request is really from there.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use http::StatusCode;
+use http::request::Parts;
+
+use super::answer::Problem;
+use super::{Context, body, echo};
+use crate::app::{Limits, Secret};
+use crate::pusher::auth;
+use crate::tenants::{Tenant, Terms};
+
+/// A request that an app's backend has signed.
+pub(crate) struct Signed {
+    pub(crate) tenant: Arc<Tenant>,
+    /// On what terms the app was served when the request came.
+    pub(crate) terms: Arc<Terms>,
+    pub(crate) body: Vec<u8>,
+    head: Parts,
+    path: RawPathParams,
+}
+
+impl Signed {
+    /// A part of the path, decoded, by its name in the route.
+    pub(crate) fn path(&self, name: &str) -> &str {
+        in_path(&self.path, name).unwrap_or_default()
+    }
+
+    /// The parameters of the query.
+    pub(crate) fn query(&self) -> auth::Request<'_> {
+        auth::Request::new(self.head.method.as_str(), self.head.uri.path(), query_of(&self.head), &self.body)
+    }
+}
+
+/// Lets in what an app's backend has signed, with a body of at most as many bytes as `most` says, and nothing else.
+///
+/// # Cancel safety
+/// A request that is dropped midway has changed nothing.
+pub(crate) async fn authenticated(
+    context: &Context,
+    request: Request,
+    most: fn(&Limits) -> usize,
+) -> Result<Signed, Problem> {
+    let (mut head, body) = request.into_parts();
+    let found = match RawPathParams::from_request_parts(&mut head, &()).await {
+        Ok(path) => find(context, &head, &path).map(|tenant| (tenant, path)),
+        Err(_) => Err(Problem::bad_request("The path of the request holds percent-encoded bytes that are no UTF-8.")),
+    };
+    let (tenant, path) = match found {
+        Ok(found) => found,
+        Err(problem) => {
+            body::discard(body).await;
+            return Err(problem);
+        }
+    };
+    let terms = Arc::clone(&tenant.terms());
+    let body = body::read(body, most(&terms.limits)).await?;
+    let signed = Signed { tenant, terms, body, head, path };
+    let secret_of = |key: &str| signed.terms.app.secret(key).map(Secret::reveal);
+    signed
+        .query()
+        .verify(secret_of, context.path_prefix(), seconds_since_1970())
+        .map_err(|refused| unauthorized(&refused))?;
+    // From here on it is the app itself that asks.
+    tracing::Span::current().record("app", signed.tenant.id());
+    if !signed.terms.app.enabled {
+        let error = format!("The app {} is disabled.", signed.tenant.id());
+        return Err(Problem::new(StatusCode::FORBIDDEN, error));
+    }
+    context.take_request(&signed.tenant, &signed.terms, Instant::now()).map_err(|delay| {
+        let error = format!("Too many requests: at most {} per second.", signed.terms.limits.requests);
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
+    })?;
+    Ok(signed)
+}
+
+/// For requests that say all in their path and query; some SDKs send an empty object along.
+pub(crate) fn no_body(_limits: &Limits) -> usize {
+    1024
+}
+
+/// The app that the path names; where it names none, the app that the key belongs to.
+fn find(context: &Context, head: &Parts, path: &RawPathParams) -> Result<Arc<Tenant>, Problem> {
+    if let Some(id) = in_path(path, "app") {
+        return context
+            .node()
+            .apps()
+            .by_id(id)
+            .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("The app {} could not be found.", echo(id))));
+    }
+    let request = auth::Request::new("", "", query_of(head), b"");
+    let key = request.auth_key().ok_or_else(|| unauthorized(&auth::Refused::Missing("auth_key")))?;
+    context.node().apps().by_key(key).ok_or_else(|| unauthorized(&auth::Refused::UnknownKey))
+}
+
+fn in_path<'p>(path: &'p RawPathParams, name: &str) -> Option<&'p str> {
+    path.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn query_of(head: &Parts) -> &str {
+    head.uri.query().unwrap_or_default()
+}
+
+fn unauthorized(refused: &auth::Refused) -> Problem {
+    // The text to sign repeats the query, which a stranger may have made long.
+    let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
+    Problem::new(StatusCode::UNAUTHORIZED, error)
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Characters.
+const LONGEST_REFUSAL: usize = 4096;

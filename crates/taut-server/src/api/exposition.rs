@@ -1,0 +1,130 @@
+//! Prometheus' text format, version 0.0.4: what `/metrics` is written in.
+
+use std::fmt::{Display, Write as _};
+
+/// A page of metrics on its way.
+///
+/// ```text
+/// # HELP taut_connections Open connections of clients.
+/// # TYPE taut_connections gauge
+/// taut_connections{app="shop"} 42
+/// ```
+#[derive(Debug, Default)]
+pub(crate) struct Exposition {
+    text: String,
+    name: &'static str,
+}
+
+/// What the numbers of a metric mean.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How many were how large.
+    Histogram,
+}
+
+/// A label's name and value.
+pub(crate) type Label<'a> = (&'static str, &'a str);
+
+impl Exposition {
+    /// Begins a metric. Its samples follow.
+    pub(crate) fn begin(&mut self, name: &'static str, kind: Kind, help: &'static str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        self.name = name;
+        // Writing to a `String` cannot fail; here and below.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// A sample of the metric that was begun.
+    pub(crate) fn sample(&mut self, labels: &[Label<'_>], value: impl Display) {
+        self.line("", labels, None, value);
+    }
+
+    /// A metric with one sample.
+    pub(crate) fn single(&mut self, name: &'static str, kind: Kind, help: &'static str, value: impl Display) {
+        self.begin(name, kind, help);
+        self.sample(&[], value);
+    }
+
+    /// A histogram of the metric that was begun: `counts` has one more than `bounds`, for what lies beyond the last.
+    pub(crate) fn histogram(&mut self, labels: &[Label<'_>], bounds: &[f64], counts: &[u64], sum: f64) {
+        debug_assert_eq!(bounds.len() + 1, counts.len());
+        let mut so_far = 0;
+        for (number, count) in counts.iter().enumerate() {
+            so_far += count;
+            let bound = bounds.get(number).map_or_else(|| "+Inf".to_owned(), f64::to_string);
+            self.line("_bucket", labels, Some(("le", &bound)), so_far);
+        }
+        self.line("_sum", labels, None, sum);
+        self.line("_count", labels, None, so_far);
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[Label<'_>], last: Option<Label<'_>>, value: impl Display) {
+        self.text.extend([self.name, suffix]);
+        let mut separator = '{';
+        for (name, value) in labels.iter().copied().chain(last) {
+            self.text.push(separator);
+            separator = ',';
+            self.text.extend([name, "=\""]);
+            for character in value.chars() {
+                match character {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    other => self.text.push(other),
+                }
+            }
+            self.text.push('"');
+        }
+        if separator == ',' {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_written_as_prometheus_reads_them() {
+        let mut page = Exposition::default();
+        page.begin("taut_connections", Kind::Gauge, "Open connections.");
+        page.sample(&[("app", "a\"\\\nb"), ("kind", "x")], 7);
+        page.single("taut_up", Kind::Counter, "Up.", 0.25);
+        assert_eq!(
+            page.into_text(),
+            "# HELP taut_connections Open connections.\n# TYPE taut_connections gauge\n\
+             taut_connections{app=\"a\\\"\\\\\\nb\",kind=\"x\"} 7\n\
+             # HELP taut_up Up.\n# TYPE taut_up counter\ntaut_up 0.25\n"
+        );
+    }
+
+    #[test]
+    fn the_buckets_of_a_histogram_add_up() {
+        let mut page = Exposition::default();
+        page.begin("taut_seconds", Kind::Histogram, "Time.");
+        page.histogram(&[("route", "/up")], &[0.001, 1.0], &[3, 0, 2], 12.5);
+        assert_eq!(
+            page.into_text(),
+            "# HELP taut_seconds Time.\n# TYPE taut_seconds histogram\n\
+             taut_seconds_bucket{route=\"/up\",le=\"0.001\"} 3\n\
+             taut_seconds_bucket{route=\"/up\",le=\"1\"} 3\n\
+             taut_seconds_bucket{route=\"/up\",le=\"+Inf\"} 5\n\
+             taut_seconds_sum{route=\"/up\"} 12.5\n\
+             taut_seconds_count{route=\"/up\"} 5\n"
+        );
+    }
+}

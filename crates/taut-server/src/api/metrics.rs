@@ -1,0 +1,216 @@
+//! `GET /metrics`: what there is and what has happened, for Prometheus.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use subtle::ConstantTimeEq;
+
+use super::answer::Problem;
+use super::exposition::{Exposition, Kind};
+use super::{Context, asked};
+use crate::config::Metrics;
+use crate::http::Peer;
+use crate::question::{BUCKETS, Histogram, Statistics, Traffic};
+use crate::tenants::Tenant;
+
+/// How the webhooks fare, asked at each scrape.
+pub(crate) type Webhooks = Box<dyn Fn() -> WebhookNumbers + Send + Sync>;
+
+/// How the webhooks fare.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WebhookNumbers {
+    /// Requests that are to be sent, those that are tried again included.
+    pub(crate) waiting: u64,
+    /// Requests that were answered with success.
+    pub(crate) delivered: u64,
+    /// Tries that failed.
+    pub(crate) failed: u64,
+    /// Events that were given up, or found no room.
+    pub(crate) dropped: u64,
+}
+
+/// Shows the metrics to whoever may see them.
+///
+/// # Cancel safety
+/// Nothing is lost: it only asks.
+pub(crate) async fn show(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    check_access(&context, request.headers(), peer)?;
+    let statistics = asked(context.node().statistics()).await?;
+    let mut page = Exposition::default();
+    write_statistics(&mut page, &statistics, &context.node().apps().all());
+    context.traffic.write(&mut page);
+    if let Some(webhooks) = context.webhooks.get() {
+        write_webhooks(&mut page, webhooks());
+    }
+    write_process(&mut page, context.started.elapsed());
+    Ok(([(CONTENT_TYPE, TEXT)], page.into_text()).into_response())
+}
+
+fn check_access(context: &Context, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<(), Problem> {
+    let shown = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    if let (Some(token), Some(shown)) = (&context.metrics_token, shown) {
+        // In constant time: how long it takes must not tell how much of it was right.
+        return if token.reveal().as_bytes().ct_eq(shown).into() { Ok(()) } else { Err(unauthorized()) };
+    }
+    let is_local = || {
+        // A proxy on this machine is not who asks.
+        let is_forwarded = FORWARDING.iter().any(|name| headers.contains_key(name));
+        peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) && !is_forwarded
+    };
+    match context.metrics {
+        Metrics::Everybody => Ok(()),
+        Metrics::Loopback if is_local() => Ok(()),
+        _ if context.metrics_token.is_some() => Err(unauthorized()),
+        Metrics::Off => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "The metrics are switched off: start the server with metrics on, or with a metrics-token.",
+        )),
+        Metrics::Loopback => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "The metrics are for programs on the server's machine: start the server with metrics on, or with a metrics-token.",
+        )),
+    }
+}
+
+/// RFC 6750 §2.1; the scheme in any case, as RFC 9110 §11.1 has it.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim_ascii())
+}
+
+fn unauthorized() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "The metrics are shown to who has the bearer token for them.")
+        .challenge("Bearer")
+}
+
+fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<Tenant>]) {
+    page.begin("taut_connections", Kind::Gauge, "Open connections of clients.");
+    for app in apps {
+        page.sample(&[("app", app.id())], app.connections());
+    }
+    for (name, kind, help, value) in PER_APP {
+        page.begin(name, kind, help);
+        for app in apps {
+            // An app that nobody has used yet has not been counted.
+            page.sample(&[("app", app.id())], statistics.apps.get(app.index()).map_or(0, value));
+        }
+    }
+    let stats = &statistics.stats;
+    for (name, help, value) in [
+        ("taut_connections_opened_total", "Connections of clients that were opened.", stats.opened),
+        ("taut_connections_kicked_total", "Connections closed because their reader was too slow.", stats.kicked),
+        (
+            "taut_handshakes_refused_total",
+            "Handshakes that were refused, or given up at their deadline.",
+            stats.refused,
+        ),
+        (
+            "taut_sockets_unannounced_total",
+            "Sockets dropped for a PROXY header that was missing or malformed.",
+            stats.unannounced,
+        ),
+        ("taut_messages_dropped_total", "Messages dropped because their reader was too slow.", stats.dropped),
+        ("taut_protocol_violations_total", "Peers that broke the WebSocket protocol.", stats.violations),
+    ] {
+        page.single(name, Kind::Counter, help, value);
+    }
+    page.begin(
+        "taut_delivery_duration_seconds",
+        Kind::Histogram,
+        "Time from an event's publisher to the queues of the sockets that it goes to.",
+    );
+    let Histogram { counts, sum } = &statistics.latency;
+    let bounds: [f64; BUCKETS - 1] = std::array::from_fn(|bucket| Duration::from_micros(2 << bucket).as_secs_f64());
+    page.histogram(&[], &bounds, counts, Duration::from_micros(*sum).as_secs_f64());
+}
+
+/// Name, kind, help and value.
+type PerApp = (&'static str, Kind, &'static str, fn(&Traffic) -> u64);
+
+const PER_APP: [PerApp; 9] = [
+    ("taut_subscriptions", Kind::Gauge, "Subscriptions of clients to channels.", |app| app.subscriptions),
+    ("taut_channels", Kind::Gauge, "Channels that have subscribers.", |app| app.channels),
+    ("taut_messages_received_total", Kind::Counter, "Messages from clients.", |app| app.received),
+    ("taut_received_bytes_total", Kind::Counter, "Bytes of the messages from clients.", |app| app.received_bytes),
+    ("taut_client_events_total", Kind::Counter, "Events that clients sent to others.", |app| app.client_events),
+    (
+        "taut_events_published_total",
+        Kind::Counter,
+        "Events that were published to a channel, those of clients and the server's own included.",
+        |app| app.published,
+    ),
+    ("taut_events_delivered_total", Kind::Counter, "Copies of published events for clients.", |app| app.delivered),
+    ("taut_delivered_bytes_total", Kind::Counter, "Bytes of those copies, before compression.", |app| {
+        app.delivered_bytes
+    }),
+    ("taut_refusals_total", Kind::Counter, "Subscriptions, sign-ins and client events that were refused.", |app| {
+        app.refused
+    }),
+];
+
+fn write_webhooks(page: &mut Exposition, numbers: WebhookNumbers) {
+    let WebhookNumbers { waiting, delivered, failed, dropped } = numbers;
+    page.single("taut_webhooks_waiting", Kind::Gauge, "Webhook requests that are to be sent.", waiting);
+    for (name, help, value) in [
+        ("taut_webhooks_delivered_total", "Webhook requests that were answered with success.", delivered),
+        ("taut_webhooks_failed_total", "Tries of webhook requests that failed.", failed),
+        ("taut_webhooks_dropped_total", "Events for webhooks that were given up, or found no room.", dropped),
+    ] {
+        page.single(name, Kind::Counter, help, value);
+    }
+}
+
+/// Under the names that Prometheus' own clients use, where there is one.
+fn write_process(page: &mut Exposition, uptime: Duration) {
+    page.begin("taut_build_info", Kind::Gauge, "Always 1; the version is in the label.");
+    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.single("taut_uptime_seconds", Kind::Gauge, "Time since the server was started.", uptime.as_secs_f64());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let start = now.saturating_sub(uptime).as_secs_f64();
+    page.single("process_start_time_seconds", Kind::Gauge, "When the server was started, since 1970.", start);
+    // Read from memory by the kernel: nothing waits here. Other systems than Linux have no such file.
+    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_memory) {
+        page.single("process_resident_memory_bytes", Kind::Gauge, "Memory that the process takes.", bytes);
+    }
+}
+
+/// Bytes, from Linux' `/proc/self/status`.
+fn resident_memory(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+const BEARER: &[u8] = b"Bearer ";
+
+/// Headers by which proxies say that somebody else asks.
+const FORWARDING: [HeaderName; 3] =
+    [FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_is_read_in_kibibytes() {
+        assert_eq!(resident_memory("Name:\ttaut\nVmPeak:\t  9 kB\nVmRSS:\t   1234 kB\nThreads:\t3\n"), Some(1_263_616));
+        assert_eq!(resident_memory("VmRSS:\tmuch\n"), None);
+        assert_eq!(resident_memory(""), None);
+    }
+
+    #[test]
+    fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bearer  abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"Basic abc"), None);
+        assert_eq!(bearer(b"Bearer"), None);
+    }
+}

@@ -1,0 +1,36 @@
+//! What backends ask about connections and users.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use super::Context;
+use super::answer::{self, Problem};
+use super::door;
+
+/// `POST /apps/ID/users/USER/terminate_connections`: closes every connection that is signed in as this user.
+///
+/// Success means that it is on its way; a user without connections is a success too.
+///
+/// # Cancel safety
+/// Either it has begun or it has not.
+pub(crate) async fn terminate(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    let signed = door::authenticated(&context, request, door::no_body).await?;
+    let user_id = signed.path("user");
+    let most = signed.terms.limits.user_id;
+    if user_id.is_empty() || user_id.chars().count() > most {
+        return Err(Problem::bad_request(format!("Invalid user id: it has between 1 and {most} characters.")));
+    }
+    context.node().terminate(&signed.tenant, user_id);
+    Ok(answer::json("{}"))
+}
+
+/// `GET /apps/ID/connections`: how many clients the app has.
+///
+/// # Cancel safety
+/// Nothing is lost: it only asks.
+pub(crate) async fn connections(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    let signed = door::authenticated(&context, request, door::no_body).await?;
+    Ok(answer::json(format!("{{\"connections\":{}}}", signed.tenant.connections())))
+}
