@@ -251,6 +251,164 @@ fn of_a_batch_with_a_mistake_nothing_is_published() {
     assert_eq!((empty.status, empty.text()), (200, "{}"));
 }
 
+/// On two event loops, so that somebody is not where the channel is at home.
+fn crowd(change: impl FnOnce(&mut Config)) -> (Running, Vec<(Client, String)>) {
+    let server = server(|config| {
+        config.shards = 2;
+        change(config);
+    });
+    let mut clients: Vec<_> = (0..6).map(|_| Client::member(server.addresses()[0])).collect();
+    for (number, (client, socket_id)) in clients.iter_mut().enumerate() {
+        // Each user comes twice.
+        let user = json!({ "user_id": format!("user-{}", number / 2) }).to_string();
+        if number == 0 {
+            client.subscribed("chat");
+        }
+        client.subscribed_signed(socket_id, "presence-room", Some(&user));
+        client.subscribed_signed(socket_id, "private-room", None);
+    }
+    (server, clients)
+}
+
+#[test]
+fn occupied_channels_are_told_with_what_they_have() {
+    let (server, _clients) = crowd(|config| config.apps[0].features.subscription_count = true);
+    let mut http = Http::connect(server.addresses()[0]);
+    for (path, parameters, answer) in [
+        ("/channels", "", json!({ "channels": { "presence-room": {}, "private-room": {}, "chat": {} } })),
+        (
+            "/channels",
+            "&filter_by_prefix=presence-&info=user_count",
+            json!({ "channels": { "presence-room": { "user_count": 3 } } }),
+        ),
+        ("/channels", "&filter_by_prefix=pri", json!({ "channels": { "private-room": {} } })),
+        ("/channels", "&filter_by_prefix=x", json!({ "channels": {} })),
+        (
+            "/channels",
+            "&info=subscription_count",
+            json!({ "channels": {
+                "presence-room": {},
+                "private-room": { "subscription_count": 6 },
+                "chat": { "subscription_count": 1 },
+            } }),
+        ),
+        ("/channels/presence-room", "&info=user_count", json!({ "occupied": true, "user_count": 3 })),
+        ("/channels/private-room", "&info=subscription_count", json!({ "occupied": true, "subscription_count": 6 })),
+        ("/channels/chat", "", json!({ "occupied": true })),
+        ("/channels/other", "&info=subscription_count", json!({ "occupied": false, "subscription_count": 0 })),
+        ("/connections", "", json!({ "connections": 6 })),
+    ] {
+        let found = http.get(&format!("/apps/1{path}"), parameters);
+        assert_eq!((found.status, found.json()), (200, answer), "{path}{parameters}");
+    }
+    let users = http.get("/apps/1/channels/presence-room/users", "").json();
+    let mut users: Vec<&str> =
+        users["users"].as_array().expect("a list").iter().map(|user| user["id"].as_str().expect("an id")).collect();
+    users.sort_unstable();
+    assert_eq!(users, ["user-0", "user-1", "user-2"]);
+    let of_two = signed_with("key-two", "secret-two", "GET", "/apps/2/channels", "", b"");
+    assert_eq!(http.request("GET", &of_two, &[], b"").json(), json!({ "channels": {} }), "the other app has none");
+}
+
+#[test]
+fn a_publish_tells_about_its_channels_what_it_was_asked() {
+    let (server, _clients) = crowd(|config| config.apps[0].features.subscription_count = true);
+    let mut http = Http::connect(server.addresses()[0]);
+    let info = "user_count,subscription_count,cache";
+    let channels = ["presence-room", "private-room", "nobody", "presence-nobody", "chat"];
+    let answer = http.publish(&json!({ "name": "event", "channels": channels, "data": "", "info": info }));
+    assert_eq!(
+        (answer.status, answer.json()),
+        (
+            200,
+            json!({ "channels": {
+                "presence-room": { "user_count": 3 },
+                "private-room": { "subscription_count": 6 },
+                "nobody": { "subscription_count": 0 },
+                "presence-nobody": { "user_count": 0 },
+                "chat": { "subscription_count": 1 },
+            } })
+        )
+    );
+    let answer = http.post(
+        "/apps/1/batch_events",
+        &json!({ "batch": [
+            { "name": "event", "channel": "presence-room", "data": "", "info": "user_count" },
+            { "name": "event", "channel": "private-room", "data": "" },
+            { "name": "event", "channel": "private-room", "data": "", "info": "user_count,subscription_count" },
+        ] }),
+    );
+    assert_eq!(
+        (answer.status, answer.json()),
+        (200, json!({ "batch": [{ "user_count": 3 }, {}, { "subscription_count": 6 }] }))
+    );
+}
+
+#[test]
+fn what_is_not_switched_on_is_left_out_of_a_publishs_answer() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    let info = "user_count,subscription_count";
+    let answer = http.publish(&json!({ "name": "event", "channel": "chat", "data": "", "info": info }));
+    assert_eq!(answer.text(), r#"{"channels":{"chat":{}}}"#);
+}
+
+#[test]
+fn a_cache_channel_tells_its_last_event_and_how_long_it_is_kept() {
+    let server = server(|config| config.shards = 2);
+    let mut http = Http::connect(server.addresses()[0]);
+    for channel in ["cache-a", "private-cache-a", "presence-cache-a", "private-encrypted-cache-a"] {
+        for data in ["first", r#"{"last":"é"}"#] {
+            http.say(channel, data);
+        }
+        let path = format!("/apps/1/channels/{channel}");
+        let state = http.get(&path, "&info=cache").json();
+        assert_eq!((&state["occupied"], &state["cache"]["data"]), (&json!(false), &json!(r#"{"last":"é"}"#)));
+        let ttl = state["cache"]["ttl"].as_u64().expect("seconds");
+        assert!((1700..=1800).contains(&ttl), "{ttl}");
+    }
+}
+
+#[test]
+fn terminating_ends_the_users_connections_and_nobody_elses() {
+    for path in ["/apps/1/users/user%201/terminate_connections", "/users/user%201/terminate_connections"] {
+        let server = server(|config| config.shards = 2);
+        let address = server.addresses()[0];
+        let connect = |user: &str| {
+            let (mut client, socket_id) = Client::member(address);
+            client.signed_in(&socket_id, &json!({ "id": user }).to_string());
+            client
+        };
+        let mut theirs = [connect("user 1"), connect("user 1"), connect("user 1")];
+        let mut another = connect("user 2");
+        let answer = Http::connect(address).post(path, &json!({}));
+        assert_eq!((answer.status, answer.text()), (200, "{}"));
+        for client in &mut theirs {
+            let code = loop {
+                match client.next() {
+                    support::Heard::Close(code, _) => break code,
+                    support::Heard::Message(_) => {}
+                    support::Heard::End => panic!("it ended without a code"),
+                }
+            };
+            assert_eq!(code, 4009);
+        }
+        another.expect_nothing_before_a_pong();
+    }
+}
+
+#[test]
+fn an_event_for_a_user_reaches_that_user_and_its_channel_is_not_listed() {
+    let server = server(|_| {});
+    let (mut client, socket_id) = Client::member(server.addresses()[0]);
+    client.signed_in(&socket_id, r#"{"id":"12345"}"#);
+    client.subscribed("#server-to-user-12345");
+    let mut http = Http::connect(server.addresses()[0]);
+    http.say("#server-to-user-12345", "hello");
+    assert_eq!(client.message(), event("#server-to-user-12345", "hello"));
+    assert_eq!(http.get("/apps/1/channels", "").text(), r#"{"channels":{}}"#);
+}
+
 #[test]
 fn a_question_that_cannot_be_answered_is_refused() {
     let server = server(|config| config.apps[1].features.subscription_count = true);
@@ -484,17 +642,38 @@ fn metrics_tell_what_has_happened() {
     assert_eq!(http.request("GET", "/apps/1/channels", &[], b"").status, 401);
     assert_eq!(http.request("GET", "/nowhere/private-secret", &[], b"").status, 404);
     assert_eq!(http.request("BREW", "/up", &[], b"").status, 405);
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("chat");
+    http.say("chat", "four");
+    client.message();
+    client.send(&json!({ "event": "client-no", "channel": "chat", "data": {} }));
+    client.message();
     let metrics = http.metrics();
     for (sample, value) in [
-        ("taut_http_requests_total{route=\"/apps/{app}/events\",status=\"200\"}", 2.0),
+        ("taut_connections{app=\"1\"}", 1.0),
+        ("taut_connections{app=\"2\"}", 0.0),
+        ("taut_subscriptions{app=\"1\"}", 1.0),
+        ("taut_channels{app=\"1\"}", 1.0),
+        ("taut_messages_received_total{app=\"1\"}", 2.0),
+        ("taut_events_published_total{app=\"1\"}", 3.0),
+        ("taut_events_delivered_total{app=\"1\"}", 1.0),
+        ("taut_refusals_total{app=\"1\"}", 1.0),
+        ("taut_connections_opened_total", 1.0),
+        ("taut_connections_kicked_total", 0.0),
+        ("taut_http_requests_total{route=\"/apps/{app}/events\",status=\"200\"}", 3.0),
         ("taut_http_requests_total{route=\"/apps/{app}/channels\",status=\"401\"}", 1.0),
         ("taut_http_requests_total{route=\"other\",status=\"404\"}", 1.0),
         ("taut_http_requests_total{route=\"/up\",status=\"405\"}", 1.0),
-        ("taut_http_request_duration_seconds_count{route=\"/apps/{app}/events\"}", 2.0),
+        ("taut_http_request_duration_seconds_count{route=\"/apps/{app}/events\"}", 3.0),
         ("taut_build_info{version=\"0.1.0\"}", 1.0),
     ] {
         assert_eq!(metrics.get(sample), Some(&value), "{sample} in {metrics:#?}");
     }
+    // Two bytes of header, and {"event":"event","channel":"chat","data":"four"}.
+    assert_eq!(metrics.get("taut_delivered_bytes_total{app=\"1\"}"), Some(&50.0));
+    assert!(
+        metrics["taut_delivery_duration_seconds_count"] >= 1.0 && metrics["taut_delivery_duration_seconds_sum"] < 20.0
+    );
     assert!(metrics["process_resident_memory_bytes"] > 1_000_000.0);
     assert!(!metrics.keys().any(|sample| sample.contains("secret") || sample.contains("auth_")));
 }

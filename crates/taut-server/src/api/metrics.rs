@@ -147,7 +147,7 @@ const PER_APP: [PerApp; 9] = [
         |app| app.published,
     ),
     ("taut_events_delivered_total", Kind::Counter, "Copies of published events for clients.", |app| app.delivered),
-    ("taut_delivered_bytes_total", Kind::Counter, "Bytes of those copies, before compression.", |app| {
+    ("taut_delivered_bytes_total", Kind::Counter, "Bytes of those copies, framed and before compression.", |app| {
         app.delivered_bytes
     }),
     ("taut_refusals_total", Kind::Counter, "Subscriptions, sign-ins and client events that were refused.", |app| {

@@ -109,6 +109,34 @@ impl Client {
         assert_eq!(self.message(), answer);
     }
 
+    /// Subscribes as the first app's backend allows, with whatever `channel_data` it has signed; takes the answer and what the server itself
+    /// said before it.
+    pub fn subscribed_signed(&mut self, socket_id: &str, channel: &str, channel_data: Option<&str>) {
+        let signature = Signature::of_subscription("secret-one", socket_id, channel, channel_data);
+        let mut data = json!({ "auth": format!("key-one:{signature}"), "channel": channel });
+        if let Some(channel_data) = channel_data {
+            data["channel_data"] = json!(channel_data);
+        }
+        self.send(&json!({ "event": "pusher:subscribe", "data": data }));
+        let answer = loop {
+            let message = self.message();
+            if message["channel"] == channel || message["event"] == "pusher:error" {
+                break message;
+            }
+            assert!(message["event"].as_str().is_some_and(|event| event.starts_with("pusher_internal:")), "{message}");
+        };
+        assert_eq!(answer["event"], "pusher_internal:subscription_succeeded", "{answer}");
+    }
+
+    /// Signs in as the first app's backend allows, and takes the answer.
+    pub fn signed_in(&mut self, socket_id: &str, user_data: &str) {
+        let signature = Signature::of_user("secret-one", socket_id, user_data);
+        let data = json!({ "auth": format!("key-one:{signature}"), "user_data": user_data });
+        self.send(&json!({ "event": "pusher:signin", "data": data }));
+        let answer = self.message();
+        assert_eq!(answer["event"], "pusher:signin_success", "{answer}");
+    }
+
     pub fn unsubscribe(&mut self, channel: &str) {
         self.send(&json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } }));
     }
