@@ -619,7 +619,9 @@ fn files_at(place: &str) -> BTreeMap<PathBuf, String> {
 }
 
 fn collect(place: &Path, files: &mut BTreeMap<PathBuf, String>) {
-    if place.is_file() && place.extension().is_some_and(|extension| extension == "rs") {
+    // A file of tests alone may use whatever it needs, as tests at the bottom of a file may.
+    let is_source = place.extension().is_some_and(|extension| extension == "rs") && !place.ends_with("tests.rs");
+    if place.is_file() && is_source {
         files.insert(
             place.to_owned(),
             fs::read_to_string(place).unwrap_or_else(|error| panic!("{}: {error}", place.display())),

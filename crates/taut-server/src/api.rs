@@ -13,10 +13,11 @@ mod metrics;
 mod pages;
 mod traffic;
 mod users;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -33,8 +34,8 @@ use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::route::Busy;
 use crate::tenants::{Tenant, Terms};
+use crate::webhook::Webhooks;
 use answer::Problem;
-use metrics::Webhooks;
 use traffic::Traffic;
 
 /// What every request may need.
@@ -49,12 +50,17 @@ pub(crate) struct Context {
     traffic: Traffic,
     metrics: Metrics,
     metrics_token: Option<Secret>,
-    webhooks: OnceLock<Webhooks>,
+    webhooks: Arc<Webhooks>,
 }
 
 impl Context {
     /// `draining` becomes true when the server is about to go.
-    pub(crate) fn new(node: Arc<Node>, config: &Config, draining: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        webhooks: Arc<Webhooks>,
+        config: &Config,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
         let started = Instant::now();
         Self {
             node,
@@ -66,15 +72,12 @@ impl Context {
             traffic: Traffic::default(),
             metrics: config.metrics,
             metrics_token: config.metrics_token.clone(),
-            webhooks: OnceLock::new(),
+            webhooks,
         }
     }
 
-    /// Lets `/metrics` tell how the webhooks fare; only the first call counts.
-    #[allow(dead_code, reason = "the webhooks come with another change")]
-    pub(crate) fn tell_webhooks(&self, webhooks: Webhooks) {
-        // Nobody calls it twice; if somebody did, the first would still be right.
-        let _ = self.webhooks.set(webhooks);
+    fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     fn node(&self) -> &Node {
@@ -127,6 +130,8 @@ pub(crate) fn router(context: Arc<Context>, fallback: Arc<Fallback>) -> Router {
         .route(&prefixed("/apps/{app}/channels/{channel}"), get(channels::one))
         .route(&prefixed("/apps/{app}/channels/{channel}/users"), get(channels::users))
         .route(&prefixed("/apps/{app}/connections"), get(users::connections))
+        .route(&prefixed("/apps/{app}/webhooks/failed"), get(webhooks::failed))
+        .route(&prefixed("/apps/{app}/webhooks/failed/{number}/retry"), post(webhooks::retry))
         .route(&prefixed("/apps/{app}/users/{user}/terminate_connections"), post(users::terminate))
         // pusher-http-python forgets the app in this path; its key tells which one is meant.
         .route(&prefixed("/users/{user}/terminate_connections"), post(users::terminate))

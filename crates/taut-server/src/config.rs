@@ -7,7 +7,6 @@ mod file;
 mod foreign;
 mod import;
 mod mistake;
-mod network;
 mod settings;
 mod soketi;
 mod sources;
@@ -26,9 +25,9 @@ pub(crate) use apps::Draft;
 pub use apps::{APP_FIELDS, Field, WEBHOOK_FIELDS};
 pub use import::{Imported, import_soketi};
 pub use mistake::{ConfigError, Mistake};
-pub use network::Network;
 pub use settings::{SETTINGS, Setting};
 pub use sources::{Loaded, Sources};
+pub use taut_shard::Network;
 
 /// What can be set about a server.
 ///

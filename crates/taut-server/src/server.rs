@@ -8,7 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use taut_proto::{Close, Heartbeat, deflate};
-use taut_shard::{Drain, Drainer, Shard};
+use taut_shard::tls::{Certificates, TlsError};
+use taut_shard::{Drain, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
@@ -54,6 +55,8 @@ impl Server {
         let listeners = taut_shard::listen(config.listen, count).map_err(listening)?;
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(listening)?;
 
+        let certificates = certificates(config)?;
+        let settings = shard_settings(config, certificates.as_ref());
         let routes = Arc::new(Routes::new(count));
         let (journal, recorded) = Journal::new();
         let (departures, departed) = http::departures();
@@ -67,14 +70,24 @@ impl Server {
                 journal.clone(),
                 &config.path_prefix,
                 activity_timeout(config),
+                config.outgoing,
                 move |departure| http::depart(&departures, departure),
             );
-            shards.push(Shard::new(listener, sessions, shard_settings(config)).map_err(StartError::System)?);
+            shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
         drop(departures);
         routes.connect(shards.iter().map(Shard::mailbox).collect());
 
         let node = Arc::new(Node::new(Arc::clone(&apps), routes, journal.clone()));
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(count.min(MOST_HTTP_THREADS))
+            .thread_name("taut-http")
+            .enable_all()
+            .build()
+            .map_err(StartError::System)?;
+        let data = config.data_directory.as_deref();
+        let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data);
+        let webhooks = Arc::new(webhooks.map_err(StartError::Webhooks)?);
         let (draining, is_draining) = watch::channel(false);
         let fallback = Fallback::new(
             Entrance::new(shards.iter().map(Shard::intake).collect()),
@@ -83,16 +96,8 @@ impl Server {
             config.message,
             is_draining.clone(),
         );
-        let context = api::Context::new(Arc::clone(&node), config, is_draining.clone());
+        let context = api::Context::new(Arc::clone(&node), Arc::clone(&webhooks), config, is_draining.clone());
         let service = api::router(Arc::new(context), Arc::new(fallback));
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(count.min(MOST_HTTP_THREADS))
-            .thread_name("taut-http")
-            .enable_all()
-            .build()
-            .map_err(StartError::System)?;
-        let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, config.data_directory.as_deref())
-            .map_err(StartError::Webhooks)?;
         let http = runtime.spawn(http::serve(departed, service, is_draining));
         let ticking = Arc::clone(&node);
         runtime.spawn(async move {
@@ -103,6 +108,9 @@ impl Server {
             }
         });
 
+        if let Some(certificates) = certificates {
+            runtime.spawn(follow_certificate(certificates));
+        }
         let (following, followed) = (Arc::clone(&live), Arc::clone(&node));
         runtime.spawn(async move { following.follow_database(|| followed.apps_changed()).await });
 
@@ -135,7 +143,7 @@ pub struct Running {
     node: Arc<Node>,
     shards: Vec<(Drainer, JoinHandle<io::Result<()>>)>,
     draining: watch::Sender<bool>,
-    webhooks: Webhooks,
+    webhooks: Arc<Webhooks>,
     http: Option<(Runtime, tokio::task::JoinHandle<()>)>,
 }
 
@@ -186,7 +194,8 @@ impl Running {
             // Last, since closes and publishes are what webhooks tell.
             let rest = until.saturating_duration_since(Instant::now());
             runtime.block_on(self.webhooks.flush(rest));
-            runtime.shutdown_background();
+            // Waited for, so that the store is closed: the next server may want it at once.
+            runtime.shutdown_timeout(CLOSING);
         }
         failed
     }
@@ -244,6 +253,8 @@ pub enum StartError {
     },
     /// What waits for its delivery cannot be kept.
     Webhooks(StoreError),
+    /// The certificate or its key cannot be used.
+    Tls(TlsError),
     /// The operating system refused a thread or what a thread needs.
     System(io::Error),
 }
@@ -264,6 +275,7 @@ impl fmt::Display for StartError {
             }
             Self::Webhook { app, error } => write!(formatter, "app {app:?}: {error}"),
             Self::Webhooks(error) => error.fmt(formatter),
+            Self::Tls(error) => write!(formatter, "TLS cannot be served: {error}"),
             Self::System(error) => {
                 write!(formatter, "the operating system did not give what the server needs: {error}")
             }
@@ -277,6 +289,7 @@ impl std::error::Error for StartError {
             Self::Config(error) => Some(error),
             Self::Webhook { error, .. } => Some(error),
             Self::Webhooks(error) => Some(error),
+            Self::Tls(error) => Some(error),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
         }
     }
@@ -291,10 +304,44 @@ fn check_webhooks(apps: &Apps) -> Result<(), StartError> {
     Ok(())
 }
 
-fn shard_settings(config: &Config) -> taut_shard::Settings {
+/// The certificate, if TLS is asked for.
+fn certificates(config: &Config) -> Result<Option<Certificates>, StartError> {
+    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else {
+        return Ok(None);
+    };
+    Certificates::from_pem_files(certificate, key).map(Some).map_err(StartError::Tls)
+}
+
+/// Looks for a new certificate from time to time; with a bad one the old one stays.
+async fn follow_certificate(certificates: Certificates) {
+    let mut interval = tokio::time::interval(CERTIFICATE_INTERVAL);
+    let mut complaint = String::new();
+    loop {
+        interval.tick().await;
+        let reloading = certificates.clone();
+        // It reads from a disk, which may be slow.
+        match tokio::task::spawn_blocking(move || reloading.reload()).await {
+            Ok(Ok(true)) => tracing::info!("the certificate has been renewed"),
+            Ok(Err(error)) if error.to_string() != complaint => {
+                complaint = error.to_string();
+                tracing::warn!(%error, "the certificate cannot be renewed: it stays the one it was");
+                continue;
+            }
+            Ok(Err(_)) => continue,
+            Ok(Ok(false)) | Err(_) => {}
+        }
+        complaint.clear();
+    }
+}
+
+fn shard_settings(config: &Config, certificates: Option<&Certificates>) -> taut_shard::Settings {
     let mut settings = taut_shard::Settings::default();
     settings.outgoing = config.outgoing;
     settings.deflate = config.deflate.then(deflate::Config::standard);
+    settings.tls = certificates.map(Certificates::config);
+    if config.proxy_protocol {
+        settings.proxy_protocol = ProxyProtocol::Accept { from: config.trusted_proxies.clone() };
+    }
     settings.protocol.limits.message = config.message;
     settings.protocol.heartbeat = Heartbeat { interval: config.ping_interval, timeout: config.pong_timeout };
     settings.protocol.heartbeat_code = PONG_NOT_RECEIVED;
@@ -305,6 +352,12 @@ fn shard_settings(config: &Config) -> taut_shard::Settings {
 fn activity_timeout(config: &Config) -> u32 {
     u32::try_from(config.activity_timeout.as_secs()).unwrap_or(u32::MAX).max(1)
 }
+
+/// How long the threads of the HTTP side may take to let go of everything, once nothing is under way.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Signatures and JSON for publishers take little beside what the shards do with it.
 const MOST_HTTP_THREADS: usize = 4;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use taut_proto::handshake::Request;
 use taut_proto::{Close, CloseCode, Message, Time};
-use taut_shard::{Closed, ConnectionId, Connections, Departure, Handler, Session, Verdict};
+use taut_shard::{Closed, ConnectionId, Connections, Departure, Handler, Outgoing, Session, Verdict};
 
 use crate::home::{Home, Users};
 use crate::interest::Interest;
@@ -43,6 +43,8 @@ pub(crate) struct Sessions {
     path: String,
     /// Seconds; what clients are told.
     activity_timeout: u32,
+    /// Bytes that may wait for a client that reads too slowly.
+    outgoing: usize,
     /// By the index of the app.
     rooms: Vec<Rooms>,
     /// The number of the last question to another shard.
@@ -141,6 +143,7 @@ impl Rooms {
 }
 
 impl Sessions {
+    #[expect(clippy::too_many_arguments, reason = "once, as the server starts")]
     pub(crate) fn new(
         shard: usize,
         apps: Arc<Apps>,
@@ -148,6 +151,7 @@ impl Sessions {
         journal: Journal,
         path_prefix: &str,
         activity_timeout: u32,
+        outgoing: usize,
         depart: impl Fn(Departure) + Send + 'static,
     ) -> Self {
         let mut sessions = Self {
@@ -157,6 +161,7 @@ impl Sessions {
             journal,
             path: format!("{path_prefix}/app/"),
             activity_timeout,
+            outgoing,
             rooms: Vec::new(),
             tickets: 0,
             lines: Vec::new(),
@@ -219,7 +224,9 @@ impl Sessions {
         let event = ServerEvent::ConnectionEstablished { socket_id, activity_timeout: self.activity_timeout };
         self.say(session.connections(), id, &event);
         let tenant = Arc::clone(&self.rooms[tenant].tenant);
-        let timeout = tenant.terms().app.features.authorization_timeout;
+        let terms = Arc::clone(&tenant.terms());
+        session.set_outgoing(Outgoing { bytes: self.outgoing, slow_reader: terms.limits.slow_reader });
+        let timeout = terms.app.features.authorization_timeout;
         if !timeout.is_zero() {
             self.unauthorized.push(Reverse((session.connections().now() + timeout, id)));
         }

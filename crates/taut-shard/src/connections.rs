@@ -7,7 +7,7 @@ use taut_proto::{Close, Connection, Message, Outbox, Prepared, Role, Scratch, Se
 
 use crate::handler::{Answer, Sent};
 use crate::outboxes::Outboxes;
-use crate::{Settings, SlowReader};
+use crate::settings::{Outgoing, Settings, SlowReader};
 
 /// Names a connection of one shard, for as long as it lives and never again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,8 +36,6 @@ pub struct Connections<User> {
     pub(crate) dirty: Vec<ConnectionId>,
     /// Connections for whom much has gathered, though their sockets may take it.
     brimming: Vec<ConnectionId>,
-    /// How much that is.
-    cork: usize,
     pub(crate) outboxes: Outboxes,
     pub(crate) scratch: Scratch,
     pub(crate) now: Time,
@@ -78,6 +76,10 @@ pub(crate) struct Member<User> {
     /// A socket that was full has taken something since the heartbeat last asked.
     pub(crate) moved: bool,
     pub(crate) slow: bool,
+    /// What becomes of it when it reads too slowly.
+    slow_reader: SlowReader,
+    /// Bytes that may wait for it. Half a word, as every connection has it.
+    outgoing: u32,
     user: User,
 }
 
@@ -91,7 +93,6 @@ impl<User> Connections<User> {
             answers: Vec::new(),
             dirty: Vec::new(),
             brimming: Vec::new(),
-            cork: settings.outgoing.min(CORK),
             outboxes: Outboxes::new(),
             scratch,
             now: Time::ZERO,
@@ -142,8 +143,8 @@ impl<User> Connections<User> {
     /// Sends a message. It leaves when the read or the tick that this happens in is over, with everything else
     /// that was sent until then.
     ///
-    /// Nothing waits: a peer with more than [`Settings::outgoing`] bytes unread is slow, and its message or it is
-    /// dropped as [`Settings::slow_reader`] says.
+    /// Nothing waits: a peer with more bytes unread than its [`Outgoing`] allows is slow, and its message or it is
+    /// dropped as that says.
     pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Message<'m>>) -> Sent {
         self.write(id, |connection, scratch, outbox| connection.send(message, scratch, outbox))
     }
@@ -159,6 +160,15 @@ impl<User> Connections<User> {
         let now = self.now;
         let close = close.into();
         self.act(id, |connection, scratch, outbox| connection.close(close, now, scratch, outbox));
+    }
+
+    /// Changes how much may wait for a connection's peer, from its next message on; at first it is as
+    /// [`Settings::outgoing`] and [`Settings::slow_reader`] say. Does nothing to a connection that has ended.
+    pub fn set_outgoing(&mut self, id: ConnectionId, outgoing: Outgoing) {
+        if let Some(member) = self.member(id) {
+            member.outgoing = saturate(outgoing.bytes);
+            member.slow_reader = outgoing.slow_reader;
+        }
     }
 
     /// Answers a handshake whose verdict was [`Verdict::Later`](crate::Verdict::Later). The shard acts on it in this
@@ -192,6 +202,8 @@ impl<User> Connections<User> {
             full: false,
             moved: false,
             slow: false,
+            slow_reader: self.settings.slow_reader,
+            outgoing: saturate(self.settings.outgoing),
             user,
         };
         self.members[index] = Some(member);
@@ -231,21 +243,22 @@ impl<User> Connections<User> {
         id: ConnectionId,
         act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
     ) -> Option<T> {
-        self.act_within(usize::MAX, id, act).ok()
+        self.act_within(false, id, act).ok()
     }
 
-    /// The same, unless more than `waiting` bytes wait to be written.
+    /// The same, unless it is to be bounded and more waits to be written than may.
     #[inline]
     fn act_within<T>(
         &mut self,
-        waiting: usize,
+        is_bounded: bool,
         id: ConnectionId,
         act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
     ) -> Result<T, Idle> {
         let member = self.members.get_mut(id.index as usize).and_then(Option::as_mut);
         let member = member.filter(|member| member.generation == id.generation).ok_or(Idle::Gone)?;
         let outbox = member.outbox.get_or_insert_with(|| self.outboxes.take());
-        if outbox.len() > waiting {
+        let allowed = member.outgoing as usize;
+        if is_bounded && outbox.len() > allowed {
             return Err(Idle::Slow);
         }
         let outcome = act(&mut member.connection, &mut self.scratch, outbox);
@@ -253,7 +266,7 @@ impl<User> Connections<User> {
             member.dirty = true;
             self.dirty.push(id);
         }
-        if outbox.len() > self.cork && !member.full && !member.brimming {
+        if outbox.len() > allowed.min(CORK) && !member.full && !member.brimming {
             member.brimming = true;
             self.brimming.push(id);
         }
@@ -290,7 +303,7 @@ impl<User> Connections<User> {
         write: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> Result<(), SendError>,
     ) -> Sent {
         // A message of any size may go to a reader that has kept up.
-        match self.act_within(self.settings.outgoing, id, write) {
+        match self.act_within(true, id, write) {
             Ok(Ok(())) => Sent::Sent,
             Ok(Err(_)) | Err(Idle::Gone) => Sent::Closed,
             Err(Idle::Slow) => self.overrun(id),
@@ -298,8 +311,8 @@ impl<User> Connections<User> {
     }
 
     fn overrun(&mut self, id: ConnectionId) -> Sent {
-        let policy = self.settings.slow_reader;
         let Some(member) = self.member(id) else { return Sent::Closed };
+        let policy = member.slow_reader;
         let first = policy == SlowReader::Close && !std::mem::replace(&mut member.slow, true);
         if policy == SlowReader::Drop {
             self.stats.dropped += 1;
@@ -310,6 +323,10 @@ impl<User> Connections<User> {
         }
         Sent::Slow
     }
+}
+
+fn saturate(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// Why a connection did not act.

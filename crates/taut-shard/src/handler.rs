@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use taut_proto::handshake::{Refusal, Request, Upgrade, origin};
 use taut_proto::{Close, CloseCode, Lapse, Message, Prepared, Violation};
 
-use crate::{ConnectionId, Connections, HandshakeId};
+use crate::{ConnectionId, Connections, HandshakeId, Outgoing};
 
 /// An application on one shard. Every method runs on the shard's thread and must not block: what may wait (DNS, a
 /// disk, a lock, another service) is for another thread, whose answer comes back as [`mail`](Self::mail).
@@ -227,6 +227,11 @@ impl<'a, User> Session<'a, User> {
     /// Sends a message framed once for many; see [`Connections::send_prepared`].
     pub fn send_prepared(&mut self, prepared: &Prepared) -> Sent {
         self.connections.send_prepared(self.id, prepared)
+    }
+
+    /// Changes how much may wait for the peer; see [`Connections::set_outgoing`].
+    pub fn set_outgoing(&mut self, outgoing: Outgoing) {
+        self.connections.set_outgoing(self.id, outgoing);
     }
 
     /// Begins the close; see [`Connections::close`].

@@ -55,6 +55,6 @@ pub use intake::Intake;
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};
 pub use proxy::{InvalidNetwork, Network, ProxyProtocol};
-pub use settings::{Settings, SlowReader};
+pub use settings::{Outgoing, Settings, SlowReader};
 pub use shard::Shard;
 pub use socket::{Kernel, Ready, Socket, System};

@@ -89,7 +89,9 @@ mod tests {
         }
         let taken: Vec<_> = (0..60).map(|_| outboxes.take()).collect();
         assert!(taken.iter().all(|outbox| outbox.capacity() >= 100));
-        taken.into_iter().for_each(|outbox| outboxes.give(outbox));
+        for outbox in taken {
+            outboxes.give(outbox);
+        }
         outboxes.trim(second(1));
         assert_eq!(outboxes.idle.len(), 100, "the time before the first is not known");
         drop(outboxes.take());

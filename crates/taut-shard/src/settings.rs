@@ -56,6 +56,15 @@ impl Default for Settings {
     }
 }
 
+/// How much may wait for the peer of one connection, and what becomes of it beyond that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Bytes that may wait for it to read before it counts as slow; 4 GiB at the most.
+    pub bytes: usize,
+    /// What becomes of it when it is slow.
+    pub slow_reader: SlowReader,
+}
+
 /// What becomes of a message to a peer that reads too slowly. Either is counted in [`Stats`](crate::Stats).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowReader {

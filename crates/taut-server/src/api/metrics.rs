@@ -18,22 +18,7 @@ use crate::config::Metrics;
 use crate::http::Peer;
 use crate::question::{BUCKETS, Histogram, Statistics, Traffic};
 use crate::tenants::Tenant;
-
-/// How the webhooks fare, asked at each scrape.
-pub(crate) type Webhooks = Box<dyn Fn() -> WebhookNumbers + Send + Sync>;
-
-/// How the webhooks fare.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct WebhookNumbers {
-    /// Requests that are to be sent, those that are tried again included.
-    pub(crate) waiting: u64,
-    /// Requests that were answered with success.
-    pub(crate) delivered: u64,
-    /// Tries that failed.
-    pub(crate) failed: u64,
-    /// Events that were given up, or found no room.
-    pub(crate) dropped: u64,
-}
+use crate::webhook;
 
 /// Shows the metrics to whoever may see them.
 ///
@@ -46,9 +31,7 @@ pub(crate) async fn show(State(context): State<Arc<Context>>, request: Request) 
     let mut page = Exposition::default();
     write_statistics(&mut page, &statistics, &context.node().apps().all());
     context.traffic.write(&mut page);
-    if let Some(webhooks) = context.webhooks.get() {
-        write_webhooks(&mut page, webhooks());
-    }
+    write_webhooks(&mut page, &context.webhooks().statistics());
     write_process(&mut page, context.started.elapsed());
     Ok(([(CONTENT_TYPE, TEXT)], page.into_text()).into_response())
 }
@@ -155,13 +138,25 @@ const PER_APP: [PerApp; 9] = [
     }),
 ];
 
-fn write_webhooks(page: &mut Exposition, numbers: WebhookNumbers) {
-    let WebhookNumbers { waiting, delivered, failed, dropped } = numbers;
-    page.single("taut_webhooks_waiting", Kind::Gauge, "Webhook requests that are to be sent.", waiting);
+fn write_webhooks(page: &mut Exposition, statistics: &webhook::Statistics) {
+    let oldest = statistics.oldest.unwrap_or_default().as_secs_f64();
     for (name, help, value) in [
-        ("taut_webhooks_delivered_total", "Webhook requests that were answered with success.", delivered),
-        ("taut_webhooks_failed_total", "Tries of webhook requests that failed.", failed),
-        ("taut_webhooks_dropped_total", "Events for webhooks that were given up, or found no room.", dropped),
+        ("taut_webhooks_waiting", "Webhook requests that are to be sent.", statistics.queued),
+        ("taut_webhooks_waiting_bytes", "Bytes that they take.", statistics.queued_bytes),
+        ("taut_webhooks_in_flight", "Those of them that are under way.", statistics.in_flight),
+        ("taut_webhooks_held_back", "Removals that may still be undone within their grace.", statistics.held_back),
+        ("taut_webhooks_dead_letters", "Requests that failed for good and can be looked at.", statistics.dead_letters),
+    ] {
+        page.single(name, Kind::Gauge, help, value as u64);
+    }
+    page.single("taut_webhooks_oldest_seconds", Kind::Gauge, "How long the oldest of those waits.", oldest);
+    for (name, help, value) in [
+        ("taut_webhooks_recorded_total", "Events that were taken down for webhooks.", statistics.recorded),
+        ("taut_webhooks_delivered_total", "Requests that were answered with success.", statistics.delivered),
+        ("taut_webhooks_failed_total", "Tries of requests that failed.", statistics.failed_attempts),
+        ("taut_webhooks_dead_total", "Requests that were given up.", statistics.dead),
+        ("taut_webhooks_dropped_total", "Events that found no room, once for each webhook.", statistics.dropped),
+        ("taut_webhooks_store_errors_total", "Groups that could not be written to disk.", statistics.store_errors),
     ] {
         page.single(name, Kind::Counter, help, value);
     }

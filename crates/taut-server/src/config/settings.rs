@@ -188,7 +188,7 @@ pub const SETTINGS: &[Setting] = &[
         "From where X-Forwarded-For and the PROXY protocol are believed: addresses or networks such as 10.0.0.0/8, several with commas between them",
         Server(|config, value| {
             for network in value.split(',').map(str::trim).filter(|network| !network.is_empty()) {
-                config.trusted_proxies.push(network.parse()?);
+                config.trusted_proxies.push(network.parse().map_err(|error: taut_shard::InvalidNetwork| error.to_string())?);
             }
             Ok(())
         }),

@@ -24,7 +24,8 @@ fn node_of(shards: usize, app: App) -> Parts {
     let apps = Arc::new(Apps::new([app], &Limits::default()).expect("one app"));
     let routes = Arc::new(Routes::new(shards));
     let stage = |shard| {
-        let sessions = Sessions::new(shard, Arc::clone(&apps), Arc::clone(&routes), journal.clone(), "", 120, drop);
+        let sessions =
+            Sessions::new(shard, Arc::clone(&apps), Arc::clone(&routes), journal.clone(), "", 120, 1 << 20, drop);
         Stage::new(sessions, Settings::default())
     };
     let stages: Vec<_> = (0..shards).map(stage).collect();

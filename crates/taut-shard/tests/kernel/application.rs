@@ -6,7 +6,7 @@ use taut_proto::handshake::{Refusal, Request};
 use taut_proto::{CloseCode, Message, Prepared};
 use taut_shard::testing::Stage;
 use taut_shard::{
-    Answer, Closed, ConnectionId, Connections, Handler, HandshakeId, Reason, Sent, Session, Settings, Verdict,
+    Answer, Closed, ConnectionId, Connections, Handler, HandshakeId, Outgoing, Reason, Sent, Session, Settings, Verdict,
 };
 
 /// Does what a message asks for, and keeps what happened.
@@ -22,6 +22,8 @@ pub(crate) struct Application {
     pub(crate) mails: Vec<String>,
     /// What became of what was sent.
     pub(crate) sent: Vec<Sent>,
+    /// Bounds of their own for those that open first.
+    pub(crate) outgoing: Vec<Outgoing>,
     /// Is sent to each connection when it opens.
     pub(crate) greeting: Option<&'static str>,
     /// Is accepted when one closes.
@@ -56,6 +58,9 @@ impl Handler for Application {
 
     fn opened(&mut self, session: &mut Session<'_, String>) {
         self.opened.push(session.id());
+        if let Some(outgoing) = self.outgoing.get(self.opened.len() - 1) {
+            session.set_outgoing(*outgoing);
+        }
         if let Some(greeting) = self.greeting {
             self.sent.push(session.send(greeting));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taut_proto::Message;
 use taut_shard::testing::Client;
-use taut_shard::{Reason, Sent, SlowReader};
+use taut_shard::{Outgoing, Reason, Sent, SlowReader};
 
 use crate::application::{reason, stage, stage_with};
 
@@ -49,6 +49,28 @@ fn a_slow_readers_messages_may_be_dropped_instead_and_are_counted() {
     stage.shard.mailbox().push("it has caught up".to_owned(), 0).unwrap();
     stage.exchange(&mut [&mut slow]);
     assert_eq!(slow.texts(), ["it has caught up"]);
+}
+
+#[test]
+fn connections_may_have_bounds_and_policies_of_their_own() {
+    let mut stage = stage();
+    stage.handler().outgoing = vec![
+        Outgoing { bytes: 50_000, slow_reader: SlowReader::Drop },
+        Outgoing { bytes: 100_000, slow_reader: SlowReader::Close },
+    ];
+    let clients: Vec<Client> = (0..3).map(|_| stage.open()).collect();
+    for client in &clients {
+        client.remote.set_capacity(1000);
+    }
+    for _ in 0..20 {
+        stage.shard.mailbox().push("x".repeat(10_000), 0).unwrap();
+        stage.settle();
+    }
+    let gone: Vec<bool> = clients.iter().map(|client| client.remote.is_gone()).collect();
+    assert_eq!(gone, [false, true, false], "the third has the settings' 1 MiB");
+    let stats = stage.shard.stats();
+    assert_eq!(stats.kicked, 1);
+    assert!((13..16).contains(&stats.dropped), "{stats:?}");
 }
 
 #[test]

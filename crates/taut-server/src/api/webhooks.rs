@@ -1,0 +1,36 @@
+//! What backends ask about webhooks that failed for good.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+
+use super::Context;
+use super::answer::{self, Problem};
+use super::door;
+
+/// `GET /apps/ID/webhooks/failed`: the requests that were given up, the newest first, with what went wrong.
+///
+/// # Cancel safety
+/// Nothing is lost: it only asks.
+pub(crate) async fn failed(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    let signed = door::authenticated(&context, request, door::no_body).await?;
+    let letters = context.webhooks().dead_letters(signed.tenant.id());
+    let letters = serde_json::to_string(&letters)
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))?;
+    Ok(answer::json(format!("{{\"failed\":{letters}}}")))
+}
+
+/// `POST /apps/ID/webhooks/failed/NUMBER/retry`: tries one of them again, as if it had just happened.
+///
+/// # Cancel safety
+/// Either it has begun or it has not.
+pub(crate) async fn retry(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    let signed = door::authenticated(&context, request, door::no_body).await?;
+    let number = signed.path("number").parse().ok();
+    if number.is_some_and(|number| context.webhooks().retry(signed.tenant.id(), number)) {
+        return Ok(answer::json("{}"));
+    }
+    Err(Problem::new(StatusCode::NOT_FOUND, "There is no webhook with this number among those that failed for good."))
+}
