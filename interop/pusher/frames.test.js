@@ -260,10 +260,18 @@ describe('subscribing', { timeout: 60_000 }, () => {
     { title: 'a_presence_channel_without_auth_is_refused', channel: 'presence-a', more: () => ({ channel_data: '{"user_id":"1"}' }) },
     { title: 'an_encrypted_channel_without_auth_is_refused', channel: 'private-encrypted-a', more: () => ({ auth: '' }) },
     { title: 'auth_without_the_key_is_refused', channel: 'private-a', more: (client) => ({ auth: client.signed('private-a').auth.split(':')[1] }) },
-    { title: 'auth_with_the_key_of_nobody_is_refused', channel: 'private-a', more: (client) => client.signed('private-a', undefined, { ...APP, key: 'nobody' }) },
+    {
+      title: 'auth_with_the_key_of_nobody_is_refused',
+      channel: 'private-a',
+      more: (client) => client.signed('private-a', undefined, { ...APP, key: 'nobody' }),
+    },
     { title: 'auth_with_the_key_of_another_app_is_refused', channel: 'private-a', more: (client) => client.signed('private-a', undefined, SMALL) },
     { title: 'auth_for_another_channel_is_refused', channel: 'private-a', more: (client) => client.signed('private-b') },
-    { title: 'auth_for_another_connection_is_refused', channel: 'private-a', more: () => ({ auth: RawClient.prototype.signed.call({ socketId: '1.1' }, 'private-a').auth }) },
+    {
+      title: 'auth_for_another_connection_is_refused',
+      channel: 'private-a',
+      more: () => RawClient.prototype.signed.call({ socketId: '1.1' }, 'private-a'),
+    },
     { title: 'auth_cut_short_is_refused', channel: 'private-a', more: (client) => ({ auth: client.signed('private-a').auth.slice(0, -1) }) },
     {
       title: 'channel_data_other_than_what_was_signed_is_refused',

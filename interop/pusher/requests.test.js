@@ -36,7 +36,8 @@ const now = () => Math.floor(Date.now() / 1000);
  * Sends a request and gives {status, headers, text, json}. `query` is on the wire what it says, `signed` what is signed of it if that differs;
  * the rest is as it should be unless a test says otherwise.
  */
-async function send(method, path, { query = {}, signed = query, body, app = APP, auth = {}, signature, wirePath = path, agent, headers = {}, port = taut.port } = {}) {
+async function send(method, path, options = {}) {
+  const { query = {}, signed = query, body, app = APP, auth = {}, signature, wirePath = path, agent, headers = {}, port = taut.port } = options;
   const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body);
   const parameters = { auth_key: app.key, auth_timestamp: now(), auth_version: '1.0', ...(text && { body_md5: md5(text) }), ...auth };
   for (const [name, value] of Object.entries(parameters)) if (value === undefined) delete parameters[name];
@@ -99,7 +100,10 @@ describe('signatures of requests', { timeout: 60_000 }, () => {
     },
     { title: 'unknown_parameters_are_signed_and_ignored', parameters: ['GET', CHANNELS, { query: { zebra: '1', Aardvark: '2' } }] },
     { title: 'a_timestamp_of_nine_minutes_ago_is_taken', parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return now() - 540; } } }] },
-    { title: 'a_timestamp_of_nine_minutes_ahead_is_taken', parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return now() + 540; } } }] },
+    {
+      title: 'a_timestamp_of_nine_minutes_ahead_is_taken',
+      parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return now() + 540; } } }],
+    },
     { title: 'a_path_with_escapes_may_be_signed_as_it_is_sent', parameters: ['GET', `${CHANNELS}/presence-a%3Db/users`] },
     {
       title: 'a_path_with_escapes_may_be_signed_without_them',
@@ -115,13 +119,29 @@ describe('signatures of requests', { timeout: 60_000 }, () => {
   }
 
   for (const { title, status = 401, text = /./, parameters } of [
-    { title: 'a_wrong_signature_is_refused', text: /Invalid signature: you should have sent HmacSHA256Hex/, parameters: ['GET', CHANNELS, { signature: '0'.repeat(64) }] },
+    {
+      title: 'a_wrong_signature_is_refused',
+      text: /Invalid signature: you should have sent HmacSHA256Hex/,
+      parameters: ['GET', CHANNELS, { signature: '0'.repeat(64) }],
+    },
     { title: 'an_empty_signature_is_refused', parameters: ['GET', CHANNELS, { signature: '' }] },
     { title: 'the_key_of_another_app_is_refused', parameters: ['GET', CHANNELS, { app: OTHER }] },
-    { title: 'the_key_of_nobody_is_refused', text: /Unknown auth_key/, parameters: ['GET', CHANNELS, { app: { key: 'nobody', secret: APP.secret } }] },
+    {
+      title: 'the_key_of_nobody_is_refused',
+      text: /Unknown auth_key/,
+      parameters: ['GET', CHANNELS, { app: { key: 'nobody', secret: APP.secret } }],
+    },
     { title: 'a_request_without_a_key_is_refused', parameters: ['GET', CHANNELS, { auth: { auth_key: undefined } }] },
-    { title: 'a_timestamp_of_eleven_minutes_ago_is_refused', text: /Timestamp expired/, parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return now() - 660; } } }] },
-    { title: 'a_timestamp_of_eleven_minutes_ahead_is_refused', text: /Timestamp expired/, parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return now() + 660; } } }] },
+    {
+      title: 'a_timestamp_of_eleven_minutes_ago_is_refused',
+      text: /Timestamp expired/,
+      parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return now() - 660; } } }],
+    },
+    {
+      title: 'a_timestamp_of_eleven_minutes_ahead_is_refused',
+      text: /Timestamp expired/,
+      parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return now() + 660; } } }],
+    },
     { title: 'a_request_without_a_timestamp_is_refused', parameters: ['GET', CHANNELS, { auth: { auth_timestamp: undefined } }] },
     { title: 'a_timestamp_that_is_no_number_is_refused', parameters: ['GET', CHANNELS, { auth: { auth_timestamp: 'now' } }] },
     { title: 'another_auth_version_is_refused', parameters: ['GET', CHANNELS, { auth: { auth_version: '2.0' } }] },

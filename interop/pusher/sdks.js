@@ -94,7 +94,10 @@ export class PythonPackage extends ForeignPackage {
 
   trigger(channels, event_name, data, { socketId } = {}) { return this.call('trigger', { channels, event_name, data, socket_id: socketId ?? null }); }
   triggerBatch(batch) { return this.call('trigger_batch', { batch }); }
-  channels({ filter_by_prefix = null, info } = {}) { return this.call('channels_info', { prefix_filter: filter_by_prefix, attributes: info?.split(',') ?? [] }); }
+  channels({ filter_by_prefix: prefix_filter = null, info } = {}) {
+    return this.call('channels_info', { prefix_filter, attributes: info?.split(',') ?? [] });
+  }
+
   channel(channel, { info } = {}) { return this.call('channel_info', { channel, attributes: info?.split(',') ?? [] }); }
   users(channel) { return this.call('users_info', { channel }); }
   sendToUser(user_id, event_name, data) { return this.call('send_to_user', { user_id, event_name, data }); }
@@ -126,7 +129,11 @@ export class PhpRequests extends ForeignPackage {
   users(name) { return this.call('get', [`/channels/${name}/users`, {}]); }
   sendToUser(user, event, data) { return this.call('sendToUser', [user, event, data]); }
   terminateUserConnections(user) { return this.call('terminateUserConnections', [user]); }
-  authorizeChannel(socketId, channel, member) { return this.call('authorizeChannel', [channel, socketId, member ? JSON.stringify(member) : null]).then(JSON.parse); }
+
+  authorizeChannel(socketId, channel, member) {
+    return this.call('authorizeChannel', [channel, socketId, member ? JSON.stringify(member) : null]).then(JSON.parse);
+  }
+
   authenticateUser(socketId, user) { return this.call('authenticateUser', [socketId, user]).then(JSON.parse); }
   webhook({ headers, body }) { return this.call('webhook', [headers['x-pusher-key'], headers['x-pusher-signature'], body]); }
 }
