@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod body;
 mod channels;
 mod chat;
+mod console;
 mod door;
 mod events;
 mod exposition;
@@ -36,6 +37,7 @@ use crate::route::Busy;
 use crate::tenants::{Tenant, Terms};
 use crate::webhook::Webhooks;
 use answer::Problem;
+use console::Console;
 use traffic::Traffic;
 
 /// What every request may need.
@@ -51,6 +53,7 @@ pub(crate) struct Context {
     metrics: Metrics,
     metrics_token: Option<Secret>,
     webhooks: Arc<Webhooks>,
+    console: Console,
 }
 
 impl Context {
@@ -73,6 +76,7 @@ impl Context {
             metrics: config.metrics,
             metrics_token: config.metrics_token.clone(),
             webhooks,
+            console: Console::new(config.console_password.clone(), started),
         }
     }
 
@@ -145,6 +149,7 @@ pub(crate) fn router(context: Arc<Context>, fallback: Arc<Fallback>) -> Router {
         router = router.route(page.path, get(async move || page));
     }
     router
+        .merge(console::router(&context))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(from_fn_with_state(Arc::clone(&context), traffic::observe))

@@ -14,7 +14,6 @@ mod fallback;
 mod home;
 mod http;
 pub mod interest;
-#[allow(dead_code, reason = "read by the console")]
 mod journal;
 mod limit;
 mod live;

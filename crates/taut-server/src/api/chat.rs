@@ -100,7 +100,7 @@ fn development_app(context: &Context) -> Result<Arc<Tenant>, Problem> {
 }
 
 /// RFC 6454 §7: a browser says where the page comes from that makes it send. A client without that header is no browser.
-fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(ORIGIN) else {
         return Ok(());
     };
@@ -114,17 +114,17 @@ fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         .and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
     match (authority, host) {
         (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => Ok(()),
-        _ => Err(Problem::new(StatusCode::FORBIDDEN, "Only the chat page of this server may send messages here.")),
+        _ => Err(Problem::new(StatusCode::FORBIDDEN, "Only the pages of this server may send anything here.")),
     }
 }
 
-fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content type of a message is application/json."))
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content type has to be application/json."))
 }
 
 const CHANNEL: &str = "chat";

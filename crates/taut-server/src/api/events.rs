@@ -101,17 +101,17 @@ async fn attributes(
 
 /// A publish that has been checked.
 #[derive(Debug, PartialEq, Eq)]
-struct Event<'a> {
+pub(super) struct Event<'a> {
     name: Cow<'a, str>,
     /// Each once.
-    channels: Vec<Cow<'a, str>>,
+    pub(super) channels: Vec<Cow<'a, str>>,
     data: Cow<'a, str>,
     excluded: Option<SocketId>,
     info: Info,
 }
 
 impl<'a> Event<'a> {
-    fn parse(body: &'a [u8], limits: &Limits) -> Result<Self, Problem> {
+    pub(super) fn parse(body: &'a [u8], limits: &Limits) -> Result<Self, Problem> {
         let fields: Fields<'a> = from_object(body, "an event")?;
         Ok(Self {
             name: check_name(fields.name, limits)?,
@@ -122,7 +122,7 @@ impl<'a> Event<'a> {
         })
     }
 
-    fn publication(&self) -> Publication<'_> {
+    pub(super) fn publication(&self) -> Publication<'_> {
         Publication { event: &self.name, data: &self.data, excluded: self.excluded }
     }
 }
@@ -255,7 +255,7 @@ fn check_socket_id(socket_id: Option<Text<'_>>) -> Result<Option<SocketId>, Prob
 }
 
 /// Bytes. Within JSON an escape may take four times as many as what it stands for, and the names come on top.
-fn largest_body(limits: &Limits) -> usize {
+pub(super) fn largest_body(limits: &Limits) -> usize {
     limits.event_data * 4 + (limits.channels_per_publish + 1) * (limits.channel_name + 8) + limits.event_name * 4 + 1024
 }
 

@@ -52,5 +52,5 @@ pub(crate) const PAGES: [Page; 4] = [
 ];
 
 /// Nothing but what this server carries runs, and nobody else may put the page into a frame. The icon is a `data:` URL.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

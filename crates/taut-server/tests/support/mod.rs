@@ -292,6 +292,21 @@ impl Http {
         Answer { status, head, body }
     }
 
+    /// Adds what comes next, whatever it is; false at the end.
+    pub fn read_more(&mut self, text: &mut String) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        let count = self.stream.read(&mut buffer).expect("more, or the end");
+        let mut bytes = buffer[..count].to_vec();
+        // A read may end within a character.
+        while std::str::from_utf8(&bytes).is_err_and(|error| error.error_len().is_none()) {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("the rest of a character");
+            bytes.extend(byte);
+        }
+        text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+        count > 0
+    }
+
     /// Whether the server has ended the connection.
     pub fn is_at_end(&mut self) -> bool {
         let mut byte = [0];

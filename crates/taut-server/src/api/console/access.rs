@@ -1,0 +1,266 @@
+//! Who may see the console: whoever sits at the server's machine, or knows the password.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, COOKIE, FORWARDED, HOST, ORIGIN, SET_COOKIE};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::super::answer::{self, Problem};
+use super::super::{Context, body, chat, not_found};
+use crate::http::Peer;
+use crate::limit::TokenBucket;
+
+/// There is no console, not even a locked one, where no password is set and the request comes from elsewhere.
+///
+/// # Cancel safety
+/// That of what is asked for.
+pub(super) async fn check_place(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
+    if context.console.password.is_none() && !is_local(&request) {
+        return not_found(request).await.into_response();
+    }
+    let mut response = next.run(request).await;
+    // What is shown here is for nobody's cache; the pages say so in their own words.
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Other sites' pages may neither send anything here nor make the browser ask.
+///
+/// # Cancel safety
+/// That of what is asked for.
+pub(super) async fn check_origin(request: Request, next: Next) -> Response {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_foreign = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+    match chat::check_origin(request.uri(), request.headers()) {
+        Ok(()) if !is_foreign => next.run(request).await,
+        _ => {
+            body::discard(request.into_body()).await;
+            Problem::new(StatusCode::FORBIDDEN, "Only the console's own page may ask here.").into_response()
+        }
+    }
+}
+
+/// Behind this are those who have logged in, where that is needed.
+///
+/// # Cancel safety
+/// That of what is asked for.
+pub(super) async fn check_session(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
+    if is_admitted(&context, request.headers()) {
+        return next.run(request).await;
+    }
+    body::discard(request.into_body()).await;
+    Problem::new(StatusCode::UNAUTHORIZED, "The console is for who has logged in.").into_response()
+}
+
+/// `GET /console/api/session`: whether there is a password, and whether this browser has given it.
+///
+/// # Cancel safety
+/// Nothing is lost: it only asks.
+pub(super) async fn state(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
+    let (password, admitted) = (context.console.password.is_some(), is_admitted(&context, &headers));
+    let version = env!("CARGO_PKG_VERSION");
+    answer::json(format!(r#"{{"password":{password},"admitted":{admitted},"version":"{version}"}}"#))
+}
+
+/// `POST /console/api/session` with `{"password":"…"}`: gives a cookie.
+///
+/// # Cancel safety
+/// Dropped before it is done, an attempt may have been counted.
+pub(super) async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+    #[derive(Deserialize)]
+    struct Login {
+        password: String,
+    }
+    let (head, sent) = request.into_parts();
+    let sent = body::read(sent, LARGEST_LOGIN).await?;
+    chat::check_content_type(&head.headers)?;
+    let Some(password) = &context.console.password else {
+        return Err(Problem::bad_request("This console has no password."));
+    };
+    let attempts = &context.console.attempts;
+    // Before the password is looked at, or a flood of guesses would find it all the same.
+    attempts.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()).map_err(|delay| {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts to log in. Please wait a moment.")
+            .retry_after(delay)
+    })?;
+    let login: Login =
+        serde_json::from_slice(&sent).map_err(|_| Problem::bad_request("To log in, send {\"password\":\"…\"}."))?;
+    // Digests have one length, so not even the password's is told by the time it takes.
+    let is_right = Sha256::digest(&login.password).ct_eq(&Sha256::digest(password.reveal()));
+    if !bool::from(is_right) {
+        tracing::warn!("somebody gave a wrong password for the console");
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "That is not the password."));
+    }
+    let mut token = [0; 32];
+    getrandom::fill(&mut token)
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))?;
+    context.console.sessions().add(&token, Instant::now());
+    // Behind a proxy with TLS the browser knows that it may keep the cookie from plain HTTP.
+    let secure = head.headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
+    let cookie = format!(
+        "{NAME}={}; Path=/console; Max-Age={}; HttpOnly; SameSite=Strict{}",
+        hexadecimal(&token),
+        LIFE.as_secs(),
+        if secure { "; Secure" } else { "" }
+    );
+    Ok(([(SET_COOKIE, cookie)], answer::json("{}")).into_response())
+}
+
+/// `DELETE /console/api/session`: forgets the cookie.
+///
+/// # Cancel safety
+/// It is done at once or not at all.
+pub(super) async fn log_out(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
+    if let Some(token) = token(&headers) {
+        context.console.sessions().remove(&token);
+    }
+    let cookie = format!("{NAME}=; Path=/console; Max-Age=0; HttpOnly; SameSite=Strict");
+    ([(SET_COOKIE, cookie)], answer::json("{}")).into_response()
+}
+
+/// Five attempts at once, and one more every two seconds, of everybody together.
+pub(super) fn attempts(now: Instant) -> TokenBucket {
+    TokenBucket::new(5, Duration::from_secs(2), now)
+}
+
+fn is_admitted(context: &Context, headers: &HeaderMap) -> bool {
+    context.console.password.is_none()
+        || token(headers).is_some_and(|token| context.console.sessions().has(&token, Instant::now()))
+}
+
+/// Who has logged in. What is kept of a token does not open the door.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(VecDeque<(Digested, Instant)>);
+
+type Digested = [u8; 32];
+
+impl Sessions {
+    fn add(&mut self, token: &[u8], now: Instant) {
+        if self.0.len() >= MOST_SESSIONS {
+            self.0.pop_front();
+        }
+        self.0.push_back((Sha256::digest(token).into(), now + LIFE));
+    }
+
+    fn has(&mut self, token: &[u8], now: Instant) -> bool {
+        self.0.retain(|(_, until)| *until > now);
+        let digest: Digested = Sha256::digest(token).into();
+        self.0.iter().any(|(known, _)| known.ct_eq(&digest).into())
+    }
+
+    fn remove(&mut self, token: &[u8]) {
+        let digest: Digested = Sha256::digest(token).into();
+        self.0.retain(|(known, _)| !bool::from(known.ct_eq(&digest)));
+    }
+}
+
+/// Whether it comes from this machine, and was meant for it: a name that an attacker has pointed to 127.0.0.1 (DNS rebinding) stands in `Host`.
+fn is_local(request: &Request) -> bool {
+    let headers = request.headers();
+    let from_here = request.extensions().get::<Peer>().is_some_and(|Peer(peer)| peer.ip().to_canonical().is_loopback());
+    // A proxy on this machine is not who asks.
+    let is_forwarded = FORWARDING.iter().any(|name| headers.contains_key(name));
+    let mut hosts = headers.get_all(HOST).iter().peekable();
+    let is_meant = hosts.peek().is_some()
+        && hosts
+            .all(|host| host.to_str().ok().and_then(|host| host.parse().ok()).is_some_and(|host| is_loopback(&host)))
+        && request.uri().authority().is_none_or(is_loopback);
+    from_here && is_meant && !is_forwarded
+}
+
+fn is_loopback(authority: &Authority) -> bool {
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// RFC 6265 §5.4: several may stand in one header.
+fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == NAME).and_then(|(_, value)| bytes(value))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// The cookie.
+const NAME: &str = "taut_console";
+
+/// How long a login lasts.
+const LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Logins at a time; the oldest goes first.
+const MOST_SESSIONS: usize = 256;
+
+/// Bytes.
+const LARGEST_LOGIN: usize = 4096;
+
+const FORWARDING: [HeaderName; 3] =
+    [FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_ends_when_its_time_is_over_when_it_is_ended_and_when_there_are_too_many() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        sessions.add(b"a", now);
+        sessions.add(b"b", now);
+        assert!(
+            sessions.has(b"a", now) && sessions.has(b"b", now) && !sessions.has(b"c", now) && !sessions.has(b"", now)
+        );
+        sessions.remove(b"a");
+        assert!(!sessions.has(b"a", now) && sessions.has(b"b", now));
+        assert!(
+            sessions.has(b"b", now + LIFE.saturating_sub(Duration::from_secs(1))) && !sessions.has(b"b", now + LIFE)
+        );
+        for number in 0..=MOST_SESSIONS {
+            sessions.add(&number.to_be_bytes(), now);
+        }
+        assert!(!sessions.has(&0_usize.to_be_bytes(), now) && sessions.has(&1_usize.to_be_bytes(), now));
+    }
+
+    #[test]
+    fn only_names_that_cannot_be_pointed_elsewhere_are_this_machine() {
+        let check = |host: &str| is_loopback(&host.parse().expect(host));
+        for host in ["localhost", "LOCALHOST:6001", "127.0.0.1:6001", "127.9.8.7", "[::1]:6001", "[::ffff:127.0.0.1]"] {
+            assert!(check(host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:6001", "10.0.0.1", "[::2]"] {
+            assert!(!check(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_among_other_cookies() {
+        let headers = |text: &'static str| HeaderMap::from_iter([(COOKIE, HeaderValue::from_static(text))]);
+        assert_eq!(token(&headers("a=b; taut_console=00ff; c=d")), Some(vec![0, 255]));
+        for text in ["", "a=00ff", "taut_console=xy", "taut_console=+f", "xtaut_console=00"] {
+            assert!(token(&headers(text)).is_none_or(|token| token.len() < 32), "{text}");
+        }
+    }
+}

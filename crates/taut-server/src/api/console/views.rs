@@ -1,0 +1,229 @@
+//! What the page is told of the server, bounded in rows and bytes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::super::answer::{self, Problem};
+use crate::pusher::channel::Kind;
+use crate::question::{ChannelState, ConnectionState, Occupancy, Statistics};
+use crate::tenants::Tenant;
+
+pub(super) fn json(view: &impl Serialize) -> Result<Response, Problem> {
+    serde_json::to_string(view)
+        .map(answer::json)
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
+}
+
+/// The beginning of a text, for it may be long.
+pub(super) fn preview(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST_PREVIEW);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Counted since the start; the page makes rates of it.
+#[derive(Serialize)]
+pub(super) struct Overview<'a> {
+    opened: u64,
+    handshakes_refused: u64,
+    dropped: u64,
+    kicked: u64,
+    violations: u64,
+    /// Of those below 2, 4, 8 … microseconds; the last one has all the rest.
+    latency: &'a [u64],
+    apps: Vec<App<'a>>,
+}
+
+#[derive(Serialize)]
+struct App<'a> {
+    id: &'a str,
+    enabled: bool,
+    connections: usize,
+    channels: u64,
+    subscriptions: u64,
+    received: u64,
+    received_bytes: u64,
+    client_events: u64,
+    published: u64,
+    delivered: u64,
+    delivered_bytes: u64,
+    refused: u64,
+}
+
+impl<'a> Overview<'a> {
+    pub(super) fn new(statistics: &'a Statistics, tenants: &'a [Arc<Tenant>]) -> Self {
+        let stats = &statistics.stats;
+        let apps = tenants.iter().filter(|tenant| tenant.terms().known).map(|tenant| {
+            let traffic = statistics.apps.get(tenant.index()).copied().unwrap_or_default();
+            App {
+                id: tenant.id(),
+                enabled: tenant.terms().app.enabled,
+                connections: tenant.connections(),
+                channels: traffic.channels,
+                subscriptions: traffic.subscriptions,
+                received: traffic.received,
+                received_bytes: traffic.received_bytes,
+                client_events: traffic.client_events,
+                published: traffic.published,
+                delivered: traffic.delivered,
+                delivered_bytes: traffic.delivered_bytes,
+                refused: traffic.refused,
+            }
+        });
+        Self {
+            opened: stats.opened,
+            handshakes_refused: stats.refused,
+            dropped: stats.dropped,
+            kicked: stats.kicked,
+            violations: stats.violations,
+            latency: &statistics.latency.counts,
+            apps: apps.take(MOST_ROWS).collect(),
+        }
+    }
+}
+
+/// What the page looks for.
+#[derive(Deserialize)]
+pub(super) struct Filter {
+    #[serde(default)]
+    pub(super) filter: String,
+}
+
+/// The fullest channels first.
+#[derive(Serialize)]
+pub(super) struct Channels<'a> {
+    /// How many there are that the filter lets through, shown or not.
+    total: usize,
+    channels: Vec<Occupied<'a>>,
+}
+
+#[derive(Serialize)]
+struct Occupied<'a> {
+    name: &'a str,
+    subscriptions: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<usize>,
+}
+
+impl<'a> Channels<'a> {
+    pub(super) fn new(channels: &'a BTreeMap<Arc<str>, Occupancy>, filter: &str) -> Self {
+        let found = channels.iter().filter(|(name, _)| name.contains(filter));
+        let mut channels: Vec<_> = found
+            .map(|(name, occupancy)| Occupied { name, subscriptions: occupancy.subscriptions, users: occupancy.users })
+            .collect();
+        // By name, where the numbers are the same.
+        channels.sort_by_key(|channel| std::cmp::Reverse(channel.subscriptions));
+        let total = channels.len();
+        channels.truncate(MOST_ROWS);
+        Self { total, channels }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Channel<'a> {
+    name: &'a str,
+    subscriptions: usize,
+    encrypted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<usize>,
+    members: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<Cached<'a>>,
+}
+
+#[derive(Serialize)]
+struct Cached<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a str>,
+    size: usize,
+    /// Seconds.
+    ttl: u64,
+}
+
+impl<'a> Channel<'a> {
+    pub(super) fn new(name: &'a str, state: &'a ChannelState, users: &'a [Arc<str>]) -> Self {
+        let encrypted = Kind::of(name).is_encrypted();
+        let cached = state.cached.as_ref().map(|cached| Cached {
+            data: (!encrypted).then(|| preview(&cached.data)),
+            size: cached.data.len(),
+            ttl: cached.ttl.as_secs(),
+        });
+        Self {
+            name,
+            subscriptions: state.occupancy.subscriptions,
+            encrypted,
+            users: state.occupancy.users,
+            members: users.iter().take(MOST_ROWS).map(|user| &**user).collect(),
+            cached,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Connections<'a> {
+    /// How many there are, shown or not.
+    total: usize,
+    connections: Vec<Connected<'a>>,
+}
+
+#[derive(Serialize)]
+struct Connected<'a> {
+    socket_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    /// How many it is subscribed to, shown or not.
+    subscriptions: usize,
+    channels: Vec<&'a str>,
+}
+
+impl<'a> Connections<'a> {
+    pub(super) fn new(total: usize, connections: &'a [ConnectionState]) -> Self {
+        let connections = connections.iter().map(|connection| Connected {
+            socket_id: connection.socket_id.to_string(),
+            user_id: connection.user_id.as_deref(),
+            subscriptions: connection.channels.len(),
+            channels: connection.channels.iter().take(MOST_CHANNELS).map(|channel| &**channel).collect(),
+        });
+        Self { total, connections: connections.collect() }
+    }
+}
+
+/// Rows of one answer.
+pub(super) const MOST_ROWS: usize = 500;
+
+/// Channels that are named of one connection.
+const MOST_CHANNELS: usize = 20;
+
+/// Bytes of data that are shown.
+const LONGEST_PREVIEW: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preview_ends_between_characters() {
+        assert_eq!(preview("short"), "short");
+        let long = "é".repeat(3000);
+        assert_eq!(preview(&long).len(), 4096);
+        let odd = format!("x{long}");
+        assert_eq!(preview(&odd).len(), 4095);
+    }
+
+    #[test]
+    fn the_fullest_channels_come_first_and_the_rest_is_counted() {
+        let channels: BTreeMap<Arc<str>, _> = (0..MOST_ROWS + 7)
+            .map(|number| (format!("channel-{number:04}").into(), Occupancy { subscriptions: number, users: None }))
+            .collect();
+        let view = Channels::new(&channels, "channel-");
+        assert_eq!((view.total, view.channels.len(), view.channels[0].subscriptions), (507, 500, 506));
+        assert_eq!(Channels::new(&channels, "-0003").channels[0].name, "channel-0003");
+        assert_eq!(Channels::new(&channels, "-0003").total, 1);
+    }
+}

@@ -1,0 +1,405 @@
+/** The console of `taut serve` in Chromium, while real clients come, talk and go. */
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import Pusher from 'pusher-js';
+import { launch } from './chromium.js';
+import { Server } from './server.js';
+
+const folder = process.env.TAUT_SCREENSHOTS;
+const PASSWORD = 'correct horse battery';
+
+let browser;
+before(async () => { browser = await launch(); });
+after(() => browser?.close());
+
+describe('the console', { timeout: 120_000 }, () => {
+  let server;
+  let console;
+  let clients;
+  beforeEach(async () => {
+    clients = [];
+    server = await Server.start();
+  });
+  afterEach(async () => {
+    for (const client of clients) client.disconnect();
+    await console?.close();
+    console = undefined;
+    await server.stop();
+  });
+  const open = async (view, settings) => (console = await Console.open(browser, `${server.origin}/console#${view}`, settings));
+  const client = async (user) => {
+    const pusher = connect(server, user);
+    clients.push(pusher);
+    await connected(pusher);
+    return pusher;
+  };
+
+  test('what_a_client_does_is_shown_the_moment_it_happens', async () => {
+    const { page, sees } = await open('events');
+    await page.getByRole('heading', { name: 'Listening' }).waitFor();
+    const ann = await client('ann');
+    await sees('Connected', ann.connection.socket_id);
+    const room = ann.subscribe('presence-room');
+    await subscribed(room);
+    await sees('Occupied', 'presence-room');
+    await sees('Subscribed', ann.connection.socket_id);
+    await sees('Member added', 'ann');
+    room.trigger('client-typing', { hello: '<b>wörld</b>' });
+    const typed = await sees('Client event', 'client-typing');
+    assert.ok((await typed.textContent()).includes('<b>wörld</b>'));
+    ann.subscribe('private-no');
+    await sees('Refused', ann.connection.socket_id);
+    ann.unsubscribe('presence-room');
+    await sees('Member removed', 'ann');
+    await sees('Vacated', 'presence-room');
+    ann.disconnect();
+    await sees('Disconnected', ann.connection.socket_id ?? '');
+    assert.equal(await page.locator('#list b').count(), 0, 'no markup of a client’s');
+    assert.match(await page.locator('#event-count').textContent(), /^\d+ events · \d+ shown$/);
+  });
+
+  test('an_event_can_be_opened_and_narrows_the_list_to_its_channel', async () => {
+    const { page, sees } = await open('events');
+    await live(page);
+    await publish(server, 'news', 'headline', '{"a":{"b":1}}');
+    await publish(server, 'sports', 'goal', '2:1');
+    await sees('Published', '2:1');
+    const headline = await sees('Published', 'headline');
+    await headline.click();
+    const opened = page.locator('details[open]');
+    assert.equal(await opened.locator('pre').textContent(), '{\n  "a": {\n    "b": 1\n  }\n}');
+    assert.match(await opened.locator('.facts').textContent(), /Size13 bytes/);
+    await opened.getByRole('button', { name: 'Only this channel' }).click();
+    await page.locator('.event', { hasText: 'goal' }).waitFor({ state: 'detached' });
+    assert.equal(await page.locator('.event').count(), 1);
+    await page.getByLabel('Channel', { exact: true }).first().fill('');
+    await sees('Published', 'goal');
+    await page.getByLabel('Text', { exact: true }).fill('GOAL');
+    assert.equal(await page.locator('.event').count(), 1);
+    await page.getByLabel('Text', { exact: true }).fill('');
+    await page.getByRole('button', { name: 'Messages' }).click();
+    await page.getByRole('heading', { name: 'Nothing matches' }).waitFor();
+    assert.equal(await page.locator('.event').count(), 0);
+  });
+
+  test('a_pause_holds_the_list_and_clear_empties_it', async () => {
+    const { page, sees } = await open('events');
+    await live(page);
+    await publish(server, 'news', 'one', '1');
+    await sees('Published', 'one');
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await publish(server, 'news', 'two', '2');
+    await page.getByText('paused, 1 waiting').waitFor();
+    assert.equal(await page.locator('.event', { hasText: 'two' }).count(), 0);
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await sees('Published', 'two');
+    await page.getByRole('button', { name: 'Clear' }).click();
+    assert.equal(await page.locator('.event').count(), 0);
+    assert.equal(await page.locator('#event-count').textContent(), '0 events');
+  });
+
+  test('the_list_keeps_only_so_many_rows', async () => {
+    const { page, sees } = await open('events');
+    await live(page);
+    for (let n = 0; n < 450; n += 1) await publish(server, 'news', `event-${n}`, '1');
+    await sees('Published', 'event-449');
+    assert.equal(await page.locator('.event').count(), 400);
+  });
+
+  test('the_form_publishes_to_a_subscriber', async () => {
+    const ann = await client('ann');
+    const channel = ann.subscribe('news');
+    await subscribed(channel);
+    const heard = new Promise((resolve) => channel.bind('greeting', resolve));
+    // The browser itself writes the 400 at the end to its console.
+    const { page, sees } = await open('events', { mayFail: true });
+    await live(page);
+    const form = page.locator('#publish-form');
+    await form.getByLabel('Channel').fill('news');
+    await form.getByLabel('Event').fill('greeting');
+    await form.getByLabel('Data').fill('{"oops"');
+    await page.getByText('Not JSON; sent as plain text').waitFor();
+    await form.getByLabel('Data').fill('{"hello":"world"}');
+    await page.getByText('Valid JSON · 17 bytes').waitFor();
+    await form.getByRole('button', { name: 'Publish' }).click();
+    assert.deepEqual(await heard, { hello: 'world' });
+    await page.getByText('Published to news.').waitFor();
+    await sees('Published', 'greeting');
+    await form.getByLabel('Channel').fill('no spaces');
+    await form.getByLabel('Data').press('Control+Enter');
+    await page.locator('#p-hint.wrong').waitFor();
+  });
+
+  test('channels_show_their_members_and_connections_their_channels', async () => {
+    const ann = await client('ann');
+    await subscribed(ann.subscribe('presence-room'));
+    await subscribed(ann.subscribe('cache-scores'));
+    await publish(server, 'cache-scores', 'score', '{"home":2}');
+    const { page } = await open('channels');
+    await page.getByText('2 channels').waitFor();
+    await page.getByRole('button', { name: 'presence-room' }).click();
+    const detail = page.getByRole('complementary');
+    await detail.getByText('ann').waitFor();
+    await page.getByRole('button', { name: 'cache-scores' }).click();
+    await detail.getByText('"home": 2').waitFor();
+    await page.getByLabel('Filter channels').fill('room');
+    await page.getByText('1 channel', { exact: true }).waitFor();
+    await page.getByRole('link', { name: 'Connections' }).click();
+    const row = page.getByRole('row', { name: ann.connection.socket_id });
+    await row.getByText('presence-room').waitFor();
+    await page.getByLabel('Filter connections').fill('nobody');
+    await page.getByRole('heading', { name: 'Nothing matches' }).waitFor();
+  });
+
+  test('the_overview_counts', async () => {
+    const ann = await client('ann');
+    await subscribed(ann.subscribe('news'));
+    const { page } = await open('overview');
+    await page.locator('#f-connections', { hasText: /^1$/ }).waitFor();
+    await page.locator('#f-subscriptions', { hasText: /^1$/ }).waitFor();
+    await publish(server, 'news', 'e', '1');
+    await page.locator('#q-99', { hasText: /^< \d/ }).waitFor();
+    await page.locator('#plot-messages .line.out[d^="M"]').waitFor({ state: 'attached' });
+  });
+
+  test('everything_can_be_reached_with_the_keyboard', async () => {
+    const { page, sees } = await open('overview');
+    await live(page);
+    const { keyboard } = page;
+    const shown = (name) => page.locator(`#${name}:not([hidden])`).waitFor();
+    for (const [key, view] of [['2', 'events'], ['3', 'channels'], ['4', 'connections'], ['1', 'overview'], ['2', 'events']]) {
+      await keyboard.press(key);
+      await shown(view);
+      assert.equal(await page.locator('nav [aria-current="page"]').textContent(), view[0].toUpperCase() + view.slice(1));
+    }
+    for (const name of ['one', 'two', 'three']) await publish(server, 'news', name, '{"n":1}');
+    await sees('Published', 'three');
+    await keyboard.press('/');
+    await keyboard.type('news');
+    assert.equal(await page.locator('#event-text').inputValue(), 'news');
+    await keyboard.press('Escape');
+    await keyboard.press('p');
+    await page.getByRole('button', { name: 'Resume' }).waitFor();
+    await keyboard.press('p');
+    await page.locator('.event summary').first().focus();
+    await keyboard.press('ArrowDown');
+    await keyboard.press('Enter');
+    await page.locator('details[open] .name', { hasText: 'two' }).waitFor();
+    assert.equal(await page.locator('.event summary[tabindex="0"]').count(), 1, 'one Tab leads through the list');
+    await keyboard.press('n');
+    await keyboard.type('by-hand');
+    await keyboard.press('Tab');
+    await keyboard.type('typed');
+    await keyboard.press('Enter');
+    await sees('Published', 'by-hand');
+    await page.locator('#shortcuts').uncheck();
+    await page.locator('#main').focus();
+    await keyboard.press('3');
+    assert.equal(await page.locator('#channels:not([hidden])').count(), 0, 'switched off');
+  });
+
+  test('the_console_comes_back_when_the_server_does', async () => {
+    const { page, sees } = await open('events', { mayFail: true });
+    await live(page);
+    await server.stop();
+    await page.locator('#link[data-state="lost"]').waitFor();
+    server = await Server.start({ listen: `127.0.0.1:${server.port}` });
+    await live(page);
+    await page.getByText('The connection was lost.').waitFor();
+    await publish(server, 'news', 'again', '1');
+    await sees('Published', 'again');
+  });
+
+  test('with_a_password_one_logs_in_and_out', async () => {
+    await server.stop();
+    server = await Server.start({ environment: { TAUT_CONSOLE_PASSWORD: PASSWORD } });
+    // The browser itself writes every 401 to its console.
+    const { page } = await open('events', { mayFail: true });
+    await page.getByRole('heading', { name: 'Log in to the console' }).waitFor();
+    assert.equal(await page.getByRole('navigation').count(), 0);
+    await page.getByLabel('Password').fill('wrong');
+    await page.keyboard.press('Enter');
+    await page.getByText('That is not the password.').waitFor();
+    await page.getByLabel('Password').fill(PASSWORD);
+    await page.keyboard.press('Enter');
+    await live(page);
+    assert.equal(await page.evaluate(() => document.cookie), '', 'no script can read the session');
+    await page.reload();
+    await live(page);
+    await page.getByRole('button', { name: 'Log out' }).click();
+    await page.getByRole('heading', { name: 'Log in to the console' }).waitFor();
+  });
+
+  for (const width of [360, 700, 1280]) {
+    test(`nothing_is_cut_off_at_${width}_px`, async () => {
+      const ann = await client('ann');
+      await subscribed(ann.subscribe(`presence-${'long-name-'.repeat(14)}`));
+      const { page } = await open('overview', { viewport: { width, height: 760 } });
+      await live(page);
+      for (const view of ['overview', 'events', 'channels', 'connections']) {
+        await page.getByRole('link', { name: view }).click();
+        await page.locator(`#${view}:not([hidden])`).waitFor();
+        if (view === 'events') await publish(server, 'x'.repeat(150), 'y'.repeat(150), JSON.stringify({ z: 'z'.repeat(900) }));
+        if (view === 'channels') await page.getByRole('button', { name: 'long-name' }).click();
+        const excess = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(excess <= 0, `${view} is ${excess} px too wide`);
+      }
+    });
+  }
+});
+
+test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 180_000 }, async (t) => {
+  await mkdir(folder, { recursive: true });
+  const server = await Server.start({ environment: { TAUT_CONSOLE_PASSWORD: PASSWORD } });
+  t.after(() => server.stop());
+  const clients = [];
+  t.after(() => clients.forEach((client) => client.disconnect()));
+  const consoles = [];
+  for (const colorScheme of ['light', 'dark']) {
+    for (const [size, viewport] of [['', { width: 1280, height: 800 }], ['-phone', { width: 360, height: 720 }]]) {
+      const console = await Console.open(browser, `${server.origin}/console#events`, { colorScheme, viewport, deviceScaleFactor: 2, mayFail: true });
+      const { page } = console;
+      const save = (name) => page.screenshot({ path: join(folder, `console-${name}${size}-${colorScheme}.png`) });
+      await page.getByLabel('Password').waitFor();
+      await save('login');
+      await page.getByLabel('Password').fill(PASSWORD);
+      await page.keyboard.press('Enter');
+      await live(page);
+      await save('empty');
+      consoles.push({ console, save });
+      // The next login is one more attempt, of which there are five at once.
+    }
+  }
+  t.after(() => Promise.all(consoles.map(({ console }) => console.close())));
+  const people = ['ann', 'ben', 'chloe', 'dev', 'emil', 'farah'];
+  const cookies = (await consoles[0].console.page.context().cookies()).map(({ name, value }) => `${name}=${value}`).join('; ');
+  const say = (channel, event, data) => publish(server, channel, event, JSON.stringify(data), cookies);
+  const rooms = [];
+  const started = performance.now();
+  // Half a minute of traffic, for the plots.
+  for (let second = 0; performance.now() - started < 36_000; second += 1) {
+    if (second % 4 === 0 && clients.length < people.length) {
+      const pusher = connect(server, people[clients.length]);
+      clients.push(pusher);
+      await connected(pusher);
+      const room = pusher.subscribe('presence-room-7');
+      for (const name of ['orders', 'cache-scores', `private-user-${clients.length}`]) pusher.subscribe(name);
+      await subscribed(room);
+      rooms.push(room);
+    }
+    const pause = new Promise((resolve) => setTimeout(resolve, 600));
+    for (let n = 0; n < 2 + (second * second) % 7; n += 1) {
+      await say('orders', n % 2 ? 'order-paid' : 'order-created', { id: 48_120 + second * 3 + n, total: '84.50', currency: 'EUR', items: 3 });
+    }
+    rooms[second % rooms.length].trigger('client-typing', { user: people[second % rooms.length], draft: true });
+    if (second % 3 === 0) await say('cache-scores', 'score', { home: second % 4, away: 1, minute: second });
+    if (second % 5 === 0) await say('private-encrypted-payroll', 'paid', { nonce: 'bm9uY2U', ciphertext: 'c2VjcmV0' });
+    if (second === 6) clients[0].subscribe('private-no');
+    await pause;
+  }
+  clients.pop().disconnect();
+  await say('orders', 'order-shipped', { id: 48_131, carrier: 'post', parcels: [{ weight: 1.2 }, { weight: 0.4 }] });
+  for (const { console: { page, sees }, save } of consoles) {
+    const shipped = await sees('Published', 'order-shipped');
+    await save('events');
+    await shipped.click();
+    await save('event');
+    for (const view of ['Overview', 'Channels', 'Connections']) {
+      await page.getByRole('link', { name: view }).click();
+      if (view !== 'Overview') await page.locator(`#${view.toLowerCase()} tbody tr`).first().waitFor();
+      await save(view.toLowerCase());
+    }
+    await page.getByRole('link', { name: 'Channels' }).click();
+    await page.getByRole('button', { name: 'presence-room-7' }).click();
+    await page.getByRole('complementary').getByText('chloe').waitFor();
+    await save('channel');
+  }
+});
+
+/** The console in a tab of its own, which may neither fail nor break its policy. */
+class Console {
+  #faults = [];
+
+  static async open(browser, url, { mayFail = false, ...settings } = {}) {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...settings });
+    const page = await context.newPage();
+    const console = new Console();
+    console.page = page;
+    page.setDefaultTimeout(15_000);
+    page.on('pageerror', (error) => console.#faults.push(error.stack));
+    page.on('console', (message) => {
+      const text = message.text();
+      if (message.type() !== 'error' || (mayFail && /Failed to load resource/.test(text))) return;
+      console.#faults.push(text);
+    });
+    page.on('request', (request) => {
+      const target = new URL(request.url());
+      if (target.protocol !== 'data:' && target.hostname !== '127.0.0.1') console.#faults.push(`a request to ${target.host}`);
+    });
+    await page.addInitScript(() => {
+      addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => globalThis.console.error(`CSP: ${violatedDirective} ${blockedURI}`));
+    });
+    await page.goto(url);
+    return console;
+  }
+
+  /** Waits for an event of this kind with this text, the newest of them. */
+  sees = async (kind, text) => {
+    const row = this.page.locator('.event summary', { has: this.page.getByText(kind, { exact: true }), hasText: text }).first();
+    await row.waitFor();
+    return row;
+  };
+
+  async close() {
+    await this.page.context().close();
+    assert.deepEqual(this.#faults, [], 'the page should run without errors, within its policy, and without foreign requests');
+  }
+}
+
+async function live(page) {
+  await page.locator('#link[data-state="live"]').waitFor();
+}
+
+function connect(server, user) {
+  return new Pusher('app-key', {
+    cluster: '',
+    wsHost: '127.0.0.1',
+    wsPort: server.port,
+    forceTLS: false,
+    enabledTransports: ['ws'],
+    channelAuthorization: {
+      customHandler: ({ socketId, channelName }, callback) => {
+        if (channelName.endsWith('-no')) return callback(null, { auth: 'app-key:0000' });
+        const data = channelName.startsWith('presence-') ? JSON.stringify({ user_id: user }) : undefined;
+        const text = [socketId, channelName, ...(data ? [data] : [])].join(':');
+        const signature = createHmac('sha256', 'app-secret').update(text).digest('hex');
+
+        callback(null, { auth: `app-key:${signature}`, ...(data ? { channel_data: data } : {}) });
+      },
+    },
+  });
+}
+
+function connected(pusher) {
+  return new Promise((resolve) => (pusher.connection.state === 'connected' ? resolve() : pusher.connection.bind('connected', resolve)));
+}
+
+function subscribed(channel) {
+  return new Promise((resolve, reject) => {
+    if (channel.subscribed) return resolve();
+    channel.bind('pusher:subscription_succeeded', resolve);
+    channel.bind('pusher:subscription_error', (error) => reject(new Error(JSON.stringify(error))));
+  });
+}
+
+async function publish(server, channel, name, data, cookie = '') {
+  const response = await fetch(`${server.origin}/console/api/apps/app-id/events`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...(cookie && { cookie }) },
+    body: JSON.stringify({ channel, name, data }),
+  });
+  assert.equal(response.status, 200, await response.text());
+}

@@ -1,0 +1,136 @@
+/** The overview: how much there is, how fast it goes, and what went wrong. */
+import { ask, create, microseconds, number, page, plural, rate, write } from './dom.js';
+import { Plot } from './plot.js';
+
+const EVERY = 1000;
+const WINDOW = 60;   // samples that the percentiles look back
+const QUANTILES = [['q-50', 0.5], ['q-90', 0.9], ['q-99', 0.99], ['q-999', 0.999]];
+
+const messages = new Plot(page['plot-messages'], 'Messages per second', [
+  { name: 'delivered', className: 'out' },
+  { name: 'received', className: 'in' },
+]);
+const connections = new Plot(page['plot-connections'], 'Connections', [{ name: 'open', className: 'open' }], { whole: true });
+const bars = [];
+
+let before = null;
+let past = [];       // histograms, the oldest first
+let app = '';
+let latest = null;
+
+/** Asks once a second, whichever view is shown, so that the plots have no holes; ends when `tell` says so. */
+export async function poll(tell) {
+  for (;;) {
+    const started = performance.now();
+    let overview = null;
+    let failure = null;
+    try {
+      overview = await ask('overview');
+    } catch (error) {
+      failure = error;
+      before = null;
+    }
+    if (overview) show(overview);
+    if (!tell(overview, failure)) return;
+    await new Promise((resolve) => setTimeout(resolve, Math.max(100, EVERY - (performance.now() - started))));
+  }
+}
+
+/** Shows another app, or all of them for ''. */
+export function choose(id) {
+  app = id;
+  before = null;
+  messages.clear();
+  connections.clear();
+  if (latest) show(latest);
+}
+
+function show(overview) {
+  latest = overview;
+  const apps = app ? overview.apps.filter(({ id }) => id === app) : overview.apps;
+  const sum = (name) => apps.reduce((total, each) => total + each[name], 0);
+  const now = { at: performance.now(), received: sum('received'), delivered: sum('delivered') };
+  write(page['f-connections'], number(sum('connections')));
+  write(page['f-channels'], number(sum('channels')));
+  write(page['f-subscriptions'], number(sum('subscriptions')));
+  if (before && now.at > before.at) {
+    const perSecond = (name) => Math.max(0, now[name] - before[name]) / ((now.at - before.at) / 1000);
+    const values = [perSecond('delivered'), perSecond('received')];
+    write(page['f-out'], rate(values[0]));
+    write(page['f-in'], rate(values[1]));
+    messages.add(values);
+    connections.add([sum('connections')]);
+  }
+  before = now;
+  showTrouble({
+    't-refused': sum('refused'),
+    't-handshakes': overview.handshakes_refused,
+    't-dropped': overview.dropped,
+    't-kicked': overview.kicked,
+    't-violations': overview.violations,
+  });
+  showLatency(overview.latency);
+  page['apps-card'].hidden = overview.apps.length < 2;
+  page.apps.replaceChildren(...overview.apps.map(row));
+}
+
+function showTrouble(counts) {
+  for (const [id, count] of Object.entries(counts)) {
+    write(page[id], number(count));
+    page[id].parentElement.classList.toggle('some', count > 0);
+  }
+}
+
+function row(each) {
+  const cells = ['connections', 'channels', 'subscriptions', 'received', 'published', 'delivered', 'refused'];
+  const name = create('th', '', each.id, ...(each.enabled ? [] : [' ', create('span', 'badge off', 'off')]));
+  name.scope = 'row';
+  return create('tr', '', name, ...cells.map((cell) => create('td', 'number', number(each[cell]))));
+}
+
+// Buckets are powers of two: the first counts what took less than 2 µs, the next less than 4 µs, and so on.
+
+function showLatency(counts) {
+  if (past.length && past.at(-1).some((count, index) => count > counts[index])) past = []; // the server has been restarted
+  past.push(counts);
+  if (past.length > WINDOW + 1) past.shift();
+  const recent = counts.map((count, index) => count - past[0][index]);
+  const total = recent.reduce((sum, count) => sum + count, 0);
+  const isRecent = total > 0;
+  const shown = isRecent ? recent : counts;
+  const all = shown.reduce((sum, count) => sum + count, 0);
+  write(page['latency-span'], all === 0 ? 'no events yet' : `${plural(all, 'event')}, ${isRecent ? 'last minute' : 'since the start'}`);
+  for (const [id, part] of QUANTILES) write(page[id], all ? `< ${microseconds(quantile(shown, all, part))}` : '–');
+  drawBars(shown, all);
+}
+
+function quantile(counts, all, part) {
+  let seen = 0;
+  const index = counts.findIndex((count) => (seen += count) >= all * part);
+  return 2 ** ((index < 0 ? counts.length - 1 : index) + 1);
+}
+
+function drawBars(counts, all) {
+  while (bars.length < counts.length) {
+    const bar = create('span', 'bucket', create('i'));
+    bar.title = '';
+    page.histogram.append(bar);
+    bars.push(bar);
+  }
+  const used = counts.flatMap((count, index) => (count ? [index] : []));
+  const middle = used.length ? Math.floor((used[0] + used.at(-1)) / 2) : 5;
+  const reach = Math.max(6, used.length ? Math.ceil((used.at(-1) - used[0]) / 2) + 1 : 0);
+  const first = Math.max(0, middle - reach + 1);
+  const last = Math.min(counts.length - 1, Math.max(middle + reach, first + 11));
+  const most = Math.max(1, ...counts);
+  bars.forEach((bar, index) => {
+    bar.hidden = index < first || index > last;
+    bar.firstChild.style.height = counts[index] ? `${Math.max(3, (counts[index] / most) * 100)}%` : '0';
+    bar.dataset.bound = microseconds(2 ** (index + 1));
+    bar.classList.toggle('labelled', (index - first) % 3 === 2);
+    bar.title = `${plural(counts[index], 'event')} in less than ${microseconds(2 ** (index + 1))}`;
+  });
+  page.histogram.ariaLabel = all
+    ? `Half of the events took less than ${microseconds(quantile(counts, all, 0.5))}, 99 of 100 less than ${microseconds(quantile(counts, all, 0.99))}`
+    : 'No event has been delivered yet';
+}
