@@ -5,6 +5,8 @@ use std::time::Duration;
 
 pub use taut_shard::SlowReader;
 
+use crate::guard::{InvalidUpgradeAuth, UpgradeAuth};
+
 /// One application that uses this server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
@@ -23,6 +25,8 @@ pub struct App {
     pub origins: Vec<String>,
     /// Whom to tell what happens; nobody by default.
     pub webhooks: Vec<Webhook>,
+    /// How clients show who they are before their connections are accepted; not at all by default, as stock clients of Pusher expect it.
+    pub upgrade: Option<UpgradeAuth>,
 }
 
 impl App {
@@ -36,6 +40,7 @@ impl App {
             features: Features::default(),
             origins: Vec::new(),
             webhooks: Vec::new(),
+            upgrade: None,
         }
     }
 
@@ -57,7 +62,7 @@ impl App {
         Ok(app)
     }
 
-    /// Whether id, keys and secrets have a form that can be used.
+    /// Whether id, keys, secrets and what is asked of clients have a form that can be used.
     pub fn check(&self) -> Result<(), InvalidApp> {
         check_name("id", &self.id)?;
         if self.keys.is_empty() {
@@ -72,7 +77,7 @@ impl App {
                 return Err(InvalidApp::Space);
             }
         }
-        Ok(())
+        self.upgrade.as_ref().map_or(Ok(()), UpgradeAuth::check).map_err(InvalidApp::Upgrade)
     }
 
     /// The key that signs for the app where only one can: the oldest.
@@ -334,6 +339,8 @@ pub enum InvalidApp {
     },
     /// The secret has a space or a control character in it.
     Space,
+    /// What clients are asked for cannot be used.
+    Upgrade(InvalidUpgradeAuth),
 }
 
 impl fmt::Display for InvalidApp {
@@ -353,6 +360,7 @@ impl fmt::Display for InvalidApp {
                     "the app's {name} may hold only letters and digits of ASCII and - . _ ~, since it stands in URLs"
                 )
             }
+            Self::Upgrade(invalid) => invalid.fmt(formatter),
             Self::Space => formatter.write_str("the app's secret may hold no spaces and no control characters"),
         }
     }

@@ -11,6 +11,7 @@ pub mod app;
 mod cache;
 pub mod config;
 mod fallback;
+pub mod guard;
 mod home;
 mod http;
 pub mod interest;

@@ -112,7 +112,7 @@ pub(crate) struct Traffic {
     pub(crate) delivered: u64,
     /// Bytes of those.
     pub(crate) delivered_bytes: u64,
-    /// Subscriptions, sign-ins and client events that were refused.
+    /// Subscriptions, sign-ins and client events that were refused, and clients that were not let in.
     pub(crate) refused: u64,
 }
 

@@ -9,8 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use taut_proto::Prepared;
-use taut_shard::{ConnectionId, Mailbox};
+use taut_proto::handshake::Refusal;
+use taut_shard::{ConnectionId, HandshakeId, Mailbox};
 
+use crate::guard::Identity;
 use crate::home::{Full, Welcome, Wish};
 use crate::pusher::socket_id::SocketId;
 use crate::question::Question;
@@ -47,6 +49,8 @@ pub(crate) enum Mail {
     Status { tenant: usize, user_id: Arc<str>, is_online: bool },
     /// To all: close every connection that acts as this user.
     Terminate { tenant: usize, user_id: Arc<str> },
+    /// From the guard: who wants to come in, or why it may not.
+    Vetted { handshake: HandshakeId, tenant: usize, outcome: Box<Result<Identity, Refusal>> },
     /// To all: apps have been changed or taken away.
     AppsChanged,
     /// To all, about once per second.

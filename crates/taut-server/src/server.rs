@@ -17,6 +17,7 @@ use crate::api;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::fallback::{Entrance, Fallback};
+use crate::guard::{self, Guard};
 use crate::http;
 use crate::journal::Journal;
 use crate::live::Live;
@@ -59,6 +60,8 @@ impl Server {
         let settings = shard_settings(config, certificates.as_ref());
         let routes = Arc::new(Routes::new(count));
         let (journal, recorded) = Journal::new();
+        let (guard, tasks) = Guard::new(&config.trusted_proxies);
+        let guard = Arc::new(guard);
         let (departures, departed) = http::departures();
         let mut shards = Vec::with_capacity(count);
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -72,13 +75,14 @@ impl Server {
                 activity_timeout(config),
                 config.outgoing,
                 move |departure| http::depart(&departures, departure),
-            );
+            )
+            .guarded(Arc::clone(&guard));
             shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
         drop(departures);
         routes.connect(shards.iter().map(Shard::mailbox).collect());
 
-        let node = Arc::new(Node::new(Arc::clone(&apps), routes, journal.clone()));
+        let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&routes), journal.clone()));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(count.min(MOST_HTTP_THREADS))
             .thread_name("taut-http")
@@ -98,6 +102,7 @@ impl Server {
         );
         let context = api::Context::new(Arc::clone(&node), Arc::clone(&webhooks), config, is_draining.clone());
         let service = api::router(Arc::new(context), Arc::new(fallback));
+        runtime.spawn(guard::serve(guard, tasks, routes));
         let http = runtime.spawn(http::serve(departed, service, is_draining));
         let ticking = Arc::clone(&node);
         runtime.spawn(async move {

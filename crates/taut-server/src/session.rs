@@ -3,6 +3,7 @@
 mod answer;
 mod asking;
 mod delivery;
+mod entrance;
 mod hosting;
 mod subscription;
 mod trigger;
@@ -16,13 +17,13 @@ use std::sync::Arc;
 
 use taut_proto::handshake::Request;
 use taut_proto::{Close, CloseCode, Message, Time};
-use taut_shard::{Closed, ConnectionId, Connections, Departure, Handler, Outgoing, Session, Verdict};
+use taut_shard::{Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Outgoing, Session, Verdict};
 
+use crate::guard::Guard;
 use crate::home::{Home, Users};
 use crate::interest::Interest;
 use crate::journal::{Event, Journal};
 use crate::limit::TokenBucket;
-use crate::origin;
 use crate::pusher::event::{ClientEvent, ServerEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::question::{Histogram, Traffic};
@@ -39,6 +40,7 @@ pub(crate) struct Sessions {
     apps: Arc<Apps>,
     routes: Arc<Routes>,
     journal: Journal,
+    guard: Arc<Guard>,
     /// What stands before the key in a client's path.
     path: String,
     /// Seconds; what clients are told.
@@ -80,7 +82,7 @@ pub(crate) struct Member {
     extras: Option<Box<Extras>>,
     /// Messages in a row that could not be read.
     malformed: u8,
-    /// It has signed in, or has subscribed to what needs a signature.
+    /// It has signed in, or has subscribed to what needs a signature, or was known before it was let in.
     authorized: bool,
 }
 
@@ -159,6 +161,7 @@ impl Sessions {
             apps,
             routes,
             journal,
+            guard: Arc::new(Guard::alone()),
             path: format!("{path_prefix}/app/"),
             activity_timeout,
             outgoing,
@@ -174,6 +177,12 @@ impl Sessions {
         sessions
     }
 
+    /// Asks this one who may come in, where apps want to know.
+    pub(crate) fn guarded(mut self, guard: Arc<Guard>) -> Self {
+        self.guard = guard;
+        self
+    }
+
     /// Sees to it that every app has its rooms.
     fn open_rooms(&mut self) {
         let tenants = self.apps.all();
@@ -186,36 +195,6 @@ impl Sessions {
             self.open_rooms();
         }
         &mut self.rooms[tenant]
-    }
-
-    /// Decides who a client is, by path, query and origin.
-    fn admit(&mut self, request: &Request<'_>) -> Result<Client, Close> {
-        let Some(key) = request.path().strip_prefix(&self.path).filter(|key| !key.is_empty() && !key.contains('/'))
-        else {
-            return Err(Close::new(PATH_NOT_FOUND, format!("Path not found: clients connect to {}KEY", self.path)));
-        };
-        let Some(tenant) = self.apps.by_key(key) else {
-            let key: String = key.chars().take(LONGEST_ECHO).collect();
-            return Err(Close::new(
-                NO_SUCH_APP,
-                format!("Application does not exist: there is no app with the key {key}"),
-            ));
-        };
-        let terms = Arc::clone(&tenant.terms());
-        if !terms.app.enabled {
-            return Err(Close::new(APP_DISABLED, "Application disabled"));
-        }
-        check_version(request)?;
-        if !origin::is_allowed(&terms.app.origins, request.header("origin")) {
-            return Err(Close::new(UNAUTHORIZED, "Origin not allowed: the app's configuration lists those that are"));
-        }
-        let admission = tenant.admit().ok_or_else(|| Close::new(OVER_QUOTA, "Application is over connection quota"))?;
-        let mut random = [0; 16];
-        // The operating system gives random bytes or something is badly wrong with it; a client can try again.
-        getrandom::fill(&mut random).map_err(|_| Close::new(OVER_CAPACITY, "Over capacity"))?;
-        self.rooms(tenant.index());
-        let socket_id = SocketId::from_random(random);
-        Ok(Client::Member(Member { admission, socket_id, extras: None, malformed: 0, authorized: false }))
     }
 
     /// A connection is greeted, and what is to come of it is noted.
@@ -338,15 +317,12 @@ impl Handler for Sessions {
     type User = Client;
     type Mail = Mail;
 
-    fn request<'r>(&mut self, request: &'r Request<'r>, _peer: SocketAddr) -> Verdict<'r, Client> {
+    fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, Client> {
         if !request.wants_upgrade() {
             return Verdict::HandOver;
         }
         match request.upgrade() {
-            Ok(upgrade) => {
-                let client = self.admit(request).unwrap_or_else(|close| Client::Refused(Box::new(close)));
-                Verdict::Accept(upgrade, client)
-            }
+            Ok(upgrade) => self.receive(request, upgrade, peer, id),
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
@@ -355,7 +331,9 @@ impl Handler for Sessions {
         let Some(client) = session.user() else { return };
         if let Client::Member(member) = client {
             let (tenant, socket_id) = (member.admission.index(), member.socket_id);
-            return self.greet(session, tenant, socket_id);
+            self.greet(session, tenant, socket_id);
+            let id = session.id();
+            return self.come_as_user(session.connections(), id);
         }
         if let Client::Refused(close) = std::mem::take(client) {
             let id = session.id();
@@ -428,6 +406,7 @@ impl Handler for Sessions {
             Mail::Unwatch { tenant, user_id, shard } => self.rooms(tenant).users.unwatch(&user_id, shard),
             Mail::Status { tenant, user_id, is_online } => self.status(connections, tenant, &user_id, is_online),
             Mail::Terminate { tenant, user_id } => self.terminate(connections, tenant, &user_id),
+            Mail::Vetted { handshake, tenant, outcome } => self.vetted(connections, handshake, tenant, *outcome),
             Mail::AppsChanged => self.dismiss(connections),
             Mail::Tick => self.tick(connections),
             Mail::Ask(question) => self.answer(connections, question),
@@ -473,15 +452,6 @@ fn member(connections: &mut Connections<Client>, id: ConnectionId) -> Option<&mu
     match connections.user(id)? {
         Client::Member(member) => Some(member),
         Client::Leaving | Client::Refused(_) => None,
-    }
-}
-
-fn check_version(request: &Request<'_>) -> Result<(), Close> {
-    let Some(version) = request.query_value("protocol") else { return Ok(()) };
-    match version.parse::<u32>() {
-        Ok(5..=7) => Ok(()),
-        Ok(_) => Err(Close::new(UNSUPPORTED_VERSION, "Unsupported protocol version: this server speaks 5 to 7")),
-        Err(_) => Err(Close::new(INVALID_VERSION, "Invalid version string format: the protocol is a number")),
     }
 }
 

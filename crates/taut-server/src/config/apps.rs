@@ -203,6 +203,7 @@ pub(crate) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Dr
             features: Features::default(),
             origins: Vec::new(),
             webhooks: Vec::new(),
+            upgrade: None,
         },
         table.at,
     );

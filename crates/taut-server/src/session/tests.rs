@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::app::{App, Limits};
+use crate::guard::testing::with_secret;
+use crate::guard::{Callback, TokenAuth, TokenKeys, UpgradeAuth};
 use crate::journal::Entry;
 use crate::node::{Node, Publication};
 use crate::pusher::auth::Signature;
@@ -379,4 +381,78 @@ proptest! {
         }
         entries.close();
     }
+}
+
+/// An app whose clients show tokens that are signed with this.
+fn guarded_app(upgrade: UpgradeAuth) -> App {
+    App { upgrade: Some(upgrade), ..App::parse("1:key:secret").expect("an app") }
+}
+
+const TOKEN_SECRET: &str = "a secret of thirty-two characters";
+
+#[test]
+fn who_came_in_by_a_token_is_its_user_to_the_end() {
+    let upgrade = UpgradeAuth::Token(TokenAuth::new(TokenKeys::Secret(TOKEN_SECRET.into())));
+    let (node, routes, mut stages, _) = node_of(1, guarded_app(upgrade));
+    let claims = json!({ "sub": "ada", "exp": 4_000_000_000_u64 });
+    let token = with_secret(TOKEN_SECRET.as_bytes(), &json!({ "alg": "HS256" }), &claims);
+    let come = |stages: &mut Vec<Stage<Sessions>>| {
+        let mut peer = Peer::new(&stages[0].network);
+        peer.write(&peer.request(&format!("/app/key?token={token}")));
+        stages[0].settle();
+        while !peer.is_open() {
+            assert_ne!(peer.remote.waiting(), 0, "the handshake failed");
+            peer.read(1);
+        }
+        assert_eq!(heard(&mut peer), ["pusher:connection_established"]);
+        peer
+    };
+    let (mut first, mut second) = (come(&mut stages), come(&mut stages));
+    let tenant = node.apps().by_id("1").expect("the app");
+    assert_eq!(tenant.connections(), 2);
+    routes.tell_all(|| Mail::Terminate { tenant: 0, user_id: "eve".into() });
+    stages[0].settle();
+    assert_eq!([heard(&mut first), heard(&mut second)], [[""; 0]; 2], "that was somebody else");
+    routes.tell_all(|| Mail::Terminate { tenant: 0, user_id: "ada".into() });
+    stages[0].settle();
+    assert_eq!([heard(&mut first), heard(&mut second)], [["pusher:error"]; 2]);
+    stages[0].settle();
+    let signed_in = stages[0].shard.handler().inner.rooms[0].signed_in.members("ada").len();
+    assert_eq!((signed_in, tenant.connections()), (0, 0));
+}
+
+#[test]
+fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
+    let upgrade = UpgradeAuth::Callback(Callback::new("http://127.0.0.1:1/"));
+    let (guard, mut tasks) = Guard::new(&[]);
+    let (journal, _entries) = Journal::new();
+    let apps = Arc::new(Apps::new([guarded_app(upgrade)], &Limits::default()).expect("one app"));
+    let routes = Arc::new(Routes::new(1));
+    let sessions = Sessions::new(0, Arc::clone(&apps), Arc::clone(&routes), journal, "", 120, 1 << 20, drop);
+    let mut stage = Stage::new(sessions.guarded(Arc::new(guard)), Settings::default());
+    routes.connect(vec![stage.shard.mailbox()]);
+    let mut come = |stage: &mut Stage<Sessions>| {
+        let mut peer = Peer::new(&stage.network);
+        peer.write(&peer.request("/app/key"));
+        stage.settle();
+        (peer, tasks.next_handshake().expect("a question"))
+    };
+    let ((gone, of_gone), (mut other, of_other)) = (come(&mut stage), come(&mut stage));
+    let tenant = Arc::clone(&apps.all()[0]);
+    assert_eq!(tenant.connections(), 0, "nobody has come in yet");
+    gone.remote.reset(true);
+    stage.settle();
+    for handshake in [of_gone, of_other] {
+        let identity = crate::guard::Identity { user_id: "ada".into(), user_info: None };
+        routes.tell(0, Mail::Vetted { handshake, tenant: 0, outcome: Box::new(Ok(identity)) });
+    }
+    stage.settle();
+    assert!(tenant.connections() == 1 && !gone.is_open());
+    let signed_in = stage.shard.handler().inner.rooms[0].signed_in.members("ada").len();
+    assert_eq!(signed_in, 1);
+    while !other.is_open() {
+        assert_ne!(other.remote.waiting(), 0, "the handshake failed");
+        other.read(1);
+    }
+    assert_eq!(heard(&mut other), ["pusher:connection_established"]);
 }

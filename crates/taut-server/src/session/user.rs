@@ -20,8 +20,8 @@ pub(super) struct SignedIn {
     pub(super) id: Arc<str>,
     /// JSON text of what the user says of itself.
     pub(super) info: Option<Box<str>>,
-    /// Whether those who watch the user have been told.
-    is_shown: bool,
+    /// Whether those who watch the user are told.
+    pub(super) is_shown: bool,
 }
 
 impl Sessions {
@@ -54,12 +54,27 @@ impl Sessions {
             let (id, info) = (Arc::clone(&user_id), user.user_info.map(Box::from));
             member.extras().user = Some(SignedIn { id, info, is_shown });
         }
-        let rooms = &mut self.rooms[tenant];
-        rooms.signed_in.join(&user_id, id);
-        self.note(&self.rooms[tenant].tenant, || Event::SignedIn { socket_id, user_id: Arc::clone(&user_id) });
+        self.act_as(connections, id, tenant, &user_id, is_shown);
         if is_shown {
-            self.tell_online(connections, tenant, &user_id, true);
             self.watch(connections, id, tenant, user.watchlist, terms.limits.watchlist);
+        }
+    }
+
+    /// From here on a connection is its user's, which is set already.
+    pub(super) fn act_as(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        user_id: &Arc<str>,
+        is_shown: bool,
+    ) {
+        let Some(member) = member(connections, id) else { return };
+        let socket_id = member.socket_id;
+        self.rooms[tenant].signed_in.join(user_id, id);
+        self.note(&self.rooms[tenant].tenant, || Event::SignedIn { socket_id, user_id: Arc::clone(user_id) });
+        if is_shown {
+            self.tell_online(connections, tenant, user_id, true);
         }
     }
 

@@ -47,6 +47,7 @@ pub struct Client {
     outbox: Outbox,
     inbox: VecDeque<Heard>,
     compressed: bool,
+    subprotocol: Option<String>,
     start: Instant,
 }
 
@@ -58,13 +59,19 @@ impl Client {
 
     pub fn connect_with(address: SocketAddr, target: &str, deflate: Option<deflate::Config>) -> Self {
         let request = ClientRequest::new(&address.to_string(), target).expect("a request").deflate(deflate);
+        Self::open(address, &request)
+    }
+
+    /// Connects with a request of the test's own.
+    pub fn open(address: SocketAddr, request: &ClientRequest) -> Self {
         let nonce = [7; 16];
         let mut head = Vec::new();
         request.write(nonce, &mut head);
         let mut stream = connect(address);
         stream.write_all(&head).expect("written");
         let (head, mut rest) = read_head(&mut stream);
-        let agreed = request.validate(&head, nonce, &HeadLimits::default()).expect("upgraded").deflate;
+        let agreed = request.validate(&head, nonce, &HeadLimits::default()).expect("upgraded");
+        let (subprotocol, agreed) = (agreed.subprotocol.map(str::to_owned), agreed.deflate);
         let settings = Arc::new(Settings::client());
         let mut connection = Connection::new(Role::Client, settings, Time::ZERO, 0);
         if let Some(agreed) = agreed {
@@ -77,6 +84,7 @@ impl Client {
             outbox: Outbox::new(),
             inbox: VecDeque::new(),
             compressed: agreed.is_some(),
+            subprotocol,
             start: Instant::now(),
         };
         client.receive(&mut rest);
@@ -161,6 +169,11 @@ impl Client {
         let now = self.now();
         self.connection.close(close, now, &mut self.scratch, &mut self.outbox);
         self.flush();
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
     }
 
     /// Whether permessage-deflate was agreed on.
@@ -268,6 +281,15 @@ impl Http {
         self.send(head.as_bytes());
         self.send(body);
         self.answer(method != "HEAD")
+    }
+
+    /// Asks for a WebSocket, and is to get something else.
+    pub fn refused(address: SocketAddr, request: &ClientRequest) -> Answer {
+        let mut http = Self::connect(address);
+        let mut head = Vec::new();
+        request.write([7; 16], &mut head);
+        http.send(&head);
+        http.answer(true)
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
