@@ -11,6 +11,7 @@ mod settings;
 mod soketi;
 mod sources;
 mod text;
+mod upgrade;
 mod value;
 
 use std::fs;
@@ -28,6 +29,7 @@ pub use mistake::{ConfigError, Mistake};
 pub use settings::{SETTINGS, Setting};
 pub use sources::{Loaded, Sources};
 pub use taut_shard::Network;
+pub use upgrade::UPGRADE_FIELDS;
 
 /// What can be set about a server.
 ///

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use taut_server::config::{APP_FIELDS, Field, SETTINGS, Sources, WEBHOOK_FIELDS};
+use taut_server::config::{APP_FIELDS, Field, SETTINGS, Sources, UPGRADE_FIELDS, WEBHOOK_FIELDS};
 
 #[test]
 fn the_page_says_what_the_code_says() {
@@ -55,6 +55,8 @@ fn page() -> String {
     fields(&mut page, APP_FIELDS);
     let _ = write!(page, "\n## A webhook\n\n");
     fields(&mut page, WEBHOOK_FIELDS);
+    let _ = write!(page, "\n## The upgrade\n\n[auth.md](auth.md) tells what it is for.\n\n");
+    fields(&mut page, UPGRADE_FIELDS);
     let _ = write!(page, "\n{TAIL}");
     page
 }

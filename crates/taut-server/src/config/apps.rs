@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::settings::{SETTINGS, Setting};
 use super::text;
+use super::upgrade;
 use super::value::{Complaints, Entry, Placed, Value};
 use crate::app::{App, Features, Key, Limits, Secret, Webhook, WebhookEvent};
 
@@ -66,6 +67,7 @@ pub const APP_FIELDS: &[Field] = &[
     ),
     field("limits", "TABLE", "", "Limits of its own; what is not named is as for all apps"),
     field("webhooks", "TABLES", "", "Whom to tell what happens"),
+    field("upgrade", "TABLE", "", "How clients show who they are before they are let in; with none, nothing is asked"),
 ];
 
 /// What a webhook's table, `[[apps.webhooks]]`, may hold.
@@ -147,6 +149,10 @@ impl Draft {
                 "webhooks" => {
                     self.app.webhooks =
                         value.elements().iter().filter_map(|value| webhook(value, complaints)).collect();
+                    Ok(())
+                }
+                "upgrade" => {
+                    self.app.upgrade = upgrade::read(value, complaints);
                     Ok(())
                 }
                 _ => {
