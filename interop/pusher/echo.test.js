@@ -53,7 +53,10 @@ for (const broadcaster of ['reverb', 'pusher']) {
 
     /** Waits until a channel of Echo's is joined. */
     const joined = ({ hear, heard }, channel) => {
-      channel.subscribed(hear(`joined ${channel.name}`));
+      const told = hear(`joined ${channel.name}`);
+      // It may have happened already: Echo tells that only to those who have asked before.
+      if (channel.subscription.subscribed) told();
+      else channel.subscribed(told);
       channel.error(hear(`refused ${channel.name}`));
       return heard.until({ event: `joined ${channel.name}` });
     };
