@@ -1,6 +1,6 @@
 //! Who may open a connection at all: what an app may ask of its clients before their WebSockets are accepted, beyond what Pusher's protocol has.
 //!
-//! What can be decided by what is known here is decided on the shard, in some tens of microseconds. For anything else [`serve`] asks, on tokio, and
+//! What can be decided by what is known here is decided on the shard, in some tens of microseconds. For anything else `serve` asks, on tokio, and
 //! its answer comes back to the shard as mail.
 
 mod callback;

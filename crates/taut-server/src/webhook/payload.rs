@@ -20,7 +20,7 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// With one event, as [`write`] writes it.
+    /// With one event, as [`write()`] writes it.
     pub(super) fn new(time: Millis, event: &str) -> Self {
         Self { time, events: Arc::new(["[", event, "]"].concat().into_bytes()) }
     }
