@@ -27,7 +27,6 @@ mod route;
 mod server;
 mod session;
 pub mod tenants;
-#[allow(dead_code, reason = "the console and the API will ask for more than the server does")]
 mod webhook;
 
 pub use config::Config;

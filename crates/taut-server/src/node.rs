@@ -33,7 +33,6 @@ pub(crate) struct Publication<'a> {
     pub(crate) excluded: Option<SocketId>,
 }
 
-#[allow(dead_code, reason = "the console asks for the rest")]
 impl Node {
     pub(crate) fn new(apps: Arc<Apps>, routes: Arc<Routes>, journal: Journal) -> Self {
         Self { apps, routes, journal }
