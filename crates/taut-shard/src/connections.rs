@@ -1,5 +1,6 @@
 //! The open connections of one shard.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use taut_proto::deflate::Agreed;
@@ -32,8 +33,8 @@ pub struct Connections<User> {
     asked: u32,
     /// What the handler has answered and the shard has not acted on.
     pub(crate) answers: Vec<(HandshakeId, Answer<User>)>,
-    /// Connections with something to write, each once.
-    pub(crate) dirty: Vec<ConnectionId>,
+    /// Connections with something to write, each once, the longest waiting first.
+    dirty: VecDeque<ConnectionId>,
     /// Connections for whom much has gathered, though their sockets may take it.
     brimming: Vec<ConnectionId>,
     pub(crate) outboxes: Outboxes,
@@ -68,7 +69,10 @@ pub(crate) struct Member<User> {
     pub(crate) connection: Connection,
     pub(crate) outbox: Option<Box<Outbox>>,
     generation: u32,
+    /// It has something to write that its socket was not asked to take.
     dirty: bool,
+    /// It is on the list of those.
+    queued: bool,
     /// It is on the list of those for whom much has gathered.
     brimming: bool,
     /// The socket took no more: nothing is to be tried until it is writable.
@@ -91,7 +95,7 @@ impl<User> Connections<User> {
             generation: 0,
             asked: 0,
             answers: Vec::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             brimming: Vec::new(),
             outboxes: Outboxes::new(),
             scratch,
@@ -198,6 +202,7 @@ impl<User> Connections<User> {
             outbox: None,
             generation,
             dirty: false,
+            queued: false,
             brimming: false,
             full: false,
             moved: false,
@@ -262,9 +267,10 @@ impl<User> Connections<User> {
             return Err(Idle::Slow);
         }
         let outcome = act(&mut member.connection, &mut self.scratch, outbox);
-        if !member.dirty {
-            member.dirty = true;
-            self.dirty.push(id);
+        member.dirty = true;
+        if !member.queued {
+            member.queued = true;
+            self.dirty.push_back(id);
         }
         if outbox.len() > allowed.min(CORK) && !member.full && !member.brimming {
             member.brimming = true;
@@ -282,12 +288,23 @@ impl<User> Connections<User> {
         Some(id)
     }
 
-    /// Takes the mark off a connection; whether it is to be written: not if it was since, nor if its socket is full
-    /// and will say when it has room.
-    pub(crate) fn take_dirty(&mut self, id: ConnectionId) -> bool {
-        let Some(member) = self.member(id) else { return false };
-        let may_write = !member.full || member.slow || !member.connection.is_open();
-        std::mem::take(&mut member.dirty) && may_write
+    /// How many may have something to write.
+    pub(crate) fn dirty(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Takes the connection that is next to be written: none that was written since, nor one whose socket is full and
+    /// will say when it has room.
+    pub(crate) fn pop_dirty(&mut self) -> Option<ConnectionId> {
+        while let Some(id) = self.dirty.pop_front() {
+            let Some(member) = self.member(id) else { continue };
+            let may_write = !member.full || member.slow || !member.connection.is_open();
+            member.queued = false;
+            if std::mem::take(&mut member.dirty) && may_write {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// Takes the mark off a connection that is about to be written.

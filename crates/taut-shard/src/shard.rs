@@ -168,7 +168,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     fn timeout(&mut self) -> Option<Duration> {
         let may_accept = (self.accepting || !self.intake.is_empty()) && self.has_room();
-        let has_work = !self.connections.dirty.is_empty() || !self.connections.answers.is_empty();
+        let has_work = self.connections.dirty() > 0 || !self.connections.answers.is_empty();
         if !self.again.is_empty() || may_accept || !self.mailbox.is_empty() || has_work {
             return Some(Duration::ZERO);
         }
@@ -392,16 +392,13 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     // Writing.
 
+    /// Writes to those that were sent something, but not to all of them at once when they are many: what comes for
+    /// them meanwhile goes into the same writes, and neither a handshake nor a pong waits for ten thousand writes.
     fn flush_dirty(&mut self) {
-        let mut dirty = mem::take(&mut self.connections.dirty);
-        for id in dirty.drain(..) {
-            if self.connections.take_dirty(id) {
-                self.flush(id.index as usize);
-            }
-        }
-        // What a flush ended may have been told to others: they are written in the next tick, at once.
-        if self.connections.dirty.is_empty() {
-            self.connections.dirty = dirty;
+        let share = (self.connections.dirty() / SHARES).max(FLUSHES);
+        for _ in 0..share {
+            let Some(id) = self.connections.pop_dirty() else { return };
+            self.flush(id.index as usize);
         }
     }
 
@@ -599,6 +596,13 @@ type Removed<User> = (Closed<User>, Option<Box<Outbox>>);
 
 /// Reads of one socket in one tick, before the others have their turn.
 const READS: usize = 4;
+
+/// Connections written in one tick, if so many were sent something.
+const FLUSHES: usize = 64;
+
+/// In how many ticks, at the least, a message that went to more is written. Each may bring news that is written along;
+/// with more of them whoever is written last would wait for too much of it.
+const SHARES: usize = 4;
 
 /// Bytes unread by a peer above which it is not read from.
 const PAUSE: usize = 64 << 10;

@@ -60,6 +60,42 @@ fn mail_for_many_is_one_write_a_connection() {
 }
 
 #[test]
+fn what_comes_for_many_while_they_are_written_goes_into_the_same_writes() {
+    let mut stage = stage();
+    let mut clients: Vec<Client> = (0..400).map(|_| stage.open()).collect();
+    let before: usize = clients.iter().map(|client| client.remote.writes()).sum();
+    let mailbox = stage.shard.mailbox();
+    mailbox.push("one".to_owned(), 0).unwrap();
+    stage.tick();
+    let first: usize = clients.iter().map(|client| client.remote.writes()).sum::<usize>() - before;
+    assert!((64..=100).contains(&first), "{first} of 400 at once");
+    mailbox.push("two".to_owned(), 0).unwrap();
+    stage.settle();
+    let all: usize = clients.iter().map(|client| client.remote.writes()).sum::<usize>() - before;
+    assert_eq!(all, 400 + first, "those who had the first message alone get the second in a write of its own");
+    for client in &mut clients {
+        client.read(usize::MAX);
+        assert_eq!(client.texts(), ["one", "two"]);
+    }
+}
+
+#[test]
+fn nobody_waits_for_many_to_be_written() {
+    let mut stage = stage();
+    let crowd: Vec<Client> = (0..400).map(|_| stage.open()).collect();
+    let mut other = stage.open();
+    other.read(usize::MAX);
+    stage.shard.mailbox().push("one".to_owned(), 0).unwrap();
+    stage.tick();
+    other.send("hello");
+    stage.tick();
+    other.read(usize::MAX);
+    assert_eq!(other.texts().last().map(String::as_str), Some("hello"));
+    let served = crowd.iter().filter(|client| client.remote.waiting() > 0).count();
+    assert!(served < 400, "it was answered before the last of them was written");
+}
+
+#[test]
 fn more_mail_than_one_tick_reads_all_arrives() {
     let mut stage = stage();
     let mailbox = stage.shard.mailbox();
