@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taut_proto::handshake::HeadScan;
-
 use crate::handler::Handler;
 use crate::shard::Shard;
 use crate::socket::Kernel;
@@ -69,7 +67,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         let deadline = self.connections.now + self.settings.handshake_timeout;
         let is_announced = origin == Origin::Listener && self.settings.proxy_protocol.is_expected_from(peer);
-        let opening = Opening { is_announced, bytes: Vec::new(), scan: HeadScan::default(), deadline, pending: None };
+        let opening = Opening::new(deadline, is_announced);
         entry.insert(Wire {
             socket,
             tls,

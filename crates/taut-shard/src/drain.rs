@@ -10,7 +10,7 @@ use crate::connections::ConnectionId;
 use crate::handler::{Handler, Reason};
 use crate::shard::Shard;
 use crate::socket::Kernel;
-use crate::wire::Phase;
+use crate::wire::{Phase, Wire};
 
 /// How a shard is to stop.
 #[derive(Clone, Debug)]
@@ -82,22 +82,19 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     /// A client that has begun to speak is told to come back; one that has not, as a browser's connection in reserve,
-    /// has nothing to be told, and would be waited for until its deadline.
+    /// has nothing to be told, and would be waited for until its deadline. One that has not read its last answer may.
     fn end_handshakes(&mut self) {
-        let opening: Vec<(usize, bool)> = self
-            .wires
-            .iter()
-            .filter_map(|(token, wire)| match &wire.phase {
-                Phase::Handshake(opening) => {
-                    let is_silent = opening.bytes.is_empty() && opening.pending.is_none();
-                    Some((token, is_silent || opening.is_announced))
-                }
-                _ => None,
-            })
-            .collect();
-        for (token, silent) in opening {
-            if silent {
-                self.handshakes -= 1;
+        let opening = |(token, wire): (usize, &Wire<K::Socket>)| match &wire.phase {
+            Phase::Handshake(opening) => {
+                Some((token, opening.unsent.is_some(), opening.is_silent() || opening.is_announced))
+            }
+            _ => None,
+        };
+        for (token, is_unsent, is_silent) in self.wires.iter().filter_map(opening).collect::<Vec<_>>() {
+            if is_unsent {
+                self.end_kept(token);
+            } else if is_silent {
+                self.end_handshake(token);
                 self.wires.remove(token);
             } else {
                 self.refuse(token, &Refusal::busy(DRAINING_RETRY));

@@ -111,7 +111,20 @@ pub trait Handler: Sized {
         let _ = (connections, mail);
     }
 
-    /// A socket leaves the shard, because [`request`](Self::request) said [`Verdict::HandOver`].
+    /// A request is here, with all of its content, whose verdict was [`Verdict::Respond`]: `response` takes the whole
+    /// answer, head and content. It may be written before what is sent to connections meanwhile.
+    fn respond(
+        &mut self,
+        connections: &mut Connections<Self::User>,
+        request: &Request<'_>,
+        content: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Responded {
+        let _ = (connections, request, content, response);
+        Responded::HandOver
+    }
+
+    /// A socket leaves the shard, because it was said to be handed over.
     fn depart(&mut self, departure: Departure) {
         drop(departure);
     }
@@ -128,8 +141,25 @@ pub enum Verdict<'r, User> {
     Later(Upgrade<'r>),
     /// It is answered with a status, and the socket closed.
     Refuse(Refusal),
+    /// It is no upgrade, and may be answered here: [`Handler::respond`] is called as soon as this many bytes of content
+    /// have come behind its head, within the handshake's deadline. So much is then held for each such client, so it is
+    /// for requests that are short, and for answers that need not be waited for.
+    Respond {
+        /// Bytes, as `Content-Length` says.
+        content: usize,
+    },
     /// It is no upgrade: the socket leaves the shard with the bytes already read, to
     /// [`Handler::depart`].
+    HandOver,
+}
+
+/// What became of a request that might have been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Responded {
+    /// It has its answer, and the socket stays for the client's next request, of any kind, up to
+    /// [`Settings::keep_alive`](crate::Settings::keep_alive).
+    Here,
+    /// It is answered elsewhere: as with [`Verdict::HandOver`].
     HandOver,
 }
 

@@ -33,6 +33,7 @@ mod accept;
 mod connections;
 mod deadlines;
 mod drain;
+mod exchange;
 mod handler;
 mod intake;
 mod listen;
@@ -50,7 +51,7 @@ mod wire;
 
 pub use connections::{ConnectionId, Connections, HandshakeId, Stats};
 pub use drain::{Drain, Drainer};
-pub use handler::{Answer, Closed, Departure, Handler, Reason, Sent, Session, Verdict};
+pub use handler::{Answer, Closed, Departure, Handler, Reason, Responded, Sent, Session, Verdict};
 pub use intake::Intake;
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};

@@ -36,8 +36,23 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
-    /// Bytes of a head have come.
-    pub(crate) fn handshake(&mut self, token: usize) {
+    /// Acts on what has come of a request, and of those behind it.
+    pub(crate) fn advance(&mut self, token: usize) {
+        let mut left = usize::MAX;
+        // A request that was answered has become less; else it waits for more.
+        while let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token)
+            && !opening.is_announced
+            && opening.pending.is_none()
+            && opening.unsent.is_none()
+            && (1..left).contains(&opening.bytes.len())
+        {
+            left = opening.bytes.len();
+            self.handshake(token);
+        }
+    }
+
+    /// Bytes of a head, or behind it, have come.
+    fn handshake(&mut self, token: usize) {
         let Some(Wire { phase: Phase::Handshake(opening), peer, .. }) = self.wires.get_mut(token) else { return };
         let peer = *peer;
         let end = match opening.scan.find(&opening.bytes, &self.settings.head) {
@@ -45,6 +60,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             Ok(Some(end)) => end,
             Err(refusal) => return self.refuse(token, &refusal),
         };
+        if opening.content.is_some() {
+            return self.exchange(token, end);
+        }
         let mut bytes = mem::take(&mut opening.bytes);
         let (head, rest) = bytes.split_at_mut(end);
         let request = match Request::parse(head, &self.settings.head) {
@@ -68,6 +86,14 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 }
             }
             Verdict::Refuse(refusal) => self.refuse(token, &refusal),
+            Verdict::Respond { content } => {
+                drop(request);
+                if let Phase::Handshake(opening) = &mut self.wires[token].phase {
+                    opening.bytes = bytes;
+                    opening.content = Some(content);
+                }
+                self.exchange(token, end);
+            }
             Verdict::HandOver => {
                 drop(request);
                 self.hand_over(token, bytes);
@@ -107,6 +133,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 self.connections.stats.unannounced += 1;
                 self.handle_end(token);
             }
+            // Nothing was asked, or the answer to what was is not read.
+            None if opening.unsent.is_some() || opening.is_kept && opening.bytes.is_empty() => self.end_kept(token),
             None => self.refuse(token, &Refusal::timeout()),
             // The client has done its part.
             Some(_) => self.refuse(token, &Refusal::busy(PENDING_RETRY)),
@@ -119,8 +147,17 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         refusal.write_response(&mut response);
         let mut outbox = Box::new(Outbox::new());
         outbox.push_bytes(&response);
-        self.handshakes -= 1;
+        self.end_handshake(token);
         self.linger(token, Some(outbox));
+    }
+
+    /// A handshake is not in progress any more, whatever becomes of its socket.
+    pub(crate) fn end_handshake(&mut self, token: usize) {
+        if let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token)
+            && !opening.is_kept
+        {
+            self.handshakes -= 1;
+        }
     }
 
     fn acceptance(&self, upgrade: Upgrade<'_>) -> Acceptance {
@@ -132,8 +169,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     fn open(&mut self, token: usize, acceptance: Acceptance, user: H::User, rest: &mut [u8]) {
         let Acceptance { response, deflate } = acceptance;
+        self.end_handshake(token);
         self.wires[token].phase = Phase::Open;
-        self.handshakes -= 1;
         let id = self.connections.open(token, deflate, self.kernel.random(), user);
         self.connections.act(id, |_, _, outbox| outbox.push_bytes(&response));
         self.handler.opened(&mut Session::new(id, &mut self.connections));
@@ -144,8 +181,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
-    fn hand_over(&mut self, token: usize, bytes: Vec<u8>) {
-        self.handshakes -= 1;
+    pub(crate) fn hand_over(&mut self, token: usize, bytes: Vec<u8>) {
+        self.end_handshake(token);
         let mut wire = self.wires.remove(token);
         // What TLS had still to say goes with it, in the live TLS connection.
         if self.kernel.forget(&mut wire.socket).is_ok()

@@ -21,6 +21,8 @@ pub struct Settings {
     pub head: HeadLimits,
     /// From the accepted socket to the end of the handshake, TLS included; 10 seconds.
     pub handshake_timeout: Duration,
+    /// How long a client that was answered an HTTP request may be silent before its next one; 60 seconds.
+    pub keep_alive: Duration,
     /// Handshakes in progress; 1,024. Beyond it the shard leaves new sockets in the kernel's queue. Each costs up
     /// to the head's limit.
     pub pending_handshakes: usize,
@@ -45,6 +47,7 @@ impl Default for Settings {
             deflate: None,
             head: HeadLimits::default(),
             handshake_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
             pending_handshakes: 1024,
             connections: 1_000_000,
             outgoing: 1 << 20,

@@ -39,6 +39,8 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     pub(crate) draining: Option<Draining>,
     buffer: Box<[u8]>,
     plain: Box<[u8]>,
+    /// Where answers to requests are written.
+    pub(crate) response: Vec<u8>,
     /// Sockets that have more to read than one tick gives them.
     again: Vec<usize>,
     /// The listener has more sockets, as far as is known.
@@ -75,6 +77,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             draining: None,
             buffer: vec![0; settings.read_buffer].into(),
             plain: vec![0; plain].into(),
+            response: Vec::new(),
             again: Vec::new(),
             accepting: true,
             handshakes: 0,
@@ -158,6 +161,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         crate::testing::Census {
             wires: self.wires.len(),
             handshakes: self.handshakes,
+            kept: count(|phase| matches!(phase, Phase::Handshake(opening) if opening.is_kept)),
             open: self.connections.len(),
             lingering: count(|phase| matches!(phase, Phase::Lingering { .. })),
             outboxes,
@@ -244,11 +248,14 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     /// How many bytes may be read from a peer: none if it does not read either, and in its handshake no more than a
-    /// head may have, so that nobody holds more by speaking ahead of our answer.
+    /// head and its content may have, so that nobody holds more by speaking ahead of our answer.
     fn allowance(&self, token: usize) -> usize {
         match self.wires.get(token).map(|wire| &wire.phase) {
             Some(Phase::Open) if self.is_paused(token) => 0,
-            Some(Phase::Handshake(opening)) => self.settings.head.bytes.saturating_sub(opening.bytes.len()),
+            Some(Phase::Handshake(opening)) if opening.unsent.is_some() => 0,
+            Some(Phase::Handshake(opening)) => {
+                (self.settings.head.bytes + opening.content.unwrap_or_default()).saturating_sub(opening.bytes.len())
+            }
             _ => usize::MAX,
         }
     }
@@ -290,9 +297,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     fn plaintext(&mut self, token: usize, bytes: &mut [u8]) {
         match self.wires.get_mut(token).map(|wire| &mut wire.phase) {
             Some(Phase::Handshake(opening)) => {
+                let begins = opening.is_kept && opening.bytes.is_empty();
                 opening.bytes.extend_from_slice(bytes);
-                if opening.pending.is_none() {
-                    self.handshake(token);
+                self.advance(token);
+                if begins {
+                    self.expect_rest(token);
                 }
             }
             Some(Phase::Open) => self.messages(token, bytes),
@@ -340,7 +349,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 self.drop_connection(token, Reason::Ended);
             }
             Phase::Handshake(_) => {
-                self.handshakes -= 1;
+                self.end_handshake(token);
                 self.wires.remove(token);
             }
             Phase::Lingering { .. } => drop(self.wires.remove(token)),
@@ -417,8 +426,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             Phase::Open => self.flush_open(token),
             Phase::Handshake(_) => {
                 if let Err(error) = wire.write_tls() {
-                    self.fail(token, error);
+                    return self.fail(token, error);
                 }
+                self.flush_response(token);
+                self.advance(token);
             }
             Phase::Lingering { outbox, .. } => {
                 let outbox = outbox.take();

@@ -45,6 +45,32 @@ pub(crate) struct Opening {
     pub(crate) scan: HeadScan,
     pub(crate) deadline: Time,
     pub(crate) pending: Option<Pending>,
+    /// Bytes of content that belong to the head, which is here, and that the answer waits for.
+    pub(crate) content: Option<usize>,
+    /// It was answered a request, and is no handshake in progress any more; now another may come.
+    pub(crate) is_kept: bool,
+    /// What the socket did not take of an answer. Nothing more is read before it has.
+    pub(crate) unsent: Option<Box<Outbox>>,
+}
+
+impl Opening {
+    pub(crate) fn new(deadline: Time, is_announced: bool) -> Self {
+        Self {
+            is_announced,
+            bytes: Vec::new(),
+            scan: HeadScan::default(),
+            deadline,
+            pending: None,
+            content: None,
+            is_kept: false,
+            unsent: None,
+        }
+    }
+
+    /// Nothing has come of a request, nor is one waiting for its answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.bytes.is_empty() && self.pending.is_none()
+    }
 }
 
 /// A request that waits for its answer.

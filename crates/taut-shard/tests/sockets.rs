@@ -17,8 +17,8 @@ use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan, Request};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Close, CloseCode, Connection, Message, Role, Time};
 use taut_shard::{
-    Closed, Connections, Departure, Drain, Drainer, Handler, Intake, Mailbox, Refused, Session, Settings, Shard,
-    Verdict, listen,
+    Closed, Connections, Departure, Drain, Drainer, Handler, Intake, Mailbox, Refused, Responded, Session, Settings,
+    Shard, Verdict, listen,
 };
 
 #[test]
@@ -134,6 +134,31 @@ fn a_plain_request_leaves_with_its_live_tls() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "HTTP/1.1 204 No Content\r\n\r\n");
+    server.stop();
+}
+
+#[test]
+fn a_request_is_answered_here_and_the_next_leaves_with_its_live_tls_and_what_is_behind_it() {
+    let _turn = turn();
+    let keys = keys();
+    let mut settings = Settings::default();
+    settings.tls = Some(Arc::clone(&keys.0));
+    let server = Server::start(1, &settings);
+    let mut stream = keys.stream(server.address);
+    let request =
+        |content: &str| format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{content}", content.len());
+    stream.write_all(request("hello").as_bytes()).unwrap();
+    let mut answer = [0; ANSWER.len() + 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *[ANSWER, b"hello"].concat());
+    let rest = request("elsewhere") + &request("behind it");
+    stream.write_all(rest.as_bytes()).unwrap();
+    let Departure { stream: mut tcp, tls, bytes, .. } = server.departures.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(bytes, rest.as_bytes());
+    tcp.set_nonblocking(false).unwrap();
+    rustls::Stream::new(&mut *tls.unwrap(), &mut tcp).write_all(b"bye").unwrap();
+    stream.read_exact(&mut answer[..3]).unwrap();
+    assert_eq!(&answer[..3], b"bye");
     server.stop();
 }
 
@@ -294,6 +319,9 @@ impl Server {
     }
 }
 
+/// The head of an answer of five bytes.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+
 struct Echo {
     number: usize,
     departures: Sender<Departure>,
@@ -306,6 +334,9 @@ impl Handler for Echo {
     type Mail = Sender<usize>;
 
     fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, ()> {
+        if request.path() == "/echo" {
+            return Verdict::Respond { content: request.header("content-length").unwrap().parse().unwrap() };
+        }
         if !request.wants_upgrade() {
             return Verdict::HandOver;
         }
@@ -313,6 +344,20 @@ impl Handler for Echo {
             Ok(upgrade) => Verdict::Accept(upgrade, ()),
             Err(refusal) => Verdict::Refuse(refusal),
         }
+    }
+
+    fn respond(
+        &mut self,
+        _: &mut Connections<()>,
+        _: &Request<'_>,
+        content: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Responded {
+        if content == b"elsewhere" {
+            return Responded::HandOver;
+        }
+        response.extend_from_slice(&[ANSWER, content].concat());
+        Responded::Here
     }
 
     fn message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {

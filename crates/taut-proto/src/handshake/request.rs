@@ -18,7 +18,7 @@ pub struct Request<'a> {
     authority: Option<&'a str>,
     path: &'a str,
     query: Option<&'a str>,
-    pub(super) is_http_1_1: bool,
+    is_http_1_1: bool,
     pub(super) headers: Headers<'a>,
 }
 
@@ -55,6 +55,11 @@ impl<'a> Request<'a> {
     /// The method, as written: methods have a case.
     pub fn method(&self) -> &'a str {
         self.method
+    }
+
+    /// Whether it is of HTTP/1.1, and not of HTTP/1.0.
+    pub fn is_http_1_1(&self) -> bool {
+        self.is_http_1_1
     }
 
     /// The request target as written.

@@ -18,7 +18,7 @@ impl<'a> Request<'a> {
         if self.method() != "GET" {
             return Err(Cause::Method.into());
         }
-        if !self.is_http_1_1 {
+        if !self.is_http_1_1() {
             return Err(Cause::HttpVersion.into());
         }
         if !self.path().starts_with('/') {

@@ -8,7 +8,9 @@ use taut_proto::Message;
 use taut_proto::handshake::Request;
 
 use super::{Client, Fake, Network};
-use crate::{Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Session, Settings, Shard, Verdict};
+use crate::{
+    Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Responded, Session, Settings, Shard, Verdict,
+};
 
 /// A shard under a test's control.
 pub struct Stage<H: Handler> {
@@ -27,6 +29,8 @@ pub struct Census {
     pub wires: usize,
     /// Of these, handshakes in progress.
     pub handshakes: usize,
+    /// Sockets that were answered a request and wait for the next.
+    pub kept: usize,
     /// Of these, open connections.
     pub open: usize,
     /// Connections that have ended and wait for the peer's end.
@@ -146,7 +150,7 @@ impl<H: Handler> Stage<H> {
         let census = self.shard.census();
         let watched = self.shard.handler();
         assert_eq!(watched.open.len(), census.open, "opened less closed is what is open");
-        assert_eq!(census.wires, census.handshakes + census.open + census.lingering, "{census:?}");
+        assert_eq!(census.wires, census.handshakes + census.kept + census.open + census.lingering, "{census:?}");
     }
 }
 
@@ -206,6 +210,16 @@ impl<H: Handler> Handler for Watched<H> {
 
     fn mail(&mut self, connections: &mut Connections<H::User>, mail: H::Mail) {
         self.inner.mail(connections, mail);
+    }
+
+    fn respond(
+        &mut self,
+        connections: &mut Connections<H::User>,
+        request: &Request<'_>,
+        content: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Responded {
+        self.inner.respond(connections, request, content, response)
     }
 
     fn depart(&mut self, departure: Departure) {

@@ -6,7 +6,8 @@ use taut_proto::handshake::{Refusal, Request};
 use taut_proto::{CloseCode, Message, Prepared};
 use taut_shard::testing::Stage;
 use taut_shard::{
-    Answer, Closed, ConnectionId, Connections, Handler, HandshakeId, Outgoing, Reason, Sent, Session, Settings, Verdict,
+    Answer, Closed, ConnectionId, Connections, Handler, HandshakeId, Outgoing, Reason, Responded, Sent, Session,
+    Settings, Verdict,
 };
 
 /// Does what a message asks for, and keeps what happened.
@@ -42,6 +43,9 @@ impl Handler for Application {
         match request.path() {
             "/secret" => Verdict::Refuse(Refusal::unauthorized("who are you?")),
             "/page" => Verdict::HandOver,
+            "/echo" => {
+                Verdict::Respond { content: request.header("content-length").map_or(0, |text| text.parse().unwrap()) }
+            }
             "/later" => match request.upgrade() {
                 Ok(upgrade) => {
                     self.pending.push(id);
@@ -54,6 +58,21 @@ impl Handler for Application {
                 Err(refusal) => Verdict::Refuse(refusal),
             },
         }
+    }
+
+    /// Gives the content back and tells everybody of it.
+    fn respond(
+        &mut self,
+        connections: &mut Connections<String>,
+        request: &Request<'_>,
+        content: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Responded {
+        assert_eq!(request.path(), "/echo");
+        response.extend_from_slice(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len()).as_bytes());
+        response.extend_from_slice(content);
+        broadcast(connections, str::from_utf8(content).unwrap(), &mut self.sent);
+        Responded::Here
     }
 
     fn opened(&mut self, session: &mut Session<'_, String>) {
@@ -113,6 +132,8 @@ fn broadcast(connections: &mut Connections<String>, text: &str, sent: &mut Vec<S
         sent.push(connections.send_prepared(id, &prepared));
     }
 }
+
+pub(crate) type TestStage = Stage<Application>;
 
 pub(crate) fn stage() -> Stage<Application> {
     stage_with(|_| {})

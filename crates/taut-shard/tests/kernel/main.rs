@@ -4,6 +4,7 @@ mod application;
 mod certificates;
 mod closing;
 mod draining;
+mod exchange;
 mod handshake;
 mod intake;
 mod later;

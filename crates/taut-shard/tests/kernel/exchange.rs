@@ -1,0 +1,229 @@
+//! Requests that are answered on the shard.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use taut_proto::CloseCode;
+use taut_shard::testing::{Client, Remote};
+use taut_shard::{Drain, Settings};
+
+use crate::application::{TestStage, stage, stage_with};
+
+#[test]
+fn a_request_is_answered_and_its_socket_kept() {
+    let mut stage = stage();
+    let mut member = stage.open();
+    let backend = stage.network.connect();
+    for content in ["one", "", "three"] {
+        backend.write(&request(content));
+        stage.settle();
+        assert_eq!(text(&backend), response(content));
+        assert_eq!((stage.census().handshakes, stage.census().kept, stage.census().open), (0, 1, 1));
+        assert!(stage.network.is_asleep());
+    }
+    stage.exchange(&mut [&mut member]);
+    assert_eq!(member.texts(), ["one", "", "three"]);
+    backend.finish();
+    stage.settle();
+    assert!(backend.is_gone());
+    assert_eq!(stage.census().wires, 1);
+}
+
+#[test]
+fn requests_that_come_together_are_answered_in_order() {
+    let mut stage = stage();
+    let backend = stage.network.connect();
+    let numbers: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+    backend.write(&numbers.iter().flat_map(|number| request(number)).collect::<Vec<u8>>());
+    stage.settle();
+    assert_eq!(text(&backend), numbers.iter().map(|number| response(number)).collect::<String>());
+}
+
+proptest! {
+    #[test]
+    fn requests_may_be_split_anywhere(cuts in prop::collection::vec(1..60_usize, 1..30)) {
+        let mut stage = stage();
+        let backend = stage.network.connect();
+        let contents = ["one", "", &"x".repeat(100), "four"];
+        let bytes: Vec<u8> = contents.iter().flat_map(|content| request(content)).collect();
+        let mut rest = &bytes[..];
+        for cut in cuts.into_iter().cycle() {
+            let (now, later) = rest.split_at(cut.min(rest.len()));
+            backend.write(now);
+            stage.settle();
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(text(&backend), contents.map(response).concat());
+        prop_assert_eq!(stage.census().kept, 1);
+    }
+}
+
+#[test]
+fn a_kept_socket_may_become_a_connection() {
+    let mut stage = stage();
+    let remote = stage.network.connect();
+    remote.write(&request("one"));
+    stage.settle();
+    assert_eq!(text(&remote), response("one"));
+    let mut client = Client::on(&stage.network, remote);
+    client.write(&client.request("/"));
+    stage.settle();
+    client.read(usize::MAX);
+    assert!(client.is_open());
+    client.send("two");
+    stage.exchange(&mut [&mut client]);
+    assert_eq!(client.texts(), ["two"]);
+    assert_eq!((stage.census().handshakes, stage.census().kept, stage.census().open), (0, 0, 1));
+}
+
+#[test]
+fn content_that_does_not_come_is_waited_for_until_the_deadline() {
+    for kept in [false, true] {
+        let mut stage = stage();
+        let backend = stage.network.connect();
+        if kept {
+            backend.write(&request("one"));
+            stage.advance(Duration::from_secs(30));
+            text(&backend);
+        }
+        let whole = request("two");
+        backend.write(&whole[..whole.len() - 1]);
+        stage.sleep(Duration::from_secs(9));
+        assert_eq!(text(&backend), "");
+        stage.sleep(Duration::from_secs(2));
+        assert!(text(&backend).starts_with("HTTP/1.1 408 "), "kept: {kept}");
+        backend.finish();
+        stage.settle();
+        assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+    }
+}
+
+#[test]
+fn a_kept_socket_that_is_silent_is_closed_without_a_word() {
+    let mut stage = stage_with(|settings| settings.keep_alive = Duration::from_secs(20));
+    let backend = stage.network.connect();
+    for _ in 0..3 {
+        backend.write(&request("one"));
+        stage.sleep(Duration::from_secs(19));
+        assert_eq!(text(&backend), response("one"));
+        assert!(!backend.is_at_end());
+    }
+    stage.sleep(Duration::from_secs(2));
+    assert_eq!(text(&backend), "");
+    assert!(backend.is_at_end());
+}
+
+#[test]
+fn kept_sockets_are_no_handshakes_in_progress() {
+    let mut stage = stage_with(|settings| settings.pending_handshakes = 1);
+    let backends: Vec<Remote> = (0..5).map(|_| stage.network.connect()).collect();
+    for backend in &backends {
+        backend.write(&request("one"));
+        stage.settle();
+        assert_eq!(text(backend), response("one"));
+    }
+    assert_eq!((stage.census().kept, stage.census().handshakes), (5, 0));
+    drop(stage.open());
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_not_read_from() {
+    let mut stage = stage();
+    let backend = stage.network.connect();
+    backend.set_capacity(100);
+    let content = "x".repeat(1000);
+    for _ in 0..100 {
+        backend.write(&request(&content));
+        stage.settle();
+    }
+    // One answer that waits, and what was read with its request.
+    assert!(backend.unread() > 50_000, "{}", backend.unread());
+    let mut read = String::new();
+    while read.len() < response(&content).len() * 100 {
+        let more = text(&backend);
+        assert!(!more.is_empty(), "after {} bytes", read.len());
+        read += &more;
+        stage.settle();
+    }
+    assert_eq!(read, response(&content).repeat(100));
+}
+
+#[test]
+fn an_answer_that_has_begun_is_finished_when_the_socket_is_kept_no_longer() {
+    let ends: [fn(&mut TestStage); 2] = [
+        |stage| stage.sleep(Duration::from_secs(61)),
+        |stage| {
+            let (over, deadline) = (Duration::ZERO, Duration::from_secs(5));
+            stage.shard.drainer().drain(Drain { close: CloseCode::GOING_AWAY.into(), over, deadline });
+        },
+    ];
+    for end in ends {
+        let mut stage = stage();
+        let backend = stage.network.connect();
+        backend.set_capacity(10);
+        backend.write(&request("hello"));
+        stage.settle();
+        end(&mut stage);
+        let mut read = String::new();
+        for _ in 0..20 {
+            read += &text(&backend);
+            stage.settle();
+        }
+        assert_eq!(read, response("hello"));
+        assert!(backend.is_at_end());
+    }
+}
+
+#[test]
+fn a_drain_ends_kept_sockets_at_once() {
+    let mut stage = stage();
+    let (silent, speaking) = (stage.network.connect(), stage.network.connect());
+    for backend in [&silent, &speaking] {
+        backend.write(&request("one"));
+        stage.settle();
+        text(backend);
+    }
+    speaking.write(&request("two")[..10]);
+    stage.settle();
+    let drain = Drain { close: CloseCode::GOING_AWAY.into(), over: Duration::ZERO, deadline: Duration::from_secs(5) };
+    stage.shard.drainer().drain(drain);
+    stage.settle();
+    assert!(silent.is_gone());
+    assert!(text(&speaking).starts_with("HTTP/1.1 503 "));
+    speaking.finish();
+    stage.settle();
+    assert!(stage.is_drained);
+}
+
+#[test]
+fn content_is_held_beside_a_head_as_large_as_heads_may_be() {
+    let mut stage = stage();
+    let backend = stage.network.connect();
+    let content = "y".repeat(100_000);
+    let line = |filler: usize| {
+        let filler = "f".repeat(filler);
+        format!("POST /echo HTTP/1.1\r\nHost: a\r\nX: {filler}\r\nContent-Length: {}\r\n\r\n", content.len())
+    };
+    let head = line(Settings::default().head.bytes - line(0).len());
+    backend.write(head.as_bytes());
+    stage.settle();
+    backend.write(content.as_bytes());
+    stage.settle();
+    assert_eq!(text(&backend), response(&content));
+}
+
+fn request(content: &str) -> Vec<u8> {
+    format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{content}", content.len()).into_bytes()
+}
+
+fn response(content: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{content}", content.len())
+}
+
+/// What has come.
+fn text(remote: &Remote) -> String {
+    String::from_utf8(remote.read(usize::MAX)).unwrap()
+}
