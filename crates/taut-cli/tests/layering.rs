@@ -24,7 +24,7 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room {
         name: "taut-proto",
-        may: &["base64", "bytes", "http", "httparse", "sha1", "simdutf8"],
+        may: &["base64", "bytes", "http", "httparse", "memchr", "sha1", "simdutf8"],
         optional: &["flate2"],
         never: &[
             ("tokio*", "the core has no runtime"),

@@ -85,7 +85,11 @@ impl HeadScan {
                 0 => return Err(Cause::Nul.into()),
                 // RFC 9112 §5.2: a server refuses folded lines.
                 b' ' | b'\t' if is_line_start => return Err(Cause::FoldedLine.into()),
-                _ => self.scanned += 1,
+                // Nothing of interest comes before one of these.
+                _ => {
+                    let rest = &within[self.scanned + 1..];
+                    self.scanned += 1 + memchr::memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
+                }
             }
         }
         if bytes.len() >= limits.bytes { Err(Cause::HeadTooLarge.into()) } else { Ok(None) }
