@@ -2,53 +2,51 @@
 
 use std::mem;
 
-use taut_proto::handshake::{HeadScan, Request};
+use taut_proto::handshake::Request;
 
 use crate::handler::{Handler, Responded};
 use crate::shard::Shard;
 use crate::socket::Kernel;
-use crate::wire::{Phase, Wire};
+use crate::wire::{Opening, Phase, Wire};
 
 impl<H: Handler, K: Kernel> Shard<H, K> {
-    /// A request is to be answered whose head, of `head` bytes, is here: its content may be.
+    /// More has come behind a head of `head` bytes, whose content the answer waits for.
     pub(crate) fn exchange(&mut self, token: usize, head: usize) {
         let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get_mut(token) else { return };
         let whole = head + opening.content.unwrap_or_default();
         if opening.bytes.len() < whole {
             return;
         }
-        opening.content = None;
         let bytes = mem::take(&mut opening.bytes);
-        let (request, content) = bytes[..whole].split_at(head);
-        let request = match Request::parse(request, &self.settings.head) {
+        let request = match Request::parse(&bytes[..head], &self.settings.head) {
             Ok(request) => request,
             Err(refusal) => return self.refuse(token, &refusal),
         };
-        let mut response = mem::take(&mut self.response);
-        response.clear();
-        let responded = self.handler.respond(&mut self.connections, &request, content, &mut response);
-        drop(request);
-        match responded {
+        match self.respond(&request, &bytes[head..whole]) {
+            Responded::Here => self.keep(token, &bytes[whole..]),
             Responded::HandOver => self.hand_over(token, bytes),
-            Responded::Here => {
-                self.keep(token, &bytes[whole..]);
-                self.write_response(token, &response);
-            }
         }
-        self.response = response;
     }
 
-    /// A request has its answer: the socket is kept for what comes next, of which `rest` is here.
-    fn keep(&mut self, token: usize, rest: &[u8]) {
+    /// Asks the handler for the answer to a request that is whole.
+    pub(crate) fn respond(&mut self, request: &Request<'_>, content: &[u8]) -> Responded {
+        self.response.clear();
+        self.handler.respond(&mut self.connections, request, content, &mut self.response)
+    }
+
+    /// A request has its answer, which is written. The socket is kept for what comes next, of which `rest` is here.
+    pub(crate) fn keep(&mut self, token: usize, rest: &[u8]) {
         self.end_handshake(token);
+        let mut outbox = self.connections.outboxes.take();
+        outbox.push_bytes(&self.response);
         let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get_mut(token) else { return };
-        opening.is_kept = true;
-        opening.bytes = rest.to_vec();
-        opening.scan = HeadScan::default();
         let patience = if rest.is_empty() { self.settings.keep_alive } else { self.settings.handshake_timeout };
-        opening.deadline = self.connections.now + patience;
-        let deadline = opening.deadline;
+        let deadline = self.connections.now + patience;
+        // An answer may be followed by any request: all else is as it was for the first one.
+        **opening =
+            Opening { is_kept: true, bytes: rest.to_vec(), unsent: Some(outbox), ..Opening::new(deadline, false) };
         self.set_deadline(token, deadline);
+        self.flush_response(token);
     }
 
     /// The first bytes of a request have come on a socket that was kept, and perhaps not all of it.
@@ -60,15 +58,6 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             opening.deadline = deadline;
             self.set_deadline(token, deadline);
         }
-    }
-
-    fn write_response(&mut self, token: usize, response: &[u8]) {
-        let mut outbox = self.connections.outboxes.take();
-        outbox.push_bytes(response);
-        if let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get_mut(token) {
-            opening.unsent = Some(outbox);
-        }
-        self.flush_response(token);
     }
 
     /// Writes what is left of an answer; when nothing is, the next request has its turn, which may be here already.

@@ -7,7 +7,7 @@ use taut_proto::handshake::{Refusal, Request, Upgrade};
 use taut_proto::{Outbox, deflate};
 
 use crate::drain::DRAINING_RETRY;
-use crate::handler::{Answer, Departure, Handler, Session, Verdict};
+use crate::handler::{Answer, Departure, Handler, Responded, Session, Verdict};
 use crate::proxy::{Header, Malformed};
 use crate::shard::Shard;
 use crate::socket::{Kernel, Socket};
@@ -86,18 +86,20 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 }
             }
             Verdict::Refuse(refusal) => self.refuse(token, &refusal),
+            Verdict::Respond { content } if content <= rest.len() => {
+                let (content, rest) = rest.split_at(content);
+                match self.respond(&request, content) {
+                    Responded::Here => self.keep(token, rest),
+                    Responded::HandOver => self.hand_over(token, bytes),
+                }
+            }
             Verdict::Respond { content } => {
-                drop(request);
                 if let Phase::Handshake(opening) = &mut self.wires[token].phase {
                     opening.bytes = bytes;
                     opening.content = Some(content);
                 }
-                self.exchange(token, end);
             }
-            Verdict::HandOver => {
-                drop(request);
-                self.hand_over(token, bytes);
-            }
+            Verdict::HandOver => self.hand_over(token, bytes),
         }
     }
 
