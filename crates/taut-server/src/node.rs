@@ -71,6 +71,7 @@ impl Node {
         let mut shown = Vec::new();
         let published = events.map(|(name, Publication { event, data, excluded })| {
             text.clear();
+            text.reserve(event.len() + name.len() + data.len() + data.len() / 4 + FRAME);
             ServerEvent::Published { event, channel: name, data }.write(&mut text);
             let channel: Arc<str> = name.into();
             if is_watched {
@@ -174,3 +175,6 @@ impl Node {
         answers
     }
 }
+
+/// Bytes of an event beside its name, its channel and its data, a few escapes included.
+const FRAME: usize = 64;

@@ -446,6 +446,9 @@ pub fn write_json_string(out: &mut String, text: &str) {
     out.push('"');
     let mut copied = 0;
     for (position, byte) in text.bytes().enumerate() {
+        if !IS_ESCAPED[usize::from(byte)] {
+            continue;
+        }
         let escape = match byte {
             b'"' => "\\\"",
             b'\\' => "\\\\",
@@ -454,8 +457,7 @@ pub fn write_json_string(out: &mut String, text: &str) {
             b'\t' => "\\t",
             0x08 => "\\b",
             0x0c => "\\f",
-            0x00..=0x1f => "",
-            _ => continue,
+            _ => "",
         };
         // Every escaped byte is ASCII, so both ends of the slice are character borders.
         out.push_str(&text[copied..position]);
@@ -505,6 +507,19 @@ fn write_display(out: &mut String, value: impl fmt::Display) {
     // Writing to a `String` cannot fail.
     let _ = write!(out, "{value}");
 }
+
+/// The bytes that a JSON string cannot hold as they are.
+const IS_ESCAPED: [bool; 256] = {
+    let mut is_escaped = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        is_escaped[byte] = true;
+        byte += 1;
+    }
+    is_escaped[b'"' as usize] = true;
+    is_escaped[b'\\' as usize] = true;
+    is_escaped
+};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
