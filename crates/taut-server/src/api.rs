@@ -1,12 +1,13 @@
 //! The HTTP side: what backends, operators and the chat page ask. It runs on tokio, apart from the shards.
 
 pub(crate) mod answer;
+mod backends;
 pub(crate) mod body;
 mod channels;
 mod chat;
 mod console;
 mod door;
-mod events;
+pub(crate) mod events;
 mod exposition;
 mod health;
 mod info;
@@ -16,7 +17,6 @@ mod traffic;
 mod users;
 mod webhooks;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,22 +34,19 @@ use crate::fallback::{self, Fallback};
 use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::route::Busy;
-use crate::tenants::{Tenant, Terms};
 use crate::webhook::Webhooks;
 use answer::Problem;
 use console::Console;
 use traffic::Traffic;
 
+pub(crate) use backends::Backends;
+
 /// What every request may need.
 pub(crate) struct Context {
-    node: Arc<Node>,
-    path_prefix: String,
+    backends: Arc<Backends>,
     chat_rate: Mutex<TokenBucket>,
-    /// What the backends of those apps that are limited have left, by the index of the app, with the limit that it was made for.
-    rates: Mutex<HashMap<usize, (u32, TokenBucket)>>,
     draining: watch::Receiver<bool>,
     started: Instant,
-    traffic: Traffic,
     metrics: Metrics,
     metrics_token: Option<Secret>,
     webhooks: Arc<Webhooks>,
@@ -59,20 +56,17 @@ pub(crate) struct Context {
 impl Context {
     /// `draining` becomes true when the server is about to go.
     pub(crate) fn new(
-        node: Arc<Node>,
+        backends: Arc<Backends>,
         webhooks: Arc<Webhooks>,
         config: &Config,
         draining: watch::Receiver<bool>,
     ) -> Self {
         let started = Instant::now();
         Self {
-            node,
-            path_prefix: config.path_prefix.clone(),
+            backends,
             chat_rate: Mutex::new(chat::rate(started)),
-            rates: Mutex::default(),
             draining,
             started,
-            traffic: Traffic::default(),
             metrics: config.metrics,
             metrics_token: config.metrics_token.clone(),
             webhooks,
@@ -85,11 +79,15 @@ impl Context {
     }
 
     fn node(&self) -> &Node {
-        &self.node
+        self.backends.node()
     }
 
     fn path_prefix(&self) -> &str {
-        &self.path_prefix
+        self.backends.path_prefix()
+    }
+
+    fn traffic(&self) -> &Traffic {
+        self.backends.traffic()
     }
 
     fn chat_rate(&self) -> MutexGuard<'_, TokenBucket> {
@@ -99,26 +97,11 @@ impl Context {
     fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }
-
-    /// Counts a request of an app's backend; says how long to wait when it is one too many.
-    fn take_request(&self, tenant: &Tenant, terms: &Terms, now: Instant) -> Result<(), Duration> {
-        let limit = terms.limits.requests;
-        if limit == 0 {
-            return Ok(());
-        }
-        let full = || (limit, TokenBucket::new(limit, Duration::from_secs(1) / limit, now));
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let (made_for, bucket) = rates.entry(tenant.index()).or_insert_with(full);
-        if *made_for != limit {
-            (*made_for, *bucket) = full();
-        }
-        bucket.take(now)
-    }
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Context").field("node", &self.node).finish_non_exhaustive()
+        formatter.debug_struct("Context").field("backends", &self.backends).finish_non_exhaustive()
     }
 }
 
@@ -128,7 +111,7 @@ pub(crate) fn router(context: Arc<Context>, fallback: Arc<Fallback>) -> Router {
     let prefixed = |path: &str| format!("{prefix}{path}");
     let mut router = Router::new()
         .merge(fallback::router(fallback))
-        .route(&prefixed("/apps/{app}/events"), post(events::publish))
+        .route(&prefixed(events::ROUTE), post(events::publish))
         .route(&prefixed("/apps/{app}/batch_events"), post(events::publish_batch))
         .route(&prefixed("/apps/{app}/channels"), get(channels::list))
         .route(&prefixed("/apps/{app}/channels/{channel}"), get(channels::one))

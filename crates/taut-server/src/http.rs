@@ -138,7 +138,7 @@ const MOST_CONNECTIONS: usize = 10_000;
 const MOST_DEPARTING: usize = 1024;
 
 /// How long a connection may take for the head of its next request, silence before it included.
-const IDLE: Duration = Duration::from_secs(60);
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
 /// Bytes; what hyper may hold of a connection's input, and the most that a head may have.
 const LARGEST_BUFFER: usize = 64 * 1024;

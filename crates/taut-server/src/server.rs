@@ -13,7 +13,7 @@ use taut_shard::{Drain, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
-use crate::api;
+use crate::api::{self, Backends};
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::fallback::{Entrance, Fallback};
@@ -60,6 +60,8 @@ impl Server {
         let settings = shard_settings(config, certificates.as_ref());
         let routes = Arc::new(Routes::new(count));
         let (journal, recorded) = Journal::new();
+        let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&routes), journal.clone()));
+        let backends = Arc::new(Backends::new(Arc::clone(&node), &config.path_prefix));
         let (guard, tasks) = Guard::new(&config.trusted_proxies);
         let guard = Arc::new(guard);
         let (departures, departed) = http::departures();
@@ -76,13 +78,13 @@ impl Server {
                 config.outgoing,
                 move |departure| http::depart(&departures, departure),
             )
-            .guarded(Arc::clone(&guard));
+            .guarded(Arc::clone(&guard))
+            .serving(Arc::clone(&backends));
             shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
         drop(departures);
         routes.connect(shards.iter().map(Shard::mailbox).collect());
 
-        let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&routes), journal.clone()));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(count.min(MOST_HTTP_THREADS))
             .thread_name("taut-http")
@@ -100,7 +102,7 @@ impl Server {
             config.message,
             is_draining.clone(),
         );
-        let context = api::Context::new(Arc::clone(&node), Arc::clone(&webhooks), config, is_draining.clone());
+        let context = api::Context::new(backends, Arc::clone(&webhooks), config, is_draining.clone());
         let service = api::router(Arc::new(context), Arc::new(fallback));
         runtime.spawn(guard::serve(guard, tasks, routes));
         let http = runtime.spawn(http::serve(departed, service, is_draining));
@@ -342,6 +344,7 @@ async fn follow_certificate(certificates: Certificates) {
 fn shard_settings(config: &Config, certificates: Option<&Certificates>) -> taut_shard::Settings {
     let mut settings = taut_shard::Settings::default();
     settings.outgoing = config.outgoing;
+    settings.keep_alive = http::IDLE;
     settings.deflate = config.deflate.then(deflate::Config::standard);
     settings.tls = certificates.map(Certificates::config);
     if config.proxy_protocol {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod asking;
+mod counter;
 mod delivery;
 mod entrance;
 mod hosting;
@@ -17,8 +18,11 @@ use std::sync::Arc;
 
 use taut_proto::handshake::Request;
 use taut_proto::{Close, CloseCode, Message, Time};
-use taut_shard::{Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Outgoing, Session, Verdict};
+use taut_shard::{
+    Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Outgoing, Responded, Session, Verdict,
+};
 
+use crate::api::Backends;
 use crate::guard::Guard;
 use crate::home::{Home, Users};
 use crate::interest::Interest;
@@ -31,6 +35,7 @@ use crate::route::{Mail, Routes};
 use crate::tenants::{Admission, Apps, Tenant};
 use asking::Line;
 pub(crate) use asking::Ticket;
+use counter::Counter;
 use subscription::Waiting;
 use user::SignedIn;
 
@@ -41,6 +46,7 @@ pub(crate) struct Sessions {
     routes: Arc<Routes>,
     journal: Journal,
     guard: Arc<Guard>,
+    counter: Option<Counter>,
     /// What stands before the key in a client's path.
     path: String,
     /// Seconds; what clients are told.
@@ -162,6 +168,7 @@ impl Sessions {
             routes,
             journal,
             guard: Arc::new(Guard::alone()),
+            counter: None,
             path: format!("{path_prefix}/app/"),
             activity_timeout,
             outgoing,
@@ -180,6 +187,12 @@ impl Sessions {
     /// Asks this one who may come in, where apps want to know.
     pub(crate) fn guarded(mut self, guard: Arc<Guard>) -> Self {
         self.guard = guard;
+        self
+    }
+
+    /// Answers here what backends ask, as far as that can be done at once.
+    pub(crate) fn serving(mut self, backends: Arc<Backends>) -> Self {
+        self.counter = Some(Counter::new(backends));
         self
     }
 
@@ -319,7 +332,8 @@ impl Handler for Sessions {
 
     fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, Client> {
         if !request.wants_upgrade() {
-            return Verdict::HandOver;
+            let content = self.counter.as_ref().and_then(|counter| counter.content(request));
+            return content.map_or(Verdict::HandOver, |content| Verdict::Respond { content });
         }
         match request.upgrade() {
             Ok(upgrade) => self.receive(request, upgrade, peer, id),
@@ -411,6 +425,17 @@ impl Handler for Sessions {
             Mail::Tick => self.tick(connections),
             Mail::Ask(question) => self.answer(connections, question),
         }
+    }
+
+    fn respond(
+        &mut self,
+        _: &mut Connections<Client>,
+        request: &Request<'_>,
+        content: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Responded {
+        let answered = self.counter.as_mut().and_then(|counter| counter.answer(request, content, response));
+        answered.map_or(Responded::HandOver, |()| Responded::Here)
     }
 
     fn depart(&mut self, departure: Departure) {

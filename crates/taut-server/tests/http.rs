@@ -81,6 +81,76 @@ fn one_connection_serves_many_requests_and_their_order_is_kept() {
 }
 
 #[test]
+fn a_publish_is_answered_as_http_wants_it() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    let answer = http.publish(&json!({ "name": "event", "channel": "chat", "data": "x" }));
+    assert_eq!((answer.status, answer.text()), (200, "{}"));
+    assert_eq!((answer.header("content-type"), answer.header("content-length")), (Some("application/json"), Some("2")));
+    let date = answer.header("date").expect("RFC 9110 §6.6.1");
+    let age = std::time::SystemTime::now().duration_since(httpdate::parse_http_date(date).expect(date));
+    assert!(age.expect("not of the future") < Duration::from_secs(10), "{date}");
+}
+
+#[test]
+fn a_connection_may_publish_then_ask_then_publish_again_and_is_answered_in_order() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("chat");
+    let body = json!({ "name": "event", "channel": "chat", "data": "x" }).to_string();
+    let publish = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        signed("POST", "/apps/1/events", "", body.as_bytes()),
+        body.len()
+    );
+    let ask = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", signed("GET", "/apps/1/channels/chat", "", b""));
+    let answers = ["{}", "{}", r#"{"occupied":true}"#, "{}"];
+    let mut http = Http::connect(server.addresses()[0]);
+    for (request, answer) in [&publish, &publish, &ask, &publish].into_iter().zip(answers) {
+        http.send(request.as_bytes());
+        assert_eq!(http.answer(true).text(), answer);
+    }
+    let mut http = Http::connect(server.addresses()[0]);
+    let last = publish.replace("Host: x", "Host: x\r\nConnection: close");
+    http.send([&publish, &publish, &ask, &last].map(String::as_str).concat().as_bytes());
+    let mut all = String::new();
+    http.read_to_end(&mut all);
+    let bodies: Vec<&str> =
+        all.split("HTTP/1.1 200 OK\r\n").skip(1).filter_map(|answer| Some(answer.split_once("\r\n\r\n")?.1)).collect();
+    assert_eq!(bodies, answers);
+    for _ in 0..6 {
+        assert_eq!(client.message(), event("chat", "x"));
+    }
+}
+
+#[test]
+fn a_connection_that_has_published_may_become_a_websocket() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    http.say("chat", "x");
+    http.send(
+        b"GET /app/key-one?protocol=7 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(http.answer(false).status, 101);
+}
+
+#[test]
+fn a_publish_is_counted_wherever_it_is_answered() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    for _ in 0..3 {
+        http.say("chat", "x");
+    }
+    // This one is answered by the HTTP side, and so is what comes after it.
+    http.publish(&json!({ "name": "event", "channel": "chat", "data": "x", "info": "subscription_count" }));
+    http.say("chat", "x");
+    let metrics = http.metrics();
+    assert_eq!(metrics[r#"taut_http_requests_total{route="/apps/{app}/events",status="200"}"#], 5.0);
+    assert_eq!(metrics[r#"taut_http_request_duration_seconds_count{route="/apps/{app}/events"}"#], 5.0);
+}
+
+#[test]
 fn a_request_in_pieces_and_two_requests_in_one_piece_are_answered() {
     let server = server(|_| {});
     let mut http = Http::connect(server.addresses()[0]);

@@ -1,15 +1,15 @@
 //! The one door for backends: which app it is, and whether the request is really from there.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use http::StatusCode;
 use http::request::Parts;
 
 use super::answer::Problem;
+use super::backends::unauthorized;
 use super::{Context, body, echo};
-use crate::app::{Limits, Secret};
+use crate::app::Limits;
 use crate::pusher::auth;
 use crate::tenants::{Tenant, Terms};
 
@@ -59,21 +59,9 @@ pub(crate) async fn authenticated(
     let terms = Arc::clone(&tenant.terms());
     let body = body::read(body, most(&terms.limits)).await?;
     let signed = Signed { tenant, terms, body, head, path };
-    let secret_of = |key: &str| signed.terms.app.secret(key).map(Secret::reveal);
-    signed
-        .query()
-        .verify(secret_of, context.path_prefix(), seconds_since_1970())
-        .map_err(|refused| unauthorized(&refused))?;
+    context.backends.admit(&signed.tenant, &signed.terms, &signed.query())?;
     // From here on it is the app itself that asks.
     tracing::Span::current().record("app", signed.tenant.id());
-    if !signed.terms.app.enabled {
-        let error = format!("The app {} is disabled.", signed.tenant.id());
-        return Err(Problem::new(StatusCode::FORBIDDEN, error));
-    }
-    context.take_request(&signed.tenant, &signed.terms, Instant::now()).map_err(|delay| {
-        let error = format!("Too many requests: at most {} per second.", signed.terms.limits.requests);
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
-    })?;
     Ok(signed)
 }
 
@@ -103,16 +91,3 @@ fn in_path<'p>(path: &'p RawPathParams, name: &str) -> Option<&'p str> {
 fn query_of(head: &Parts) -> &str {
     head.uri.query().unwrap_or_default()
 }
-
-fn unauthorized(refused: &auth::Refused) -> Problem {
-    // The text to sign repeats the query, which a stranger may have made long.
-    let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
-    Problem::new(StatusCode::UNAUTHORIZED, error)
-}
-
-fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
-/// Characters.
-const LONGEST_REFUSAL: usize = 4096;

@@ -3,17 +3,20 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{self, Problem};
 use super::info::{Attributes, Info, all};
-use super::{Context, asked, busy, door, echo};
+use super::{Backends, Context, asked, busy, door, echo};
 use crate::app::Limits;
 use crate::node::Publication;
+use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::write_json_string;
 use crate::pusher::socket_id::SocketId;
@@ -46,6 +49,45 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
     }
     out.push_str("}}");
     Ok(answer::json(out))
+}
+
+/// Publishes one event where the request arrived, on a shard, without asking for tokio's time: `None` when that is not
+/// all there is to it, or when anything is wrong, and then nothing has happened and [`publish`] does it from the start.
+pub(crate) fn publish_at_once(
+    backends: &Backends,
+    request: &taut_proto::handshake::Request<'_>,
+    content: &[u8],
+) -> Option<&'static str> {
+    let began = Instant::now();
+    let tenant = backends.node().apps().by_id(app_of(backends, request)?)?;
+    let terms = tenant.terms();
+    let (method, path, query) = (request.method(), request.path(), request.query().unwrap_or_default());
+    let event = Event::parse(content, &terms.limits).ok().filter(|event| event.info.is_empty())?;
+    backends.admit(&tenant, &terms, &auth::Request::new(method, path, query, content)).ok()?;
+    backends.node().publish(&tenant, &event.channels, &event.publication()).ok()?;
+    backends.traffic().record(ROUTE, StatusCode::OK, began.elapsed(), tenant.id());
+    Some("{}")
+}
+
+/// Bytes of content that follow this head, if it is one of a request that [`publish_at_once`] may answer.
+pub(crate) fn content_at_once(backends: &Backends, request: &taut_proto::handshake::Request<'_>) -> Option<usize> {
+    app_of(backends, request)?;
+    let headers = ["transfer-encoding", "expect", "connection"].map(|name| request.header(name));
+    let is_plain = match headers {
+        [None, None, connection] => connection.is_none_or(|option| option.eq_ignore_ascii_case("keep-alive")),
+        _ => false,
+    };
+    // RFC 9110 §8.6: digits and nothing else.
+    let length = request.header("content-length").filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let is_current = request.is_http_1_1() && request.host().is_some();
+    length.parse().ok().filter(|length| is_plain && is_current && *length <= MOST_AT_ONCE)
+}
+
+/// The id of the app that somebody wants to publish for.
+fn app_of<'r>(backends: &Backends, request: &taut_proto::handshake::Request<'r>) -> Option<&'r str> {
+    let path = request.path().strip_prefix(backends.path_prefix())?;
+    let app = path.strip_prefix("/apps/")?.strip_suffix("/events")?;
+    (request.method() == "POST" && !app.contains('/')).then_some(app)
 }
 
 /// Publishes several events, each to one channel; if one of them cannot be published, none is.
@@ -258,6 +300,12 @@ fn check_socket_id(socket_id: Option<Text<'_>>) -> Result<Option<SocketId>, Prob
 pub(super) fn largest_body(limits: &Limits) -> usize {
     limits.event_data * 4 + (limits.channels_per_publish + 1) * (limits.channel_name + 8) + limits.event_name * 4 + 1024
 }
+
+/// Where [`publish`] is found, behind the prefix.
+pub(super) const ROUTE: &str = "/apps/{app}/events";
+
+/// Bytes of a request's content that a shard waits for.
+const MOST_AT_ONCE: usize = 16 << 10;
 
 fn largest_batch(limits: &Limits) -> usize {
     limits.batch * largest_body(limits) + 1024

@@ -30,7 +30,7 @@ pub(crate) async fn show(State(context): State<Arc<Context>>, request: Request) 
     let statistics = asked(context.node().statistics()).await?;
     let mut page = Exposition::default();
     write_statistics(&mut page, &statistics, &context.node().apps().all());
-    context.traffic.write(&mut page);
+    context.traffic().write(&mut page);
     write_webhooks(&mut page, &context.webhooks().statistics());
     write_process(&mut page, context.started.elapsed());
     Ok(([(CONTENT_TYPE, TEXT)], page.into_text()).into_response())

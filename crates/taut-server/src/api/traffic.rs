@@ -19,7 +19,7 @@ use super::exposition::{Exposition, Kind};
 /// A request whose client has gone is dropped and not counted.
 pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let number = context.traffic.began.fetch_add(1, Ordering::Relaxed) + 1;
+    let number = context.traffic().began.fetch_add(1, Ordering::Relaxed) + 1;
     let route = route_of(&request, context.path_prefix());
     // Neither path nor query: they hold users' ids and signatures. The names are OpenTelemetry's, where it has one.
     let span = tracing::info_span!(
@@ -35,7 +35,7 @@ pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Reques
     let response = next.run(request).instrument(span.clone()).await;
     let took = began.elapsed();
     let status = response.status();
-    context.traffic.count(route, status, took);
+    context.traffic().count(route, status, took);
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
         span.in_scope(|| tracing::warn!(status = status.as_u16(), ?took, "a request failed"));
@@ -68,6 +68,14 @@ struct Route {
 }
 
 impl Traffic {
+    /// Counts and tells a request that was answered without [`observe`].
+    pub(super) fn record(&self, route: &'static str, status: StatusCode, took: Duration, app: &str) {
+        let number = ROUTES.iter().position(|known| *known == route).unwrap_or(0);
+        self.count(number, status, took);
+        let status = status.as_u16();
+        tracing::debug!(http.route = route, app, status, ?took, "a request was answered");
+    }
+
     fn count(&self, route: usize, status: StatusCode, took: Duration) {
         let route = &self.routes[route];
         let status = STATUSES.iter().position(|known| *known == status.as_u16()).unwrap_or(STATUSES.len());
@@ -127,7 +135,7 @@ fn method(method: &Method) -> &'static str {
 /// What requests are counted by: their number is bounded, whatever strangers ask for. The first is for everything that is not listed.
 const ROUTES: [&str; 15] = [
     OTHER,
-    "/apps/{app}/events",
+    super::events::ROUTE,
     "/apps/{app}/batch_events",
     "/apps/{app}/channels",
     "/apps/{app}/channels/{channel}",

@@ -1,0 +1,93 @@
+//! What the requests of apps' backends go through, wherever they are answered.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+
+use super::answer::Problem;
+use super::traffic::Traffic;
+use crate::app::Secret;
+use crate::limit::TokenBucket;
+use crate::node::Node;
+use crate::pusher::auth;
+use crate::tenants::{Tenant, Terms};
+
+/// Who may do what, and how often. The shards and the HTTP side have one in common.
+pub(crate) struct Backends {
+    node: Arc<Node>,
+    path_prefix: String,
+    /// What the backends of those apps that are limited have left, by the index of the app, with the limit that it was made for.
+    rates: Mutex<HashMap<usize, (u32, TokenBucket)>>,
+    traffic: Traffic,
+}
+
+impl Backends {
+    pub(crate) fn new(node: Arc<Node>, path_prefix: &str) -> Self {
+        let path_prefix = path_prefix.to_owned();
+        Self { node, path_prefix, rates: Mutex::default(), traffic: Traffic::default() }
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// What stands before `/apps` in the paths of requests.
+    pub(super) fn path_prefix(&self) -> &str {
+        &self.path_prefix
+    }
+
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Lets a request in that the app's backend has signed, if the app is served and this is not one request too many.
+    pub(super) fn admit(&self, tenant: &Tenant, terms: &Terms, request: &auth::Request<'_>) -> Result<(), Problem> {
+        let secret_of = |key: &str| terms.app.secret(key).map(Secret::reveal);
+        request.verify(secret_of, &self.path_prefix, seconds_since_1970()).map_err(|refused| unauthorized(&refused))?;
+        if !terms.app.enabled {
+            return Err(Problem::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", tenant.id())));
+        }
+        self.take_request(tenant, terms, Instant::now()).map_err(|delay| {
+            let error = format!("Too many requests: at most {} per second.", terms.limits.requests);
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
+        })
+    }
+
+    /// Counts a request; says how long to wait when it is one too many.
+    fn take_request(&self, tenant: &Tenant, terms: &Terms, now: Instant) -> Result<(), Duration> {
+        let limit = terms.limits.requests;
+        if limit == 0 {
+            return Ok(());
+        }
+        let full = || (limit, TokenBucket::new(limit, Duration::from_secs(1) / limit, now));
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made_for, bucket) = rates.entry(tenant.index()).or_insert_with(full);
+        if *made_for != limit {
+            (*made_for, *bucket) = full();
+        }
+        bucket.take(now)
+    }
+}
+
+impl fmt::Debug for Backends {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Backends").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Says that a request is not known to come from an app's backend.
+pub(super) fn unauthorized(refused: &auth::Refused) -> Problem {
+    // The text to sign repeats the query, which a stranger may have made long.
+    let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
+    Problem::new(StatusCode::UNAUTHORIZED, error)
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Characters.
+const LONGEST_REFUSAL: usize = 4096;
