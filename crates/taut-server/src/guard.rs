@@ -4,7 +4,6 @@
 //! its answer comes back to the shard as mail.
 
 mod callback;
-mod client;
 mod forwarded;
 mod jwks;
 mod settings;
@@ -27,10 +26,11 @@ use tokio::task::JoinSet;
 
 use crate::app::Limits;
 use crate::config::Network;
+use crate::http::address;
+use crate::http::client::Client;
 use crate::route::{Mail, Routes};
 use crate::tenants::{Tenant, Terms};
 use callback::Answer;
-use client::Client;
 use jwks::{Known, Sets};
 pub use settings::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
 use token::{Claims, Expected, Flaw, Key, Token};
@@ -172,9 +172,8 @@ enum Checked {
 ///
 /// # Cancel safety
 /// Dropping it drops all questions; their handshakes end at their deadlines.
-pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>) {
+pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, client: Client) {
     let Tasks(mut tasks) = tasks;
-    let client = Arc::new(Client::new());
     let mut desks: HashMap<usize, Arc<Desk>> = HashMap::new();
     let mut running = JoinSet::new();
     loop {
@@ -182,7 +181,7 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>) 
             task = tasks.recv() => match task {
                 None => break,
                 Some(Task::Renew(published)) => {
-                    let (client, set) = (Arc::clone(&client), guard.sets.at(&published.url));
+                    let (client, set) = (client.clone(), guard.sets.at(&published.url));
                     running.spawn(async move { set.renew(&client, &published).await });
                 }
                 Some(Task::Vet(asker, tenant, ..)) if running.len() >= MOST_RUNNING => {
@@ -190,7 +189,7 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>) 
                 }
                 Some(Task::Vet(asker, tenant, terms, inquiry)) => {
                     let desk = Desk::of(&mut desks, &tenant, &terms);
-                    let (guard, client, routes) = (Arc::clone(&guard), Arc::clone(&client), Arc::clone(&routes));
+                    let (guard, client, routes) = (Arc::clone(&guard), client.clone(), Arc::clone(&routes));
                     running.spawn(async move {
                         let outcome = guard.inquire(&client, &desk, &terms, inquiry).await;
                         reply(&routes, asker, &tenant, outcome);
@@ -264,7 +263,7 @@ impl Desk {
 
     /// Says when it begins to go wrong and when it is over: strangers may cause a question each, but no line of the log.
     fn note(&self, app: &str, callback: &Callback, answer: &Answer) {
-        let url = settings::shown(&callback.url);
+        let url = address::shown(&callback.url);
         match answer {
             Answer::Failed(reason) if !self.failing.swap(true, Ordering::Relaxed) => {
                 tracing::warn!(

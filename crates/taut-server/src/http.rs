@@ -1,6 +1,10 @@
-//! Serving HTTP/1.1 on sockets that have left their shards.
+//! HTTP/1.1: serving it on sockets that have left their shards, and requests to others.
 
+pub(crate) mod address;
+pub(crate) mod client;
 mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use self::address::InvalidAddress;
 use self::stream::Departed;
 
 /// Serves every socket that comes, until no more can come and the last request is answered.

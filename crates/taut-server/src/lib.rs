@@ -30,5 +30,6 @@ pub mod tenants;
 mod webhook;
 
 pub use config::Config;
+pub use http::InvalidAddress;
 pub use server::{Running, Server, StartError};
 pub use webhook::{InvalidWebhook, StoreError};

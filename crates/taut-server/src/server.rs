@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::fallback::{Entrance, Fallback};
 use crate::guard::{self, Guard};
-use crate::http;
+use crate::http::{self, client::Client};
 use crate::journal::Journal;
 use crate::live::Live;
 use crate::node::Node;
@@ -91,8 +91,9 @@ impl Server {
             .enable_all()
             .build()
             .map_err(StartError::System)?;
+        let client = Client::new();
         let data = config.data_directory.as_deref();
-        let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data);
+        let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks.map_err(StartError::Webhooks)?);
         let (draining, is_draining) = watch::channel(false);
         let fallback = Fallback::new(
@@ -104,7 +105,7 @@ impl Server {
         );
         let context = api::Context::new(backends, Arc::clone(&webhooks), config, is_draining.clone());
         let service = api::router(Arc::new(context), Arc::new(fallback));
-        runtime.spawn(guard::serve(guard, tasks, routes));
+        runtime.spawn(guard::serve(guard, tasks, routes, client));
         let http = runtime.spawn(http::serve(departed, service, is_draining));
         let ticking = Arc::clone(&node);
         runtime.spawn(async move {

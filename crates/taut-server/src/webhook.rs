@@ -3,12 +3,10 @@
 //! Events come by the [journal](crate::journal), from which one task takes them. A removal waits three seconds, in case that it is undone. What is to
 //! be told becomes deliveries, one for each webhook that wants it; a delivery is kept by the store before it is tried, and until it has
 //! succeeded or failed for good. So each comes at least once, and no order is promised. What waits is bounded, in memory and in the file.
-//!
-//! Addresses come from the operator's configuration and are not judged: see [`check`].
 
 mod address;
-mod client;
 mod dead;
+mod delivery;
 mod grace;
 mod payload;
 mod queue;
@@ -28,6 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::http::client::Client;
 use crate::journal::{Entry, Journal};
 use crate::tenants::Apps;
 
@@ -36,7 +35,6 @@ pub(crate) use address::check;
 pub(crate) use dead::DeadLetter;
 pub use store::StoreError;
 
-use client::Client;
 use queue::Bounds;
 use state::State;
 use store::Store;
@@ -49,16 +47,6 @@ pub(crate) struct Webhooks(Arc<Shared>);
 impl Webhooks {
     /// Starts to deliver what the journal brings, and what an earlier run has left in the data directory. Without one all is in memory alone.
     pub(crate) fn start(
-        runtime: &Handle,
-        apps: &Arc<Apps>,
-        journal: Journal,
-        entries: mpsc::Receiver<Entry>,
-        data_directory: Option<&Path>,
-    ) -> Result<Self, StoreError> {
-        Self::start_with(runtime, apps, journal, entries, data_directory, Client::new())
-    }
-
-    fn start_with(
         runtime: &Handle,
         apps: &Arc<Apps>,
         journal: Journal,
@@ -84,7 +72,6 @@ impl Webhooks {
             stop: Mutex::new(None),
             over: watch::Sender::new(false),
         });
-        let client = Arc::new(client);
         runtime.spawn(Worker { shared: Arc::clone(&shared), journal: entries, store, client }.run());
         Ok(Self(shared))
     }

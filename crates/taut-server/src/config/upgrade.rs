@@ -145,7 +145,7 @@ mod tests {
             ("secret = \"hunter2\"\njwks = \"https://a.example/\"", "here several are"),
             ("secret = \"hunter2\"", "secret: the secret for tokens is too short"),
             ("public-key = \"/nowhere\"", "public-key: the file with the public key cannot be read"),
-            ("jwks = \"ftp://a.example/\"", "jwks: the address for the upgrade is none that can be asked"),
+            ("jwks = \"ftp://a.example/\"", "jwks: the address must begin with http:// or https://"),
             ("callback = \"https://a.example/\"\nissuer = \"me\"", "issuer is about tokens"),
             ("sekret = \"hunter2\"", "did you mean secret?"),
         ] {

@@ -2,20 +2,17 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderName, Method, Request, StatusCode};
-use http_body_util::Full;
-use hyper::body::Bytes;
+use http::StatusCode;
 use serde::Serialize;
 use taut_proto::handshake;
 use taut_proto::handshake::Refusal;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::client::Client;
-use super::settings::{self, Callback};
+use super::settings::Callback;
 use super::{Identity, unavailable};
-use crate::pusher::auth::Signature;
+use crate::http::address;
+use crate::http::client::{self, Client};
 use crate::pusher::member::Member;
 use crate::tenants::Terms;
 
@@ -60,14 +57,17 @@ pub(super) async fn ask(
     body: String,
 ) -> Answer {
     let asked = async {
-        let _turn = turns.acquire().await.map_err(|error| error.to_string())?;
-        client.send(request(terms, callback, body)?, LARGEST_ANSWER).await
+        let deadline = Instant::now() + callback.timeout;
+        let Ok(_turn) = timeout_at(deadline, turns.acquire()).await else {
+            let Callback { timeout, concurrency, .. } = callback;
+            return Err(format!("there was no turn within {timeout:?}: {concurrency} are asked about already"));
+        };
+        let uri = address::parse(&callback.url).map_err(|error| error.to_string())?;
+        let request = client::post(uri, terms.app.key(), body)?;
+        let answer = client.send(request, deadline.saturating_duration_since(Instant::now()), LARGEST_ANSWER).await?;
+        read(terms, answer)
     };
-    match timeout(callback.timeout, asked).await {
-        Ok(Ok((status, answer))) => read(terms, status, &answer),
-        Ok(Err(reason)) => Answer::Failed(reason),
-        Err(_) => Answer::Failed(format!("there was no answer within {:?}", callback.timeout)),
-    }
+    asked.await.unwrap_or_else(Answer::Failed)
 }
 
 /// What came of it.
@@ -88,42 +88,23 @@ impl Answer {
     }
 }
 
-fn request(terms: &Terms, callback: &Callback, body: String) -> Result<Request<Full<Bytes>>, String> {
-    let uri = settings::address(&callback.url).map_err(|error| error.to_string())?;
-    let key = terms.app.key();
-    let signature = Signature::of(key.secret.reveal(), &[body.as_bytes()]).to_string();
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "the app's key is no header".to_owned());
-    let mut request = Request::new(Full::new(Bytes::from(body)));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(KEY, value(&key.key)?);
-    headers.insert(SIGNATURE, value(&signature)?);
-    Ok(request)
-}
-
-fn read(terms: &Terms, status: StatusCode, answer: &[u8]) -> Answer {
+fn read(terms: &Terms, answer: client::Answer) -> Result<Answer, String> {
+    let status = answer.status;
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        let text = String::from_utf8_lossy(&answer[..answer.len().min(LARGEST_REFUSAL)]).trim().to_owned();
-        return Answer::Refused(Refusal::with_status(status.as_u16(), text));
+        let words = answer.body?;
+        let text = String::from_utf8_lossy(&words[..words.len().min(LARGEST_REFUSAL)]).trim().to_owned();
+        return Ok(Answer::Refused(Refusal::with_status(status.as_u16(), text)));
     }
     if !status.is_success() {
-        return Answer::Failed(format!("the answer was {status}: 2xx lets a client in, 401 and 403 do not"));
+        return Err(answer.refused("2xx lets a client in, 401 and 403 do not"));
     }
-    let member = str::from_utf8(answer).ok().and_then(|answer| Member::parse(answer).ok());
-    let Some(Member { user_id, user_info }) = member else {
-        return Answer::Failed("the answer is no JSON object with a user_id".to_owned());
-    };
+    let answer = answer.body?;
+    let member = str::from_utf8(&answer).ok().and_then(|answer| Member::parse(answer).ok());
+    let Member { user_id, user_info } = member.ok_or("the answer is no JSON object with a user_id")?;
     let identity = Identity { user_id: user_id.into(), user_info: user_info.map(Box::from) };
-    match identity.check(&terms.limits) {
-        Ok(()) => Answer::Accepted(identity),
-        Err(flaw) => Answer::Failed(flaw.to_string()),
-    }
+    identity.check(&terms.limits).map_err(|flaw| flaw.to_string())?;
+    Ok(Answer::Accepted(identity))
 }
-
-const KEY: HeaderName = HeaderName::from_static("x-pusher-key");
-const SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");
 
 /// Bytes of an answer.
 const LARGEST_ANSWER: usize = 64 * 1024;

@@ -7,16 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::{Request, StatusCode};
-use http_body_util::Full;
-use hyper::body::Bytes;
+use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
-use super::client::Client;
-use super::settings::{self, Published};
+use super::settings::Published;
 use super::token::{Flaw, Key, PublicKey, Token};
+use crate::http::address;
+use crate::http::client::{self, Client};
 
 /// All sets, by their addresses. Shards look without waiting; only tasks fetch.
 #[derive(Debug, Default)]
@@ -127,10 +125,8 @@ impl Set {
     }
 
     async fn fetch(&self, client: &Client, published: &Published) {
-        let url = settings::shown(&published.url);
-        let fetched = timeout(TIMEOUT, fetch(client, &published.url)).await;
-        let fetched =
-            fetched.unwrap_or_else(|_| Err(format!("there was no answer within {} seconds", TIMEOUT.as_secs())));
+        let url = address::shown(&published.url);
+        let fetched = fetch(client, &published.url).await;
         let now = Instant::now();
         let keys = match fetched {
             Ok(keys) => {
@@ -176,14 +172,12 @@ impl Keys {
 }
 
 async fn fetch(client: &Client, url: &str) -> Result<Vec<Named>, String> {
-    let uri = settings::address(url).map_err(|error| error.to_string())?;
-    let mut request = Request::new(Full::new(Bytes::new()));
-    *request.uri_mut() = uri;
-    let (status, body) = client.send(request, LARGEST_SET).await?;
-    if status != StatusCode::OK {
-        return Err(format!("the answer was {status}"));
+    let uri = address::parse(url).map_err(|error| error.to_string())?;
+    let answer = client.send(client::get(uri), TIMEOUT, LARGEST_SET).await?;
+    if answer.status != StatusCode::OK {
+        return Err(answer.refused("a set of keys comes with 200"));
     }
-    parse(&body)
+    parse(&answer.body?)
 }
 
 /// The keys of a set that signatures of tokens can be checked by. Others are passed over, as RFC 7517 §5 says.

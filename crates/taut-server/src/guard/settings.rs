@@ -5,11 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use http::Uri;
-use http::uri::Scheme;
-
 use super::token::{InvalidKey, PublicKey};
 use crate::app::Secret;
+use crate::http::InvalidAddress;
+use crate::http::address;
 
 /// How the clients of an app show who they are before their connections are accepted. Whoever does not gets 401 or 403 and no WebSocket; whoever
 /// does is that user from the first message on, as if signed in.
@@ -32,8 +31,10 @@ impl UpgradeAuth {
                 is_long.then_some(()).ok_or(InvalidUpgradeAuth::Secret)
             }
             Self::Token(TokenAuth { keys: TokenKeys::Public(_), .. }) => Ok(()),
-            Self::Token(TokenAuth { keys: TokenKeys::Published(published), .. }) => address(&published.url).map(drop),
-            Self::Callback(callback) => address(&callback.url).map(drop),
+            Self::Token(TokenAuth { keys: TokenKeys::Published(Published { url, .. }), .. })
+            | Self::Callback(Callback { url, .. }) => {
+                address::parse(url).map(drop).map_err(InvalidUpgradeAuth::Address)
+            }
         }
     }
 }
@@ -121,43 +122,24 @@ impl Callback {
     }
 }
 
-/// Reads an address that requests can be sent to.
-pub(super) fn address(url: &str) -> Result<Uri, InvalidUpgradeAuth> {
-    let uri: Uri = url.parse().map_err(|_| InvalidUpgradeAuth::Url)?;
-    let is_http = uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS);
-    let is_usable = uri.authority().is_some_and(|authority| {
-        let host = authority.host();
-        // Without a name and a password, and with a port that is one.
-        !host.is_empty() && (authority.as_str() == host || authority.port_u16().is_some()) && !url.contains(['@', '#'])
-    });
-    (is_http && is_usable).then_some(uri).ok_or(InvalidUpgradeAuth::Url)
-}
-
-/// An address as it may be shown: a query often holds a secret.
-pub(super) fn shown(url: &str) -> &str {
-    url.split_once('?').map_or(url, |(shown, _)| shown)
-}
-
 /// Why an [`UpgradeAuth`] cannot be used. It repeats neither secrets nor addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidUpgradeAuth {
     /// The secret is too short to sign with.
     Secret,
-    /// The address is none that can be asked.
-    Url,
+    /// Nothing can be sent to the address.
+    Address(InvalidAddress),
 }
 
 impl fmt::Display for InvalidUpgradeAuth {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+        match self {
             // RFC 7518 §3.2.
-            Self::Secret => {
-                "the secret for tokens is too short: HS256 needs 32 bytes or more, as `openssl rand -base64 32` makes them"
-            }
-            Self::Url => {
-                "the address for the upgrade is none that can be asked: write it like https://example.com/path, without a name, a password or a #"
-            }
-        })
+            Self::Secret => formatter.write_str(
+                "the secret for tokens is too short: HS256 needs 32 bytes or more, as `openssl rand -base64 32` makes them",
+            ),
+            Self::Address(invalid) => invalid.fmt(formatter),
+        }
     }
 }
 
@@ -210,17 +192,12 @@ mod tests {
                 UpgradeAuth::Token(TokenAuth::new(TokenKeys::Published(Published::new(url)))),
             ] {
                 let refused = auth.check().expect_err(url);
-                assert_eq!(refused, InvalidUpgradeAuth::Url, "{url}");
+                assert!(matches!(refused, InvalidUpgradeAuth::Address(_)), "{url}");
                 assert!(!refused.to_string().contains("hunter2"));
             }
         }
         for url in ["http://127.0.0.1:8000/auth", "https://example.com", "https://[::1]:1/a?b=c"] {
             assert_eq!(UpgradeAuth::Callback(Callback::new(url)).check(), Ok(()), "{url}");
         }
-    }
-
-    #[test]
-    fn the_query_of_an_address_is_not_shown() {
-        assert_eq!([shown("https://a/b?hunter2"), shown("https://a/b")], ["https://a/b"; 2]);
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::address;
 use super::store::{Group, Row};
 use super::{Millis, system_time};
+use crate::http::address;
 
 /// A request that has failed for good.
 #[derive(Clone, Debug, Serialize)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::http::address;
 use crate::journal::{Entry, Event};
 use crate::tenants::{Apps, Tenant};
 
@@ -209,7 +210,7 @@ impl State {
         if self.dead_logged.allows(now) {
             tracing::warn!(
                 app = &*letter.row.app,
-                url = super::address::shown(&letter.row.url),
+                url = address::shown(&letter.row.url),
                 attempts = letter.attempts,
                 error = &*letter.last_error,
                 failed_for_good = self.counts.dead,

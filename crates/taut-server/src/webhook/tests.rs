@@ -12,12 +12,14 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout;
 
 use crate::app::{App, Limits, Webhook, WebhookEvent};
+use crate::http::client::Client;
+use crate::http::testing::{Answer, Received, Receiver};
 use crate::journal::{Event, Journal};
 use crate::pusher::auth::Signature;
 use crate::pusher::socket_id::SocketId;
 use crate::tenants::{Apps, Tenant};
 
-use super::testing::{Answer, Folder, Received, Receiver};
+use super::testing::Folder;
 use super::{Statistics, Webhooks};
 
 /// A journal, and webhooks that read it.
@@ -37,7 +39,8 @@ impl Server {
         let app = App { webhooks, ..App::development() };
         let apps = Arc::new(Apps::new([app], &Limits::default()).expect("one app"));
         let (journal, entries) = Journal::new();
-        let webhooks = Webhooks::start(&Handle::current(), &apps, journal.clone(), entries, folder).expect("a file");
+        let webhooks = Webhooks::start(&Handle::current(), &apps, journal.clone(), entries, folder, Client::new());
+        let webhooks = webhooks.expect("a file");
         let tenant = apps.by_id("app-id").expect("the app");
         Self { apps, tenant, journal, webhooks }
     }

@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
+use crate::http::client::Client;
 use crate::journal::Entry;
 
 use super::Shared;
-use super::client::Client;
+use super::delivery;
 use super::queue::Verdict;
 use super::state::Seldom;
 use super::store::{Group, Store, StoreError};
@@ -21,7 +22,7 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) journal: mpsc::Receiver<Entry>,
     pub(super) store: Option<Store>,
-    pub(super) client: Arc<Client>,
+    pub(super) client: Client,
 }
 
 impl Worker {
@@ -102,7 +103,7 @@ impl Worker {
             }
         }
         while let Some(attempt) = state.next_attempt(now) {
-            attempts.start(Arc::clone(&self.client), attempt);
+            attempts.start(self.client.clone(), attempt);
         }
         self.shared.progress(state.recorded(saving.is_some()));
         let next = state.next_due(saving.is_some());
@@ -121,9 +122,9 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn start(&mut self, client: Arc<Client>, attempt: super::queue::Attempt) {
+    fn start(&mut self, client: Client, attempt: super::queue::Attempt) {
         let id = attempt.id;
-        let task = self.tasks.spawn(async move { (attempt.id, client.attempt(&attempt).await) });
+        let task = self.tasks.spawn(async move { (attempt.id, delivery::make(&client, &attempt).await) });
         self.ids.insert(task.id(), id);
     }
 
