@@ -11,7 +11,7 @@ use taut_proto::{Close, Heartbeat, deflate};
 use taut_shard::tls::{Certificates, TlsError};
 use taut_shard::{Drain, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::api::{self, Backends};
 use crate::app::App;
@@ -116,8 +116,9 @@ impl Server {
             }
         });
 
+        let reloaded = Arc::new(Notify::new());
         if let Some(certificates) = certificates {
-            runtime.spawn(follow_certificate(certificates));
+            runtime.spawn(follow_certificate(certificates, Arc::clone(&reloaded)));
         }
         let (following, followed) = (Arc::clone(&live), Arc::clone(&node));
         runtime.spawn(async move { following.follow_database(|| followed.apps_changed()).await });
@@ -126,6 +127,7 @@ impl Server {
             addresses: Vec::from_iter(addresses),
             apps,
             live,
+            reloaded,
             node: Arc::clone(&node),
             shards: Vec::new(),
             draining,
@@ -148,6 +150,8 @@ pub struct Running {
     addresses: Vec<SocketAddr>,
     apps: Arc<Apps>,
     live: Arc<Live>,
+    /// Tells that the files of the certificate are to be looked at now.
+    reloaded: Arc<Notify>,
     node: Arc<Node>,
     shards: Vec<(Drainer, JoinHandle<io::Result<()>>)>,
     draining: watch::Sender<bool>,
@@ -166,14 +170,16 @@ impl Running {
         self.apps.development_app().map(|tenant| tenant.terms().app.clone())
     }
 
-    /// Goes on with another configuration: its apps and its limits hold from now on, and clients of apps that are no more are closed. Gives the names
-    /// of those settings that have changed and hold only from the next start (see [`Setting::live`](crate::config::Setting::live)).
+    /// Goes on with another configuration: its apps and its limits hold from now on, and clients of apps that are no more are closed. The files of
+    /// the certificate are looked at. Gives the names of those settings that have changed and hold only from the next start (see
+    /// [`Setting::live`](crate::config::Setting::live)).
     ///
     /// # Errors
     /// When it cannot be used; then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
         let later = self.live.reload(config)?;
         self.node.apps_changed();
+        self.reloaded.notify_one();
         Ok(later)
     }
 
@@ -320,12 +326,15 @@ fn certificates(config: &Config) -> Result<Option<Certificates>, StartError> {
     Certificates::from_pem_files(certificate, key).map(Some).map_err(StartError::Tls)
 }
 
-/// Looks for a new certificate from time to time; with a bad one the old one stays.
-async fn follow_certificate(certificates: Certificates) {
+/// Looks for a new certificate from time to time, and when it is told to; with a bad one the old one stays.
+async fn follow_certificate(certificates: Certificates, reloaded: Arc<Notify>) {
     let mut interval = tokio::time::interval(CERTIFICATE_INTERVAL);
     let mut complaint = String::new();
     loop {
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = reloaded.notified() => complaint.clear(),
+        }
         let reloading = certificates.clone();
         // It reads from a disk, which may be slow.
         match tokio::task::spawn_blocking(move || reloading.reload()).await {

@@ -209,7 +209,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_TLS_CERTIFICATE",
         "FILE",
         "",
-        "The server's certificate and those above it, in PEM: with it and its key, TLS is spoken. Read again when it changes",
+        "The server's certificate and those above it, in PEM: with it and its key, TLS is spoken. Read again when it changes, and on SIGHUP",
         Server(|config, value| {
             config.tls_certificate = path(value);
             Ok(())
@@ -221,7 +221,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_TLS_KEY",
         "FILE",
         "",
-        "The private key of the certificate, in PEM. Read again when it changes",
+        "The private key of the certificate, in PEM. Read again when it changes, and on SIGHUP",
         Server(|config, value| {
             config.tls_key = path(value);
             Ok(())
