@@ -158,6 +158,10 @@ the start, every `apps-reload` seconds, and at SIGHUP. It is only read: Taut mak
 to `SELECT`. A database that does not answer when the server starts is a mistake; later, the apps that are known are served on, and the log says so.
 A row that is no app is told in the log; if it was one before, that is served on as it was.
 
+The connection is by TLS if the database offers that, and then whoever answers is taken for the database. Across a network that others are in, let the
+URL end with `?sslmode=verify-full` (PostgreSQL) or `?ssl-mode=VERIFY_IDENTITY` (MySQL and MariaDB): nothing is said without TLS, nor to a server without a
+certificate that the system trusts. `?sslrootcert=FILE` and `?ssl-ca=FILE` name an authority of one's own.
+
 The table is one that soketi uses, with one column of Taut's own. `id`, `key` and `secret` have to be there, and all else may be missing or null:
 
 | column | is |
