@@ -191,7 +191,8 @@ impl Running {
     /// Stops: takes no more connections, tells the clients to come back, answers the requests that are under way, and returns when all of that is
     /// done, or when `deadline` has passed.
     ///
-    /// Pusher's clients come back after a second, without jitter, so with many of them the closes are spread over up to half of the time.
+    /// Pusher's clients come back after a second, without jitter, so with many of them the closes are spread over up to half of the time. A part of it
+    /// is kept for requests and webhooks, whatever the clients do.
     ///
     /// # Errors
     /// When a shard had failed before.
@@ -199,7 +200,8 @@ impl Running {
         let until = Instant::now() + deadline;
         let over = PER_CLOSE.saturating_mul(u32::try_from(self.connections()).unwrap_or(u32::MAX)).min(deadline / 2);
         tracing::info!(connections = self.connections(), "draining");
-        let failed = self.stop(over, deadline);
+        // Clients that do not answer take all the time that they are given.
+        let failed = self.stop(over, deadline.saturating_sub((deadline / 4).min(LAST_WORDS)));
         if let Some((runtime, http)) = self.http.take() {
             let rest = until.saturating_duration_since(Instant::now());
             if runtime.block_on(async { tokio::time::timeout(rest, http).await }).is_err() {
@@ -370,6 +372,9 @@ fn shard_settings(config: &Config, certificates: Option<&Certificates>) -> taut_
 fn activity_timeout(config: &Config) -> u32 {
     u32::try_from(config.activity_timeout.as_secs()).unwrap_or(u32::MAX).max(1)
 }
+
+/// What is kept of the time to drain, a quarter of it at most, for what comes after the clients.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How long the threads of the HTTP side may take to let go of everything, once nothing is under way.
 const CLOSING: Duration = Duration::from_secs(2);

@@ -297,9 +297,9 @@ fn a_drain_tells_every_client_to_come_back() {
 #[test]
 fn a_drain_is_over_at_its_deadline_whatever_clients_do() {
     let server = server(|_| {});
-    // It never answers the close.
+    // It never answers the close, and so is waited for until the last quarter.
     let (_client, _) = Client::member(server.addresses()[0]);
     let start = Instant::now();
     server.drain(Duration::from_millis(300)).expect("drained");
-    assert!((250..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!((200..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
 }
