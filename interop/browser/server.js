@@ -15,7 +15,7 @@ export class Server {
     const server = new Server(['serve', '--listen', listen, ...options], environment);
     const heard = server.#firstLine();
     const line = await within(START_WITHIN, heard, () => `taut serve said nothing within ${START_WITHIN} ms\n${server.#log}`);
-    const origin = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(line)?.[1];
+    const origin = /listening on (https?:\/\/127\.0\.0\.1:\d+)/.exec(line)?.[1];
     if (!origin) throw new Error(`taut serve should first say where it listens, but said: ${line}`);
     server.origin = origin;
     server.port = Number(new URL(origin).port);

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     tell(&notes);
     let mut events = Events::watch(Stop::catch()?, &config)?;
     let running = Server::start(&config)?;
-    greet(&running);
+    greet(&running, if config.tls_certificate.is_some() { "https" } else { "http" });
     let mut drain_timeout = config.drain_timeout;
     while events.next() == Event::Reload {
         match arguments.sources.load().and_then(|loaded| running.reload(&loaded.config).map(|later| (loaded, later))) {
@@ -94,17 +94,17 @@ fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
 }
 
 /// Says where the server is. The first line is for programs, and stays as it is.
-fn greet(running: &Running) {
+fn greet(running: &Running, scheme: &str) {
     for address in running.addresses() {
-        println!("listening on http://{address}");
+        println!("listening on {scheme}://{address}");
     }
     let (Some(app), Some(address)) = (running.development_app(), running.addresses().first()) else { return };
-    println!("{}", development(&app, *address));
+    println!("{}", development(&app, scheme, *address));
 }
 
-fn development(app: &App, address: SocketAddr) -> String {
+fn development(app: &App, scheme: &str, address: SocketAddr) -> String {
     format!(
-        "\n  Open http://{address}/ in two tabs to try it.\n\n  \
+        "\n  Open {scheme}://{address}/ in two tabs to try it.\n\n  \
          No app was given, so the development app is served, on this machine only:\n\n    \
          app id   {}\n    key      {}\n    secret   {}\n\n  \
          For your own, see: taut serve --help",
