@@ -40,8 +40,8 @@ pub enum Heard {
 }
 
 /// A WebSocket client.
-pub struct Client {
-    stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    stream: S,
     connection: Connection,
     scratch: Scratch,
     outbox: Outbox,
@@ -64,10 +64,28 @@ impl Client {
 
     /// Connects with a request of the test's own.
     pub fn open(address: SocketAddr, request: &ClientRequest) -> Self {
+        Self::over(connect(address), request)
+    }
+
+    /// Connects to the first app and takes the greeting; gives the socket id, too.
+    pub fn member(address: SocketAddr) -> (Self, String) {
+        let mut client = Self::connect(address, MEMBER);
+        let socket_id = client.greeting();
+        (client, socket_id)
+    }
+
+    /// Goes without a word.
+    pub fn vanish(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Upgrades what is connected already.
+    pub fn over(mut stream: S, request: &ClientRequest) -> Self {
         let nonce = [7; 16];
         let mut head = Vec::new();
         request.write(nonce, &mut head);
-        let mut stream = connect(address);
         stream.write_all(&head).expect("written");
         let (head, mut rest) = read_head(&mut stream);
         let agreed = request.validate(&head, nonce, &HeadLimits::default()).expect("upgraded");
@@ -89,13 +107,6 @@ impl Client {
         };
         client.receive(&mut rest);
         client
-    }
-
-    /// Connects to the first app and takes the greeting; gives the socket id, too.
-    pub fn member(address: SocketAddr) -> (Self, String) {
-        let mut client = Self::connect(address, "/app/key-one?protocol=7&client=js&version=8.6.0&flash=false");
-        let socket_id = client.greeting();
-        (client, socket_id)
     }
 
     /// Takes the greeting; gives the socket id.
@@ -181,11 +192,6 @@ impl Client {
         self.compressed
     }
 
-    /// Goes without a word.
-    pub fn vanish(self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-
     /// The next message; anything else is a failure.
     pub fn message(&mut self) -> Value {
         match self.next() {
@@ -252,8 +258,8 @@ impl Client {
 }
 
 /// A connection for HTTP/1.1 requests, kept alive from one to the next.
-pub struct Http {
-    stream: TcpStream,
+pub struct Http<S = TcpStream> {
+    stream: S,
     host: String,
 }
 
@@ -267,7 +273,22 @@ pub struct Answer {
 
 impl Http {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = connect(address);
+        Self::over(connect(address), address)
+    }
+
+    /// Asks for a WebSocket, and is to get something else.
+    pub fn refused(address: SocketAddr, request: &ClientRequest) -> Answer {
+        let mut http = Self::connect(address);
+        let mut head = Vec::new();
+        request.write([7; 16], &mut head);
+        http.send(&head);
+        http.answer(true)
+    }
+}
+
+impl<S: Read + Write> Http<S> {
+    /// Asks by what is connected already.
+    pub fn over(stream: S, address: SocketAddr) -> Self {
         Self { stream, host: address.to_string() }
     }
 
@@ -281,15 +302,6 @@ impl Http {
         self.send(head.as_bytes());
         self.send(body);
         self.answer(method != "HEAD")
-    }
-
-    /// Asks for a WebSocket, and is to get something else.
-    pub fn refused(address: SocketAddr, request: &ClientRequest) -> Answer {
-        let mut http = Self::connect(address);
-        let mut head = Vec::new();
-        request.write([7; 16], &mut head);
-        http.send(&head);
-        http.answer(true)
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -421,9 +433,12 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The path by which pusher-js comes to the first app.
+pub const MEMBER: &str = "/app/key-one?protocol=7&client=js&version=8.6.0&flash=false";
+
 pub const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connected");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     // Head and body leave as they are written.
@@ -432,7 +447,7 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// A head, and what came with it.
-fn read_head(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
+fn read_head(stream: &mut impl Read) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -1,0 +1,141 @@
+//! `taut serve` as whoever runs it has it: a process, its log, its signals, its files.
+
+#![allow(unreachable_pub, reason = "a module of a test, which is a program of its own")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Instant;
+use std::{env, fs, thread};
+
+use crate::support::PATIENCE;
+
+/// A server that runs until it is told to end, or until the test is over.
+pub struct Taut {
+    child: Child,
+    origin: String,
+    address: SocketAddr,
+    log: Receiver<String>,
+    /// What the test has read of the log.
+    read: Vec<String>,
+}
+
+impl Taut {
+    /// Starts to serve, at a port of the system's choosing.
+    pub fn serve(options: &[&str]) -> Self {
+        let mut child = command(options).args(["--listen", "127.0.0.1:0"]).spawn().expect("the program");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let errors = BufReader::new(child.stderr.take().expect("a pipe"));
+        let (tell, log) = mpsc::channel();
+        thread::spawn(move || errors.lines().map_while(Result::ok).all(|line| tell.send(line).is_ok()));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let origin = line.trim().strip_prefix("listening on ").unwrap_or_default().to_owned();
+        let address = origin.split_once("://").and_then(|(_, address)| address.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("{line:?}: {:?}", log.iter().collect::<Vec<_>>()));
+        // What else it prints must not fill the pipe.
+        thread::spawn(move || output.read_to_string(&mut String::new()));
+        Self { child, origin, address, log, read: Vec::new() }
+    }
+
+    /// Where it says that it listens.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for the next line of the log that has this text.
+    pub fn logged(&mut self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let rest = PATIENCE.saturating_sub(start.elapsed());
+            let line = self.log.recv_timeout(rest);
+            let line = line.unwrap_or_else(|_| panic!("{text:?} was not logged, but {:#?}", self.read));
+            self.read.push(line);
+            let line = &self.read[self.read.len() - 1];
+            if line.contains(text) {
+                return line.clone();
+            }
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status().expect("a shell");
+        assert!(sent.success(), "{name} was not sent");
+    }
+
+    /// Waits until it has ended; gives the rest of its log, too.
+    pub fn ended(&mut self) -> (ExitStatus, Vec<String>) {
+        // At its end the log ends. Only then is it waited for, so that it cannot be waited for in vain.
+        let start = Instant::now();
+        loop {
+            match self.log.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+                Ok(line) => self.read.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.read),
+            }
+        }
+        (self.child.wait().expect("an end"), std::mem::take(&mut self.read))
+    }
+}
+
+impl Drop for Taut {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let lines: Vec<String> = self.read.drain(..).chain(self.log.iter()).collect();
+            eprintln!("the log of the server:\n{}", lines.join("\n"));
+        }
+    }
+}
+
+/// Asks the program whether it would serve.
+pub fn check(options: &[&str]) -> Output {
+    command(options).arg("--check").output().expect("the program")
+}
+
+fn command(options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taut"));
+    // Nothing of what it may be told by variables comes from outside of the test.
+    command.env_clear().arg("serve").args(["--shards", "2"]).args(options);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A folder of a test's own, gone with it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("taut-serve-{}-{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    /// Puts a file in the place of what was there, at once and whole, and gives its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        let new = Path::new(&self.0).join("new");
+        fs::write(&new, text).expect("written");
+        fs::rename(new, &path).expect("in its place");
+        path.display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,275 @@
+//! `taut serve` from its start to its end, as a process. What each part does is tested where the part is; here is the whole way, once.
+
+#[path = "process/mod.rs"]
+mod process;
+#[path = "../../taut-server/tests/support/mod.rs"]
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use process::{Folder, Taut, check};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+use support::{Client, Http, JSON, MEMBER, event, signed, signed_with};
+use taut_proto::handshake::ClientRequest;
+
+#[test]
+fn apps_keys_and_limits_follow_the_file_while_connections_stay() {
+    let folder = Folder::new();
+    let mut taut = Taut::serve(&["--config", &folder.write("taut.toml", &app("1", ONE))]);
+    let (mut member, _) = Client::member(taut.address());
+    member.subscribed("chat");
+
+    // Another app, and another key beside the old one.
+    let both = r#"keys = [{ key = "key-one", secret = "secret-one" }, { key = "key-new", secret = "secret-new" }]"#;
+    let two = app("2", "key = \"key-two\"\nsecret = \"secret-two\"");
+    folder.write("taut.toml", &(app("1", both) + &two));
+    taut.logged("the configuration has been read again");
+    Client::connect(taut.address(), &MEMBER.replace("key-one", "key-two")).greeting();
+    for (key, secret) in [("key-one", "secret-one"), ("key-new", "secret-new")] {
+        assert_eq!(publish(&taut, (key, secret), key), 200);
+        assert_eq!(member.message(), event("chat", key));
+    }
+
+    // Without the old key, and with a limit.
+    let new = "keys = [{ key = \"key-new\", secret = \"secret-new\" }]\nlimits = { event-data = 5 }";
+    folder.write("taut.toml", &(app("1", new) + &two));
+    taut.logged("the configuration has been read again");
+    assert_eq!(publish(&taut, ("key-one", "secret-one"), "1"), 401);
+    assert_eq!(publish(&taut, ("key-new", "secret-new"), "123456"), 413);
+    assert_eq!(publish(&taut, ("key-new", "secret-new"), "12345"), 200);
+    assert_eq!(member.message(), event("chat", "12345"), "who came by the old key has stayed");
+    let mut late = Client::connect(taut.address(), MEMBER);
+    assert_eq!(late.message()["data"]["code"], 4001);
+    Client::connect(taut.address(), &MEMBER.replace("key-one", "key-new")).greeting();
+}
+
+#[test]
+fn a_broken_file_is_told_with_its_line_and_changes_nothing() {
+    let folder = Folder::new();
+    let one = app("1", ONE);
+    let path = folder.write("taut.toml", &one);
+    let mut taut = Taut::serve(&["--config", &path]);
+    let (mut member, _) = Client::member(taut.address());
+    member.subscribed("chat");
+
+    for (more, reason) in [
+        ("[limits]\nevent-data = \"much\"\n", "line 6: max-event-data: \"much\" is not"),
+        ("[[apps.webhooks]]\nurl = \"ftp://me:hunter2@a.example/\"\n", "line 6: url: this is no URL that can be asked"),
+        ("[[apps]]\nid = \"2\n", "line 6: "),
+    ] {
+        folder.write("taut.toml", &format!("{one}{more}"));
+        let line = taut.logged("the configuration stays as it was: ");
+        let (_, told) = line.split_once("the configuration stays as it was: ").expect("the words");
+        assert!(told.starts_with(&format!("{path}, {reason}")), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
+        let checked = check(&["--config", &path]);
+        assert_eq!(checked.status.code(), Some(1));
+        assert_eq!(String::from_utf8_lossy(&checked.stderr).lines().next(), Some(&*format!("taut: {told}")));
+        Http::connect(taut.address()).say("chat", more);
+        assert_eq!(member.message(), event("chat", more));
+    }
+
+    // What waits for the next start is named, and the rest holds at once.
+    folder.write("taut.toml", &format!("ping-interval = 20\n[limits]\nevent-data = 5\n{one}"));
+    taut.signal("HUP");
+    taut.logged("changed, but only from the next start on: ping-interval");
+    taut.logged("the configuration has been read again");
+    assert_eq!(publish(&taut, ("key-one", "secret-one"), "123456"), 413);
+    assert_eq!(check(&["--config", &path]).status.code(), Some(0));
+}
+
+#[test]
+fn at_sighup_clients_of_an_app_that_is_gone_are_closed_with_4001_and_no_others() {
+    let folder = Folder::new();
+    let path = folder.write("apps", "1:key-one:secret-one\n2:key-two:secret-two\n");
+    let mut taut = Taut::serve(&["--apps-file", &path]);
+    let (mut gone, _) = Client::member(taut.address());
+    let mut other = Client::connect(taut.address(), &MEMBER.replace("key-one", "key-two"));
+    other.greeting();
+    folder.write("apps", "2:key-two:secret-two\n");
+    taut.signal("HUP");
+    taut.logged("the configuration has been read again");
+    assert_eq!(gone.message()["data"]["code"], 4001);
+    assert_eq!(gone.closed().0, 4001);
+    other.expect_nothing_before_a_pong();
+    assert_eq!(publish(&taut, ("key-one", "secret-one"), "1"), 404);
+}
+
+#[test]
+fn a_certificate_is_replaced_while_connections_stay() {
+    let folder = Folder::new();
+    let (first, second) = (Certificate::new(), Certificate::new());
+    let certificate = folder.write("certificate.pem", &first.pem);
+    let key = folder.write("key.pem", &first.key);
+    let app = ["--app", "1:key-one:secret-one", "--tls-certificate", &certificate, "--tls-key", &key];
+    let mut taut = Taut::serve(&app);
+    assert_eq!(taut.origin(), format!("https://{}", taut.address()));
+    let mut member = first.member(taut.address()).expect("the first certificate");
+    member.subscribed("chat");
+
+    // The second certificate with the first one's key.
+    folder.write("certificate.pem", &second.pem);
+    taut.signal("HUP");
+    let refused = taut.logged("the certificate cannot be renewed: it stays the one it was");
+    assert!(refused.contains("WARN") && refused.contains("key"), "{refused}");
+    say(&mut first.https(taut.address()).expect("the first certificate"), "1");
+    assert_eq!(member.message(), event("chat", "1"));
+
+    // Nobody has to tell it.
+    folder.write("key.pem", &second.key);
+    taut.logged("the certificate has been renewed");
+    say(&mut second.https(taut.address()).expect("the second certificate"), "2");
+    assert_eq!(member.message(), event("chat", "2"), "who came by the first certificate has stayed");
+    second.member(taut.address()).expect("the second certificate").expect_nothing_before_a_pong();
+    assert!(first.https(taut.address()).is_err(), "the first certificate is shown to nobody any more");
+}
+
+#[test]
+fn at_sigterm_clients_are_sent_on_one_after_another_webhooks_delivered_and_the_end_is_a_good_one() {
+    const CLIENTS: u32 = 300;
+    let receiver = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let folder = Folder::new();
+    let webhook = format!("[[apps.webhooks]]\nurl = \"http://{}/\"\n", receiver.local_addr().expect("an address"));
+    let path = folder.write("taut.toml", &(app("1", ONE) + &webhook));
+    let told = take(receiver);
+    let mut taut = Taut::serve(&["--config", &path]);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::member(taut.address()).0).collect();
+    clients[0].subscribed("chat");
+    assert_eq!(told.recv().expect("a webhook"), "channel_occupied chat");
+
+    let start = Instant::now();
+    taut.signal("TERM");
+    for client in &mut clients {
+        assert_eq!(client.closed().0, 4100);
+    }
+    // A millisecond for each: all of them come back at once if all are sent on at once.
+    assert!(start.elapsed() >= Duration::from_millis(1) * (CLIENTS - 1), "{:?}", start.elapsed());
+    // Without a data directory nothing can wait for the next start.
+    assert_eq!(told.recv().expect("a webhook"), "channel_vacated chat");
+    drop(clients);
+    let (status, log) = taut.ended();
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+    assert!(log.iter().any(|line| line.starts_with("taut: stopping, for at most 20 s")), "{log:#?}");
+    assert!(TcpStream::connect(taut.address()).is_err());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut taut = Taut::serve(&["--app", "1:key-one:secret-one"]);
+    // It does not answer the close, for which the drain waits.
+    let (_deaf, _) = Client::member(taut.address());
+    taut.signal("TERM");
+    taut.logged("again to stop at once");
+    taut.signal("INT");
+    assert_eq!(taut.ended().0.signal(), Some(2));
+}
+
+const ONE: &str = "key = \"key-one\"\nsecret = \"secret-one\"";
+
+fn app(id: &str, rest: &str) -> String {
+    format!("[[apps]]\nid = \"{id}\"\n{rest}\n")
+}
+
+/// Publishes to the channel `chat` of the first app with a key of it; gives the status.
+fn publish(taut: &Taut, (key, secret): (&str, &str), data: &str) -> u16 {
+    let body = json!({ "name": "event", "channel": "chat", "data": data }).to_string();
+    let target = signed_with(key, secret, "POST", "/apps/1/events", "", body.as_bytes());
+    Http::connect(taut.address()).request("POST", &target, &JSON, body.as_bytes()).status
+}
+
+fn say(http: &mut Http<Secure>, data: &str) {
+    let body = json!({ "name": "event", "channel": "chat", "data": data }).to_string();
+    let target = signed("POST", "/apps/1/events", "", body.as_bytes());
+    assert_eq!(http.request("POST", &target, &JSON, body.as_bytes()).status, 200);
+}
+
+/// Takes webhooks and tells each of their events, as its name and its channel.
+fn take(receiver: TcpListener) -> Receiver<String> {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in receiver.incoming() {
+            let mut stream = BufReader::new(stream.expect("a connection"));
+            // Connections are kept for the next request.
+            while let Some(body) = body(&mut stream) {
+                stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("an answer");
+                for event in body["events"].as_array().expect("events") {
+                    let text = |field: &str| event[field].as_str().expect("a text").to_owned();
+                    // Nobody may be there to hear it any more.
+                    let _ = tell.send(format!("{} {}", text("name"), text("channel")));
+                }
+            }
+        }
+    });
+    told
+}
+
+fn body(stream: &mut BufReader<TcpStream>) -> Option<Value> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a number");
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("a body");
+    Some(serde_json::from_slice(&body).expect("JSON"))
+}
+
+type Secure = StreamOwned<ClientConnection, TcpStream>;
+
+/// A certificate that has signed itself, and what trusts nothing but it.
+struct Certificate {
+    pem: String,
+    key: String,
+    trust: Arc<ClientConfig>,
+}
+
+impl Certificate {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("a root");
+        let mut trust = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        // Who resumes a session is shown no certificate.
+        trust.resumption = Resumption::disabled();
+        Self { pem: made.cert.pem(), key: made.signing_key.serialize_pem(), trust: Arc::new(trust) }
+    }
+
+    /// Connects, if the server shows this certificate.
+    fn connect(&self, address: SocketAddr) -> std::io::Result<Secure> {
+        let name = ServerName::try_from("a.example").expect("a name");
+        let connection = ClientConnection::new(Arc::clone(&self.trust), name).expect("a connection");
+        let mut stream = StreamOwned::new(connection, support::connect(address));
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(stream)
+    }
+
+    fn https(&self, address: SocketAddr) -> std::io::Result<Http<Secure>> {
+        Ok(Http::over(self.connect(address)?, address))
+    }
+
+    fn member(&self, address: SocketAddr) -> std::io::Result<Client<Secure>> {
+        let request = ClientRequest::new("a.example", MEMBER).expect("a request");
+        let mut client = Client::over(self.connect(address)?, &request);
+        client.greeting();
+        Ok(client)
+    }
+}
