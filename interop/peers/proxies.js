@@ -4,7 +4,8 @@ import { Program } from './programs.js';
 
 /**
  * Reverse proxies, by name: `(workshop, backend port, {tls, idle})` starts one, which gives up silence after `idle`
- * seconds. At nginx's `/page` there is an empty page, and `/moved` leads to `/`.
+ * seconds and says by X-Forwarded-For who comes. At nginx's `/page` there is an empty page, and `/moved` leads to `/`.
+ * HAProxy does without reading HTTP in `mode: 'tcp'`, and says by the PROXY protocol who comes if told to `send` that.
  */
 export const REVERSE = { nginx, haproxy };
 
@@ -38,6 +39,7 @@ http {
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection "upgrade";
       proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_read_timeout ${idle}s;
       proxy_send_timeout ${idle}s;
     }
@@ -46,7 +48,7 @@ http {
 `)]);
 }
 
-async function haproxy(workshop, backend, { tls = false, idle = 60, mode = 'http' }) {
+async function haproxy(workshop, backend, { tls = false, idle = 60, mode = 'http', send = '' }) {
   const both = await readFile(workshop.certificate, 'utf8') + await readFile(workshop.key, 'utf8');
   const bundle = await workshop.write('haproxy.pem', both);
   return Program.onFreePort(async (port) => ['haproxy', '-db', '-f', await workshop.write(`haproxy-${port}.cfg`, `
@@ -61,9 +63,10 @@ defaults
   timeout tunnel ${idle}s
 frontend in
   bind 127.0.0.1:${port}${tls ? ` ssl crt ${bundle}` : ''}
+  ${mode === 'http' ? 'option forwardfor' : ''}
   default_backend out
 backend out
-  server one 127.0.0.1:${backend}
+  server one 127.0.0.1:${backend} ${send}
 `)]);
 }
 
