@@ -29,23 +29,7 @@ use measure::server::{Server, pin_this_thread, raise_open_file_limit};
 use measure::window::Window;
 
 fn main() -> ExitCode {
-    match Arguments::from_command_line() {
-        Ok(None) => {
-            print!("{}", arguments::USAGE);
-            ExitCode::SUCCESS
-        }
-        Ok(Some(arguments)) => match run(&arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        Err(error) => {
-            eprintln!("error: {error}\n\n{}", arguments::USAGE);
-            ExitCode::from(2)
-        }
-    }
+    measure::arguments::main(arguments::USAGE, arguments::read, run)
 }
 
 fn run(arguments: &Arguments) -> Outcome<()> {

@@ -1,176 +1,52 @@
 //! The command line.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use lexopt::prelude::*;
-use serde::Serialize;
+use lexopt::Parser;
 
 use crate::case::{CASES, Case};
 use crate::idle::{IDLE, Idle};
 
-/// What a run measures, and how long.
-#[derive(Serialize)]
-pub(crate) struct Arguments {
-    /// Rounds; each gives one ratio per case and server.
-    pub(crate) rounds: usize,
-    /// Length of one measured window.
-    pub(crate) window: Duration,
-    /// Load before each window that is not counted.
-    pub(crate) warm_up: Duration,
-    /// Servers to measure beside the raw echo; empty for all.
-    pub(crate) only: Vec<String>,
-    /// Throughput cases.
-    pub(crate) cases: Vec<Case>,
-    /// Memory cases.
-    pub(crate) idle: Vec<Idle>,
-    /// Fresh processes whose memory is measured, per server and memory case.
-    pub(crate) idle_starts: usize,
-    /// Binary messages in place of text.
-    pub(crate) binary: bool,
-    /// The core that all servers are bound to.
-    pub(crate) server_core: usize,
-    /// The core that the load is bound to.
-    pub(crate) load_core: usize,
-    /// Where every single window is written.
-    #[serde(skip)]
-    pub(crate) json: Option<PathBuf>,
-}
+pub(crate) type Arguments = measure::arguments::Arguments<Case, Idle>;
 
-impl Arguments {
-    /// Reads the command line; `None` says that help is wanted.
-    pub(crate) fn from_command_line() -> Result<Option<Self>, lexopt::Error> {
-        Self::read(lexopt::Parser::from_env())
-    }
-
-    fn read(mut parser: lexopt::Parser) -> Result<Option<Self>, lexopt::Error> {
-        let mut arguments = Self {
-            rounds: 11,
-            window: Duration::from_millis(700),
-            warm_up: Duration::from_millis(150),
-            only: Vec::new(),
-            cases: Vec::new(),
-            idle: IDLE.to_vec(),
-            idle_starts: 3,
-            binary: false,
-            server_core: 0,
-            load_core: 1,
-            json: None,
-        };
-        let mut with_throughput = true;
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Long("rounds") => arguments.rounds = in_range(&mut parser, 1, 1000)?,
-                Long("window") => arguments.window = milliseconds(&mut parser, 50)?,
-                Long("warm-up") => arguments.warm_up = milliseconds(&mut parser, 0)?,
-                Long("only") => arguments.only.push(parser.value()?.string()?),
-                Long("case") => arguments.cases.push(parser.value()?.parse()?),
-                Long("idle") => {
-                    let connections = in_range(&mut parser, 1, 200_000)?;
-                    for idle in &mut arguments.idle {
-                        idle.connections = connections;
-                    }
-                }
-                Long("idle-starts") => arguments.idle_starts = in_range(&mut parser, 1, 100)?,
-                Long("no-idle") => arguments.idle.clear(),
-                Long("no-throughput") => with_throughput = false,
-                Long("binary") => arguments.binary = true,
-                Long("server-core") => arguments.server_core = in_range(&mut parser, 0, 1023)?,
-                Long("load-core") => arguments.load_core = in_range(&mut parser, 0, 1023)?,
-                Long("json") => arguments.json = Some(parser.value()?.into()),
-                Long("help") | Short('h') => return Ok(None),
-                other => return Err(other.unexpected()),
-            }
-        }
-        if arguments.server_core == arguments.load_core {
-            return Err("the servers and the load need a core each; --server-core and --load-core name the same".into());
-        }
-        if !with_throughput {
-            arguments.cases.clear();
-        } else if arguments.cases.is_empty() {
-            arguments.cases = CASES.to_vec();
-        }
+/// Reads a command line; `None` says that help is wanted.
+pub(crate) fn read(parser: Parser) -> Result<Option<Arguments>, lexopt::Error> {
+    let mut binary = false;
+    let own = |name: &str| {
+        binary |= name == "binary";
+        name == "binary"
+    };
+    let read = Arguments::read(parser, CASES, IDLE, |idle| &mut idle.connections, own)?;
+    Ok(read.map(|mut arguments| {
         for case in &mut arguments.cases {
-            case.binary = arguments.binary;
+            case.binary = binary;
         }
-        Ok(Some(arguments))
-    }
+        for idle in &mut arguments.idle {
+            idle.binary = binary;
+        }
+        arguments
+    }))
 }
 
-/// What `--help` prints.
+/// The beginning of what `--help` prints.
 pub(crate) const USAGE: &str = "\
 Measures WebSocket echo servers against a raw TCP echo, in one interleaved run. Run it in the folder `bench`.
 
-  --rounds N           rounds, each of which gives one ratio per case and server   [11]
-  --window MS          measured time per window, in milliseconds                   [700]
-  --warm-up MS         load before each window that is not counted                 [150]
-  --only NAME          measure only this server and the raw echo; repeatable
   --case CxBxF         C connections, B bytes, F in flight; repeatable             [100x20x1 200x125x16 10x16384x4]
-  --binary             binary messages in place of text
-  --no-throughput      only memory
   --idle N             idle connections in the memory measurements                 [10000, and 2000 for large messages]
-  --idle-starts N      fresh processes per server in the memory measurements       [3]
-  --no-idle            no memory measurements
-  --server-core N      the core of the servers                                     [0]
-  --load-core N        the core of the load                                        [1]
-  --json FILE          write every window there
+  --binary             binary messages in place of text
 ";
-
-fn in_range(parser: &mut lexopt::Parser, least: usize, most: usize) -> Result<usize, lexopt::Error> {
-    let number: usize = parser.value()?.parse()?;
-    if (least..=most).contains(&number) {
-        Ok(number)
-    } else {
-        Err(format!("{number} is out of range: {least} to {most}").into())
-    }
-}
-
-fn milliseconds(parser: &mut lexopt::Parser, least: u64) -> Result<Duration, lexopt::Error> {
-    let number: u64 = parser.value()?.parse()?;
-    if (least..=60_000).contains(&number) {
-        Ok(Duration::from_millis(number))
-    } else {
-        Err(format!("{number} is out of range: {least} to 60000 milliseconds").into())
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(arguments: &[&str]) -> Result<Option<Arguments>, lexopt::Error> {
-        Arguments::read(lexopt::Parser::from_args(arguments))
-    }
-
     #[test]
-    fn without_arguments_the_cases_of_the_house_are_measured() {
-        let arguments = read(&[]).unwrap().unwrap();
-        assert_eq!(arguments.cases, CASES);
-        assert_eq!(arguments.idle, IDLE);
-    }
-
-    #[test]
-    fn named_cases_replace_those_of_the_house_and_take_the_kind_asked_for() {
-        let arguments = read(&["--binary", "--case", "3x4x5", "--case=6x7x8"]).unwrap().unwrap();
+    fn cases_take_the_kind_of_message_that_is_asked_for() {
+        let read = |arguments: &[&str]| read(Parser::from_args(arguments)).unwrap().unwrap();
+        let arguments = read(&["--binary", "--case", "3x4x5", "--case=6x7x8"]);
         assert_eq!(arguments.cases.len(), 2);
         assert_eq!(arguments.cases[1].in_flight, 8);
-        assert!(arguments.cases.iter().all(|case| case.binary));
-    }
-
-    #[test]
-    fn parts_can_be_left_out() {
-        let arguments = read(&["--no-throughput", "--idle", "50"]).unwrap().unwrap();
-        assert!(arguments.cases.is_empty());
-        assert!(arguments.idle.iter().all(|idle| idle.connections == 50));
-        assert!(read(&["--no-idle"]).unwrap().unwrap().idle.is_empty());
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        for arguments in
-            [&["--rounds", "0"][..], &["--window", "1"], &["--case", "1x1"], &["--load-core", "0"], &["--swiftly"]]
-        {
-            assert!(read(arguments).is_err(), "{arguments:?}");
-        }
+        assert!(arguments.cases.iter().all(|case| case.binary) && arguments.idle.iter().all(|idle| idle.binary));
+        let arguments = read(&[]);
+        assert_eq!((arguments.cases, arguments.idle), (CASES.to_vec(), IDLE.to_vec()));
     }
 }

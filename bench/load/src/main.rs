@@ -28,23 +28,7 @@ use measure::window::Window;
 use peers::{ROWS, Speech};
 
 fn main() -> ExitCode {
-    match Arguments::from_command_line() {
-        Ok(None) => {
-            print!("{}", arguments::USAGE);
-            ExitCode::SUCCESS
-        }
-        Ok(Some(arguments)) => match run(&arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        Err(error) => {
-            eprintln!("error: {error}\n\n{}", arguments::USAGE);
-            ExitCode::from(2)
-        }
-    }
+    measure::arguments::main(arguments::USAGE, arguments::read, run)
 }
 
 fn run(arguments: &Arguments) -> Outcome<()> {
@@ -75,13 +59,14 @@ fn run(arguments: &Arguments) -> Outcome<()> {
 
 /// What the tables say.
 fn words(arguments: &Arguments) -> Words {
-    let Arguments { server_core, load_core, rounds, window, warm_up, binary, .. } = arguments;
+    let Arguments { server_core, load_core, rounds, window, warm_up, .. } = arguments;
+    let binary = arguments.cases.iter().any(|case| case.binary) || arguments.idle.iter().any(|idle| idle.binary);
     Words {
         introduction: format!(
             "Servers (one thread each) on core {server_core}, load (one thread) on core {load_core}; {} messages; \
              {rounds} interleaved rounds of {} ms windows\nafter {} ms of warm-up, each window between two windows of \
              the raw echo and divided by their mean. Cases: connections × payload × messages in flight.",
-            if *binary { "binary" } else { "text" },
+            if binary { "binary" } else { "text" },
             window.as_millis(),
             warm_up.as_millis(),
         ),
@@ -133,9 +118,8 @@ fn measure_idle(peers: &[Peer], arguments: &Arguments) -> Outcome<Vec<IdleMemory
             eprintln!("idle memory, {idle}, start {} of {}", start + 1, arguments.idle_starts);
             for (position, peer) in peers.iter().enumerate() {
                 let server = Server::start(peer, arguments.server_core)?;
-                let memory = idle
-                    .measure(Speech::of(peer), &server, arguments.binary)
-                    .map_err(|error| explain(peer, &server, idle, &*error))?;
+                let memory =
+                    idle.measure(Speech::of(peer), &server).map_err(|error| explain(peer, &server, idle, &*error))?;
                 measured.push(IdleMemory { start, idle: number, peer: position, memory });
             }
         }

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+pub mod arguments;
 pub mod connect;
 pub mod frame;
 pub mod memory;
