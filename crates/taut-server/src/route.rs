@@ -208,6 +208,7 @@ mod tests {
     use std::net::TcpListener;
     use taut_proto::Message;
     use taut_shard::{Connections, Handler, Session, Settings, Shard};
+    use tokio::sync::oneshot::{self, error::TryRecvError};
 
     /// A shard that only collects its mail, and only when it is told to.
     struct Collector(Vec<Mail>);
@@ -315,5 +316,15 @@ mod tests {
         let missed =
             mail.iter().filter(|mail| matches!(mail, Mail::Missed { channel, .. } if **channel == *"chat")).count();
         assert_eq!((delivered, missed), (16, 4));
+    }
+
+    #[test]
+    fn who_asks_a_shard_that_stops_learns_so_at_once() {
+        let (routes, shards) = shards(1);
+        let (answer, mut answered) = oneshot::channel();
+        routes.tell(0, Mail::Ask(Question::Statistics { answer }));
+        assert_eq!(answered.try_recv(), Err(TryRecvError::Empty));
+        drop(shards);
+        assert_eq!(answered.try_recv(), Err(TryRecvError::Closed));
     }
 }

@@ -25,18 +25,12 @@ impl<Stream> Intake<Stream> {
     /// The stream comes back while 1,024 sockets wait already, as they do when the shard has as many handshakes or
     /// connections as it may, and once the shard drains or has stopped.
     pub fn adopt(&self, stream: Stream, peer: SocketAddr) -> Result<(), Refused<Stream>> {
-        self.0.push((stream, peer), 0).map_err(|Refused((stream, _))| Refused(stream))?;
-        // It stopped meanwhile, and may have looked for the last time: nobody but us would end what waits.
-        if self.0.is_closed() {
-            self.discard();
-        }
-        Ok(())
+        self.0.push((stream, peer), 0).map_err(|Refused((stream, _))| Refused(stream))
     }
 
     /// For the shard: nothing more comes, and what waits is ended.
     pub(crate) fn close(&self) {
         self.0.close();
-        self.discard();
     }
 
     pub(crate) fn rearm(&self) {
@@ -49,10 +43,6 @@ impl<Stream> Intake<Stream> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    fn discard(&self) {
-        while self.0.pop().is_some() {}
     }
 }
 

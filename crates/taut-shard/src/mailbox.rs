@@ -66,7 +66,10 @@ impl<Mail> Mailbox<Mail> {
             return Err(Refused(mail));
         }
         self.0.queue.push((mail, bytes));
-        if !self.0.woken.swap(true, Ordering::AcqRel) {
+        // The shard stopped meanwhile, and may have looked for the last time: nobody but us would end what waits.
+        if self.0.closed.load(Ordering::SeqCst) {
+            self.discard();
+        } else if !self.0.woken.swap(true, Ordering::AcqRel) {
             (self.0.wake)();
         }
         Ok(())
@@ -92,13 +95,15 @@ impl<Mail> Mailbox<Mail> {
         self.0.queue.is_empty()
     }
 
+    /// Takes no more, and ends what waits: nobody will read it, and whoever waits for an answer to it learns so as it is dropped.
     pub(crate) fn close(&self) {
         // In one order with the queue's own operations: whoever pushes then either sees it or is seen.
         self.0.closed.store(true, Ordering::SeqCst);
+        self.discard();
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.closed.load(Ordering::SeqCst)
+    fn discard(&self) {
+        while self.pop().is_some() {}
     }
 }
 
@@ -116,7 +121,10 @@ impl<Mail> fmt::Debug for Mailbox<Mail> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::sync::atomic::AtomicU32;
+    use std::sync::mpsc::{self, TryRecvError};
+    use std::thread;
 
     use super::*;
 
@@ -155,5 +163,40 @@ mod tests {
         assert!(mailbox.push_always(3).is_ok());
         assert_eq!((mailbox.pop(), mailbox.pop(), mailbox.waiting()), (Some(1), Some(3), 0));
         assert!(mailbox.push(2, 5000).is_ok(), "one of any size, when it is empty");
+    }
+
+    #[test]
+    fn what_waits_is_ended_by_a_close() {
+        let mailbox = Mailbox::new(1000, Arc::new(|| {}));
+        let (mail, answered) = mpsc::channel::<()>();
+        mailbox.push(mail.clone(), 900).unwrap();
+        mailbox.push_always(mail).unwrap();
+        mailbox.close();
+        assert_eq!(answered.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(mailbox.waiting(), 0);
+    }
+
+    #[test]
+    fn what_comes_while_it_closes_is_refused_or_ended() {
+        for _ in 0..200 {
+            let mailbox = Mailbox::new(1 << 20, Arc::new(|| {}));
+            let (mail, answered) = mpsc::channel::<()>();
+            let start = Barrier::new(3);
+            thread::scope(|scope| {
+                for _ in 0..2 {
+                    let mail = mail.clone();
+                    scope.spawn(|| {
+                        let mail = mail;
+                        start.wait();
+                        while mailbox.push_always(mail.clone()).is_ok() {}
+                    });
+                }
+                start.wait();
+                mailbox.close();
+            });
+            drop(mail);
+            assert_eq!(answered.try_recv(), Err(TryRecvError::Disconnected));
+            assert_eq!(mailbox.waiting(), 0);
+        }
     }
 }
