@@ -10,7 +10,7 @@ use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 use taut_server::Config;
 
-use crate::stop::Stop;
+use crate::stop::{Asker, Stop};
 
 /// What happens to a server while it runs.
 pub(crate) struct Events {
@@ -23,7 +23,7 @@ pub(crate) enum Event {
     /// It is to read its configuration again.
     Reload,
     /// It is to stop.
-    Stop,
+    Stop(Asker),
 }
 
 impl Events {
@@ -33,9 +33,8 @@ impl Events {
         let tell_hangup = tell.clone();
         thread::spawn(move || hangups.forever().all(|_| tell_hangup.send(Event::Reload).is_ok()));
         thread::spawn(move || {
-            stop.wait();
             // Nobody is there to hear it when the server has stopped already.
-            let _ = tell.send(Event::Stop);
+            let _ = tell.send(Event::Stop(stop.wait()));
         });
         Ok(Self { told, files: Files::of(config) })
     }
@@ -45,7 +44,7 @@ impl Events {
         loop {
             match self.told.recv_timeout(EVERY) {
                 Ok(event) => return event,
-                Err(RecvTimeoutError::Disconnected) => return Event::Stop,
+                Err(RecvTimeoutError::Disconnected) => return Event::Stop(Asker::Supervisor),
                 Err(RecvTimeoutError::Timeout) if self.files.have_changed() => return Event::Reload,
                 Err(RecvTimeoutError::Timeout) => {}
             }

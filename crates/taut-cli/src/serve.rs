@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use taut_server::app::App;
@@ -11,7 +12,7 @@ use taut_server::{Config, Running, Server};
 
 use crate::log;
 use crate::reload::{Event, Events};
-use crate::stop::Stop;
+use crate::stop::{Asker, Stop};
 
 /// Serve channels to browsers and apps, by the Pusher protocol
 pub(crate) struct Arguments {
@@ -32,11 +33,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut events = Events::watch(Stop::catch()?, &config)?;
     let running = Server::start(&config)?;
     greet(&running, if config.tls_certificate.is_some() { "https" } else { "http" });
-    let mut drain_timeout = config.drain_timeout;
-    while events.next() == Event::Reload {
+    let (mut drain_notice, mut drain_timeout) = (config.drain_notice, config.drain_timeout);
+    let asker = loop {
+        if let Event::Stop(asker) = events.next() {
+            break asker;
+        }
         match arguments.sources.load().and_then(|loaded| running.reload(&loaded.config).map(|later| (loaded, later))) {
             Ok((Loaded { config, notes }, later)) => {
-                drain_timeout = config.drain_timeout;
+                (drain_notice, drain_timeout) = (config.drain_notice, config.drain_timeout);
                 log.change_level(&config.log_level);
                 events.follow(&config);
                 tell(&notes);
@@ -47,6 +51,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
+    };
+    if running.announce_end() && asker == Asker::Supervisor && !drain_notice.is_zero() {
+        eprintln!(
+            "taut: /ready is 503 from now on, for {} s before the rest; again to stop at once",
+            drain_notice.as_secs()
+        );
+        // A second signal does not wait for it.
+        thread::sleep(drain_notice);
     }
     eprintln!("taut: stopping, for at most {} s; again to stop at once", drain_timeout.as_secs());
     running.drain(drain_timeout)?;

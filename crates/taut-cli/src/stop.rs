@@ -9,20 +9,28 @@ use signal_hook::iterator::Signals;
 /// Signals that ask the process to stop, caught from now on.
 pub(crate) struct Stop(Signals);
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Somebody at a terminal, who waits (Ctrl-C).
+    Person,
+    /// A program (SIGTERM).
+    Supervisor,
+}
+
 impl Stop {
     pub(crate) fn catch() -> io::Result<Self> {
         Signals::new([SIGINT, SIGTERM]).map(Self)
     }
 
     /// Waits for the first signal; a second one from then on ends the process at once, as the signal would have.
-    pub(crate) fn wait(mut self) {
-        if self.0.forever().next().is_none() {
-            return;
-        }
+    pub(crate) fn wait(mut self) -> Asker {
+        let asker = if self.0.forever().next() == Some(SIGINT) { Asker::Person } else { Asker::Supervisor };
         thread::spawn(move || {
             if let Some(signal) = self.0.forever().next() {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
         });
+        asker
     }
 }

@@ -37,6 +37,7 @@ use crate::route::Busy;
 use crate::webhook::Webhooks;
 use answer::Problem;
 use console::Console;
+pub(crate) use health::Readiness;
 use traffic::Traffic;
 
 pub(crate) use backends::Backends;
@@ -46,6 +47,7 @@ pub(crate) struct Context {
     backends: Arc<Backends>,
     chat_rate: Mutex<TokenBucket>,
     draining: watch::Receiver<bool>,
+    readiness: Arc<Readiness>,
     started: Instant,
     metrics: Metrics,
     metrics_token: Option<Secret>,
@@ -54,18 +56,20 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// `draining` becomes true when the server is about to go.
+    /// `draining` becomes true when the server goes, and `readiness` says so some time before.
     pub(crate) fn new(
         backends: Arc<Backends>,
         webhooks: Arc<Webhooks>,
         config: &Config,
         draining: watch::Receiver<bool>,
+        readiness: Arc<Readiness>,
     ) -> Self {
         let started = Instant::now();
         Self {
             backends,
             chat_rate: Mutex::new(chat::rate(started)),
             draining,
+            readiness,
             started,
             metrics: config.metrics,
             metrics_token: config.metrics_token.clone(),

@@ -90,6 +90,9 @@ pub struct Config {
     pub log_level: String,
     /// How the log is written; as text by default.
     pub log_format: LogFormat,
+    /// How long `/ready` is answered with 503 before a shutdown begins, so that load balancers send nothing more; 5 seconds by default, and none where
+    /// nobody has asked for `/ready` in the minute before. See [`Running::announce_end`](crate::Running::announce_end).
+    pub drain_notice: Duration,
     /// How long a shutdown may take; 20 seconds by default. Clients are told to come back, and requests in flight are answered, before it is over.
     pub drain_timeout: Duration,
 }
@@ -132,6 +135,7 @@ impl Default for Config {
             data_directory: None,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
+            drain_notice: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(20),
         }
     }
@@ -381,6 +385,7 @@ mod tests {
             data_directory: Some("x".into()),
             log_level: "off".to_owned(),
             log_format: LogFormat::Json,
+            drain_notice: one,
             drain_timeout: one,
         }
     }

@@ -13,7 +13,7 @@ use taut_shard::{Drain, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
-use crate::api::{self, Backends};
+use crate::api::{self, Backends, Readiness};
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::fallback::{Entrance, Fallback};
@@ -103,7 +103,14 @@ impl Server {
             config.message,
             is_draining.clone(),
         );
-        let context = api::Context::new(backends, Arc::clone(&webhooks), config, is_draining.clone());
+        let readiness = Arc::<Readiness>::default();
+        let context = api::Context::new(
+            backends,
+            Arc::clone(&webhooks),
+            config,
+            is_draining.clone(),
+            Arc::clone(&readiness),
+        );
         let service = api::router(Arc::new(context), Arc::new(fallback));
         runtime.spawn(guard::serve(guard, tasks, routes, client));
         let http = runtime.spawn(http::serve(departed, service, is_draining));
@@ -131,6 +138,7 @@ impl Server {
             node: Arc::clone(&node),
             shards: Vec::new(),
             draining,
+            readiness,
             webhooks,
             http: Some((runtime, http)),
         };
@@ -155,6 +163,7 @@ pub struct Running {
     node: Arc<Node>,
     shards: Vec<(Drainer, JoinHandle<io::Result<()>>)>,
     draining: watch::Sender<bool>,
+    readiness: Arc<Readiness>,
     webhooks: Arc<Webhooks>,
     http: Option<(Runtime, tokio::task::JoinHandle<()>)>,
 }
@@ -186,6 +195,17 @@ impl Running {
     /// Open WebSocket connections, of all apps.
     pub fn connections(&self) -> usize {
         self.apps.all().iter().map(|tenant| tenant.connections()).sum()
+    }
+
+    /// Tells load balancers to send nothing more: `/ready` is answered with 503 from now on, while everybody is served as before. They need some time to
+    /// notice, after which [`drain`](Self::drain) is to follow.
+    ///
+    /// Gives whether there is anybody to notice: whether `/ready` has been asked for within the last minute.
+    pub fn announce_end(&self) -> bool {
+        // Before it is red, or a first one who asks in between would count.
+        let asked = self.readiness.last_asked();
+        self.readiness.leave();
+        asked.is_some_and(|asked| asked.elapsed() < LONGEST_CHECK)
     }
 
     /// Stops: takes no more connections, tells the clients to come back, answers the requests that are under way, and returns when all of that is
@@ -375,6 +395,9 @@ fn activity_timeout(config: &Config) -> u32 {
 
 /// What is kept of the time to drain, a quarter of it at most, for what comes after the clients.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Between two questions of a load balancer whether a server is ready; they commonly ask every 2 to 30 seconds.
+const LONGEST_CHECK: Duration = Duration::from_secs(60);
 
 /// How long the threads of the HTTP side may take to let go of everything, once nothing is under way.
 const CLOSING: Duration = Duration::from_secs(2);

@@ -151,6 +151,14 @@ Each is a table `[[apps]]`.
 ";
 
 const TAIL: &str = "\
+## Shutting down
+
+At SIGTERM `/ready` says 503 at once. Where somebody has asked for it within the last minute, that is all that happens for `drain-notice` seconds: clients
+come and are served as before, until the load balancer has taken the server out. Then the server stops listening, closes its clients with 4100, spread
+over up to half of `drain-timeout`, answers the requests that are under way, and delivers the webhooks that are due. At Ctrl-C (SIGINT) there is no notice,
+and a second signal of either kind ends the process at once. A supervisor has to allow for both times together before it kills: by default that is
+25 seconds, and Kubernetes waits for 30.
+
 ## Apps in a database
 
 `apps-database` names a database of SQLite (compiled in), PostgreSQL, MySQL or MariaDB, and `apps-table` a table there. The table is read whole at

@@ -660,6 +660,22 @@ fn a_server_is_ready_until_it_goes() {
     let answer = http.request("GET", "/ready", &[], b"");
     assert_eq!((answer.status, answer.text()), (200, r#"{"ready":true}"#));
     assert_eq!(http.request("HEAD", "/ready", &[], b"").status, 200);
+    assert!(server.announce_end(), "somebody has asked, and is to see it");
+    let answer = http.request("GET", "/ready", &[], b"");
+    assert_eq!((answer.status, answer.error().as_str()), (503, "The server is going down."));
+    // Meanwhile all is as before, for those who come now as well.
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("news");
+    http.say("news", "1");
+    assert_eq!(client.message(), event("news", "1"));
+    assert_eq!(Http::connect(server.addresses()[0]).request("GET", "/up", &[], b"").status, 200);
+}
+
+#[test]
+fn nobody_is_told_of_an_end_where_nobody_asks() {
+    let server = server(|_| {});
+    assert_eq!(Http::connect(server.addresses()[0]).request("GET", "/up", &[], b"").status, 200);
+    assert!(!server.announce_end());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! For load balancers: whether this server is there, and whether it should get more to do.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::Response;
@@ -9,6 +9,40 @@ use http::StatusCode;
 
 use super::Context;
 use super::answer::{self, Problem};
+
+/// Whether load balancers may send more to this server, and whether there are any that ask.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness(Mutex<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    is_leaving: bool,
+    last: Option<Instant>,
+}
+
+impl Readiness {
+    /// From now on there is no more to be sent here.
+    pub(crate) fn leave(&self) {
+        self.asked(|asked| asked.is_leaving = true);
+    }
+
+    /// When somebody has asked for the last time.
+    pub(crate) fn last_asked(&self) -> Option<Instant> {
+        self.asked(|asked| asked.last)
+    }
+
+    /// Somebody asks.
+    fn is_leaving(&self, now: Instant) -> bool {
+        self.asked(|asked| {
+            asked.last = Some(now);
+            asked.is_leaving
+        })
+    }
+
+    fn asked<T>(&self, act: impl FnOnce(&mut Asked) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// `GET /up`: this server is there.
 pub(crate) async fn up() -> Response {
@@ -22,7 +56,7 @@ pub(crate) async fn up() -> Response {
 pub(crate) async fn ready(State(context): State<Arc<Context>>) -> Result<Response, Problem> {
     let not_ready =
         |error: &'static str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(Duration::from_secs(1));
-    if context.is_draining() {
+    if context.readiness.is_leaving(Instant::now()) || context.is_draining() {
         return Err(not_ready("The server is going down."));
     }
     if context.node().is_overloaded() {

@@ -483,6 +483,14 @@ pub const SETTINGS: &[Setting] = &[
     )
     .at_the_next_start(),
     Setting::new(
+        "drain-notice",
+        "TAUT_DRAIN_NOTICE",
+        "SECONDS",
+        "5",
+        "How long /ready says 503 before a shutdown begins, while all are served as before: as long as a load balancer takes to notice. Not waited for at Ctrl-C, nor where nobody has asked for /ready within a minute",
+        Server(|config, value| text::seconds_or_none(value).map(|time| config.drain_notice = time)),
+    ),
+    Setting::new(
         "drain-timeout",
         "TAUT_DRAIN_TIMEOUT",
         "SECONDS",
