@@ -74,7 +74,7 @@ impl Context {
             metrics: config.metrics,
             metrics_token: config.metrics_token.clone(),
             webhooks,
-            console: Console::new(config.console_password.clone(), started),
+            console: Console::new(config.console_password.clone(), &config.trusted_proxies, started),
         }
     }
 

@@ -168,7 +168,42 @@ fn a_password_can_be_guessed_only_slowly_and_not_from_another_site() {
     // Not even the right one is looked at now.
     let late = log_in(address, PASSWORD, &[]);
     assert_eq!((late.status, late.header("set-cookie")), (429, None));
-    assert!(late.header("retry-after").is_some());
+    let seconds: u32 = late.header("retry-after").expect("a time").parse().expect("seconds");
+    assert!((1..=5).contains(&seconds), "{seconds}");
+    // Whom no proxy speaks for is one with it.
+    assert_eq!(log_in(address, PASSWORD, &[("X-Forwarded-For", "192.0.2.1")]).status, 429);
+}
+
+#[test]
+fn who_guesses_behind_a_proxy_locks_nobody_else_out_but_all_together_guess_slowly_too() {
+    let server = server(|config| {
+        config.console_password = Some(PASSWORD.into());
+        config.trusted_proxies = vec!["127.0.0.1".parse().expect("a network")];
+    });
+    let address = server.addresses()[0];
+    let from = |client: &str, password: &str| log_in(address, password, &[("X-Forwarded-For", client)]).status;
+    let statuses: Vec<u16> = (0..6).map(|number| from("192.0.2.1", &format!("guess {number}"))).collect();
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429]);
+    // One of them has another bucket, or all of 16 would have the same of 512.
+    assert!((1..=16).any(|number| from(&format!("198.51.100.{number}"), PASSWORD) == 200));
+    assert!((1..=100).any(|number| from(&format!("203.0.113.{number}"), "guess") == 429), "more than all may have");
+}
+
+#[test]
+fn logging_out_ends_the_events_of_that_login_and_of_no_other() {
+    let server = locked();
+    let address = server.addresses()[0];
+    let (first, second) = (cookie(&log_in(address, PASSWORD, &[])), cookie(&log_in(address, PASSWORD, &[])));
+    let mut feeds = [&first, &first, &second].map(|cookie| Feed::open_with(address, cookie));
+    let log_out = Http::connect(address).request("DELETE", "/console/api/session", &[("Cookie", &first)], b"");
+    assert_eq!(log_out.status, 200);
+    for feed in &mut feeds[..2] {
+        while feed.http.read_more(&mut feed.text) && !feed.text.ends_with("0\r\n\r\n") {}
+    }
+    assert_eq!(get(address, "/console/api/events", &[("Cookie", &first)]).status, 401);
+    Http::connect(address).say("news", "for the one that is left");
+    assert_eq!(feeds[2].event("published")["data"], "for the one that is left");
+    assert!(!feeds[0].text.contains("for the one"), "{}", feeds[0].text);
 }
 
 /// The events as the page gets them, without its heartbeats.
@@ -179,8 +214,13 @@ struct Feed {
 
 impl Feed {
     fn open(address: SocketAddr) -> Self {
+        Self::open_with(address, "")
+    }
+
+    fn open_with(address: SocketAddr, cookie: &str) -> Self {
         let mut http = Http::connect(address);
-        http.send(format!("GET /console/api/events HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes());
+        let head = format!("GET /console/api/events HTTP/1.1\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n");
+        http.send(head.as_bytes());
         let answer = http.answer(false);
         assert_eq!(answer.status, 200, "{}", answer.head);
         assert_eq!(answer.header("content-type"), Some("text/event-stream"));

@@ -1,6 +1,7 @@
 //! `/console`: what happens on the server, live, for those who run it.
 
 mod access;
+mod attempts;
 mod feed;
 mod pages;
 mod views;
@@ -19,27 +20,30 @@ use tokio::sync::Semaphore;
 use super::answer::{self, Problem};
 use super::{Context, asked, body, chat, events};
 use crate::app::Secret;
-use crate::limit::TokenBucket;
+use crate::config::Network;
 use crate::tenants::Tenant;
 use access::Sessions;
+use attempts::Attempts;
 
 /// What the console remembers.
 #[derive(Debug)]
 pub(super) struct Console {
     password: Option<Secret>,
     sessions: Mutex<Sessions>,
-    /// What is left of the attempts to log in.
-    attempts: Mutex<TokenBucket>,
+    attempts: Mutex<Attempts>,
+    /// From where `X-Forwarded-For` is believed.
+    trusted: Box<[Network]>,
     /// Places for those who watch the events.
     viewers: Arc<Semaphore>,
 }
 
 impl Console {
-    pub(super) fn new(password: Option<Secret>, now: Instant) -> Self {
+    pub(super) fn new(password: Option<Secret>, trusted: &[Network], now: Instant) -> Self {
         Self {
             password,
             sessions: Mutex::default(),
-            attempts: Mutex::new(access::attempts(now)),
+            attempts: Mutex::new(Attempts::new(now)),
+            trusted: trusted.into(),
             viewers: Arc::new(Semaphore::new(MOST_VIEWERS)),
         }
     }

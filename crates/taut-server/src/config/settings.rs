@@ -433,7 +433,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CONSOLE_PASSWORD",
         "PASSWORD",
         "",
-        "Opens /console, which shows connections, channels and events; without one it is there for this machine alone",
+        "Opens /console, which shows connections, channels and events, for twelve hours; without one it is there for this machine alone. An address may try five times, and then once every five seconds",
         Server(|config, value| match value.trim() {
             "" => Err("the password is empty: leave the setting out to serve the console to this machine alone".to_owned()),
             short if short.len() < SHORTEST_PASSWORD => {

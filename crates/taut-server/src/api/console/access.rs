@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,19 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, COOKIE, FORWARDED, HOST, ORIGIN, SET_COOKIE};
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use super::super::answer::{self, Problem};
 use super::super::{Context, body, chat, not_found};
+use super::Console;
+use crate::guard;
 use crate::http::Peer;
-use crate::limit::TokenBucket;
 
 /// There is no console, not even a locked one, where no password is set and the request comes from elsewhere.
 ///
@@ -55,8 +58,9 @@ pub(super) async fn check_origin(request: Request, next: Next) -> Response {
 ///
 /// # Cancel safety
 /// That of what is asked for.
-pub(super) async fn check_session(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
-    if is_admitted(&context, request.headers()) {
+pub(super) async fn check_session(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
+    if let Some(admission) = admission(&context, request.headers()) {
+        request.extensions_mut().insert(admission);
         return next.run(request).await;
     }
     body::discard(request.into_body()).await;
@@ -68,7 +72,7 @@ pub(super) async fn check_session(State(context): State<Arc<Context>>, request: 
 /// # Cancel safety
 /// Nothing is lost: it only asks.
 pub(super) async fn state(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
-    let (password, admitted) = (context.console.password.is_some(), is_admitted(&context, &headers));
+    let (password, admitted) = (context.console.password.is_some(), admission(&context, &headers).is_some());
     let version = env!("CARGO_PKG_VERSION");
     answer::json(format!(r#"{{"password":{password},"admitted":{admitted},"version":"{version}"}}"#))
 }
@@ -88,12 +92,8 @@ pub(super) async fn log_in(State(context): State<Arc<Context>>, request: Request
     let Some(password) = &context.console.password else {
         return Err(Problem::bad_request("This console has no password."));
     };
-    let attempts = &context.console.attempts;
     // Before the password is looked at, or a flood of guesses would find it all the same.
-    attempts.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()).map_err(|delay| {
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts to log in. Please wait a moment.")
-            .retry_after(delay)
-    })?;
+    take_attempt(&context.console, &head)?;
     let login: Login =
         serde_json::from_slice(&sent).map_err(|_| Problem::bad_request("To log in, send {\"password\":\"…\"}."))?;
     // Digests have one length, so not even the password's is told by the time it takes.
@@ -117,7 +117,19 @@ pub(super) async fn log_in(State(context): State<Arc<Context>>, request: Request
     Ok(([(SET_COOKIE, cookie)], answer::json("{}")).into_response())
 }
 
-/// `DELETE /console/api/session`: forgets the cookie.
+fn take_attempt(console: &Console, head: &Parts) -> Result<(), Problem> {
+    // Every request has a peer. One that had none would be one with all others that have none.
+    let peer = head.extensions.get::<Peer>().map_or_else(|| SocketAddr::from(([0; 4], 0)), |Peer(peer)| *peer);
+    let address = guard::client_of(peer, &head.headers, &console.trusted);
+    let mut attempts = console.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+    attempts.take(address, Instant::now()).map_err(|delay| {
+        let error =
+            "Too many attempts to log in. The Retry-After header says in how many seconds the next one is looked at.";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
+    })
+}
+
+/// `DELETE /console/api/session`: forgets the cookie, and ends what is open by it.
 ///
 /// # Cancel safety
 /// It is done at once or not at all.
@@ -129,19 +141,54 @@ pub(super) async fn log_out(State(context): State<Arc<Context>>, headers: Header
     ([(SET_COOKIE, cookie)], answer::json("{}")).into_response()
 }
 
-/// Five attempts at once, and one more every two seconds, of everybody together.
-pub(super) fn attempts(now: Instant) -> TokenBucket {
-    TokenBucket::new(5, Duration::from_secs(2), now)
+/// On what terms somebody is in. A request that lasts has to end with them.
+#[derive(Clone, Debug)]
+pub(super) enum Admission {
+    /// There is no password, and it comes from this machine.
+    Free,
+    Session {
+        until: Instant,
+        /// Closed when the session ends before.
+        alive: watch::Receiver<()>,
+    },
 }
 
-fn is_admitted(context: &Context, headers: &HeaderMap) -> bool {
-    context.console.password.is_none()
-        || token(headers).is_some_and(|token| context.console.sessions().has(&token, Instant::now()))
+impl Admission {
+    /// Waits until it is over.
+    ///
+    /// # Cancel safety
+    /// It can be asked again.
+    pub(super) async fn over(&mut self) {
+        match self {
+            Self::Free => std::future::pending().await,
+            Self::Session { until, alive } => {
+                // Nothing is ever sent: it waits for the end.
+                let _ =
+                    tokio::time::timeout_at((*until).into(), async { while alive.changed().await.is_ok() {} }).await;
+            }
+        }
+    }
 }
 
-/// Who has logged in. What is kept of a token does not open the door.
+fn admission(context: &Context, headers: &HeaderMap) -> Option<Admission> {
+    if context.console.password.is_none() {
+        return Some(Admission::Free);
+    }
+    context.console.sessions().find(&token(headers)?, Instant::now())
+}
+
+/// Who has logged in.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(VecDeque<(Digested, Instant)>);
+pub(super) struct Sessions(VecDeque<Session>);
+
+#[derive(Debug)]
+struct Session {
+    /// What is kept of the token does not open the door.
+    digest: Digested,
+    until: Instant,
+    /// Dropped with it, which ends what is open by it.
+    alive: watch::Sender<()>,
+}
 
 type Digested = [u8; 32];
 
@@ -150,18 +197,20 @@ impl Sessions {
         if self.0.len() >= MOST_SESSIONS {
             self.0.pop_front();
         }
-        self.0.push_back((Sha256::digest(token).into(), now + LIFE));
+        let (digest, until) = (Sha256::digest(token).into(), now + LIFE);
+        self.0.push_back(Session { digest, until, alive: watch::Sender::new(()) });
     }
 
-    fn has(&mut self, token: &[u8], now: Instant) -> bool {
-        self.0.retain(|(_, until)| *until > now);
+    fn find(&mut self, token: &[u8], now: Instant) -> Option<Admission> {
+        self.0.retain(|session| session.until > now);
         let digest: Digested = Sha256::digest(token).into();
-        self.0.iter().any(|(known, _)| known.ct_eq(&digest).into())
+        let session = self.0.iter().find(|session| session.digest.ct_eq(&digest).into())?;
+        Some(Admission::Session { until: session.until, alive: session.alive.subscribe() })
     }
 
     fn remove(&mut self, token: &[u8]) {
         let digest: Digested = Sha256::digest(token).into();
-        self.0.retain(|(known, _)| !bool::from(known.ct_eq(&digest)));
+        self.0.retain(|session| !bool::from(session.digest.ct_eq(&digest)));
     }
 }
 
@@ -228,20 +277,50 @@ mod tests {
     #[test]
     fn a_session_ends_when_its_time_is_over_when_it_is_ended_and_when_there_are_too_many() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let has = |sessions: &mut Sessions, token: &[u8], now| sessions.find(token, now).is_some();
         sessions.add(b"a", now);
         sessions.add(b"b", now);
-        assert!(
-            sessions.has(b"a", now) && sessions.has(b"b", now) && !sessions.has(b"c", now) && !sessions.has(b"", now)
+        assert_eq!(
+            [&b"a"[..], b"b", b"c", b""].map(|token| has(&mut sessions, token, now)),
+            [true, true, false, false]
         );
         sessions.remove(b"a");
-        assert!(!sessions.has(b"a", now) && sessions.has(b"b", now));
-        assert!(
-            sessions.has(b"b", now + LIFE.saturating_sub(Duration::from_secs(1))) && !sessions.has(b"b", now + LIFE)
-        );
+        assert!(!has(&mut sessions, b"a", now) && has(&mut sessions, b"b", now));
+        let last = now + LIFE.saturating_sub(Duration::from_secs(1));
+        assert!(has(&mut sessions, b"b", last) && !has(&mut sessions, b"b", now + LIFE));
         for number in 0..=MOST_SESSIONS {
             sessions.add(&number.to_be_bytes(), now);
         }
-        assert!(!sessions.has(&0_usize.to_be_bytes(), now) && sessions.has(&1_usize.to_be_bytes(), now));
+        assert!(!has(&mut sessions, &0_usize.to_be_bytes(), now) && has(&mut sessions, &1_usize.to_be_bytes(), now));
+    }
+
+    async fn is_over(admission: &mut Admission) -> bool {
+        tokio::time::timeout(Duration::ZERO, admission.over()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn what_is_open_by_a_session_ends_with_it_however_that_ends() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let find = |sessions: &mut Sessions, token: &[u8]| sessions.find(token, now).expect("a session");
+        sessions.add(b"a", now);
+        sessions.add(b"b", now);
+        let (mut first, mut again, mut other) =
+            (find(&mut sessions, b"a"), find(&mut sessions, b"a"), find(&mut sessions, b"b"));
+        assert!(!is_over(&mut first).await && !is_over(&mut other).await);
+        sessions.remove(b"a");
+        first.over().await;
+        again.over().await;
+        assert!(!is_over(&mut other).await);
+        for number in 0..MOST_SESSIONS {
+            sessions.add(&number.to_be_bytes(), now);
+        }
+        other.over().await;
+        let mut expiring = find(&mut sessions, &1_usize.to_be_bytes());
+        let Admission::Session { until, .. } = &mut expiring else { panic!("{expiring:?}") };
+        assert_eq!(*until, now + LIFE);
+        *until = now + Duration::from_millis(10);
+        expiring.over().await;
+        assert!(!is_over(&mut Admission::Free).await);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -18,15 +18,19 @@ use tokio::time::MissedTickBehavior;
 
 use super::super::Context;
 use super::super::answer::Problem;
+use super::access::Admission;
 use super::views::preview;
 use crate::journal::{Entry, Event, Watch};
 use crate::pusher::channel::Kind;
 
-/// `GET /console/api/events`: everything from here on, until the server goes.
+/// `GET /console/api/events`: everything from here on, until the server goes or the viewer's session is over.
 ///
 /// # Cancel safety
 /// Nothing is begun that would have to be undone.
-pub(super) async fn watch(State(context): State<Arc<Context>>) -> Result<Response, Problem> {
+pub(super) async fn watch(
+    State(context): State<Arc<Context>>,
+    Extension(admission): Extension<Admission>,
+) -> Result<Response, Problem> {
     let place = Arc::clone(&context.console.viewers).try_acquire_owned().map_err(|_| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -36,7 +40,14 @@ pub(super) async fn watch(State(context): State<Arc<Context>>) -> Result<Respons
     })?;
     let watch = context.node().journal().watch();
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(write(watch, sender, context.draining.clone(), place));
+    let written = write(watch, sender, context.draining.clone(), place);
+    tokio::spawn(async move {
+        let mut admission = admission;
+        tokio::select! {
+            () = written => {}
+            () = admission.over() => {}
+        }
+    });
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
