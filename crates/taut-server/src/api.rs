@@ -110,11 +110,11 @@ impl fmt::Debug for Context {
 }
 
 /// All that can be asked.
-pub(crate) fn router(context: Arc<Context>, fallback: Arc<Fallback>) -> Router {
+pub(crate) fn router(context: Arc<Context>, fallback: Option<Arc<Fallback>>) -> Router {
     let prefix = context.path_prefix().to_owned();
     let prefixed = |path: &str| format!("{prefix}{path}");
     let mut router = Router::new()
-        .merge(fallback::router(fallback))
+        .merge(fallback.map_or_else(Router::new, fallback::router))
         .route(&prefixed(events::ROUTE), post(events::publish))
         .route(&prefixed("/apps/{app}/batch_events"), post(events::publish_batch))
         .route(&prefixed("/apps/{app}/channels"), get(channels::list))

@@ -144,6 +144,7 @@ impl fmt::Debug for Secret {
 
 /// What is switched on for an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Features {
     /// Whether clients may send events to the other members of private and presence channels; they may by default.
     pub client_events: bool,
@@ -154,11 +155,19 @@ pub struct Features {
     pub watchlist: bool,
     /// How long a connection may stay without signing in or subscribing to a private or presence channel; zero, the default, means for ever.
     pub authorization_timeout: Duration,
+    /// Whether clients that cannot have a WebSocket may come by HTTP, where the server lets them; they may by default.
+    pub fallback: bool,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { client_events: true, subscription_count: false, watchlist: false, authorization_timeout: Duration::ZERO }
+        Self {
+            client_events: true,
+            subscription_count: false,
+            watchlist: false,
+            authorization_timeout: Duration::ZERO,
+            fallback: true,
+        }
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Config {
     pub outgoing: usize,
     /// Whether messages are compressed for clients that offer it; they are by default. A broadcast is compressed once, whatever the number of clients.
     pub deflate: bool,
+    /// Whether clients that cannot have a WebSocket may come by HTTP, below `/pusher`; they may by default. Each such client takes an HTTP connection
+    /// and some 30 KiB. An app can be left out by [`Features::fallback`](crate::app::Features::fallback).
+    pub fallback: bool,
     /// Limits of those apps that have none of their own.
     pub limits: Limits,
     /// Who may read `/metrics`; programs on this machine by default.
@@ -128,6 +131,7 @@ impl Default for Config {
             message: 64 * 1024,
             outgoing: 1024 * 1024,
             deflate: true,
+            fallback: true,
             limits: Limits::default(),
             metrics: Metrics::Loopback,
             metrics_token: None,
@@ -361,6 +365,7 @@ mod tests {
             message: 1,
             outgoing: 1,
             deflate: false,
+            fallback: false,
             limits: Limits {
                 connections: 1,
                 subscriptions: 1,

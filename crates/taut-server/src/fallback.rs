@@ -33,7 +33,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::api::answer::Problem;
+use crate::config::{Config, Network};
+use crate::guard;
 use crate::session::{GOING_DOWN, OVER_CAPACITY};
+use crate::tenants::Apps;
 pub(crate) use link::Entrance;
 use link::Request;
 use session::{Mode, Patience, Session};
@@ -43,6 +46,9 @@ use session::{Mode, Patience, Session};
 pub(crate) struct Fallback {
     sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
     entrance: Entrance,
+    apps: Arc<Apps>,
+    /// From where `X-Forwarded-For` is believed.
+    trusted: Box<[Network]>,
     path_prefix: String,
     patience: Patience,
     /// Bytes of a request with messages.
@@ -51,22 +57,18 @@ pub(crate) struct Fallback {
 }
 
 impl Fallback {
-    /// `interval` and `timeout` are those of the heartbeat that WebSocket clients have; `message` bounds what one of these may send.
-    pub(crate) fn new(
-        entrance: Entrance,
-        path_prefix: &str,
-        (interval, timeout): (Duration, Duration),
-        message: usize,
-        draining: watch::Receiver<bool>,
-    ) -> Self {
-        let interval = interval.min(LONGEST_INTERVAL);
+    /// Heartbeats are those that WebSocket clients have, and so is the bound of what a client may send.
+    pub(crate) fn new(entrance: Entrance, apps: Arc<Apps>, config: &Config, draining: watch::Receiver<bool>) -> Self {
+        let (interval, timeout) = (config.ping_interval.min(LONGEST_INTERVAL), config.pong_timeout);
         let patience = Patience { interval, silence: interval + timeout, absence: timeout.min(LONGEST_ABSENCE) };
         Self {
             sessions: Mutex::default(),
             entrance,
-            path_prefix: path_prefix.to_owned(),
+            apps,
+            trusted: config.trusted_proxies.as_slice().into(),
+            path_prefix: config.path_prefix.clone(),
             patience,
-            largest_body: message.saturating_mul(4),
+            largest_body: config.message.saturating_mul(4),
             draining,
         }
     }
@@ -91,7 +93,7 @@ impl Fallback {
         sessions.insert(place.session.into(), Arc::clone(&session));
         drop(sessions);
         let name = place.session.into();
-        let request = Request::new(place.app, head, peer);
+        let request = Request::new(place.app, head, self.client(head, peer));
         drop(tokio::spawn(Arc::clone(self).carry(name, Arc::clone(&session), messages, request)));
         Ok(session)
     }
@@ -134,6 +136,9 @@ impl Fallback {
                 Close::new(PATH_NOT_FOUND, "Path not found: the first message is {\"path\":\"/app/KEY\"}")
             })?;
         }
+        if !self.is_open_to(&request.path) {
+            return Err(Close::new(PATH_NOT_FOUND, "Path not found: clients of this app connect by WebSockets alone"));
+        }
         match self.entrance.open(&request, &self.path_prefix).await {
             Ok(socket) => Ok(session.relay(socket, messages).await),
             Err(error) if error.is_invalid() => {
@@ -144,6 +149,22 @@ impl Fallback {
                 Err(Close::new(OVER_CAPACITY, "Over capacity"))
             }
         }
+    }
+
+    /// Who the client is, to the shard and to whom that asks: as a WebSocket of it would be known, whose request has the header.
+    fn client(&self, head: &Parts, peer: SocketAddr) -> SocketAddr {
+        match guard::client_of(peer, &head.headers, &self.trusted) {
+            address if address == peer.ip().to_canonical() => peer,
+            // Of its port nothing is known.
+            address => SocketAddr::new(address, 0),
+        }
+    }
+
+    /// Whether the app of this path lets clients come so. Of one that is not there, the shard tells.
+    fn is_open_to(&self, path: &str) -> bool {
+        let key = path.strip_prefix("/app/").map(|rest| rest.split_once('?').map_or(rest, |(key, _)| key));
+        let tenant = key.and_then(|key| self.apps.by_key(key));
+        tenant.is_none_or(|tenant| tenant.terms().app.features.fallback)
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
@@ -252,12 +273,13 @@ const LONGEST_PLACE: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Limits;
 
     #[tokio::test]
     async fn sessions_are_bounded_in_number() {
         let (_draining, is_draining) = watch::channel(false);
-        let second = Duration::from_secs(1);
-        let fallback = Fallback::new(Entrance::new(Vec::new()), "", (second, second), 1, is_draining);
+        let apps = Arc::new(Apps::development(&Limits::default()));
+        let fallback = Fallback::new(Entrance::new(Vec::new()), apps, &Config::default(), is_draining);
         let fallback = Arc::new(fallback);
         let session = Arc::new(Session::new(fallback.patience).0);
         fallback.sessions().extend((1..MOST_SESSIONS).map(|number| (number.to_string().into(), Arc::clone(&session))));

@@ -31,6 +31,7 @@ use crate::http::client::Client;
 use crate::route::{Mail, Routes};
 use crate::tenants::{Tenant, Terms};
 use callback::Answer;
+pub(crate) use forwarded::client_of;
 use jwks::{Known, Sets};
 pub use settings::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
 use token::{Claims, Expected, Flaw, Key, Token};

@@ -152,6 +152,7 @@ fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
         ("max-message", before.message != after.message),
         ("max-outgoing", before.outgoing != after.outgoing),
         ("deflate", before.deflate != after.deflate),
+        ("fallback", before.fallback != after.fallback),
         ("metrics", before.metrics != after.metrics),
         ("metrics-token", before.metrics_token != after.metrics_token),
         ("console-password", before.console_password != after.console_password),

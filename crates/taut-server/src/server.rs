@@ -96,13 +96,10 @@ impl Server {
         let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks.map_err(StartError::Webhooks)?);
         let (draining, is_draining) = watch::channel(false);
-        let fallback = Fallback::new(
-            Entrance::new(shards.iter().map(Shard::intake).collect()),
-            &config.path_prefix,
-            (config.ping_interval, config.pong_timeout),
-            config.message,
-            is_draining.clone(),
-        );
+        let fallback = config.fallback.then(|| {
+            let entrance = Entrance::new(shards.iter().map(Shard::intake).collect());
+            Arc::new(Fallback::new(entrance, Arc::clone(&apps), config, is_draining.clone()))
+        });
         let readiness = Arc::<Readiness>::default();
         let context = api::Context::new(
             backends,
@@ -111,7 +108,7 @@ impl Server {
             is_draining.clone(),
             Arc::clone(&readiness),
         );
-        let service = api::router(Arc::new(context), Arc::new(fallback));
+        let service = api::router(Arc::new(context), fallback);
         runtime.spawn(guard::serve(guard, tasks, routes, client));
         let http = runtime.spawn(http::serve(departed, service, is_draining));
         let ticking = Arc::clone(&node);

@@ -177,6 +177,37 @@ fn a_stream_brings_messages_as_they_come() {
 }
 
 #[test]
+fn where_it_is_switched_off_there_is_nothing() {
+    let server = server(|config| config.fallback = false);
+    let address = server.addresses()[0];
+    let status = |target: &str| Receiver::open(address, "POST", target).status().to_owned();
+    assert_eq!(status("/pusher/app/key-one/421/abcdefgh/xhr_streaming?protocol=7"), "404");
+    assert_eq!(status("/pusher/421/abcdefgh/xhr"), "404");
+    assert_eq!(Http::connect(address).request("GET", "/pusher/info", &[], b"").status, 404);
+}
+
+#[test]
+fn an_app_that_does_not_want_it_closes_its_clients_and_no_others() {
+    let server = server(|config| config.apps[0].features.fallback = false);
+    let address = server.addresses()[0];
+    let close = r#"c[4005,"Path not found: clients of this app connect by WebSockets alone"]"#;
+    for path in [None, Some("/app/key-one?protocol=7"), Some("/app/key-one")] {
+        // By pusher-js the app is in the path, by SockJS in the first message.
+        let mut session = Session::new(address, if path.is_some() { "/pusher" } else { APP });
+        let mut receiver = session.receive("xhr_streaming");
+        assert_eq!(receiver.line().as_deref(), Some("o"));
+        if let Some(path) = path {
+            assert_eq!(session.say(&[json!({ "path": path })]), 204);
+        }
+        assert_eq!(receiver.line().as_deref(), Some(close), "{path:?}");
+    }
+    let session = Session::new(address, "/pusher/app/key-two");
+    let mut receiver = session.receive("xhr_streaming");
+    assert_eq!(receiver.line().as_deref(), Some("o"));
+    assert_eq!(names(&receiver.line().expect("a greeting")), ["pusher:connection_established"]);
+}
+
+#[test]
 fn a_poll_ends_with_what_there_is_and_the_next_one_goes_on() {
     let server = server(|_| {});
     let address = server.addresses()[0];

@@ -401,6 +401,24 @@ fn the_application_is_asked_and_its_user_let_in() {
 }
 
 #[test]
+fn the_application_learns_for_whom_a_proxy_asks_without_a_websocket() {
+    let application = Application::new(Reply::Answer(200, json!({ "user_id": "ada" }).to_string()));
+    let by_proxy = [("X-Forwarded-For", "1.1.1.1, 192.0.2.7")];
+    let ask = |server: &Running| {
+        let path = "/pusher/app/key-one/421/abcdefgh/xhr?protocol=7";
+        let answer = Http::connect(server.addresses()[0]).request("POST", path, &by_proxy, b"");
+        assert_eq!(answer.status, 200);
+        let (_, body) = application.request();
+        serde_json::from_slice::<Value>(&body).expect("JSON")["ip"].clone()
+    };
+    let trusting = guarded_with(UpgradeAuth::Callback(by_callback(&application)), |config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    });
+    assert_eq!(ask(&trusting), "192.0.2.7");
+    assert_eq!(ask(&guarded(UpgradeAuth::Callback(by_callback(&application)))), "127.0.0.1", "nobody is trusted");
+}
+
+#[test]
 fn what_the_application_refuses_is_refused_in_its_words() {
     let application = Application::new(Reply::End);
     let server = guarded(UpgradeAuth::Callback(by_callback(&application)));

@@ -188,6 +188,7 @@ mod tests {
         subscription_count: false,
         watchlist: false,
         authorization_timeout: Duration::ZERO,
+        fallback: true,
     };
     const ON: Features = Features { subscription_count: true, ..OFF };
 

@@ -60,6 +60,12 @@ pub const APP_FIELDS: &[Field] = &[
         "How long a connection may stay without signing in or subscribing to a private or presence channel (0: for ever)",
     ),
     field(
+        "fallback",
+        "true|false",
+        "true",
+        "Whether clients that cannot have a WebSocket may come by HTTP; others are closed with 4005. The server's own fallback has to be on",
+    ),
+    field(
         "origins",
         "LIST",
         "",
@@ -141,6 +147,7 @@ impl Draft {
                 "authorization-timeout" => {
                     seconds_or_none(value).map(|timeout| features.authorization_timeout = timeout)
                 }
+                "fallback" => value.switch().map(|on| features.fallback = on),
                 "origins" => {
                     self.app.origins = value.elements().iter().filter_map(|value| origin(value, complaints)).collect();
                     Ok(())

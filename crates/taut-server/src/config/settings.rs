@@ -283,6 +283,15 @@ pub const SETTINGS: &[Setting] = &[
     )
     .at_the_next_start(),
     Setting::new(
+        "fallback",
+        "TAUT_FALLBACK",
+        "on|off",
+        "on",
+        "Whether clients that cannot have a WebSocket may come by HTTP, below /pusher; an app can be left out by its own fallback",
+        Server(|config, value| text::switch(value).map(|on| config.fallback = on)),
+    )
+    .at_the_next_start(),
+    Setting::new(
         "max-connections",
         "TAUT_MAX_CONNECTIONS",
         "NUMBER",

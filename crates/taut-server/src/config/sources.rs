@@ -277,6 +277,7 @@ mod tests {
         subscription_count = true
         watchlist = true
         authorization_timeout = 30
+        fallback = false
         origins = ["https://example.com", "https://*.example.com:8443"]
 
         [apps.limits]
@@ -305,7 +306,7 @@ mod tests {
         assert_eq!((shop.id.as_str(), shop.limits, shop.enabled), ("shop", None, true));
         assert_eq!(forum.keys.iter().map(|key| key.key.as_str()).collect::<Vec<_>>(), ["old", "new"]);
         assert!(!forum.enabled && !forum.features.client_events);
-        assert!(forum.features.subscription_count && forum.features.watchlist);
+        assert!(forum.features.subscription_count && forum.features.watchlist && !forum.features.fallback);
         assert_eq!(forum.features.authorization_timeout, Duration::from_secs(30));
         assert_eq!(forum.origins, ["https://example.com", "https://*.example.com:8443"]);
         let limits = forum.limits.expect("its own");

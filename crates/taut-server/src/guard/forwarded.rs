@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::HeaderMap;
+
 use crate::config::Network;
 
 /// The address of a client: the peer's, unless that is a trusted proxy. Then it is the last one of `X-Forwarded-For` that is none.
@@ -24,6 +26,13 @@ pub(crate) fn client<'a>(peer: SocketAddr, lines: impl IntoIterator<Item = &'a s
         }
     }
     client
+}
+
+/// The same for a request whose headers are in a map.
+pub(crate) fn client_of(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    // What is no text is no address either.
+    let lines = headers.get_all("x-forwarded-for").iter().map(|line| line.to_str().unwrap_or_default());
+    client(peer, lines, trusted)
 }
 
 /// Some proxies add the port.
