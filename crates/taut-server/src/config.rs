@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::app::{App, InvalidApp, Limits, Secret};
 use crate::tenants::{Apps, DuplicateApp};
+use crate::webhook;
 
 pub(crate) use apps::Draft;
 pub use apps::{APP_FIELDS, Field, WEBHOOK_FIELDS};
@@ -196,6 +197,7 @@ impl Config {
     fn configured_apps(&self, stored: &Stored) -> Result<Option<Vec<App>>, ConfigError> {
         let mut configured = self.all_apps()?;
         configured.extend(stored.apps.iter().map(|draft| draft.clone().finish(&self.limits)));
+        check_webhooks(&configured)?;
         Ok((!configured.is_empty() || self.apps_database.is_some()).then_some(configured))
     }
 
@@ -247,6 +249,16 @@ impl Config {
         }
         ConfigError::unless_empty(mistakes).map(|()| apps)
     }
+}
+
+/// Most are found where they are read, with their places; not those of a program that makes its configuration itself.
+fn check_webhooks(apps: &[App]) -> Result<(), ConfigError> {
+    let webhooks = apps.iter().flat_map(|app| app.webhooks.iter().map(move |webhook| (app, webhook)));
+    let mistakes = webhooks.filter_map(|(app, webhook)| {
+        let invalid = webhook::check(webhook).err()?;
+        Some(Mistake::new("", format!("app {:?}: {invalid}", app.id)))
+    });
+    ConfigError::unless_empty(mistakes.collect())
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it takes the place of another error")]

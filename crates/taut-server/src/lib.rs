@@ -32,4 +32,4 @@ mod webhook;
 pub use config::Config;
 pub use http::InvalidAddress;
 pub use server::{Running, Server, StartError};
-pub use webhook::{InvalidWebhook, StoreError};
+pub use webhook::StoreError;

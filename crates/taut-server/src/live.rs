@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::config::{Config, ConfigError, Stored};
+use crate::config::{Config, ConfigError, Mistake, Stored};
 use crate::tenants::Apps;
 
 /// The configuration that holds now, and the apps that follow from it and from the database.
@@ -91,6 +91,15 @@ impl Live {
             // Whoever makes a slip while changing an app does not mean to end it.
             stored.apps.extend(state.stored.apps.iter().find(|known| known.app.id == id).cloned());
         }
+        for draft in stored.apps.iter_mut().filter(|draft| draft.lacks_webhooks) {
+            // Nor to end a webhook.
+            let known = state.stored.apps.iter().find(|known| known.app.id == draft.app.id && !known.lacks_webhooks);
+            if let Some(known) = known {
+                draft.clone_from(known);
+                let place = format!("apps-database, app {:?}", draft.app.id);
+                stored.mistakes.push(Mistake::new(place, "it is served as it was until its webhooks can be used"));
+            }
+        }
         let complaint = complaint(&stored);
         if complaint != state.complaint {
             for mistake in &stored.mistakes {
@@ -165,7 +174,7 @@ fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::App;
+    use crate::app::{App, Webhook};
     use crate::config::SETTINGS;
 
     fn app(text: &str) -> App {
@@ -212,6 +221,42 @@ mod tests {
         live.reload(&Config { apps: vec![app("1:a:x"), app("2:a:x")], ..Config::default() })
             .expect_err("one key for two");
         assert!(live.apps().by_key("b").is_some());
+    }
+
+    fn with_webhook(app: App, url: &str) -> App {
+        App { webhooks: vec![Webhook::new(url)], ..app }
+    }
+
+    #[test]
+    fn a_webhook_that_cannot_be_used_is_refused_whenever_it_comes() {
+        let config = |url: &str| Config { apps: vec![with_webhook(app("1:a:x"), url)], ..Config::default() };
+        let refused = Live::start(&config("http://me:hunter2@a/")).expect_err("a password in it").to_string();
+        assert!(refused.starts_with("app \"1\": the webhook's address may hold no name and no password"), "{refused}");
+        let live = Live::start(&config("http://a/")).expect("a good one");
+        let again = live.reload(&config("http://me:hunter2@a/")).expect_err("a password in it").to_string();
+        assert_eq!(again, refused);
+        assert_eq!(live.apps().by_id("1").expect("the app").terms().app.webhooks[0].url, "http://a/");
+    }
+
+    #[test]
+    fn a_row_whose_webhooks_cannot_be_used_leaves_its_app_as_it_was() {
+        let live = Live::start(&Config { apps: vec![app("1:a:x")], ..Config::default() }).expect("one app");
+        let url = || live.apps().by_id("2").expect("the app").terms().app.webhooks.first().map(|one| one.url.clone());
+        let row = |text: &str, lacks_webhooks| {
+            let mut draft = crate::config::Draft::new(app(text), 0);
+            draft.lacks_webhooks = lacks_webhooks;
+            Stored { apps: vec![draft], ..Stored::default() }
+        };
+        assert!(live.take(row("2:b:x", true)), "there is none yet that could stay");
+        let mut good = row("2:b:x", false);
+        good.apps[0].app = with_webhook(app("2:b:x"), "http://a/");
+        assert!(live.take(good));
+        assert!(!live.take(row("2:c:x", true)));
+        assert_eq!(url().as_deref(), Some("http://a/"));
+        assert!(live.apps().by_key("b").is_some() && live.apps().by_key("c").is_none());
+        assert!(live.state().complaint.contains("app \"2\": it is served as it was"));
+        assert!(live.take(row("2:c:x", false)));
+        assert!(url().is_none() && live.apps().by_key("c").is_some());
     }
 
     #[test]

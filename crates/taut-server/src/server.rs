@@ -25,7 +25,7 @@ use crate::node::Node;
 use crate::route::Routes;
 use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
 use crate::tenants::Apps;
-use crate::webhook::{self, InvalidWebhook, StoreError, Webhooks};
+use crate::webhook::{StoreError, Webhooks};
 
 /// The whole server: shards for clients, and tokio for what backends ask.
 ///
@@ -47,7 +47,6 @@ impl Server {
     pub fn start(config: &Config) -> Result<Running, StartError> {
         let live = Arc::new(Live::start(config).map_err(StartError::Config)?);
         let apps = Arc::clone(live.apps());
-        check_webhooks(&apps)?;
         let count = match config.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -277,13 +276,6 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
-    /// A webhook cannot be used.
-    Webhook {
-        /// The id of its app.
-        app: String,
-        /// Why.
-        error: InvalidWebhook,
-    },
     /// What waits for its delivery cannot be kept.
     Webhooks(StoreError),
     /// The certificate or its key cannot be used.
@@ -306,7 +298,6 @@ impl fmt::Display for StartError {
                     _ => "Choose an address of this machine",
                 })
             }
-            Self::Webhook { app, error } => write!(formatter, "app {app:?}: {error}"),
             Self::Webhooks(error) => error.fmt(formatter),
             Self::Tls(error) => write!(formatter, "TLS cannot be served: {error}"),
             Self::System(error) => {
@@ -320,21 +311,11 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
-            Self::Webhook { error, .. } => Some(error),
             Self::Webhooks(error) => Some(error),
             Self::Tls(error) => Some(error),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
         }
     }
-}
-
-fn check_webhooks(apps: &Apps) -> Result<(), StartError> {
-    for tenant in apps.all() {
-        for webhook in &tenant.terms().app.webhooks {
-            webhook::check(webhook).map_err(|error| StartError::Webhook { app: tenant.id().to_owned(), error })?;
-        }
-    }
-    Ok(())
 }
 
 /// The certificate, if TLS is asked for.

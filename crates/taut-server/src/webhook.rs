@@ -30,7 +30,6 @@ use crate::http::client::Client;
 use crate::journal::{Entry, Journal};
 use crate::tenants::Apps;
 
-pub use address::InvalidWebhook;
 pub(crate) use address::check;
 pub(crate) use dead::DeadLetter;
 pub use store::StoreError;

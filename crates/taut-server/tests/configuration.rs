@@ -164,7 +164,8 @@ and a second signal of either kind ends the process at once. A supervisor has to
 `apps-database` names a database of SQLite (compiled in), PostgreSQL, MySQL or MariaDB, and `apps-table` a table there. The table is read whole at
 the start, every `apps-reload` seconds, and at SIGHUP. It is only read: Taut makes neither a database nor a table, and needs no more than the right
 to `SELECT`. A database that does not answer when the server starts is a mistake; later, the apps that are known are served on, and the log says so.
-A row that is no app is told in the log; if it was one before, that is served on as it was.
+A row that is no app is told in the log; if it was one before, that is served on as it was. So is an app whose webhooks cannot be used any more; one that
+is new is served without them.
 
 The connection is by TLS if the database offers that, and then whoever answers is taken for the database. Across a network that others are in, let the
 URL end with `?sslmode=verify-full` (PostgreSQL) or `?ssl-mode=VERIFY_IDENTITY` (MySQL and MariaDB): nothing is said without TLS, nor to a server without a

@@ -103,11 +103,13 @@ pub(crate) struct Draft {
     pub(crate) at: usize,
     /// By their names in `[limits]`.
     limits: Vec<(&'static str, String)>,
+    /// Whether a webhook was left out, since it cannot be used.
+    pub(crate) lacks_webhooks: bool,
 }
 
 impl Draft {
     pub(crate) fn new(app: App, at: usize) -> Self {
-        Self { app, at, limits: Vec::new() }
+        Self { app, at, limits: Vec::new(), lacks_webhooks: false }
     }
 
     /// The app, with those of its limits that it names and the others as they are for all.
@@ -154,8 +156,9 @@ impl Draft {
                 }
                 "limits" => value.table().map(|entries| self.read_limits(entries, complaints)),
                 "webhooks" => {
-                    self.app.webhooks =
-                        value.elements().iter().filter_map(|value| webhook(value, complaints)).collect();
+                    let tables = value.elements();
+                    self.app.webhooks = tables.iter().filter_map(|value| webhook(value, complaints)).collect();
+                    self.lacks_webhooks |= self.app.webhooks.len() < tables.len();
                     Ok(())
                 }
                 "upgrade" => {
@@ -355,7 +358,11 @@ fn webhook(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Webhook> {
     if !entries.iter().any(|entry| entry.name == "url") {
         complaints.complain(table.at, "this webhook has no url: write url = \"https://…\"");
     }
-    (!webhook.url.is_empty()).then_some(webhook)
+    if webhook.url.is_empty() {
+        return None;
+    }
+    crate::webhook::check(&webhook).map_err(|invalid| complaints.complain(table.at, invalid.to_string())).ok()?;
+    Some(webhook)
 }
 
 /// The error does not repeat the URL, since it may hold a password.

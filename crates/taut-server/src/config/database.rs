@@ -260,6 +260,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_webhook_that_cannot_be_used_is_told_and_its_app_is_known_to_lack_it() {
+        let mut table = Table::new("webhooks").await;
+        table.run("CREATE TABLE apps (id TEXT, key TEXT, secret TEXT, webhooks TEXT, options TEXT)").await;
+        let webhook = r#"[{"url": "http://a/", "event_types": ["cache_miss"], "headers": {"Connection": "x"}}]"#;
+        table.run(&format!("INSERT INTO apps VALUES ('1', 'a', 'x', '{webhook}', NULL)")).await;
+        let options = r#"{"webhooks": [{"url": "http://a/"}, {"url": "http://b/#c"}]}"#;
+        table
+            .run(&format!("INSERT INTO apps VALUES ('2', 'b', 'x', NULL, '{options}'), ('3', 'c', 'x', '', '')"))
+            .await;
+        let stored = read(&table.config()).await.expect("a table");
+        let told: Vec<String> = stored.mistakes.iter().map(Mistake::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("app \"1\": webhooks: the webhook's header \"Connection\" is set by"), "{told:?}");
+        assert!(told[1].contains("app \"2\": the webhook's address may have no #"), "{told:?}");
+        let lacking: Vec<bool> = stored.apps.iter().map(|draft| draft.lacks_webhooks).collect();
+        assert_eq!(lacking, [true, true, false]);
+    }
+
+    #[tokio::test]
     async fn a_database_or_a_table_that_is_not_there_is_not_made() {
         let table = Table::new("missing").await;
         let refused = read(&table.config()).await.expect_err("no table").to_string();

@@ -27,6 +27,7 @@ pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>) -> Result<(Draft, Vec
     if let Some(text) = lookup("webhooks").filter(|text| !text.trim().is_empty()) {
         let (webhooks, wrong) = webhooks(&text);
         draft.app.webhooks = webhooks;
+        draft.lacks_webhooks = !wrong.is_empty();
         problems.extend(wrong.into_iter().map(|problem| format!("webhooks: {problem}")));
     }
     Ok((draft, problems))
@@ -92,6 +93,7 @@ fn read_webhook(json: &Json, problems: &mut Vec<String>) -> Option<Webhook> {
             None => problems.push(format!("the header {name} is no text")),
         }
     }
+    crate::webhook::check(&webhook).map_err(|invalid| problems.push(invalid.to_string())).ok()?;
     Some(webhook)
 }
 

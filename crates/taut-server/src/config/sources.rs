@@ -369,7 +369,7 @@ secret = ""
 client-evnts = true
 enabled = "maybe"
 origins = ["*", "https://example.com/path"]
-webhooks = [{ events = ["channel_gone"], headers = { "a b" = "x", ok = "a\nb" } }, { url = "ftp://me:pw@host" }]
+webhooks = [{ events = ["channel_gone"], headers = { "a b" = "x", ok = "a\nb" } }, { url = "ftp://me:pw@host" }, { url = "https://host/", headers = { X-Pusher-Key = "x" } }]
 [[apps]]
 id = "9"
 key = "c"
@@ -400,6 +400,7 @@ limits = { connection = 5, watchlist = 0 }
             "line 21: the header ok takes a text of one line",
             "line 21: this webhook has no url",
             "line 21: url: this is no URL that can be asked: it begins with http:// or https://",
+            "line 21: the webhook's header \"X-Pusher-Key\" is set by the protocol",
             "line 24: key and keys cannot both be given",
             "line 25: there is no part of a key \"colour\"",
             "line 25: there is no secret here",

@@ -32,7 +32,7 @@ pub(super) fn headers(webhook: &Webhook) -> impl Iterator<Item = Result<(HeaderN
 
 /// Why a webhook cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InvalidWebhook {
+pub(crate) enum InvalidWebhook {
     /// Nothing can be sent to its address.
     Address(InvalidAddress),
     /// A header cannot be sent.
