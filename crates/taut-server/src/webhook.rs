@@ -143,8 +143,10 @@ pub(crate) struct Statistics {
     pub(crate) dead: u64,
     /// Events that found no room, once for each webhook.
     pub(crate) dropped: u64,
-    /// Groups that the store could not write.
+    /// Times that the store began to fail.
     pub(crate) store_errors: u64,
+    /// Whether it fails now.
+    pub(crate) is_store_failing: bool,
 }
 
 /// What the task and those who ask about it have in common.

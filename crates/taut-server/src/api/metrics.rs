@@ -146,6 +146,11 @@ fn write_webhooks(page: &mut Exposition, statistics: &webhook::Statistics) {
         ("taut_webhooks_in_flight", "Those of them that are under way.", statistics.in_flight),
         ("taut_webhooks_held_back", "Removals that may still be undone within their grace.", statistics.held_back),
         ("taut_webhooks_dead_letters", "Requests that failed for good and can be looked at.", statistics.dead_letters),
+        (
+            "taut_webhooks_store_failing",
+            "1 while what waits cannot be written to disk.",
+            usize::from(statistics.is_store_failing),
+        ),
     ] {
         page.single(name, Kind::Gauge, help, value as u64);
     }
@@ -156,7 +161,11 @@ fn write_webhooks(page: &mut Exposition, statistics: &webhook::Statistics) {
         ("taut_webhooks_failed_total", "Tries of requests that failed.", statistics.failed_attempts),
         ("taut_webhooks_dead_total", "Requests that were given up.", statistics.dead),
         ("taut_webhooks_dropped_total", "Events that found no room, once for each webhook.", statistics.dropped),
-        ("taut_webhooks_store_errors_total", "Groups that could not be written to disk.", statistics.store_errors),
+        (
+            "taut_webhooks_store_errors_total",
+            "Times that the disk began to fail, until it was written again.",
+            statistics.store_errors,
+        ),
     ] {
         page.single(name, Kind::Counter, help, value);
     }

@@ -139,6 +139,12 @@ impl DeadLetters {
         !self.unsaved.is_empty() || !self.gone.is_empty()
     }
 
+    /// Puts all there is into a group.
+    pub(super) fn save_all(&mut self, group: &mut Group) {
+        self.save(group, false);
+        group.dead.extend(self.letters.iter().map(|(id, letter)| (*id, Some(letter.clone()))));
+    }
+
     /// Puts all that the store does not know into a group.
     pub(super) fn save(&mut self, group: &mut Group, rows: bool) {
         let unsaved = std::mem::take(&mut self.unsaved);

@@ -7,6 +7,7 @@ use crate::journal::Event;
 use crate::tenants::Tenant;
 
 use super::Millis;
+use super::store::HeldRow;
 
 /// Removals that are held back for a while: a page that reloads neither leaves nor comes.
 ///
@@ -88,9 +89,32 @@ impl Grace {
         self.order.front().map(|&(due, ..)| due)
     }
 
+    /// All that are held back, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Held> {
+        self.held.values()
+    }
+
     /// How many are held back.
     pub(super) fn len(&self) -> usize {
         self.held.len()
+    }
+}
+
+impl Held {
+    /// As the store keeps it.
+    pub(super) fn row(&self) -> Option<HeldRow> {
+        let (channel, user_id) = removed(&self.event)?;
+        let (channel, user_id) = (Arc::clone(channel), user_id.cloned());
+        Some(HeldRow { app: self.tenant.id().into(), channel, user_id, created: self.created, time: self.time })
+    }
+}
+
+/// Which channel has lost its last member, or which user.
+pub(super) fn removed(event: &Event) -> Option<(&Arc<str>, Option<&Arc<str>>)> {
+    match event {
+        Event::ChannelVacated { channel } => Some((channel, None)),
+        Event::MemberRemoved { channel, user_id } => Some((channel, Some(user_id))),
+        _ => None,
     }
 }
 
@@ -100,11 +124,7 @@ impl Key {
     }
 
     fn of_removal(held: &Held) -> Option<Self> {
-        match &held.event {
-            Event::ChannelVacated { channel } => Some(Self::new(&held.tenant, channel, None)),
-            Event::MemberRemoved { channel, user_id } => Some(Self::new(&held.tenant, channel, Some(user_id))),
-            _ => None,
-        }
+        removed(&held.event).map(|(channel, user_id)| Self::new(&held.tenant, channel, user_id))
     }
 }
 

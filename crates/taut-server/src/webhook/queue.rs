@@ -282,6 +282,14 @@ impl Queue {
         }
     }
 
+    /// Puts all there is into a group.
+    pub(super) fn save_all(&mut self, group: &mut Group) {
+        self.save(group, false);
+        let rows =
+            self.deliveries.iter().map(|(id, delivery)| (*id, Some(delivery.row(&self.endpoints[delivery.endpoint]))));
+        group.deliveries.extend(rows);
+    }
+
     /// These are kept now: they may be sent.
     pub(super) fn saved(&mut self, closed: &[u64], now: Millis) {
         for id in closed {

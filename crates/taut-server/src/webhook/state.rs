@@ -1,5 +1,6 @@
 //! All that the webhooks' part knows, without a clock and without a socket.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::http::address;
@@ -7,7 +8,7 @@ use crate::journal::{Entry, Event};
 use crate::tenants::{Apps, Tenant};
 
 use super::dead::{DeadLetter, DeadLetters, Letter};
-use super::grace::{Grace, Held};
+use super::grace::{self, Grace, Held};
 use super::payload;
 use super::queue::{Bounds, Due, Happened, Queue, Unsaved, Verdict};
 use super::store::{Contents, Group, HeldRow};
@@ -22,6 +23,8 @@ pub(super) struct State {
     dead: DeadLetters,
     /// Whether there is a store: what is not kept by one is told at once when the server stops.
     is_stored: bool,
+    /// After an error of the store: when to try it again. Until then all is as if there were none.
+    retry_store: Option<Millis>,
     is_stopping: bool,
     last_id: u64,
     taken: u64,
@@ -50,6 +53,7 @@ impl State {
             held_rows: Vec::new(),
             dead: DeadLetters::default(),
             is_stored,
+            retry_store: None,
             is_stopping: false,
             last_id: 0,
             taken: 0,
@@ -117,20 +121,17 @@ impl State {
             self.held_rows.push((held.id, None));
             return;
         }
-        let removal = match event {
-            Event::ChannelVacated { channel } => Some((channel, None)),
-            Event::MemberRemoved { channel, user_id } => Some((channel, Some(user_id))),
-            _ => None,
-        };
-        let Some((channel, user_id)) = removal.filter(|_| self.is_stored || !self.is_stopping) else {
+        // What nobody will keep is told at once.
+        let waits = self.is_kept() || !self.is_stopping;
+        if !waits || grace::removed(event).is_none() {
             return self.tell(tenant, event, created, time, now);
-        };
-        let id = self.next_id();
-        match self.grace.hold(Held { id, tenant: Arc::clone(tenant), created, time, event: event.clone() }) {
+        }
+        let held = Held { id: self.next_id(), tenant: Arc::clone(tenant), created, time, event: event.clone() };
+        let (id, row) = (held.id, held.row());
+        match self.grace.hold(held) {
             Ok(before) => {
                 self.held_rows.extend(before.map(|before| (before.id, None)));
-                let (app, channel, user_id) = (tenant.id().into(), Arc::clone(channel), user_id.cloned());
-                self.held_rows.push((id, Some(HeldRow { app, channel, user_id, created, time })));
+                self.held_rows.push((id, row));
             }
             Err(_) => self.tell(tenant, event, created, time, now),
         }
@@ -177,11 +178,17 @@ impl State {
     pub(super) fn stop(&mut self, now: Millis) {
         self.is_stopping = true;
         if !self.is_stored {
-            while let Some(held) = self.grace.take_due(Millis::MAX) {
-                self.release(&held, now);
-            }
+            self.release_all(now);
         }
+        // The last chance to leave something to the next run.
+        self.retry_store = self.retry_store.map(|_| now);
         self.queue.close_batches(Millis::MAX);
+    }
+
+    fn release_all(&mut self, now: Millis) {
+        while let Some(held) = self.grace.take_due(Millis::MAX) {
+            self.release(&held, now);
+        }
     }
 
     /// The next thing to do, if there is one and there is a place for it.
@@ -240,13 +247,17 @@ impl State {
 
     /// What the store is to write, when it is time. In between it gathers, since a group costs the disk as much as an entry.
     pub(super) fn take_group(&mut self, now: Millis) -> Option<Group> {
+        if self.retry_store.is_some_and(|at| at <= now) {
+            return Some(self.take_all());
+        }
+        let is_kept = self.is_kept();
         let wait = match self.queue.unsaved() {
             Unsaved::Urgent => GATHER,
             _ if !self.held_rows.is_empty() || self.dead.is_unsaved() => GATHER,
             Unsaved::Removals => GATHER_REMOVALS,
             Unsaved::Nothing => return None,
         };
-        let wait = if self.is_stored && !self.is_stopping { wait } else { 0 };
+        let wait = if is_kept && !self.is_stopping { wait } else { 0 };
         let save_at = self.save_at.map_or(now + wait, |before| before.min(now + wait));
         self.save_at = Some(save_at);
         if save_at > now {
@@ -254,20 +265,56 @@ impl State {
         }
         self.save_at = None;
         let mut group = Group { recorded: self.taken, ..Group::default() };
-        group.held = std::mem::take(&mut self.held_rows);
-        self.queue.save(&mut group, self.is_stored);
-        self.dead.save(&mut group, self.is_stored);
+        let held = std::mem::take(&mut self.held_rows);
+        if is_kept {
+            group.held = held;
+        }
+        self.queue.save(&mut group, is_kept);
+        self.dead.save(&mut group, is_kept);
         Some(group)
     }
 
-    /// The store has written this, or could not. What is not written is delivered all the same: it is lost only if the process ends first.
-    pub(super) fn saved(&mut self, group: &Group, written: bool, now: Millis) {
-        if written {
-            self.counts.recorded = group.recorded;
-        } else {
-            self.counts.store_errors += 1;
-        }
+    /// All there is, for a store that may have missed anything.
+    fn take_all(&mut self) -> Group {
+        self.save_at = None;
+        self.held_rows.clear();
+        let mut group = Group { recorded: self.taken, is_whole: true, ..Group::default() };
+        group.held.extend(self.grace.all().filter_map(|held| Some((held.id, Some(held.row()?)))));
+        self.queue.save_all(&mut group);
+        self.dead.save_all(&mut group);
+        group
+    }
+
+    /// The store has written this, or there is none.
+    pub(super) fn saved(&mut self, group: &Group, now: Millis) {
+        self.counts.recorded = group.recorded;
         self.queue.saved(&group.closed, now);
+        if group.is_whole && self.retry_store.take().is_some() {
+            tracing::info!(waiting = self.queue.len(), "webhooks are kept again");
+        }
+    }
+
+    /// The store could not write this. It is delivered all the same, and lost only if the process ends before that, or before the store can write again.
+    pub(super) fn not_saved(&mut self, group: &Group, error: &dyn fmt::Display, now: Millis) {
+        self.queue.saved(&group.closed, now);
+        if self.retry_store.is_none() {
+            self.counts.store_errors += 1;
+            let every = RETRY_STORE / 1000;
+            tracing::error!(
+                %error,
+                "webhooks are delivered, but not kept any more: those that wait are lost if the server ends. The disk is tried again every {every} s"
+            );
+        }
+        self.retry_store = Some(now + RETRY_STORE);
+        if self.is_stopping {
+            // The next run will not know of them.
+            self.release_all(now);
+        }
+    }
+
+    /// Whether what waits is in the store.
+    fn is_kept(&self) -> bool {
+        self.is_stored && self.retry_store.is_none()
     }
 
     /// How many entries of the journal are accounted for. `is_saving`: the store is at work.
@@ -285,15 +332,16 @@ impl State {
 
     /// When there is something to do, if nothing happens before. `is_saving`: the store is at work, so that its next group has to wait.
     pub(super) fn next_due(&self, is_saving: bool) -> Option<Millis> {
-        let save = self.save_at.filter(|_| !is_saving);
+        let save = [self.save_at, self.retry_store].into_iter().flatten().min().filter(|_| !is_saving);
         [self.grace.next_due(), self.queue.next_due(), save].into_iter().flatten().min()
     }
 
     /// Whether all is done that can be done before the server ends.
     pub(super) fn is_settled(&self, now: Millis) -> bool {
         let is_idle = self.queue.in_flight() == 0 && !self.queue.is_filling() && !self.queue.is_due(now);
+        let is_tried = self.retry_store.is_none_or(|at| at > now);
         // What is tried again later is lost if nobody keeps it.
-        self.is_saved() && is_idle && (self.is_stored || self.queue.len() == 0)
+        self.is_saved() && is_tried && is_idle && (self.is_kept() || self.queue.len() == 0)
     }
 
     pub(super) fn statistics(&self, now: Millis) -> Statistics {
@@ -310,6 +358,7 @@ impl State {
             dead: self.counts.dead,
             dropped: self.counts.dropped,
             store_errors: self.counts.store_errors,
+            is_store_failing: self.retry_store.is_some(),
         }
     }
 }
@@ -327,6 +376,9 @@ impl Seldom {
         allows
     }
 }
+
+/// Milliseconds between two tries of a store that could not be written. Each goes through all that waits.
+const RETRY_STORE: Millis = 5000;
 
 /// Milliseconds for which the store's work gathers.
 const GATHER: Millis = 10;

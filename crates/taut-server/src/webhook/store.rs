@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadableTable, TableDefinition};
 
@@ -18,8 +18,9 @@ use super::payload::Payload;
 /// it returns, so that the process may end at any moment.
 #[derive(Clone)]
 pub(super) struct Store {
-    database: Arc<Database>,
-    path: Arc<Path>,
+    /// None after an error: redb then refuses everything until the file is opened anew.
+    database: Arc<Mutex<Option<Database>>>,
+    directory: Arc<Path>,
 }
 
 /// A delivery as it is kept.
@@ -48,10 +49,19 @@ pub(super) struct Group {
     pub(super) deliveries: Vec<(u64, Option<Row>)>,
     pub(super) held: Vec<(u64, Option<HeldRow>)>,
     pub(super) dead: Vec<(u64, Option<Letter>)>,
+    /// Whether the store is to hold this and nothing else: what it had may be out of date.
+    pub(super) is_whole: bool,
     /// The deliveries that may be sent once this is written.
     pub(super) closed: Vec<u64>,
     /// How many entries of the journal are accounted for then.
     pub(super) recorded: u64,
+}
+
+impl Group {
+    /// Whether the store has nothing to do for it.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_whole && self.deliveries.is_empty() && self.held.is_empty() && self.dead.is_empty()
+    }
 }
 
 /// What an earlier run has left.
@@ -65,27 +75,33 @@ pub(super) struct Contents {
 impl Store {
     /// Opens the file in this directory; both are made if they are not there.
     pub(super) fn open(directory: &Path) -> Result<(Self, Contents), StoreError> {
-        let path = directory.join(FILE);
-        let failed = |Failure(error)| StoreError { path: path.clone(), error };
-        let database = open_database(directory, &path).map_err(failed)?;
+        let failed = |Failure(error)| StoreError { path: directory.join(FILE), error };
+        let database = open_database(directory).map_err(failed)?;
         let contents = read(&database).map_err(failed)?;
-        Ok((Self { database: Arc::new(database), path: path.into() }, contents))
+        Ok((Self { database: Arc::new(Mutex::new(Some(database))), directory: directory.into() }, contents))
     }
 
     /// Writes a group. This blocks until it is on the disk.
+    ///
+    /// # Errors
+    /// When it is not, and then the next one has to be [whole](Group::is_whole). The file is opened anew for that, in which the disk may have room again.
     pub(super) fn write(&self, group: &Group) -> Result<(), StoreError> {
-        write(&self.database, group).map_err(|Failure(error)| StoreError { path: self.path.to_path_buf(), error })
+        let mut place = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = place.take().map_or_else(|| open_database(&self.directory), Ok);
+        let written = opened.and_then(|database| write(&database, group).map(|()| database));
+        *place = Some(written.map_err(|Failure(error)| StoreError { path: self.directory.join(FILE), error })?);
+        Ok(())
     }
 }
 
-fn open_database(directory: &Path, path: &Path) -> Result<Database, Failure> {
+fn open_database(directory: &Path) -> Result<Database, Failure> {
     fs::create_dir_all(directory)?;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     // Events and addresses are the app's affair, and nobody else's.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path)?;
+    let file = options.open(directory.join(FILE))?;
     let database = Database::builder()
         // The only one that later versions of redb read.
         .create_with_file_format_v3(true)
@@ -131,6 +147,11 @@ fn read(database: &Database) -> Result<Contents, Failure> {
 
 fn write(database: &Database, group: &Group) -> Result<(), Failure> {
     let transaction = database.begin_write()?;
+    if group.is_whole {
+        transaction.delete_table(DELIVERIES)?;
+        transaction.delete_table(HELD)?;
+        transaction.delete_table(DEAD)?;
+    }
     {
         let mut deliveries = transaction.open_table(DELIVERIES)?;
         for (id, row) in &group.deliveries {
@@ -180,7 +201,7 @@ impl Row {
 
 impl fmt::Debug for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+        formatter.debug_struct("Store").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
@@ -202,7 +223,7 @@ impl fmt::Display for StoreError {
             redb::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "Let the server's user read and write the data directory"
             }
-            redb::Error::Io(_) | redb::Error::PreviousIo => "See to the disk, and start the server again",
+            redb::Error::Io(_) | redb::Error::PreviousIo => "See to the disk: it needs room, and has to be writable",
             _ => "If it is damaged, move it away: what was still to be delivered is lost then, and nothing else",
         })
     }

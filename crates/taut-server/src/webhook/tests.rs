@@ -437,6 +437,82 @@ fn fills_up() {
     });
 }
 
+/// In a process of its own, since the system's limit of the length of files takes the place of a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn after_a_full_disk_the_store_has_all_that_waits_as_soon_as_there_is_room() {
+    let folder = Folder::new("full");
+    // Told to ignore the signal that comes with the limit, which nobody can do for himself without unsafe code.
+    let mut process = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(env::current_exe().expect("this program"))
+        .args(["--exact", "webhook::tests::goes_on_while_the_disk_is_full", "--ignored", "--nocapture"])
+        .env(FOLDER, folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process");
+    let output = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+    let output: Vec<String> = output.map_while(Result::ok).collect();
+    assert!(process.wait().expect("an end").code().is_none(), "{output:#?}");
+    let waiting = output.iter().find_map(|line| line.strip_prefix("waiting: "));
+    let waiting: usize = waiting.unwrap_or_else(|| panic!("{output:#?}")).parse().expect("a number");
+    let (_, contents) = super::Store::open(folder.path()).expect("the file");
+    // Meanwhile a removal may have become a request.
+    assert_eq!(contents.deliveries.len() + contents.held.len(), waiting);
+    assert!(contents.dead.is_empty());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "another test starts it"]
+fn goes_on_while_the_disk_is_full() {
+    let Some(folder) = env::var_os(FOLDER) else { return };
+    let file = Path::new(&folder).join("webhooks.redb");
+    let limit = |bytes: &str| {
+        let (process, limit) = (std::process::id().to_string(), format!("--fsize={bytes}:"));
+        assert!(Command::new("prlimit").args(["--pid", &process, &limit]).status().expect("prlimit").success());
+    };
+    Runtime::new().expect("a runtime").block_on(async {
+        let (silent, answering) = (Receiver::start(Answer::Never).await, Receiver::start(Answer::Ok).await);
+        let of = |events, url| Webhook { events: vec![events], ..Webhook::new(url) };
+        let webhooks = vec![
+            of(WebhookEvent::ClientEvent, silent.url("/")),
+            of(WebhookEvent::CacheMiss, answering.url("/")),
+            of(WebhookEvent::ChannelVacated, silent.url("/")),
+        ];
+        let server = Server::start_in(webhooks, Some(folder.as_ref()));
+        let data = "x".repeat(20_000);
+        server.record(client_event(&data));
+        server.webhooks.recorded(1).await;
+        limit(&fs::metadata(&file).expect("the file").len().to_string());
+        let mut recorded = 1;
+        while !server.webhooks.statistics().is_store_failing {
+            server.record(client_event(&data));
+            recorded += 1;
+            server.webhooks.recorded(recorded).await;
+        }
+        // It is told once, and what comes now is told to its receivers all the same.
+        for _ in 0..20 {
+            server.record(client_event(&data));
+            server.record(Event::CacheMiss { channel: "cache-a".into() });
+            assert_eq!(answering.next().await.channels(), ["cache-a"]);
+        }
+        let statistics = server.until(|statistics| statistics.queued == recorded as usize + 20).await;
+        assert_eq!((statistics.store_errors, statistics.is_store_failing, statistics.dropped), (1, true, 0));
+        limit("unlimited");
+        server.record(vacated("before"));
+        let statistics = server.until(|statistics| !statistics.is_store_failing).await;
+        assert_eq!(statistics.store_errors, 1);
+        server.record(client_event(&data));
+        server.record(vacated("after"));
+        server.webhooks.recorded(recorded + 2 * 20 + 3).await;
+        println!("waiting: {}", recorded + 20 + 3);
+        std::io::stdout().flush().expect("a pipe");
+        // As a crash would: nothing is put in order before.
+        std::process::abort();
+    });
+}
+
 const KILLS: u64 = 8;
 
 const FOLDER: &str = "TAUT_TEST_WEBHOOK_FOLDER";

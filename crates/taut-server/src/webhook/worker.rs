@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::http::client::Client;
@@ -14,7 +14,6 @@ use crate::journal::Entry;
 use super::Shared;
 use super::delivery;
 use super::queue::Verdict;
-use super::state::Seldom;
 use super::store::{Group, Store, StoreError};
 
 /// All that the task has.
@@ -32,10 +31,9 @@ impl Worker {
     /// Dropped midway, it leaves in the store what is there; attempts under way end.
     pub(super) async fn run(mut self) {
         let mut attempts = Attempts::default();
-        let mut saving: Option<JoinHandle<(Group, Result<(), StoreError>)>> = None;
+        let mut saving: Option<Saving> = None;
         let mut inbox = Vec::with_capacity(MOST_AT_ONCE);
         let mut is_open = true;
-        let mut store_logged = Seldom::default();
         loop {
             let next = self.step(&mut attempts, &mut saving);
             if self.shared.is_over(saving.is_some() || (is_open && !self.journal.is_empty())) {
@@ -53,17 +51,14 @@ impl Worker {
                     let mut state = self.shared.state();
                     state.finish(id, verdict, now, random());
                 }
-                written = async { saving.as_mut().expect("asked only where it is").await }, if saving.is_some() => {
+                (group, written) = async { saving.as_mut().expect("asked only where it is").ended().await }, if saving.is_some() => {
                     saving = None;
                     let now = self.shared.clock.now();
+                    let mut state = self.shared.state();
                     match written {
-                        Ok((group, written)) => {
-                            if let Err(error) = &written && store_logged.allows(now) {
-                                tracing::error!(%error, "webhooks are not kept: they are lost if the server ends now");
-                            }
-                            self.shared.state().saved(&group, written.is_ok(), now);
-                        }
-                        Err(error) => tracing::error!(%error, "a group of webhooks was not written"),
+                        Ok(Ok(())) => state.saved(&group, now),
+                        Ok(Err(error)) => state.not_saved(&group, &error, now),
+                        Err(panicked) => state.not_saved(&group, &panicked, now),
                     }
                 }
                 () = self.shared.woken() => {}
@@ -73,7 +68,7 @@ impl Worker {
         // What the last answers were is worth a last write; nothing is lost without it, but sent twice.
         if let Some(store) = self.store.take() {
             let group = self.shared.state().take_group(self.shared.clock.now());
-            if let Some(group) = group {
+            if let Some(group) = group.filter(|group| !group.is_empty()) {
                 let _ = spawn_blocking(move || store.write(&group)).await;
             }
         }
@@ -81,25 +76,16 @@ impl Worker {
     }
 
     /// Does all that can be done now, and says when to come back.
-    fn step(
-        &mut self,
-        attempts: &mut Attempts,
-        saving: &mut Option<JoinHandle<(Group, Result<(), StoreError>)>>,
-    ) -> Instant {
+    fn step(&mut self, attempts: &mut Attempts, saving: &mut Option<Saving>) -> Instant {
         let now = self.shared.clock.now();
         let mut state = self.shared.state();
         state.advance(now);
         if saving.is_none()
             && let Some(group) = state.take_group(now)
         {
-            if let Some(store) = &self.store {
-                let store = store.clone();
-                *saving = Some(spawn_blocking(move || {
-                    let written = store.write(&group);
-                    (group, written)
-                }));
-            } else {
-                state.saved(&group, true, now);
+            match &self.store {
+                Some(store) if !group.is_empty() => *saving = Some(Saving::begin(store, group)),
+                _ => state.saved(&group, now),
             }
         }
         while let Some(attempt) = state.next_attempt(now) {
@@ -110,6 +96,29 @@ impl Worker {
         let deadline = self.shared.deadline();
         let next = next.map(|next| self.shared.clock.instant(next)).into_iter().chain(deadline).min();
         next.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP)
+    }
+}
+
+/// A group on its way to the disk.
+struct Saving {
+    group: Arc<Group>,
+    task: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Saving {
+    fn begin(store: &Store, group: Group) -> Self {
+        let (store, group) = (store.clone(), Arc::new(group));
+        let written = Arc::clone(&group);
+        Self { group, task: spawn_blocking(move || store.write(&written)) }
+    }
+
+    /// Waits until it is written, or is not.
+    ///
+    /// # Cancel safety
+    /// It can be asked again, until it has answered.
+    async fn ended(&mut self) -> (Arc<Group>, Result<Result<(), StoreError>, JoinError>) {
+        let written = (&mut self.task).await;
+        (Arc::clone(&self.group), written)
     }
 }
 
