@@ -55,7 +55,7 @@ fn page() -> String {
     fields(&mut page, APP_FIELDS);
     let _ = write!(page, "\n## A webhook\n\n");
     fields(&mut page, WEBHOOK_FIELDS);
-    let _ = write!(page, "\n## The upgrade\n\n[auth.md](auth.md) tells what it is for.\n\n");
+    let _ = write!(page, "\n{WEBHOOK_TAIL}\n## The upgrade\n\n[auth.md](auth.md) tells what it is for.\n\n");
     fields(&mut page, UPGRADE_FIELDS);
     let _ = write!(page, "\n{TAIL}");
     page
@@ -148,6 +148,21 @@ const APPS_HEAD: &str = "\
 ## An app
 
 Each is a table `[[apps]]`.
+";
+
+const WEBHOOK_TAIL: &str = "\
+A request is tried for five minutes from when it happened, first after half a second and at last once a minute, until it is answered with 2xx. It comes
+at least once, and requests come in no promised order. Removals (`channel_vacated`, `member_removed`) are held back for three seconds, and nobody is told
+of one that is undone by then.
+
+With `data-directory`, each request is on the disk before it is tried, so that a crash of the server loses none. When the disk fails, or is full,
+requests are delivered on, from memory: the log says so once, `taut_webhooks_store_failing` is 1, and every five seconds the disk is tried again. As soon
+as it can be written, it gets all that waits, and the log says that as well.
+
+What is lost by a crash is who was there: the channels that were occupied and the members that were in them are known to memory alone, and those that do
+not come back get no `channel_vacated` and no `member_removed`. To know of them, each coming and going would have to be written to the disk, even where
+nobody wants a webhook for it at that moment. After a crash, a backend that keeps its own count has to ask once, `GET /apps/ID/channels`, some seconds
+after the start, when clients have come back. A server that is told to stop closes its clients first, and tells of all of them, or leaves that to its next run.
 ";
 
 const TAIL: &str = "\
