@@ -37,7 +37,7 @@ fn a_thousand_clients_come_back_spread_over_five_seconds() {
 }
 
 #[test]
-#[ignore = "the other test starts it in a process of its own"]
+#[ignore = "another test starts it, in a process of its own"]
 fn the_server() {
     let Ok(address) = std::env::var(ADDRESS) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

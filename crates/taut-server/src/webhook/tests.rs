@@ -402,6 +402,7 @@ fn what_waits_for_addresses_that_do_not_answer_takes_no_more_memory_than_it_may(
     assert!(success, "{output:#?}");
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 #[ignore = "another test starts it"]
 fn fills_up() {
