@@ -416,6 +416,31 @@ fn channels_connections_and_numbers_are_told_and_no_secrets() {
 }
 
 #[test]
+fn its_requests_are_counted_by_routes_of_their_own() {
+    let server = server(|_| {});
+    let address = server.addresses()[0];
+    for path in ["/console", "/console/console.js", "/console/console.css", "/console/nothing", "/nothing"] {
+        get(address, path, &[]);
+    }
+    for name in ["a", "b"] {
+        get(address, &format!("/console/api/apps/1/channels/{name}"), &[]);
+    }
+    get(address, "/console/api/apps/7/channels", &[]);
+    get(address, "/console/api/overview", &[]);
+    drop(Feed::open(address));
+    let metrics = Http::connect(address).metrics();
+    let count = |route: &str, status: u16| {
+        metrics.get(&format!("taut_http_requests_total{{route=\"{route}\",status=\"{status}\"}}")).copied()
+    };
+    assert_eq!(count("/console", 200), Some(3.0));
+    assert_eq!(count("/console/api/apps/{app}/channels/{channel}", 200), Some(2.0));
+    assert_eq!(count("/console/api/apps/{app}/channels", 404), Some(1.0));
+    assert_eq!(count("/console/api/overview", 200), Some(1.0));
+    assert_eq!(count("/console/api/events", 200), Some(1.0));
+    assert_eq!((count("other", 404), count("other", 200)), (Some(2.0), None));
+}
+
+#[test]
 fn the_development_server_has_a_console_too() {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::start(&Config { listen, shards: 2, ..Config::default() }).expect("a server");

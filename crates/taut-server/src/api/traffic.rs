@@ -119,7 +119,10 @@ fn route_of(request: &Request, prefix: &str) -> usize {
     let path = request.extensions().get::<MatchedPath>().map_or(OTHER, MatchedPath::as_str);
     let position = |path: &str| ROUTES.iter().position(|route| *route == path);
     // With a prefix, `/apps/…` and `/up` begin differently.
-    path.strip_prefix(prefix).and_then(position).or_else(|| position(path)).unwrap_or(0)
+    let listed = path.strip_prefix(prefix).and_then(position).or_else(|| position(path));
+    let is_file =
+        || path.strip_prefix(CONSOLE_PAGES).is_some_and(|rest| rest.starts_with('/') && !rest.starts_with("/api/"));
+    listed.or_else(|| is_file().then(|| position(CONSOLE_PAGES)).flatten()).unwrap_or(0)
 }
 
 /// A stranger may make up methods.
@@ -133,7 +136,7 @@ fn method(method: &Method) -> &'static str {
 }
 
 /// What requests are counted by: their number is bounded, whatever strangers ask for. The first is for everything that is not listed.
-const ROUTES: [&str; 15] = [
+const ROUTES: [&str; 23] = [
     OTHER,
     super::events::ROUTE,
     "/apps/{app}/batch_events",
@@ -149,7 +152,18 @@ const ROUTES: [&str; 15] = [
     "/up",
     "/ready",
     "/metrics",
+    CONSOLE_PAGES,
+    "/console/api/overview",
+    "/console/api/apps/{app}/channels",
+    "/console/api/apps/{app}/channels/{channel}",
+    "/console/api/apps/{app}/connections",
+    "/console/api/apps/{app}/events",
+    "/console/api/events",
+    "/console/api/session",
 ];
+
+/// The console's page and its files.
+const CONSOLE_PAGES: &str = "/console";
 
 /// Pages, and what is not there.
 const OTHER: &str = "other";
