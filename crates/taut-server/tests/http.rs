@@ -788,6 +788,7 @@ fn the_pages_are_served_with_their_types_and_a_strict_policy() {
     let mut http = Http::connect(server.addresses()[0]);
     for (path, content_type, part) in [
         ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/base.css", "text/css; charset=utf-8", "{"),
         ("/chat.css", "text/css; charset=utf-8", "{"),
         ("/chat.js", "text/javascript; charset=utf-8", "import"),
         ("/taut.js", "text/javascript; charset=utf-8", "export"),
@@ -804,6 +805,23 @@ fn the_pages_are_served_with_their_types_and_a_strict_policy() {
         let length = answer.body.len().to_string();
         let head = http.request("HEAD", path, &[], b"");
         assert_eq!((head.status, head.header("content-length")), (200, Some(length.as_str())));
+    }
+}
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    let server = development_server();
+    let mut http = Http::connect(server.addresses()[0]);
+    for (page, least) in [("/", 4), ("/console", 9)] {
+        let text = http.request("GET", page, &[], b"").text().to_owned();
+        let named = |attribute| text.split(attribute).skip(1).filter_map(|rest| rest.split('"').next());
+        let files: Vec<&str> = named("href=\"").chain(named("src=\"")).filter(|name| name.starts_with('/')).collect();
+        assert!(files.len() >= least, "{files:?}");
+        for file in files {
+            // A proxy may pass on nothing but the console.
+            assert!(page == "/" || file == "/" || file.starts_with(page), "{file}");
+            assert_eq!(http.request("GET", file, &[], b"").status, 200, "{file}");
+        }
     }
 }
 

@@ -32,8 +32,9 @@ impl IntoResponse for Page {
 }
 
 /// The chat: a page with which a newcomer sees two browser tabs talk to each other.
-pub(crate) const PAGES: [Page; 4] = [
+pub(crate) const PAGES: [Page; 5] = [
     Page { path: "/", content_type: "text/html; charset=utf-8", content: include_bytes!("../../../../web/index.html") },
+    Page { path: "/base.css", content_type: "text/css; charset=utf-8", content: BASE },
     Page {
         path: "/chat.css",
         content_type: "text/css; charset=utf-8",
@@ -50,6 +51,9 @@ pub(crate) const PAGES: [Page; 4] = [
         content: include_bytes!("../../../../web/taut.js"),
     },
 ];
+
+/// The rules that all pages have in common.
+pub(super) const BASE: &[u8] = include_bytes!("../../../../web/base.css");
 
 /// Nothing but what this server carries runs, and nobody else may put the page into a frame. The icon is a `data:` URL.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \

@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderName;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
-use super::super::pages::POLICY;
+use super::super::pages::{BASE, POLICY};
 
 /// A file of the console.
 #[derive(Clone, Copy)]
@@ -42,8 +42,10 @@ macro_rules! file {
     };
 }
 
-pub(super) const PAGES: [File; 9] = [
+pub(super) const PAGES: [File; 10] = [
     file!("/console", HTML, "index.html"),
+    // Here as well, since a proxy may pass on nothing but the console.
+    File { path: "/console/base.css", content_type: CSS, content: BASE },
     file!("/console/console.css", CSS, "console.css"),
     file!("/console/console.js", SCRIPT, "console.js"),
     file!("/console/channels.js", SCRIPT, "channels.js"),
