@@ -135,6 +135,8 @@ pub enum Cause {
     InvalidHost,
     /// `Sec-WebSocket-Key` is not base64 of 16 bytes.
     InvalidKey,
+    /// `Content-Length` is not a number.
+    InvalidLength,
     /// `Sec-WebSocket-Protocol` holds something that is no token, or a token twice.
     InvalidSubprotocols,
     /// The request target is neither a path nor an absolute HTTP URI.
@@ -203,6 +205,7 @@ impl fmt::Display for Cause {
             Self::InvalidExtensions => "The Sec-WebSocket-Extensions header is malformed.",
             Self::InvalidHost => "The Host header is not a host name or address with an optional port.",
             Self::InvalidKey => "The Sec-WebSocket-Key header is not the base64 encoding of 16 bytes.",
+            Self::InvalidLength => "The Content-Length header is not a number of bytes.",
             Self::InvalidSubprotocols => "The Sec-WebSocket-Protocol header is not a list of different tokens.",
             Self::InvalidTarget => "The request target is neither a path nor an absolute http or https URI.",
             Self::LineEnd => "A line of the request's head does not end with CR LF.",

@@ -27,7 +27,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// 431 when it is larger than `limits`; 400 when it is not HTTP/1.1, when two programs could read it differently
-    /// (folded lines, lone line feeds, a header twice that may occur once) or when its host is malformed.
+    /// (folded lines, lone line feeds, a header twice that may occur once) or when its host or length is malformed.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Refusal> {
         let (head, mut headers) = Headers::prepare(head, limits)?;
         let (method, target, version) = {
@@ -48,6 +48,11 @@ impl<'a> Request<'a> {
         // CVE-2026-61666: a malformed host is refused here, before anybody builds an address from it.
         if request.host().is_some_and(|host| !host.is_empty() && split_host(host).is_none()) {
             return Err(Cause::InvalidHost.into());
+        }
+        // RFC 9112 §6.3: there is no telling where such a message ends. A handshake has no length at all, which it is told instead.
+        let is_length = |(name, _): &(&str, &[u8])| name.eq_ignore_ascii_case("content-length");
+        if !request.wants_upgrade() && request.headers().filter(is_length).any(|(_, value)| !is_number(value)) {
+            return Err(Cause::InvalidLength.into());
         }
         Ok(request)
     }
@@ -155,6 +160,12 @@ impl fmt::Debug for Request<'_> {
 /// might trust one and we the other.
 const SINGLE: [&str; 6] =
     ["authorization", "content-length", "host", "origin", "sec-websocket-key", "sec-websocket-version"];
+
+fn is_number(value: &[u8]) -> bool {
+    // The parser of numbers would take a plus sign, too.
+    let digits = str::from_utf8(value.trim_ascii()).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.is_some_and(|digits| digits.parse::<u64>().is_ok())
+}
 
 /// Authority, path and query of a request target (RFC 9112 §3.2). `*` and the authority form, which no handshake may
 /// use but plain HTTP requests do, count as paths.
@@ -290,6 +301,15 @@ mod tests {
         assert_eq!(twice("Authorization: Bearer a"), Some(Cause::RepeatedHeader("authorization")));
         assert_eq!(twice("Content-Length: 0"), Some(Cause::RepeatedHeader("content-length")));
         assert_eq!(twice("X-Other: 0"), None);
+    }
+
+    #[test]
+    fn a_length_that_is_no_number_is_refused() {
+        let plain = |line: &str| cause(&[("Upgrade", ""), ("", line)]);
+        for length in ["-1", "+1", "1, 1", "0x1", "one", "99999999999999999999", ""] {
+            assert_eq!(plain(&format!("Content-Length: {length}")), Some(Cause::InvalidLength), "{length}");
+        }
+        assert_eq!(plain("Content-Length: 18446744073709551615"), None);
     }
 
     // CVE-2024-37890: 10 000 headers are an error with a status, under any limit on bytes.
