@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,7 +14,8 @@ use super::answer::Problem;
 /// The whole body, of at most `most` bytes.
 ///
 /// A larger one is still read, within reason, before it is refused: whoever is answered while he is still sending, and then cut off, sees a broken
-/// connection and not the answer.
+/// connection and not the answer. So it is with one that is larger than a common request while too much of others is held already: whose it is
+/// shows only when it is there, and until then strangers may send it.
 pub(crate) async fn read(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
     tokio::time::timeout(SLOWEST, collect(body, most)).await.unwrap_or_else(|_| {
         let error = format!("The body did not arrive within {} seconds.", SLOWEST.as_secs());
@@ -37,6 +39,8 @@ async fn collect(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
     // Grows with what has arrived, not with what was announced.
     let mut bytes = Vec::new();
     let mut length = 0;
+    let mut share = Share::default();
+    let mut is_crowded = false;
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
         let frame = frame.map_err(|_| Problem::bad_request("The body of the request ended too early."))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -44,14 +48,51 @@ async fn collect(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
         if length > MOST_DISCARDED.max(most as u64) {
             return Err(too_large());
         }
-        if length > most as u64 {
+        is_crowded = is_crowded || !share.grow(bytes.len() + data.len());
+        if length > most as u64 || is_crowded {
             bytes = Vec::new();
+            share = Share::default();
         } else {
             bytes.extend_from_slice(&data);
         }
     }
-    if length > most as u64 { Err(too_large()) } else { Ok(bytes) }
+    if length > most as u64 {
+        return Err(too_large());
+    }
+    if is_crowded {
+        let error = "The server is busy: too many large requests are on their way. Please try again.";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(Duration::from_secs(1)));
+    }
+    Ok(bytes)
 }
+
+/// What a body that is on its way takes of what all of them may hold; it is given back with this.
+#[derive(Default)]
+struct Share(usize);
+
+impl Share {
+    /// Takes enough for a body of this length; says whether there was so much.
+    fn grow(&mut self, length: usize) -> bool {
+        let more = length.saturating_sub(COMMON).saturating_sub(self.0);
+        self.0 += more;
+        more == 0 || HELD.fetch_add(more, Ordering::Relaxed) + more <= MOST_HELD
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of bodies that are on their way, beyond those of common ones. Of the whole process, whose memory it is.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that all of them may hold together, beyond those of common ones: 64 MiB.
+const MOST_HELD: usize = 64 << 20;
+
+/// Bytes that each body may hold whatever others do, so that common requests are served all the same: 16 KiB.
+const COMMON: usize = 16 << 10;
 
 const SLOWEST: Duration = Duration::from_secs(30);
 
