@@ -15,6 +15,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.handshakes < self.settings.pending_handshakes && self.wires.len() < self.settings.connections
     }
 
+    /// Whether others wait for the place of a handshake, as far as is known.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.starved || !self.has_room() && (self.accepting || !self.intake.is_empty())
+    }
+
     /// Takes sockets from the listener's queue.
     pub(crate) fn accept(&mut self) {
         for _ in 0..ACCEPTS {
@@ -22,14 +27,21 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 return;
             }
             match self.kernel.accept() {
-                Ok((socket, peer)) => self.take(socket, peer, Origin::Listener),
+                Ok((socket, peer)) => {
+                    self.starved = false;
+                    self.take(socket, peer, Origin::Listener);
+                }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.accepting = false,
+                    io::ErrorKind::WouldBlock => {
+                        self.accepting = false;
+                        self.starved = false;
+                    }
                     // That socket is gone; the next may be well.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
                     // Out of descriptors or memory: those that wait are served when some are free again.
                     _ => {
                         self.accepting = false;
+                        self.starved = true;
                         self.deadlines.set(self.connections.now + ACCEPT_PAUSE, ACCEPT);
                     }
                 },
@@ -79,7 +91,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             queued: false,
         });
         self.handshakes += 1;
-        self.set_deadline(token, deadline);
+        self.set_deadline(token, deadline.min(self.connections.now + self.settings.handshake_grace));
     }
 }
 

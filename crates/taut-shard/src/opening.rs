@@ -126,6 +126,27 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
+    /// The handshake has taken a while, which it may unless others wait for its place.
+    pub(crate) fn handle_slow_handshake(&mut self, token: usize, is_crowded: bool) {
+        let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token) else { return };
+        let (now, grace) = (self.connections.now, self.settings.handshake_grace);
+        let age = self.settings.handshake_timeout.saturating_sub(opening.deadline - now);
+        // Whoever waits for the application's answer has done its part, and one that is kept takes nobody's place.
+        if opening.pending.is_some() || opening.is_kept || age < grace || !is_crowded {
+            let next = if opening.is_kept { opening.deadline } else { opening.deadline.min(now + grace) };
+            return self.set_deadline(token, next);
+        }
+        if opening.is_announced {
+            self.connections.stats.unannounced += 1;
+            return self.handle_end(token);
+        }
+        self.refuse(token, &Refusal::busy(CROWDED_RETRY));
+        // It is told as far as its socket takes that at once. To wait for its end would keep the descriptor from others.
+        if self.wires.contains(token) {
+            self.wires.remove(token);
+        }
+    }
+
     /// The handshake has taken too long.
     pub(crate) fn handle_late_handshake(&mut self, token: usize) {
         let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token) else { return };
@@ -194,6 +215,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 }
+
+/// What a client is told whose handshake had to make way for others.
+const CROWDED_RETRY: Duration = Duration::from_secs(1);
 
 /// What a client is told whose handshake was not answered in time.
 const PENDING_RETRY: Duration = Duration::from_secs(1);

@@ -23,8 +23,11 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How long a client that was answered an HTTP request may be silent before its next one; 60 seconds.
     pub keep_alive: Duration,
-    /// Handshakes in progress; 1,024. Beyond it the shard leaves new sockets in the kernel's queue. Each costs up
-    /// to the head's limit.
+    /// How long a handshake may take while others wait for its place; 1 second. What takes longer then is refused with
+    /// 503, so that those who say nothing, or say it slowly, keep out nobody for longer than that. Costs nothing.
+    pub handshake_grace: Duration,
+    /// Handshakes in progress; 4,096. Beyond it the shard leaves new sockets in the kernel's queue. Each costs some 500
+    /// bytes, and up to the head's limit as its head comes: 64 MiB at the worst.
     pub pending_handshakes: usize,
     /// Sockets at a time, handshakes included; 1,000,000. Beyond it new ones wait in the kernel's queue.
     pub connections: usize,
@@ -48,7 +51,8 @@ impl Default for Settings {
             head: HeadLimits::default(),
             handshake_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
-            pending_handshakes: 1024,
+            handshake_grace: Duration::from_secs(1),
+            pending_handshakes: 4096,
             connections: 1_000_000,
             outgoing: 1 << 20,
             slow_reader: SlowReader::Close,

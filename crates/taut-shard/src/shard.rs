@@ -45,6 +45,8 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     again: Vec<usize>,
     /// The listener has more sockets, as far as is known.
     pub(crate) accepting: bool,
+    /// The system had no descriptor for the socket that is next.
+    pub(crate) starved: bool,
     pub(crate) handshakes: usize,
     ready: Vec<Ready>,
     expired: Vec<(usize, u64)>,
@@ -80,6 +82,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             response: Vec::new(),
             again: Vec::new(),
             accepting: true,
+            starved: false,
             handshakes: 0,
             ready: Vec::new(),
             expired: Vec::new(),
@@ -530,6 +533,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     fn handle_deadlines(&mut self) {
         let mut expired = mem::take(&mut self.expired);
         self.deadlines.expire(self.connections.now, &mut expired);
+        // Before the first makes room: how many wait is not known, and one place a tick would be too little.
+        let is_crowded = self.is_crowded();
         for (token, tick) in expired.drain(..) {
             if token == ACCEPT {
                 self.accepting = true;
@@ -537,18 +542,17 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 && wire.due == tick
             {
                 wire.due = 0;
-                self.handle_deadline(token);
+                self.handle_deadline(token, is_crowded);
             }
         }
         self.expired = expired;
     }
 
-    fn handle_deadline(&mut self, token: usize) {
+    fn handle_deadline(&mut self, token: usize, is_crowded: bool) {
         let now = self.connections.now;
         match &self.wires[token].phase {
             Phase::Handshake(opening) if now < opening.deadline => {
-                let deadline = opening.deadline;
-                self.set_deadline(token, deadline);
+                self.handle_slow_handshake(token, is_crowded);
             }
             Phase::Handshake(_) => self.handle_late_handshake(token),
             Phase::Lingering { deadline, .. } if now < *deadline => {

@@ -204,6 +204,48 @@ fn handshakes_in_progress_are_bounded_and_the_rest_wait_in_the_kernel() {
 }
 
 #[test]
+fn handshakes_that_take_longer_than_a_second_make_way_for_others_and_only_then() {
+    let mut stage = stage_with(|settings| settings.pending_handshakes = 3);
+    let mut slow: Vec<Client> = (0..2).map(|_| Client::new(&stage.network)).collect();
+    slow[1].remote.write(b"GET / HTTP/1.1\r\nX: ");
+    stage.sleep(Duration::from_millis(5300));
+    assert_eq!(stage.census().handshakes, 2, "there is room: they may take their time");
+    let young = Client::new(&stage.network);
+    let mut newcomer = Client::new(&stage.network);
+    newcomer.write(&newcomer.request("/"));
+    stage.settle();
+    assert_eq!((stage.census().handshakes, stage.network.queued()), (3, 1));
+    stage.sleep(Duration::from_millis(900));
+    newcomer.read(usize::MAX);
+    assert!(newcomer.is_open());
+    for client in &mut slow {
+        client.read(usize::MAX);
+        assert_eq!(client.status(), Some(503));
+        assert!(client.remote.is_gone(), "nothing is kept of it");
+    }
+    assert_eq!(stage.census().handshakes, 1, "who has just come stays");
+    drop(young);
+}
+
+#[test]
+fn without_descriptors_slow_handshakes_make_way() {
+    const EMFILE: i32 = 24;
+    let mut stage = stage();
+    let mut slow = Client::new(&stage.network);
+    stage.settle();
+    stage.network.fail_accept(Some(EMFILE));
+    let mut newcomer = Client::new(&stage.network);
+    newcomer.write(&newcomer.request("/"));
+    stage.sleep(Duration::from_millis(1200));
+    slow.read(usize::MAX);
+    assert_eq!(slow.status(), Some(503));
+    stage.network.fail_accept(None);
+    stage.sleep(Duration::from_millis(200));
+    newcomer.read(usize::MAX);
+    assert!(newcomer.is_open());
+}
+
+#[test]
 fn connections_are_bounded_and_a_place_that_is_free_is_taken() {
     let mut stage = stage_with(|settings| settings.connections = 2);
     let first = stage.open();
