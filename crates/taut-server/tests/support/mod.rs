@@ -175,6 +175,12 @@ impl<S: Read + Write> Client<S> {
         self.flush();
     }
 
+    /// Sends bytes that need be no frames.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        // It may have been enough before all was said.
+        let _ = self.stream.write_all(bytes);
+    }
+
     pub fn close(&mut self, code: u16) {
         let close = Close::new(taut_proto::CloseCode::new(code), "");
         let now = self.now();
