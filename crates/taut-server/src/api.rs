@@ -5,6 +5,7 @@ mod backends;
 pub(crate) mod body;
 mod channels;
 mod chat;
+mod clerk;
 mod console;
 mod door;
 pub(crate) mod events;
@@ -41,6 +42,7 @@ pub(crate) use health::Readiness;
 use traffic::Traffic;
 
 pub(crate) use backends::Backends;
+pub(crate) use clerk::PublishClerk;
 
 /// What every request may need.
 pub(crate) struct Context {

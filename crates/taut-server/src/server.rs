@@ -13,7 +13,7 @@ use taut_shard::{Drain, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
-use crate::api::{self, Backends, Readiness};
+use crate::api::{self, Backends, PublishClerk, Readiness};
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::fallback::{Entrance, Fallback};
@@ -78,7 +78,7 @@ impl Server {
                 move |departure| http::depart(&departures, departure),
             )
             .guarded(Arc::clone(&guard))
-            .serving(Arc::clone(&backends));
+            .assisted(PublishClerk::new(Arc::clone(&backends)));
             shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
         drop(departures);
@@ -100,13 +100,8 @@ impl Server {
             Arc::new(Fallback::new(entrance, Arc::clone(&apps), config, is_draining.clone()))
         });
         let readiness = Arc::<Readiness>::default();
-        let context = api::Context::new(
-            backends,
-            Arc::clone(&webhooks),
-            config,
-            is_draining.clone(),
-            Arc::clone(&readiness),
-        );
+        let context =
+            api::Context::new(backends, Arc::clone(&webhooks), config, is_draining.clone(), Arc::clone(&readiness));
         let service = api::router(Arc::new(context), fallback);
         runtime.spawn(guard::serve(guard, tasks, routes, client));
         let http = runtime.spawn(http::serve(departed, service, is_draining));

@@ -2,7 +2,6 @@
 
 mod answer;
 mod asking;
-mod counter;
 mod delivery;
 mod entrance;
 mod hosting;
@@ -22,7 +21,6 @@ use taut_shard::{
     Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Outgoing, Responded, Session, Verdict,
 };
 
-use crate::api::Backends;
 use crate::guard::Guard;
 use crate::home::{Home, Users};
 use crate::interest::Interest;
@@ -35,7 +33,6 @@ use crate::route::{Mail, Routes};
 use crate::tenants::{Admission, Apps, Tenant};
 use asking::Line;
 pub(crate) use asking::Ticket;
-use counter::Counter;
 use subscription::Waiting;
 use user::SignedIn;
 
@@ -46,7 +43,7 @@ pub(crate) struct Sessions {
     routes: Arc<Routes>,
     journal: Journal,
     guard: Arc<Guard>,
-    counter: Option<Counter>,
+    clerk: Option<Box<dyn Clerk>>,
     /// What stands before the key in a client's path.
     path: String,
     /// Seconds; what clients are told.
@@ -66,6 +63,15 @@ pub(crate) struct Sessions {
     text: String,
     /// Takes the sockets whose requests are no WebSocket's.
     depart: Box<dyn Fn(Departure) + Send>,
+}
+
+/// Answers requests that are no client's, as far as that can be done at once: on the shard's time.
+pub(crate) trait Clerk: Send {
+    /// How much content belongs to a request, if it may be answered here.
+    fn content(&self, request: &Request<'_>) -> Option<usize>;
+
+    /// Does what the request asks for and writes the answer; or does nothing, and the request leaves the shard.
+    fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Option<()>;
 }
 
 /// What a connection carries.
@@ -168,7 +174,7 @@ impl Sessions {
             routes,
             journal,
             guard: Arc::new(Guard::alone()),
-            counter: None,
+            clerk: None,
             path: format!("{path_prefix}/app/"),
             activity_timeout,
             outgoing,
@@ -190,9 +196,9 @@ impl Sessions {
         self
     }
 
-    /// Answers here what backends ask, as far as that can be done at once.
-    pub(crate) fn serving(mut self, backends: Arc<Backends>) -> Self {
-        self.counter = Some(Counter::new(backends));
+    /// Asks this one first what requests are answered that are no client's.
+    pub(crate) fn assisted(mut self, clerk: impl Clerk + 'static) -> Self {
+        self.clerk = Some(Box::new(clerk));
         self
     }
 
@@ -332,7 +338,7 @@ impl Handler for Sessions {
 
     fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, Client> {
         if !request.wants_upgrade() {
-            let content = self.counter.as_ref().and_then(|counter| counter.content(request));
+            let content = self.clerk.as_ref().and_then(|clerk| clerk.content(request));
             return content.map_or(Verdict::HandOver, |content| Verdict::Respond { content });
         }
         match request.upgrade() {
@@ -434,7 +440,7 @@ impl Handler for Sessions {
         content: &[u8],
         response: &mut Vec<u8>,
     ) -> Responded {
-        let answered = self.counter.as_mut().and_then(|counter| counter.answer(request, content, response));
+        let answered = self.clerk.as_mut().and_then(|clerk| clerk.answer(request, content, response));
         answered.map_or(Responded::HandOver, |()| Responded::Here)
     }
 

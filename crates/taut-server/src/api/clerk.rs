@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime};
 use httpdate::HttpDate;
 use taut_proto::handshake::Request;
 
-use crate::api::{Backends, events};
+use super::{Backends, events};
+use crate::session::Clerk;
 
-/// Where backends are answered.
+/// Answers a shard's share of publishes.
 #[derive(Debug)]
-pub(super) struct Counter {
+pub(crate) struct PublishClerk {
     backends: Arc<Backends>,
     /// The time of the last answer, as RFC 9110 §5.6.7 writes it.
     date: String,
@@ -21,18 +22,12 @@ pub(super) struct Counter {
     current: SystemTime,
 }
 
-impl Counter {
-    pub(super) fn new(backends: Arc<Backends>) -> Self {
-        Self { backends, date: String::new(), current: SystemTime::UNIX_EPOCH }
-    }
-
-    /// How much content a request has, if it may be answered here.
-    pub(super) fn content(&self, request: &Request<'_>) -> Option<usize> {
+impl Clerk for PublishClerk {
+    fn content(&self, request: &Request<'_>) -> Option<usize> {
         events::content_at_once(&self.backends, request)
     }
 
-    /// Does what the request asks for and writes the answer, or does nothing.
-    pub(super) fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Option<()> {
+    fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Option<()> {
         let body = events::publish_at_once(&self.backends, request, content)?;
         let date = self.date();
         // A `Vec` takes all that is written.
@@ -42,6 +37,12 @@ impl Counter {
             body.len(),
         );
         Some(())
+    }
+}
+
+impl PublishClerk {
+    pub(crate) fn new(backends: Arc<Backends>) -> Self {
+        Self { backends, date: String::new(), current: SystemTime::UNIX_EPOCH }
     }
 
     /// RFC 9110 §6.6.1: an answer says when it was made.
