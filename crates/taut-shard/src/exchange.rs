@@ -28,6 +28,13 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
+    /// The content that an answer waits for is slow, or does not come any more: that is for those who have time, and words for it.
+    pub(crate) fn hand_over_unfinished(&mut self, token: usize) {
+        let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get_mut(token) else { return };
+        let bytes = mem::take(&mut opening.bytes);
+        self.hand_over(token, bytes);
+    }
+
     /// Asks the handler for the answer to a request that is whole.
     pub(crate) fn respond(&mut self, request: &Request<'_>, content: &[u8]) -> Responded {
         self.response.clear();

@@ -131,6 +131,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token) else { return };
         let (now, grace) = (self.connections.now, self.settings.handshake_grace);
         let age = self.settings.handshake_timeout.saturating_sub(opening.deadline - now);
+        if opening.content.is_some() && age >= grace {
+            return self.hand_over_unfinished(token);
+        }
         // Whoever waits for the application's answer has done its part, and one that is kept takes nobody's place.
         if opening.pending.is_some() || opening.is_kept || age < grace || !is_crowded {
             let next = if opening.is_kept { opening.deadline } else { opening.deadline.min(now + grace) };
@@ -156,6 +159,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 self.connections.stats.unannounced += 1;
                 self.handle_end(token);
             }
+            None if opening.content.is_some() => self.hand_over_unfinished(token),
             // Nothing was asked, or the answer to what was is not read.
             None if opening.unsent.is_some() || opening.is_kept && opening.bytes.is_empty() => self.end_kept(token),
             None => self.refuse(token, &Refusal::timeout()),

@@ -227,7 +227,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         match wire.read(buffer) {
             Ok(None) => return false,
             Ok(Some(0)) => {
-                self.handle_end(token);
+                match &wire.phase {
+                    Phase::Handshake(opening) if opening.content.is_some() => self.hand_over_unfinished(token),
+                    _ => self.handle_end(token),
+                }
                 return false;
             }
             Ok(Some(count)) => self.received(token, &mut buffer[..count]),
