@@ -6,6 +6,7 @@ mod log;
 mod reload;
 mod serve;
 mod stop;
+mod traces;
 
 use std::process::ExitCode;
 

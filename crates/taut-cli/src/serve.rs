@@ -13,6 +13,7 @@ use taut_server::{Config, Running, Server};
 use crate::log;
 use crate::reload::{Event, Events};
 use crate::stop::{Asker, Stop};
+use crate::traces;
 
 /// Serve channels to browsers and apps, by the Pusher protocol
 pub(crate) struct Arguments {
@@ -30,6 +31,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let log = log::start(&config.log_level, config.log_format);
     tell(&notes);
+    // What is still to be sent is sent as this goes, after the server has stopped.
+    let _traces = traces::start(|name| std::env::var(name).ok());
     let mut events = Events::watch(Stop::catch()?, &config)?;
     let running = Server::start(&config)?;
     greet(&running, if config.tls_certificate.is_some() { "https" } else { "http" });

@@ -143,8 +143,11 @@ const ROOMS: &[Room] = &[
             "toml",
             "tracing",
         ],
-        optional: &["sqlx"],
-        never: &[("clap*", "terminal code stays away from those who embed the server")],
+        optional: &["opentelemetry", "opentelemetry-http", "sqlx"],
+        never: &[
+            ("clap*", "terminal code stays away from those who embed the server"),
+            ("opentelemetry*", "traces come with the feature otel alone"),
+        ],
     },
     Room {
         name: "taut-cli",
@@ -159,8 +162,11 @@ const ROOMS: &[Room] = &[
             "tracing",
             "tracing-subscriber",
         ],
-        optional: &[],
-        never: &[],
+        optional: &["opentelemetry", "opentelemetry-otlp", "opentelemetry_sdk"],
+        never: &[
+            ("opentelemetry*", "traces come with the feature otel alone"),
+            ("prost*", "traces come with the feature otel alone"),
+        ],
     },
 ];
 
@@ -279,6 +285,13 @@ const SOURCE_RULES: &[SourceRule] = &[
         ],
         but: &[],
         reason: "who a token or a header names is found out without I/O and without a clock: time is an argument",
+    },
+    SourceRule {
+        places: &["taut-server/src"],
+        except: &["taut-server/src/otel", "taut-server/src/trace"],
+        never: &["opentelemetry", "opentelemetry_http"],
+        but: &[],
+        reason: "`trace` says what OpenTelemetry is told of, and what it is not: nobody else names it",
     },
     SourceRule {
         places: &["taut-server/src/session"],

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::StatusCode;
 use taut_proto::handshake::{Refusal, Request, origin};
 use taut_shard::HandshakeId;
 use tokio::sync::{Semaphore, mpsc};
@@ -30,6 +31,7 @@ use crate::http::address;
 use crate::http::client::Client;
 use crate::route::{Mail, Routes};
 use crate::tenants::{Tenant, Terms};
+use crate::trace::Span;
 use callback::Answer;
 pub(crate) use forwarded::client_of;
 use jwks::{Known, Sets};
@@ -74,7 +76,7 @@ pub(crate) struct Asker {
 }
 
 enum Task {
-    Vet(Asker, Arc<Tenant>, Arc<Terms>, Inquiry),
+    Vet(Asker, Arc<Tenant>, Arc<Terms>, Inquiry, Span),
     Renew(Published),
 }
 
@@ -131,9 +133,15 @@ impl Guard {
                 Err(refusal) => return Vetting::Refused(refusal),
             },
         };
-        match self.tasks.try_send(Task::Vet(asker, Arc::clone(tenant), Arc::clone(terms), inquiry)) {
+        let traced = Span::upgrading(request, tenant.id());
+        match self.tasks.try_send(Task::Vet(asker, Arc::clone(tenant), Arc::clone(terms), inquiry, traced)) {
             Ok(()) => Vetting::Later,
-            Err(_) => Vetting::Refused(unavailable()),
+            Err(refused) => {
+                if let Task::Vet(.., traced) = refused.into_inner() {
+                    traced.answered(StatusCode::SERVICE_UNAVAILABLE);
+                }
+                Vetting::Refused(unavailable())
+            }
         }
     }
 
@@ -185,15 +193,15 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, 
                     let (client, set) = (client.clone(), guard.sets.at(&published.url));
                     running.spawn(async move { set.renew(&client, &published).await });
                 }
-                Some(Task::Vet(asker, tenant, ..)) if running.len() >= MOST_RUNNING => {
-                    reply(&routes, asker, &tenant, Err(unavailable()));
+                Some(Task::Vet(asker, tenant, .., traced)) if running.len() >= MOST_RUNNING => {
+                    reply(&routes, asker, &tenant, Err(unavailable()), traced);
                 }
-                Some(Task::Vet(asker, tenant, terms, inquiry)) => {
+                Some(Task::Vet(asker, tenant, terms, inquiry, traced)) => {
                     let desk = Desk::of(&mut desks, &tenant, &terms);
                     let (guard, client, routes) = (Arc::clone(&guard), client.clone(), Arc::clone(&routes));
                     running.spawn(async move {
-                        let outcome = guard.inquire(&client, &desk, &terms, inquiry).await;
-                        reply(&routes, asker, &tenant, outcome);
+                        let outcome = traced.follow(guard.inquire(&client, &desk, &terms, inquiry)).await;
+                        reply(&routes, asker, &tenant, outcome, traced);
                     });
                 }
             },
@@ -202,8 +210,10 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, 
     }
 }
 
-fn reply(routes: &Routes, asker: Asker, tenant: &Tenant, outcome: Result<Identity, Refusal>) {
+fn reply(routes: &Routes, asker: Asker, tenant: &Tenant, outcome: Result<Identity, Refusal>, traced: Span) {
     let Asker { shard, handshake } = asker;
+    let status = outcome.as_ref().map_or_else(Refusal::status, |_| StatusCode::SWITCHING_PROTOCOLS.as_u16());
+    traced.answered(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     // There are no more of these than there are handshakes.
     routes.tell(shard, Mail::Vetted { handshake, tenant: tenant.index(), outcome: Box::new(outcome) });
 }

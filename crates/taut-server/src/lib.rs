@@ -20,6 +20,8 @@ mod limit;
 mod live;
 mod node;
 mod origin;
+#[cfg(feature = "otel")]
+pub mod otel;
 mod presence;
 pub mod pusher;
 mod question;
@@ -27,6 +29,7 @@ mod route;
 mod server;
 mod session;
 pub mod tenants;
+mod trace;
 mod webhook;
 
 pub use config::Config;

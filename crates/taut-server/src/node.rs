@@ -14,6 +14,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::question::{ChannelState, ConnectionState, Occupancy, Question, Statistics};
 use crate::route::{Busy, Mail, Published, Routes};
 use crate::tenants::{Apps, Tenant};
+use crate::trace::Span;
 
 /// The way in for whoever is no client: the HTTP side.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ impl Node {
         events: impl Iterator<Item = (&'a str, Publication<'a>)>,
     ) -> Result<(), Busy> {
         let at = Instant::now();
+        let traced = Span::within("fan out");
         let is_watched = self.journal.is_watched();
         let mut text = String::new();
         let mut shown = Vec::new();
@@ -80,8 +82,10 @@ impl Node {
             let (message, keep) = (Prepared::new(text.as_str()), Kind::of(name).is_cache());
             Published { tenant: tenant.index(), channel, message, excluded, keep, at }
         });
-        let published = published.collect();
-        self.routes.publish(published)?;
+        let published: Vec<Published> = published.collect();
+        traced.count("taut.channels", published.len());
+        self.routes.publish(published).inspect_err(|Busy| traced.failed("busy"))?;
+        traced.end();
         for event in shown {
             self.journal.record(tenant, event);
         }

@@ -60,7 +60,8 @@ impl Server {
         let routes = Arc::new(Routes::new(count));
         let (journal, recorded) = Journal::new();
         let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&routes), journal.clone()));
-        let backends = Arc::new(Backends::new(Arc::clone(&node), &config.path_prefix));
+        let backends =
+            Arc::new(Backends::new(Arc::clone(&node), &config.path_prefix, config.tls_certificate.is_some()));
         let (guard, tasks) = Guard::new(&config.trusted_proxies);
         let guard = Arc::new(guard);
         let (departures, departed) = http::departures();

@@ -209,6 +209,11 @@ A table for a start:
 CREATE TABLE apps (id varchar(255) PRIMARY KEY, \"key\" varchar(255) NOT NULL, secret varchar(255) NOT NULL, enabled smallint, options text);
 ```
 
+## Traces
+
+A program that was built with `--features otel` sends traces by OpenTelemetry where the standard variables (`OTEL_…`) say where to;
+[traces.md](traces.md) has what is traced and which variables there are. They are no settings of Taut's: neither flags nor the file have them.
+
 ## Variables of other servers
 
 Where Taut takes the place of soketi, of Reverb or of a program that was told `PUSHER_APP_ID`, `PUSHER_APP_KEY` and `PUSHER_APP_SECRET`, it reads their

@@ -14,20 +14,23 @@ use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::pusher::auth;
 use crate::tenants::{Tenant, Terms};
+use crate::trace::Span;
 
 /// Who may do what, and how often. The shards and the HTTP side have one in common.
 pub(crate) struct Backends {
     node: Arc<Node>,
     path_prefix: String,
+    is_secure: bool,
     /// What the backends of those apps that are limited have left, by the index of the app, with the limit that it was made for.
     rates: Mutex<HashMap<usize, (u32, TokenBucket)>>,
     traffic: Traffic,
 }
 
 impl Backends {
-    pub(crate) fn new(node: Arc<Node>, path_prefix: &str) -> Self {
+    /// `is_secure` where TLS is spoken.
+    pub(crate) fn new(node: Arc<Node>, path_prefix: &str, is_secure: bool) -> Self {
         let path_prefix = path_prefix.to_owned();
-        Self { node, path_prefix, rates: Mutex::default(), traffic: Traffic::default() }
+        Self { node, path_prefix, is_secure, rates: Mutex::default(), traffic: Traffic::default() }
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -39,6 +42,10 @@ impl Backends {
         &self.path_prefix
     }
 
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
     pub(super) fn traffic(&self) -> &Traffic {
         &self.traffic
     }
@@ -46,7 +53,12 @@ impl Backends {
     /// Lets a request in that the app's backend has signed, if the app is served and this is not one request too many.
     pub(super) fn admit(&self, tenant: &Tenant, terms: &Terms, request: &auth::Request<'_>) -> Result<(), Problem> {
         let secret_of = |key: &str| terms.app.secret(key).map(Secret::reveal);
-        request.verify(secret_of, &self.path_prefix, seconds_since_1970()).map_err(|refused| unauthorized(&refused))?;
+        let verifying = Span::within("verify");
+        request.verify(secret_of, &self.path_prefix, seconds_since_1970()).map_err(|refused| {
+            verifying.failed("refused");
+            unauthorized(&refused)
+        })?;
+        verifying.end();
         if !terms.app.enabled {
             return Err(Problem::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", tenant.id())));
         }

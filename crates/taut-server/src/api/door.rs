@@ -12,6 +12,7 @@ use super::{Context, body, echo};
 use crate::app::Limits;
 use crate::pusher::auth;
 use crate::tenants::{Tenant, Terms};
+use crate::trace;
 
 /// A request that an app's backend has signed.
 pub(crate) struct Signed {
@@ -62,6 +63,7 @@ pub(crate) async fn authenticated(
     context.backends.admit(&signed.tenant, &signed.terms, &signed.query())?;
     // From here on it is the app itself that asks.
     tracing::Span::current().record("app", signed.tenant.id());
+    trace::name_app(signed.tenant.id());
     Ok(signed)
 }
 

@@ -22,6 +22,7 @@ use crate::pusher::event::write_json_string;
 use crate::pusher::socket_id::SocketId;
 use crate::question::Occupancy;
 use crate::tenants::{Tenant, Terms};
+use crate::trace::Steps;
 
 /// Publishes one event to one channel or several.
 ///
@@ -58,14 +59,20 @@ pub(crate) fn publish_at_once(
     request: &taut_proto::handshake::Request<'_>,
     content: &[u8],
 ) -> Option<&'static str> {
-    let began = Instant::now();
+    let (began, mut steps) = (Instant::now(), Steps::begin());
     let tenant = backends.node().apps().by_id(app_of(backends, request)?)?;
     let terms = tenant.terms();
     let (method, path, query) = (request.method(), request.path(), request.query().unwrap_or_default());
     let event = Event::parse(content, &terms.limits).ok().filter(|event| event.info.is_empty())?;
+    steps.next();
     backends.admit(&tenant, &terms, &auth::Request::new(method, path, query, content)).ok()?;
+    steps.next();
     backends.node().publish(&tenant, &event.channels, &event.publication()).ok()?;
-    backends.traffic().record(ROUTE, StatusCode::OK, began.elapsed(), tenant.id());
+    steps.next();
+    // Told now and not as it goes: what is not answered here is told of where it is.
+    let (prefix, is_secure) = (backends.path_prefix(), backends.is_secure());
+    let trace_id = steps.published(request, prefix, is_secure, tenant.id(), event.channels.len());
+    backends.traffic().record(ROUTE, StatusCode::OK, began.elapsed(), tenant.id(), trace_id);
     Some("{}")
 }
 
@@ -302,7 +309,7 @@ pub(super) fn largest_body(limits: &Limits) -> usize {
 }
 
 /// Where [`publish`] is found, behind the prefix.
-pub(super) const ROUTE: &str = "/apps/{app}/events";
+pub(crate) const ROUTE: &str = "/apps/{app}/events";
 
 /// Bytes of a request's content that a shard waits for.
 const MOST_AT_ONCE: usize = 16 << 10;

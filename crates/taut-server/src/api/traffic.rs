@@ -1,5 +1,6 @@
 //! Every request is counted, timed and told to the log; what it carries is not, since that may be secret.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tracing::{Instrument, field};
 
 use super::Context;
 use super::exposition::{Exposition, Kind};
+use crate::trace::Span;
 
 /// Counts and times a request, and lends it a span of its own.
 ///
@@ -21,21 +23,23 @@ pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Reques
     let began = Instant::now();
     let number = context.traffic().began.fetch_add(1, Ordering::Relaxed) + 1;
     let route = route_of(&request, context.path_prefix());
+    let method = method(request.method());
+    let traced = Span::answering(&request, method, context.path_prefix(), context.backends.is_secure());
     // Neither path nor query: they hold users' ids and signatures. The names are OpenTelemetry's, where it has one.
     let span = tracing::info_span!(
         "http",
         request = number,
-        http.request.method = method(request.method()),
+        http.request.method = method,
         http.route = ROUTES[route],
         http.response.status_code = field::Empty,
         app = field::Empty,
-        otel.name = ROUTES[route],
-        otel.kind = "server",
+        trace_id = traced.trace_id().map(field::display),
     );
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = traced.follow(next.run(request).instrument(span.clone())).await;
     let took = began.elapsed();
     let status = response.status();
     context.traffic().count(route, status, took);
+    traced.answered(status);
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
         span.in_scope(|| tracing::warn!(status = status.as_u16(), ?took, "a request failed"));
@@ -69,11 +73,19 @@ struct Route {
 
 impl Traffic {
     /// Counts and tells a request that was answered without [`observe`].
-    pub(super) fn record(&self, route: &'static str, status: StatusCode, took: Duration, app: &str) {
+    pub(super) fn record(
+        &self,
+        route: &'static str,
+        status: StatusCode,
+        took: Duration,
+        app: &str,
+        trace_id: Option<impl fmt::Display>,
+    ) {
         let number = ROUTES.iter().position(|known| *known == route).unwrap_or(0);
         self.count(number, status, took);
         let status = status.as_u16();
-        tracing::debug!(http.route = route, app, status, ?took, "a request was answered");
+        let trace_id = trace_id.map(field::display);
+        tracing::debug!(http.route = route, app, trace_id, status, ?took, "a request was answered");
     }
 
     fn count(&self, route: usize, status: StatusCode, took: Duration) {
@@ -131,6 +143,10 @@ fn method(method: &Method) -> &'static str {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
         _ => "_OTHER",
     }
 }

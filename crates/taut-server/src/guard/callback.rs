@@ -15,6 +15,7 @@ use crate::http::address;
 use crate::http::client::{self, Client};
 use crate::pusher::member::Member;
 use crate::tenants::Terms;
+use crate::trace::Span;
 
 /// What the application is told of a client: JSON.
 pub(super) fn body(app: &str, request: &handshake::Request<'_>, address: IpAddr) -> String {
@@ -63,9 +64,12 @@ pub(super) async fn ask(
             return Err(format!("there was no turn within {timeout:?}: {concurrency} are asked about already"));
         };
         let uri = address::parse(&callback.url).map_err(|error| error.to_string())?;
-        let request = client::post(uri, terms.app.key(), body)?;
-        let answer = client.send(request, deadline.saturating_duration_since(Instant::now()), LARGEST_ANSWER).await?;
-        read(terms, answer)
+        let mut request = client::post(uri, terms.app.key(), body)?;
+        let traced = Span::asking("upgrade callback", &terms.app.id, &mut request);
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let answer = client.send(request, rest, LARGEST_ANSWER).await;
+        traced.heard(answer.as_ref().map(|answer| answer.status).map_err(String::as_str));
+        read(terms, answer?)
     };
     asked.await.unwrap_or_else(Answer::Failed)
 }

@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 
 use crate::http::address;
 use crate::http::client::{self, Client};
+use crate::trace::Span;
 
 use super::address::headers;
 use super::queue::{Attempt, Verdict};
@@ -17,11 +18,14 @@ use super::queue::{Attempt, Verdict};
 /// # Cancel safety
 /// Dropped midway, the request may have been taken or not.
 pub(super) async fn make(client: &Client, attempt: &Attempt) -> Verdict {
-    let request = match prepare(attempt) {
+    let mut request = match prepare(attempt) {
         Ok(request) => request,
         Err(reason) => return Verdict::Hopeless(reason),
     };
-    match client.send(request, TIMEOUT, LARGEST_ANSWER).await {
+    let traced = Span::asking("webhook", attempt.tenant.id(), &mut request);
+    let answer = client.send(request, TIMEOUT, LARGEST_ANSWER).await;
+    traced.heard(answer.as_ref().map(|answer| answer.status).map_err(String::as_str));
+    match answer {
         Ok(answer) if answer.status.is_success() => Verdict::Delivered,
         Ok(answer) => Verdict::Failed(answer.refused("anything but 2xx is a failure")),
         Err(reason) => Verdict::Failed(reason),
