@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 struct Server {
     process: Child,
@@ -47,7 +48,15 @@ impl Server {
     }
 
     fn end(&mut self) -> ExitStatus {
-        self.process.wait().expect("an end")
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().expect("a process") {
+                return status;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "it waits for something");
+            // std has no wait with a limit.
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

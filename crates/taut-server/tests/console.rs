@@ -198,7 +198,10 @@ fn logging_out_ends_the_events_of_that_login_and_of_no_other() {
     let log_out = Http::connect(address).request("DELETE", "/console/api/session", &[("Cookie", &first)], b"");
     assert_eq!(log_out.status, 200);
     for feed in &mut feeds[..2] {
-        while feed.http.read_more(&mut feed.text) && !feed.text.ends_with("0\r\n\r\n") {}
+        // A stream that goes on has a heartbeat every 15 seconds.
+        while feed.http.read_more(&mut feed.text) && !feed.text.ends_with("0\r\n\r\n") {
+            assert!(feed.text.matches(": heartbeat").count() < 2, "it goes on");
+        }
     }
     assert_eq!(get(address, "/console/api/events", &[("Cookie", &first)]).status, 401);
     Http::connect(address).say("news", "for the one that is left");

@@ -298,6 +298,10 @@ mod tests {
         tokio::time::timeout(Duration::ZERO, admission.over()).await.is_ok()
     }
 
+    async fn ended(admission: &mut Admission) {
+        tokio::time::timeout(Duration::from_secs(20), admission.over()).await.expect("an end");
+    }
+
     #[tokio::test]
     async fn what_is_open_by_a_session_ends_with_it_however_that_ends() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
@@ -308,18 +312,18 @@ mod tests {
             (find(&mut sessions, b"a"), find(&mut sessions, b"a"), find(&mut sessions, b"b"));
         assert!(!is_over(&mut first).await && !is_over(&mut other).await);
         sessions.remove(b"a");
-        first.over().await;
-        again.over().await;
+        ended(&mut first).await;
+        ended(&mut again).await;
         assert!(!is_over(&mut other).await);
         for number in 0..MOST_SESSIONS {
             sessions.add(&number.to_be_bytes(), now);
         }
-        other.over().await;
+        ended(&mut other).await;
         let mut expiring = find(&mut sessions, &1_usize.to_be_bytes());
         let Admission::Session { until, .. } = &mut expiring else { panic!("{expiring:?}") };
         assert_eq!(*until, now + LIFE);
         *until = now + Duration::from_millis(10);
-        expiring.over().await;
+        ended(&mut expiring).await;
         assert!(!is_over(&mut Admission::Free).await);
     }
 
