@@ -33,13 +33,18 @@ pub(crate) fn start(environment: impl Fn(&str) -> Option<String>) -> Option<Prov
 
 /// Says so if traces are asked for, since this program cannot send them.
 #[cfg(not(feature = "otel"))]
-pub(crate) fn start(environment: impl Fn(&str) -> Option<String>) {
+pub(crate) fn start(environment: impl Fn(&str) -> Option<String>) -> Nothing {
     if let Some(variable) = asked_by(&environment) {
         tracing::warn!(
             "no traces are sent although {variable} is set: this program was built without them; build it with --features otel, or unset the variable"
         );
     }
+    Nothing
 }
+
+/// What is to be sent where nothing can be.
+#[cfg(not(feature = "otel"))]
+pub(crate) struct Nothing;
 
 /// The variable that asks for traces.
 #[cfg(any(test, not(feature = "otel")))]
