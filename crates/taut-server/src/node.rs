@@ -57,7 +57,19 @@ impl Node {
         publication: &Publication<'_>,
     ) -> Result<(), Busy> {
         let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
-        self.publish_all(tenant, events)
+        self.publish_each(tenant, events, None)
+    }
+
+    /// The same from within a call of this shard.
+    pub(crate) fn publish_from(
+        &self,
+        shard: usize,
+        tenant: &Arc<Tenant>,
+        channels: &[impl AsRef<str>],
+        publication: &Publication<'_>,
+    ) -> Result<(), Busy> {
+        let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
+        self.publish_each(tenant, events, Some(shard))
     }
 
     /// The same for events each to a channel of its own.
@@ -65,6 +77,15 @@ impl Node {
         &self,
         tenant: &Arc<Tenant>,
         events: impl Iterator<Item = (&'a str, Publication<'a>)>,
+    ) -> Result<(), Busy> {
+        self.publish_each(tenant, events, None)
+    }
+
+    fn publish_each<'a>(
+        &self,
+        tenant: &Arc<Tenant>,
+        events: impl Iterator<Item = (&'a str, Publication<'a>)>,
+        here: Option<usize>,
     ) -> Result<(), Busy> {
         let at = Instant::now();
         let traced = Span::within("fan out");
@@ -84,7 +105,7 @@ impl Node {
         });
         let published: Vec<Published> = published.collect();
         traced.count("taut.channels", published.len());
-        self.routes.publish(published).inspect_err(|Busy| traced.failed("busy"))?;
+        self.routes.publish(published, here).inspect_err(|Busy| traced.failed("busy"))?;
         traced.end();
         for event in shown {
             self.journal.record(tenant, event);

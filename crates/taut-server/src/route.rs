@@ -159,15 +159,19 @@ impl Routes {
     ///
     /// Publishers are turned away while any mailbox is half full: the other half is for what their events become, one mail for each shard with
     /// members. So a burst that lasts ends in refusals, which a publisher can repeat, and not in gaps, which nobody could see.
-    pub(crate) fn publish(&self, events: Vec<Published>) -> Result<(), Busy> {
+    ///
+    /// `here` is the shard within whose call this happens, if it does: it need not be woken for what is its own.
+    pub(crate) fn publish(&self, events: Vec<Published>, here: Option<usize>) -> Result<(), Busy> {
         let mailboxes = self.mailboxes.get().ok_or(Busy)?;
         if self.is_overloaded() {
             return Err(Busy);
         }
         for (number, published) in events.into_iter().enumerate() {
-            let mailbox = &mailboxes[self.home(published.tenant, &published.channel)];
-            let bytes = published.bytes();
-            if let Err(refused) = mailbox.push(Mail::Publish(published), bytes) {
+            let home = self.home(published.tenant, &published.channel);
+            let (mailbox, bytes) = (&mailboxes[home], published.bytes());
+            let mail = Mail::Publish(published);
+            let pushed = if here == Some(home) { mailbox.push_to_self(mail, bytes) } else { mailbox.push(mail, bytes) };
+            if let Err(refused) = pushed {
                 if number == 0 {
                     return Err(Busy);
                 }
@@ -273,7 +277,7 @@ mod tests {
     fn an_event_goes_to_its_home_only() {
         let (routes, mut shards) = shards(2);
         let channel = channel_of(&routes, 1);
-        assert_eq!(routes.publish(vec![published(&channel, 10)]), Ok(()));
+        assert_eq!(routes.publish(vec![published(&channel, 10)], None), Ok(()));
         assert!(collected(&mut shards[0]).is_empty());
         assert!(
             matches!(collected(&mut shards[1]).as_slice(), [Mail::Publish(published)] if *published.channel == *channel)
@@ -285,22 +289,22 @@ mod tests {
         let (routes, mut shards) = shards(2);
         let (first, second) = (channel_of(&routes, 0), channel_of(&routes, 1));
         let mut taken = 0;
-        while routes.publish(vec![published(&first, 100_000)]).is_ok() {
+        while routes.publish(vec![published(&first, 100_000)], None).is_ok() {
             taken += 1;
         }
         assert!((80..=90).contains(&taken), "{taken}");
         assert!(routes.is_overloaded());
-        assert_eq!(routes.publish(vec![published(&second, 10)]), Err(Busy));
+        assert_eq!(routes.publish(vec![published(&second, 10)], None), Err(Busy));
         assert_eq!(collected(&mut shards[0]).len(), taken);
         assert!(!routes.is_overloaded());
-        assert_eq!(routes.publish(vec![published(&second, 10)]), Ok(()));
+        assert_eq!(routes.publish(vec![published(&second, 10)], None), Ok(()));
     }
 
     #[test]
     fn a_publish_that_has_begun_is_finished() {
         let (routes, mut shards) = shards(1);
         let events = (0..100).map(|_| published("chat", 1_000_000)).collect();
-        assert_eq!(routes.publish(events), Ok(()));
+        assert_eq!(routes.publish(events, None), Ok(()));
         assert_eq!(collected(&mut shards[0]).len(), 100);
     }
 

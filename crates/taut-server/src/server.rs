@@ -79,7 +79,7 @@ impl Server {
                 move |departure| http::depart(&departures, departure),
             )
             .guarded(Arc::clone(&guard))
-            .assisted(PublishClerk::new(Arc::clone(&backends)));
+            .assisted(PublishClerk::new(Arc::clone(&backends), number));
             shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
         drop(departures);

@@ -39,6 +39,16 @@ impl<Mail> Mailbox<Mail> {
 
     /// Sends mail that counts as `bytes`, if there is room.
     pub fn push(&self, mail: Mail, bytes: usize) -> Result<(), Refused<Mail>> {
+        self.push_quietly(mail, bytes).inspect(|()| self.wake())
+    }
+
+    /// The same for a shard's handler that writes to its own shard, from within a call: the shard looks when the call is
+    /// over, in this tick or the next, and needs no wake. From anywhere else the mail would lie until something happens.
+    pub fn push_to_self(&self, mail: Mail, bytes: usize) -> Result<(), Refused<Mail>> {
+        self.push_quietly(mail, bytes)
+    }
+
+    fn push_quietly(&self, mail: Mail, bytes: usize) -> Result<(), Refused<Mail>> {
         let bytes = bytes + size_of::<Mail>();
         let held = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         if held + bytes > self.0.capacity && held > 0 {
@@ -52,7 +62,7 @@ impl<Mail> Mailbox<Mail> {
     pub fn push_always(&self, mail: Mail) -> Result<(), Refused<Mail>> {
         let bytes = size_of::<Mail>();
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.put(mail, bytes)
+        self.put(mail, bytes).inspect(|()| self.wake())
     }
 
     /// Bytes that wait.
@@ -69,10 +79,14 @@ impl<Mail> Mailbox<Mail> {
         // The shard stopped meanwhile, and may have looked for the last time: nobody but us would end what waits.
         if self.0.closed.load(Ordering::SeqCst) {
             self.discard();
-        } else if !self.0.woken.swap(true, Ordering::AcqRel) {
-            (self.0.wake)();
         }
         Ok(())
+    }
+
+    fn wake(&self) {
+        if !self.0.woken.swap(true, Ordering::AcqRel) {
+            (self.0.wake)();
+        }
     }
 
     /// For the shard, before it looks: mail that comes from now on wakes it again.
@@ -153,6 +167,16 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| mailbox.pop()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
         mailbox.push(0, 0).unwrap();
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_a_shard_tells_itself_wakes_nobody_and_is_bounded_all_the_same() {
+        let (mailbox, wakes) = mailbox(1000);
+        mailbox.push_to_self(1, 900).unwrap();
+        assert!(matches!(mailbox.push_to_self(2, 900), Err(Refused(2))));
+        assert_eq!((wakes.load(Ordering::Relaxed), mailbox.pop()), (0, Some(1)));
+        mailbox.push(3, 0).unwrap();
+        assert_eq!(wakes.load(Ordering::Relaxed), 1);
     }
 
     #[test]

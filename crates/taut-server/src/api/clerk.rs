@@ -16,6 +16,7 @@ use crate::session::Clerk;
 #[derive(Debug)]
 pub(crate) struct PublishClerk {
     backends: Arc<Backends>,
+    shard: usize,
     /// The time of the last answer, as RFC 9110 §5.6.7 writes it.
     date: String,
     /// Until when that is the time.
@@ -28,7 +29,7 @@ impl Clerk for PublishClerk {
     }
 
     fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Option<()> {
-        let body = events::publish_at_once(&self.backends, request, content)?;
+        let body = events::publish_at_once(&self.backends, self.shard, request, content)?;
         let date = self.date();
         // A `Vec` takes all that is written.
         let _ = write!(
@@ -41,8 +42,9 @@ impl Clerk for PublishClerk {
 }
 
 impl PublishClerk {
-    pub(crate) fn new(backends: Arc<Backends>) -> Self {
-        Self { backends, date: String::new(), current: SystemTime::UNIX_EPOCH }
+    /// The one of this shard.
+    pub(crate) fn new(backends: Arc<Backends>, shard: usize) -> Self {
+        Self { backends, shard, date: String::new(), current: SystemTime::UNIX_EPOCH }
     }
 
     /// RFC 9110 §6.6.1: an answer says when it was made.

@@ -56,6 +56,7 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
 /// all there is to it, or when anything is wrong, and then nothing has happened and [`publish`] does it from the start.
 pub(crate) fn publish_at_once(
     backends: &Backends,
+    shard: usize,
     request: &taut_proto::handshake::Request<'_>,
     content: &[u8],
 ) -> Option<&'static str> {
@@ -67,7 +68,7 @@ pub(crate) fn publish_at_once(
     steps.next();
     backends.admit(&tenant, &terms, &auth::Request::new(method, path, query, content)).ok()?;
     steps.next();
-    backends.node().publish(&tenant, &event.channels, &event.publication()).ok()?;
+    backends.node().publish_from(shard, &tenant, &event.channels, &event.publication()).ok()?;
     steps.next();
     // Told now and not as it goes: what is not answered here is told of where it is.
     let (prefix, is_secure) = (backends.path_prefix(), backends.is_secure());
