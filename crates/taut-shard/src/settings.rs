@@ -27,7 +27,8 @@ pub struct Settings {
     /// 503, so that those who say nothing, or say it slowly, keep out nobody for longer than that. Costs nothing.
     pub handshake_grace: Duration,
     /// Handshakes in progress; 4,096. Beyond it the shard leaves new sockets in the kernel's queue. Each costs some 500
-    /// bytes, and up to the head's limit as its head comes: 64 MiB at the worst.
+    /// bytes, and up to the head's limit as its head comes: 64 MiB at the worst; and the content that the handler wants
+    /// to wait for.
     pub pending_handshakes: usize,
     /// Sockets at a time, handshakes included; 1,000,000. Beyond it new ones wait in the kernel's queue.
     pub connections: usize,
