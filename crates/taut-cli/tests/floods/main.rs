@@ -286,8 +286,9 @@ fn thousands_of_heads_bodies_and_hellos_that_come_byte_by_byte_are_cut_while_oth
     println!("byte by byte: {heads} heads, {bodies} bodies, {hellos} TLS hellos, after {:.2?}", start.elapsed());
     endure_all(&mut crowds);
     let others = bystander.ask();
-    // Those that are cut off have been read, and have had an answer, too.
-    let more = |sockets: usize| if IS_LARGE { 0 } else { sockets as u64 * 16 };
+    // Those that are cut off have been read, and have had an answer, too. And what HTTP and TLS needed for each the system's allocator may keep, in
+    // pieces, for the next: a known limit.
+    let more = |sockets: usize| sockets as u64 * 16;
     let after = plain.settle(&before, kept(&before, height) + more(bodies), PATIENCE);
     let after_secure = secure.settle(&before_secure, kept(&before_secure, height_secure) + more(hellos), PATIENCE);
     let [heads, bodies, hellos] = &crowds;
