@@ -106,17 +106,20 @@ fn connect(stage: &mut Stage<Application>, config: &Arc<ClientConfig>) -> Client
     client
 }
 
-/// Files of one test, in a folder that the build has for such.
+/// Files of one test, in a folder that the build has for such; of one process, as two may run the tests at a time.
 struct Files {
+    folder: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
 }
 
 impl Files {
     fn new(test: &str) -> Self {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("certificates").join(test);
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join("certificates")
+            .join(format!("{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        Self { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") }
+        Self { certificate: folder.join("certificate.pem"), key: folder.join("key.pem"), folder }
     }
 
     /// Writes a new certificate; gives settings for a client that trusts it alone.
@@ -133,5 +136,11 @@ impl Files {
         // A session that is resumed shows no certificate.
         config.resumption = Resumption::disabled();
         Arc::new(config)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
