@@ -63,7 +63,10 @@ fn a_broken_file_is_told_with_its_line_and_changes_nothing() {
 
     for (more, reason) in [
         ("[limits]\nevent-data = \"much\"\n", "line 6: max-event-data: \"much\" is not"),
-        ("[[apps.webhooks]]\nurl = \"ftp://me:hunter2@a.example/\"\n", "line 6: url: this is no URL that can be asked"),
+        (
+            "[[apps.webhooks]]\nurl = \"ftp://me:hunter2@a.example/\"\n",
+            "line 6: url: the address must begin with http:// or https://",
+        ),
         ("[[apps]]\nid = \"2\n", "line 6: "),
     ] {
         folder.write("taut.toml", &format!("{one}{more}"));

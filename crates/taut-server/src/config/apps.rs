@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue};
 
 use super::settings::{SETTINGS, Setting};
 use super::text;
 use super::upgrade;
 use super::value::{Complaints, Entry, Placed, Value};
 use crate::app::{App, Features, Key, Limits, Secret, Webhook, WebhookEvent};
+use crate::http::address;
 
 /// A key of an app's table, or of one of the tables in it.
 #[derive(Clone, Copy, Debug)]
@@ -335,7 +336,11 @@ fn webhook(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Webhook> {
     for entry in entries {
         let value = &entry.value;
         let outcome = match entry.name.as_str() {
-            "url" => value.text().and_then(|text| check_url(&text).map(|()| webhook.url = text)),
+            "url" => value.text().and_then(|text| {
+                address::parse(&text).map_err(|invalid| invalid.to_string())?;
+                webhook.url = text;
+                Ok(())
+            }),
             "events" => {
                 webhook.events = value.elements().iter().filter_map(|value| webhook_event(value, complaints)).collect();
                 Ok(())
@@ -363,19 +368,6 @@ fn webhook(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Webhook> {
     }
     crate::webhook::check(&webhook).map_err(|invalid| complaints.complain(table.at, invalid.to_string())).ok()?;
     Some(webhook)
-}
-
-/// The error does not repeat the URL, since it may hold a password.
-pub(crate) fn check_url(text: &str) -> Result<(), String> {
-    let uri: Option<Uri> = text.parse().ok();
-    let is_good = uri.is_some_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
-    });
-    if is_good {
-        Ok(())
-    } else {
-        Err("this is no URL that can be asked: it begins with http:// or https:// and names a host".to_owned())
-    }
 }
 
 pub(crate) fn event_by_name(name: &str) -> Result<WebhookEvent, String> {

@@ -273,7 +273,7 @@ mod tests {
         let told: Vec<String> = stored.mistakes.iter().map(Mistake::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("app \"1\": webhooks: the webhook's header \"Connection\" is set by"), "{told:?}");
-        assert!(told[1].contains("app \"2\": the webhook's address may have no #"), "{told:?}");
+        assert!(told[1].contains("app \"2\": url: the address may have no #"), "{told:?}");
         let lacking: Vec<bool> = stored.apps.iter().map(|draft| draft.lacks_webhooks).collect();
         assert_eq!(lacking, [true, true, false]);
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::apps::{Draft, check_url, event_by_name};
+use super::apps::{Draft, event_by_name};
 use super::foreign::{none_below_zero, truth};
 use crate::app::{App, Webhook};
+use crate::http::address;
 
 /// Reads an app by a look-up of its fields' texts by their names with underscores. Gives what could not be used as well.
 ///
@@ -71,8 +72,8 @@ fn read_webhook(json: &Json, problems: &mut Vec<String>) -> Option<Webhook> {
         return None;
     }
     let mut webhook = Webhook::new(text(&json["url"]));
-    if let Err(reason) = check_url(&webhook.url) {
-        problems.push(reason);
+    if let Err(invalid) = address::parse(&webhook.url) {
+        problems.push(invalid.to_string());
         return None;
     }
     for event in json["event_types"].as_array().into_iter().flatten() {

@@ -399,7 +399,7 @@ limits = { connection = 5, watchlist = 0 }
             "line 21: \"a b\" is no name of a header",
             "line 21: the header ok takes a text of one line",
             "line 21: this webhook has no url",
-            "line 21: url: this is no URL that can be asked: it begins with http:// or https://",
+            "line 21: url: the address must begin with http:// or https://",
             "line 21: the webhook's header \"X-Pusher-Key\" is set by the protocol",
             "line 24: key and keys cannot both be given",
             "line 25: there is no part of a key \"colour\"",
