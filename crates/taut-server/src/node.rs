@@ -49,7 +49,7 @@ impl Node {
 
     /// Sends an event on its way to all members of the channels, which have been checked; to all of the channels or to none.
     ///
-    /// It is encoded here, once per channel, and not on a shard's time.
+    /// It is encoded here, once per channel and not once per shard.
     pub(crate) fn publish(
         &self,
         tenant: &Arc<Tenant>,
@@ -60,7 +60,7 @@ impl Node {
         self.publish_each(tenant, events, None)
     }
 
-    /// The same from within a call of this shard.
+    /// The same from within a call of this shard, which so need not be woken for what is its own.
     pub(crate) fn publish_from(
         &self,
         shard: usize,
