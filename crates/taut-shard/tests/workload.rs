@@ -30,6 +30,15 @@ proptest! {
 }
 
 #[test]
+fn a_client_that_ends_within_its_tls_handshake_is_told_so_and_may_still_speak() {
+    let (server, client) = keys();
+    let head = [0, 0, 0, 0];
+    let (connect, finish, settle, hear, speak) = ([0, 0, 0], [17, 0, 1], [4, 0, 0], [22, 0, 255], [17, 0, 2]);
+    let script = [&head[..], &connect, &finish, &settle, &hear, &speak].concat();
+    workload::run_by_tls(&script, server, client);
+}
+
+#[test]
 fn the_workload_reaches_what_it_is_to_test() {
     let mut seed = 1_u64;
     let mut total = Stats::default();

@@ -84,6 +84,8 @@ impl Client {
     pub fn write(&mut self, bytes: &[u8]) {
         match &mut self.tls {
             None => self.unsent.extend_from_slice(bytes),
+            // What ended within its handshake has failed, and takes nothing more.
+            Some(_) if self.has_finished => {}
             Some(tls) => tls.writer().write_all(bytes).expect("it goes to memory"),
         }
         self.flush_unsent();
