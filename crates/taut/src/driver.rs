@@ -360,12 +360,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Gets on with what is pending, and reads meanwhile as far as there is room; ready when anything has changed.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let has_room = self.backlog.as_ref().is_none_or(|backlog| backlog.inbox.has_room(self.bounds));
+        let before = self.pending();
         if has_room || !matches!(self.phase, Phase::Live) {
             self.goes_on();
-            return self.poll_turn(Overflow::Wait, cx).map(Ok);
+            let turned = self.poll_turn(Overflow::Wait, cx);
+            // Once all is written there may be nobody left to wake us.
+            let has_written = self.pending() < before;
+            return if has_written { Poll::Ready(Ok(())) } else { turned.map(Ok) };
         }
         // Neither side reads. Silence is not the peer's fault then, so the heartbeat is left alone.
-        let before = self.pending();
         let _ = self.poll_write(cx);
         if self.pending() < before {
             self.goes_on();
@@ -590,6 +593,20 @@ mod tests {
             let message = poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap();
             assert_eq!(message, Some(Message::from(expected)));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_to_send_goes_on_once_the_peer_has_read_all_at_once() {
+        let (mut driver, mut peer) = server(2 << 20, b"");
+        for length in [2 << 20, 3 << 19] {
+            poll_fn(|cx| driver.accept(&mut Message::from(vec![0; length]), Writing::Now, cx).into()).await.unwrap();
+        }
+        let ready = tokio::spawn(async move { poll_fn(|cx| driver.poll_ready(cx)).await });
+        tokio::task::yield_now().await;
+        assert!(!ready.is_finished(), "more is pending than may be");
+        // All of it is written then, and nothing is left to be woken for; nor does the peer say anything.
+        peer.read_exact(&mut vec![0; 2 << 20]).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), ready).await.expect("woken").unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
