@@ -263,6 +263,8 @@ impl Connection {
     }
 
     /// Puts a message into the outbox, compressed if that was agreed and pays.
+    ///
+    /// A message that is lent is copied. One that is given, as a `String` or a `Vec`, is kept if it is large.
     pub fn send<'a>(
         &mut self,
         message: impl Into<Message<'a>>,
@@ -275,7 +277,7 @@ impl Connection {
         if self.agreed.is_some() && self.send_deflated(message.opcode(), message.as_bytes(), scratch, outbox) {
             return Ok(());
         }
-        self.send_plain(&message, scratch, outbox);
+        self.send_plain(message, scratch, outbox);
         Ok(())
     }
 
@@ -289,7 +291,7 @@ impl Connection {
     ) -> Result<(), SendError> {
         let message = message.into();
         self.ready()?;
-        self.send_plain(&message, scratch, outbox);
+        self.send_plain(message, scratch, outbox);
         Ok(())
     }
 
@@ -617,8 +619,13 @@ impl Connection {
     }
 
     #[inline]
-    fn send_plain(&self, message: &Message<'_>, scratch: &mut Scratch, outbox: &mut Outbox) {
-        encode::message(self.role, message.opcode(), message.as_bytes(), self.settings.fragment, scratch, outbox);
+    fn send_plain(&self, message: Message<'_>, scratch: &mut Scratch, outbox: &mut Outbox) {
+        let (role, opcode, fragment) = (self.role, message.opcode(), self.settings.fragment);
+        if message.is_owned() {
+            encode::own_message(role, opcode, message.into_bytes(), fragment, scratch, outbox);
+        } else {
+            encode::message(role, opcode, message.as_bytes(), fragment, scratch, outbox);
+        }
     }
 
     /// Whether another message may begin.

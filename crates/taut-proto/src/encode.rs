@@ -20,6 +20,22 @@ pub(crate) fn message(
     }
 }
 
+/// As `message`, of a payload that the outbox may keep.
+pub(crate) fn own_message(
+    role: Role,
+    opcode: Opcode,
+    payload: Vec<u8>,
+    fragment: usize,
+    scratch: &mut Scratch,
+    outbox: &mut Outbox,
+) {
+    if payload.len() <= fragment {
+        outbox.push_own_frame(header(role, opcode, &payload, scratch), payload);
+    } else {
+        fragments(role, opcode, &payload, fragment, scratch, outbox);
+    }
+}
+
 fn fragments(
     role: Role,
     mut opcode: Opcode,

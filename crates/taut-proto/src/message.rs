@@ -49,6 +49,10 @@ impl Message<'_> {
         }
     }
 
+    pub(crate) fn is_owned(&self) -> bool {
+        matches!(self, Self::Text(Cow::Owned(_)) | Self::Binary(Cow::Owned(_)))
+    }
+
     pub(crate) fn opcode(&self) -> Opcode {
         match self {
             Self::Text(_) => Opcode::Text,

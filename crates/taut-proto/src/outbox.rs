@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
 
-use crate::frame::{Header, Opcode};
+use crate::frame::{Header, MAX_HEADER, Opcode};
 use crate::prepared::Frame;
 use crate::{Prepared, mask};
 
@@ -45,10 +45,8 @@ impl Outbox {
     pub fn slices<const N: usize>(&self) -> ([IoSlice<'_>; N], usize) {
         let mut slices = [IoSlice::new(&[]); N];
         let mut count = 0;
-        let mut skip = self.written;
-        for bytes in self.pieces().take(N) {
-            slices[count] = IoSlice::new(&bytes[skip..]);
-            skip = 0;
+        for bytes in self.unwritten().take(N) {
+            slices[count] = IoSlice::new(bytes);
             count += 1;
         }
         (slices, count)
@@ -56,7 +54,7 @@ impl Outbox {
 
     /// The first bytes to write; for a socket without vectored writes.
     pub fn front(&self) -> &[u8] {
-        self.pieces().next().map_or(&[], |bytes| &bytes[self.written..])
+        self.unwritten().next().unwrap_or_default()
     }
 
     /// Takes note that `count` bytes were written.
@@ -67,7 +65,7 @@ impl Outbox {
         assert!(count <= self.len, "more was consumed than there was");
         self.len -= count;
         while let Some(front) = self.segments.front() {
-            let left = front.bytes().len() - self.written;
+            let left = front.len() - self.written;
             if count < left {
                 self.written += count;
                 return;
@@ -87,9 +85,7 @@ impl Outbox {
 
     /// Everything as one vector; for tests and for transports that want it so.
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.pieces().flatten().copied().collect();
-        bytes.drain(..self.written);
-        bytes
+        self.unwritten().flatten().copied().collect()
     }
 
     /// Bytes of memory held, written or not.
@@ -116,6 +112,27 @@ impl Outbox {
         } else {
             self.push_long_frame(header, payload);
         }
+    }
+
+    /// As `push_frame`, of a payload that becomes the outbox's own: a large one is not copied.
+    #[inline]
+    pub(crate) fn push_own_frame(&mut self, header: Header, payload: Vec<u8>) {
+        // Of one that is mostly empty more memory would be held than is counted.
+        if payload.len() < KEEP_FROM || payload.capacity() / 2 > payload.len() {
+            self.push_frame(header, &payload);
+        } else {
+            self.push_large_frame(header, payload);
+        }
+    }
+
+    fn push_large_frame(&mut self, header: Header, mut payload: Vec<u8>) {
+        if let Some(key) = header.mask {
+            mask::apply(&mut payload, key, 0);
+        }
+        let (header, size) = header.to_bytes();
+        self.len += size + payload.len();
+        self.close_tail();
+        self.segments.push_back(Segment::Large { header, size: size as u8, payload });
     }
 
     fn push_long_frame(&mut self, header: Header, payload: &[u8]) {
@@ -196,10 +213,14 @@ impl Outbox {
         }
     }
 
-    /// What is not empty, in order.
-    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
-        self.segments.iter().map(Segment::bytes).chain(tail)
+    /// What is to be written, in order and in pieces that are not empty.
+    fn unwritten(&self) -> impl Iterator<Item = &[u8]> {
+        let mut skip = self.written;
+        self.segments.iter().flat_map(Segment::pieces).chain([&self.tail[..]]).filter_map(move |piece| {
+            let written = skip.min(piece.len());
+            skip -= written;
+            (written < piece.len()).then(|| &piece[written..])
+        })
     }
 }
 
@@ -207,21 +228,34 @@ impl Outbox {
 enum Segment {
     Own(Vec<u8>),
     Shared(Prepared, Frame),
+    /// A frame whose payload was given to us.
+    Large {
+        header: [u8; MAX_HEADER],
+        size: u8,
+        payload: Vec<u8>,
+    },
     /// A ping or pong that went ahead.
     Urgent(Opcode, Vec<u8>),
 }
 
 impl Segment {
-    fn bytes(&self) -> &[u8] {
+    /// Its bytes, in order; one piece may be empty.
+    fn pieces(&self) -> [&[u8]; 2] {
         match self {
-            Self::Own(bytes) | Self::Urgent(_, bytes) => bytes,
-            Self::Shared(prepared, frame) => prepared.frame(*frame),
+            Self::Own(bytes) | Self::Urgent(_, bytes) => [bytes, &[]],
+            Self::Shared(prepared, frame) => [prepared.frame(*frame), &[]],
+            Self::Large { header, size, payload } => [&header[..usize::from(*size)], payload],
         }
+    }
+
+    fn len(&self) -> usize {
+        self.pieces().iter().map(|piece| piece.len()).sum()
     }
 
     fn capacity(&self) -> usize {
         match self {
             Self::Own(bytes) | Self::Urgent(_, bytes) => bytes.capacity(),
+            Self::Large { payload, .. } => payload.capacity(),
             Self::Shared(..) => 0,
         }
     }
@@ -232,6 +266,9 @@ const SEGMENT: usize = 64 << 10;
 
 /// With more than this unwritten, pings and pongs no longer queue behind each other.
 const URGENT_FROM: usize = 4 << 10;
+
+/// A payload that is given to us is kept from this size on; below, a copy costs less than slices of their own.
+const KEEP_FROM: usize = 8 << 10;
 
 /// A shared frame up to this size is copied: cheaper than a handle counted by several threads, and it lets small
 /// messages leave in one slice.
@@ -247,6 +284,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Act {
         Frame(usize),
+        Own(usize, bool),
         Prepared(usize),
         Urgent(usize, bool),
         Write(usize),
@@ -256,6 +294,7 @@ mod tests {
         prop_oneof![
             (0..100_000_usize).prop_map(Act::Frame),
             (0..300_usize).prop_map(Act::Frame),
+            (0..20_000_usize, any::<bool>()).prop_map(|(length, masked)| Act::Own(length, masked)),
             (0..10_000_usize).prop_map(Act::Prepared),
             (0..126_usize, any::<bool>()).prop_map(|(length, alone)| Act::Urgent(length, alone)),
             (0..200_000_usize).prop_map(Act::Write),
@@ -285,6 +324,11 @@ mod tests {
                         outbox.push_frame(header(Opcode::Binary, length), &vec![1; length]);
                         sent.push(length);
                     }
+                    Act::Own(length, masked) => {
+                        let mask = masked.then_some([7; 4]);
+                        outbox.push_own_frame(Header { mask, ..header(Opcode::Binary, length) }, vec![1; length]);
+                        sent.push(length);
+                    }
                     Act::Prepared(length) => {
                         outbox.push_prepared(&Prepared::new(Message::from(vec![2; length])), Frame::Plain);
                         sent.push(length);
@@ -301,10 +345,13 @@ mod tests {
             let mut left = Vec::new();
             while !rest.is_empty() {
                 let (header, size) = Header::parse(rest).unwrap().unwrap();
+                let end = size + header.length as usize;
                 if header.opcode == Opcode::Binary {
                     left.push(header.length as usize);
+                    let mask = header.mask.map_or(0, |mask| mask[0]);
+                    prop_assert!(rest[size..end].iter().all(|byte| matches!(byte ^ mask, 1 | 2)));
                 }
-                rest = &rest[size + header.length as usize..];
+                rest = &rest[end..];
             }
             prop_assert_eq!(left, sent);
         }
