@@ -1,11 +1,8 @@
 //! What waits on one connection.
 
-use std::borrow::Cow;
-
 use taut_proto::{Outbox, Part};
 
 use crate::inbox::Inbox;
-use crate::spare::Spare;
 use crate::unread::Unread;
 
 /// What waits on one connection.
@@ -19,8 +16,6 @@ pub(crate) struct Backlog {
     pub(crate) unread: Unread,
     /// For whoever receives in parts.
     pub(crate) part: Option<Part<'static>>,
-    /// Waits for nothing; it is memory of messages that were sent.
-    pub(crate) spare: Spare,
 }
 
 impl Backlog {
@@ -30,15 +25,11 @@ impl Backlog {
 
     /// The next part; a message that was received whole is one.
     pub(crate) fn pop_part(&mut self) -> Option<Part<'static>> {
-        self.part.take().or_else(|| {
-            let message = self.inbox.pop()?;
-            let is_text = message.as_text().is_some();
-            Some(Part { payload: Cow::Owned(message.into_bytes()), is_text, is_last: true })
-        })
+        self.part.take().or_else(|| self.inbox.pop_part())
     }
 
     /// Bytes of memory held.
     pub(crate) fn capacity(&self) -> usize {
-        self.outbox.capacity() + self.inbox.capacity() + self.unread.capacity() + self.spare.capacity()
+        self.outbox.capacity() + self.inbox.capacity() + self.unread.capacity()
     }
 }

@@ -4,6 +4,7 @@
 
 mod motion;
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,9 +17,9 @@ use tokio::time::{Instant, Sleep};
 use crate::Error;
 use crate::backlog::Backlog;
 use crate::error::{Cause, Deadline};
-use crate::inbox::Bounds;
+use crate::inbox::{Bounds, Inbox};
 use crate::loan::Loan;
-use crate::spare::Spare;
+use crate::spare::SHORT;
 use crate::unread::Unread;
 
 /// A stream and the connection on it.
@@ -102,11 +103,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.backlog.as_ref().map_or(0, |backlog| backlog.outbox.len())
     }
 
-    /// Whether there is something to be done when the poll of the task is over.
-    pub(crate) fn has_unsettled(&self) -> bool {
-        self.backlog.as_ref().is_some_and(|backlog| !backlog.outbox.is_empty() || backlog.unread.is_short_read())
-    }
-
     /// Whether a message could be sent.
     pub(crate) fn is_open(&self) -> bool {
         self.check_open().is_ok()
@@ -123,55 +119,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.ending.as_ref().map_or(0, |ending| ending.discarded)
     }
 
-    /// Hands the next message to `receive`; `None` after a clean close.
-    #[inline]
-    pub(crate) fn poll_recv<T>(
+    /// Hands over what was received, to be taken message by message without coming back here; false after a clean close.
+    /// Whoever waits gets nothing to keep.
+    pub(crate) fn poll_received(
         &mut self,
-        receive: impl FnOnce(Message<'_>, &mut Spare) -> T,
+        received: &mut Option<Box<Inbox>>,
         writing: Writing,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<T>, Error>> {
-        // The usual case by itself, to be compiled into its callers.
-        if writing == Writing::Later
-            && self.parts == Parts::None
-            && let Some((message, spare)) = self.next_unread()
-        {
-            return Poll::Ready(Ok(Some(receive(message, spare))));
-        }
-        self.poll_recv_anew(receive, writing, cx)
-    }
-
-    #[inline(never)]
-    fn poll_recv_anew<T>(
-        &mut self,
-        receive: impl FnOnce(Message<'_>, &mut Spare) -> T,
-        writing: Writing,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<T>, Error>> {
+    ) -> Poll<Result<bool, Error>> {
         self.skip_parts();
-        let reading = if writing == Writing::Later { Overflow::Keep } else { Overflow::Wait };
         for _ in 0..TURNS {
             if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.inbox.is_empty()) {
-                let Backlog { inbox, spare, .. } = &mut **backlog;
-                let received = inbox.pop_with(|message| receive(message, spare));
+                let own = received.get_or_insert_with(|| Loan::with(Loan::inbox));
+                std::mem::swap(&mut **own, &mut backlog.inbox);
                 // Pongs that came of the same read do not wait for an application that takes its time.
                 if writing == Writing::Now {
                     let _ = self.poll_write(cx);
-                    self.settle();
                 }
-                return Poll::Ready(Ok(received));
-            }
-            if writing == Writing::Later
-                && let Some((message, spare)) = self.next_unread()
-            {
-                return Poll::Ready(Ok(Some(receive(message, spare))));
+                self.settle();
+                return Poll::Ready(Ok(true));
             }
             self.conclude();
             if matches!(self.phase, Phase::Over) {
-                return Poll::Ready(self.result().map(|()| None));
+                return Poll::Ready(self.result().map(|()| false));
             }
-            if self.poll_turn(reading, cx).is_pending() {
+            if self.poll_turn(Overflow::Wait, cx).is_pending() {
                 self.settle();
+                Loan::take_back_inbox(received);
                 return Poll::Pending;
             }
         }
@@ -229,8 +203,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         yield_now(cx)
     }
 
+    /// Accepts a message that is one of several, to be written with them; false where there is more to it than that.
+    #[inline]
+    pub(crate) fn queue(&mut self, message: &mut Message<'_>) -> bool {
+        let Self { connection, backlog: Some(backlog), ending: None, .. } = self else { return false };
+        connection.is_open()
+            && backlog.outbox.len() < GATHERED
+            && Loan::with(|loan| connection.send(hand_over(message), &mut loan.scratch, &mut backlog.outbox)).is_ok()
+    }
+
     /// Accepts a message, after [`poll_ready`](Self::poll_ready) has found that it can be, and writes what the stream
-    /// takes unless that is to be done later. Nothing is left of the message.
+    /// takes unless that is to be done later. Nothing is left of a message that is not short.
     pub(crate) fn accept(
         &mut self,
         message: &mut Message<'_>,
@@ -239,14 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Result<(), Error> {
         let Self { connection, backlog, .. } = self;
         Loan::with(|loan| {
-            let Backlog { outbox, spare, .. } = loan.lend(backlog);
-            // Borrowed, so that nothing is copied but into the outbox.
-            match message {
-                Message::Text(text) => connection.send(&**text, &mut loan.scratch, outbox),
-                Message::Binary(bytes) => connection.send(&**bytes, &mut loan.scratch, outbox),
-            }?;
-            spare.keep(message);
-            Ok(())
+            let Backlog { outbox, .. } = loan.lend(backlog);
+            connection.send(hand_over(message), &mut loan.scratch, outbox)
         })
         .map_err(|_: SendError| Error::from(Cause::Closed))?;
         self.write(writing, cx);
@@ -329,7 +306,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Queues a close frame, if none was sent yet.
     pub(crate) fn begin_close(&mut self, close: &Close) {
         // The peer may have done so already.
-        self.put_away();
         self.conclude();
         if self.connection.is_open() {
             let now = self.now();
@@ -460,8 +436,6 @@ enum Phase {
 enum Overflow {
     /// It waits.
     Wait,
-    /// It waits, and so does a short read, whose messages are taken one by one as long as the poll of the task lasts.
-    Keep,
     /// Messages are discarded: whoever closes waits for the close frame behind all that the peer still sends.
     Discard,
     /// There is room for one message, or for a part of it if it does not lie within the read.
@@ -498,6 +472,17 @@ struct Ending {
     discarded: usize,
 }
 
+/// Gives what the outbox may keep; what is short is lent, so that its memory can be used again.
+#[inline]
+fn hand_over<'m>(message: &'m mut Message<'_>) -> Message<'m> {
+    match message {
+        Message::Text(Cow::Owned(text)) if text.len() > SHORT => std::mem::take(text).into(),
+        Message::Binary(Cow::Owned(bytes)) if bytes.len() > SHORT => std::mem::take(bytes).into(),
+        Message::Text(text) => Message::Text(Cow::Borrowed(text)),
+        Message::Binary(bytes) => Message::Binary(Cow::Borrowed(bytes)),
+    }
+}
+
 /// Comes back later: a stream that is always ready must not keep the thread from other tasks.
 fn yield_now<T>(cx: &Context<'_>) -> Poll<T> {
     cx.waker().wake_by_ref();
@@ -520,7 +505,6 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
     use super::*;
-    use crate::spare::owned;
 
     fn server(capacity: usize, unread: &[u8]) -> (Driver<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(capacity);
@@ -534,15 +518,30 @@ mod tests {
         frame
     }
 
-    async fn is_idle(driver: &mut Driver<DuplexStream>) -> bool {
-        // Not a single poll: tokio makes a task that has done much yield with work left.
-        tokio::time::timeout(Duration::from_millis(1), poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)))
-            .await
-            .is_err()
+    type Received = Option<Box<Inbox>>;
+
+    /// As a handle does it.
+    async fn recv<S>(driver: &mut Driver<S>, received: &mut Received) -> Result<Option<Message<'static>>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            if let Some(message) = received.as_mut().and_then(|inbox| inbox.pop()) {
+                return Ok(Some(message));
+            }
+            if !poll_fn(|cx| driver.poll_received(received, Writing::Now, cx)).await? {
+                return Ok(None);
+            }
+        }
     }
 
-    fn held(driver: &Driver<DuplexStream>) -> [usize; 2] {
-        [driver.connection.buffered(), usize::from(driver.backlog.is_some())]
+    async fn is_idle(driver: &mut Driver<DuplexStream>, received: &mut Received) -> bool {
+        // Not a single poll: tokio makes a task that has done much yield with work left.
+        tokio::time::timeout(Duration::from_millis(1), recv(driver, received)).await.is_err()
+    }
+
+    fn held(driver: &Driver<DuplexStream>, received: &Received) -> [usize; 3] {
+        [driver.connection.buffered(), usize::from(driver.backlog.is_some()), usize::from(received.is_some())]
     }
 
     #[test]
@@ -554,15 +553,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_owns_no_buffer() {
         let (mut driver, mut peer) = server(1 << 20, b"");
+        let mut received = None;
         for _ in 0..5 {
             peer.write_all(&frame("hello").repeat(2000)).await.unwrap();
             for _ in 0..2000 {
-                let mut message = poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap().unwrap();
+                let mut message = recv(&mut driver, &mut received).await.unwrap().unwrap();
                 assert_eq!(message.as_text(), Some("hello"));
                 poll_fn(|cx| driver.accept(&mut message, Writing::Now, cx).into()).await.unwrap();
             }
-            assert!(is_idle(&mut driver).await);
-            assert_eq!(held(&driver), [0; 2]);
+            assert!(is_idle(&mut driver, &mut received).await);
+            assert_eq!(held(&driver, &received), [0; 3]);
             let mut echoed = vec![0; 7 * 2000];
             peer.read_exact(&mut echoed).await.unwrap();
             assert_eq!(echoed, b"\x81\x05hello".repeat(2000));
@@ -589,8 +589,9 @@ mod tests {
     async fn what_came_with_the_handshake_is_received_first() {
         let (mut driver, mut peer) = server(4096, &[frame("one"), frame("two")[..4].to_vec()].concat());
         peer.write_all(&frame("two")[4..]).await.unwrap();
+        let mut received = None;
         for expected in ["one", "two"] {
-            let message = poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap();
+            let message = recv(&mut driver, &mut received).await.unwrap();
             assert_eq!(message, Some(Message::from(expected)));
         }
     }
@@ -621,10 +622,11 @@ mod tests {
         poll_fn(|cx| driver.poll_close(&taut_proto::CloseCode::GOING_AWAY.into(), cx)).await.unwrap();
         assert_eq!(reading.await.unwrap().unwrap(), b"\x88\x02\x03\xe9");
         assert_eq!((driver.progress().0[0], driver.discarded()), (1024, 3000 - 1024));
+        let mut received = None;
         for _ in 0..1024 {
-            assert!(poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap().is_some());
+            assert!(recv(&mut driver, &mut received).await.unwrap().is_some());
         }
-        assert_eq!(poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx)).await.unwrap(), None);
+        assert_eq!(recv(&mut driver, &mut received).await.unwrap(), None);
     }
 
     /// A stream that is never out of bytes and never yields: so many pongs, then messages.
@@ -664,16 +666,15 @@ mod tests {
             let settings = Arc::new(Settings::server());
             Driver::new(Endless { pongs }, Role::Server, settings, None, 0, Vec::new())
         };
-        let mut endless = driver(usize::MAX);
+        let (mut endless, mut received) = (driver(usize::MAX), None);
         tokio::select! {
             biased;
-            _ = poll_fn(|cx| endless.poll_recv(owned, Writing::Now, cx)) => panic!("pongs are no messages"),
+            _ = recv(&mut endless, &mut received) => panic!("pongs are no messages"),
             () = tokio::task::yield_now() => {}
         }
         // And it comes back by itself.
         let mut driver = driver(10 * TURNS);
-        let message =
-            tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_recv(owned, Writing::Now, cx))).await;
+        let message = tokio::time::timeout(Duration::from_secs(1), recv(&mut driver, &mut None)).await;
         assert_eq!(message.expect("woken").unwrap(), Some(Message::from("")));
     }
 }

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use taut_proto::Message;
+use taut_proto::{Message, Part};
+
+use crate::spare::Spare;
 
 /// How much may wait.
 #[derive(Debug)]
@@ -24,8 +26,9 @@ impl Bounds {
 
 /// Messages that were received and wait for `recv`.
 ///
-/// Short ones lie behind each other in one piece of memory, and get one of their own when they are received: an
-/// allocator gives a block that has just come back at a fraction of the cost of sixteen that are held at once.
+/// Short ones lie behind each other in one piece of memory, and get one of their own when they are received: that of
+/// one that was sent, if there is any, or a block from the allocator, which gives one that has just come back at a
+/// fraction of the cost of sixteen that are held at once.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     entries: VecDeque<Entry>,
@@ -36,6 +39,7 @@ pub(crate) struct Inbox {
     /// Where in each the first message that waits begins.
     first_text: usize,
     first_binary: usize,
+    spare: Spare,
 }
 
 #[derive(Debug)]
@@ -63,8 +67,7 @@ impl Inbox {
     pub(crate) fn push(&mut self, message: Message<'_>) {
         let length = message.as_bytes().len();
         self.bytes += length;
-        // The first is most likely received at once.
-        let is_short = length <= SHORT && !self.entries.is_empty();
+        let is_short = length <= SHORT;
         let entry = match message {
             Message::Text(Cow::Borrowed(text)) if is_short => {
                 self.texts.push_str(text);
@@ -79,45 +82,58 @@ impl Inbox {
         self.entries.push_back(entry);
     }
 
+    /// The next message; a short one in the memory of one that was sent.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Message<'static>> {
-        self.pop_with(owned)
+        self.pop_with(|message, spare| spare.owned(message))
     }
 
     /// Lends the next message, which saves a short one an allocation.
-    pub(crate) fn pop_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Option<T> {
+    #[inline]
+    pub(crate) fn pop_with<T>(&mut self, receive: impl FnOnce(Message<'_>, &mut Spare) -> T) -> Option<T> {
         let message = match self.entries.pop_front()? {
             Entry::Text(length) => Message::from(&self.texts[taken(&mut self.first_text, length)]),
             Entry::Binary(length) => Message::from(&self.binaries[taken(&mut self.first_binary, length)]),
             Entry::Owned(message) => message,
         };
         self.bytes -= message.as_bytes().len();
-        let received = receive(message);
+        let received = receive(message, &mut self.spare);
         self.tidy_up();
         Some(received)
     }
 
+    /// The next message, as the one part that it is.
+    pub(crate) fn pop_part(&mut self) -> Option<Part<'static>> {
+        let message = self.pop()?;
+        let is_text = message.as_text().is_some();
+        Some(Part { payload: Cow::Owned(message.into_bytes()), is_text, is_last: true })
+    }
+
+    /// Keeps the memory of a message that was sent for one that will be received.
+    #[inline]
+    pub(crate) fn keep(&mut self, message: &mut Message<'_>) {
+        self.spare.keep(message);
+    }
+
     /// Bytes of memory held.
     pub(crate) fn capacity(&self) -> usize {
-        self.texts.capacity() + self.binaries.capacity() + self.entries.capacity() * size_of::<Entry>()
+        let entries = self.entries.capacity() * size_of::<Entry>();
+        self.texts.capacity() + self.binaries.capacity() + entries + self.spare.capacity()
     }
 
     /// Gives up what was received: at once when nothing waits, else when much has come together.
+    #[inline]
     fn tidy_up(&mut self) {
-        if self.entries.is_empty() {
-            self.texts.clear();
-            self.binaries.clear();
-            (self.first_text, self.first_binary) = (0, 0);
-        } else if self.first_text.max(self.first_binary) > TIDY {
-            self.texts.drain(..self.first_text);
-            self.binaries.drain(..self.first_binary);
-            (self.first_text, self.first_binary) = (0, 0);
+        if self.entries.is_empty() || self.first_text.max(self.first_binary) > TIDY {
+            self.give_up();
         }
     }
-}
 
-/// A message of its own.
-fn owned(message: Message<'_>) -> Message<'static> {
-    message.into_owned()
+    fn give_up(&mut self) {
+        self.texts.drain(..self.first_text);
+        self.binaries.drain(..self.first_binary);
+        (self.first_text, self.first_binary) = (0, 0);
+    }
 }
 
 /// The next `length` bytes, and moves past them.

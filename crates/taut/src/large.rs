@@ -35,11 +35,11 @@ impl WebSocket {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
-        self.handle().skip_parts();
-        let handle = self.handle();
+        let handle = &mut self.handle;
+        handle.skip_parts();
         let Some(first) = poll_fn(|cx| handle.poll_part(cx)).await? else { return Ok(None) };
         let is_text = first.is_text;
-        Ok(Some(MessageReader { handle: self.handle(), is_text, first: Some(first), is_over: false }))
+        Ok(Some(MessageReader { handle, is_text, first: Some(first), is_over: false }))
     }
 
     /// A message that is sent as a stream, part by part, without being held as a whole. Until it is finished nothing
@@ -62,7 +62,7 @@ impl WebSocket {
     /// # }
     /// ```
     pub fn send_stream(&mut self) -> MessageWriter<'_> {
-        MessageWriter { handle: self.handle(), is_text: None }
+        MessageWriter { handle: &self.handle, is_text: None }
     }
 }
 
@@ -70,7 +70,7 @@ impl WebSocket {
 ///
 /// Dropped before its end, the rest of the message is read and thrown away by whatever is received next.
 pub struct MessageReader<'ws> {
-    handle: &'ws Handle,
+    handle: &'ws mut Handle,
     is_text: bool,
     first: Option<Part<'static>>,
     is_over: bool,

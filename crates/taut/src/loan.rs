@@ -5,6 +5,7 @@ use std::cell::Cell;
 use taut_proto::Scratch;
 
 use crate::backlog::Backlog;
+use crate::inbox::Inbox;
 
 /// One thread's buffers and compressors.
 pub(crate) struct Loan {
@@ -12,8 +13,9 @@ pub(crate) struct Loan {
     pub(crate) scratch: Scratch,
     /// What is read goes here, to be parsed before anything else is done.
     pub(crate) buffer: Box<[u8]>,
-    /// An empty one with room.
+    /// Empty ones with room.
     backlog: Option<Box<Backlog>>,
+    inbox: Option<Box<Inbox>>,
 }
 
 impl Loan {
@@ -44,11 +46,22 @@ impl Loan {
         let Some(backlog) = backlog.filter(|backlog| backlog.capacity() <= KEPT) else { return };
         Self::with(|loan| loan.backlog = Some(backlog));
     }
+
+    /// An empty inbox with room.
+    pub(crate) fn inbox(&mut self) -> Box<Inbox> {
+        self.inbox.take().unwrap_or_default()
+    }
+
+    /// Keeps the room of an inbox in which nothing waits any more.
+    pub(crate) fn take_back_inbox(inbox: &mut Option<Box<Inbox>>) {
+        let Some(inbox) = inbox.take().filter(|inbox| inbox.capacity() <= KEPT) else { return };
+        Self::with(|loan| loan.inbox = Some(inbox));
+    }
 }
 
 impl Default for Loan {
     fn default() -> Self {
-        Self { scratch: Scratch::new(fill), buffer: vec![0; READ].into_boxed_slice(), backlog: None }
+        Self { scratch: Scratch::new(fill), buffer: vec![0; READ].into_boxed_slice(), backlog: None, inbox: None }
     }
 }
 
@@ -66,5 +79,5 @@ fn fill(bytes: &mut [u8]) {
 /// Bytes of one read; room for a few messages of 16 KiB, with their headers.
 const READ: usize = 128 << 10;
 
-/// Bytes of a backlog that a thread keeps for the next connection.
+/// Bytes of a backlog or of an inbox that a thread keeps for the next connection.
 const KEPT: usize = 256 << 10;

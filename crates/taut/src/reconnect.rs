@@ -257,7 +257,7 @@ impl Reconnecting {
     /// connection now. The message was not sent.
     pub fn try_send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Error> {
         match &self.phase {
-            Phase::Open { socket, .. } => socket.handle().try_send(&mut message.into()),
+            Phase::Open { socket, .. } => socket.handle.try_send(&mut message.into()),
             Phase::Over(error) => Err(error.clone()),
             Phase::Closing(_) => Err(Cause::Closed.into()),
             _ => Err(Cause::Disconnected.into()),
@@ -322,8 +322,8 @@ impl Reconnecting {
             if let Some(message) = self.kept.pop() {
                 return Poll::Ready(Ok(message));
             }
-            if let Phase::Closing(socket) = &self.phase {
-                match ready!(socket.handle().poll_recv(cx)) {
+            if let Phase::Closing(socket) = &mut self.phase {
+                match ready!(socket.handle.poll_recv(cx)) {
                     Ok(Some(message)) => return Poll::Ready(Ok(message)),
                     Ok(None) | Err(_) => self.phase = Phase::Over(Cause::Closed.into()),
                 }
@@ -339,9 +339,9 @@ impl Reconnecting {
         loop {
             ready!(self.poll_open(cx))?;
             let Phase::Open { socket, .. } = &self.phase else { continue };
-            match ready!(socket.handle().poll_send(message, cx)) {
+            match ready!(socket.handle.poll_send(message, cx)) {
                 // It goes on, and the caller may as well.
-                Err(error) if socket.handle().look(Driver::is_open) => return Poll::Ready(Err(error)),
+                Err(error) if socket.handle.look(Driver::is_open) => return Poll::Ready(Err(error)),
                 Err(error) => ready!(self.poll_rest(&error, cx)),
                 sent => return Poll::Ready(sent),
             }
@@ -362,8 +362,8 @@ impl Reconnecting {
 
     /// The open connection's next message; `None` when it has ended, which has been seen to.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message<'static>>> {
-        let Phase::Open { socket, .. } = &self.phase else { return Poll::Ready(None) };
-        let ended = match ready!(socket.handle().poll_recv(cx)) {
+        let Phase::Open { socket, .. } = &mut self.phase else { return Poll::Ready(None) };
+        let ended = match ready!(socket.handle.poll_recv(cx)) {
             Ok(Some(message)) => return Poll::Ready(Some(message)),
             Ok(None) => Ended::Closed(socket.peer_close().unwrap_or_else(|| taut_proto::CloseCode::NO_STATUS.into())),
             Err(error) => Ended::Failed(error),
@@ -385,7 +385,7 @@ impl Reconnecting {
             (self.on_event)(&Event::Closed);
         }
         match &self.phase {
-            Phase::Closing(socket) => socket.handle().poll_close(close, cx),
+            Phase::Closing(socket) => socket.handle.poll_close(close, cx),
             _ => Poll::Ready(Ok(())),
         }
     }

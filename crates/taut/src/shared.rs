@@ -7,15 +7,21 @@ use taut_proto::{Close, CloseCode, Message, Part};
 
 use crate::driver::{Driver, Progress, Writing};
 use crate::error::Cause;
-use crate::spare::{Spare, owned};
+use crate::inbox::Inbox;
+use crate::spare::Spare;
 use crate::{Error, Transport, cork};
 
 /// A WebSocket, a Sender or a Receiver: the calls that these have in common.
-pub(crate) struct Handle(Arc<Shared>);
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+    /// What it has taken over from the connection to be received, all that came in one read; lent by the thread. Most
+    /// messages are so received without the lock.
+    received: Option<Box<Inbox>>,
+}
 
 impl Handle {
     /// The first handle of a connection.
-    pub(crate) fn new(driver: Driver<Transport>) -> Self {
+    pub(crate) fn new(driver: Driver<Transport>, subprotocol: Option<&str>) -> Self {
         let state = State {
             driver,
             hub: None,
@@ -26,37 +32,83 @@ impl Handle {
             #[cfg(feature = "stream")]
             has_failed: false,
         };
-        Self(Arc::new(Shared(Mutex::new(state))))
+        Self::of(Arc::new(Shared { state: Mutex::new(state), subprotocol: subprotocol.map(Box::from) }))
+    }
+
+    fn of(shared: Arc<Shared>) -> Self {
+        Self { shared, received: None }
     }
 
     /// Has the current cork close the connection when its task leaves it open.
     pub(crate) fn adopt(&self) {
-        cork::accepted(&self.0);
+        cork::accepted(&self.shared);
     }
 
     /// Another one, perhaps for another task.
     pub(crate) fn share(&self) -> Self {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         state.hub.get_or_insert_default();
         state.handles += 1;
-        Self(Arc::clone(&self.0))
+        Self::of(Arc::clone(&self.shared))
     }
 
-    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
-        self.poll_recv_with(owned, cx)
+    #[inline]
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
+        self.poll_recv_with(|message, spare| spare.owned(message), cx)
     }
 
+    #[inline]
     pub(crate) fn poll_recv_with<T>(
-        &self,
-        receive: impl FnOnce(Message<'_>, &mut Spare) -> T,
+        &mut self,
+        mut receive: impl FnMut(Message<'_>, &mut Spare) -> T,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<T>, Error>> {
-        self.0.poll(cx, |driver, writing, cx| driver.poll_recv(receive, writing, cx))
+        loop {
+            if let Some(received) = self.received.as_mut().and_then(|inbox| inbox.pop_with(&mut receive)) {
+                return Poll::Ready(Ok(Some(received)));
+            }
+            if !ready!(self.poll_received(cx))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
     }
 
-    /// The message is taken when it is accepted.
+    /// Takes over what has come; false after a clean close.
+    #[inline(never)]
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+        let Self { shared, received } = self;
+        shared.poll(cx, |driver, writing, cx| driver.poll_received(received, writing, cx))
+    }
+
+    /// As `poll_send`, for whoever receives as well: keeps the memory of the message for the next that is received.
+    #[inline]
+    pub(crate) fn poll_send_and_keep(
+        &mut self,
+        message: &mut Message<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        ready!(self.poll_send(message, cx))?;
+        if let Some(inbox) = &mut self.received {
+            inbox.keep(message);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The message is of no more use when it is accepted.
+    #[inline]
     pub(crate) fn poll_send(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll(cx, |driver, writing, cx| {
+        // The usual case by itself: one of many messages of one poll.
+        let mut state = self.shared.lock();
+        if state.is_queued_in(cork::current()) && state.driver.queue(message) {
+            return Poll::Ready(Ok(()));
+        }
+        drop(state);
+        self.poll_send_anew(message, cx)
+    }
+
+    #[inline(never)]
+    fn poll_send_anew(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.shared.poll(cx, |driver, writing, cx| {
             ready!(driver.poll_ready(cx))?;
             driver.accept(message, writing, cx).into()
         })
@@ -64,18 +116,21 @@ impl Handle {
 
     /// As `poll_send`, but nothing is written unless much has gathered.
     pub(crate) fn poll_feed(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll(cx, |driver, _, cx| {
+        self.shared.poll(cx, |driver, _, cx| {
             ready!(driver.poll_ready(cx))?;
             driver.accept(message, Writing::Later, cx).into()
         })
     }
 
-    pub(crate) fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
-        self.0.poll(cx, |driver, _, cx| driver.poll_part(cx))
+    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
+        if let Some(part) = self.received.as_mut().and_then(|inbox| inbox.pop_part()) {
+            return Poll::Ready(Ok(Some(part)));
+        }
+        self.shared.poll(cx, |driver, _, cx| driver.poll_part(cx))
     }
 
     pub(crate) fn skip_parts(&self) {
-        self.0.call(|driver, _, _| driver.skip_parts());
+        self.shared.call(|driver, _, _| driver.skip_parts());
     }
 
     pub(crate) fn poll_fragment(
@@ -84,7 +139,7 @@ impl Handle {
         is_last: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        self.0.poll(cx, |driver, writing, cx| {
+        self.shared.poll(cx, |driver, writing, cx| {
             ready!(driver.poll_ready(cx))?;
             driver.accept_fragment(fragment, is_last, writing, cx).into()
         })
@@ -92,19 +147,19 @@ impl Handle {
 
     /// Begins the close, for nobody who waits.
     pub(crate) fn begin_close(&self, close: &Close) {
-        let _ = self.0.begin_close(close);
+        let _ = self.shared.begin_close(close);
     }
 
     pub(crate) fn try_send(&self, message: &mut Message<'_>) -> Result<(), Error> {
-        self.0.call(|driver, writing, cx| driver.try_accept(message, writing, cx))
+        self.shared.call(|driver, writing, cx| driver.try_accept(message, writing, cx))
     }
 
     pub(crate) fn ping(&self, payload: &[u8]) -> Result<(), Error> {
-        self.0.call(|driver, writing, cx| driver.ping(payload, writing, cx))
+        self.shared.call(|driver, writing, cx| driver.ping(payload, writing, cx))
     }
 
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll(cx, |driver, _, cx| driver.poll_flush(cx))
+        self.shared.poll(cx, |driver, _, cx| driver.poll_flush(cx))
     }
 
     pub(crate) fn poll_close(&self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -112,51 +167,55 @@ impl Handle {
         if !code.is_sendable() && code != CloseCode::NO_STATUS {
             return Poll::Ready(Err(Cause::CloseCode(code).into()));
         }
-        self.0.poll(cx, |driver, _, cx| driver.poll_close(close, cx))
+        self.shared.poll(cx, |driver, _, cx| driver.poll_close(close, cx))
     }
 
     /// For the traits of `futures`, whose users may poll one handle from two tasks.
     #[cfg(feature = "stream")]
-    pub(crate) fn shared_by_tasks(&self) -> &Self {
-        self.0.lock().hub.get_or_insert_default();
+    pub(crate) fn shared_by_tasks(&mut self) -> &mut Self {
+        self.shared.lock().hub.get_or_insert_default();
         self
     }
 
     /// As `poll_recv`, but after an error comes the end.
     #[cfg(feature = "stream")]
-    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message<'static>, Error>>> {
-        if self.0.lock().has_failed {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message<'static>, Error>>> {
+        if self.shared.lock().has_failed {
             return Poll::Ready(None);
         }
         let received = ready!(self.poll_recv(cx));
-        self.0.lock().has_failed = received.is_err();
+        self.shared.lock().has_failed = received.is_err();
         Poll::Ready(received.transpose())
     }
 
     #[cfg(feature = "stream")]
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll(cx, |driver, _, cx| driver.poll_ready(cx))
+        self.shared.poll(cx, |driver, _, cx| driver.poll_ready(cx))
     }
 
     /// Accepts a message after `poll_ready`, and writes it later.
     #[cfg(feature = "stream")]
     pub(crate) fn start_send(&self, message: &mut Message<'_>) -> Result<(), Error> {
-        self.0.call(|driver, _, cx| {
+        self.shared.call(|driver, _, cx| {
             // It may have been closed since.
             driver.check_open()?;
             driver.accept(message, Writing::Later, cx)
         })
     }
 
+    pub(crate) fn subprotocol(&self) -> Option<&str> {
+        self.shared.subprotocol.as_deref()
+    }
+
     /// Looks at the driver.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Driver<Transport>) -> T) -> T {
-        look(&self.0.lock().driver)
+        look(&self.shared.lock().driver)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         state.handles -= 1;
         let is_last = state.handles == 0;
         drop(state);
@@ -170,7 +229,11 @@ impl Drop for Handle {
 ///
 /// The lock is there for [`split`](crate::WebSocket::split) and for the cork; a WebSocket that one task has to itself
 /// takes it without a wait.
-pub(crate) struct Shared(Mutex<State>);
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Here, since a WebSocket is small, and whoever awaits may hold it more than once.
+    subprotocol: Option<Box<str>>,
+}
 
 struct State {
     driver: Driver<Transport>,
@@ -207,15 +270,17 @@ impl Shared {
         let cork = cork::current();
         let writing = if cork == 0 { Writing::Now } else { Writing::Later };
         let mut state = self.lock();
-        let left_behind = if state.user == cork { Woken::default() } else { state.change_user(cork) };
+        // Inside of a cork, what is sent is written when that is taken out.
+        if state.user != cork {
+            (state.user, state.is_queued) = (cork, false);
+        }
         let (result, woken) = state.work(waiter, |driver, cx| work(driver, writing, cx));
-        let is_new = writing == Writing::Later && !state.is_queued && state.driver.has_unsettled();
+        let is_new = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
         state.is_queued |= is_new;
         drop(state);
         if is_new {
             cork::queued(Arc::clone(self));
         }
-        left_behind.wake();
         woken.wake();
         result
     }
@@ -235,9 +300,6 @@ impl Shared {
         // If it is one task's and not ours, the WebSocket has moved to that one, which writes.
         let is_ours = state.hub.is_some() || state.user == cork;
         let (result, woken) = state.work(Some(cx.waker()), |driver, cx| {
-            if is_ours {
-                driver.put_away();
-            }
             let written = if is_ours { driver.poll_write(cx) } else { Poll::Ready(()) };
             driver.settle();
             written
@@ -301,21 +363,15 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic inside of the driver would be a bug; what it leaves behind is still a connection that can be dropped.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Takes note of who uses it from now on: inside of a cork, what is sent is written when that is taken out. Whoever
-    /// used it before does not come back for what is left of a read.
-    #[cold]
-    fn change_user(&mut self, cork: u64) -> Woken {
-        (self.user, self.is_queued) = (cork, false);
-        let (_, woken) = self.work(None, |driver, _| {
-            driver.put_away();
-            Poll::Ready(())
-        });
-        woken
+    /// Whether that cork knows already that something is to be written, and nobody else waits for this connection.
+    #[inline]
+    fn is_queued_in(&self, cork: u64) -> bool {
+        self.is_queued && self.user == cork && self.hub.is_none()
     }
 
     /// Has the driver work, and tells whom to wake once the lock is released.
@@ -444,10 +500,10 @@ mod tests {
         let (ours, _theirs) = duplex(64);
         let settings = Arc::new(Settings::server());
         let driver = Driver::new(Transport::new(ours), Role::Server, settings, None, 0, Vec::new());
-        let sender = Handle::new(driver).share();
+        let sender = Handle::new(driver, None).share();
         let mut large = Message::from(vec![0; 2 << 20]);
         assert!(sender.try_send(&mut large).is_ok());
-        let most = || sender.0.lock().hub.as_ref().map_or(0, |hub| hub.lock().len());
+        let most = || sender.shared.lock().hub.as_ref().map_or(0, |hub| hub.lock().len());
         for _ in 0..10_000 {
             // Polled once and dropped, each by another task.
             let waker = Waker::from(Arc::new(Sleeper));

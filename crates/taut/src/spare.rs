@@ -30,27 +30,27 @@ impl Spare {
         }
     }
 
+    /// A message of its own; a short one in the memory of one that was sent, if that is not far too large.
+    #[inline]
+    pub(crate) fn owned(&mut self, message: Message<'_>) -> Message<'static> {
+        match message {
+            Message::Text(Cow::Borrowed(text)) if fits(self.text.capacity(), text.len()) => {
+                let mut own = std::mem::take(&mut self.text);
+                own.push_str(text);
+                own.into()
+            }
+            Message::Binary(Cow::Borrowed(bytes)) if fits(self.binary.capacity(), bytes.len()) => {
+                let mut own = std::mem::take(&mut self.binary);
+                own.extend_from_slice(bytes);
+                own.into()
+            }
+            message => message.into_owned(),
+        }
+    }
+
     /// Bytes of memory held.
     pub(crate) fn capacity(&self) -> usize {
         self.text.capacity() + self.binary.capacity()
-    }
-}
-
-/// A message of its own; a short one in the memory of one that was sent, if that is not far too large.
-#[inline]
-pub(crate) fn owned(message: Message<'_>, spare: &mut Spare) -> Message<'static> {
-    match message {
-        Message::Text(Cow::Borrowed(text)) if fits(spare.text.capacity(), text.len()) => {
-            let mut own = std::mem::take(&mut spare.text);
-            own.push_str(text);
-            own.into()
-        }
-        Message::Binary(Cow::Borrowed(bytes)) if fits(spare.binary.capacity(), bytes.len()) => {
-            let mut own = std::mem::take(&mut spare.binary);
-            own.extend_from_slice(bytes);
-            own.into()
-        }
-        message => message.into_owned(),
     }
 }
 
@@ -60,7 +60,7 @@ fn fits(capacity: usize, length: usize) -> bool {
 }
 
 /// Bytes of a message whose memory is kept. Beyond it the allocator's share in the cost of a message is small.
-const SHORT: usize = 1 << 10;
+pub(crate) const SHORT: usize = 1 << 10;
 
 /// Bytes that a message may hold in vain, besides as many as its own.
 const WASTED: usize = 32;
@@ -77,14 +77,14 @@ mod tests {
     fn the_memory_of_a_message_that_was_sent_is_that_of_the_next_received() {
         for lent in [Message::from("a short text"), Message::from(&b"and some bytes"[..])] {
             let mut spare = Spare::default();
-            let mut first = owned(lent.clone(), &mut spare);
+            let mut first = spare.owned(lent.clone());
             assert_eq!(first, lent);
             let before = place(&first);
             spare.keep(&mut first);
             assert_ne!(place(&first), before, "nothing is left of it");
-            let second = owned(lent.clone(), &mut spare);
+            let second = spare.owned(lent.clone());
             assert_eq!((&second, place(&second)), (&lent, before));
-            assert_ne!(place(&owned(lent, &mut spare)), before, "it is somebody's");
+            assert_ne!(place(&spare.owned(lent)), before, "it is somebody's");
         }
     }
 
@@ -92,7 +92,7 @@ mod tests {
     fn no_message_keeps_far_more_memory_than_it_needs() {
         let mut spare = Spare::default();
         spare.keep(&mut Message::from("x".repeat(1000)));
-        let Message::Text(Cow::Owned(short)) = owned(Message::from("short"), &mut spare) else { panic!() };
+        let Message::Text(Cow::Owned(short)) = spare.owned(Message::from("short")) else { panic!() };
         assert!(short.capacity() <= WASTED + 2 * "short".len());
         spare.keep(&mut Message::from(vec![0; 2 * SHORT]));
         assert_eq!(spare.binary.capacity(), 0, "a large one is given back at once");

@@ -17,7 +17,7 @@ use crate::{Error, Receiver, Sender, WebSocket};
 impl Stream for WebSocket {
     type Item = Result<Message<'static>, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.handle.shared_by_tasks().poll_next(cx)
     }
 }
@@ -26,7 +26,7 @@ impl Stream for WebSocket {
 impl Stream for Receiver {
     type Item = Result<Message<'static>, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.handle.poll_next(cx)
     }
 }
@@ -41,7 +41,7 @@ impl Stream for Receiver {
 impl Sink<Message<'static>> for WebSocket {
     type Error = Error;
 
-    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.handle.shared_by_tasks().poll_ready(cx)
     }
 
@@ -49,11 +49,11 @@ impl Sink<Message<'static>> for WebSocket {
         self.handle.start_send(&mut message)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.handle.shared_by_tasks().poll_flush(cx)
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.handle.shared_by_tasks().poll_close(&CloseCode::NORMAL.into(), cx)
     }
 }

@@ -2,8 +2,7 @@
 
 use taut_proto::{Input, Time};
 
-/// Bytes that were read and are still to be parsed: they came with the handshake, the inbox had no room, or the
-/// application takes message after message out of a short read.
+/// Bytes that were read and are still to be parsed: they came with the handshake, or the inbox had no room.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
     bytes: Vec<u8>,
@@ -13,8 +12,6 @@ pub(crate) struct Unread {
     now: Time,
     /// Pings that were met in the same read.
     pings: u32,
-    /// Whether they are to be parsed before the poll of the task is over.
-    is_short_read: bool,
 }
 
 impl Unread {
@@ -22,17 +19,11 @@ impl Unread {
         Self { bytes, ..Self::default() }
     }
 
-    /// Keeps a read for an application that is about to take its messages, in the same poll of its task.
-    pub(crate) fn keep_short_read(&mut self, bytes: &[u8], now: Time) {
-        self.keep(bytes, now, 0);
-        self.is_short_read = true;
-    }
-
     /// Keeps what nobody has room for.
     pub(crate) fn keep(&mut self, bytes: &[u8], now: Time, pings: u32) {
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
-        (self.first, self.now, self.pings, self.is_short_read) = (0, now, pings, false);
+        (self.first, self.now, self.pings) = (0, now, pings);
     }
 
     /// Has `read` use some of the bytes.
@@ -43,16 +34,6 @@ impl Unread {
         let result = read(&mut input, *now);
         (*first, *pings) = (length - input.len(), input.pings());
         result
-    }
-
-    /// From now on they wait until somebody asks for them.
-    pub(crate) fn let_wait(&mut self) {
-        self.is_short_read = false;
-    }
-
-    /// Whether they are to be parsed before the poll of the task is over.
-    pub(crate) fn is_short_read(&self) -> bool {
-        self.is_short_read && !self.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -26,7 +26,6 @@ use crate::{Error, Receiver, Sender, Transport};
 /// An idle one owns no buffers: the thread lends them.
 pub struct WebSocket {
     pub(crate) handle: Handle,
-    subprotocol: Option<Box<str>>,
 }
 
 impl WebSocket {
@@ -41,11 +40,11 @@ impl WebSocket {
     ) -> Result<Self, Error> {
         let random = getrandom::u32().map_err(|error| Error::from(Cause::Random(error)))?;
         let driver = Driver::new(transport, role, settings, deflate, random, unread);
-        let handle = Handle::new(driver);
+        let handle = Handle::new(driver, subprotocol);
         if role == Role::Server {
             handle.adopt();
         }
-        Ok(Self { handle, subprotocol: subprotocol.map(Box::from) })
+        Ok(Self { handle })
     }
 
     /// The next message; `None` once the connection is closed, by either side, and everything that came before is
@@ -75,6 +74,7 @@ impl WebSocket {
     pub async fn recv_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
         let mut receive = Some(receive);
         poll_fn(|cx| {
+            // Called at most once.
             self.handle.poll_recv_with(
                 |message, _| {
                     let receive = receive.take();
@@ -90,8 +90,8 @@ impl WebSocket {
     /// Sends a message: text from a string, binary from bytes.
     ///
     /// Waits while 1 MiB or more of earlier messages are pending, and reads meanwhile, so that two peers that both
-    /// write do not wait for each other: up to 1,024 messages or 1 MiB are kept for [`recv`](Self::recv). Then the
-    /// message is accepted, what the stream takes at once is written, and the rest is pending: whatever is awaited
+    /// write do not wait for each other: up to 1,024 messages or 1 MiB are kept for [`recv`](Self::recv), besides those that
+    /// it has begun to give out. Then the message is accepted, what the stream takes at once is written, and the rest is pending: whatever is awaited
     /// next on this connection writes it. When nothing will be for a while, [`flush`](Self::flush).
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl WebSocket {
     // Not an `async fn`: that would keep what `message` was made of as well, and a task would be larger by as much.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> impl Future<Output = Result<(), Error>> {
         let mut message = message.into();
-        poll_fn(move |cx| self.handle.poll_send(&mut message, cx))
+        poll_fn(move |cx| self.handle.poll_send_and_keep(&mut message, cx))
     }
 
     /// Sends a message at once or not at all; what the stream does not take is pending, as with [`send`](Self::send).
@@ -115,8 +115,8 @@ impl WebSocket {
         self.handle.try_send(&mut message.into())
     }
 
-    /// As [`send`](Self::send), but writes nothing until [`flush`](Self::flush), [`recv`](Self::recv) or another `send`
-    /// does, or 64 KiB have gathered: for many messages at once.
+    /// As [`send`](Self::send), but writes nothing until [`flush`](Self::flush), another `send` or a
+    /// [`recv`](Self::recv) that waits does, or 64 KiB have gathered: for many messages at once.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -180,7 +180,7 @@ impl WebSocket {
 
     /// The subprotocol that the handshake agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.handle.subprotocol()
     }
 
     /// What the peer's close frame said, once it has come.
@@ -215,10 +215,6 @@ impl WebSocket {
         (Sender::new(self.handle.share()), Receiver::new(self.handle))
     }
 
-    pub(crate) fn handle(&self) -> &Handle {
-        &self.handle
-    }
-
     #[cfg(feature = "testing")]
     pub(crate) fn discarded(&self) -> usize {
         self.handle.look(Driver::discarded)
@@ -228,12 +224,12 @@ impl WebSocket {
 #[cfg(feature = "testing")]
 impl From<Driver<Transport>> for WebSocket {
     fn from(driver: Driver<Transport>) -> Self {
-        Self { handle: Handle::new(driver), subprotocol: None }
+        Self { handle: Handle::new(driver, None) }
     }
 }
 
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocket").field("subprotocol", &self.subprotocol).finish_non_exhaustive()
+        f.debug_struct("WebSocket").field("subprotocol", &self.subprotocol()).finish_non_exhaustive()
     }
 }

@@ -13,7 +13,6 @@ use crate::Error;
 use crate::backlog::Backlog;
 use crate::error::{Cause, Deadline, Doing};
 use crate::loan::Loan;
-use crate::spare::Spare;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when anything has changed.
@@ -75,12 +74,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.unread.is_empty()) {
             let mut unread = std::mem::take(&mut backlog.unread);
             Loan::with(|loan| {
-                let is_short_read = unread.is_short_read();
                 unread.read(|input, now| self.parse(input, overflow, now, loan));
-                self.conclude_early(is_short_read, loan);
-                if overflow == Overflow::Parts {
-                    unread.let_wait();
-                }
+                self.conclude_early(loan);
                 loan.lend(&mut self.backlog).unread = unread;
             });
             return Poll::Ready(());
@@ -93,9 +88,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let read = read.map(|result| result.map(|()| room.filled().len()));
             let read = read.map(|result| match result {
                 Ok(0) => self.end_of_input(),
-                Ok(count) if count <= SHORT_READ && overflow == Overflow::Keep => {
-                    loan.lend(&mut self.backlog).unread.keep_short_read(&buffer[..count], now);
-                }
                 Ok(count) => {
                     let mut input = Input::new(&mut buffer[..count]);
                     self.parse(&mut input, overflow, now, loan);
@@ -103,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     if left > 0 {
                         loan.lend(&mut self.backlog).unread.keep(&buffer[count - left..count], now, pings);
                     }
-                    self.conclude_early(false, loan);
+                    self.conclude_early(loan);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
@@ -111,42 +103,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             loan.buffer = buffer;
             read
         })
-    }
-
-    /// The next message, if it is in a read that was kept, and what may become its memory.
-    #[inline]
-    pub(super) fn next_unread(&mut self) -> Option<(Message<'_>, &mut Spare)> {
-        let Self { connection, backlog, ending, parts, .. } = self;
-        let Backlog { outbox, inbox, unread, part, spare } = &mut **backlog.as_mut()?;
-        if unread.is_empty() || !inbox.is_empty() {
-            return None;
-        }
-        let message = Loan::with(|loan| {
-            unread.read(|input, now| match connection.receive(input, now, &mut loan.scratch, outbox) {
-                Ok(Some(Event::Message(message))) => Some(message),
-                event => {
-                    let mut parser = Parser { connection, ending, parts, outbox, part };
-                    parser.note(event, Overflow::Keep);
-                    parser.next_message(input, Overflow::Keep, now, &mut loan.scratch)
-                }
-            })
-        });
-        Some((message?, spare))
-    }
-
-    /// Parses what was kept of a short read: the application has not come back for it, and pings are not to wait until
-    /// it does. The peer's end, if it is there, does.
-    pub(crate) fn put_away(&mut self) {
-        let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.unread.is_short_read()) else { return };
-        let mut unread = std::mem::take(&mut backlog.unread);
-        unread.let_wait();
-        if matches!(self.phase, Phase::Live) {
-            Loan::with(|loan| {
-                unread.read(|input, now| self.parse(input, Overflow::Wait, now, loan));
-                loan.lend(&mut self.backlog).unread = unread;
-                self.conclude_early(true, loan);
-            });
-        }
     }
 
     /// Takes messages out of the input until it is used up or the inbox is full.
@@ -168,11 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Ends the protocol if the peer has and it makes no difference to the application, which may still want to answer
-    /// what it has received of a short read.
-    fn conclude_early(&mut self, is_short_read: bool, loan: &mut Loan) {
+    /// what it has received.
+    fn conclude_early(&mut self, loan: &mut Loan) {
         // Whoever has begun to close answers nothing any more.
         let is_closing = self.ending.as_ref().is_some_and(|ending| ending.close_by.is_some());
-        if is_closing || !(is_short_read || self.has_received()) {
+        if is_closing || !self.has_received() {
             self.conclude_with(loan);
         }
     }
@@ -368,6 +324,3 @@ impl Parser<'_> {
 
 /// Slices of one vectored write.
 const SLICES: usize = 16;
-
-/// Bytes of a read that is kept to be parsed message by message. To copy a larger one would cost more than it saves.
-const SHORT_READ: usize = 16 << 10;
