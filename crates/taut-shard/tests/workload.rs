@@ -32,9 +32,9 @@ proptest! {
 #[test]
 fn a_client_that_ends_within_its_tls_handshake_is_told_so_and_may_still_speak() {
     let (server, client) = keys();
-    let head = [0, 0, 0, 0];
+    let settings = [0, 0, 0, 0];
     let (connect, finish, settle, hear, speak) = ([0, 0, 0], [17, 0, 1], [4, 0, 0], [22, 0, 255], [17, 0, 2]);
-    let script = [&head[..], &connect, &finish, &settle, &hear, &speak].concat();
+    let script = [&settings[..], &connect, &finish, &settle, &hear, &speak].concat();
     workload::run_by_tls(&script, server, client);
 }
 
