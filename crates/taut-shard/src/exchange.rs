@@ -18,12 +18,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             return;
         }
         let bytes = mem::take(&mut opening.bytes);
-        let request = match Request::parse(&bytes[..head], &self.settings.head) {
+        let request = match Request::parse_found(&bytes, &opening.scan) {
             Ok(request) => request,
             Err(refusal) => return self.refuse(token, &refusal),
         };
         match self.respond(&request, &bytes[head..whole]) {
-            Responded::Here => self.keep(token, &bytes[whole..]),
+            Responded::Here => self.keep(token, bytes, whole),
             Responded::HandOver => self.hand_over(token, bytes),
         }
     }
@@ -41,19 +41,28 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.handler.respond(&mut self.connections, request, content, &mut self.response)
     }
 
-    /// A request has its answer, which is written. The socket is kept for what comes next, of which `rest` is here.
-    pub(crate) fn keep(&mut self, token: usize, rest: &[u8]) {
+    /// A request of `whole` bytes has its answer, which is written. The socket is kept for what comes next, of which the rest of `bytes` is.
+    pub(crate) fn keep(&mut self, token: usize, bytes: Vec<u8>, whole: usize) {
         self.end_handshake(token);
         let mut outbox = self.connections.outboxes.take();
         outbox.push_bytes(&self.response);
         let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get_mut(token) else { return };
+        let rest = bytes[whole..].to_vec();
         let patience = if rest.is_empty() { self.settings.keep_alive } else { self.settings.handshake_timeout };
         let deadline = self.connections.now + patience;
         // An answer may be followed by any request: all else is as it was for the first one.
-        **opening =
-            Opening { is_kept: true, bytes: rest.to_vec(), unsent: Some(outbox), ..Opening::new(deadline, false) };
+        **opening = Opening { is_kept: true, bytes: rest, unsent: Some(outbox), ..Opening::new(deadline, false) };
+        self.spare(bytes);
         self.set_deadline(token, deadline);
         self.flush_response(token);
+    }
+
+    /// Keeps what a request was held in for the next one: whoever has said all that he had to say holds nothing.
+    fn spare(&mut self, mut bytes: Vec<u8>) {
+        if bytes.capacity() <= LARGEST_SPARE {
+            bytes.clear();
+            self.spare = bytes;
+        }
     }
 
     /// The first bytes of a request have come on a socket that was kept, and perhaps not all of it.
@@ -94,3 +103,6 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.linger(token, unsent);
     }
 }
+
+/// Bytes of a buffer that is kept while it is empty.
+const LARGEST_SPARE: usize = 4 << 10;

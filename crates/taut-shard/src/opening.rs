@@ -63,9 +63,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if opening.content.is_some() {
             return self.exchange(token, end);
         }
+        let scan = opening.scan.clone();
         let mut bytes = mem::take(&mut opening.bytes);
         let (head, rest) = bytes.split_at_mut(end);
-        let request = match Request::parse(head, &self.settings.head) {
+        let request = match Request::parse_found(head, &scan) {
             Ok(request) => request,
             Err(refusal) => return self.refuse(token, &refusal),
         };
@@ -86,13 +87,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 }
             }
             Verdict::Refuse(refusal) => self.refuse(token, &refusal),
-            Verdict::Respond { content } if content <= rest.len() => {
-                let (content, rest) = rest.split_at(content);
-                match self.respond(&request, content) {
-                    Responded::Here => self.keep(token, rest),
-                    Responded::HandOver => self.hand_over(token, bytes),
-                }
-            }
+            Verdict::Respond { content } if content <= rest.len() => match self.respond(&request, &rest[..content]) {
+                Responded::Here => self.keep(token, bytes, end + content),
+                Responded::HandOver => self.hand_over(token, bytes),
+            },
             Verdict::Respond { content } => {
                 if let Phase::Handshake(opening) = &mut self.wires[token].phase {
                     opening.bytes = bytes;

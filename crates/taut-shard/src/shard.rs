@@ -41,6 +41,8 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     plain: Box<[u8]>,
     /// Where answers to requests are written.
     pub(crate) response: Vec<u8>,
+    /// For the next request.
+    pub(crate) spare: Vec<u8>,
     /// Sockets that have more to read than one tick gives them.
     again: Vec<usize>,
     /// The listener has more sockets, as far as is known.
@@ -80,6 +82,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             buffer: vec![0; settings.read_buffer].into(),
             plain: vec![0; plain].into(),
             response: Vec::new(),
+            spare: Vec::new(),
             again: Vec::new(),
             accepting: true,
             starved: false,
@@ -304,6 +307,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         match self.wires.get_mut(token).map(|wire| &mut wire.phase) {
             Some(Phase::Handshake(opening)) => {
                 let begins = opening.is_kept && opening.bytes.is_empty();
+                if opening.bytes.capacity() == 0 {
+                    opening.bytes = mem::take(&mut self.spare);
+                }
                 opening.bytes.extend_from_slice(bytes);
                 self.advance(token);
                 if begins {

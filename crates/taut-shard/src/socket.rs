@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,14 +178,6 @@ impl Socket for mio::net::TcpStream {
 
     fn into_stream(self) -> io::Result<TcpStream> {
         Ok(self.into())
-    }
-}
-
-/// Writes what the socket takes of several slices.
-pub(crate) fn write_slices(socket: &mut impl Write, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    match slices {
-        [only] => socket.write(only),
-        several => socket.write_vectored(several),
     }
 }
 

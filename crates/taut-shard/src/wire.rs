@@ -7,7 +7,7 @@ use taut_proto::deflate::Agreed;
 use taut_proto::handshake::HeadScan;
 use taut_proto::{Outbox, Time};
 
-use crate::socket::{Socket, write_slices};
+use crate::socket::Socket;
 
 /// A socket and where its connection stands.
 pub(crate) struct Wire<S> {
@@ -153,8 +153,13 @@ impl<S: Socket> Wire<S> {
 
 fn write_plain(socket: &mut impl Write, outbox: &mut Outbox) -> io::Result<bool> {
     while !outbox.is_empty() {
-        let (slices, count) = outbox.slices::<SLICES>();
-        match write_slices(socket, &slices[..count]) {
+        let written = if let Some(bytes) = outbox.whole() {
+            socket.write(bytes)
+        } else {
+            let (slices, count) = outbox.slices::<SLICES>();
+            socket.write_vectored(&slices[..count])
+        };
+        match written {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => outbox.consume(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),

@@ -103,9 +103,15 @@ impl<'a> Headers<'a> {
     /// Checks the lines of a head and gives the head without what follows it, and room for its headers.
     pub(super) fn prepare(bytes: &'a [u8], limits: &HeadLimits) -> Result<(&'a [u8], Self), Refusal> {
         let mut scan = HeadScan::new();
-        let end = scan.find(bytes, limits)?.ok_or(Cause::Incomplete)?;
+        scan.find(bytes, limits)?;
+        Self::prepare_found(bytes, &scan)
+    }
+
+    /// The same for a head that `scan` has found, and so checked.
+    pub(super) fn prepare_found(bytes: &'a [u8], scan: &HeadScan) -> Result<(&'a [u8], Self), Refusal> {
+        let head = bytes.get(..scan.scanned).filter(|_| scan.is_complete).ok_or(Cause::Incomplete)?;
         // Sized by the lines that are there, so a generous limit costs nothing.
-        Ok((&bytes[..end], Self(vec![httparse::EMPTY_HEADER; scan.lines.saturating_sub(1)])))
+        Ok((head, Self(vec![httparse::EMPTY_HEADER; scan.lines.saturating_sub(1)])))
     }
 
     /// Where `httparse` puts the headers.
@@ -130,7 +136,7 @@ impl<'a> Headers<'a> {
                     .chain(&["connection", "transfer-encoding", "upgrade"])
                     .any(|own| name.eq_ignore_ascii_case(own))
         };
-        if self.0.iter().any(|header| is_ours(header.name) && !header.value.is_ascii()) {
+        if self.0.iter().any(|header| !header.value.is_ascii() && is_ours(header.name)) {
             return Err(Cause::NotAscii.into());
         }
         Ok(())
@@ -165,7 +171,8 @@ impl<'a> Headers<'a> {
 }
 
 fn text(value: &[u8]) -> Option<&str> {
-    Some(str::from_utf8(value).ok()?.trim_matches([' ', '\t']))
+    // RFC 9110 §5.6.3: spaces and tabs. There is no other white space in a value that was parsed.
+    Some(str::from_utf8(value).ok()?.trim_ascii())
 }
 
 #[cfg(test)]

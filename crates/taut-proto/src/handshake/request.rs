@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::head::{HeadLimits, Headers};
+use super::head::{HeadLimits, HeadScan, Headers};
 use super::refusal::{Cause, Refusal};
 use super::{list, split_host};
 
@@ -14,8 +14,7 @@ use super::{list, split_host};
 pub struct Request<'a> {
     method: &'a str,
     target: &'a str,
-    /// The host of a target in absolute form.
-    authority: Option<&'a str>,
+    host: Option<&'a str>,
     path: &'a str,
     query: Option<&'a str>,
     is_http_1_1: bool,
@@ -29,7 +28,19 @@ impl<'a> Request<'a> {
     /// 431 when it is larger than `limits`; 400 when it is not HTTP/1.1, when two programs could read it differently
     /// (folded lines, lone line feeds, a header twice that may occur once) or when its host or length is malformed.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Refusal> {
-        let (head, mut headers) = Headers::prepare(head, limits)?;
+        Self::parse_prepared(Headers::prepare(head, limits)?)
+    }
+
+    /// The same for a head that `scan` has found at the beginning of `bytes`, within the limits that it was given: nothing is looked at a second time
+    /// that the scan has seen to.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); also when the scan has found nothing, or in other bytes.
+    pub fn parse_found(bytes: &'a [u8], scan: &HeadScan) -> Result<Self, Refusal> {
+        Self::parse_prepared(Headers::prepare_found(bytes, scan)?)
+    }
+
+    fn parse_prepared((head, mut headers): (&'a [u8], Headers<'a>)) -> Result<Self, Refusal> {
         let (method, target, version) = {
             let mut parsed = httparse::Request::new(headers.room());
             match parsed.parse(head) {
@@ -44,7 +55,9 @@ impl<'a> Request<'a> {
         };
         let (authority, path, query) = split_target(target).ok_or(Cause::InvalidTarget)?;
         headers.check(&SINGLE)?;
-        let request = Self { method, target, authority, path, query, is_http_1_1: version == Some(1), headers };
+        // RFC 9112 §3.2.2: the host of a target in absolute form takes the place of the `Host` header.
+        let host = authority.or_else(|| headers.first("host"));
+        let request = Self { method, target, host, path, query, is_http_1_1: version == Some(1), headers };
         // CVE-2026-61666: a malformed host is refused here, before anybody builds an address from it.
         if request.host().is_some_and(|host| !host.is_empty() && split_host(host).is_none()) {
             return Err(Cause::InvalidHost.into());
@@ -108,8 +121,7 @@ impl<'a> Request<'a> {
 
     /// The host, and the port if one is given, that the request is for.
     pub fn host(&self) -> Option<&'a str> {
-        // RFC 9112 §3.2.2: the host of a target in absolute form takes the place of the `Host` header.
-        self.authority.or_else(|| self.header("host"))
+        self.host
     }
 
     /// The `Origin` header. Browsers always send it, other clients seldom.
@@ -235,6 +247,22 @@ mod tests {
     /// Why the head of the good handshake with these changes is refused.
     fn cause(changes: &[(&str, &str)]) -> Option<Cause> {
         parse(&head(changes)).err().map(|refusal| refusal.cause())
+    }
+
+    #[test]
+    fn a_head_that_was_found_need_not_be_looked_for_again() {
+        let head = "POST /a?b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+        let bytes = format!("{head}rest");
+        let cause =
+            |bytes: &str, scan: &HeadScan| Request::parse_found(bytes.as_bytes(), scan).err().map(|it| it.cause());
+        let mut scan = HeadScan::new();
+        assert_eq!(cause(&bytes, &scan), Some(Cause::Incomplete), "nothing was found");
+        assert_eq!(scan.find(bytes.as_bytes(), &HeadLimits::default()), Ok(Some(head.len())));
+        let request = Request::parse_found(bytes.as_bytes(), &scan).unwrap();
+        assert_eq!((request.method(), request.host(), request.header("x")), ("POST", Some("a"), Some("y")));
+        assert_eq!(cause("GET / HTTP/1.1", &scan), Some(Cause::Incomplete), "it was found in other bytes");
+        let longer = "POST / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\n\r\n";
+        assert!(Request::parse_found(longer.as_bytes(), &scan).is_err(), "it has more lines than were counted");
     }
 
     // RFC 6455 §4.2.1 (1): the request target is a path or an absolute HTTP or HTTPS URI.
