@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::app::{App, Limits};
+use crate::pusher::auth::SigningKey;
 
 /// An app while it is served. It stays the same when its configuration is replaced.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Tenant {
 }
 
 /// On what terms an app is served.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Terms {
     /// What was configured.
     pub app: App,
@@ -66,12 +67,21 @@ pub struct Terms {
     pub limits: Limits,
     /// Whether the app is configured at all. One that was taken out keeps its place, in case that it comes back.
     pub known: bool,
+    /// Of the app's keys, in their order.
+    signing_keys: Box<[SigningKey]>,
 }
 
 impl Terms {
     fn new(app: App, limits: &Limits) -> Self {
         let limits = app.limits.unwrap_or(*limits);
-        Self { app, limits, known: true }
+        let signing_keys = app.keys.iter().map(|key| SigningKey::new(key.secret.reveal())).collect();
+        Self { app, limits, known: true, signing_keys }
+    }
+
+    /// What one of the app's keys signs with.
+    pub fn signing_key(&self, key: &str) -> Option<&SigningKey> {
+        let position = self.app.keys.iter().position(|known| known.key == key)?;
+        self.signing_keys.get(position)
     }
 }
 
@@ -240,6 +250,8 @@ impl std::error::Error for DuplicateApp {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Key;
+    use crate::pusher::auth::Signature;
 
     fn apps(texts: &[&str]) -> Result<Apps, DuplicateApp> {
         Apps::new(texts.iter().map(|text| App::parse(text).expect(text)), &Limits::default())
@@ -253,6 +265,22 @@ mod tests {
         assert!(apps.by_id("a").is_none() && apps.by_key("1").is_none());
         assert_eq!(apps.all().iter().map(|tenant| tenant.index()).collect::<Vec<_>>(), [0, 1]);
         assert!(apps.development_app().is_none());
+    }
+
+    #[test]
+    fn each_key_of_an_app_signs_with_its_own_secret_also_when_it_was_replaced() {
+        let apps = apps(&["1:a:x"]).expect("one app");
+        let signed = |key: &str| {
+            let tenant = apps.by_id("1").expect("the app");
+            let signature = tenant.terms().signing_key(key)?.sign(&[b"text"]).to_string();
+            Some(signature)
+        };
+        let by = |secret: &str| Some(Signature::of(secret, &[b"text"]).to_string());
+        assert_eq!((signed("a"), signed("b")), (by("x"), None));
+        let mut app = App::parse("1:b:y").expect("an app");
+        app.keys.push(Key { key: "a".to_owned(), secret: "z".into() });
+        apps.replace([app], &Limits::default()).expect("one app");
+        assert_eq!((signed("b"), signed("a"), signed("c")), (by("y"), by("z"), None));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use http::StatusCode;
 
 use super::answer::Problem;
 use super::traffic::Traffic;
-use crate::app::Secret;
 use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::pusher::auth;
@@ -52,9 +51,9 @@ impl Backends {
 
     /// Lets a request in that the app's backend has signed, if the app is served and this is not one request too many.
     pub(super) fn admit(&self, tenant: &Tenant, terms: &Terms, request: &auth::Request<'_>) -> Result<(), Problem> {
-        let secret_of = |key: &str| terms.app.secret(key).map(Secret::reveal);
+        let key_of = |key: &str| terms.signing_key(key);
         let verifying = Span::within("verify");
-        request.verify(secret_of, &self.path_prefix, seconds_since_1970()).map_err(|refused| {
+        request.verify(key_of, &self.path_prefix, seconds_since_1970()).map_err(|refused| {
             verifying.failed("refused");
             unauthorized(&refused)
         })?;
