@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::journal::{Event, Journal};
 use crate::pusher::channel::Kind;
 use crate::pusher::event::ServerEvent;
+use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use crate::question::{ChannelState, ConnectionState, Occupancy, Question, Statistics};
 use crate::route::{Busy, Mail, Published, Routes};
@@ -28,8 +29,7 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Publication<'a> {
     pub(crate) event: &'a str,
-    /// The text that subscribers get; it need not be JSON.
-    pub(crate) data: &'a str,
+    pub(crate) data: &'a Payload<'a>,
     /// Who does not get it.
     pub(crate) excluded: Option<SocketId>,
 }
@@ -57,19 +57,20 @@ impl Node {
         publication: &Publication<'_>,
     ) -> Result<(), Busy> {
         let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
-        self.publish_each(tenant, events, None)
+        self.publish_each(tenant, events, None, Instant::now())
     }
 
-    /// The same from within a call of this shard, which so need not be woken for what is its own.
+    /// The same from within a call of this shard, which so need not be woken for what is its own. `at` is when it came.
     pub(crate) fn publish_from(
         &self,
         shard: usize,
         tenant: &Arc<Tenant>,
         channels: &[impl AsRef<str>],
         publication: &Publication<'_>,
+        at: Instant,
     ) -> Result<(), Busy> {
         let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
-        self.publish_each(tenant, events, Some(shard))
+        self.publish_each(tenant, events, Some(shard), at)
     }
 
     /// The same for events each to a channel of its own.
@@ -78,7 +79,7 @@ impl Node {
         tenant: &Arc<Tenant>,
         events: impl Iterator<Item = (&'a str, Publication<'a>)>,
     ) -> Result<(), Busy> {
-        self.publish_each(tenant, events, None)
+        self.publish_each(tenant, events, None, Instant::now())
     }
 
     fn publish_each<'a>(
@@ -86,26 +87,29 @@ impl Node {
         tenant: &Arc<Tenant>,
         events: impl Iterator<Item = (&'a str, Publication<'a>)>,
         here: Option<usize>,
+        at: Instant,
     ) -> Result<(), Busy> {
-        let at = Instant::now();
         let traced = Span::within("fan out");
         let is_watched = self.journal.is_watched();
         let mut text = String::new();
         let mut shown = Vec::new();
+        let mut count = 0;
+        // Encoded as they are taken: a publisher who is turned away costs nothing.
         let published = events.map(|(name, Publication { event, data, excluded })| {
+            count += 1;
             text.clear();
-            text.reserve(event.len() + name.len() + data.len() + data.len() / 4 + FRAME);
+            text.reserve(event.len() + name.len() + data.written_size() + FRAME);
             ServerEvent::Published { event, channel: name, data }.write(&mut text);
             let channel: Arc<str> = name.into();
             if is_watched {
-                shown.push(Event::published(&channel, event, data));
+                shown.push(Event::published(&channel, event, &data.text()));
             }
             let (message, keep) = (Prepared::new(text.as_str()), Kind::of(name).is_cache());
             Published { tenant: tenant.index(), channel, message, excluded, keep, at }
         });
-        let published: Vec<Published> = published.collect();
-        traced.count("taut.channels", published.len());
-        self.routes.publish(published, here).inspect_err(|Busy| traced.failed("busy"))?;
+        let outcome = self.routes.publish(published, here);
+        traced.count("taut.channels", count);
+        outcome.inspect_err(|Busy| traced.failed("busy"))?;
         traced.end();
         for event in shown {
             self.journal.record(tenant, event);

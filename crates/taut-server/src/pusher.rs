@@ -4,4 +4,5 @@ pub mod auth;
 pub mod channel;
 pub mod event;
 pub mod member;
+pub mod payload;
 pub mod socket_id;

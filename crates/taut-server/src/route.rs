@@ -161,12 +161,12 @@ impl Routes {
     /// members. So a burst that lasts ends in refusals, which a publisher can repeat, and not in gaps, which nobody could see.
     ///
     /// `here` is the shard within whose call this happens, if it does: it need not be woken for what is its own.
-    pub(crate) fn publish(&self, events: Vec<Published>, here: Option<usize>) -> Result<(), Busy> {
+    pub(crate) fn publish(&self, events: impl Iterator<Item = Published>, here: Option<usize>) -> Result<(), Busy> {
         let mailboxes = self.mailboxes.get().ok_or(Busy)?;
         if self.is_overloaded() {
             return Err(Busy);
         }
-        for (number, published) in events.into_iter().enumerate() {
+        for (number, published) in events.enumerate() {
             let home = self.home(published.tenant, &published.channel);
             let (mailbox, bytes) = (&mailboxes[home], published.bytes());
             let mail = Mail::Publish(published);
@@ -277,7 +277,7 @@ mod tests {
     fn an_event_goes_to_its_home_only() {
         let (routes, mut shards) = shards(2);
         let channel = channel_of(&routes, 1);
-        assert_eq!(routes.publish(vec![published(&channel, 10)], None), Ok(()));
+        assert_eq!(routes.publish([published(&channel, 10)].into_iter(), None), Ok(()));
         assert!(collected(&mut shards[0]).is_empty());
         assert!(
             matches!(collected(&mut shards[1]).as_slice(), [Mail::Publish(published)] if *published.channel == *channel)
@@ -289,21 +289,21 @@ mod tests {
         let (routes, mut shards) = shards(2);
         let (first, second) = (channel_of(&routes, 0), channel_of(&routes, 1));
         let mut taken = 0;
-        while routes.publish(vec![published(&first, 100_000)], None).is_ok() {
+        while routes.publish([published(&first, 100_000)].into_iter(), None).is_ok() {
             taken += 1;
         }
         assert!((80..=90).contains(&taken), "{taken}");
         assert!(routes.is_overloaded());
-        assert_eq!(routes.publish(vec![published(&second, 10)], None), Err(Busy));
+        assert_eq!(routes.publish([published(&second, 10)].into_iter(), None), Err(Busy));
         assert_eq!(collected(&mut shards[0]).len(), taken);
         assert!(!routes.is_overloaded());
-        assert_eq!(routes.publish(vec![published(&second, 10)], None), Ok(()));
+        assert_eq!(routes.publish([published(&second, 10)].into_iter(), None), Ok(()));
     }
 
     #[test]
     fn a_publish_that_has_begun_is_finished() {
         let (routes, mut shards) = shards(1);
-        let events = (0..100).map(|_| published("chat", 1_000_000)).collect();
+        let events = (0..100).map(|_| published("chat", 1_000_000));
         assert_eq!(routes.publish(events, None), Ok(()));
         assert_eq!(collected(&mut shards[0]).len(), 100);
     }

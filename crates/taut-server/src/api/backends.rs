@@ -50,10 +50,17 @@ impl Backends {
     }
 
     /// Lets a request in that the app's backend has signed, if the app is served and this is not one request too many.
-    pub(super) fn admit(&self, tenant: &Tenant, terms: &Terms, request: &auth::Request<'_>) -> Result<(), Problem> {
+    pub(super) fn admit(
+        &self,
+        tenant: &Tenant,
+        terms: &Terms,
+        request: &auth::Request<'_>,
+        now: SystemTime,
+    ) -> Result<(), Problem> {
         let key_of = |key: &str| terms.signing_key(key);
+        let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let verifying = Span::within("verify");
-        request.verify(key_of, &self.path_prefix, seconds_since_1970()).map_err(|refused| {
+        request.verify(key_of, &self.path_prefix, seconds).map_err(|refused| {
             verifying.failed("refused");
             unauthorized(&refused)
         })?;
@@ -61,18 +68,19 @@ impl Backends {
         if !terms.app.enabled {
             return Err(Problem::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", tenant.id())));
         }
-        self.take_request(tenant, terms, Instant::now()).map_err(|delay| {
+        self.take_request(tenant, terms).map_err(|delay| {
             let error = format!("Too many requests: at most {} per second.", terms.limits.requests);
             Problem::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
         })
     }
 
     /// Counts a request; says how long to wait when it is one too many.
-    fn take_request(&self, tenant: &Tenant, terms: &Terms, now: Instant) -> Result<(), Duration> {
+    fn take_request(&self, tenant: &Tenant, terms: &Terms) -> Result<(), Duration> {
         let limit = terms.limits.requests;
         if limit == 0 {
             return Ok(());
         }
+        let now = Instant::now();
         let full = || (limit, TokenBucket::new(limit, Duration::from_secs(1) / limit, now));
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let (made_for, bucket) = rates.entry(tenant.index()).or_insert_with(full);
@@ -94,10 +102,6 @@ pub(super) fn unauthorized(refused: &auth::Refused) -> Problem {
     // The text to sign repeats the query, which a stranger may have made long.
     let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
     Problem::new(StatusCode::UNAUTHORIZED, error)
-}
-
-fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// Characters.

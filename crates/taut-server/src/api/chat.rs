@@ -14,6 +14,7 @@ use super::answer::{self, Problem};
 use super::{Context, body};
 use crate::limit::TokenBucket;
 use crate::node::Publication;
+use crate::pusher::payload::Payload;
 use crate::tenants::Tenant;
 
 /// `GET /chat/config`: what the page needs to connect.
@@ -44,7 +45,8 @@ pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -
     context.chat_rate().take(Instant::now()).map_err(|delay| {
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many messages. Please wait a moment.").retry_after(delay)
     })?;
-    let publication = Publication { event: "message", data: &message.to_json(), excluded: None };
+    let json = message.to_json();
+    let publication = Publication { event: "message", data: &Payload::from(&*json), excluded: None };
     context.node().publish(&tenant, &[CHANNEL], &publication).map_err(super::busy)?;
     Ok(answer::json("{}"))
 }

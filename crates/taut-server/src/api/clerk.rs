@@ -2,7 +2,6 @@
 //!
 //! Whatever is more, or goes wrong, leaves the shard as it came, and the HTTP side answers it.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,9 +16,9 @@ use crate::session::Clerk;
 pub(crate) struct PublishClerk {
     backends: Arc<Backends>,
     shard: usize,
-    /// The time of the last answer, as RFC 9110 §5.6.7 writes it.
-    date: String,
-    /// Until when that is the time.
+    /// The last answer, head and content.
+    answer: Vec<u8>,
+    /// Until when it says the time.
     current: SystemTime,
 }
 
@@ -29,14 +28,9 @@ impl Clerk for PublishClerk {
     }
 
     fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Option<()> {
-        let body = events::publish_at_once(&self.backends, self.shard, request, content)?;
-        let date = self.date();
-        // A `Vec` takes all that is written.
-        let _ = write!(
-            response,
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\ndate: {date}\r\n\r\n{body}",
-            body.len(),
-        );
+        let now = SystemTime::now();
+        events::publish_at_once(&self.backends, self.shard, request, content, now)?;
+        response.extend_from_slice(self.answer_at(now));
         Some(())
     }
 }
@@ -44,18 +38,21 @@ impl Clerk for PublishClerk {
 impl PublishClerk {
     /// The one of this shard.
     pub(crate) fn new(backends: Arc<Backends>, shard: usize) -> Self {
-        Self { backends, shard, date: String::new(), current: SystemTime::UNIX_EPOCH }
+        Self { backends, shard, answer: Vec::new(), current: SystemTime::UNIX_EPOCH }
     }
 
-    /// RFC 9110 §6.6.1: an answer says when it was made.
-    fn date(&mut self) -> &str {
-        let now = SystemTime::now();
+    /// RFC 9110 §6.6.1: an answer says when it was made. All else is the same in all of them.
+    fn answer_at(&mut self, now: SystemTime) -> &[u8] {
         // A clock that was set back counts as well.
         if now >= self.current || now + Duration::from_secs(1) < self.current {
             let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
             self.current = SystemTime::UNIX_EPOCH + Duration::from_secs(second + 1);
-            self.date = HttpDate::from(now).to_string();
+            let date = HttpDate::from(now);
+            self.answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\ndate: {date}\r\n\r\n{{}}"
+            )
+            .into_bytes();
         }
-        &self.date
+        &self.answer
     }
 }

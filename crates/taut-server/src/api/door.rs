@@ -1,6 +1,7 @@
 //! The one door for backends: which app it is, and whether the request is really from there.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use http::StatusCode;
@@ -60,7 +61,7 @@ pub(crate) async fn authenticated(
     let terms = Arc::clone(&tenant.terms());
     let body = body::read(body, most(&terms.limits)).await?;
     let signed = Signed { tenant, terms, body, head, path };
-    context.backends.admit(&signed.tenant, &signed.terms, &signed.query())?;
+    context.backends.admit(&signed.tenant, &signed.terms, &signed.query(), SystemTime::now())?;
     // From here on it is the app itself that asks.
     tracing::Span::current().record("app", signed.tenant.id());
     trace::name_app(signed.tenant.id());

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -19,6 +19,7 @@ use crate::node::Publication;
 use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::write_json_string;
+use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use crate::question::Occupancy;
 use crate::tenants::{Tenant, Terms};
@@ -52,29 +53,30 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
     Ok(answer::json(out))
 }
 
-/// Publishes one event where the request arrived, on a shard, without asking for tokio's time: `None` when that is not
+/// Publishes one event where the request arrived, on a shard, without asking for tokio's time, and is to be answered `{}`; or `None`, when that is not
 /// all there is to it, or when anything is wrong, and then nothing has happened and [`publish`] does it from the start.
 pub(crate) fn publish_at_once(
     backends: &Backends,
     shard: usize,
     request: &taut_proto::handshake::Request<'_>,
     content: &[u8],
-) -> Option<&'static str> {
+    now: SystemTime,
+) -> Option<()> {
     let (began, mut steps) = (Instant::now(), Steps::begin());
     let tenant = backends.node().apps().by_id(app_of(backends, request)?)?;
     let terms = tenant.terms();
     let (method, path, query) = (request.method(), request.path(), request.query().unwrap_or_default());
     let event = Event::parse(content, &terms.limits).ok().filter(|event| event.info.is_empty())?;
     steps.next();
-    backends.admit(&tenant, &terms, &auth::Request::new(method, path, query, content)).ok()?;
+    backends.admit(&tenant, &terms, &auth::Request::new(method, path, query, content), now).ok()?;
     steps.next();
-    backends.node().publish_from(shard, &tenant, &event.channels, &event.publication()).ok()?;
+    backends.node().publish_from(shard, &tenant, &event.channels, &event.publication(), began).ok()?;
     steps.next();
     // Told now and not as it goes: what is not answered here is told of where it is.
     let (prefix, is_secure) = (backends.path_prefix(), backends.is_secure());
     let trace_id = steps.published(request, prefix, is_secure, tenant.id(), event.channels.len());
     backends.traffic().record(ROUTE, StatusCode::OK, began.elapsed(), tenant.id(), trace_id);
-    Some("{}")
+    Some(())
 }
 
 /// Bytes of content that follow this head, if it is one of a request that [`publish_at_once`] may answer.
@@ -155,7 +157,7 @@ pub(super) struct Event<'a> {
     name: Cow<'a, str>,
     /// Each once.
     pub(super) channels: Vec<Cow<'a, str>>,
-    data: Cow<'a, str>,
+    data: Payload<'a>,
     excluded: Option<SocketId>,
     info: Info,
 }
@@ -203,7 +205,9 @@ fn from_object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, 
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(Problem::bad_request(format!("The body of the request cannot be read as {what}: it is an array.")));
     }
-    serde_json::from_slice(body).map_err(|error| {
+    // Looked at as a whole it need not be looked at string by string. If there is something else in it, that may stand where nobody reads it.
+    let parsed = str::from_utf8(body).map_or_else(|_| serde_json::from_slice(body), serde_json::from_str);
+    parsed.map_err(|error| {
         let error = echo(&error.to_string());
         Problem::bad_request(format!("The body of the request cannot be read as {what}: {error}"))
     })
@@ -252,7 +256,8 @@ fn check_channels<'a>(
     several: Option<Vec<Text<'a>>>,
     limits: &Limits,
 ) -> Result<Vec<Cow<'a, str>>, Problem> {
-    let mut channels: Vec<Cow<'a, str>> = several.into_iter().flatten().chain(one).map(|text| text.0).collect();
+    let mut channels: Vec<Cow<'a, str>> = several.unwrap_or_default().into_iter().map(|text| text.0).collect();
+    channels.extend(one.map(|text| text.0));
     if channels.is_empty() {
         return Err(Problem::bad_request("The event names no channel: give \"channel\" or \"channels\"."));
     }
@@ -263,6 +268,9 @@ fn check_channels<'a>(
     for channel in &channels {
         Channel::parse(channel, limits.channel_name)
             .map_err(|invalid| Problem::bad_request(format!("{invalid} (channel {:?})", echo(channel))))?;
+    }
+    if channels.len() == 1 {
+        return Ok(channels);
     }
     let mut seen = HashSet::with_capacity(channels.len());
     channels.retain(|channel| seen.insert(channel.clone()));
@@ -275,17 +283,10 @@ fn check_channels<'a>(
     Ok(channels)
 }
 
-/// A string goes out as it is; the JSON text of anything else does.
-fn check_data<'a>(data: &'a RawValue, limits: &Limits) -> Result<Cow<'a, str>, Problem> {
-    let text = data.get();
-    let data = if text.starts_with('"') {
-        serde_json::from_str::<Text<'a>>(text)
-            .map(|text| text.0)
-            .map_err(|error| Problem::bad_request(format!("The event's data cannot be read: {error}")))?
-    } else {
-        Cow::Borrowed(text)
-    };
-    if data.len() > limits.event_data {
+fn check_data<'a>(data: &'a RawValue, limits: &Limits) -> Result<Payload<'a>, Problem> {
+    let data =
+        Payload::of(data).map_err(|error| Problem::bad_request(format!("The event's data cannot be read: {error}")))?;
+    if data.is_longer_than(limits.event_data) {
         return Err(Problem::too_large(format!(
             "The data content of this event exceeds the allowed maximum ({} bytes).",
             limits.event_data
@@ -337,7 +338,7 @@ mod tests {
     #[test]
     fn the_published_example_is_read() {
         let event = parse(r#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#).expect("good");
-        assert_eq!((&*event.name, &*event.data), ("foo", r#"{"some":"data"}"#));
+        assert_eq!((&*event.name, &*event.data.text()), ("foo", r#"{"some":"data"}"#));
         assert_eq!(event.channels, ["project-3"]);
         assert_eq!(event.excluded, None);
     }
@@ -366,7 +367,7 @@ mod tests {
             (r#""caf\u00e9 \\ \"""#, "café \\ \""),
         ] {
             let body = format!(r#"{{"name":"e","channel":"a","data":{data}}}"#);
-            assert_eq!(parse(&body).expect(&body).data, text);
+            assert_eq!(parse(&body).expect(&body).data.text(), text);
         }
     }
 
@@ -407,7 +408,12 @@ mod tests {
             (r#"{"name":"pusher_internal:e","data":"","channel":"a"}"#, "are reserved"),
             (r#"{"name":"e","data":"","channel":"a","socket_id":"x"}"#, "Invalid socket_id"),
             (r#"{"name":"e","data":"","channel":"a","socket_id":""}"#, "Invalid socket_id"),
-            (r#"{"name":"e","data":"\ud800","channel":"a"}"#, "cannot be read"),
+            (r#"{"name":"e","data":"\ud800","channel":"a"}"#, "The event's data cannot be read"),
+            (r#"{"name":"e","data":"\ud83d \ude00","channel":"a"}"#, "The event's data cannot be read"),
+            (r#"{"name":"e","data":"\x","channel":"a"}"#, "invalid escape"),
+            ("{\"name\":\"e\",\"data\":\"\n\",\"channel\":\"a\"}", "control character"),
+            (r#"{"name":"e","data":"","data":"","channel":"a"}"#, "duplicate field `data`"),
+            (r#"{"name":"e","data":"","channels":["a"],"channels":["b"]}"#, "duplicate field `channels`"),
         ] {
             refused(body, 400, reason);
         }
@@ -416,6 +422,23 @@ mod tests {
             400,
             "cannot be read as an event",
         );
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_refused_wherever_somebody_would_read_it() {
+        let refused = |body: &[u8]| Event::parse(body, &Limits::default()).err().map(|problem| format!("{problem:?}"));
+        for body in [
+            &b"{\"name\":\"\xff\",\"data\":\"\",\"channel\":\"a\"}"[..],
+            b"{\"name\":\"e\",\"data\":\"\xff\",\"channel\":\"a\"}",
+            b"{\"name\":\"e\",\"data\":[\"\xc3\"],\"channel\":\"a\"}",
+            // Half of a surrogate pair, as WTF-8 has it.
+            b"{\"name\":\"e\",\"data\":\"\xed\xa0\x80\",\"channel\":\"a\"}",
+            b"{\"name\":\"e\",\"data\":\"\",\"channels\":[\"\xff\"]}",
+        ] {
+            let error = refused(body).expect("no UTF-8");
+            assert!(error.contains("status: 400") && error.contains("invalid unicode code point"), "{error}");
+        }
+        assert_eq!(refused(b"{\"name\":\"e\",\"data\":\"\",\"channel\":\"a\",\"extra\":\"\xff\"}"), None);
     }
 
     #[test]
@@ -434,7 +457,7 @@ mod tests {
     #[test]
     fn names_in_every_language_and_with_backslashes_are_names() {
         let event = parse(r#"{"name":"App\\Events\\注文","data":"é","channel":"a"}"#).expect("good");
-        assert_eq!((&*event.name, &*event.data), ("App\\Events\\注文", "é"));
+        assert_eq!((&*event.name, &*event.data.text()), ("App\\Events\\注文", "é"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::payload::Payload;
 use super::socket_id::SocketId;
 
 /// What a client said.
@@ -179,8 +180,8 @@ pub enum ServerEvent<'a> {
         event: &'a str,
         /// The channel's name.
         channel: &'a str,
-        /// The publisher's text, unchanged; it need not be JSON.
-        data: &'a str,
+        /// What it carries.
+        data: &'a Payload<'a>,
     },
 }
 
@@ -283,7 +284,7 @@ impl ServerEvent<'_> {
                 out.push_str(r#","channel":"#);
                 write_json_string(out, channel);
                 out.push_str(r#","data":"#);
-                write_json_string(out, data);
+                data.write(out);
                 out.push('}');
             }
         }
@@ -757,7 +758,11 @@ mod tests {
     #[test]
     fn a_published_event_carries_the_publishers_string() {
         assert_eq!(
-            written(ServerEvent::Published { event: "App\\Events\\X", channel: "c", data: r#"{"hello":"world"}"# }),
+            written(ServerEvent::Published {
+                event: "App\\Events\\X",
+                channel: "c",
+                data: &r#"{"hello":"world"}"#.into()
+            }),
             r#"{"event":"App\\Events\\X","channel":"c","data":"{\"hello\":\"world\"}"}"#
         );
     }
@@ -772,7 +777,8 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_written_reads_back_unchanged(event: String, channel: String, data: String) {
-            let text = written(ServerEvent::Published { event: &event, channel: &channel, data: &data });
+            let carried = Payload::from(&*data);
+            let text = written(ServerEvent::Published { event: &event, channel: &channel, data: &carried });
             let value: Value = serde_json::from_str(&text).expect("JSON");
             prop_assert_eq!(value, json!({ "event": event, "channel": channel, "data": data }));
         }

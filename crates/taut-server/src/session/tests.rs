@@ -63,7 +63,7 @@ fn unsubscribe(peer: &mut Peer, channel: &str) {
 
 fn publish(node: &Node, channel: &str, event: &str) {
     let tenant = node.apps().by_id("1").expect("the app");
-    node.publish(&tenant, &[channel], &Publication { event, data: "", excluded: None }).expect("room");
+    node.publish(&tenant, &[channel], &Publication { event, data: &"".into(), excluded: None }).expect("room");
 }
 
 /// The names of the events that have come.
