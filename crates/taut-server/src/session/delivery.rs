@@ -42,6 +42,10 @@ impl Sessions {
     fn distribute(&self, connections: &mut Connections<Client>, published: &Published) {
         let rooms = &self.rooms[published.tenant];
         rooms.count(|traffic| traffic.published += 1);
+        if self.routes.shards() == 1 {
+            // Nobody needs to look where else there are members.
+            return self.deliver(connections, published);
+        }
         for shard in rooms.home.shards(&published.channel) {
             if shard == self.shard {
                 self.deliver(connections, published);
@@ -55,8 +59,12 @@ impl Sessions {
     pub(super) fn deliver(&self, connections: &mut Connections<Client>, published: &Published) {
         let Published { tenant, channel, message, excluded, at, .. } = published;
         let Some(rooms) = self.rooms.get(*tenant) else { return };
+        let members = rooms.members.members(channel);
+        if members.len() == 0 {
+            return;
+        }
         let mut delivered = 0;
-        for id in rooms.members.members(channel) {
+        for id in members {
             if excluded.is_some() && connections.user(id).and_then(|client| client.socket_id()) == *excluded {
                 continue;
             }
