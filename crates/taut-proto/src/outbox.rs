@@ -54,9 +54,9 @@ impl Outbox {
 
     /// The bytes to write, if they lie in one piece, as they do of a few small messages.
     pub fn whole(&self) -> Option<&[u8]> {
-        let mut pieces = self.pieces();
+        let mut pieces = self.unwritten();
         let only = pieces.next()?;
-        pieces.next().is_none().then(|| &only[self.written..])
+        pieces.next().is_none().then_some(only)
     }
 
     /// The first bytes to write; for a socket without vectored writes.
