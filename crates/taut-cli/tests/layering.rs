@@ -158,6 +158,7 @@ const ROOMS: &[Room] = &[
             "taut-proto",
             "taut-server",
             "taut-shard",
+            "tikv-jemallocator",
             "tokio",
             "tracing",
             "tracing-subscriber",
