@@ -539,7 +539,8 @@ const AT_ONCE: usize = if IS_LARGE { 8000 } else { 1000 };
 const MARGIN: u64 = 2048;
 
 /// KiB that a server may take more after its first flood than when it was fresh: its tables stay as large as they were needed once, and each of its
-/// threads keeps a few blocks of each size for itself. At its height a flood takes ten times as much.
+/// threads keeps a few blocks of each size for itself. The large floods take three to
+/// twenty times as much at their height; the small ones not always more.
 const ROOM: u64 = 8192;
 
 /// How slow a bystander may be served, on a machine that has other things to do.
