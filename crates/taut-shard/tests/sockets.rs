@@ -38,10 +38,7 @@ fn an_echo_over_tcp() {
 #[test]
 fn an_echo_over_tls() {
     let _turn = turn();
-    let keys = keys();
-    let mut settings = Settings::default();
-    settings.tls = Some(Arc::clone(&keys.0));
-    let server = Server::start(1, &settings);
+    let (server, keys) = Server::start_with_tls();
     let mut client = Client::open(keys.stream(server.address), "/");
     for size in [0, 1, 16_384, 1_000_000] {
         let message = Message::from("x".repeat(size));
@@ -112,10 +109,7 @@ fn a_plain_request_leaves_with_its_bytes_and_is_answered_elsewhere() {
 #[test]
 fn a_plain_request_leaves_with_its_live_tls() {
     let _turn = turn();
-    let keys = keys();
-    let mut settings = Settings::default();
-    settings.tls = Some(Arc::clone(&keys.0));
-    let server = Server::start(1, &settings);
+    let (server, keys) = Server::start_with_tls();
     let mut stream = keys.stream(server.address);
     stream.write_all(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let Departure { stream: mut tcp, tls, bytes, .. } = server.departures.recv_timeout(PATIENCE).unwrap();
@@ -140,10 +134,7 @@ fn a_plain_request_leaves_with_its_live_tls() {
 #[test]
 fn a_request_is_answered_here_and_the_next_leaves_with_its_live_tls_and_what_is_behind_it() {
     let _turn = turn();
-    let keys = keys();
-    let mut settings = Settings::default();
-    settings.tls = Some(Arc::clone(&keys.0));
-    let server = Server::start(1, &settings);
+    let (server, keys) = Server::start_with_tls();
     let mut stream = keys.stream(server.address);
     let request =
         |content: &str| format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{content}", content.len());
@@ -165,10 +156,7 @@ fn a_request_is_answered_here_and_the_next_leaves_with_its_live_tls_and_what_is_
 #[test]
 fn a_socket_that_another_thread_hands_in_is_served() {
     let _turn = turn();
-    let keys = keys();
-    let mut settings = Settings::default();
-    settings.tls = Some(Arc::clone(&keys.0));
-    let server = Server::start(1, &settings);
+    let (server, _) = Server::start_with_tls();
     // The shard sleeps, and is woken for it.
     server.ask(0);
     let mut clients: Vec<_> = (0..20).map(|_| Client::open(server.hand_in(), "/")).collect();
@@ -273,6 +261,14 @@ impl Server {
         };
         let shards = listeners.into_iter().enumerate().map(start).collect();
         Self { address, shards, departures, closed }
+    }
+
+    /// One shard that speaks TLS, and what its clients need.
+    fn start_with_tls() -> (Self, Keys) {
+        let keys = keys();
+        let mut settings = Settings::default();
+        settings.tls = Some(Arc::clone(&keys.0));
+        (Self::start(1, &settings), keys)
     }
 
     fn stream(&self) -> TcpStream {
