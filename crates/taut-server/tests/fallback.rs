@@ -3,7 +3,7 @@
 mod support;
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -89,7 +89,7 @@ impl Receiver {
 
 fn read_some(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> bool {
     let mut buffer = [0; 16 * 1024];
-    let count = stream.read(&mut buffer).expect("something in time");
+    let count = support::read(stream, &mut buffer).expect("something in time");
     bytes.extend_from_slice(&buffer[..count]);
     count > 0
 }
@@ -438,7 +438,7 @@ fn who_reads_nothing_is_dropped_and_the_server_holds_little_for_him() {
     let mut rest = Vec::new();
     let cut = loop {
         let mut buffer = [0; 16 * 1024];
-        match receiver.stream.read(&mut buffer) {
+        match support::read(&mut receiver.stream, &mut buffer) {
             Ok(0) => break true,
             Ok(count) => rest.extend_from_slice(&buffer[..count]),
             Err(error) => break error.kind() == ErrorKind::ConnectionReset,

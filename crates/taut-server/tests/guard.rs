@@ -258,7 +258,7 @@ fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
             stream.read_exact(&mut rest).expect("the body");
             return Some((head, [body, rest].concat()));
         }
-        let count = stream.read(&mut buffer).ok().filter(|&count| count > 0)?;
+        let count = support::read(stream, &mut buffer).ok().filter(|&count| count > 0)?;
         bytes.extend_from_slice(&buffer[..count]);
     }
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and takes what it needs")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -220,7 +220,7 @@ impl<S: Read + Write> Client<S> {
             if let Some(heard) = self.inbox.pop_front() {
                 return heard;
             }
-            match self.stream.read(&mut buffer) {
+            match read(&mut self.stream, &mut buffer) {
                 Ok(0) => return Heard::End,
                 Ok(count) => self.receive(&mut buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Heard::End,
@@ -325,7 +325,7 @@ impl<S: Read + Write> Http<S> {
         let length = header_of(&head, "content-length").map_or(0, |length| length.parse().expect("a length"));
         while with_body && body.len() < length {
             let mut buffer = [0; 16 * 1024];
-            let count = self.stream.read(&mut buffer).expect("the body");
+            let count = read(&mut self.stream, &mut buffer).expect("the body");
             assert_ne!(count, 0, "the body ended too early");
             body.extend_from_slice(&buffer[..count]);
         }
@@ -335,7 +335,7 @@ impl<S: Read + Write> Http<S> {
     /// Adds what comes next, whatever it is; false at the end.
     pub fn read_more(&mut self, text: &mut String) -> bool {
         let mut buffer = [0; 16 * 1024];
-        let count = self.stream.read(&mut buffer).expect("more, or the end");
+        let count = read(&mut self.stream, &mut buffer).expect("more, or the end");
         let mut bytes = buffer[..count].to_vec();
         // A read may end within a character.
         while std::str::from_utf8(&bytes).is_err_and(|error| error.error_len().is_none()) {
@@ -350,7 +350,7 @@ impl<S: Read + Write> Http<S> {
     /// Whether the server has ended the connection.
     pub fn is_at_end(&mut self) -> bool {
         let mut byte = [0];
-        matches!(self.stream.read(&mut byte), Ok(0))
+        matches!(read(&mut self.stream, &mut byte), Ok(0))
     }
 
     /// Posts what the first app has signed.
@@ -452,6 +452,16 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Reads once. A socket with a timeout gives up where its process is stopped and goes on, as in a debugger: that is no answer.
+pub fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// A head, and what came with it.
 fn read_head(stream: &mut impl Read) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
@@ -461,7 +471,7 @@ fn read_head(stream: &mut impl Read) -> (Vec<u8>, Vec<u8>) {
             return (bytes, rest);
         }
         let mut buffer = [0; 16 * 1024];
-        let count = stream.read(&mut buffer).expect("a head");
+        let count = read(stream, &mut buffer).expect("a head");
         assert_ne!(count, 0, "the head ended too early: {}", String::from_utf8_lossy(&bytes));
         bytes.extend_from_slice(&buffer[..count]);
     }
