@@ -39,10 +39,16 @@ impl Events {
         Ok(Self { told, files: Files::of(config) })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next one. What is read after it is newer than all that asked for it.
     pub(crate) fn next(&mut self) -> Event {
         loop {
             match self.told.recv_timeout(EVERY) {
+                Ok(Event::Reload) => {
+                    // Several hangups, and the files that they are about, are one reason to read.
+                    let stop = self.told.try_iter().find(|event| *event != Event::Reload);
+                    self.files.take_as_read();
+                    return stop.unwrap_or(Event::Reload);
+                }
                 Ok(event) => return event,
                 Err(RecvTimeoutError::Disconnected) => return Event::Stop(Asker::Supervisor),
                 Err(RecvTimeoutError::Timeout) if self.files.have_changed() => return Event::Reload,
@@ -92,6 +98,12 @@ impl Files {
         }
         have_changed
     }
+
+    /// They are read now for another reason: only what is written from now on is a change.
+    fn take_as_read(&mut self) {
+        self.seen = self.paths.iter().map(look).collect();
+        self.read.clone_from(&self.seen);
+    }
 }
 
 fn paths(config: &Config) -> Vec<PathBuf> {
@@ -109,27 +121,85 @@ const EVERY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
+    /// A file in a folder of one test, gone with it.
+    struct File(PathBuf);
+
+    impl File {
+        fn new(text: &str) -> Self {
+            static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+            let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+            let folder = std::env::temp_dir().join(format!("taut-reload-{}-{number}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let file = Self(folder.join("taut.toml"));
+            file.write(text);
+            file
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(&self.0, text).unwrap();
+        }
+
+        fn watched(&self) -> Files {
+            Files::of(&Config { file: Some(self.0.clone()), ..Config::default() })
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.0.parent().unwrap());
+        }
+    }
+
     #[test]
     fn a_file_counts_as_changed_once_it_is_left_alone() {
-        let folder = std::env::temp_dir().join(format!("taut-reload-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("taut.toml");
-        fs::write(&path, "a").unwrap();
-        let mut files = Files::of(&Config { file: Some(path.clone()), ..Config::default() });
+        let file = File::new("a");
+        let mut files = file.watched();
         assert!(!files.have_changed() && !files.have_changed());
-        fs::write(&path, "ab").unwrap();
+        file.write("ab");
         assert!(!files.have_changed(), "it may be being written");
         assert!(files.have_changed());
         assert!(!files.have_changed(), "once is enough");
-        fs::remove_file(&path).unwrap();
+        fs::remove_file(&file.0).unwrap();
         assert!(!files.have_changed() && !files.have_changed(), "it is being replaced");
-        fs::write(folder.join("new"), "abc").unwrap();
-        fs::rename(folder.join("new"), &path).unwrap();
+        let new = file.0.with_extension("new");
+        fs::write(&new, "abc").unwrap();
+        fs::rename(&new, &file.0).unwrap();
         assert!(!files.have_changed());
         assert!(files.have_changed());
-        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_read_at_a_hangup_is_not_read_once_more_for_its_change() {
+        let file = File::new("a");
+        let (tell, told) = mpsc::channel();
+        let mut events = Events { told, files: file.watched() };
+        file.write("ab");
+        assert!(!events.files.have_changed(), "it may be being written");
+        tell.send(Event::Reload).unwrap();
+        tell.send(Event::Reload).unwrap();
+        assert_eq!(events.next(), Event::Reload);
+        assert!(!events.files.have_changed() && !events.files.have_changed());
+        // What is written after that is another change.
+        file.write("abc");
+        assert!(!events.files.have_changed(), "it may be being written");
+        assert!(events.files.have_changed());
+        // The second hangup has been answered by the same reading.
+        tell.send(Event::Stop(Asker::Supervisor)).unwrap();
+        assert_eq!(events.next(), Event::Stop(Asker::Supervisor));
+    }
+
+    #[test]
+    fn whoever_asks_for_the_end_does_not_wait_for_hangups_before_it() {
+        let file = File::new("a");
+        let (tell, told) = mpsc::channel();
+        let mut events = Events { told, files: file.watched() };
+        for event in [Event::Reload, Event::Reload, Event::Stop(Asker::Supervisor)] {
+            tell.send(event).unwrap();
+        }
+        assert_eq!(events.next(), Event::Stop(Asker::Supervisor));
     }
 }

@@ -91,6 +91,25 @@ fn a_broken_file_is_told_with_its_line_and_changes_nothing() {
 }
 
 #[test]
+fn a_changed_file_and_the_signal_for_it_are_read_once() {
+    let folder = Folder::new();
+    let one = app("1", ONE);
+    let mut taut = Taut::serve(&["--config", &folder.write("taut.toml", &one)]);
+    // It looks at nothing between the change and the signals.
+    taut.signal("STOP");
+    folder.write("taut.toml", &format!("[limits]\nevent-data = 5\n{one}"));
+    taut.signal("HUP");
+    taut.signal("CONT");
+    taut.logged("the configuration has been read again");
+    assert_eq!(publish(&taut, ("key-one", "secret-one"), "123456"), 413);
+    // The file would be looked at twice in this time.
+    assert_eq!(taut.logged_within(Duration::from_secs(3), "the configuration has been read again"), None);
+    folder.write("taut.toml", &one);
+    taut.logged("the configuration has been read again");
+    assert_eq!(publish(&taut, ("key-one", "secret-one"), "123456"), 200);
+}
+
+#[test]
 fn at_sighup_clients_of_an_app_that_is_gone_are_closed_with_4001_and_no_others() {
     let folder = Folder::new();
     let path = folder.write("apps", "1:key-one:secret-one\n2:key-two:secret-two\n");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use crate::support::PATIENCE;
@@ -52,17 +52,20 @@ impl Taut {
 
     /// Waits for the next line of the log that has this text.
     pub fn logged(&mut self, text: &str) -> String {
+        let line = self.logged_within(PATIENCE, text);
+        line.unwrap_or_else(|| panic!("{text:?} was not logged, but {:#?}", self.read))
+    }
+
+    /// The next line of the log that has this text, if one comes within this time.
+    pub fn logged_within(&mut self, time: Duration, text: &str) -> Option<String> {
         let start = Instant::now();
-        loop {
-            let rest = PATIENCE.saturating_sub(start.elapsed());
-            let line = self.log.recv_timeout(rest);
-            let line = line.unwrap_or_else(|_| panic!("{text:?} was not logged, but {:#?}", self.read));
-            self.read.push(line);
-            let line = &self.read[self.read.len() - 1];
+        while let Ok(line) = self.log.recv_timeout(time.saturating_sub(start.elapsed())) {
+            self.read.push(line.clone());
             if line.contains(text) {
-                return line.clone();
+                return Some(line);
             }
         }
+        None
     }
 
     /// Sends it a signal.
