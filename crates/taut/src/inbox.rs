@@ -36,19 +36,23 @@ pub(crate) struct Inbox {
     bytes: usize,
     texts: String,
     binaries: Vec<u8>,
+    large: VecDeque<Message<'static>>,
     /// Where in each the first message that waits begins.
     first_text: usize,
     first_binary: usize,
     spare: Spare,
 }
 
-#[derive(Debug)]
+/// Where a message is. Two words, which are read as they were written: a larger one is copied in other pieces than it was
+/// written in, and the processor waits for that.
+#[derive(Clone, Copy, Debug)]
 enum Entry {
     /// So many bytes of `texts`.
     Text(usize),
     /// So many bytes of `binaries`.
     Binary(usize),
-    Owned(Message<'static>),
+    /// The next of `large`.
+    Large,
 }
 
 impl Inbox {
@@ -77,7 +81,10 @@ impl Inbox {
                 self.binaries.extend_from_slice(bytes);
                 Entry::Binary(length)
             }
-            message => Entry::Owned(message.into_owned()),
+            message => {
+                self.large.push_back(message.into_owned());
+                Entry::Large
+            }
         };
         self.entries.push_back(entry);
     }
@@ -94,7 +101,7 @@ impl Inbox {
         let message = match self.entries.pop_front()? {
             Entry::Text(length) => Message::from(&self.texts[taken(&mut self.first_text, length)]),
             Entry::Binary(length) => Message::from(&self.binaries[taken(&mut self.first_binary, length)]),
-            Entry::Owned(message) => message,
+            Entry::Large => self.large.pop_front()?,
         };
         self.bytes -= message.as_bytes().len();
         let received = receive(message, &mut self.spare);
@@ -117,7 +124,7 @@ impl Inbox {
 
     /// Bytes of memory held.
     pub(crate) fn capacity(&self) -> usize {
-        let entries = self.entries.capacity() * size_of::<Entry>();
+        let entries = self.entries.capacity() * size_of::<Entry>() + self.large.capacity() * size_of::<Message<'_>>();
         self.texts.capacity() + self.binaries.capacity() + entries + self.spare.capacity()
     }
 
