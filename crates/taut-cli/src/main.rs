@@ -16,7 +16,12 @@ use taut_server::config::LogFormat;
 /// What a flood has needed is free soon after it, but scattered among what lives on, and glibc's allocator gives back little but the end of its heap:
 /// it would keep a hundred megabytes for the next flood. This one gives back each page that has been free for a while; `.cargo/config.toml` says how
 /// long. What is measured is in docs/measurements.md.
-#[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "aarch64", target_arch = "x86_64")))]
+#[cfg(all(
+    feature = "jemalloc",
+    target_os = "linux",
+    target_env = "gnu",
+    any(target_arch = "aarch64", target_arch = "x86_64")
+))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -206,9 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Accepts a message that is one of several, to be written with them; false where there is more to it than that.
     #[inline]
     pub(crate) fn queue(&mut self, message: &mut Message<'_>) -> bool {
-        let Self { connection, backlog: Some(backlog), ending: None, .. } = self else { return false };
+        let Self { connection, backlog: Some(backlog), ending: None, bounds, .. } = self else { return false };
         connection.is_open()
-            && backlog.outbox.len() < GATHERED
+            && backlog.outbox.len() < GATHERED.min(bounds.outgoing)
             && Loan::with(|loan| connection.send(hand_over(message), &mut loan.scratch, &mut backlog.outbox)).is_ok()
     }
 

@@ -52,7 +52,7 @@ impl<'a> Payload<'a> {
     }
 
     /// Bytes that it takes in a message, or somewhat less.
-    pub(crate) fn written_size(&self) -> usize {
+    pub fn written_size(&self) -> usize {
         match &self.0 {
             Form::Text(text) => text.len() + text.len() / 4 + QUOTES,
             Form::Written(json) => json.len(),
