@@ -22,7 +22,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Parses a head that [`HeadScan`](super::HeadScan) found. What follows the head in `head` is not looked at.
+    /// Parses a head that [`HeadScan`] found. What follows the head in `head` is not looked at.
     ///
     /// # Errors
     /// 431 when it is larger than `limits`; 400 when it is not HTTP/1.1, when two programs could read it differently
