@@ -108,16 +108,8 @@ class There {
   }
 }
 
-// They wait for timers more than they compute. Those in this process share its globals, and so go one after the other.
-describe('pusher-js without WebSockets', { concurrency: true }, () => {
-  describe('here', { concurrency: false }, () => {
-    for (const transport of ['xhr_streaming', 'xhr_polling']) speaks(Here, transport);
-  });
-  for (const transport of ['xhr_streaming', 'xhr_polling', 'sockjs']) speaks(There, transport);
-});
-
-function speaks(Client, transport) {
-  describe(`pusher-js by ${transport} in ${Client.where}`, { concurrency: false, timeout: 180_000 }, () => {
+for (const [Client, transport] of [[Here, 'xhr_streaming'], [Here, 'xhr_polling'], [There, 'xhr_streaming'], [There, 'xhr_polling'], [There, 'sockjs']]) {
+  describe(`pusher-js by ${transport} in ${Client.where}`, { timeout: 180_000 }, () => {
     let server;
     let client;
     beforeEach(async () => { server = await Server.start(); });
