@@ -40,6 +40,8 @@ describe('the console', { timeout: 120_000 }, () => {
   test('what_a_client_does_is_shown_the_moment_it_happens', async () => {
     const { page, sees } = await open('events');
     await page.getByRole('heading', { name: 'Listening' }).waitFor();
+    // The heading is there before anything can be heard.
+    await page.getByText('Live', { exact: true }).waitFor();
     const ann = await client('ann');
     await sees('Connected', ann.connection.socket_id);
     const room = ann.subscribe('presence-room');
