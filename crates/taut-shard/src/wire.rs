@@ -153,8 +153,10 @@ impl<S: Socket> Wire<S> {
 
 fn write_plain(socket: &mut impl Write, outbox: &mut Outbox) -> io::Result<bool> {
     while !outbox.is_empty() {
-        let written = if let Some(bytes) = outbox.whole() {
-            socket.write(bytes)
+        let front = outbox.front();
+        // Mostly there is but one piece, and a vectored write costs the kernel more.
+        let written = if front.len() == outbox.len() {
+            socket.write(front)
         } else {
             let (slices, count) = outbox.slices::<SLICES>();
             socket.write_vectored(&slices[..count])

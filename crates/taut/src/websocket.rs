@@ -90,9 +90,10 @@ impl WebSocket {
     /// Sends a message: text from a string, binary from bytes.
     ///
     /// Waits while 1 MiB or more of earlier messages are pending, and reads meanwhile, so that two peers that both
-    /// write do not wait for each other: up to 1,024 messages or 1 MiB are kept for [`recv`](Self::recv), besides those that
-    /// it has begun to give out. Then the message is accepted, what the stream takes at once is written, and the rest is pending: whatever is awaited
-    /// next on this connection writes it. When nothing will be for a while, [`flush`](Self::flush).
+    /// write do not wait for each other: up to 1,024 messages or 1 MiB are kept for [`recv`](Self::recv), besides those
+    /// that it has begun to give out. Then the message is accepted, what the stream takes at once is written, and the
+    /// rest is pending: whatever is awaited next on this connection writes it. When nothing will be for a while,
+    /// [`flush`](Self::flush).
     ///
     /// # Errors
     /// When the connection is closed or has failed. Also ([`is_timeout`](Error::is_timeout)) when the peer reads

@@ -15,7 +15,8 @@ use crate::error::{Cause, Deadline, Doing};
 use crate::loan::Loan;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// Writes, then reads once, then looks at the clock; ready when anything has changed.
+    /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is for
+    /// those to see who wait for room: to everybody else it would be one more turn for nothing.
     pub(super) fn poll_turn(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
         match self.phase {
             Phase::Live => {
