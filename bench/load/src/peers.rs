@@ -12,18 +12,26 @@ pub(crate) enum Speech {
 }
 
 impl Speech {
-    /// What a server speaks: only the raw echo has no protocol.
+    /// What a server speaks: only the raw echoes have no protocol.
     pub(crate) fn of(peer: &Peer) -> Self {
-        if peer.is_raw { Self::Raw } else { Self::WebSocket }
+        if peer.name.starts_with("raw TCP") { Self::Raw } else { Self::WebSocket }
     }
 }
 
 /// The raw echo comes first: all others are measured against it.
-pub(crate) const ROWS: [Row; 13] = [
+pub(crate) const ROWS: [Row; 15] = [
     Row {
         name: "raw TCP",
         command: &["target/release/peer-raw"],
         needs: "target/release/peer-raw",
+        remedy: "cargo build --release",
+        address: Address::Printed,
+        version: Version::None,
+    },
+    Row {
+        name: "raw TCP, tokio",
+        command: &["target/release/peer-raw-tokio"],
+        needs: "target/release/peer-raw-tokio",
         remedy: "cargo build --release",
         address: Address::Printed,
         version: Version::None,
@@ -43,6 +51,14 @@ pub(crate) const ROWS: [Row; 13] = [
         remedy: "cargo build --release -p taut-cli, one folder up",
         address: Address::Printed,
         version: Version::Printed(&["../target/release/taut", "--version"]),
+    },
+    Row {
+        name: "taut-proto by hand",
+        command: &["target/release/peer-by-hand"],
+        needs: "target/release/peer-by-hand",
+        remedy: "cargo build --release",
+        address: Address::Printed,
+        version: Version::None,
     },
     Row {
         name: "tokio-tungstenite",

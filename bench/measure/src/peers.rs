@@ -105,7 +105,7 @@ pub fn present(rows: &[Row], only: &[String]) -> Outcome<Vec<Peer>> {
 impl Version {
     fn read(&self) -> Outcome<String> {
         match self {
-            Self::None => Ok("of this bench, over mio".to_owned()),
+            Self::None => Ok("of this bench".to_owned()),
             Self::Pinned(package) => {
                 // Not from the lock file, which may hold others besides.
                 let manifest = format!("peers/{package}/Cargo.toml");
