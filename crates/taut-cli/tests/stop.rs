@@ -73,7 +73,10 @@ fn a_load_balancer_is_told_in_time_and_all_are_served_meanwhile() {
     assert_eq!(server.ready(), "200");
     server.signal("-TERM");
     // The signal is on its way; once it has come, new connections are still accepted, or this would panic.
-    while server.ready() == "200" {}
+    let began = Instant::now();
+    while server.ready() == "200" {
+        assert!(began.elapsed() < Duration::from_secs(20), "the signal did not come");
+    }
     assert_eq!(server.ready(), "503");
     server.signal("-TERM");
     assert_eq!(server.end().signal(), Some(15), "the second one ends it at once");

@@ -129,8 +129,14 @@ impl Link {
     }
 
     /// Carries bytes both ways until none are left, in reads of at most `size` bytes.
+    ///
+    /// # Panics
+    /// When the two ends answer each other without end.
     pub fn settle(&mut self, size: usize) {
+        let mut rounds = 0;
         while !self.client.outbox.is_empty() || !self.server.outbox.is_empty() {
+            rounds += 1;
+            assert!(rounds < MOST_ROUNDS, "the two ends answer each other without end");
             let up = self.client.write(size);
             self.server.receive(&up, self.now);
             let down = self.server.write(size);
@@ -156,3 +162,6 @@ fn counted(bytes: &mut [u8]) {
         *byte = (index * 7 + 1) as u8;
     }
 }
+
+/// More than any test's bytes need, in reads of one byte as well.
+const MOST_ROUNDS: usize = 100_000_000;

@@ -131,9 +131,13 @@ impl Script {
     }
 
     async fn until_attempts(&self, count: usize) {
-        while self.attempts() < count {
-            self.attempted.notified().await;
-        }
+        let attempted = async {
+            while self.attempts() < count {
+                self.attempted.notified().await;
+            }
+        };
+        let outcome = timeout(Duration::from_secs(3600), attempted).await;
+        outcome.unwrap_or_else(|_| panic!("{} attempts instead of {count}", self.attempts()));
     }
 
     /// The delays between attempts.
@@ -451,6 +455,7 @@ async fn a_call_that_is_dropped_drops_nothing_that_has_begun() {
     let mut states = Vec::new();
     let mut polls = 0;
     while client.state() != State::Open {
+        assert!(polls < 10_000, "it does not come to be open");
         // Dropped in every state: after one poll, or somewhat later.
         if polls % 2 == 0 {
             let message = timeout(Duration::from_millis(10), client.recv()).await;
