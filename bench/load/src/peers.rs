@@ -14,14 +14,17 @@ pub(crate) enum Speech {
 impl Speech {
     /// What a server speaks: only the raw echoes have no protocol.
     pub(crate) fn of(peer: &Peer) -> Self {
-        if peer.name.starts_with("raw TCP") { Self::Raw } else { Self::WebSocket }
+        if RAW.contains(&peer.name) { Self::Raw } else { Self::WebSocket }
     }
 }
+
+/// Those that have no protocol.
+const RAW: [&str; 2] = ["raw TCP", "raw TCP, tokio"];
 
 /// The raw echo comes first: all others are measured against it.
 pub(crate) const ROWS: [Row; 15] = [
     Row {
-        name: "raw TCP",
+        name: RAW[0],
         command: &["target/release/peer-raw"],
         needs: "target/release/peer-raw",
         remedy: "cargo build --release",
@@ -29,7 +32,7 @@ pub(crate) const ROWS: [Row; 15] = [
         version: Version::None,
     },
     Row {
-        name: "raw TCP, tokio",
+        name: RAW[1],
         command: &["target/release/peer-raw-tokio"],
         needs: "target/release/peer-raw-tokio",
         remedy: "cargo build --release",

@@ -20,9 +20,6 @@ pub struct Peer {
     /// How it is known to listen.
     #[serde(skip)]
     pub address: Address,
-    /// Whether all others are measured against it.
-    #[serde(skip)]
-    pub is_raw: bool,
 }
 
 /// The raw server comes first: all others are measured against it.
@@ -91,13 +88,7 @@ pub fn present(rows: &[Row], only: &[String]) -> Outcome<Vec<Peer>> {
             eprintln!("!!! SKIPPED: {missing} !!!");
             continue;
         }
-        peers.push(Peer {
-            name: row.name,
-            version: row.version.read()?,
-            command: row.command,
-            address: row.address,
-            is_raw: position == RAW,
-        });
+        peers.push(Peer { name: row.name, version: row.version.read()?, command: row.command, address: row.address });
     }
     Ok(peers)
 }

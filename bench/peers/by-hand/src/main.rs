@@ -5,12 +5,16 @@
 //! reading only. What `taut` needs beyond it is the price of all that.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use taut_proto::handshake::{HeadLimits, HeadScan, Request};
 use taut_proto::{Connection, Event, Input, Outbox, Role, Scratch, Settings, Time};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::main(flavor = "current_thread")]
@@ -29,47 +33,72 @@ async fn main() -> io::Result<()> {
     }
 }
 
-async fn serve(stream: TcpStream, settings: Arc<Settings>, start: Instant) -> io::Result<()> {
-    open(&stream).await?;
+async fn serve(mut stream: TcpStream, settings: Arc<Settings>, start: Instant) -> io::Result<()> {
+    open(&mut stream).await?;
     let mut connection = Connection::new(Role::Server, settings, Time::ZERO + start.elapsed(), 0);
     while !connection.is_done() {
-        stream.readable().await?;
-        let now = Time::ZERO + start.elapsed();
-        let turn = THREAD.with_borrow_mut(|thread| thread.turn(&stream, &mut connection, now));
-        let Some(mut unwritten) = turn? else { return Ok(()) };
-        write_all(&stream, &mut unwritten).await?;
+        let turn =
+            poll_fn(|cx| THREAD.with_borrow_mut(|thread| thread.poll_turn(&mut stream, &mut connection, start, cx)));
+        let Some(mut unwritten) = turn.await? else { return Ok(()) };
+        while !unwritten.is_empty() {
+            let written = stream.write(unwritten.front()).await?;
+            unwritten.consume(written);
+        }
     }
     Ok(())
 }
 
 /// The opening handshake. The clients of this bench send nothing before its answer.
-async fn open(stream: &TcpStream) -> io::Result<()> {
+async fn open(stream: &mut TcpStream) -> io::Result<()> {
     let (mut head, mut scan, limits) = (Vec::new(), HeadScan::new(), HeadLimits::default());
-    let mut response = Outbox::new();
-    loop {
-        stream.readable().await?;
-        match stream.try_read_buf(&mut head) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-            _ => {}
-        }
-        if scan.find(&head, &limits).map_err(io::Error::other)?.is_some() {
-            break;
+    while scan.find(&head, &limits).map_err(io::Error::other)?.is_none() {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
     }
+    let mut response = Vec::new();
     let request = Request::parse_found(&head, &scan).map_err(io::Error::other)?;
-    let mut bytes = Vec::new();
-    request.upgrade().map_err(io::Error::other)?.write_response(&mut bytes);
-    response.push_bytes(&bytes);
-    write_all(stream, &mut response).await
+    request.upgrade().map_err(io::Error::other)?.write_response(&mut response);
+    stream.write_all(&response).await
 }
 
-async fn write_all(stream: &TcpStream, outbox: &mut Outbox) -> io::Result<()> {
-    while !outbox.is_empty() {
-        stream.writable().await?;
-        write_some(stream, outbox)?;
+/// What the thread lends each connection in turn.
+struct Thread {
+    buffer: Vec<u8>,
+    scratch: Scratch,
+    outbox: Outbox,
+}
+
+impl Thread {
+    /// Echoes what one read brings and gives what the kernel did not take; `None` says that the peer has ended the stream.
+    ///
+    /// It polls rather than tries: only so does tokio take a short read for the last, and spares the one that finds nothing.
+    fn poll_turn(
+        &mut self,
+        stream: &mut TcpStream,
+        connection: &mut Connection,
+        start: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Outbox>>> {
+        let Self { buffer, scratch, outbox } = self;
+        let mut read = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Ok(None));
+        }
+        let (mut input, now) = (Input::new(read.filled_mut()), Time::ZERO + start.elapsed());
+        // A violation ends it: its close frame is written, and what follows it is discarded.
+        while let Ok(Some(event)) = connection.receive(&mut input, now, scratch, outbox) {
+            if let Event::Message(message) = event {
+                // It fails only once the close has begun, when nobody waits for an echo any more.
+                let _ = connection.send(message, scratch, outbox);
+            }
+        }
+        let written = write_some(stream, outbox);
+        // Whatever became of it, the next connection finds none of it.
+        let unwritten = if outbox.is_empty() { Outbox::new() } else { std::mem::take(outbox) };
+        Poll::Ready(written.map(|()| Some(unwritten)))
     }
-    Ok(())
 }
 
 /// Writes until the kernel takes no more.
@@ -82,38 +111,6 @@ fn write_some(stream: &TcpStream, outbox: &mut Outbox) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// What the thread lends each connection in turn.
-struct Thread {
-    buffer: Vec<u8>,
-    scratch: Scratch,
-    outbox: Outbox,
-}
-
-impl Thread {
-    /// Echoes what one read brings and gives what the kernel did not take; `None` says that the peer has ended the stream.
-    fn turn(&mut self, stream: &TcpStream, connection: &mut Connection, now: Time) -> io::Result<Option<Outbox>> {
-        let Self { buffer, scratch, outbox } = self;
-        let read = match stream.try_read(buffer) {
-            Ok(0) => return Ok(None),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
-        let mut input = Input::new(&mut buffer[..read]);
-        // A violation ends it: its close frame is written, and what follows it is discarded.
-        while let Ok(Some(event)) = connection.receive(&mut input, now, scratch, outbox) {
-            if let Event::Message(message) = event {
-                // It fails only once the close has begun, when nobody waits for an echo any more.
-                let _ = connection.send(message, scratch, outbox);
-            }
-        }
-        let written = write_some(stream, outbox);
-        // Whatever became of it, the next connection finds none of it.
-        let unwritten = if outbox.is_empty() { Outbox::new() } else { std::mem::take(outbox) };
-        written.map(|()| Some(unwritten))
-    }
 }
 
 thread_local! {

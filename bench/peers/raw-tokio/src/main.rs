@@ -3,8 +3,12 @@
 //! What it falls short of the raw echo over `mio` is tokio's; no library on tokio can be expected to do better than this.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::main(flavor = "current_thread")]
@@ -19,42 +23,28 @@ async fn main() -> io::Result<()> {
     }
 }
 
-async fn echo(stream: TcpStream) -> io::Result<()> {
-    loop {
-        stream.readable().await?;
-        let Some(mut unwritten) = BUFFER.with_borrow_mut(|buffer| echo_once(&stream, buffer))? else { return Ok(()) };
+async fn echo(mut stream: TcpStream) -> io::Result<()> {
+    while let Some(unwritten) =
+        poll_fn(|cx| BUFFER.with_borrow_mut(|buffer| poll_echo(&mut stream, buffer, cx))).await?
+    {
         // Nothing more is read until the kernel has taken it, so it never exceeds one buffer.
-        while !unwritten.is_empty() {
-            stream.writable().await?;
-            let written = write_some(&stream, &unwritten)?;
-            unwritten.drain(..written);
-        }
+        stream.write_all(&unwritten).await?;
     }
+    Ok(())
 }
 
 /// Writes back what one read brings and gives what the kernel did not take; `None` says that the peer has ended the stream.
-fn echo_once(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<Vec<u8>>> {
-    let read = match stream.try_read(buffer) {
-        Ok(0) => return Ok(None),
-        Ok(read) => read,
+///
+/// It polls rather than tries: only so does tokio take a short read for the last, and spares the one that finds nothing.
+fn poll_echo(stream: &mut TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
+    let mut read = ReadBuf::new(buffer);
+    ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+    let read = read.filled();
+    let written = match stream.try_write(read) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-        Err(error) => return Err(error),
+        written => written?,
     };
-    let written = write_some(stream, &buffer[..read])?;
-    Ok(Some(buffer[written..read].to_vec()))
-}
-
-/// Writes until the kernel takes no more; the answer is how much it took.
-fn write_some(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match stream.try_write(&bytes[written..]) {
-            Ok(more) => written += more,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
+    Poll::Ready(Ok((!read.is_empty()).then(|| read[written..].to_vec())))
 }
 
 thread_local! {
