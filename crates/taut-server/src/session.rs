@@ -104,7 +104,7 @@ struct Extras {
     user: Option<SignedIn>,
     /// Its presence channels, with the user that it is there.
     presences: Vec<(Arc<str>, Arc<str>)>,
-    /// The channels whose homes have been asked for it and have not answered yet.
+    /// The channels whose owners have been asked for it and have not answered yet: once for each question, those included that it has left since.
     waiting: Vec<Arc<str>>,
     /// The rate of its own events.
     triggering: Option<TokenBucket>,
@@ -116,9 +116,9 @@ struct Rooms {
     tenant: Arc<Tenant>,
     /// Who has been told that it is subscribed, and gets what is published.
     members: Interest<ConnectionId>,
-    /// Who waits for the home of a channel.
+    /// Who waits for the owner of a channel.
     waiting: HashMap<Arc<str>, Vec<Waiting>>,
-    /// How many wait.
+    /// How many wait, those included who have left since.
     waiters: usize,
     /// Of those channels whose home this shard is.
     home: Home,

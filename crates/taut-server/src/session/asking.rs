@@ -18,7 +18,7 @@ pub(crate) struct Ticket {
 pub(super) struct Line {
     /// The weight of the questions that are not answered yet.
     in_flight: u32,
-    /// In order: a leave must not overtake the question before it. There are no more of these than connections that wait or that have left.
+    /// Questions, in order. There are no more of these than connections that wait.
     queue: VecDeque<Mail>,
 }
 
@@ -34,8 +34,8 @@ impl Sessions {
         Ticket { number: self.tickets, weight }
     }
 
-    /// Sends mail to the home of a channel, behind what waits to be sent there.
-    pub(super) fn tell_home(&mut self, home: usize, mail: Mail) {
+    /// Asks the owner of a channel, once there is room for its answer.
+    pub(super) fn ask_home(&mut self, home: usize, mail: Mail) {
         self.line(home).queue.push_back(mail);
         self.advance(home);
     }

@@ -86,7 +86,7 @@ impl Sessions {
         }
         if gone.vacated {
             self.record(tenant, WebhookEvent::ChannelVacated, channel, |channel| Event::ChannelVacated { channel });
-        } else if is_last {
+        } else if gone.is_shard_gone {
             self.host_count(connections, tenant, channel, shard, 0);
         }
     }

@@ -17,7 +17,10 @@ use crate::pusher::socket_id::SocketId;
 use crate::route::{Mail, TurnedAway};
 use crate::tenants::Terms;
 
-/// A connection that waits for the home of a channel.
+/// A connection that waits for the owner of a channel.
+///
+/// It stays on the list until the answer has come, also when it leaves before: whether its leaving has anything to undo at the owner is
+/// known only then.
 #[derive(Debug)]
 pub(super) struct Waiting {
     id: ConnectionId,
@@ -25,6 +28,8 @@ pub(super) struct Waiting {
     ticket: Ticket,
     /// Who it will be in a presence channel.
     user_id: Option<Arc<str>>,
+    /// It has unsubscribed meanwhile, or has ended.
+    has_left: bool,
 }
 
 /// Why a subscription was refused.
@@ -86,7 +91,7 @@ impl Sessions {
         let rooms = &self.rooms[tenant];
         let is_member = rooms.members.is_member(name, id);
         let others = rooms.waiting.get(name).map_or(&[][..], Vec::as_slice);
-        if others.iter().any(|waiting| waiting.id == id) {
+        if others.iter().any(|waiting| waiting.id == id && !waiting.has_left) {
             return; // it will be told once
         }
         let user_id = visitor.as_ref().map(|visitor| Arc::clone(&visitor.user_id)).filter(|_| !is_member);
@@ -119,7 +124,7 @@ impl Sessions {
         }
         let ticket = self.ticket(&wish);
         self.wait(connections, id, tenant, &channel, ticket, user_id);
-        self.tell_home(home, Mail::Enter { tenant, channel, shard: self.shard, ticket, wish });
+        self.ask_home(home, Mail::Enter { tenant, channel, shard: self.shard, ticket, wish });
     }
 
     fn wait(
@@ -135,10 +140,11 @@ impl Sessions {
         member.extras().waiting.push(Arc::clone(channel));
         let rooms = &mut self.rooms[tenant];
         rooms.waiters += 1;
-        rooms.waiting.entry(Arc::clone(channel)).or_default().push(Waiting { id, ticket, user_id });
+        let waiting = Waiting { id, ticket, user_id, has_left: false };
+        rooms.waiting.entry(Arc::clone(channel)).or_default().push(waiting);
     }
 
-    /// The home of a channel has let in whoever waits with this ticket.
+    /// The owner of a channel has let in whoever waits with this ticket. Those who have left meanwhile leave the owner now.
     pub(super) fn entered(
         &mut self,
         connections: &mut Connections<Client>,
@@ -148,12 +154,19 @@ impl Sessions {
         welcome: &Welcome,
     ) {
         self.answered(self.routes.home(tenant, channel), ticket);
-        for Waiting { id, user_id, .. } in self.take_waiting(connections, tenant, channel, ticket) {
+        let taken = self.take_waiting(connections, tenant, channel, ticket);
+        let (left, stay): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|waiting| waiting.has_left || member(connections, waiting.id).is_none());
+        // First those who stay, so that nobody is taken for the last one here who is not.
+        for Waiting { id, user_id, .. } in stay {
             self.welcome(connections, id, tenant, channel, user_id, welcome);
+        }
+        for Waiting { user_id, .. } in left {
+            self.leave_home(connections, tenant, channel, user_id);
         }
     }
 
-    /// The home of a channel does not let in whoever waits with this ticket.
+    /// The owner of a channel does not let in whoever waits with this ticket: there is nothing to undo for any of them.
     pub(super) fn turned_away(
         &mut self,
         connections: &mut Connections<Client>,
@@ -164,7 +177,7 @@ impl Sessions {
     ) {
         self.answered(self.routes.home(tenant, channel), ticket);
         let waiting = self.take_waiting(connections, tenant, channel, ticket);
-        for Waiting { id, .. } in &waiting {
+        for Waiting { id, .. } in waiting.iter().filter(|waiting| !waiting.has_left) {
             self.refuse_subscription(connections, *id, tenant, channel, &Refused::turned_away(why));
         }
         // Somebody else may have left meanwhile and have taken this one for a reason to stay.
@@ -193,7 +206,7 @@ impl Sessions {
         rooms.waiters -= taken.len();
         for Waiting { id, .. } in &taken {
             if let Some(member) = member(connections, *id) {
-                member.extras().waiting.retain(|waiting| waiting != channel);
+                member.extras().answered(channel);
                 member.tidy();
             }
         }
@@ -249,7 +262,8 @@ impl Sessions {
         }
     }
 
-    /// A connection leaves a channel, or waits for it no more; whether it did either.
+    /// A connection leaves a channel, or does not wait for it any longer; whether it did either. The owner learns of the second once it has
+    /// answered.
     fn leave(
         &mut self,
         connections: &mut Connections<Client>,
@@ -259,21 +273,13 @@ impl Sessions {
         user_id: Option<Arc<str>>,
     ) -> bool {
         let rooms = &mut self.rooms[tenant];
+        let mut waiting = rooms.waiting.get_mut(channel).into_iter().flatten();
+        let waited =
+            waiting.find(|waiting| waiting.id == id && !waiting.has_left).map(|waiting| waiting.has_left = true);
         let left = rooms.members.leave(channel, id);
-        let mut waited = None;
-        if let Some(waiting) = rooms.waiting.get_mut(channel)
-            && let Some(position) = waiting.iter().position(|waiting| waiting.id == id)
-        {
-            waited = Some(waiting.remove(position));
-            rooms.waiters -= 1;
-            if waiting.is_empty() {
-                rooms.waiting.remove(channel);
-            }
+        if left == Left::Absent {
+            return waited.is_some();
         }
-        if left == Left::Absent && waited.is_none() {
-            return false;
-        }
-        let user_id = user_id.or_else(|| waited.and_then(|waiting| waiting.user_id));
         self.leave_home(connections, tenant, channel, user_id);
         if left == Left::Others {
             self.recount(connections, tenant, channel);
@@ -281,7 +287,8 @@ impl Sessions {
         true
     }
 
-    /// Tells the home of a channel that a user's connection has left, or that nobody here is left, if so.
+    /// Tells the owner of a channel that a user's connection, which it has let in, has left; or that nobody here is left, if so. While anybody
+    /// waits for the owner, somebody is.
     fn leave_home(
         &mut self,
         connections: &mut Connections<Client>,
@@ -302,7 +309,8 @@ impl Sessions {
             return self.host_leave(connections, tenant, channel, self.shard, user_id.as_ref(), is_last);
         }
         let channel = Arc::clone(channel);
-        self.tell_home(home, Mail::Leave { tenant, channel, shard: self.shard, user_id, is_last });
+        // It may overtake questions that have not been sent yet: the last one here leaves only when none about this channel is open.
+        self.routes.tell(home, Mail::Leave { tenant, channel, shard: self.shard, user_id, is_last });
     }
 
     /// A connection is gone.
@@ -374,9 +382,15 @@ impl Sessions {
 }
 
 impl Extras {
-    /// Forgets a presence channel, or that an answer is waited for; gives the user that the connection was there.
+    /// One answer about this channel has come.
+    fn answered(&mut self, channel: &str) {
+        if let Some(position) = self.waiting.iter().position(|waiting| **waiting == *channel) {
+            self.waiting.swap_remove(position);
+        }
+    }
+
+    /// Forgets a presence channel; gives the user that the connection was there.
     fn forget(&mut self, channel: &str) -> Option<Arc<str>> {
-        self.waiting.retain(|waiting| **waiting != *channel);
         let position = self.presences.iter().position(|(presence, _)| **presence == *channel)?;
         Some(self.presences.swap_remove(position).1)
     }
