@@ -18,7 +18,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
-use support::{Client, Http, JSON, MEMBER, event, signed, signed_with};
+use support::{Client, Heard, Http, JSON, MEMBER, event, signed, signed_with};
 use taut_proto::handshake::ClientRequest;
 
 #[test]
@@ -182,6 +182,62 @@ fn at_sigterm_clients_are_sent_on_one_after_another_webhooks_delivered_and_the_e
     assert_eq!(status.code(), Some(0), "{log:#?}");
     assert!(log.iter().any(|line| line.starts_with("taut: stopping, for at most 20 s")), "{log:#?}");
     assert!(TcpStream::connect(taut.address()).is_err());
+}
+
+/// On which of four event loops the client is, and which of them owns its channel, differs from run to run: most have nobody, and may not end before
+/// the others.
+#[test]
+fn at_sigterm_a_channel_of_a_single_client_is_told_as_vacated_at_once_or_after_the_next_start() {
+    let receiver = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let folder = Folder::new();
+    let webhook = format!("[[apps.webhooks]]\nurl = \"http://{}/\"\n", receiver.local_addr().expect("an address"));
+    let path = folder.write("taut.toml", &(app("1", ONE) + &webhook));
+    let data = format!("{path}.data");
+    let told = take(receiver);
+    let heard = || told.recv_timeout(support::PATIENCE).expect("a webhook");
+    let stop = |mut taut: Taut| {
+        taut.signal("TERM");
+        let (status, log) = taut.ended();
+        assert_eq!(status.code(), Some(0), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("ERROR")), "{log:#?}");
+    };
+    for run in 0..8 {
+        let in_memory = ["--config", &path, "--shards", "4"];
+        let in_a_file = ["--config", &path, "--shards", "4", "--data-directory", &data];
+        let is_kept = run % 2 == 1;
+        let taut = Taut::serve(if is_kept { &in_a_file } else { &in_memory });
+        let (mut client, _) = Client::member(taut.address());
+        client.subscribed("chat");
+        assert_eq!(heard(), "channel_occupied chat");
+        let ended = thread::spawn(move || while client.next() != Heard::End {});
+        stop(taut);
+        ended.join().expect("it has heard the end");
+        if is_kept {
+            let next = Taut::serve(&in_a_file);
+            assert_eq!(heard(), "channel_vacated chat", "run {run}");
+            stop(next);
+        } else {
+            assert_eq!(heard(), "channel_vacated chat", "run {run}");
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_when_the_server_ends_is_logged_with_its_number() {
+    // It takes connections, and answers nothing.
+    let receiver = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let folder = Folder::new();
+    let webhook = format!("[[apps.webhooks]]\nurl = \"http://{}/\"\n", receiver.local_addr().expect("an address"));
+    let path = folder.write("taut.toml", &(app("1", ONE) + &webhook));
+    let mut taut = Taut::serve(&["--config", &path, "--drain-timeout", "1"]);
+    let (mut client, _) = Client::member(taut.address());
+    client.subscribed("chat");
+    taut.signal("TERM");
+    while client.next() != Heard::End {}
+    let (status, log) = taut.ended();
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+    let lost = log.iter().find(|line| line.contains("webhooks were not delivered in time, and are lost"));
+    assert!(lost.is_some_and(|line| line.contains("lost=2")), "{log:#?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use taut_proto::{Close, Heartbeat, deflate};
 use taut_shard::tls::{Certificates, TlsError};
-use taut_shard::{Drain, Drainer, ProxyProtocol, Shard};
+use taut_shard::{Drain, DrainGroup, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
@@ -200,11 +200,13 @@ impl Running {
         asked.is_some_and(|asked| asked.elapsed() < LONGEST_CHECK)
     }
 
-    /// Stops: takes no more connections, tells the clients to come back, answers the requests that are under way, and returns when all of that is
-    /// done, or when `deadline` has passed.
+    /// Stops: takes no more connections, tells the clients to come back, answers the requests that are under way, delivers the webhooks, and returns
+    /// when all of that is done, or when `deadline` has passed.
     ///
     /// Pusher's clients come back after a second, without jitter, so with many of them the closes are spread over up to half of the time. A part of it
-    /// is kept for requests and webhooks, whatever the clients do.
+    /// is kept for requests, and another for webhooks, whatever the clients do. No event loop ends before all have closed their clients and have told
+    /// each other what came of it. Webhooks that cannot be delivered in time are left to the next run in the data directory; without one they are
+    /// lost, and the log says how many.
     ///
     /// # Errors
     /// When a shard had failed before.
@@ -212,28 +214,52 @@ impl Running {
         let until = Instant::now() + deadline;
         let over = PER_CLOSE.saturating_mul(u32::try_from(self.connections()).unwrap_or(u32::MAX)).min(deadline / 2);
         tracing::info!(connections = self.connections(), "draining");
-        // Clients that do not answer take all the time that they are given.
-        let failed = self.stop(over, deadline.saturating_sub((deadline / 4).min(LAST_WORDS)));
+        // Clients that do not answer take all the time that they are given, and so do requests.
+        let last_words = (deadline / 4).min(LAST_WORDS);
+        let before_webhooks = until.checked_sub(last_words / 2).unwrap_or(until);
+        let failed = self.stop(over, deadline.saturating_sub(last_words), |now| {
+            before_webhooks.saturating_duration_since(now).max(SETTLING)
+        });
         if let Some((runtime, http)) = self.http.take() {
-            let rest = until.saturating_duration_since(Instant::now());
+            let rest = before_webhooks.saturating_duration_since(Instant::now());
             if runtime.block_on(async { tokio::time::timeout(rest, http).await }).is_err() {
                 tracing::warn!("the time to drain is over: requests that are under way are given up");
             }
-            // Last, since closes and publishes are what webhooks tell.
+            // Last, since closes and publishes are what webhooks tell. Beyond the deadline it only writes to the data directory, whose disk may hang.
             let rest = until.saturating_duration_since(Instant::now());
-            runtime.block_on(self.webhooks.flush(rest));
+            if runtime
+                .block_on(async { tokio::time::timeout(rest + CLOSING, self.webhooks.flush(rest)).await })
+                .is_err()
+            {
+                tracing::error!(
+                    "the data directory could not be written in time: webhooks that were not delivered may be lost"
+                );
+            }
             // Waited for, so that the store is closed: the next server may want it at once.
             runtime.shutdown_timeout(CLOSING);
         }
         failed
     }
 
-    fn stop(&mut self, over: Duration, deadline: Duration) -> io::Result<()> {
+    /// Ends the shards, in phases. `settling` says how long what they have to tell each other may take, once their connections are closed.
+    fn stop(
+        &mut self,
+        over: Duration,
+        deadline: Duration,
+        settling: impl FnOnce(Instant) -> Duration,
+    ) -> io::Result<()> {
         self.draining.send_replace(true);
         let close = Close::new(GOING_DOWN, "The server is going down: please reconnect");
-        for (drainer, _) in &self.shards {
-            drainer.drain(Drain { close: close.clone(), over, deadline });
+        let mut group = DrainGroup::new(self.shards.iter().map(|(drainer, _)| drainer.clone()));
+        group.close(&Drain { close, over, deadline });
+        group.wait_closed();
+        let most = settling(Instant::now());
+        if !most.is_zero() && !group.settle(most) {
+            tracing::error!(
+                "the event loops had still something to tell each other when the time to drain was over: webhooks may be missing"
+            );
         }
+        group.end();
         let mut stopped = Ok(());
         for (_, thread) in self.shards.drain(..) {
             let outcome = thread.join().unwrap_or_else(|_| Err(io::Error::other("a shard's thread panicked")));
@@ -245,7 +271,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Err(error) = self.stop(Duration::ZERO, Duration::ZERO) {
+        if let Err(error) = self.stop(Duration::ZERO, Duration::ZERO, |_| Duration::ZERO) {
             tracing::error!(%error, "a shard had failed");
         }
         if let Some((runtime, _)) = self.http.take() {
@@ -367,13 +393,16 @@ fn activity_timeout(config: &Config) -> u32 {
     u32::try_from(config.activity_timeout.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
-/// What is kept of the time to drain, a quarter of it at most, for what comes after the clients.
+/// What is kept of the time to drain, a quarter of it at most, for what comes after the clients: one half for requests, the other for webhooks.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long the event loops may take to tell each other what came of the last closes, however little time is left. It takes them milliseconds.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Between two questions of a load balancer whether a server is ready; they commonly ask every 2 to 30 seconds.
 const LONGEST_CHECK: Duration = Duration::from_secs(60);
 
-/// How long the threads of the HTTP side may take to let go of everything, once nothing is under way.
+/// How long the threads of the HTTP side may take to let go of everything, once nothing is under way, and the data directory to take the last write.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// How often the files of the certificate are looked at.

@@ -162,7 +162,9 @@ as it can be written, it gets all that waits, and the log says that as well.
 What is lost by a crash is who was there: the channels that were occupied and the members that were in them are known to memory alone, and those that do
 not come back get no `channel_vacated` and no `member_removed`. To know of them, each coming and going would have to be written to the disk, even where
 nobody wants a webhook for it at that moment. After a crash, a backend that keeps its own count has to ask once, `GET /apps/ID/channels`, some seconds
-after the start, when clients have come back. A server that is told to stop closes its clients first, and tells of all of them, or leaves that to its next run.
+after the start, when clients have come back. A server that is told to stop closes its clients first, and tells of all of them, or leaves that to its next
+run. Without a data directory there is no next run to leave it to: nothing waits for its three seconds then, and the log says how many requests could not be
+delivered in time.
 ";
 
 const TAIL: &str = "\

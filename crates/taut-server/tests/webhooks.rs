@@ -3,11 +3,14 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Client, server};
+use support::{Client, Heard, server};
+use taut_server::Running;
 use taut_server::app::Webhook;
 
 #[test]
@@ -33,6 +36,126 @@ fn what_clients_do_is_told_and_what_waits_outlives_the_server() {
     let _ = std::fs::remove_dir_all(folder);
 }
 
+/// Which of four event loops a client is on is the kernel's choice, and so are the owners of its channels: there have to be several runs.
+const RUNS: usize = 12;
+
+#[test]
+fn a_drain_tells_of_every_channel_and_member_that_is_gone() {
+    let receiver = Receiver::start();
+    for run in 0..RUNS {
+        let server = server(|config| {
+            config.shards = 4;
+            config.apps[0].webhooks = vec![Webhook::new(receiver.url.as_str())];
+        });
+        let clients = Clients::subscribe(&server, 3);
+        receiver.expect(&clients.came);
+        server.drain(Duration::from_secs(10)).expect("a good end");
+        let told = receiver.take();
+        assert_eq!(told, clients.gone, "run {run}");
+        clients.ended();
+    }
+}
+
+#[test]
+fn what_a_drain_cannot_tell_any_more_is_told_after_the_next_start() {
+    let receiver = Receiver::start();
+    let folder = std::env::temp_dir().join(format!("taut-webhooks-drained-{}", std::process::id()));
+    // Each waits for the end of the grace after the next start.
+    for run in 0..RUNS / 2 {
+        let start = || {
+            server(|config| {
+                config.shards = 4;
+                config.apps[0].webhooks = vec![Webhook::new(receiver.url.as_str())];
+                config.data_directory = Some(folder.clone());
+            })
+        };
+        let server = start();
+        let clients = Clients::subscribe(&server, 3);
+        receiver.expect(&clients.came);
+        // Without any time at all, too.
+        server.drain(if run % 2 == 0 { Duration::from_secs(10) } else { Duration::ZERO }).expect("a good end");
+        let next = start();
+        receiver.expect(&clients.gone);
+        next.drain(Duration::from_secs(10)).expect("a good end");
+        assert_eq!(receiver.take(), [""; 0], "run {run}");
+        clients.ended();
+    }
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// Clients that are subscribed, and answer when they are closed.
+struct Clients {
+    threads: Vec<JoinHandle<()>>,
+    /// What webhooks are to tell of their coming and of their going, in the order of names.
+    came: Vec<String>,
+    gone: Vec<String>,
+}
+
+impl Clients {
+    fn subscribe(server: &Running, count: usize) -> Self {
+        let (mut threads, mut came, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..count {
+            let (mut client, socket_id) = Client::member(server.addresses()[0]);
+            let (chat, room) = (format!("chat-{number}"), format!("presence-{number}"));
+            client.subscribed(&chat);
+            client.subscribed_signed(&socket_id, &room, Some(r#"{"user_id":"ada"}"#));
+            came.extend([format!("channel_occupied {chat}"), format!("channel_occupied {room}")]);
+            came.push(format!("member_added {room}"));
+            gone.extend([format!("channel_vacated {chat}"), format!("channel_vacated {room}")]);
+            gone.push(format!("member_removed {room}"));
+            threads.push(thread::spawn(move || while client.next() != Heard::End {}));
+        }
+        came.sort();
+        gone.sort();
+        Self { threads, came, gone }
+    }
+
+    fn ended(self) {
+        for thread in self.threads {
+            thread.join().expect("it has heard the end");
+        }
+    }
+}
+
+/// Takes requests until the test is over, and answers each.
+struct Receiver {
+    url: String,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Receiver {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let telling = Arc::clone(&told);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let events = request(&stream);
+                // Before the answer: the server may end with it.
+                let mut told = telling.lock().expect("no panic");
+                told.extend(events.into_iter().map(|(name, channel)| format!("{name} {channel}")));
+                drop(told);
+                respond(&stream);
+            }
+        });
+        Self { url, told }
+    }
+
+    /// Waits until exactly this was told since the last time.
+    fn expect(&self, wanted: &[String]) {
+        support::eventually("webhooks", || self.told.lock().expect("no panic").len() >= wanted.len());
+        assert_eq!(self.take(), wanted);
+    }
+
+    /// What was told since the last time.
+    fn take(&self) -> Vec<String> {
+        let mut told = std::mem::take(&mut *self.told.lock().expect("no panic"));
+        told.sort();
+        told
+    }
+}
+
 /// Takes one request: names and channels of its events.
 fn told(receiver: &TcpListener) -> Vec<(String, String)> {
     receiver.set_nonblocking(true).expect("non-blocking");
@@ -42,9 +165,16 @@ fn told(receiver: &TcpListener) -> Vec<(String, String)> {
         accepted.is_some()
     });
     let (stream, _) = accepted.expect("a connection");
+    let events = request(&stream);
+    respond(&stream);
+    events
+}
+
+/// Names and channels of the events of a request.
+fn request(stream: &TcpStream) -> Vec<(String, String)> {
     stream.set_nonblocking(false).expect("blocking");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    let mut reader = BufReader::new(&stream);
+    let mut reader = BufReader::new(stream);
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -58,9 +188,12 @@ fn told(receiver: &TcpListener) -> Vec<(String, String)> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).expect("a body");
-    (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("an answer");
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     let text = |event: &Value, field: &str| event[field].as_str().expect("a text").to_owned();
     let events = body["events"].as_array().expect("events");
     events.iter().map(|event| (text(event, "name"), text(event, "channel"))).collect()
+}
+
+fn respond(mut stream: &TcpStream) {
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("an answer");
 }

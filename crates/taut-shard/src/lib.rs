@@ -50,7 +50,7 @@ pub mod tls;
 mod wire;
 
 pub use connections::{ConnectionId, Connections, HandshakeId, Stats};
-pub use drain::{Drain, Drainer};
+pub use drain::{Drain, DrainGroup, Drainer};
 pub use handler::{Answer, Closed, Departure, Handler, Reason, Responded, Sent, Session, Verdict};
 pub use intake::Intake;
 pub use listen::listen;

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem;
 use std::net::TcpListener;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
@@ -12,7 +12,7 @@ use taut_proto::{Event, Input, Outbox, Scratch, Time};
 use crate::accept::ACCEPT;
 use crate::connections::{Connections, Stats};
 use crate::deadlines::Deadlines;
-use crate::drain::{DRAIN_STEP, Drain, Drainer, Draining};
+use crate::drain::{self, DRAIN_STEP, Drainer, Draining};
 use crate::handler::{Closed, Handler, Reason, Session};
 use crate::intake::Intake;
 use crate::mailbox::Mailbox;
@@ -35,7 +35,7 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     pub(crate) deadlines: Deadlines,
     pub(crate) mailbox: Mailbox<H::Mail>,
     pub(crate) intake: Intake<K::Stream>,
-    pub(crate) drain: Arc<OnceLock<Drain>>,
+    pub(crate) drain: Arc<drain::Shared>,
     pub(crate) draining: Option<Draining>,
     buffer: Box<[u8]>,
     plain: Box<[u8]>,
@@ -105,7 +105,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     /// How other threads stop the shard.
     pub fn drainer(&self) -> Drainer {
-        Drainer { drain: Arc::clone(&self.drain), wake: self.kernel.waker() }
+        Drainer { shared: Arc::clone(&self.drain), wake: self.kernel.waker() }
     }
 
     /// The handler, between ticks.
@@ -603,6 +603,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             let Some(mail) = self.mailbox.pop() else { return };
             self.handler.mail(&mut self.connections, mail);
             self.flush_brimming();
+            if let Some(draining) = &mut self.draining {
+                draining.handled_mail();
+            }
         }
     }
 }
@@ -612,6 +615,7 @@ impl<H: Handler, K: Kernel> Drop for Shard<H, K> {
     fn drop(&mut self) {
         self.mailbox.close();
         self.intake.close();
+        self.drain.gone();
     }
 }
 

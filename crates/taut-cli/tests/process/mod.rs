@@ -109,7 +109,10 @@ pub fn check(options: &[&str]) -> Output {
 fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taut"));
     // Nothing of what it may be told by variables comes from outside of the test.
-    command.env_clear().arg("serve").args(["--shards", "2"]).args(options);
+    command.env_clear().arg("serve").args(options);
+    if !options.contains(&"--shards") {
+        command.args(["--shards", "2"]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -1,7 +1,7 @@
 //! The sessions of several shards, on a kernel of the test's own: what overtakes what is decided by the test.
 
 use super::*;
-use crate::app::{App, Limits};
+use crate::app::{App, Limits, Webhook};
 use crate::guard::testing::with_secret;
 use crate::guard::{Callback, TokenAuth, TokenKeys, UpgradeAuth};
 use crate::journal::Entry;
@@ -11,8 +11,9 @@ use crate::pusher::auth::Signature;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use taut_shard::Settings;
+use std::time::Duration;
 use taut_shard::testing::{Client as Peer, Stage};
+use taut_shard::{Drain, DrainGroup, Settings};
 
 /// Shards that do nothing unless they are told to, so that a test decides what overtakes what.
 fn node(shards: usize) -> (Node, Arc<Routes>, Vec<Stage<Sessions>>) {
@@ -472,6 +473,123 @@ proptest! {
             prop_assert_eq!(rooms.waiters, 0);
         }
         entries.close();
+    }
+}
+
+/// Lets the shards and their clients talk until the clients have nothing more to hear, which answer a close and end.
+fn settle_with(stages: &mut [Stage<Sessions>], peers: &mut [(Peer, String)]) {
+    for _ in 0..4 {
+        settle(stages);
+        for (peer, _) in &mut *peers {
+            peer.read(usize::MAX);
+            if peer.closed().is_some() {
+                peer.finish();
+            }
+        }
+    }
+}
+
+fn drain_of(over: Duration) -> Drain {
+    Drain { close: Close::new(GOING_DOWN, "come back"), over, deadline: Duration::from_secs(100) }
+}
+
+/// What the webhooks are told, without the channels and members that have both come and gone.
+fn unbalanced(entries: &mut tokio::sync::mpsc::Receiver<Entry>) -> BTreeSet<String> {
+    let mut there = BTreeSet::new();
+    while let Ok(entry) = entries.try_recv() {
+        match entry.event {
+            Event::ChannelOccupied { channel } => assert!(there.insert(channel.to_string()), "occupied twice"),
+            Event::ChannelVacated { channel } => assert!(there.remove(&*channel), "was not occupied"),
+            Event::MemberAdded { channel, user_id } => assert!(there.insert(format!("{channel} {user_id}"))),
+            Event::MemberRemoved { channel, user_id } => assert!(there.remove(&format!("{channel} {user_id}"))),
+            other => panic!("{other:?}"),
+        }
+    }
+    there
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_whatever_order_shards_come_to_their_ends_a_drain_tells_of_every_channel_and_member(
+        order in proptest::collection::vec((0..SHARDS, 0..CROWD), 0..60),
+    ) {
+        let app = App { webhooks: vec![Webhook::new("http://127.0.0.1:1/")], ..app_for(100) };
+        let (_, _, mut stages, mut entries) = node_of(SHARDS, app);
+        let mut peers: Vec<_> = (0..CROWD).map(|number| greeted(&mut stages[number % SHARDS])).collect();
+        for (number, (peer, socket_id)) in peers.iter_mut().enumerate() {
+            subscribe(peer, &format!("chat-{}", number % 4));
+            visit(peer, socket_id, "presence-room", (number % USERS) as u8);
+        }
+        settle_with(&mut stages, &mut peers);
+        let mut group = DrainGroup::new(stages.iter().map(|stage| stage.shard.drainer()));
+        group.close(&drain_of(Duration::ZERO));
+        for (shard, number) in order {
+            stages[shard].tick();
+            let (peer, _) = &mut peers[number];
+            peer.read(usize::MAX);
+            if peer.closed().is_some() {
+                peer.finish();
+            }
+        }
+        settle_with(&mut stages, &mut peers);
+        prop_assert!(group.is_closed());
+        let mut rounds = 0..100;
+        while !group.try_settle() {
+            prop_assert!(rounds.next().is_some(), "the shards do not come to rest");
+            stages.iter_mut().rev().for_each(Stage::settle);
+        }
+        prop_assert_eq!(unbalanced(&mut entries), BTreeSet::new());
+        group.end();
+        settle(&mut stages);
+        prop_assert!(stages.iter().all(|stage| stage.is_drained));
+    }
+
+    /// What clients send and what backends publish while the closes are spread is taken, and everybody who is not closed yet hears it.
+    #[test]
+    fn an_event_during_a_drain_reaches_all_who_are_still_connected(
+        steps in proptest::collection::vec((0..SHARDS, 0..CROWD, 0..30_u64, any::<bool>()), 0..60),
+    ) {
+        let (node, _, mut stages, _entries) = node_of(SHARDS, app_for(100));
+        // Nobody is on the last shard: it owns channels all the same.
+        let mut peers: Vec<_> = (0..CROWD).map(|number| greeted(&mut stages[number % (SHARDS - 1)])).collect();
+        let channels = ["private-a", "private-b", "private-c", "private-d"];
+        for (peer, socket_id) in &mut peers {
+            for channel in channels {
+                let data = json!({ "channel": channel, "auth": sign(socket_id, channel, None) });
+                peer.send(json!({ "event": "pusher:subscribe", "data": data }).to_string());
+            }
+        }
+        settle(&mut stages);
+        for (peer, _) in &mut peers {
+            prop_assert_eq!(heard(peer).len(), channels.len());
+        }
+        let group = DrainGroup::new(stages.iter().map(|stage| stage.shard.drainer()));
+        group.close(&drain_of(Duration::from_secs(1)));
+        settle(&mut stages);
+        for (number, (shard, sender, milliseconds, by_backend)) in steps.into_iter().enumerate() {
+            stages[shard].advance(Duration::from_millis(milliseconds));
+            // Who is closed hears nothing after that.
+            peers.iter_mut().for_each(|(peer, _)| peer.read(usize::MAX));
+            let is_closed: Vec<bool> = peers.iter().map(|(peer, _)| peer.closed().is_some()).collect();
+            let channel = channels[number % channels.len()];
+            let event = format!("client-{number}");
+            if by_backend {
+                publish(&node, channel, &event);
+            } else if is_closed[sender] {
+                continue;
+            } else {
+                peers[sender].0.send(json!({ "event": event, "channel": channel, "data": "" }).to_string());
+            }
+            settle(&mut stages);
+            for (other, (peer, _)) in peers.iter_mut().enumerate() {
+                let heard = heard(peer);
+                // Time has not gone on: nobody else was closed meanwhile.
+                let wanted = !is_closed[other] && (by_backend || other != sender);
+                prop_assert_eq!(heard, if wanted { vec![event.clone()] } else { Vec::new() });
+            }
+        }
     }
 }
 

@@ -344,6 +344,26 @@ impl State {
         self.is_saved() && is_tried && is_idle && (self.is_kept() || self.queue.len() == 0)
     }
 
+    /// Says what becomes of the requests that were not delivered when the server ends. `unrecorded`: what happened, but found no room to be taken
+    /// down.
+    pub(super) fn report_end(&self, unrecorded: u64) {
+        let waiting = self.queue.len() + self.grace.len();
+        if waiting > 0 && self.is_kept() {
+            tracing::info!(waiting, "webhooks that were not delivered wait in the data directory for the next start");
+        } else if waiting > 0 {
+            let remedy = if self.is_stored {
+                "the data directory cannot be written"
+            } else {
+                "a data directory would keep them"
+            };
+            tracing::error!(lost = waiting, "webhooks were not delivered in time, and are lost: {remedy}");
+        }
+        let unrecorded = unrecorded + self.counts.dropped;
+        if unrecorded > 0 {
+            tracing::error!(lost = unrecorded, "webhooks were lost since the start, because too many waited already");
+        }
+    }
+
     pub(super) fn statistics(&self, now: Millis) -> Statistics {
         Statistics {
             queued: self.queue.len(),

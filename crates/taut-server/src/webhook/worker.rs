@@ -37,7 +37,7 @@ impl Worker {
         loop {
             let next = self.step(&mut attempts, &mut saving);
             if self.shared.is_over(saving.is_some() || (is_open && !self.journal.is_empty())) {
-                break;
+                return self.finish(saving).await;
             }
             tokio::select! {
                 taken = self.journal.recv_many(&mut inbox, MOST_AT_ONCE), if is_open => {
@@ -53,26 +53,49 @@ impl Worker {
                 }
                 (group, written) = async { saving.as_mut().expect("asked only where it is").ended().await }, if saving.is_some() => {
                     saving = None;
-                    let now = self.shared.clock.now();
-                    let mut state = self.shared.state();
-                    match written {
-                        Ok(Ok(())) => state.saved(&group, now),
-                        Ok(Err(error)) => state.not_saved(&group, &error, now),
-                        Err(panicked) => state.not_saved(&group, &panicked, now),
-                    }
+                    self.written(&group, written);
                 }
                 () = self.shared.woken() => {}
                 () = sleep_until(next) => {}
             }
         }
-        // What the last answers were is worth a last write; nothing is lost without it, but sent twice.
-        if let Some(store) = self.store.take() {
-            let group = self.shared.state().take_group(self.shared.clock.now());
-            if let Some(group) = group.filter(|group| !group.is_empty()) {
-                let _ = spawn_blocking(move || store.write(&group)).await;
-            }
+    }
+
+    /// Takes down what has happened up to the end, leaves to the next run what is not delivered, and says what is lost.
+    async fn finish(mut self, saving: Option<Saving>) {
+        if let Some(mut saving) = saving {
+            let (group, written) = saving.ended().await;
+            self.written(&group, written);
         }
+        let group = {
+            let now = self.shared.clock.now();
+            let mut state = self.shared.state();
+            while let Ok(entry) = self.journal.try_recv() {
+                state.record(&entry, now);
+            }
+            state.stop(now);
+            state.take_group(now)
+        };
+        if let Some(store) = self.store.take()
+            && let Some(group) = group.filter(|group| !group.is_empty())
+        {
+            let mut saving = Saving::begin(&store, group);
+            let (group, written) = saving.ended().await;
+            self.written(&group, written);
+        }
+        self.shared.state().report_end(self.shared.journal.dropped());
         self.shared.ended();
+    }
+
+    /// Takes note of whether a group is on the disk.
+    fn written(&self, group: &Group, written: Written) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state();
+        match written {
+            Ok(Ok(())) => state.saved(group, now),
+            Ok(Err(error)) => state.not_saved(group, &error, now),
+            Err(panicked) => state.not_saved(group, &panicked, now),
+        }
     }
 
     /// Does all that can be done now, and says when to come back.
@@ -99,6 +122,9 @@ impl Worker {
     }
 }
 
+/// Whether a group was written.
+type Written = Result<Result<(), StoreError>, JoinError>;
+
 /// A group on its way to the disk.
 struct Saving {
     group: Arc<Group>,
@@ -116,7 +142,7 @@ impl Saving {
     ///
     /// # Cancel safety
     /// It can be asked again, until it has answered.
-    async fn ended(&mut self) -> (Arc<Group>, Result<Result<(), StoreError>, JoinError>) {
+    async fn ended(&mut self) -> (Arc<Group>, Written) {
         let written = (&mut self.task).await;
         (Arc::clone(&self.group), written)
     }

@@ -1,10 +1,12 @@
 //! Going down.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use taut_proto::{Close, CloseCode};
+use taut_proto::{Close, CloseCode, Message};
 use taut_shard::testing::{Client, Stage};
-use taut_shard::{Drain, Reason, Refused};
+use taut_shard::{Closed, Connections, Drain, DrainGroup, Handler, Mailbox, Reason, Refused, Session, Settings};
 
 use crate::application::{Application, stage};
 
@@ -146,4 +148,70 @@ fn a_drain_does_not_wait_for_clients_that_have_not_spoken() {
     stage.settle();
     assert!(stage.is_drained);
     assert_eq!(silent.waiting(), 0);
+}
+
+/// Two shards: what ends on one is told to the other, which answers as often as the mail says.
+struct Relay {
+    other: Rc<RefCell<Option<Mailbox<u32>>>>,
+    answers: u32,
+    heard: u32,
+}
+
+impl Handler for Relay {
+    type User = ();
+    type Mail = u32;
+
+    fn message(&mut self, _: &mut Session<'_, ()>, _: Message<'_>) {}
+
+    fn closed(&mut self, _: &mut Connections<()>, _: Closed<()>) {
+        self.mail_other(self.answers);
+    }
+
+    fn mail(&mut self, _: &mut Connections<()>, answers: u32) {
+        self.heard += 1;
+        if let Some(answers) = answers.checked_sub(1) {
+            self.mail_other(answers);
+        }
+    }
+}
+
+impl Relay {
+    fn mail_other(&self, answers: u32) {
+        let other = self.other.borrow();
+        other.as_ref().expect("connected").push(answers, 0).expect("the other shard is still there");
+    }
+}
+
+#[test]
+fn shards_of_a_group_end_only_when_the_last_mail_between_them_is_handled() {
+    let mailboxes = [(); 2].map(|()| Rc::new(RefCell::new(None)));
+    let relay = |number: usize| Relay { other: Rc::clone(&mailboxes[1 - number]), answers: 9, heard: 0 };
+    let mut stages = [0, 1].map(|number| Stage::new(relay(number), Settings::default()));
+    for (mailbox, stage) in mailboxes.iter().zip(&stages) {
+        *mailbox.borrow_mut() = Some(stage.shard.mailbox());
+    }
+    let mut client = stages[0].open();
+    let mut group = DrainGroup::new(stages.iter().map(|stage| stage.shard.drainer()));
+    let close = Close::new(CloseCode::SERVICE_RESTART, "come back");
+    group.close(&Drain { close, over: Duration::ZERO, deadline: Duration::from_secs(5) });
+    // The second shard has nobody, and would end here by itself.
+    stages.iter_mut().for_each(Stage::settle);
+    client.read(usize::MAX);
+    client.finish();
+    stages[0].settle();
+    assert!(group.is_closed());
+    let mut rounds = 0;
+    while !group.try_settle() {
+        stages.iter_mut().for_each(Stage::settle);
+        assert!(!stages.iter().any(|stage| stage.is_drained), "both stay until they are told to end");
+        rounds += 1;
+        assert!(rounds < 100, "they do not come to rest");
+    }
+    assert_eq!(stages.each_mut().map(|stage| stage.handler().heard), [5, 5]);
+    group.end();
+    stages.iter_mut().for_each(Stage::settle);
+    assert!(stages.iter().all(|stage| stage.is_drained));
+    // A shard that is gone keeps nobody waiting.
+    drop(stages);
+    assert!(group.settle(Duration::from_secs(20)));
 }
