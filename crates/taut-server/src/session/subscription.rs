@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, Extras, Sessions, Ticket, member};
+use super::{Client, Extras, Rooms, Sessions, Ticket, member};
 use crate::app::Limits;
 use crate::home::{LastEvent, Visitor, Welcome, Wish};
 use crate::interest::{Joined, Left};
@@ -51,24 +51,38 @@ impl Sessions {
         let Some(member) = member(connections, id) else { return };
         let (tenant, socket_id) = (member.admission.index(), member.socket_id);
         let terms = Arc::clone(&member.admission.terms());
+        let pending = member.extras.as_ref().map_or(&[][..], |extras| &extras.waiting);
+        let is_pending = pending.iter().any(|waiting| **waiting == *name) && self.rooms[tenant].awaits(name, id);
+        let taken = self.rooms[tenant].members.subscriptions(id) + pending.len();
         let user = member.user().map(|user| Visitor { user_id: Arc::clone(&user.id), user_info: user.info.clone() });
-        let vetted = vet(&terms, socket_id, name, auth, channel_data, user)
-            .and_then(|(kind, visitor)| self.check_room(id, tenant, &terms.limits, name).map(|()| (kind, visitor)));
+        let vetted = vet(&terms, socket_id, name, auth, channel_data, user).and_then(|(kind, visitor)| {
+            let has_room = is_pending.then_some(Ok(()));
+            let has_room = has_room.unwrap_or_else(|| self.check_room(id, tenant, &terms.limits, name, taken));
+            has_room.map(|()| (kind, visitor))
+        });
         match vetted {
+            Ok(_) if is_pending => {} // it will be told once
             Ok((kind, visitor)) => self.let_in(connections, id, tenant, name, kind, visitor),
             Err(refused) => self.refuse_subscription(connections, id, tenant, name, &refused),
         }
     }
 
-    /// Whether there is room for one more subscription.
-    fn check_room(&self, id: ConnectionId, tenant: usize, limits: &Limits, name: &str) -> Result<(), Refused> {
+    /// Whether there is room for one more subscription beside those that are `taken`. Those that wait for an answer are among them, or a client that
+    /// does not wait for answers would get any number.
+    fn check_room(
+        &self,
+        id: ConnectionId,
+        tenant: usize,
+        limits: &Limits,
+        name: &str,
+        taken: usize,
+    ) -> Result<(), Refused> {
         let rooms = &self.rooms[tenant];
         if rooms.members.is_member(name, id) {
             return Ok(());
         }
         let most = limits.subscriptions;
-        // Those that wait are counted for all together: that many at once would be an attack.
-        if rooms.members.subscriptions(id) >= most {
+        if taken >= most {
             let error = format!("A connection may be subscribed to at most {most} channels.");
             return Err(Refused { kind: "LimitReached", error, status: 409 });
         }
@@ -91,9 +105,6 @@ impl Sessions {
         let rooms = &self.rooms[tenant];
         let is_member = rooms.members.is_member(name, id);
         let others = rooms.waiting.get(name).map_or(&[][..], Vec::as_slice);
-        if others.iter().any(|waiting| waiting.id == id && !waiting.has_left) {
-            return; // it will be told once
-        }
         let user_id = visitor.as_ref().map(|visitor| Arc::clone(&visitor.user_id)).filter(|_| !is_member);
         let wish = match visitor {
             Some(_) if is_member => Wish::Members { cached: kind.is_cache() },
@@ -378,6 +389,14 @@ impl Sessions {
         if let Some(member) = member(connections, id) {
             self.refused(tenant, member.socket_id, error);
         }
+    }
+}
+
+impl Rooms {
+    /// Whether the connection has subscribed to the channel, and waits for the answer.
+    fn awaits(&self, channel: &str, id: ConnectionId) -> bool {
+        let mut waiting = self.waiting.get(channel).into_iter().flatten();
+        waiting.any(|waiting| waiting.id == id && !waiting.has_left)
     }
 }
 

@@ -593,6 +593,39 @@ proptest! {
     }
 }
 
+#[test]
+fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_others() {
+    let limits = Limits { subscriptions: 3, ..Limits::default() };
+    let app = App { limits: Some(limits), ..App::parse("1:key:secret").expect("an app") };
+    let (_, routes, mut stages, _entries) = node_of(2, app);
+    let far: Vec<String> =
+        (0..1000).map(|number| format!("channel-{number}")).filter(|name| routes.home(0, name) == 1).take(8).collect();
+    let mut peer = member(&mut stages[0]);
+    for name in &far {
+        subscribe(&mut peer, name);
+        // Twice the same is one.
+        subscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    let heard_now = heard(&mut peer);
+    assert_eq!(heard_now.iter().filter(|name| *name == SUBSCRIBED).count(), 3, "{heard_now:?}");
+    // Leaving before the answer makes no room for others before it has come.
+    for name in &far[..3] {
+        unsubscribe(&mut peer, name);
+    }
+    for name in &far {
+        subscribe(&mut peer, name);
+        unsubscribe(&mut peer, name);
+    }
+    stages[0].settle();
+    let rooms = &stages[0].handler().rooms[0];
+    assert_eq!((rooms.waiters, rooms.members.channels().len()), (3, 0));
+    settle(&mut stages);
+    let rooms = &stages[0].handler().rooms[0];
+    assert!(rooms.waiters == 0 && rooms.waiting.is_empty());
+    assert!(stages[1].handler().rooms[0].home.is_vacant());
+}
+
 /// An app whose clients show tokens that are signed with this.
 fn guarded_app(upgrade: UpgradeAuth) -> App {
     App { upgrade: Some(upgrade), ..App::parse("1:key:secret").expect("an app") }
