@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use taut_proto::Prepared;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::journal::{Event, Journal};
 use crate::pusher::channel::Kind;
@@ -13,7 +13,7 @@ use crate::pusher::event::ServerEvent;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use crate::question::{ChannelState, ConnectionState, Occupancy, Question, Statistics};
-use crate::route::{Busy, Mail, Published, Routes};
+use crate::route::{Busy, Done, Mail, Published, Routes};
 use crate::tenants::{Apps, Tenant};
 use crate::trace::Span;
 
@@ -150,10 +150,25 @@ impl Node {
         self.ask(home, |answer| Question::Users { tenant, channel, answer }).await.unwrap_or_default()
     }
 
-    /// Closes every connection that has signed in as this user.
-    pub(crate) fn terminate(&self, tenant: &Tenant, user_id: &str) {
+    /// Closes every connection that has signed in as this user. Afterwards nothing that they have sent is still on its way to others, and they are
+    /// not in any channel, whether they have answered the close or not.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, they are closed all the same.
+    pub(crate) async fn terminate(&self, tenant: &Tenant, user_id: &str) {
         let (tenant, user_id): (_, Arc<str>) = (tenant.index(), user_id.into());
-        self.routes.tell_all(|| Mail::Terminate { tenant, user_id: Arc::clone(&user_id) });
+        self.tell_all_and_wait(|done| Mail::Terminate { tenant, user_id: Arc::clone(&user_id), done }).await;
+        // Their last events and their leaves are with the owners of the channels now, and after that with the shards of the other members.
+        self.tell_all_and_wait(|done| Mail::Mark { done }).await;
+        self.tell_all_and_wait(|done| Mail::Mark { done }).await;
+    }
+
+    async fn tell_all_and_wait(&self, mail: impl Fn(Done) -> Mail) {
+        let (done, mut all_done) = mpsc::channel(1);
+        self.routes.tell_all(|| mail(done.clone()));
+        drop(done);
+        // Nobody sends anything: it ends with the last sender.
+        let _ = all_done.recv().await;
     }
 
     /// What has been counted, all shards together.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use taut_proto::Prepared;
 use taut_proto::handshake::Refusal;
 use taut_shard::{ConnectionId, HandshakeId, Mailbox};
+use tokio::sync::mpsc;
 
 use crate::guard::Identity;
 use crate::home::{Full, Welcome, Wish};
@@ -47,8 +48,10 @@ pub(crate) enum Mail {
     Unwatch { tenant: usize, user_id: Arc<str>, shard: usize },
     /// From the home of an app's users: one of them has come or gone.
     Status { tenant: usize, user_id: Arc<str>, is_online: bool },
-    /// To all: close every connection that acts as this user.
-    Terminate { tenant: usize, user_id: Arc<str> },
+    /// To all: close every connection that acts as this user. That is done, as far as this shard is concerned, when `done` is dropped.
+    Terminate { tenant: usize, user_id: Arc<str>, done: Done },
+    /// To all: what came before this is handled when `done` is dropped.
+    Mark { done: Done },
     /// From the guard: who wants to come in, or why it may not.
     Vetted { handshake: HandshakeId, tenant: usize, outcome: Box<Result<Identity, Refusal>> },
     /// To all: apps have been changed or taken away.
@@ -58,6 +61,9 @@ pub(crate) enum Mail {
     /// Somebody wants to know something.
     Ask(Question),
 }
+
+/// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.
+pub(crate) type Done = mpsc::Sender<()>;
 
 /// Why a channel's home lets a connection not in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -231,6 +231,22 @@ impl Sessions {
         self.note(&tenant, || Event::Connected { socket_id });
     }
 
+    /// Closes a connection from our side. It leaves its channels and its user at once: whether it answers the close, and when, changes nothing for
+    /// others.
+    fn dismiss(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
+        let Some(member) = member(connections, id) else { return };
+        let (tenant, extras) = (member.admission.index(), member.extras.take());
+        connections.close(id, close);
+        self.leave_all(connections, id, tenant, extras);
+    }
+
+    /// The same after an event that says why, for clients that do not look at close frames.
+    fn dismiss_with_error(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
+        let event = ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason() };
+        self.say(connections, id, &event);
+        self.dismiss(connections, id, close);
+    }
+
     fn malformed(&mut self, session: &mut Session<'_, Client>, reason: &str) {
         let Some(Client::Member(member)) = session.user() else { return };
         member.malformed += 1;
@@ -239,7 +255,7 @@ impl Sessions {
         self.say(session.connections(), id, &ServerEvent::Error { code: None, message: reason });
         if enough {
             let reason = "Too many messages in a row that are not the Pusher protocol";
-            session.close(Close::new(CloseCode::UNSUPPORTED, reason));
+            self.dismiss(session.connections(), id, Close::new(CloseCode::UNSUPPORTED, reason));
         }
     }
 
@@ -269,9 +285,8 @@ impl Sessions {
             }
             self.unauthorized.pop();
             if member(connections, id).is_some_and(|member| !member.authorized) {
-                let reason = "Connection not authorized within timeout";
-                self.say(connections, id, &ServerEvent::Error { code: Some(UNAUTHORIZED.as_u16()), message: reason });
-                connections.close(id, Close::new(UNAUTHORIZED, reason));
+                let close = Close::new(UNAUTHORIZED, "Connection not authorized within timeout");
+                self.dismiss_with_error(connections, id, close);
             }
         }
         if self.unauthorized.is_empty() {
@@ -280,7 +295,7 @@ impl Sessions {
     }
 
     /// Closes the connections of apps that are served no more.
-    fn dismiss(&mut self, connections: &mut Connections<Client>) {
+    fn dismiss_unserved(&mut self, connections: &mut Connections<Client>) {
         self.open_rooms();
         let ids: Vec<ConnectionId> = connections.ids().collect();
         for id in ids {
@@ -290,9 +305,7 @@ impl Sessions {
                 terms if !terms.app.enabled => Close::new(APP_DISABLED, "Application disabled"),
                 _ => continue,
             };
-            let event = ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason() };
-            self.say(connections, id, &event);
-            connections.close(id, close);
+            self.dismiss_with_error(connections, id, close);
         }
     }
 
@@ -382,8 +395,11 @@ impl Handler for Sessions {
                 self.handle(session, event);
             }
             Err(Some(malformed)) => self.malformed(session, &malformed.to_string()),
-            Err(None) => session
-                .close(Close::new(CloseCode::UNSUPPORTED, "A binary message that is not the Pusher protocol in JSON")),
+            Err(None) => {
+                let id = session.id();
+                let reason = "A binary message that is not the Pusher protocol in JSON";
+                self.dismiss(session.connections(), id, Close::new(CloseCode::UNSUPPORTED, reason));
+            }
         }
     }
 
@@ -425,9 +441,10 @@ impl Handler for Sessions {
             }
             Mail::Unwatch { tenant, user_id, shard } => self.rooms(tenant).users.unwatch(&user_id, shard),
             Mail::Status { tenant, user_id, is_online } => self.status(connections, tenant, &user_id, is_online),
-            Mail::Terminate { tenant, user_id } => self.terminate(connections, tenant, &user_id),
+            Mail::Terminate { tenant, user_id, done } => self.terminate(connections, tenant, &user_id, &done),
+            Mail::Mark { done } => drop(done),
             Mail::Vetted { handshake, tenant, outcome } => self.vetted(connections, handshake, tenant, *outcome),
-            Mail::AppsChanged => self.dismiss(connections),
+            Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Tick => self.tick(connections),
             Mail::Ask(question) => self.answer(connections, question),
         }

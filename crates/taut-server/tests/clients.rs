@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use support::{Client, Heard, Http, eventually, server};
+use serde_json::{Value, json};
+use support::{Client, Heard, Http, JSON, eventually, server, signed};
 use taut_proto::{Message, deflate};
 use taut_server::app::Limits;
 
@@ -15,7 +17,7 @@ fn a_client_is_greeted_with_a_socket_id_and_the_activity_timeout() {
     let mut client =
         Client::connect(server.addresses()[0], "/app/key-one?protocol=7&client=js&version=8.6.0&flash=false");
     let greeting = client.message();
-    let data: serde_json::Value = serde_json::from_str(greeting["data"].as_str().expect("a string")).expect("JSON");
+    let data: Value = serde_json::from_str(greeting["data"].as_str().expect("a string")).expect("JSON");
     assert_eq!((&greeting["event"], &data["activity_timeout"]), (&json!("pusher:connection_established"), &json!(77)));
     let socket_id = data["socket_id"].as_str().expect("a string");
     let parts: Vec<u64> = socket_id.split('.').map(|part| part.parse().expect("digits")).collect();
@@ -284,7 +286,7 @@ fn a_drain_tells_every_client_to_come_back() {
     let address = server.addresses()[0];
     let clients: Vec<Client> = (0..40).map(|_| Client::member(address).0).collect();
     let start = Instant::now();
-    let draining = std::thread::spawn(move || server.drain(Duration::from_secs(10)));
+    let draining = thread::spawn(move || server.drain(Duration::from_secs(10)));
     for mut client in clients {
         assert_eq!(client.closed().0, 4100);
         assert_eq!(client.next(), Heard::End);
@@ -302,4 +304,66 @@ fn a_drain_is_over_at_its_deadline_whatever_clients_do() {
     let start = Instant::now();
     server.drain(Duration::from_millis(300)).expect("drained");
     assert!((200..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+}
+
+/// Clients of one user send events without a pause, wherever they are. As soon as their termination is answered, none of those is under way any more,
+/// and none of the user's connections is listed, though they do not answer their closes.
+#[test]
+fn when_a_termination_is_answered_it_holds() {
+    const ROOM: &str = "presence-room";
+    let server = server(|config| {
+        config.shards = 4;
+        config.limits.client_events = 1_000_000;
+    });
+    let address = server.addresses()[0];
+    let mut others: Vec<Client> = (0..8)
+        .map(|number| {
+            let (mut client, socket_id) = Client::member(address);
+            client.subscribed_signed(&socket_id, ROOM, Some(&json!({ "user_id": number }).to_string()));
+            client
+        })
+        .collect();
+    let mut http = Http::connect(address);
+    for _ in 0..10 {
+        let mut talkers: Vec<Client> = (0..4)
+            .map(|_| {
+                let (mut client, socket_id) = Client::member(address);
+                client.signed_in(&socket_id, r#"{"id":"ada"}"#);
+                client.subscribed_signed(&socket_id, ROOM, Some(r#"{"user_id":"ada"}"#));
+                client
+            })
+            .collect();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for talker in &mut talkers {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    let event = json!({ "event": "client-talk", "channel": ROOM, "data": "x" });
+                    while !is_over.load(Ordering::Relaxed) {
+                        // It hears nothing, its close included.
+                        talker.send(&event);
+                        thread::yield_now();
+                    }
+                });
+            }
+            let target = signed("POST", "/apps/1/users/ada/terminate_connections", "", b"");
+            let answer = http.request("POST", &target, &JSON, b"");
+            let users =
+                http.request("GET", &signed("GET", &format!("/apps/1/channels/{ROOM}/users"), "", b""), &[], b"");
+            for other in &mut others {
+                // What the shard had for it when it was answered.
+                other.send(&json!({ "event": "pusher:ping", "data": {} }));
+                while other.message()["event"] != "pusher:pong" {}
+                other.expect_nothing_before_a_pong();
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(answer.status, 200);
+            let users: Value = serde_json::from_slice(&users.body).expect("JSON");
+            let users = users["users"].as_array().expect("users").clone();
+            assert!(users.len() == 8 && users.iter().all(|user| user["id"] != "ada"), "{users:?}");
+        });
+        for talker in talkers {
+            talker.vanish();
+        }
+    }
 }

@@ -11,10 +11,11 @@ use super::door;
 
 /// `POST /apps/ID/users/USER/terminate_connections`: closes every connection that is signed in as this user.
 ///
-/// Success means that it is on its way; a user without connections is a success too.
+/// Success means that it is done: nothing that these connections have sent is delivered any more, and they are in no channel. A user without
+/// connections is a success too.
 ///
 /// # Cancel safety
-/// Either it has begun or it has not.
+/// Either it has begun, and is done all the same, or it has not.
 pub(crate) async fn terminate(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
     let signed = door::authenticated(&context, request, door::no_body).await?;
     let user_id = signed.path("user");
@@ -22,7 +23,7 @@ pub(crate) async fn terminate(State(context): State<Arc<Context>>, request: Requ
     if user_id.is_empty() || user_id.chars().count() > most {
         return Err(Problem::bad_request(format!("Invalid user id: it has between 1 and {most} characters.")));
     }
-    context.node().terminate(&signed.tenant, user_id);
+    context.node().terminate(&signed.tenant, user_id).await;
     Ok(answer::json("{}"))
 }
 

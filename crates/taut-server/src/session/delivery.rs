@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use taut_proto::{Close, Prepared};
-use taut_shard::Connections;
+use taut_shard::{ConnectionId, Connections};
 
 use super::{Client, OVER_CAPACITY, Sessions};
 use crate::journal::Event;
@@ -82,15 +82,16 @@ impl Sessions {
     }
 
     /// Those who have missed something come back and begin anew: a gap that nobody sees would be worse.
-    pub(super) fn missed(&self, connections: &mut Connections<Client>, tenant: usize, channel: &Arc<str>) {
+    pub(super) fn missed(&mut self, connections: &mut Connections<Client>, tenant: usize, channel: &Arc<str>) {
         let Some(rooms) = self.rooms.get(tenant) else { return };
-        let members = rooms.members.members(channel);
+        let members: Vec<ConnectionId> = rooms.members.members(channel).collect();
         tracing::warn!(
             members = members.len(),
             "the mailbox was full: closing the members of a channel that missed an event"
         );
         for id in members {
-            connections.close(id, Close::new(OVER_CAPACITY, "Over capacity: an event was missed, please come back"));
+            let reason = "Over capacity: an event was missed, please come back";
+            self.dismiss(connections, id, Close::new(OVER_CAPACITY, reason));
         }
     }
 }

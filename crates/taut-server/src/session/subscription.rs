@@ -14,7 +14,7 @@ use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::Member as Described;
 use crate::pusher::socket_id::SocketId;
-use crate::route::{Mail, TurnedAway};
+use crate::route::{Done, Mail, TurnedAway};
 use crate::tenants::Terms;
 
 /// A connection that waits for the owner of a channel.
@@ -30,6 +30,8 @@ pub(super) struct Waiting {
     user_id: Option<Arc<str>>,
     /// It has unsubscribed meanwhile, or has ended.
     has_left: bool,
+    /// Dropped when it has left the owner too.
+    done: Option<Done>,
 }
 
 /// Why a subscription was refused.
@@ -151,7 +153,7 @@ impl Sessions {
         member.extras().waiting.push(Arc::clone(channel));
         let rooms = &mut self.rooms[tenant];
         rooms.waiters += 1;
-        let waiting = Waiting { id, ticket, user_id, has_left: false };
+        let waiting = Waiting { id, ticket, user_id, has_left: false, done: None };
         rooms.waiting.entry(Arc::clone(channel)).or_default().push(waiting);
     }
 
@@ -172,8 +174,17 @@ impl Sessions {
         for Waiting { id, user_id, .. } in stay {
             self.welcome(connections, id, tenant, channel, user_id, welcome);
         }
-        for Waiting { user_id, .. } in left {
+        for Waiting { user_id, done, .. } in left {
             self.leave_home(connections, tenant, channel, user_id);
+            drop(done);
+        }
+    }
+
+    /// Drops a clone of `done` once this connection, which has left, has left the owner of this channel too.
+    pub(super) fn report_left(&mut self, tenant: usize, channel: &Arc<str>, id: ConnectionId, done: &Done) {
+        let waiting = self.rooms[tenant].waiting.get_mut(channel).into_iter().flatten();
+        for waiting in waiting.filter(|waiting| waiting.id == id) {
+            waiting.done = Some(done.clone());
         }
     }
 

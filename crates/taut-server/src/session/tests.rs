@@ -626,6 +626,61 @@ fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_other
     assert!(stages[1].handler().rooms[0].home.is_vacant());
 }
 
+/// Signs in as this user.
+fn sign_in(peer: &mut Peer, socket_id: &str, user_data: &str) {
+    let auth = format!("key:{}", Signature::of_user("secret", socket_id, user_data));
+    peer.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }).to_string());
+}
+
+#[test]
+fn a_terminated_connection_is_nowhere_although_it_does_not_answer_the_close() {
+    let (_, routes, mut stages, _entries) = node_of(2, app_for(9));
+    let (channel, other_channel) = (far_presence(&routes), far_presence(&routes) + "-too");
+    let [(mut deaf, deaf_id), (mut other, other_id)] = [0, 1].map(|shard| greeted(&mut stages[shard]));
+    sign_in(&mut deaf, &deaf_id, r#"{"id":"7"}"#);
+    for (peer, socket_id, user) in [(&mut deaf, &deaf_id, 7), (&mut other, &other_id, 8)] {
+        visit(peer, socket_id, &channel, user);
+    }
+    settle(&mut stages);
+    heard(&mut deaf);
+    heard(&mut other);
+    // Something is under way in both directions.
+    let said = json!({ "event": "client-last", "channel": channel, "data": "" }).to_string();
+    deaf.send(said.clone());
+    visit(&mut deaf, &deaf_id, &other_channel, 7);
+    stages[0].settle();
+    let (done, mut all_done) = tokio::sync::mpsc::channel(1);
+    routes.tell(0, Mail::Terminate { tenant: 0, user_id: "7".into(), done });
+    stages[0].settle();
+    deaf.send(said);
+    stages[0].settle();
+    let is_done = |all_done: &mut tokio::sync::mpsc::Receiver<()>| {
+        all_done.try_recv() == Err(tokio::sync::mpsc::error::TryRecvError::Disconnected)
+    };
+    assert!(!is_done(&mut all_done), "the owner may let it in yet");
+    stages[1].settle();
+    stages[0].settle();
+    assert!(is_done(&mut all_done));
+    stages[1].settle();
+    assert_eq!(heard(&mut other), ["client-last", "pusher_internal:member_removed"]);
+    assert_eq!(users_at(&mut stages[1], &channel), ["8".to_owned()].into());
+    assert_eq!(users_at(&mut stages[1], &other_channel), BTreeSet::new());
+    assert_eq!(stages[0].census().open, 1, "it has not answered yet");
+    let rooms = &stages[0].handler().rooms[0];
+    assert!(rooms.members.is_empty() && rooms.waiting.is_empty() && rooms.signed_in.is_empty());
+}
+
+#[test]
+fn who_missed_an_event_is_in_no_channel_any_more_although_it_does_not_answer_the_close() {
+    let (_, routes, mut stages, _entries) = node_of(1, app_for(9));
+    let (mut deaf, deaf_id) = greeted(&mut stages[0]);
+    visit(&mut deaf, &deaf_id, "presence-room", 7);
+    stages[0].settle();
+    routes.tell(0, Mail::Missed { tenant: 0, channel: "presence-room".into() });
+    stages[0].settle();
+    assert_eq!(users_at(&mut stages[0], "presence-room"), BTreeSet::new());
+}
+
 /// An app whose clients show tokens that are signed with this.
 fn guarded_app(upgrade: UpgradeAuth) -> App {
     App { upgrade: Some(upgrade), ..App::parse("1:key:secret").expect("an app") }
@@ -653,10 +708,11 @@ fn who_came_in_by_a_token_is_its_user_to_the_end() {
     let (mut first, mut second) = (come(&mut stages), come(&mut stages));
     let tenant = node.apps().by_id("1").expect("the app");
     assert_eq!(tenant.connections(), 2);
-    routes.tell_all(|| Mail::Terminate { tenant: 0, user_id: "eve".into() });
+    let (done, _) = tokio::sync::mpsc::channel(1);
+    routes.tell_all(|| Mail::Terminate { tenant: 0, user_id: "eve".into(), done: done.clone() });
     stages[0].settle();
     assert_eq!([heard(&mut first), heard(&mut second)], [[""; 0]; 2], "that was somebody else");
-    routes.tell_all(|| Mail::Terminate { tenant: 0, user_id: "ada".into() });
+    routes.tell_all(|| Mail::Terminate { tenant: 0, user_id: "ada".into(), done: done.clone() });
     stages[0].settle();
     assert_eq!([heard(&mut first), heard(&mut second)], [["pusher:error"]; 2]);
     stages[0].settle();

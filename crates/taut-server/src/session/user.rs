@@ -11,7 +11,7 @@ use crate::pusher::auth::Signature;
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::User;
 use crate::pusher::socket_id::SocketId;
-use crate::route::Mail;
+use crate::route::{Done, Mail};
 use crate::tenants::Terms;
 
 /// Whom a connection acts as.
@@ -164,13 +164,22 @@ impl Sessions {
         }
     }
 
-    /// Every connection here that acts as this user is closed.
-    pub(super) fn terminate(&mut self, connections: &mut Connections<Client>, tenant: usize, user_id: &str) {
+    /// Every connection here that acts as this user is closed. `done` is dropped as soon as they have left all their channels.
+    pub(super) fn terminate(
+        &mut self,
+        connections: &mut Connections<Client>,
+        tenant: usize,
+        user_id: &str,
+        done: &Done,
+    ) {
         let reason = "Connection is unauthorized: the user's connections were terminated";
         let ids: Vec<ConnectionId> = self.rooms(tenant).signed_in.members(user_id).collect();
         for id in ids {
-            self.say(connections, id, &ServerEvent::Error { code: Some(UNAUTHORIZED.as_u16()), message: reason });
-            connections.close(id, Close::new(UNAUTHORIZED, reason));
+            let waiting = member(connections, id).map_or_else(Vec::new, |member| member.extras().waiting.clone());
+            self.dismiss_with_error(connections, id, Close::new(UNAUTHORIZED, reason));
+            for channel in waiting {
+                self.report_left(tenant, &channel, id, done);
+            }
         }
     }
 }
