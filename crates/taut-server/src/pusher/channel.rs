@@ -27,6 +27,11 @@ impl<'a> Channel<'a> {
         if allowed { Ok(Self { name, kind }) } else { Err(InvalidChannel::Character) }
     }
 
+    /// The channel of a user: what backends send to the user goes there.
+    pub fn of_user(user_id: &str) -> String {
+        format!("{SERVER_TO_USER}{user_id}")
+    }
+
     /// The user whose own channel this is, if it is one's.
     pub fn user_of(name: &str) -> Option<&str> {
         name.strip_prefix(SERVER_TO_USER)

@@ -110,7 +110,8 @@ impl Sessions {
         let socket_id = SocketId::from_random(random);
         let authorized = identity.is_some();
         let extras = identity.map(|Identity { user_id, user_info }| {
-            let user = SignedIn { id: user_id, info: user_info, is_shown: terms.app.features.watchlist };
+            let is_shown = terms.app.features.watchlist;
+            let user = SignedIn { id: user_id, info: user_info, is_shown, has_watchlist: false, is_pending: false };
             Box::new(Extras { user: Some(user), ..Extras::default() })
         });
         Ok(Member { admission, socket_id, extras, malformed: 0, authorized })
@@ -130,6 +131,7 @@ impl Sessions {
         let tenant = member.admission.index();
         if let Some((user_id, is_shown)) = member.user().map(|user| (Arc::clone(&user.id), user.is_shown)) {
             self.act_as(connections, id, tenant, &user_id, is_shown);
+            self.enter_user_channel(connections, id, tenant, &user_id, None);
         }
     }
 }

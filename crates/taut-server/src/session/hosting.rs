@@ -58,6 +58,10 @@ impl Sessions {
         };
         let bytes = channel.len() + welcome.bytes();
         let mail = Mail::Entered { tenant, channel: Arc::clone(channel), ticket, welcome };
+        if let Wish::Interest = wish {
+            // It is a word, and there are no more of them than the other shard may ask for at a time.
+            return self.routes.tell(shard, mail);
+        }
         if self.routes.ask(shard, mail, bytes).is_err() {
             if let Wish::Presence { visitor, .. } = wish {
                 self.host_leave(connections, tenant, channel, shard, Some(&visitor.user_id), false);

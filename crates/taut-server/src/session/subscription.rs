@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use taut_shard::{ConnectionId, Connections};
 
+use super::user::SignedIn;
 use super::{Client, Extras, Rooms, Sessions, Ticket, member};
 use crate::app::Limits;
 use crate::home::{LastEvent, Visitor, Welcome, Wish};
@@ -26,12 +27,23 @@ pub(super) struct Waiting {
     id: ConnectionId,
     /// The number of the question: an answer to an earlier one is not for it.
     ticket: Ticket,
-    /// Who it will be in a presence channel.
-    user_id: Option<Arc<str>>,
+    awaited: Awaited,
     /// It has unsubscribed meanwhile, or has ended.
     has_left: bool,
     /// Dropped when it has left the owner too.
     done: Option<Done>,
+}
+
+/// What a connection has asked for that a channel's owner has to do.
+#[derive(Clone, Debug)]
+pub(super) enum Awaited {
+    /// A subscription; in a presence channel as this user.
+    Subscription { user_id: Option<Arc<str>> },
+    /// To get what is sent to its user, by the user's own channel.
+    UserEvents {
+        /// What it has signed in with, and is told once they come; `None` if it came in signed in.
+        user_data: Option<Box<str>>,
+    },
 }
 
 /// Why a subscription was refused.
@@ -55,7 +67,11 @@ impl Sessions {
         let terms = Arc::clone(&member.admission.terms());
         let pending = member.extras.as_ref().map_or(&[][..], |extras| &extras.waiting);
         let is_pending = pending.iter().any(|waiting| **waiting == *name) && self.rooms[tenant].awaits(name, id);
-        let taken = self.rooms[tenant].members.subscriptions(id) + pending.len();
+        // The user's own channel came with the sign-in.
+        let is_own =
+            |user: &SignedIn| user.is_pending || self.rooms[tenant].members.is_member(&Channel::of_user(&user.id), id);
+        let own = usize::from(member.user().is_some_and(is_own));
+        let taken = (self.rooms[tenant].members.subscriptions(id) + pending.len()).saturating_sub(own);
         let user = member.user().map(|user| Visitor { user_id: Arc::clone(&user.id), user_info: user.info.clone() });
         let vetted = vet(&terms, socket_id, name, auth, channel_data, user).and_then(|(kind, visitor)| {
             let has_room = is_pending.then_some(Ok(()));
@@ -64,7 +80,7 @@ impl Sessions {
         });
         match vetted {
             Ok(_) if is_pending => {} // it will be told once
-            Ok((kind, visitor)) => self.let_in(connections, id, tenant, name, kind, visitor),
+            Ok((kind, visitor)) => self.subscribe_checked(connections, id, tenant, name, kind, visitor),
             Err(refused) => self.refuse_subscription(connections, id, tenant, name, &refused),
         }
     }
@@ -95,7 +111,7 @@ impl Sessions {
     }
 
     /// Everything has been checked that can be here.
-    fn let_in(
+    fn subscribe_checked(
         &mut self,
         connections: &mut Connections<Client>,
         id: ConnectionId,
@@ -104,30 +120,57 @@ impl Sessions {
         kind: Kind,
         visitor: Option<Visitor>,
     ) {
-        let rooms = &self.rooms[tenant];
-        let is_member = rooms.members.is_member(name, id);
-        let others = rooms.waiting.get(name).map_or(&[][..], Vec::as_slice);
+        let is_member = self.rooms[tenant].members.is_member(name, id);
         let user_id = visitor.as_ref().map(|visitor| Arc::clone(&visitor.user_id)).filter(|_| !is_member);
         let wish = match visitor {
             Some(_) if is_member => Wish::Members { cached: kind.is_cache() },
             Some(visitor) => Wish::Presence { visitor, cached: kind.is_cache() },
             None if kind.is_cache() => Wish::Cached,
-            None if rooms.members.members(name).len() > 0 => {
-                let channel = rooms.members.name(name).map_or_else(|| name.into(), Arc::clone);
-                return self.welcome(connections, id, tenant, &channel, None, &Welcome::default());
-            }
-            None => {
-                if let Some(ticket) = others.last().map(|waiting| waiting.ticket) {
-                    return self.wait(connections, id, tenant, &name.into(), ticket, None);
-                }
-                Wish::Interest
-            }
+            None => Wish::Interest,
         };
+        self.enter(connections, id, tenant, name, wish, Awaited::Subscription { user_id });
+    }
+
+    /// From now on a connection that has signed in gets what is sent to its user, subscribed to the user's channel or not. It is told that it has
+    /// signed in as soon as that is so, and not before: whatever is sent from then on reaches it.
+    pub(super) fn enter_user_channel(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        user_id: &str,
+        user_data: Option<&str>,
+    ) {
+        let awaited = Awaited::UserEvents { user_data: user_data.map(Box::from) };
+        self.enter(connections, id, tenant, &Channel::of_user(user_id), Wish::Interest, awaited);
+    }
+
+    /// A connection comes into a channel: at once, if nobody need be asked.
+    fn enter(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        name: &str,
+        wish: Wish,
+        awaited: Awaited,
+    ) {
+        let rooms = &self.rooms[tenant];
+        if let Wish::Interest = wish {
+            if let Some(channel) = rooms.members.name(name).map(Arc::clone) {
+                return self.entered_one(connections, id, tenant, &channel, awaited, &Welcome::default());
+            }
+            let others = rooms.waiting.get_key_value(name);
+            let asked = others.and_then(|(name, others)| Some((Arc::clone(name), others.last()?.ticket)));
+            if let Some((channel, ticket)) = asked {
+                return self.wait(connections, id, tenant, &channel, ticket, awaited);
+            }
+        }
         let channel: Arc<str> = rooms.members.name(name).map_or_else(|| name.into(), Arc::clone);
         let home = self.routes.home(tenant, name);
         if home == self.shard {
             match self.host_enter(connections, tenant, &channel, self.shard, &wish) {
-                Ok(welcome) => self.welcome(connections, id, tenant, &channel, user_id, &welcome),
+                Ok(welcome) => self.entered_one(connections, id, tenant, &channel, awaited, &welcome),
                 Err(full) => {
                     let refused = Refused::turned_away(TurnedAway::Full(full));
                     self.refuse_subscription(connections, id, tenant, name, &refused);
@@ -136,7 +179,7 @@ impl Sessions {
             return;
         }
         let ticket = self.ticket(&wish);
-        self.wait(connections, id, tenant, &channel, ticket, user_id);
+        self.wait(connections, id, tenant, &channel, ticket, awaited);
         self.ask_home(home, Mail::Enter { tenant, channel, shard: self.shard, ticket, wish });
     }
 
@@ -147,13 +190,13 @@ impl Sessions {
         tenant: usize,
         channel: &Arc<str>,
         ticket: Ticket,
-        user_id: Option<Arc<str>>,
+        awaited: Awaited,
     ) {
         let Some(member) = member(connections, id) else { return };
         member.extras().waiting.push(Arc::clone(channel));
         let rooms = &mut self.rooms[tenant];
         rooms.waiters += 1;
-        let waiting = Waiting { id, ticket, user_id, has_left: false, done: None };
+        let waiting = Waiting { id, ticket, awaited, has_left: false, done: None };
         rooms.waiting.entry(Arc::clone(channel)).or_default().push(waiting);
     }
 
@@ -171,10 +214,14 @@ impl Sessions {
         let (left, stay): (Vec<_>, Vec<_>) =
             taken.into_iter().partition(|waiting| waiting.has_left || member(connections, waiting.id).is_none());
         // First those who stay, so that nobody is taken for the last one here who is not.
-        for Waiting { id, user_id, .. } in stay {
-            self.welcome(connections, id, tenant, channel, user_id, welcome);
+        for Waiting { id, awaited, .. } in stay {
+            self.entered_one(connections, id, tenant, channel, awaited, welcome);
         }
-        for Waiting { user_id, done, .. } in left {
+        for Waiting { awaited, done, .. } in left {
+            let user_id = match awaited {
+                Awaited::Subscription { user_id } => user_id,
+                Awaited::UserEvents { .. } => None,
+            };
             self.leave_home(connections, tenant, channel, user_id);
             drop(done);
         }
@@ -235,6 +282,27 @@ impl Sessions {
         taken
     }
 
+    /// A connection is in a channel now.
+    fn entered_one(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        channel: &Arc<str>,
+        awaited: Awaited,
+        welcome: &Welcome,
+    ) {
+        match awaited {
+            Awaited::Subscription { user_id } => self.welcome(connections, id, tenant, channel, user_id, welcome),
+            Awaited::UserEvents { user_data } => {
+                self.rooms[tenant].members.join(channel, id);
+                if let Some(user_data) = user_data {
+                    self.signed_in(connections, id, tenant, &user_data);
+                }
+            }
+        }
+    }
+
     /// From here on the connection gets what is published, and it is told so.
     fn welcome(
         &mut self,
@@ -279,7 +347,7 @@ impl Sessions {
         let rooms = &self.rooms[tenant];
         let channel = rooms.members.name(name).or_else(|| rooms.waiting.get_key_value(name).map(|(name, _)| name));
         let Some(channel) = channel.map(Arc::clone) else { return };
-        if self.leave(connections, id, tenant, &channel, user_id) {
+        if self.leave(connections, id, tenant, &channel, user_id, false) {
             self.note(&self.rooms[tenant].tenant, || Event::Unsubscribed { channel, socket_id });
         }
     }
@@ -293,14 +361,20 @@ impl Sessions {
         tenant: usize,
         channel: &Arc<str>,
         user_id: Option<Arc<str>>,
+        has_ended: bool,
     ) -> bool {
         let rooms = &mut self.rooms[tenant];
-        let mut waiting = rooms.waiting.get_mut(channel).into_iter().flatten();
-        let waited =
-            waiting.find(|waiting| waiting.id == id && !waiting.has_left).map(|waiting| waiting.has_left = true);
+        let waiting = rooms.waiting.get_mut(channel).into_iter().flatten();
+        let mut waited = false;
+        for waiting in waiting.filter(|waiting| waiting.id == id && !waiting.has_left) {
+            // Its user is sent what it is sent, until it ends.
+            if has_ended || matches!(waiting.awaited, Awaited::Subscription { .. }) {
+                (waiting.has_left, waited) = (true, true);
+            }
+        }
         let left = rooms.members.leave(channel, id);
         if left == Left::Absent {
-            return waited.is_some();
+            return waited;
         }
         self.leave_home(connections, tenant, channel, user_id);
         if left == Left::Others {
@@ -345,15 +419,15 @@ impl Sessions {
     ) {
         let Extras { user, presences, waiting, .. } = *extras.unwrap_or_default();
         for (channel, user_id) in presences {
-            self.leave(connections, id, tenant, &channel, Some(user_id));
+            self.leave(connections, id, tenant, &channel, Some(user_id), true);
         }
         for channel in waiting {
-            self.leave(connections, id, tenant, &channel, None);
+            self.leave(connections, id, tenant, &channel, None, true);
         }
         if self.rooms[tenant].tenant.terms().app.features.subscription_count {
             let channels: Vec<Arc<str>> = self.rooms[tenant].members.channels_of(id).map(Arc::clone).collect();
             for channel in channels {
-                self.leave(connections, id, tenant, &channel, None);
+                self.leave(connections, id, tenant, &channel, None, true);
             }
         }
         let mut vacated = Vec::new();
@@ -407,7 +481,9 @@ impl Rooms {
     /// Whether the connection has subscribed to the channel, and waits for the answer.
     fn awaits(&self, channel: &str, id: ConnectionId) -> bool {
         let mut waiting = self.waiting.get(channel).into_iter().flatten();
-        waiting.any(|waiting| waiting.id == id && !waiting.has_left)
+        waiting.any(|waiting| {
+            waiting.id == id && !waiting.has_left && matches!(waiting.awaited, Awaited::Subscription { .. })
+        })
     }
 }
 

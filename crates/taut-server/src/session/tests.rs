@@ -8,6 +8,7 @@ use crate::journal::Entry;
 use crate::node::{Node, Publication};
 use crate::presence::Roster;
 use crate::pusher::auth::Signature;
+use crate::pusher::channel::Channel;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -551,7 +552,10 @@ proptest! {
     fn an_event_during_a_drain_reaches_all_who_are_still_connected(
         steps in proptest::collection::vec((0..SHARDS, 0..CROWD, 0..30_u64, any::<bool>()), 0..60),
     ) {
-        let (node, _, mut stages, _entries) = node_of(SHARDS, app_for(100));
+        // The rate of client events is another matter.
+        let limits = Limits { client_events: 1_000_000, ..Limits::default() };
+        let app = App { limits: Some(limits), ..app_for(100) };
+        let (node, _, mut stages, _entries) = node_of(SHARDS, app);
         // Nobody is on the last shard: it owns channels all the same.
         let mut peers: Vec<_> = (0..CROWD).map(|number| greeted(&mut stages[number % (SHARDS - 1)])).collect();
         let channels = ["private-a", "private-b", "private-c", "private-d"];
@@ -635,7 +639,9 @@ fn sign_in(peer: &mut Peer, socket_id: &str, user_data: &str) {
 #[test]
 fn a_terminated_connection_is_nowhere_although_it_does_not_answer_the_close() {
     let (_, routes, mut stages, _entries) = node_of(2, app_for(9));
-    let (channel, other_channel) = (far_presence(&routes), far_presence(&routes) + "-too");
+    let channel = far_presence(&routes);
+    let mut others = (0..1000).map(|number| format!("presence-other-{number}"));
+    let other_channel = others.find(|name| routes.home(0, name) == 1).expect("one of many");
     let [(mut deaf, deaf_id), (mut other, other_id)] = [0, 1].map(|shard| greeted(&mut stages[shard]));
     sign_in(&mut deaf, &deaf_id, r#"{"id":"7"}"#);
     for (peer, socket_id, user) in [(&mut deaf, &deaf_id, 7), (&mut other, &other_id, 8)] {
@@ -679,6 +685,82 @@ fn who_missed_an_event_is_in_no_channel_any_more_although_it_does_not_answer_the
     routes.tell(0, Mail::Missed { tenant: 0, channel: "presence-room".into() });
     stages[0].settle();
     assert_eq!(users_at(&mut stages[0], "presence-room"), BTreeSet::new());
+}
+
+#[test]
+fn what_is_sent_to_a_user_reaches_it_from_its_sign_in_on_and_once() {
+    let (node, routes, mut stages) = node(2);
+    let mut users = (0..1000).map(|number| number.to_string());
+    let user = users.find(|user| routes.home(0, &Channel::of_user(user)) == 1).expect("one of many");
+    let channel = Channel::of_user(&user);
+    let (mut peer, socket_id) = greeted(&mut stages[0]);
+    let user_data = json!({ "id": user }).to_string();
+    sign_in(&mut peer, &socket_id, &user_data);
+    // To sign in again before the answer changes nothing.
+    sign_in(&mut peer, &socket_id, &user_data);
+    stages[0].settle();
+    assert_eq!(heard(&mut peer), [""; 0], "what was sent to it now would not reach it yet");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["pusher:signin_success"]);
+    publish(&node, &channel, "before");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["before"]);
+    // As pusher-js does, once it has heard that it is signed in.
+    subscribe(&mut peer, &channel);
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    publish(&node, &channel, "after");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["after"]);
+    // Another one of the user's, on the same shard; and one that does not wait for the answer.
+    let (mut second, second_id) = greeted(&mut stages[0]);
+    sign_in(&mut second, &second_id, &user_data);
+    stages[0].settle();
+    assert_eq!(heard(&mut second), ["pusher:signin_success"]);
+    let (mut hasty, hasty_id) = greeted(&mut stages[1]);
+    sign_in(&mut hasty, &hasty_id, &user_data);
+    subscribe(&mut hasty, &channel);
+    settle(&mut stages);
+    assert_eq!(heard(&mut hasty), ["pusher:signin_success", SUBSCRIBED]);
+    publish(&node, &channel, "all");
+    settle(&mut stages);
+    for peer in [&mut peer, &mut second, &mut hasty] {
+        assert_eq!(heard(peer), ["all"]);
+        peer.finish();
+    }
+    settle(&mut stages);
+    for stage in &mut stages {
+        let rooms = &stage.handler().rooms[0];
+        assert!(rooms.home.is_vacant() && rooms.members.is_empty() && rooms.waiting.is_empty());
+    }
+}
+
+#[test]
+fn who_subscribes_to_the_users_channel_before_the_sign_in_is_answered_is_told_of_both() {
+    let (_, routes, mut stages) = node(2);
+    let mut users = (0..1000).map(|number| number.to_string());
+    let user = users.find(|user| routes.home(0, &Channel::of_user(user)) == 1).expect("one of many");
+    let (mut peer, socket_id) = greeted(&mut stages[0]);
+    sign_in(&mut peer, &socket_id, &json!({ "id": user }).to_string());
+    subscribe(&mut peer, &Channel::of_user(&user));
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["pusher:signin_success", SUBSCRIBED]);
+}
+
+#[test]
+fn the_users_own_channel_takes_no_place_of_others() {
+    let limits = Limits { subscriptions: 1, ..Limits::default() };
+    let app = App { limits: Some(limits), ..App::parse("1:key:secret").expect("an app") };
+    let (_, _, mut stages, _entries) = node_of(2, app);
+    let (mut peer, socket_id) = greeted(&mut stages[0]);
+    sign_in(&mut peer, &socket_id, r#"{"id":"7"}"#);
+    settle(&mut stages);
+    subscribe(&mut peer, "chat");
+    settle(&mut stages);
+    subscribe(&mut peer, &Channel::of_user("7"));
+    subscribe(&mut peer, "chat-too");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["pusher:signin_success", SUBSCRIBED, SUBSCRIBED, "pusher:subscription_error"]);
 }
 
 /// An app whose clients show tokens that are signed with this.

@@ -22,6 +22,10 @@ pub(super) struct SignedIn {
     pub(super) info: Option<Box<str>>,
     /// Whether those who watch the user are told.
     pub(super) is_shown: bool,
+    /// Whether the users on its watchlist are watched already, if it has any.
+    pub(super) has_watchlist: bool,
+    /// It has not been told yet that it has signed in.
+    pub(super) is_pending: bool,
 }
 
 impl Sessions {
@@ -43,20 +47,42 @@ impl Sessions {
                 return self.refused(tenant, socket_id, &message);
             }
         };
+        if super::member(connections, id).and_then(|member| member.user()).is_some_and(|user| user.is_pending) {
+            return; // it will be told once
+        }
+        if current.is_none() {
+            let user_id: Arc<str> = user.id.as_ref().into();
+            let is_shown = terms.app.features.watchlist;
+            if let Some(member) = super::member(connections, id) {
+                member.authorized = true;
+                let (id, info) = (Arc::clone(&user_id), user.user_info.map(Box::from));
+                member.extras().user = Some(SignedIn { id, info, is_shown, has_watchlist: false, is_pending: false });
+            }
+            self.act_as(connections, id, tenant, &user_id, is_shown);
+        }
+        if let Some(user) = super::member(connections, id).and_then(|member| member.extras().user.as_mut()) {
+            user.is_pending = true;
+        }
+        self.enter_user_channel(connections, id, tenant, &user.id, Some(user_data));
+    }
+
+    /// A connection gets what is sent to its user, and is told that it has signed in.
+    pub(super) fn signed_in(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        tenant: usize,
+        user_data: &str,
+    ) {
         self.say(connections, id, &ServerEvent::SigninSuccess { user_data });
-        if current.is_some() {
-            return;
-        }
-        let user_id: Arc<str> = user.id.into();
-        let is_shown = terms.app.features.watchlist;
-        if let Some(member) = super::member(connections, id) {
-            member.authorized = true;
-            let (id, info) = (Arc::clone(&user_id), user.user_info.map(Box::from));
-            member.extras().user = Some(SignedIn { id, info, is_shown });
-        }
-        self.act_as(connections, id, tenant, &user_id, is_shown);
-        if is_shown {
-            self.watch(connections, id, tenant, user.watchlist, terms.limits.watchlist);
+        let user = member(connections, id).and_then(|member| member.extras.as_mut()?.user.as_mut());
+        let is_first = user.is_some_and(|user| {
+            user.is_pending = false;
+            user.is_shown && !std::mem::replace(&mut user.has_watchlist, true)
+        });
+        if let Some(user) = is_first.then(|| User::parse(user_data)).and_then(Result::ok) {
+            let most = self.rooms[tenant].tenant.terms().limits.watchlist;
+            self.watch(connections, id, tenant, user.watchlist, most);
         }
     }
 

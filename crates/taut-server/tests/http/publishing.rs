@@ -356,3 +356,27 @@ fn an_event_for_a_user_reaches_that_user_and_its_channel_is_not_listed() {
     assert_eq!(client.message(), event("#server-to-user-12345", "hello"));
     assert_eq!(http.get("/apps/1/channels", "").text(), r#"{"channels":{}}"#);
 }
+
+/// pusher-js says that a user has signed in as soon as it hears so, and only then subscribes to the user's channel; what comes before the answer to
+/// that, it hands to the user all the same.
+#[test]
+fn an_event_for_a_user_who_has_just_signed_in_is_delivered_once_whether_its_channel_is_subscribed_or_not() {
+    let server = server(|config| config.shards = 4);
+    let mut http = Http::connect(server.addresses()[0]);
+    for number in 0..20 {
+        let channel = format!("#server-to-user-{number}");
+        let (mut client, socket_id) = Client::member(server.addresses()[0]);
+        client.signed_in(&socket_id, &json!({ "id": number.to_string() }).to_string());
+        http.say(&channel, "before");
+        assert_eq!(client.message(), event(&channel, "before"));
+        client.subscribed(&channel);
+        http.say(&channel, "after");
+        assert_eq!(client.message(), event(&channel, "after"));
+        client.expect_nothing_before_a_pong();
+        // Who does not want to hear of it says so.
+        client.unsubscribe(&channel);
+        client.expect_nothing_before_a_pong();
+        http.say(&channel, "late");
+        client.expect_nothing_before_a_pong();
+    }
+}
