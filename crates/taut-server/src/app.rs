@@ -176,8 +176,13 @@ impl Default for Features {
 pub struct Limits {
     /// Connections at a time; 0 means no limit, which is the default. The one too many is closed with 4004.
     pub connections: usize,
-    /// Channels that one connection may be subscribed to; 1,000 by default.
+    /// Channels that one connection may be subscribed to; 1,000 by default. Those count, too, whose answer is still on its way. Each costs some 40
+    /// bytes, beside what the channel costs.
     pub subscriptions: usize,
+    /// Channels with subscribers, at a time; 1,000,000 by default, 0 means no limit. Each costs some 300 bytes and its name, so whoever has the app's
+    /// key can take half a gigabyte by this default. A subscription that would open one more is refused; those to open channels are not. The channels
+    /// of signed-in users do not count.
+    pub channels: usize,
     /// Bytes of a channel's name; 200 by default, as the SDKs allow (Pusher's own documents say 164).
     pub channel_name: usize,
     /// Characters of an event's name; 200 by default.
@@ -213,6 +218,7 @@ impl Default for Limits {
         Self {
             connections: 0,
             subscriptions: 1000,
+            channels: 1_000_000,
             channel_name: 200,
             event_name: 200,
             event_data: 100 * 1024,

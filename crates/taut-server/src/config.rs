@@ -381,6 +381,7 @@ mod tests {
             limits: Limits {
                 connections: 1,
                 subscriptions: 1,
+                channels: 1,
                 channel_name: 1,
                 event_name: 1,
                 event_data: 1,

@@ -111,7 +111,7 @@ impl Home {
         let mut welcome = Welcome::default();
         let mut entered = Entered::default();
         let (Wish::Presence { cached, .. } | Wish::Members { cached }) = wish else {
-            entered.occupied = self.shards.join(channel, shard) == Joined::First;
+            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
             if matches!(wish, Wish::Cached) {
                 (welcome.last_event, entered.missed) = self.last_event(channel, now);
             }
@@ -126,7 +126,7 @@ impl Home {
             }
             let roster = self.rosters.entry(Arc::clone(channel)).or_default();
             entered.added = roster.join(&visitor.user_id, visitor.user_info.as_deref());
-            entered.occupied = self.shards.join(channel, shard) == Joined::First;
+            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
         }
         welcome.members = self.rosters.get(channel).map(|roster| roster.members().into());
         if *cached {
@@ -175,6 +175,11 @@ impl Home {
     /// What is kept of a cache channel, and for how long.
     pub(crate) fn kept(&self, channel: &str, now: Time) -> Option<(&Prepared, Duration)> {
         self.cache.find(channel, now)
+    }
+
+    /// Whether anybody is in the channel.
+    pub(crate) fn is_occupied(&self, channel: &str) -> bool {
+        self.shards.name(channel).is_some()
     }
 
     /// The shards that want the channel.
@@ -289,7 +294,7 @@ impl Users {
     /// From now on `shard` wants to know of these users; says who of them is online and who is not.
     pub(crate) fn watch(&mut self, user_ids: &[Arc<str>], shard: usize) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         for user_id in user_ids {
-            self.watched.join(user_id, shard);
+            self.watched.join(Arc::clone(user_id), shard);
         }
         user_ids.iter().cloned().partition(|user_id| self.online.contains_key(user_id))
     }

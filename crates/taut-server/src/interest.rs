@@ -27,22 +27,25 @@ impl<Member: Copy + Eq + Hash> Interest<Member> {
         Self { slots: Vec::new(), free: Vec::new(), by_name: HashMap::new(), by_member: HashMap::new() }
     }
 
-    /// From now on `member` wants `channel`.
-    pub fn join(&mut self, channel: &str, member: Member) -> Joined {
-        let slot = match self.by_name.get(channel) {
+    /// From now on `member` wants `channel`. Its name is kept as it is given, so that several tables can share one.
+    pub fn join(&mut self, channel: impl AsRef<str> + Into<Arc<str>>, member: Member) -> Joined {
+        let slot = match self.by_name.get(channel.as_ref()) {
             Some(&slot) => {
                 if self.find(slot, member).is_some() {
                     return Joined::Already;
                 }
                 slot
             }
-            None => self.occupy(channel),
+            None => self.occupy(channel.into()),
         };
         let subscriptions = self.by_member.entry(member).or_default();
         let seats = &mut self.slots[slot as usize].seats;
+        // Most members want one channel or two, and most channels have one member or two.
         if subscriptions.capacity() == 0 {
-            // Most members want one channel or two.
             subscriptions.reserve_exact(1);
+        }
+        if seats.capacity() == 0 {
+            seats.reserve_exact(1);
         }
         subscriptions.push(Subscription { slot, seat: index(seats.len()) });
         seats.push(Seat { member, subscription: index(subscriptions.len() - 1) });
@@ -124,8 +127,7 @@ impl<Member: Copy + Eq + Hash> Interest<Member> {
         }
     }
 
-    fn occupy(&mut self, channel: &str) -> u32 {
-        let name: Arc<str> = channel.into();
+    fn occupy(&mut self, name: Arc<str>) -> u32 {
         let new = Slot { name: Arc::clone(&name), seats: Vec::new() };
         let slot = if let Some(slot) = self.free.pop() {
             self.slots[slot as usize] = new;
@@ -300,7 +302,7 @@ mod tests {
     fn an_empty_table_keeps_no_memory_of_a_burst() {
         let mut interest = Interest::new();
         for channel in 0..1000 {
-            interest.join(&format!("channel-{channel}"), 1);
+            interest.join(format!("channel-{channel}"), 1);
         }
         interest.leave_all(1, |_| {});
         assert!(interest.is_empty());
@@ -355,7 +357,7 @@ mod tests {
                             (false, true) => Joined::Another,
                             (false, false) => Joined::Already,
                         };
-                        prop_assert_eq!(interest.join(&channel, member), expected);
+                        prop_assert_eq!(interest.join(channel.as_str(), member), expected);
                     }
                     Step::Leave(channel, member) => {
                         let channel = channel.to_string();

@@ -68,7 +68,11 @@ pub(crate) type Done = mpsc::Sender<()>;
 /// Why a channel's home lets a connection not in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
+    /// The presence channel has as many users as it may.
     Full(Full),
+    /// The app has as many channels as it may, and this would be a new one.
+    TooManyChannels { most: usize },
+    /// There is no room for the answer.
     Busy,
 }
 

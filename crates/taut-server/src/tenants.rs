@@ -18,12 +18,19 @@ pub struct Tenant {
     id: Box<str>,
     terms: ArcSwap<Terms>,
     connections: AtomicUsize,
+    channels: AtomicUsize,
 }
 
 impl Tenant {
     fn new(index: usize, terms: Terms) -> Self {
         let id = terms.app.id.as_str().into();
-        Self { index, id, terms: ArcSwap::from_pointee(terms), connections: AtomicUsize::new(0) }
+        Self {
+            index,
+            id,
+            terms: ArcSwap::from_pointee(terms),
+            connections: AtomicUsize::new(0),
+            channels: AtomicUsize::new(0),
+        }
     }
 
     /// The place of this app among all: 0, 1 and so on, for tables by app.
@@ -44,6 +51,18 @@ impl Tenant {
     /// Open connections of this app, on all shards.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more channel with subscribers, of all shards; `false` if there are `most` already, where 0 means no limit.
+    pub(crate) fn open_channel(&self, most: usize) -> bool {
+        let most = if most == 0 { usize::MAX } else { most };
+        let one_more = |count| (count < most).then_some(count + 1);
+        self.channels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// A channel that was counted has lost its last subscriber.
+    pub(crate) fn close_channel(&self) {
+        self.channels.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts one more connection for as long as the admission lives; `None` when there are as many as may be.

@@ -406,6 +406,51 @@ impl Drop for Certificate {
     }
 }
 
+// Those who subscribe to everything.
+
+/// Without optimising fewer, but not so few that they would be lost among what a connection takes.
+const CHANNELS: usize = if IS_LARGE { 300_000 } else { 30_000 };
+
+/// Bytes that a channel may take that nobody but one connection is in, its name of 200 bytes included.
+const BYTES_PER_CHANNEL: u64 = 640;
+
+#[test]
+fn channels_that_whoever_has_the_key_makes_up_take_a_bounded_amount_of_memory() {
+    let mut server = Taut::serve(&["--max-channels", &CHANNELS.to_string()]);
+    let address = server.address();
+    let fresh = server.at_rest();
+    println!("fresh: {fresh}");
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    let clients: Vec<Client> = (0..2 * CHANNELS / 1000)
+        .map(|number| {
+            let (mut client, _) = Client::member(address);
+            for block in 0..10 {
+                for channel in 0..100 {
+                    client.subscribe(&format!("{number}-{block}-{channel}-{}", "x".repeat(200))[..200]);
+                }
+                for _ in 0..100 {
+                    let answer = client.message();
+                    let status = &answer["data"]["status"];
+                    *answers.entry(format!("{} {status}", answer["event"])).or_default() += 1;
+                }
+            }
+            client
+        })
+        .collect();
+    let held = server.at_rest();
+    let each = (held.look.own - fresh.look.own) * 1024 / CHANNELS as u64;
+    println!("{answers:?}\n  {held}: {each} bytes for each channel");
+    let wanted = [
+        ("\"pusher:subscription_error\" 409", CHANNELS),
+        ("\"pusher_internal:subscription_succeeded\" null", CHANNELS),
+    ];
+    assert_eq!(answers, wanted.map(|(answer, count)| (answer.to_owned(), count)).into());
+    assert!(each <= BYTES_PER_CHANNEL, "{each} bytes for each channel");
+    drop(clients);
+    server.settle(&fresh, ROOM, PATIENCE);
+    server.check_log();
+}
+
 // Those who come and go.
 
 #[test]

@@ -308,6 +308,14 @@ pub const SETTINGS: &[Setting] = &[
         Limit(|limits, value| text::count(value, 1, 1_000_000).map(|number| limits.subscriptions = number)),
     ),
     Setting::new(
+        "max-channels",
+        "TAUT_MAX_CHANNELS",
+        "NUMBER",
+        "1000000",
+        "Most channels of one app with subscribers at a time, at up to 500 bytes each; a subscription that would open one more is refused (0: no limit)",
+        Limit(|limits, value| text::count(value, 0, u32::MAX).map(|number| limits.channels = number)),
+    ),
+    Setting::new(
         "max-channel-name",
         "TAUT_MAX_CHANNEL_NAME",
         "BYTES",

@@ -6,7 +6,7 @@ use taut_shard::{ConnectionId, Connections};
 
 use super::{Client, Sessions, Ticket};
 use crate::app::WebhookEvent;
-use crate::home::{Full, Welcome, Wish};
+use crate::home::{Welcome, Wish};
 use crate::journal::Event;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::ServerEvent;
@@ -21,10 +21,18 @@ impl Sessions {
         channel: &Arc<str>,
         shard: usize,
         wish: &Wish,
-    ) -> Result<Welcome, Full> {
+    ) -> Result<Welcome, TurnedAway> {
         let rooms = self.rooms(tenant);
         let limits = rooms.tenant.terms().limits;
-        let (welcome, entered) = rooms.home.enter(channel, shard, wish, &limits, connections.now())?;
+        let is_counted = is_counted(channel) && !rooms.home.is_occupied(channel);
+        if is_counted && !rooms.tenant.open_channel(limits.channels) {
+            return Err(TurnedAway::TooManyChannels { most: limits.channels });
+        }
+        let entered = rooms.home.enter(channel, shard, wish, &limits, connections.now());
+        if is_counted && !rooms.home.is_occupied(channel) {
+            rooms.tenant.close_channel();
+        }
+        let (welcome, entered) = entered.map_err(TurnedAway::Full)?;
         if entered.occupied {
             self.record(tenant, WebhookEvent::ChannelOccupied, channel, |channel| Event::ChannelOccupied { channel });
         }
@@ -54,7 +62,7 @@ impl Sessions {
         let turn_away = |why| Mail::TurnedAway { tenant, channel: Arc::clone(channel), ticket, why };
         let welcome = match self.host_enter(connections, tenant, channel, shard, wish) {
             Ok(welcome) => welcome,
-            Err(full) => return self.routes.tell(shard, turn_away(TurnedAway::Full(full))),
+            Err(why) => return self.routes.tell(shard, turn_away(why)),
         };
         let bytes = channel.len() + welcome.bytes();
         let mail = Mail::Entered { tenant, channel: Arc::clone(channel), ticket, welcome };
@@ -89,6 +97,9 @@ impl Sessions {
             self.record(tenant, WebhookEvent::MemberRemoved, channel, event);
         }
         if gone.vacated {
+            if is_counted(channel) {
+                self.rooms[tenant].tenant.close_channel();
+            }
             self.record(tenant, WebhookEvent::ChannelVacated, channel, |channel| Event::ChannelVacated { channel });
         } else if gone.is_shard_gone {
             self.host_count(connections, tenant, channel, shard, 0);
@@ -172,4 +183,9 @@ impl Sessions {
             self.journal.record(tenant, event(Arc::clone(channel)));
         }
     }
+}
+
+/// Whether the channel is one of those that an app may have only so many of. A user's own is not: there is at most one for each connection.
+fn is_counted(channel: &str) -> bool {
+    Channel::user_of(channel).is_none()
 }

@@ -171,9 +171,8 @@ impl Sessions {
         if home == self.shard {
             match self.host_enter(connections, tenant, &channel, self.shard, &wish) {
                 Ok(welcome) => self.entered_one(connections, id, tenant, &channel, awaited, &welcome),
-                Err(full) => {
-                    let refused = Refused::turned_away(TurnedAway::Full(full));
-                    self.refuse_subscription(connections, id, tenant, name, &refused);
+                Err(why) => {
+                    self.refuse_subscription(connections, id, tenant, name, &Refused::turned_away(why));
                 }
             }
             return;
@@ -295,7 +294,7 @@ impl Sessions {
         match awaited {
             Awaited::Subscription { user_id } => self.welcome(connections, id, tenant, channel, user_id, welcome),
             Awaited::UserEvents { user_data } => {
-                self.rooms[tenant].members.join(channel, id);
+                self.rooms[tenant].members.join(Arc::clone(channel), id);
                 if let Some(user_data) = user_data {
                     self.signed_in(connections, id, tenant, &user_data);
                 }
@@ -321,7 +320,7 @@ impl Sessions {
         if let Some(user_id) = user_id {
             member.extras().presences.push((Arc::clone(channel), user_id));
         }
-        let joined = self.rooms[tenant].members.join(channel, id);
+        let joined = self.rooms[tenant].members.join(Arc::clone(channel), id);
         let members = welcome.members.as_deref();
         self.say(connections, id, &ServerEvent::SubscriptionSucceeded { channel, members });
         match &welcome.last_event {
@@ -493,6 +492,10 @@ impl Extras {
         if let Some(position) = self.waiting.iter().position(|waiting| **waiting == *channel) {
             self.waiting.swap_remove(position);
         }
+        if self.waiting.is_empty() {
+            // Of a client that has subscribed to a thousand channels at once nothing is to stay.
+            self.waiting = Vec::new();
+        }
     }
 
     /// Forgets a presence channel; gives the user that the connection was there.
@@ -522,6 +525,12 @@ impl Refused {
             TurnedAway::Full(full) => {
                 let error =
                     format!("The maximum members per presence channel limit was reached: at most {}.", full.most);
+                Self { kind: "LimitReached", error, status: 409 }
+            }
+            TurnedAway::TooManyChannels { most } => {
+                let error = format!(
+                    "The app has as many channels as it may, {most}, and this would be one more (max-channels)."
+                );
                 Self { kind: "LimitReached", error, status: 409 }
             }
         }

@@ -749,7 +749,7 @@ fn who_subscribes_to_the_users_channel_before_the_sign_in_is_answered_is_told_of
 
 #[test]
 fn the_users_own_channel_takes_no_place_of_others() {
-    let limits = Limits { subscriptions: 1, ..Limits::default() };
+    let limits = Limits { subscriptions: 1, channels: 1, ..Limits::default() };
     let app = App { limits: Some(limits), ..App::parse("1:key:secret").expect("an app") };
     let (_, _, mut stages, _entries) = node_of(2, app);
     let (mut peer, socket_id) = greeted(&mut stages[0]);
@@ -761,6 +761,47 @@ fn the_users_own_channel_takes_no_place_of_others() {
     subscribe(&mut peer, "chat-too");
     settle(&mut stages);
     assert_eq!(heard(&mut peer), ["pusher:signin_success", SUBSCRIBED, SUBSCRIBED, "pusher:subscription_error"]);
+}
+
+#[test]
+fn an_app_has_no_more_channels_than_it_may_on_all_shards_together() {
+    let limits = Limits { channels: 2, ..Limits::default() };
+    let app = App { limits: Some(limits), ..App::parse("1:key:secret").expect("an app") };
+    let (node, routes, mut stages, _entries) = node_of(2, app);
+    let routes = &*routes;
+    let of =
+        |shard| (0..1000).map(|number| format!("channel-{number}")).filter(move |name| routes.home(0, name) == shard);
+    let (near, far): (Vec<_>, Vec<_>) = (of(0).take(3).collect(), of(1).take(3).collect());
+    let [mut peer, mut other] = [(); 2].map(|()| member(&mut stages[0]));
+    for name in [&near[0], &far[0]] {
+        subscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED; 2]);
+    for name in [&near[1], &far[1]] {
+        subscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    for refusal in messages(&mut peer) {
+        assert_eq!((&refusal["event"], &refusal["data"]["status"]), (&json!("pusher:subscription_error"), &json!(409)));
+        let error = refusal["data"]["error"].as_str().expect("a text");
+        assert!(error.contains("as many channels as it may, 2,") && error.contains("max-channels"), "{error}");
+    }
+    let refused: u64 = stages.iter_mut().map(|stage| stage.handler().rooms[0].traffic.get().refused).sum();
+    assert_eq!(refused, 2);
+    // Those that there are can be joined, and a channel that was left makes room for another.
+    for name in [&near[0], &far[0]] {
+        subscribe(&mut other, name);
+        unsubscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    assert_eq!(heard(&mut other), [SUBSCRIBED; 2]);
+    unsubscribe(&mut other, &near[0]);
+    settle(&mut stages);
+    subscribe(&mut peer, &far[2]);
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    drop(node);
 }
 
 /// An app whose clients show tokens that are signed with this.

@@ -97,7 +97,7 @@ impl Sessions {
     ) {
         let Some(member) = member(connections, id) else { return };
         let socket_id = member.socket_id;
-        self.rooms[tenant].signed_in.join(user_id, id);
+        self.rooms[tenant].signed_in.join(Arc::clone(user_id), id);
         self.note(&self.rooms[tenant].tenant, || Event::SignedIn { socket_id, user_id: Arc::clone(user_id) });
         if is_shown {
             self.tell_online(connections, tenant, user_id, true);
@@ -123,8 +123,9 @@ impl Sessions {
         let rooms = &mut self.rooms[tenant];
         for user_id in watchlist.into_iter().take(most) {
             // From here on, so that nothing is missed: to be told twice that somebody has come does no harm.
-            if rooms.watched.join(&user_id, id) != crate::interest::Joined::Already {
-                user_ids.push(user_id.into());
+            let user_id: Arc<str> = user_id.into();
+            if rooms.watched.join(Arc::clone(&user_id), id) != crate::interest::Joined::Already {
+                user_ids.push(user_id);
             }
         }
         let home = self.routes.home_of_users(tenant);
