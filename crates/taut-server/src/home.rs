@@ -89,7 +89,7 @@ pub(crate) struct Gone {
     /// The user is in the channel no more.
     pub(crate) removed: bool,
     /// The shard wanted the channel, and does not any more.
-    pub(crate) is_shard_gone: bool,
+    pub(crate) shard_left: bool,
 }
 
 /// The presence channel has as many users as it may.
@@ -153,7 +153,7 @@ impl Home {
         }
         if is_last {
             let left = self.shards.leave(channel, shard);
-            (gone.vacated, gone.is_shard_gone) = (left == Left::Last, left != Left::Absent);
+            (gone.vacated, gone.shard_left) = (left == Left::Last, left != Left::Absent);
         }
         if gone.vacated {
             self.missed.remove(channel);
@@ -347,9 +347,9 @@ mod tests {
         assert_eq!(entered(visit(&mut home, 0, "1", 9)), Entered { occupied: true, added: true, missed: false });
         assert_eq!(entered(visit(&mut home, 1, "1", 9)), Entered::default());
         assert_eq!(entered(visit(&mut home, 1, "2", 9)), Entered { added: true, ..Entered::default() });
-        assert_eq!(leave(&mut home, 0, "1", true), Gone { is_shard_gone: true, ..Gone::default() });
+        assert_eq!(leave(&mut home, 0, "1", true), Gone { shard_left: true, ..Gone::default() });
         assert_eq!(leave(&mut home, 1, "1", false), Gone { removed: true, ..Gone::default() });
-        assert_eq!(leave(&mut home, 1, "2", true), Gone { vacated: true, removed: true, is_shard_gone: true });
+        assert_eq!(leave(&mut home, 1, "2", true), Gone { vacated: true, removed: true, shard_left: true });
         assert_eq!(leave(&mut home, 1, "2", true), Gone::default(), "there is nothing left to undo");
         assert!(home.is_vacant());
     }

@@ -242,7 +242,7 @@ impl Sessions {
 
     /// The same after an event that says why, for clients that do not look at close frames.
     fn dismiss_with_error(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
-        let event = ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason() };
+        let event = ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason(), channel: None };
         self.say(connections, id, &event);
         self.dismiss(connections, id, close);
     }
@@ -252,7 +252,7 @@ impl Sessions {
         member.malformed += 1;
         let enough = member.malformed >= MOST_MALFORMED;
         let id = session.id();
-        self.say(session.connections(), id, &ServerEvent::Error { code: None, message: reason });
+        self.say(session.connections(), id, &ServerEvent::Error { code: None, message: reason, channel: None });
         if enough {
             let reason = "Too many messages in a row that are not the Pusher protocol";
             self.dismiss(session.connections(), id, Close::new(CloseCode::UNSUPPORTED, reason));
@@ -370,7 +370,8 @@ impl Handler for Sessions {
         }
         if let Client::Refused(close) = std::mem::take(client) {
             let id = session.id();
-            let event = ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason() };
+            let event =
+                ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason(), channel: None };
             self.say(session.connections(), id, &event);
             session.close(*close);
         }

@@ -195,9 +195,18 @@ fn client_events_are_refused_and_reach_nobody() {
     other.subscribed("chat");
     sender.send(&json!({ "event": "client-typing", "channel": "chat", "data": {} }));
     let text = "Client event rejected - only supported on private and presence channels";
-    assert_eq!(sender.message(), json!({ "event": "pusher:error", "data": { "code": null, "message": text } }));
-    sender.send(&json!({ "event": "message", "channel": "chat", "data": {} }));
-    assert!(sender.message()["data"]["message"].as_str().expect("a text").ends_with("begins with client-"));
+    // With the channel, so that whoever listens to that hears it, as clients of Soketi do.
+    let refusal = json!({ "event": "pusher:error", "channel": "chat", "data": { "code": null, "message": text } });
+    assert_eq!(sender.message(), refusal);
+    for (channel, is_repeated) in [("chat", true), ("private-elsewhere", true), ("no name", false)] {
+        sender.send(&json!({ "event": "message", "channel": channel, "data": {} }));
+        let answer = sender.message();
+        assert!(answer["data"]["message"].as_str().expect("a text").ends_with("begins with client-"));
+        assert_eq!(answer["channel"], if is_repeated { json!(channel) } else { json!(null) });
+    }
+    let long = "x".repeat(201);
+    sender.send(&json!({ "event": "client-typing", "channel": long, "data": {} }));
+    assert!(sender.message().get("channel").is_none(), "it may be as long as a message");
     other.expect_nothing_before_a_pong();
 }
 

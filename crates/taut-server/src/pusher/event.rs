@@ -102,6 +102,9 @@ pub enum ServerEvent<'a> {
         code: Option<u16>,
         /// What and why.
         message: &'a str,
+        /// The channel that it is about, if it is about one: clients hand the event to whoever listens to that channel, as well as to whoever listens
+        /// to the connection. Soketi's clients expect it of a client event that is refused.
+        channel: Option<&'a str>,
     },
     /// The answer to `pusher:ping`.
     Pong,
@@ -196,16 +199,7 @@ impl ServerEvent<'_> {
                 write_display(out, activity_timeout);
                 out.push_str(r#"}"}"#);
             }
-            Self::Error { code, message } => {
-                out.push_str(r#"{"event":"pusher:error","data":{"code":"#);
-                match code {
-                    Some(code) => write_display(out, code),
-                    None => out.push_str("null"),
-                }
-                out.push_str(r#","message":"#);
-                write_json_string(out, message);
-                out.push_str("}}");
-            }
+            Self::Error { code, message, channel } => write_error(out, *code, message, *channel),
             Self::Pong => out.push_str(r#"{"event":"pusher:pong","data":"{}"}"#),
             Self::SubscriptionSucceeded { channel, members } => {
                 out.push_str(r#"{"event":"pusher_internal:subscription_succeeded","channel":"#);
@@ -289,6 +283,23 @@ impl ServerEvent<'_> {
             }
         }
     }
+}
+
+fn write_error(out: &mut String, code: Option<u16>, message: &str, channel: Option<&str>) {
+    out.push_str(r#"{"event":"pusher:error","#);
+    if let Some(channel) = channel {
+        out.push_str(r#""channel":"#);
+        write_json_string(out, channel);
+        out.push(',');
+    }
+    out.push_str(r#""data":{"code":"#);
+    match code {
+        Some(code) => write_display(out, code),
+        None => out.push_str("null"),
+    }
+    out.push_str(r#","message":"#);
+    write_json_string(out, message);
+    out.push_str("}}");
 }
 
 /// Why a message could not be read.
@@ -720,11 +731,11 @@ mod tests {
     #[test]
     fn errors_carry_an_object_with_a_code_or_null() {
         assert_eq!(
-            written(ServerEvent::Error { code: Some(4001), message: "There is no app with key \"k\"." }),
+            written(ServerEvent::Error { code: Some(4001), message: "There is no app with key \"k\".", channel: None }),
             r#"{"event":"pusher:error","data":{"code":4001,"message":"There is no app with key \"k\"."}}"#
         );
         assert_eq!(
-            written(ServerEvent::Error { code: None, message: "no" }),
+            written(ServerEvent::Error { code: None, message: "no", channel: None }),
             r#"{"event":"pusher:error","data":{"code":null,"message":"no"}}"#
         );
     }

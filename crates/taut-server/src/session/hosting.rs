@@ -101,7 +101,7 @@ impl Sessions {
                 self.rooms[tenant].tenant.close_channel();
             }
             self.record(tenant, WebhookEvent::ChannelVacated, channel, |channel| Event::ChannelVacated { channel });
-        } else if gone.is_shard_gone {
+        } else if gone.shard_left {
             self.host_count(connections, tenant, channel, shard, 0);
         }
     }

@@ -282,7 +282,7 @@ fn far_presence(routes: &Routes) -> String {
 
 fn users_at(stage: &mut Stage<Sessions>, channel: &str) -> BTreeSet<String> {
     let roster = stage.handler().rooms[0].home.roster(channel);
-    roster.into_iter().flat_map(Roster::users).map(|user| user.to_string()).collect()
+    roster.into_iter().flat_map(Roster::users).map(ToString::to_string).collect()
 }
 
 #[test]
@@ -575,7 +575,9 @@ proptest! {
         for (number, (shard, sender, milliseconds, by_backend)) in steps.into_iter().enumerate() {
             stages[shard].advance(Duration::from_millis(milliseconds));
             // Who is closed hears nothing after that.
-            peers.iter_mut().for_each(|(peer, _)| peer.read(usize::MAX));
+            for (peer, _) in &mut peers {
+                peer.read(usize::MAX);
+            }
             let is_closed: Vec<bool> = peers.iter().map(|(peer, _)| peer.closed().is_some()).collect();
             let channel = channels[number % channels.len()];
             let event = format!("client-{number}");

@@ -38,7 +38,9 @@ impl Sessions {
             .and_then(|channel| within_rate(connections, id, terms.limits.client_events).map(|()| channel))
             .and_then(|channel| self.pass(connections, id, &terms, &channel, event, data));
         if let Err(Rejected { code, message }) = triggered {
-            self.say(connections, id, &ServerEvent::Error { code, message: &message });
+            // One that cannot be a channel's name is not repeated: it may be as long as a message.
+            let channel = channel.filter(|channel| Channel::parse(channel, terms.limits.channel_name).is_ok());
+            self.say(connections, id, &ServerEvent::Error { code, message: &message, channel });
             self.refused(tenant, socket_id, &message);
         }
     }

@@ -43,7 +43,7 @@ impl Sessions {
         let user = match check(&terms, socket_id, auth, user_data, current.as_deref()) {
             Ok(user) => user,
             Err(message) => {
-                self.say(connections, id, &ServerEvent::Error { code: None, message: &message });
+                self.say(connections, id, &ServerEvent::Error { code: None, message: &message, channel: None });
                 return self.refused(tenant, socket_id, &message);
             }
         };
@@ -117,7 +117,11 @@ impl Sessions {
         }
         if watchlist.len() > most {
             let message = format!("Watchlist limit exceeded: only the first {most} users are watched");
-            self.say(connections, id, &ServerEvent::Error { code: Some(WATCHLIST_EXCEEDED), message: &message });
+            self.say(
+                connections,
+                id,
+                &ServerEvent::Error { code: Some(WATCHLIST_EXCEEDED), message: &message, channel: None },
+            );
         }
         let mut user_ids: Vec<Arc<str>> = Vec::with_capacity(watchlist.len().min(most));
         let rooms = &mut self.rooms[tenant];
