@@ -144,6 +144,16 @@ describe('signatures of requests', { timeout: 60_000 }, () => {
     },
     { title: 'a_request_without_a_timestamp_is_refused', parameters: ['GET', CHANNELS, { auth: { auth_timestamp: undefined } }] },
     { title: 'a_timestamp_that_is_no_number_is_refused', parameters: ['GET', CHANNELS, { auth: { auth_timestamp: 'now' } }] },
+    {
+      title: 'a_timestamp_with_a_sign_is_refused',
+      text: /Invalid auth_timestamp/,
+      parameters: ['GET', CHANNELS, { auth: { get auth_timestamp() { return `+${now()}`; } } }],
+    },
+    {
+      title: 'a_signature_that_comes_twice_is_refused',
+      text: /more than once: auth_signature/,
+      parameters: ['GET', CHANNELS, { query: { AUTH_SIGNATURE: 'x' }, signed: {} }],
+    },
     { title: 'another_auth_version_is_refused', parameters: ['GET', CHANNELS, { auth: { auth_version: '2.0' } }] },
     { title: 'a_body_md5_of_another_body_is_refused', parameters: ['POST', EVENTS, { body: EVENT, auth: { body_md5: md5('another') } }] },
     { title: 'a_body_without_its_md5_is_refused', parameters: ['POST', EVENTS, { body: EVENT, auth: { body_md5: undefined } }] },

@@ -4,5 +4,6 @@ pub mod auth;
 pub mod channel;
 pub mod event;
 pub mod member;
+pub mod number;
 pub mod payload;
 pub mod socket_id;

@@ -52,6 +52,7 @@ fn whoever_cannot_stay_is_let_in_and_told_by_error_and_close_code() {
         ("/application", 4005, "Path not found: clients connect to /app/KEY"),
         ("/app/key-one/more", 4005, "Path not found: clients connect to /app/KEY"),
         ("/app/key-two?protocol=seven", 4006, "Invalid version string format: the protocol is a number"),
+        ("/app/key-two?protocol=%2B7", 4006, "Invalid version string format: the protocol is a number"),
         ("/app/key-two?protocol=4", 4007, "Unsupported protocol version: this server speaks 5 to 7"),
         ("/app/key-two?protocol=8", 4007, "Unsupported protocol version: this server speaks 5 to 7"),
     ] {

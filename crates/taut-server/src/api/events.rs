@@ -19,6 +19,7 @@ use crate::node::Publication;
 use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::write_json_string;
+use crate::pusher::number;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use crate::question::Occupancy;
@@ -88,9 +89,9 @@ pub(crate) fn content_at_once(backends: &Backends, request: &taut_proto::handsha
         _ => false,
     };
     // RFC 9110 §8.6: digits and nothing else.
-    let length = request.header("content-length").filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let length = number::digits(request.header("content-length")?);
     let is_current = request.is_http_1_1() && request.host().is_some();
-    length.parse().ok().filter(|length| is_plain && is_current && *length <= MOST_AT_ONCE)
+    length.filter(|length| is_plain && is_current && *length <= MOST_AT_ONCE)
 }
 
 /// The id of the app that somebody wants to publish for.

@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::Context;
 use super::answer::{self, Problem};
 use super::door;
+use crate::pusher::number;
 
 /// `GET /apps/ID/webhooks/failed`: the requests that were given up, the newest first, with what went wrong.
 ///
@@ -28,7 +29,7 @@ pub(crate) async fn failed(State(context): State<Arc<Context>>, request: Request
 /// Either it has begun or it has not.
 pub(crate) async fn retry(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
     let signed = door::authenticated(&context, request, door::no_body).await?;
-    let number = signed.path("number").parse().ok();
+    let number = number::digits(signed.path("number"));
     if number.is_some_and(|number| context.webhooks().retry(signed.tenant.id(), number)) {
         return Ok(answer::json("{}"));
     }

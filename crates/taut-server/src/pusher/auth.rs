@@ -8,6 +8,8 @@ use md5::{Digest, Md5};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::number;
+
 /// An app's secret, made ready to sign with: once for all texts, which is a third of what it takes to sign a short one.
 ///
 /// `Debug` does not show it.
@@ -124,15 +126,15 @@ impl<'a> Request<'a> {
         prefix: &str,
         now: u64,
     ) -> Result<(), Refused> {
-        let auth_key = self.auth_key().ok_or(Refused::Missing("auth_key"))?;
-        let version = self.parameter("auth_version").ok_or(Refused::Missing("auth_version"))?;
-        let timestamp = self.parameter("auth_timestamp").ok_or(Refused::Missing("auth_timestamp"))?;
-        let signature = self.parameter("auth_signature").ok_or(Refused::Missing("auth_signature"))?;
+        let auth_key = self.once("auth_key")?.ok_or(Refused::Missing("auth_key"))?;
+        let version = self.once("auth_version")?.ok_or(Refused::Missing("auth_version"))?;
+        let timestamp = self.once("auth_timestamp")?.ok_or(Refused::Missing("auth_timestamp"))?;
+        let signature = self.once("auth_signature")?.ok_or(Refused::Missing("auth_signature"))?;
         let key = key_of(auth_key).ok_or(Refused::UnknownKey)?;
         if version != "1.0" {
             return Err(Refused::Version);
         }
-        let timestamp = timestamp.parse().map_err(|_| Refused::TimestampForm)?;
+        let timestamp = number::digits(timestamp).ok_or(Refused::TimestampForm)?;
         if now.abs_diff(timestamp) > TIMESTAMP_TOLERANCE {
             return Err(Refused::Expired { given: timestamp, now });
         }
@@ -142,7 +144,7 @@ impl<'a> Request<'a> {
 
     /// The body is signed through its digest. pusher-http-python sends the digest of an empty body too.
     fn verify_body(&self) -> Result<(), Refused> {
-        match self.parameter("body_md5") {
+        match self.once("body_md5")? {
             Some(digest) if decode_hex(digest) != Some(Md5::digest(self.body).into()) => Err(Refused::BodyDigest),
             None if !self.body.is_empty() => Err(Refused::Missing("body_md5")),
             _ => Ok(()),
@@ -250,6 +252,15 @@ impl<'a> Request<'a> {
         pairs
     }
 
+    /// The value of a parameter that vouches for the request. It may come once: of two, we might check one and another reader trust the other.
+    fn once(&self, key: &'static str) -> Result<Option<&str>, Refused> {
+        let mut values = self.parameters.iter().filter(|parameter| parameter.key == key);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value.map(|parameter| &*parameter.value)),
+            (_, Some(_)) => Err(Refused::Repeated(key)),
+        }
+    }
+
     /// A parameter's value, decoded once.
     pub fn parameter(&self, key: &str) -> Option<&str> {
         self.parameters.iter().find(|parameter| parameter.key == key).map(|parameter| &*parameter.value)
@@ -269,6 +280,8 @@ impl<'a> Request<'a> {
 pub enum Refused {
     /// A query parameter that every signed request needs is not there.
     Missing(&'static str),
+    /// A query parameter that belongs to the signature is there more than once.
+    Repeated(&'static str),
     /// The key is not one of the addressed app.
     UnknownKey,
     /// `auth_version` is not `1.0`.
@@ -297,6 +310,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(name) => write!(formatter, "Missing query parameter: {name}"),
+            Self::Repeated(name) => write!(formatter, "Query parameter given more than once: {name}"),
             Self::UnknownKey => formatter.write_str("Unknown auth_key"),
             Self::Version => formatter.write_str("Unsupported auth_version: it must be 1.0"),
             Self::TimestampForm => formatter.write_str("Invalid auth_timestamp: it must be whole seconds since 1970"),
@@ -651,9 +665,35 @@ mod tests {
         let changed = |from: &str, to: &str| verify("GET", "/apps/3/channels", &CHANNELS_QUERY.replace(from, to), b"");
         assert_eq!(changed("auth_version=1.0", "auth_version=2.0"), Err(Refused::Version));
         assert_eq!(changed("1353088179", "yesterday"), Err(Refused::TimestampForm));
-        assert_eq!(changed("1353088179", "-1"), Err(Refused::TimestampForm));
+        for timestamp in ["-1", "+1353088179", "%2B1353088179", " 1353088179", "1353088179.0", ""] {
+            assert_eq!(changed("1353088179", timestamp), Err(Refused::TimestampForm), "{timestamp}");
+        }
         assert_eq!(changed("278d", "378d").map_err(|refused| refused.to_string()), Err("Unknown auth_key".to_owned()));
         assert_eq!(verify("GET", "/apps/3/channels", "", b""), Err(Refused::Missing("auth_key")));
+    }
+
+    #[test]
+    fn a_parameter_of_the_signature_may_not_come_twice() {
+        for parameter in [
+            "auth_signature=0",
+            "auth_signature=16819168891cb5dfd72b5c7a5d3d602605b26c6ba1930033b5e2eeeb65010291",
+            "AUTH_SIGNATURE=",
+            "auth%5Fsignature",
+            "auth_key=278d425bdf160c739803",
+            "auth_timestamp=1353088179",
+            "auth_version=1.0",
+        ] {
+            for query in [format!("{CHANNELS_QUERY}&{parameter}"), format!("{parameter}&{CHANNELS_QUERY}")] {
+                let refused = verify("GET", "/apps/3/channels", &query, b"").expect_err(&query);
+                let name = parameter.to_lowercase().replace("%5f", "_");
+                let name = name.split('=').next().unwrap_or_default();
+                assert_eq!(refused.to_string(), format!("Query parameter given more than once: {name}"), "{query}");
+            }
+        }
+        // Signed by somebody who knows the secret, but not to be judged by.
+        let digests = "&body_md5=d41d8cd98f00b204e9800998ecf8427e&body_md5=d41d8cd98f00b204e9800998ecf8427e";
+        let query = query_signing("/a", digests, digests);
+        assert_eq!(verify("GET", "/a", &query, b""), Err(Refused::Repeated("body_md5")));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::guard::{self, Asker, Identity, Vetting};
 use crate::origin;
+use crate::pusher::number;
 use crate::pusher::socket_id::SocketId;
 use crate::tenants::{Tenant, Terms};
 
@@ -148,9 +149,9 @@ fn check_standing(terms: &Terms) -> Result<(), Close> {
 
 fn check_version(request: &Request<'_>) -> Result<(), Close> {
     let Some(version) = request.query_value("protocol") else { return Ok(()) };
-    match version.parse::<u32>() {
-        Ok(5..=7) => Ok(()),
-        Ok(_) => Err(Close::new(UNSUPPORTED_VERSION, "Unsupported protocol version: this server speaks 5 to 7")),
-        Err(_) => Err(Close::new(INVALID_VERSION, "Invalid version string format: the protocol is a number")),
+    match number::digits::<u32>(&version) {
+        Some(5..=7) => Ok(()),
+        Some(_) => Err(Close::new(UNSUPPORTED_VERSION, "Unsupported protocol version: this server speaks 5 to 7")),
+        None => Err(Close::new(INVALID_VERSION, "Invalid version string format: the protocol is a number")),
     }
 }

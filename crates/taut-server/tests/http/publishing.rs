@@ -1,11 +1,11 @@
 //! Publishing, as backends do it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use super::crowd;
-use super::support::{Client, Http, JSON, event, server, signed, signed_with};
+use super::support::{Client, Http, JSON, event, server, signed, signed_as, signed_with};
 
 #[test]
 fn an_event_reaches_every_subscriber_of_its_channel_and_app_and_nobody_else() {
@@ -81,7 +81,7 @@ fn a_publish_is_answered_as_http_wants_it() {
     assert_eq!((answer.status, answer.text()), (200, "{}"));
     assert_eq!((answer.header("content-type"), answer.header("content-length")), (Some("application/json"), Some("2")));
     let date = answer.header("date").expect("RFC 9110 §6.6.1");
-    let age = std::time::SystemTime::now().duration_since(httpdate::parse_http_date(date).expect(date));
+    let age = SystemTime::now().duration_since(httpdate::parse_http_date(date).expect(date));
     assert!(age.expect("not of the future") < Duration::from_secs(10), "{date}");
 }
 
@@ -180,6 +180,29 @@ fn what_is_not_signed_by_the_app_is_refused() {
     }
     http.say("chat", "signed");
     assert_eq!(client.message(), event("chat", "signed"));
+}
+
+#[test]
+fn a_signature_that_comes_twice_and_a_number_with_a_sign_are_refused() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    let body = br#"{"name":"event","channel":"chat","data":"x"}"#;
+    let target = signed("POST", "/apps/1/events", "", body);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let with_sign = |sign: &str| {
+        let auth = format!("auth_key=key-one&auth_timestamp={sign}{now}&auth_version=1.0");
+        signed_as(&auth, "secret-one", "POST", "/apps/1/events", "", body)
+    };
+    for (target, reason) in [
+        (format!("{target}&auth_signature=0"), "Query parameter given more than once: auth_signature"),
+        (target.replace("?", "?auth_key=key-one&"), "Query parameter given more than once: auth_key"),
+        (with_sign("+"), "Invalid auth_timestamp"),
+        (with_sign("%2B"), "Invalid auth_timestamp"),
+    ] {
+        let answer = http.request("POST", &target, &JSON, body);
+        assert_eq!((answer.status, answer.error().starts_with(reason)), (401, true), "{target}: {}", answer.text());
+    }
+    assert_eq!(http.request("POST", &with_sign(""), &JSON, body).status, 200);
 }
 
 #[test]
