@@ -189,7 +189,11 @@ fn parse_batch<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, Pr
     }
     let Batch { batch } = from_object::<Batch<'a>>(body, "a batch of events")?;
     if batch.len() > limits.batch {
-        return Err(Problem::bad_request(format!("Cannot batch-send more than {} messages at once.", limits.batch)));
+        // The first words are Pusher's, by which SDKs and their suites know the refusal; the others are Soketi's.
+        return Err(Problem::bad_request(format!(
+            "Batch too large: Cannot batch-send more than {} messages at once.",
+            limits.batch
+        )));
     }
     let parse = |(number, event): (usize, &'a RawValue)| {
         let event = Event::parse(event.get().as_bytes(), limits).and_then(|event| match event.channels.len() {
@@ -493,7 +497,7 @@ mod tests {
         );
         assert!(parse(&[good; 10]).is_ok());
         for (events, reason) in [
-            (vec![good; 11], "Cannot batch-send more than 10 messages at once."),
+            (vec![good; 11], "Batch too large: Cannot batch-send more than 10 messages at once."),
             (vec![good, "7"], "Event 2 of the batch: The body"),
             (vec![r#"{"name":"e","data":"x"}"#, good], "Event 1 of the batch: The event names no channel"),
             (

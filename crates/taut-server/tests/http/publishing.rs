@@ -308,7 +308,7 @@ fn of_a_batch_with_a_mistake_nothing_is_published() {
             400,
             "Event 2 of the batch: The channel name",
         ),
-        (json!({ "batch": vec![&good; 11] }), 400, "Cannot batch-send more than 10 messages at once."),
+        (json!({ "batch": vec![&good; 11] }), 400, "Batch too large: Cannot batch-send more than 10 messages at once."),
         (
             json!({ "batch": [good, { "name": "event", "channel": "a", "data": "x".repeat(102_401) }] }),
             413,
