@@ -349,6 +349,21 @@ describe('asking for channels', { timeout: 60_000 }, () => {
     assert.equal(answer.status, 200, answer.text);
   });
 
+  test('subscription_count_is_told_of_presence_channels_beside_user_count', async () => {
+    const name = fresh('presence-room');
+    for (const user_id of ['1', '1', '2']) {
+      const client = await RawClient.open(taut.port, `/app/${OTHER.key}?protocol=7`);
+      clients.push(client);
+      client.subscribe(name, client.signed(name, { user_id }, OTHER));
+      await client.until('pusher_internal:subscription_succeeded', name);
+    }
+    const query = { info: 'user_count,subscription_count' };
+    const { json } = await send('GET', `/apps/${OTHER.id}/channels/${name}`, { app: OTHER, query });
+    assert.deepEqual(json, { occupied: true, user_count: 2, subscription_count: 3 });
+    const list = await send('GET', `/apps/${OTHER.id}/channels`, { app: OTHER, query: { ...query, filter_by_prefix: name } });
+    assert.deepEqual(list.json, { channels: { [name]: { user_count: 2, subscription_count: 3 } } });
+  });
+
   test('an_unknown_attribute_is_refused_or_ignored_but_breaks_nothing', async () => {
     const { status } = await send('GET', `${CHANNELS}/news`, { query: { info: 'weather' } });
     assert.ok([200, 400].includes(status), `${status}`);

@@ -98,6 +98,10 @@ for (const Package of [NodePackage, PythonPackage, PhpRequests]) {
         assert.deepEqual(await counted.trigger(crowd, 'x', {}, { info: 'subscription_count,user_count' }), {
           channels: { [crowd]: { subscription_count: 1 } },
         });
+        const empty = fresh('presence-room');
+        assert.deepEqual(await counted.trigger(empty, 'x', {}, { info: 'subscription_count,user_count' }), {
+          channels: { [empty]: { subscription_count: 0, user_count: 0 } },
+        });
       });
     }
 
@@ -180,7 +184,7 @@ for (const Package of [NodePackage, PythonPackage, PhpRequests]) {
       await refused(sdk.channels({ info: 'user_count', filter_by_prefix: 'private-' }), 400);
       await refused(sdk.channel('news', { info: 'user_count' }), 400);
       await refused(sdk.channel('private-news', { info: 'user_count' }), 400);
-      await refused(counted.channel('presence-room', { info: 'subscription_count' }), 400);
+      await refused(sdk.channel('presence-room', { info: 'subscription_count' }), 400);
       await refused(sdk.channel('news', { info: 'cache' }), 400);
       await refused(sdk.channel('private-my-cache-x', { info: 'cache' }), 400);
     });

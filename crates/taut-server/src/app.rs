@@ -148,9 +148,11 @@ impl fmt::Debug for Secret {
 pub struct Features {
     /// Whether clients may send events to the other members of private and presence channels; they may by default.
     pub client_events: bool,
-    /// Whether members are told how many they are (`subscription_count`); off by default. It costs a message to every member for each that comes
-    /// or goes, at most one every five seconds where there are more than a hundred.
+    /// Whether subscribers are told how many they are (`subscription_count`), and backends that ask; off by default. It costs a message to every
+    /// subscriber for each that comes or goes, at most one every five seconds where there are more than a hundred.
     pub subscription_count: bool,
+    /// Whether backends may ask for `subscription_count` though subscribers are not told, as with Soketi and Reverb; off by default. It costs nothing.
+    pub subscription_count_in_info: bool,
     /// Whether signed-in users are told when those on their watchlists come and go; off by default.
     pub watchlist: bool,
     /// How long a connection may stay without signing in or subscribing to a private or presence channel; zero, the default, means for ever.
@@ -164,10 +166,18 @@ impl Default for Features {
         Self {
             client_events: true,
             subscription_count: false,
+            subscription_count_in_info: false,
             watchlist: false,
             authorization_timeout: Duration::ZERO,
             fallback: true,
         }
+    }
+}
+
+impl Features {
+    /// Whether backends may ask how many are subscribed to a channel.
+    pub(crate) fn tells_subscription_count(&self) -> bool {
+        self.subscription_count || self.subscription_count_in_info
     }
 }
 

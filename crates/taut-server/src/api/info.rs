@@ -16,7 +16,7 @@ use crate::question::{CachedEvent, ChannelState, Occupancy};
 pub(crate) struct Info {
     /// The users in a presence channel.
     pub(crate) user_count: bool,
-    /// The subscriptions to any other channel, if the app has that switched on.
+    /// The subscriptions to a channel, if the app has that switched on.
     pub(crate) subscription_count: bool,
     /// The last event of a cache channel.
     pub(crate) cache: bool,
@@ -47,7 +47,7 @@ impl Info {
     pub(crate) fn applicable(self, kind: Kind, features: &Features) -> Self {
         Self {
             user_count: self.user_count && kind.is_presence(),
-            subscription_count: self.subscription_count && features.subscription_count && !kind.is_presence(),
+            subscription_count: self.subscription_count && features.tells_subscription_count(),
             cache: self.cache && kind.is_cache(),
         }
     }
@@ -59,11 +59,6 @@ impl Info {
         }
         if self.subscription_count {
             check_subscription_count(features)?;
-            if kind.is_presence() {
-                return Err(Problem::bad_request(
-                    "subscription_count may not be requested for presence channels: their attribute is user_count.",
-                ));
-            }
         }
         if self.cache && !kind.is_cache() {
             return Err(Problem::bad_request("cache may only be requested for cache channels."));
@@ -93,10 +88,12 @@ impl Info {
 }
 
 fn check_subscription_count(features: &Features) -> Result<(), Problem> {
-    if features.subscription_count {
+    if features.tells_subscription_count() {
         return Ok(());
     }
-    Err(Problem::bad_request("subscription_count is not enabled for this app: switch on its feature of that name."))
+    Err(Problem::bad_request(
+        "subscription_count is not enabled for this app: its setting subscription-count is true or info.",
+    ))
 }
 
 /// An object with what was asked for; nothing of it if nothing was.
@@ -186,11 +183,13 @@ mod tests {
     const OFF: Features = Features {
         client_events: true,
         subscription_count: false,
+        subscription_count_in_info: false,
         watchlist: false,
         authorization_timeout: Duration::ZERO,
         fallback: true,
     };
     const ON: Features = Features { subscription_count: true, ..OFF };
+    const ASKED: Features = Features { subscription_count_in_info: true, ..OFF };
 
     fn info(text: &str) -> Info {
         Info::parse(text.split(',')).expect(text)
@@ -222,7 +221,10 @@ mod tests {
             ("subscription_count", Kind::Public, OFF, Err("is not enabled for this app")),
             ("subscription_count", Kind::Public, ON, Ok(())),
             ("subscription_count", Kind::PrivateEncryptedCache, ON, Ok(())),
-            ("subscription_count", Kind::Presence, ON, Err("may not be requested for presence")),
+            ("subscription_count", Kind::Public, ASKED, Ok(())),
+            ("user_count,subscription_count", Kind::Presence, ON, Ok(())),
+            ("subscription_count", Kind::PresenceCache, ASKED, Ok(())),
+            ("subscription_count", Kind::Presence, OFF, Err("is not enabled for this app")),
             ("cache", Kind::Cache, OFF, Ok(())),
             ("cache", Kind::PrivateCache, OFF, Ok(())),
             ("cache", Kind::PrivateEncryptedCache, OFF, Ok(())),
@@ -249,6 +251,7 @@ mod tests {
             ("user_count", "presence", OFF, Err("add filter_by_prefix=presence-")),
             ("user_count", "private-", OFF, Err("add filter_by_prefix=presence-")),
             ("subscription_count", "", ON, Ok(())),
+            ("subscription_count", "", ASKED, Ok(())),
             ("subscription_count", "", OFF, Err("is not enabled for this app")),
             ("user_count,subscription_count", "presence-", ON, Ok(())),
             ("cache", "cache-", ON, Err("for one channel")),
@@ -266,8 +269,9 @@ mod tests {
         let all = info("user_count,subscription_count,cache");
         assert_eq!(all.applicable(Kind::Public, &OFF), Info::default());
         assert_eq!(all.applicable(Kind::Public, &ON), info("subscription_count"));
-        assert_eq!(all.applicable(Kind::Presence, &ON), info("user_count"));
-        assert_eq!(all.applicable(Kind::PresenceCache, &ON), info("user_count,cache"));
+        assert_eq!(all.applicable(Kind::Presence, &OFF), info("user_count"));
+        assert_eq!(all.applicable(Kind::Presence, &ASKED), info("user_count,subscription_count"));
+        assert_eq!(all.applicable(Kind::PresenceCache, &ON), all);
     }
 
     #[test]

@@ -47,7 +47,12 @@ pub const APP_FIELDS: &[Field] = &[
         "true",
         "Whether clients may send events to the other members of private and presence channels",
     ),
-    field("subscription-count", "true|false", "false", "Whether members are told how many they are"),
+    field(
+        "subscription-count",
+        "true|false|info",
+        "false",
+        "Whether subscribers are told how many they are, and backends that ask; with info, backends alone, as Soketi and Reverb have it",
+    ),
     field(
         "watchlist",
         "true|false",
@@ -145,7 +150,10 @@ impl Draft {
             let outcome = match entry.name.as_str() {
                 "enabled" => value.switch().map(|on| self.app.enabled = on),
                 "client-events" => value.switch().map(|on| features.client_events = on),
-                "subscription-count" => value.switch().map(|on| features.subscription_count = on),
+                "subscription-count" => subscription_count(value).map(|(told, in_info)| {
+                    features.subscription_count = told;
+                    features.subscription_count_in_info = in_info;
+                }),
                 "watchlist" => value.switch().map(|on| features.watchlist = on),
                 "authorization-timeout" => {
                     seconds_or_none(value).map(|timeout| features.authorization_timeout = timeout)
@@ -236,6 +244,17 @@ pub(crate) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Dr
         return None;
     }
     Some(draft)
+}
+
+/// Whether subscribers are told how many they are, and whether backends alone may ask.
+fn subscription_count(value: &Placed) -> Result<(bool, bool), String> {
+    match &value.value {
+        Value::Text(text) if text == "info" => Ok((false, true)),
+        Value::Text(text) if !["true", "false", "on", "off"].contains(&text.as_str()) => {
+            Err(format!("{text:?} is neither true, false nor info"))
+        }
+        _ => value.switch().map(|on| (on, false)),
+    }
 }
 
 /// What says who an app is.

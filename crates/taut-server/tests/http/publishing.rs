@@ -337,10 +337,10 @@ fn a_publish_tells_about_its_channels_what_it_was_asked() {
         (
             200,
             json!({ "channels": {
-                "presence-room": { "user_count": 3 },
+                "presence-room": { "user_count": 3, "subscription_count": 6 },
                 "private-room": { "subscription_count": 6 },
                 "nobody": { "subscription_count": 0 },
-                "presence-nobody": { "user_count": 0 },
+                "presence-nobody": { "user_count": 0, "subscription_count": 0 },
                 "chat": { "subscription_count": 1 },
             } })
         )
@@ -351,11 +351,20 @@ fn a_publish_tells_about_its_channels_what_it_was_asked() {
             { "name": "event", "channel": "presence-room", "data": "", "info": "user_count" },
             { "name": "event", "channel": "private-room", "data": "" },
             { "name": "event", "channel": "private-room", "data": "", "info": "user_count,subscription_count" },
+            { "name": "event", "channel": "presence-room", "data": "", "info": "user_count,subscription_count" },
         ] }),
     );
     assert_eq!(
         (answer.status, answer.json()),
-        (200, json!({ "batch": [{ "user_count": 3 }, {}, { "subscription_count": 6 }] }))
+        (
+            200,
+            json!({ "batch": [
+                { "user_count": 3 },
+                {},
+                { "subscription_count": 6 },
+                { "user_count": 3, "subscription_count": 6 },
+            ] })
+        )
     );
 }
 
