@@ -55,6 +55,24 @@ for (const Package of [NodePackage, PythonPackage, PhpRequests]) {
       }
     });
 
+    // PHP refuses to make JSON of such a text.
+    if (Package !== PhpRequests) {
+      test('a_text_that_was_cut_within_an_emoji_arrives_with_the_replacement_character', async () => {
+        const name = fresh('news');
+        const recorder = await client();
+        await recorder.join(name);
+        const text = 'Great 👍'.slice(0, 7);
+        assert.deepEqual(await sdk.trigger(name, 'one', text), {});
+        await recorder.until({ on: name, event: 'one', data: 'Great \ufffd' });
+        assert.deepEqual(await sdk.triggerBatch([
+          { channel: name, name: 'first', data: 'whole 👍' },
+          { channel: name, name: 'second', data: text },
+        ]), {});
+        await recorder.until({ on: name, event: 'first', data: 'whole 👍' });
+        await recorder.until({ on: name, event: 'second', data: 'Great \ufffd' });
+      });
+    }
+
     test('several_channels_each_hear_the_event_once', async () => {
       const [a, b, other] = [fresh('a'), fresh('private-b'), fresh('c')];
       const recorder = await client();

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod channel;
 pub mod event;
+pub mod json;
 pub mod member;
 pub mod number;
 pub mod payload;

@@ -270,7 +270,7 @@ impl Sessions {
             ClientEvent::Unsubscribe { channel } => self.unsubscribe(connections, id, &channel),
             ClientEvent::SignIn { auth, user_data } => self.sign_in(connections, id, &auth, &user_data),
             ClientEvent::Triggered { event, channel, data } => {
-                self.trigger(connections, id, &event, channel.as_deref(), data);
+                self.trigger(connections, id, &event, channel.as_deref(), data.as_deref());
             }
             // That it came is all there is to a pong, and the heartbeat has noticed.
             ClientEvent::Pong | ClientEvent::Unknown => {}

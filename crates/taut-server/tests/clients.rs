@@ -212,6 +212,33 @@ fn client_events_are_refused_and_reach_nobody() {
 }
 
 #[test]
+fn a_text_that_a_client_cut_within_an_emoji_arrives_with_the_replacement_character() {
+    let server = server(|_| {});
+    let (mut sender, sender_id) = Client::member(server.addresses()[0]);
+    let (mut receiver, receiver_id) = Client::member(server.addresses()[0]);
+    receiver.subscribed_signed(&receiver_id, "presence-a", Some(r#"{"user_id":"b"}"#));
+    // Signed as it was written, and told to others as they can read it.
+    sender.subscribed_signed(&sender_id, "presence-a", Some(r#"{"user_id":"a","user_info":{"name":"Great \ud83d"}}"#));
+    let added = receiver.message();
+    assert_eq!(
+        (&added["event"], &added["data"]),
+        (&json!("pusher_internal:member_added"), &json!(r#"{"user_id":"a","user_info":{"name":"Great \ufffd"}}"#))
+    );
+    for (message, event, data) in [
+        (
+            r#"{"event":"client-x","channel":"presence-a","data":{"text":"Great \ud83d"}}"#,
+            "client-x",
+            json!({ "text": "Great \u{fffd}" }),
+        ),
+        (r#"{"event":"client-\ud83d","channel":"presence-a","data":"x"}"#, "client-\u{fffd}", json!("x")),
+    ] {
+        sender.send_message(message);
+        let expected = json!({ "event": event, "channel": "presence-a", "data": data, "user_id": "a" });
+        assert_eq!(receiver.message(), expected, "{message}");
+    }
+}
+
+#[test]
 fn unknown_events_of_the_protocol_are_ignored() {
     let server = server(|_| {});
     let (mut client, _) = Client::member(server.addresses()[0]);

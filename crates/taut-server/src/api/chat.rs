@@ -14,6 +14,7 @@ use super::answer::{self, Problem};
 use super::{Context, body};
 use crate::limit::TokenBucket;
 use crate::node::Publication;
+use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::pusher::payload::Payload;
 use crate::tenants::Tenant;
 
@@ -41,6 +42,7 @@ pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -
     let tenant = development_app(&context)?;
     check_origin(&head.uri, &head.headers)?;
     check_content_type(&head.headers)?;
+    let body = bytes_without_lone_surrogates(&body);
     let message = Message::parse(&body)?;
     context.chat_rate().take(Instant::now()).map_err(|delay| {
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many messages. Please wait a moment.").retry_after(delay)

@@ -21,6 +21,7 @@ use super::answer::{self, Problem};
 use super::{Context, asked, body, chat, events};
 use crate::app::Secret;
 use crate::config::Network;
+use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::tenants::Tenant;
 use access::Sessions;
 use attempts::Attempts;
@@ -139,6 +140,7 @@ async fn publish(
     if !terms.known || !terms.app.enabled {
         return Err(Problem::new(StatusCode::FORBIDDEN, "The app is not served at present."));
     }
+    let sent = bytes_without_lone_surrogates(&sent);
     let event = events::Event::parse(&sent, &terms.limits)?;
     context.node().publish(&tenant, &event.channels, &event.publication()).map_err(super::busy)?;
     Ok(answer::json("{}"))

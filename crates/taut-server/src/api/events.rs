@@ -19,6 +19,7 @@ use crate::node::Publication;
 use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::write_json_string;
+use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::pusher::number;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
@@ -34,7 +35,8 @@ use crate::trace::Steps;
 /// All of the channels get it or none. Dropped after that, only the answer is lost.
 pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
     let signed = door::authenticated(&context, request, largest_body).await?;
-    let event = Event::parse(&signed.body, &signed.terms.limits)?;
+    let body = bytes_without_lone_surrogates(&signed.body);
+    let event = Event::parse(&body, &signed.terms.limits)?;
     context.node().publish(&signed.tenant, &event.channels, &event.publication()).map_err(busy)?;
     if event.info.is_empty() {
         return Ok(answer::json("{}"));
@@ -107,7 +109,8 @@ fn app_of<'r>(backends: &Backends, request: &taut_proto::handshake::Request<'r>)
 /// As [`publish`].
 pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
     let signed = door::authenticated(&context, request, largest_batch).await?;
-    let events = parse_batch(&signed.body, &signed.terms.limits)?;
+    let body = bytes_without_lone_surrogates(&signed.body);
+    let events = parse_batch(&body, &signed.terms.limits)?;
     // There is exactly one channel in each.
     let publications =
         events.iter().flat_map(|event| event.channels.iter().map(|channel| (&**channel, event.publication())));
@@ -289,8 +292,7 @@ fn check_channels<'a>(
 }
 
 fn check_data<'a>(data: &'a RawValue, limits: &Limits) -> Result<Payload<'a>, Problem> {
-    let data =
-        Payload::of(data).map_err(|error| Problem::bad_request(format!("The event's data cannot be read: {error}")))?;
+    let data = Payload::of(data);
     if data.is_longer_than(limits.event_data) {
         return Err(Problem::too_large(format!(
             "The data content of this event exceeds the allowed maximum ({} bytes).",
@@ -413,8 +415,6 @@ mod tests {
             (r#"{"name":"pusher_internal:e","data":"","channel":"a"}"#, "are reserved"),
             (r#"{"name":"e","data":"","channel":"a","socket_id":"x"}"#, "Invalid socket_id"),
             (r#"{"name":"e","data":"","channel":"a","socket_id":""}"#, "Invalid socket_id"),
-            (r#"{"name":"e","data":"\ud800","channel":"a"}"#, "The event's data cannot be read"),
-            (r#"{"name":"e","data":"\ud83d \ude00","channel":"a"}"#, "The event's data cannot be read"),
             (r#"{"name":"e","data":"\x","channel":"a"}"#, "invalid escape"),
             ("{\"name\":\"e\",\"data\":\"\n\",\"channel\":\"a\"}", "control character"),
             (r#"{"name":"e","data":"","data":"","channel":"a"}"#, "duplicate field `data`"),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use taut_proto::Close;
 
 use crate::pusher::event::write_json_string;
+use crate::pusher::json::bytes_without_lone_surrogates;
 
 /// The session is open: the first frame, and once only, since a second one means that the server has lost the session.
 pub(super) const OPEN: &str = "o";
@@ -60,7 +61,7 @@ pub(super) fn units(text: &str) -> usize {
 
 /// The messages in a request; `None` when it is no array of strings.
 pub(super) fn messages(body: &[u8]) -> Option<Vec<String>> {
-    serde_json::from_slice(body).ok()
+    serde_json::from_slice(&bytes_without_lone_surrogates(body)).ok()
 }
 
 /// What a SockJS client says first: `{"path":"/app/KEY?…"}`, the place it would have connected to by WebSocket.
@@ -152,9 +153,8 @@ mod tests {
     fn only_arrays_of_strings_are_messages() {
         assert_eq!(messages(br#"["a","\u00df\ud83d\ude00"]"#), Some(vec!["a".to_owned(), "ß😀".to_owned()]));
         assert_eq!(messages(b" [ ] "), Some(Vec::new()));
-        for body in
-            [&b""[..], b"\"a\"", b"{}", b"[1]", b"[null]", b"[\"a\"", b"[\"a\"]x", b"[\"\xff\"]", b"[\"\\ud83d\"]"]
-        {
+        assert_eq!(messages(br#"["\ud83d"]"#), Some(vec!["\u{fffd}".to_owned()]));
+        for body in [&b""[..], b"\"a\"", b"{}", b"[1]", b"[null]", b"[\"a\"", b"[\"a\"]x", b"[\"\xff\"]"] {
             assert_eq!(messages(body), None, "{}", String::from_utf8_lossy(body));
         }
     }

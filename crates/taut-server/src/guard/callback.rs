@@ -105,7 +105,7 @@ fn read(terms: &Terms, answer: client::Answer) -> Result<Answer, String> {
     let answer = answer.body?;
     let member = str::from_utf8(&answer).ok().and_then(|answer| Member::parse(answer).ok());
     let Member { user_id, user_info } = member.ok_or("the answer is no JSON object with a user_id")?;
-    let identity = Identity { user_id: user_id.into(), user_info: user_info.map(Box::from) };
+    let identity = Identity { user_id: user_id.into(), user_info: user_info.as_deref().map(Box::from) };
     identity.check(&terms.limits).map_err(|flaw| flaw.to_string())?;
     Ok(Answer::Accepted(identity))
 }

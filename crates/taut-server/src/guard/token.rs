@@ -13,6 +13,8 @@ use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::pusher::json::bytes_without_lone_surrogates;
+
 /// A key that verifies signatures, and the one algorithm that it does so by. `Debug` shows the algorithm alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey {
@@ -391,7 +393,7 @@ fn object<T: for<'a> Deserialize<'a>>(json: &[u8]) -> Result<T, Flaw> {
     if !json.trim_ascii_start().starts_with(b"{") {
         return Err(Flaw::Form);
     }
-    serde_json::from_slice(json).map_err(|_| Flaw::Form)
+    serde_json::from_slice(&bytes_without_lone_surrogates(json)).map_err(|_| Flaw::Form)
 }
 
 const SEQUENCE: u8 = 0x30;
@@ -581,6 +583,9 @@ mod tests {
         let with_info = json!({ "sub": "ada", "exp": NOW, "user_info": { "name": "Ada" } });
         let found = check(&with_info, Expected::default()).expect("claims");
         assert_eq!(found.user_info.as_deref(), Some(r#"{"name":"Ada"}"#));
+        // A name that was cut within an emoji, as the issuer's JavaScript writes it.
+        let cut: Value = object(br#"{"user_info":{"name":"Great \ud83d"}}"#).expect("readable");
+        assert_eq!(cut["user_info"]["name"], "Great \u{fffd}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::json::without_lone_surrogates;
 use super::payload::Payload;
 use super::socket_id::SocketId;
 
@@ -37,8 +38,8 @@ pub enum ClientEvent<'a> {
         event: Cow<'a, str>,
         /// Where it was meant to go, as it was sent; `None` when the message names no channel.
         channel: Option<Cow<'a, str>>,
-        /// The JSON text of its data, exactly as it was sent.
-        data: Option<&'a str>,
+        /// The JSON text of its data as it was sent, but for halves of surrogate pairs: others could not read those.
+        data: Option<Cow<'a, str>>,
     },
     /// `pusher:signin`: the client says as which user it acts.
     SignIn {
@@ -54,8 +55,15 @@ pub enum ClientEvent<'a> {
 impl<'a> ClientEvent<'a> {
     /// Reads one message.
     ///
-    /// `data` may be an object or a string that holds one: some SDKs encode it twice.
+    /// `data` may be an object or a string that holds one: some SDKs encode it twice. Half of a surrogate pair is read as U+FFFD.
     pub fn parse(message: &'a str) -> Result<Self, Malformed> {
+        Self::parse_whole(message).or_else(|malformed| match without_lone_surrogates(message) {
+            Cow::Borrowed(_) => Err(malformed),
+            Cow::Owned(message) => ClientEvent::parse_whole(&message).map(ClientEvent::into_owned),
+        })
+    }
+
+    fn parse_whole(message: &'a str) -> Result<Self, Malformed> {
         let message: Message<'a> = from_object(message, Part::Message)?;
         let event = message.event.0;
         match &*event {
@@ -78,10 +86,32 @@ impl<'a> ClientEvent<'a> {
             _ => Ok(Self::Triggered {
                 event,
                 channel: message.channel.map(|channel| channel.0),
-                data: message.data.map(RawValue::get),
+                data: message.data.map(|data| without_lone_surrogates(data.get())),
             }),
         }
     }
+
+    fn into_owned<'b>(self) -> ClientEvent<'b> {
+        match self {
+            Self::Ping => ClientEvent::Ping,
+            Self::Pong => ClientEvent::Pong,
+            Self::Unknown => ClientEvent::Unknown,
+            Self::Subscribe { channel, auth, channel_data } => ClientEvent::Subscribe {
+                channel: owned(channel),
+                auth: owned(auth),
+                channel_data: channel_data.map(owned),
+            },
+            Self::Unsubscribe { channel } => ClientEvent::Unsubscribe { channel: owned(channel) },
+            Self::Triggered { event, channel, data } => {
+                ClientEvent::Triggered { event: owned(event), channel: channel.map(owned), data: data.map(owned) }
+            }
+            Self::SignIn { auth, user_data } => ClientEvent::SignIn { auth: owned(auth), user_data: owned(user_data) },
+        }
+    }
+}
+
+fn owned<'b>(text: Cow<'_, str>) -> Cow<'b, str> {
+    Cow::Owned(text.into_owned())
 }
 
 /// What the server says.
@@ -371,7 +401,7 @@ impl Part {
         };
         if data.starts_with('"') {
             let inner: String = serde_json::from_str(data).map_err(|error| Malformed::new(self, &error))?;
-            return T::read_owned(&inner, self);
+            return T::read_owned(&without_lone_surrogates(&inner), self);
         }
         from_object(data, self)
     }
@@ -440,7 +470,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Text<'_> {
     fn into_owned<'b>(self) -> Text<'b> {
-        Text(Cow::Owned(self.0.into_owned()))
+        Text(owned(self.0))
     }
 }
 
@@ -673,13 +703,41 @@ mod tests {
             Ok(ClientEvent::Triggered {
                 event: "client-typing".into(),
                 channel: Some("chat".into()),
-                data: Some(r#"{"x":1}"#)
+                data: Some(r#"{"x":1}"#.into())
             })
         );
         assert_eq!(
             ClientEvent::parse(r#"{"event":"App\\Events\\X"}"#),
             Ok(ClientEvent::Triggered { event: "App\\Events\\X".into(), channel: None, data: None })
         );
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_the_replacement_character_wherever_it_stands() {
+        let triggered = |event: &'static str, data: &'static str| ClientEvent::Triggered {
+            event: event.into(),
+            channel: Some("private-a".into()),
+            data: Some(data.into()),
+        };
+        for (message, event) in [
+            (
+                r#"{"event":"client-x","channel":"private-a","data":{"text":"Great \ud83d"}}"#,
+                triggered("client-x", r#"{"text":"Great \ufffd"}"#),
+            ),
+            (
+                r#"{"event":"client-\ud83d","channel":"private-a","data":"\ud83d\ude00"}"#,
+                triggered("client-\u{fffd}", r#""\ud83d\ude00""#),
+            ),
+            (r#"{"event":"pusher:ping","data":"\ud83d"}"#, ClientEvent::Ping),
+            (r#"{"event":"pusher:subscribe","data":{"channel":"a\ud83d"}}"#, subscribe("a\u{fffd}")),
+            (r#"{"event":"pusher:subscribe","data":"{\"channel\":\"a\\ud83d\"}"}"#, subscribe("a\u{fffd}")),
+            (
+                r#"{"event":"pusher:signin","data":{"auth":"key:00","user_data":"{\"id\":\"\ud83d\"}"}}"#,
+                ClientEvent::SignIn { auth: "key:00".into(), user_data: "{\"id\":\"\u{fffd}\"}".into() },
+            ),
+        ] {
+            assert_eq!(ClientEvent::parse(message), Ok(event), "{message}");
+        }
     }
 
     #[test]

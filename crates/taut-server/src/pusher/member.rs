@@ -6,18 +6,28 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::json::without_lone_surrogates;
+use super::number::as_javascript_prints;
+
 /// A member of a presence channel, as `channel_data` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Always a text, though some backends send a number.
+    /// Always a text. Some backends send a number: then it is what JavaScript prints, since pusher-js looks itself up by that.
     pub user_id: Cow<'a, str>,
     /// JSON text of what the member says of itself; `None` where that is absent or `null`.
-    pub user_info: Option<&'a str>,
+    pub user_info: Option<Cow<'a, str>>,
 }
 
 impl<'a> Member<'a> {
     /// Reads `channel_data`.
     pub fn parse(channel_data: &'a str) -> Result<Self, InvalidMember> {
+        match without_lone_surrogates(channel_data) {
+            Cow::Borrowed(channel_data) => Self::parse_whole(channel_data),
+            Cow::Owned(channel_data) => Member::parse_whole(&channel_data).map(Member::into_owned),
+        }
+    }
+
+    fn parse_whole(channel_data: &'a str) -> Result<Self, InvalidMember> {
         #[derive(Deserialize)]
         struct Fields<'a> {
             #[serde(borrow)]
@@ -27,7 +37,12 @@ impl<'a> Member<'a> {
         }
         let Fields { user_id, user_info } = object(channel_data, "channel_data")?;
         let user_id = identifier(user_id).ok_or(InvalidMember::Identifier { field: "user_id" })?;
-        Ok(Self { user_id, user_info: user_info.map(RawValue::get) })
+        Ok(Self { user_id, user_info: user_info.map(|info| info.get().into()) })
+    }
+
+    fn into_owned<'b>(self) -> Member<'b> {
+        let Self { user_id, user_info } = self;
+        Member { user_id: owned(user_id), user_info: user_info.map(owned) }
     }
 }
 
@@ -37,7 +52,7 @@ pub struct User<'a> {
     /// Never empty.
     pub id: Cow<'a, str>,
     /// JSON text of what the user says of itself; `None` where that is absent or `null`.
-    pub user_info: Option<&'a str>,
+    pub user_info: Option<Cow<'a, str>>,
     /// Whose coming and going the user wants to know.
     pub watchlist: Vec<String>,
 }
@@ -45,6 +60,13 @@ pub struct User<'a> {
 impl<'a> User<'a> {
     /// Reads `user_data`.
     pub fn parse(user_data: &'a str) -> Result<Self, InvalidMember> {
+        match without_lone_surrogates(user_data) {
+            Cow::Borrowed(user_data) => Self::parse_whole(user_data),
+            Cow::Owned(user_data) => User::parse_whole(&user_data).map(User::into_owned),
+        }
+    }
+
+    fn parse_whole(user_data: &'a str) -> Result<Self, InvalidMember> {
         #[derive(Deserialize)]
         struct Fields<'a> {
             #[serde(borrow)]
@@ -58,9 +80,14 @@ impl<'a> User<'a> {
         let id = Some(id).filter(|id| id.get().starts_with('"')).and_then(identifier);
         Ok(Self {
             id: id.ok_or(InvalidMember::Identifier { field: "id" })?,
-            user_info: user_info.map(RawValue::get),
+            user_info: user_info.map(|info| info.get().into()),
             watchlist: watchlist.unwrap_or_default(),
         })
+    }
+
+    fn into_owned<'b>(self) -> User<'b> {
+        let Self { id, user_info, watchlist } = self;
+        User { id: owned(id), user_info: user_info.map(owned), watchlist }
     }
 }
 
@@ -108,7 +135,11 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str, what: &'static str) -> Result<T
     serde_json::from_str(text).map_err(|error| InvalidMember::Form { what, column: error.column() })
 }
 
-/// A text, or the digits of a number as they were sent.
+fn owned<'b>(text: Cow<'_, str>) -> Cow<'b, str> {
+    Cow::Owned(text.into_owned())
+}
+
+/// A text, or what JavaScript prints of a number.
 fn identifier(value: &RawValue) -> Option<Cow<'_, str>> {
     let text = value.get();
     if text.starts_with('"') {
@@ -118,7 +149,7 @@ fn identifier(value: &RawValue) -> Option<Cow<'_, str>> {
         };
         return Some(id).filter(|id| !id.is_empty());
     }
-    text.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then_some(Cow::Borrowed(text))
+    as_javascript_prints(text).map(Cow::Owned)
 }
 
 #[cfg(test)]
@@ -130,11 +161,29 @@ mod tests {
         for (data, user_id, user_info) in [
             (r#"{"user_id":"10","user_info":{"name":"Mr. Channels"}}"#, "10", Some(r#"{"name":"Mr. Channels"}"#)),
             (r#"{"user_id":10}"#, "10", None),
-            (r#"{"user_info":null,"user_id":-1.5e3,"more":[]}"#, "-1.5e3", None),
+            (r#"{"user_info":null,"user_id":-1.5e3,"more":[]}"#, "-1500", None),
             (r#" {"user_id":"caf\u00e9","user_info":"x"}"#, "café", Some(r#""x""#)),
         ] {
+            let user_info = user_info.map(Cow::from);
             assert_eq!(Member::parse(data), Ok(Member { user_id: user_id.into(), user_info }), "{data}");
         }
+    }
+
+    #[test]
+    fn a_number_is_the_id_that_pusher_js_looks_itself_up_by() {
+        for (number, user_id) in [("7", "7"), ("7.0", "7"), ("1e2", "100"), ("0.5", "0.5"), ("-0", "0")] {
+            let data = format!(r#"{{"user_id":{number}}}"#);
+            assert_eq!(Member::parse(&data).map(|member| member.user_id), Ok(user_id.into()), "{number}");
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_the_replacement_character_in_what_others_are_told() {
+        let member = Member::parse(r#"{"user_id":"a\ud83d","user_info":{"name":"Great \ud83d"}}"#).expect("a member");
+        assert_eq!((&*member.user_id, member.user_info.as_deref()), ("a\u{fffd}", Some(r#"{"name":"Great \ufffd"}"#)));
+        let user = User::parse(r#"{"id":"a\ud83d","user_info":"\ude00","watchlist":["b\ude00"]}"#).expect("a user");
+        assert_eq!((&*user.id, user.user_info.as_deref()), ("a\u{fffd}", Some(r#""\ufffd""#)));
+        assert_eq!(user.watchlist, ["b\u{fffd}"]);
     }
 
     #[test]
@@ -159,7 +208,7 @@ mod tests {
     #[test]
     fn a_user_has_a_text_as_id_and_may_watch_others() {
         let user = User::parse(r#"{"id":"12345","user_info":{"a":1},"watchlist":["1","2"]}"#).expect("a user");
-        assert_eq!((&*user.id, user.user_info), ("12345", Some(r#"{"a":1}"#)));
+        assert_eq!((&*user.id, user.user_info.as_deref()), ("12345", Some(r#"{"a":1}"#)));
         assert_eq!(user.watchlist, ["1", "2"]);
         assert_eq!(User::parse(r#"{"id":5}"#), Err(InvalidMember::Identifier { field: "id" }));
         assert!(User::parse(r#"{"id":"5","watchlist":[1]}"#).is_err());

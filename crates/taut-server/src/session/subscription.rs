@@ -572,11 +572,11 @@ fn vet(
             limits.user_id
         )));
     }
-    if described.user_info.is_some_and(|info| info.len() > limits.presence_member) {
+    if described.user_info.as_ref().is_some_and(|info| info.len() > limits.presence_member) {
         let error = format!("The user_info is too large. Maximum allowed size is {} bytes.", limits.presence_member);
         return Err(Refused { kind: "LimitReached", error, status: 413 });
     }
-    let user_info = described.user_info.map(Box::from);
+    let user_info = described.user_info.as_deref().map(Box::from);
     Ok((kind, Some(Visitor { user_id: described.user_id.into(), user_info })))
 }
 

@@ -55,7 +55,7 @@ impl Sessions {
             let is_shown = terms.app.features.watchlist;
             if let Some(member) = super::member(connections, id) {
                 member.authorized = true;
-                let (id, info) = (Arc::clone(&user_id), user.user_info.map(Box::from));
+                let (id, info) = (Arc::clone(&user_id), user.user_info.as_deref().map(Box::from));
                 member.extras().user = Some(SignedIn { id, info, is_shown, has_watchlist: false, is_pending: false });
             }
             self.act_as(connections, id, tenant, &user_id, is_shown);
@@ -237,7 +237,7 @@ fn check<'a>(
     if user.id.chars().count() > terms.limits.user_id {
         return Err(format!("Sign-in refused: the id is too long, at most {} characters.", terms.limits.user_id));
     }
-    if user.user_info.is_some_and(|info| info.len() > terms.limits.presence_member) {
+    if user.user_info.as_ref().is_some_and(|info| info.len() > terms.limits.presence_member) {
         let most = terms.limits.presence_member;
         return Err(format!("Sign-in refused: the user_info is too large, at most {most} bytes."));
     }

@@ -206,6 +206,34 @@ fn a_signature_that_comes_twice_and_a_number_with_a_sign_are_refused() {
 }
 
 #[test]
+fn a_text_that_was_cut_within_an_emoji_arrives_with_the_replacement_character() {
+    let server = server(|_| {});
+    let (mut client, _) = Client::member(server.addresses()[0]);
+    client.subscribed("chat");
+    let mut http = Http::connect(server.addresses()[0]);
+    let mut post = |path: &str, body: &str| {
+        let answer = http.request("POST", &signed("POST", path, "", body.as_bytes()), &JSON, body.as_bytes());
+        assert_eq!((answer.status, answer.text()), (200, "{}"), "{body}");
+    };
+    // What JavaScript sends for `"Great 👍".slice(0, 7)`.
+    for (body, name, data) in [
+        (r#"{"name":"event","channel":"chat","data":"Great \ud83d"}"#, "event", "Great \u{fffd}"),
+        (r#"{"name":"event","channel":"chat","data":{"text":"Great \ud83d"}}"#, "event", r#"{"text":"Great \ufffd"}"#),
+        (r#"{"name":"Great \ud83d","channels":["chat"],"data":"\ud83d\udc4d"}"#, "Great \u{fffd}", "\u{1f44d}"),
+        (r#"{"name":"event","channel":"chat","data":"x","more":"\udc4d"}"#, "event", "x"),
+    ] {
+        let expected = json!({ "event": name, "channel": "chat", "data": data });
+        post("/apps/1/events", body);
+        assert_eq!(client.message(), expected, "{body}");
+        post("/apps/1/batch_events", &format!(r#"{{"batch":[{body}]}}"#));
+        assert_eq!(client.message(), expected, "{body}");
+    }
+    let body = r#"{"name":"event","channel":"\ud83d","data":""}"#;
+    let answer = http.request("POST", &signed("POST", "/apps/1/events", "", body.as_bytes()), &JSON, body.as_bytes());
+    assert!(answer.error().contains("The channel name contains a character that is not allowed"), "{}", answer.text());
+}
+
+#[test]
 fn a_prefix_of_the_path_may_be_signed_or_not() {
     let server = server(|config| config.path_prefix = "/realtime".to_owned());
     let mut http = Http::connect(server.addresses()[0]);

@@ -1,0 +1,123 @@
+//! What strangers' JSON may hold that others cannot read.
+
+use std::borrow::Cow;
+
+/// Replaces every escape of half a surrogate pair by the one of U+FFFD, the replacement character.
+///
+/// A text that was cut within an emoji has such a half, and JavaScript writes it as `\ud83d`. RFC 8259 §8.2 leaves open what becomes of it: browsers take
+/// it, other parsers refuse the whole document. So nobody gets one from here. The length stays the same.
+pub fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
+    // Most texts have escapes, of quotes for instance, but none by number: this finds out much faster.
+    if !json.contains("\\u") {
+        return Cow::Borrowed(json);
+    }
+    let mut mended = String::new();
+    let (mut copied, mut position) = (0, 0);
+    while let Some(found) = json[position..].find('\\') {
+        let escape = position + found;
+        let length = match (unit(json, escape), unit(json, escape + UNIT)) {
+            (Some(HIGH_FIRST..=HIGH_LAST), Some(LOW_FIRST..=LOW_LAST)) => 2 * UNIT,
+            (Some(HIGH_FIRST..=LOW_LAST), _) => {
+                mended.push_str(&json[copied..escape]);
+                mended.push_str(REPLACEMENT);
+                copied = escape + UNIT;
+                UNIT
+            }
+            (Some(_), _) => UNIT,
+            // A backslash and what it escapes, which may be a backslash. What is none of JSON's escapes, its parser refuses.
+            (None, _) => 1 + json[escape + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        position = escape + length;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    mended.push_str(&json[copied..]);
+    Cow::Owned(mended)
+}
+
+/// As [`without_lone_surrogates`], for text that need not be UTF-8: then it stays what it is, for the parser to refuse.
+pub fn bytes_without_lone_surrogates(json: &[u8]) -> Cow<'_, [u8]> {
+    match str::from_utf8(json).map(without_lone_surrogates) {
+        Ok(Cow::Owned(mended)) => Cow::Owned(mended.into_bytes()),
+        Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(json),
+    }
+}
+
+/// The unit of UTF-16 whose escape (`\uXXXX`) begins here.
+fn unit(json: &str, position: usize) -> Option<u16> {
+    let digits = json.get(position..position + UNIT)?.strip_prefix("\\u")?;
+    // The parser of numbers would take a plus sign, too.
+    let is_unit = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_unit { u16::from_str_radix(digits, 16).ok() } else { None }
+}
+
+/// Bytes of an escape by number.
+const UNIT: usize = 6;
+
+const REPLACEMENT: &str = "\\ufffd";
+
+/// The Unicode Standard §3.8: high surrogates come first in a pair, low ones second.
+const HIGH_FIRST: u16 = 0xd800;
+const HIGH_LAST: u16 = 0xdbff;
+const LOW_FIRST: u16 = 0xdc00;
+const LOW_LAST: u16 = 0xdfff;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn half_a_pair_becomes_the_replacement_character_and_a_pair_stays() {
+        for (json, mended) in [
+            (r#""Great \ud83d""#, r#""Great \ufffd""#),
+            (r#""\uDC4D!""#, r#""\ufffd!""#),
+            (r#""\ude00\ud83d""#, r#""\ufffd\ufffd""#),
+            (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""\ud83d \ude00""#, r#""\ufffd \ufffd""#),
+            (r#""\ud83d\u0041""#, r#""\ufffd\u0041""#),
+            (r#""\ud83d\\ude00""#, r#""\ufffd\\ude00""#),
+            (r#"{"\ud83d":["\ud83d"]}"#, r#"{"\ufffd":["\ufffd"]}"#),
+        ] {
+            assert_eq!(without_lone_surrogates(json), mended, "{json}");
+            assert_eq!(bytes_without_lone_surrogates(json.as_bytes()), mended.as_bytes());
+        }
+    }
+
+    #[test]
+    fn everything_else_stays_as_it_is_and_is_not_copied() {
+        for json in [
+            "",
+            r#""caf\u00e9 \ud83d\ude00 \n \\ \\ud83d \"""#,
+            r#""\\\\ud83d""#,
+            // Not JSON: its parser says so.
+            "\\",
+            r#""\u+123 \ud83 \x\é"#,
+            r#"{"a":7}"#,
+        ] {
+            assert!(matches!(without_lone_surrogates(json), Cow::Borrowed(same) if same == json), "{json}");
+        }
+        let broken = b"\"\\ud83d\xff\"";
+        assert!(matches!(bytes_without_lone_surrogates(broken), Cow::Borrowed(same) if same == broken));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_is_what_serde_reads_and_as_long(parts in prop::collection::vec(prop_oneof![
+            "[^\\pC\"\\\\]",
+            (0..0x1_0000_u32).prop_map(|unit| format!("\\u{unit:04x}")),
+            (0xd800..0xe000_u32).prop_map(|unit| format!("\\u{unit:04X}")),
+            prop::sample::select(&["\\\\", "\\\"", "\\n", "u", "d83d"][..]).prop_map(str::to_owned),
+        ], 0..9)) {
+            let json = format!("\"{}\"", parts.concat());
+            let mended = without_lone_surrogates(&json);
+            prop_assert_eq!(mended.len(), json.len());
+            prop_assert_eq!(&without_lone_surrogates(&mended), &mended);
+            match serde_json::from_str::<String>(&json) {
+                Ok(text) => prop_assert_eq!(serde_json::from_str::<String>(&mended).ok(), Some(text)),
+                Err(_) => prop_assert!(serde_json::from_str::<String>(&mended).is_ok(), "{json} {mended}"),
+            }
+        }
+    }
+}
