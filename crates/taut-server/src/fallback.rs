@@ -10,11 +10,11 @@
 mod link;
 mod session;
 mod sockjs;
+mod table;
 mod wire;
 mod xhr;
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,23 +28,24 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use taut::{Close, CloseCode};
+use taut::Close;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::api::answer::Problem;
 use crate::config::{Config, Network};
 use crate::guard;
-use crate::session::{GOING_DOWN, OVER_CAPACITY};
+use crate::session::{GOING_DOWN, OVER_CAPACITY, PATH_NOT_FOUND, no_such_app};
 use crate::tenants::Apps;
 pub(crate) use link::Entrance;
 use link::Request;
 use session::{Mode, Patience, Session};
+use table::{Full, Table};
 
 /// All sessions, and what their requests need.
 #[derive(Debug)]
 pub(crate) struct Fallback {
-    sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    sessions: Mutex<Sessions>,
     entrance: Entrance,
     apps: Arc<Apps>,
     /// From where `X-Forwarded-For` is believed.
@@ -56,13 +57,46 @@ pub(crate) struct Fallback {
     draining: watch::Receiver<bool>,
 }
 
+#[derive(Debug)]
+struct Sessions {
+    /// Those whose app is known, and lets clients come so.
+    known: Table,
+    /// Those of SockJS that have not said yet where they want to go: anybody may begin one, without a key.
+    unknown: Table,
+}
+
+impl Sessions {
+    fn get(&self, name: &str) -> Option<&Arc<Session>> {
+        self.known.get(name).or_else(|| self.unknown.get(name))
+    }
+
+    fn remove(&mut self, name: &str, session: &Arc<Session>) {
+        let _ = self.unknown.remove(name, session) || self.known.remove(name, session);
+    }
+}
+
+/// What a request to receive comes to.
+enum Begun {
+    Session(Arc<Session>),
+    /// A session would only be closed, so there is none.
+    Refused(Close),
+}
+
 impl Fallback {
     /// Heartbeats are those that WebSocket clients have, and so is the bound of what a client may send.
     pub(crate) fn new(entrance: Entrance, apps: Arc<Apps>, config: &Config, draining: watch::Receiver<bool>) -> Self {
         let (interval, timeout) = (config.ping_interval.min(LONGEST_INTERVAL), config.pong_timeout);
-        let patience = Patience { interval, silence: interval + timeout, absence: timeout.min(LONGEST_ABSENCE) };
+        let patience = Patience {
+            interval,
+            introduction: LONGEST_INTRODUCTION,
+            silence: interval + timeout,
+            absence: timeout.min(LONGEST_ABSENCE),
+        };
         Self {
-            sessions: Mutex::default(),
+            sessions: Mutex::new(Sessions {
+                known: Table::new(MOST_SESSIONS, MOST_SESSIONS),
+                unknown: Table::new(MOST_UNKNOWN, MOST_UNKNOWN_OF_ONE),
+            }),
             entrance,
             apps,
             trusted: config.trusted_proxies.as_slice().into(),
@@ -74,28 +108,30 @@ impl Fallback {
     }
 
     /// The session that a request belongs to, which is begun if there is none.
-    fn session_or_new(
-        self: &Arc<Self>,
-        place: &Place<'_>,
-        head: &Parts,
-        peer: SocketAddr,
-    ) -> Result<Arc<Session>, Problem> {
+    fn session_or_new(self: &Arc<Self>, place: &Place<'_>, head: &Parts, peer: SocketAddr) -> Result<Begun, Problem> {
         let mut sessions = self.sessions();
         if let Some(session) = sessions.get(place.session) {
-            return Ok(Arc::clone(session));
+            return Ok(Begun::Session(Arc::clone(session)));
         }
-        if sessions.len() >= MOST_SESSIONS {
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "There are too many connections over HTTP.");
-            return Err(problem.retry_after(Duration::from_secs(1)));
+        let table = if place.app.is_empty() { &mut sessions.unknown } else { &mut sessions.known };
+        if let Some(close) = self.refusal(place.app).filter(|_| !place.app.is_empty()) {
+            return Ok(Begun::Refused(close));
         }
         let (session, messages) = Session::new(self.patience);
         let session = Arc::new(session);
-        sessions.insert(place.session.into(), Arc::clone(&session));
+        let client = self.client(head, peer);
+        let displaced = table.insert(place.session, client.ip(), Arc::clone(&session), Instant::now());
         drop(sessions);
-        let name = place.session.into();
-        let request = Request::new(place.app, head, self.client(head, peer));
-        drop(tokio::spawn(Arc::clone(self).carry(name, Arc::clone(&session), messages, request)));
-        Ok(session)
+        let displaced = displaced.map_err(|Full| {
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "There are too many connections over HTTP.");
+            problem.retry_after(Duration::from_secs(1))
+        })?;
+        if let Some(displaced) = displaced {
+            displaced.displace();
+        }
+        let request = Request::new(place.app, head, client);
+        drop(tokio::spawn(Arc::clone(self).carry(place.session.into(), Arc::clone(&session), messages, request)));
+        Ok(Begun::Session(session))
     }
 
     /// The session that a request belongs to.
@@ -111,16 +147,17 @@ impl Fallback {
         messages: mpsc::Receiver<String>,
         request: Request,
     ) {
-        let close = self.relay(&session, messages, request).await.unwrap_or_else(|close| close);
+        let close = self.relay(&name, &session, messages, request).await.unwrap_or_else(|close| close);
         session.end(close);
-        sleep(self.patience.absence).await;
-        self.sessions().remove(&name);
+        session.forgotten().await;
+        self.sessions().remove(&name, &session);
         session.cut();
     }
 
     async fn relay(
         &self,
-        session: &Session,
+        name: &str,
+        session: &Arc<Session>,
         mut messages: mpsc::Receiver<String>,
         mut request: Request,
     ) -> Result<Close, Close> {
@@ -128,6 +165,9 @@ impl Fallback {
             let mut draining = self.draining.clone();
             let first = tokio::select! {
                 first = session.first_message(&mut messages) => first?,
+                () = sleep(self.patience.introduction) => {
+                    return Err(Close::new(PATH_NOT_FOUND, "Path not found: no first message came in time"));
+                }
                 _ = draining.wait_for(|draining| *draining) => {
                     return Err(Close::new(GOING_DOWN, "The server is going down: please reconnect"));
                 }
@@ -135,9 +175,11 @@ impl Fallback {
             request.path = wire::path(&first).ok_or_else(|| {
                 Close::new(PATH_NOT_FOUND, "Path not found: the first message is {\"path\":\"/app/KEY\"}")
             })?;
-        }
-        if !self.is_open_to(&request.path) {
-            return Err(Close::new(PATH_NOT_FOUND, "Path not found: clients of this app connect by WebSockets alone"));
+            if let Some(close) = self.refusal(&request.path) {
+                session.refuse(&close);
+                return Err(close);
+            }
+            self.settle(name, session, request.client())?;
         }
         match self.entrance.open(&request, &self.path_prefix).await {
             Ok(socket) => Ok(session.relay(socket, messages).await),
@@ -146,7 +188,7 @@ impl Fallback {
             }
             Err(error) => {
                 tracing::debug!(%error, "no shard took a session over HTTP");
-                Err(Close::new(OVER_CAPACITY, "Over capacity"))
+                Err(over_capacity())
             }
         }
     }
@@ -160,14 +202,34 @@ impl Fallback {
         }
     }
 
-    /// Whether the app of this path lets clients come so. Of one that is not there, the shard tells.
-    fn is_open_to(&self, path: &str) -> bool {
-        let key = path.strip_prefix("/app/").map(|rest| rest.split_once('?').map_or(rest, |(key, _)| key));
-        let tenant = key.and_then(|key| self.apps.by_key(key));
-        tenant.is_none_or(|tenant| tenant.terms().app.features.fallback)
+    /// A session has said which app it is for: it no longer stands among those of strangers.
+    fn settle(&self, name: &str, session: &Arc<Session>, client: IpAddr) -> Result<(), Close> {
+        let mut sessions = self.sessions();
+        if !sessions.unknown.remove(name, session) {
+            // It has made room for another in this moment.
+            return Err(over_capacity());
+        }
+        let displaced = sessions.known.insert(name, client, Arc::clone(session), Instant::now());
+        drop(sessions);
+        if let Some(displaced) = displaced.map_err(|Full| over_capacity())? {
+            displaced.displace();
+        }
+        Ok(())
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
+    /// Why no client is let in by this path, `/app/KEY?…`, if so. The shard decides all else, as for WebSockets.
+    fn refusal(&self, path: &str) -> Option<Close> {
+        let key = path.strip_prefix("/app/").map(|rest| rest.split_once('?').map_or(rest, |(key, _)| key));
+        let Some(key) = key.filter(|key| !key.is_empty() && !key.contains('/')) else {
+            return Some(Close::new(PATH_NOT_FOUND, "Path not found: clients connect to /app/KEY"));
+        };
+        let Some(tenant) = self.apps.by_key(key) else { return Some(no_such_app(key)) };
+        let is_open = tenant.terms().app.features.fallback;
+        let words = "Path not found: clients of this app connect by WebSockets alone";
+        (!is_open).then(|| Close::new(PATH_NOT_FOUND, words))
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -216,6 +278,10 @@ impl<'p> Place<'p> {
     }
 }
 
+fn over_capacity() -> Close {
+    Close::new(OVER_CAPACITY, "Over capacity")
+}
+
 fn no_session() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "There is no such session, or it is over.")
 }
@@ -250,14 +316,18 @@ const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
 ];
 
-/// Of Pusher's codes, as a shard would answer.
-const PATH_NOT_FOUND: CloseCode = CloseCode::new(4005);
-
 /// Where pusher-js looks for all of it, below the server's prefix; its `httpPath` says otherwise.
 const BASE: &str = "/pusher";
 
 /// At a time. Each holds an HTTP connection while it receives, of those that publishers need as well.
 const MOST_SESSIONS: usize = 5000;
+
+/// At a time, of those whose app is not known yet, from all networks and from one. A browser has one of them for a round trip.
+const MOST_UNKNOWN: usize = 512;
+const MOST_UNKNOWN_OF_ONE: usize = 64;
+
+/// How long a session may take to say which app it is for. Over a slow mobile network, that request needs a connection of its own and a handshake of TLS.
+const LONGEST_INTRODUCTION: Duration = Duration::from_secs(5);
 
 /// Common load balancers cut a silent connection after 30 to 60 seconds, and SockJS gives a request of JSONP up after 35.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(25);
@@ -275,22 +345,103 @@ mod tests {
     use super::*;
     use crate::app::Limits;
 
+    /// Where sessions are begun, and no shard takes them.
+    struct Scene {
+        fallback: Arc<Fallback>,
+        _draining: watch::Sender<bool>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self::with(|_| {})
+        }
+
+        fn with(change: impl FnOnce(&mut Patience)) -> Self {
+            let (draining, is_draining) = watch::channel(false);
+            let apps = Arc::new(Apps::development(&Limits::default()));
+            let mut fallback = Fallback::new(Entrance::new(Vec::new()), apps, &Config::default(), is_draining);
+            change(&mut fallback.patience);
+            Self { fallback: Arc::new(fallback), _draining: draining }
+        }
+
+        fn begin(&self, app: &str, name: &str, from: [u8; 4]) -> Option<Begun> {
+            let (head, ()) = http::Request::new(()).into_parts();
+            let session = format!("{app}/1/{name}");
+            let place = Place { session: &session, app };
+            self.fallback.session_or_new(&place, &head, SocketAddr::from((from, 1))).ok()
+        }
+
+        fn begun(&self, app: &str, name: &str, from: [u8; 4]) -> Arc<Session> {
+            match self.begin(app, name, from) {
+                Some(Begun::Session(session)) => session,
+                _ => panic!("no session for {name}"),
+            }
+        }
+    }
+
+    const ATTACKER: [u8; 4] = [192, 0, 2, 1];
+    const CLIENT: [u8; 4] = [192, 0, 2, 2];
+
     #[tokio::test]
-    async fn sessions_are_bounded_in_number() {
-        let (_draining, is_draining) = watch::channel(false);
-        let apps = Arc::new(Apps::development(&Limits::default()));
-        let fallback = Fallback::new(Entrance::new(Vec::new()), apps, &Config::default(), is_draining);
-        let fallback = Arc::new(fallback);
-        let session = Arc::new(Session::new(fallback.patience).0);
-        fallback.sessions().extend((1..MOST_SESSIONS).map(|number| (number.to_string().into(), Arc::clone(&session))));
-        let (head, ()) = http::Request::new(()).into_parts();
-        let begun = |name: &str| {
-            let place = Place { session: name, app: "" };
-            fallback.session_or_new(&place, &head, SocketAddr::from(([192, 0, 2, 1], 1))).is_ok()
+    async fn whoever_begins_thousands_of_sessions_keeps_nobody_out() {
+        for app in ["", "/app/app-key"] {
+            let scene = Scene::new();
+            let before = scene.begun(app, "listening", CLIENT);
+            before.pretend_listening();
+            for number in 0..6000 {
+                scene.begun(app, &format!("{number:08}"), ATTACKER);
+            }
+            // From elsewhere, and from behind the same address as the attacker.
+            let (after, beside) = (scene.begun(app, "newcomer", CLIENT), scene.begun(app, "neighbour", ATTACKER));
+            for session in [&after, &beside] {
+                session.pretend_listening();
+            }
+            for number in 0..6000 {
+                scene.begun(app, &format!("again-{number:08}"), ATTACKER);
+            }
+            for (name, session) in [("listening", before), ("newcomer", after), ("neighbour", beside)] {
+                assert!(Arc::ptr_eq(&session, &scene.begun(app, name, CLIENT)), "{name} of {app:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn there_is_no_session_for_a_key_that_nobody_has() {
+        let scene = Scene::new();
+        for app in ["/app/nonsense", "/app/", "/app/a/b"] {
+            let refused = scene.begin(app, "abcdefgh", ATTACKER);
+            assert!(matches!(refused, Some(Begun::Refused(close)) if [4001, 4005].contains(&close.code().as_u16())));
+        }
+        assert_eq!(scene.fallback.sessions().known.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_does_not_say_its_app_is_over_soon_though_it_is_listened_to() {
+        let scene = Scene::with(|patience| {
+            (patience.introduction, patience.absence) = (Duration::from_millis(10), Duration::from_millis(10));
+        });
+        let session = scene.begun("", "abcdefgh", CLIENT);
+        session.pretend_listening();
+        eventually(|| scene.fallback.sessions().unknown.len() == 0).await;
+        assert_eq!(session.say(Vec::new()).await, Err(session::Ended));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_has_made_room_is_over_at_once() {
+        let scene = Scene::new();
+        let session = scene.begun("", "abcdefgh", CLIENT);
+        session.displace();
+        assert_eq!(session.say(Vec::new()).await, Err(session::Ended));
+        eventually(|| Arc::strong_count(&session) == 1).await;
+    }
+
+    async fn eventually(mut is_so: impl FnMut() -> bool) {
+        let waited = async {
+            while !is_so() {
+                tokio::task::yield_now().await;
+            }
         };
-        assert!(begun("/1/abcdefgh"));
-        assert!(!begun("/2/abcdefgh"));
-        assert!(begun("/1/abcdefgh"), "who has one keeps it");
+        tokio::time::timeout(Duration::from_secs(20), waited).await.expect("it is so in the end");
     }
 
     #[test]

@@ -1,6 +1,15 @@
-//! Token buckets: so much at once, so much in the long run.
+//! Token buckets: so much at once, so much in the long run; and who counts as one.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+/// The network that an address counts for. Of IPv6 everybody has one of 2^64 addresses (RFC 6177 §2).
+pub(crate) fn network(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
+    }
+}
 
 /// A bucket of tokens that fills up steadily; whoever wants to do something takes one.
 #[derive(Debug)]

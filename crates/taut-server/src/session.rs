@@ -33,6 +33,7 @@ use crate::route::{Mail, Routes};
 use crate::tenants::{Admission, Apps, Tenant};
 use asking::Line;
 pub(crate) use asking::Ticket;
+pub(crate) use entrance::no_such_app;
 use subscription::Waiting;
 use user::SignedIn;
 
@@ -508,7 +509,7 @@ fn member(connections: &mut Connections<Client>, id: ConnectionId) -> Option<&mu
 const NO_SUCH_APP: CloseCode = CloseCode::new(4001);
 const APP_DISABLED: CloseCode = CloseCode::new(4003);
 const OVER_QUOTA: CloseCode = CloseCode::new(4004);
-const PATH_NOT_FOUND: CloseCode = CloseCode::new(4005);
+pub(crate) const PATH_NOT_FOUND: CloseCode = CloseCode::new(4005);
 const INVALID_VERSION: CloseCode = CloseCode::new(4006);
 const UNSUPPORTED_VERSION: CloseCode = CloseCode::new(4007);
 const UNAUTHORIZED: CloseCode = CloseCode::new(4009);

@@ -40,7 +40,15 @@ impl Receiver {
             assert!(read_some(&mut stream, &mut raw), "the head ended too early");
         };
         let head = String::from_utf8(raw.drain(..end).collect()).expect("ASCII");
-        Self { stream, head, raw, body: Vec::new(), consumed: 0, is_over: false }
+        let mut receiver = Self { stream, head, raw, body: Vec::new(), consumed: 0, is_over: false };
+        let length = receiver.head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if let Some(length) = length.map(|length| length.parse::<usize>().expect("a length")) {
+            while receiver.raw.len() < length {
+                assert!(read_some(&mut receiver.stream, &mut receiver.raw), "the response broke off");
+            }
+            (receiver.body, receiver.is_over) = (std::mem::take(&mut receiver.raw), true);
+        }
+        receiver
     }
 
     /// The next line, or `None` at the proper end of the response.
@@ -199,6 +207,7 @@ fn an_app_that_does_not_want_it_closes_its_clients_and_no_others() {
         if let Some(path) = path {
             assert_eq!(session.say(&[json!({ "path": path })]), 204);
         }
+        assert_eq!(names(&receiver.line().expect("an error")), ["pusher:error"]);
         assert_eq!(receiver.line().as_deref(), Some(close), "{path:?}");
     }
     let session = Session::new(address, "/pusher/app/key-two");
@@ -384,6 +393,33 @@ fn a_session_that_nobody_has_begun_cannot_be_spoken_in() {
     assert!(answer.error().contains("8 characters or more"), "{}", answer.error());
     Http::connect(address).say("chat", "still there");
     assert_eq!(data(&receiver.line().expect("an event")), ["still there"]);
+}
+
+#[test]
+fn thousands_of_sessions_that_one_connection_invents_keep_nobody_out() {
+    let server = server(|_| {});
+    let address = server.addresses()[0];
+    let (mut before, mut receiver) = Session::subscribed(address, "chat");
+    let mut attacker = Http::connect(address);
+    for round in 0..55 {
+        let polls = (0..100).map(|number| {
+            format!("POST /pusher/1/{:08}/xhr HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", round * 100 + number)
+        });
+        attacker.send(polls.collect::<String>().as_bytes());
+        let mut answers = String::new();
+        while answers.matches("HTTP/1.1 ").count() < 100 || !answers.ends_with("\r\n0\r\n\r\n") {
+            assert!(attacker.read_more(&mut answers), "{answers}");
+        }
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 100, "{answers}");
+    }
+    // Who was there is still there, and whoever comes is let in, by either of the two ways.
+    assert_eq!(before.say(&[json!({ "event": "pusher:ping" })]), 204);
+    assert_eq!(names(&receiver.line().expect("a pong")), ["pusher:pong"]);
+    Session::subscribed(address, "chat");
+    let mut session = sockjs(&server, "/app/key-one?protocol=7&client=js&version=8.6.0");
+    let mut receiver = session.receive("xhr_streaming");
+    assert_eq!(names(&receiver.line().expect("a greeting")), ["pusher:connection_established"]);
+    assert_eq!(session.say(&[subscribe("chat")]), 204);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The way of a session to a shard.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -30,6 +30,11 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// Who asks.
+    pub(super) fn client(&self) -> IpAddr {
+        self.peer.ip()
+    }
+
     /// `app` is what the request's own path says of it.
     pub(super) fn new(app: &str, head: &Parts, peer: SocketAddr) -> Self {
         let mut path = app.to_owned();

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::wire;
 use crate::http::Caller;
+use crate::pusher::event::ServerEvent;
 use crate::session::{OVER_CAPACITY, PONG_NOT_RECEIVED};
 
 /// A client. Requests come and go; this stays until the client has been away for too long.
@@ -38,6 +39,8 @@ pub(super) struct Session {
 pub(super) struct Patience {
     /// Silence before a heartbeat.
     pub(super) interval: Duration,
+    /// Before a SockJS client says which app it is for.
+    pub(super) introduction: Duration,
     /// Without any request before a client is gone.
     pub(super) silence: Duration,
     /// Without an open response before a client is gone; also how long a session that has ended is remembered.
@@ -57,6 +60,10 @@ struct State {
     waker: Option<Waker>,
     /// How many responses there have been.
     responses: u64,
+    /// The client has made a second request: the session is more than a name that somebody invented.
+    is_proven: bool,
+    /// It has made room for another.
+    is_displaced: bool,
     /// When the client was last heard.
     heard: Instant,
     /// When the last response ended.
@@ -88,6 +95,8 @@ impl Session {
             response: None,
             waker: None,
             responses: 0,
+            is_proven: false,
+            is_displaced: false,
             heard: now,
             left: now,
             caller: None,
@@ -110,6 +119,7 @@ impl Session {
                 return Err(Ended);
             }
             state.heard = Instant::now();
+            state.is_proven = true;
             if messages.is_empty() {
                 state.answer();
             }
@@ -125,6 +135,7 @@ impl Session {
         let mut state = self.state();
         let now = Instant::now();
         state.heard = now;
+        state.is_proven |= state.responses > 0;
         state.responses += 1;
         state.response = Some(state.responses);
         state.caller = Some(caller.clone());
@@ -183,11 +194,50 @@ impl Session {
         }
     }
 
-    /// The session has ended: whoever asks from now on is told so, after everything that came before.
+    /// The session has ended: whoever asks from now on is told so, after everything that came before. The first reason stands.
     pub(super) fn end(&self, close: Close) {
         let mut state = self.state();
-        state.close = Some(close);
+        state.close.get_or_insert(close);
         state.wake();
+    }
+
+    /// Tells the client, as a shard would, why it is going to be closed.
+    pub(super) fn refuse(&self, close: &Close) {
+        self.state().push(Some(wire::quoted(&refusal(close))));
+    }
+
+    /// Whether nobody would miss the session now: nobody listens to it, and nobody has asked for it twice, or not for a while.
+    pub(super) fn makes_room(&self, now: Instant) -> bool {
+        let state = self.state();
+        state.response.is_none() && (state.close.is_some() || !state.is_proven || state.left + BETWEEN_REQUESTS <= now)
+    }
+
+    /// The session has made room for another: it ends at once, and is not remembered.
+    pub(super) fn displace(&self) {
+        self.state().is_displaced = true;
+        self.end(Close::new(OVER_CAPACITY, "Over capacity: there are too many connections over HTTP"));
+        self.left.notify_one();
+    }
+
+    /// Waits until nobody needs to be told any more how the session ended.
+    ///
+    /// # Cancel safety
+    /// It can be asked again.
+    pub(super) async fn forgotten(&self) {
+        let deadline = Instant::now() + self.patience.absence;
+        while Instant::now() < deadline {
+            let is_unheard = {
+                let state = self.state();
+                state.is_displaced && state.response.is_none()
+            };
+            if is_unheard {
+                return;
+            }
+            tokio::select! {
+                () = sleep_until(deadline) => {}
+                () = self.left.notified() => {}
+            }
+        }
     }
 
     /// Ends the HTTP connection of a response that is still open: its client does not even read the end.
@@ -197,7 +247,12 @@ impl Session {
         }
     }
 
-    /// Waits until the client has been away for too long.
+    #[cfg(test)]
+    pub(super) fn pretend_listening(&self) {
+        self.state().response = Some(1);
+    }
+
+    /// Waits until the client has been away for too long, or the session had to make room.
     async fn gone(&self) {
         loop {
             let deadline = self.state().deadline(&self.patience);
@@ -268,6 +323,9 @@ impl State {
     }
 
     fn deadline(&self, patience: &Patience) -> Instant {
+        if self.is_displaced {
+            return self.left;
+        }
         let silent = self.heard + patience.silence;
         if self.response.is_some() { silent } else { silent.min(self.left + patience.absence) }
     }
@@ -426,6 +484,13 @@ impl Drop for Response {
     }
 }
 
+/// What a shard says before it closes a client so.
+pub(super) fn refusal(close: &Close) -> String {
+    let mut text = String::new();
+    ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason(), channel: None }.write(&mut text);
+    text
+}
+
 fn gone() -> Close {
     Close::new(PONG_NOT_RECEIVED, "Pong reply not received: no request came in time")
 }
@@ -437,6 +502,9 @@ fn too_slow() -> Close {
 fn lost() -> Close {
     Close::new(CloseCode::ABNORMAL, "The connection was lost")
 }
+
+/// A client that polls has no response open between two of its requests. One that takes longer, while others are turned away, makes room.
+const BETWEEN_REQUESTS: Duration = Duration::from_secs(1);
 
 /// What SockJS calls a response that another one has replaced.
 const DISPLACED: CloseCode = CloseCode::new(2010);

@@ -44,6 +44,16 @@ pub(super) fn write_close(out: &mut String, close: &Close) {
     out.push(']');
 }
 
+/// All that a client gets whose session is never begun: open, what it is told, and the end.
+pub(super) fn refused(message: &str, close: &Close) -> String {
+    let mut out = format!("{OPEN}\n");
+    write_messages(&mut out, [quoted(message)]);
+    out.push('\n');
+    write_close(&mut out, close);
+    out.push('\n');
+    out
+}
+
 /// Appends a frame as the call of a page's function: how JSONP brings it.
 pub(super) fn write_call(out: &mut String, callback: &str, frame: &str) {
     // The comment keeps the page's name from being the first bytes of a file, which some plug-ins take for a file of their own.

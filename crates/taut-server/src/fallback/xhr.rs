@@ -8,7 +8,7 @@ use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
 
-use super::{Fallback, Mode, PREFLIGHT, Place, SCRIPT, UNBUFFERED, allowing, no_session, wire};
+use super::{Begun, Fallback, Mode, PREFLIGHT, Place, SCRIPT, UNBUFFERED, allowing, no_session, session, wire};
 use crate::api::answer::Problem;
 use crate::api::body;
 use crate::http::Caller;
@@ -57,8 +57,11 @@ pub(super) async fn receive(fallback: &Arc<Fallback>, request: Request, mode: Mo
     let received = || {
         let place = Place::parse(head.uri.path(), &fallback.path_prefix)?;
         let caller = head.extensions.get::<Caller>().ok_or_else(nobody)?;
-        let response = fallback.session_or_new(&place, &head, caller.peer())?.receive(mode, caller);
-        Ok::<_, Problem>(([SCRIPT, UNBUFFERED], Body::new(response)))
+        let body = match fallback.session_or_new(&place, &head, caller.peer())? {
+            Begun::Session(session) => Body::new(session.receive(mode, caller)),
+            Begun::Refused(close) => Body::from(wire::refused(&session::refusal(&close), &close)),
+        };
+        Ok::<_, Problem>(([SCRIPT, UNBUFFERED], body))
     };
     allowing(&head.headers, received())
 }

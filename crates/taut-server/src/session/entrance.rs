@@ -66,13 +66,7 @@ impl Sessions {
         else {
             return Err(Close::new(PATH_NOT_FOUND, format!("Path not found: clients connect to {}KEY", self.path)));
         };
-        let Some(tenant) = self.apps.by_key(key) else {
-            let key: String = key.chars().take(LONGEST_ECHO).collect();
-            return Err(Close::new(
-                NO_SUCH_APP,
-                format!("Application does not exist: there is no app with the key {key}"),
-            ));
-        };
+        let Some(tenant) = self.apps.by_key(key) else { return Err(no_such_app(key)) };
         let terms = Arc::clone(&tenant.terms());
         check_standing(&terms)?;
         check_version(request)?;
@@ -135,6 +129,12 @@ impl Sessions {
             self.enter_user_channel(connections, id, tenant, &user_id, None);
         }
     }
+}
+
+/// How a client is closed whose key nobody has.
+pub(crate) fn no_such_app(key: &str) -> Close {
+    let key: String = key.chars().take(LONGEST_ECHO).collect();
+    Close::new(NO_SUCH_APP, format!("Application does not exist: there is no app with the key {key}"))
 }
 
 fn check_standing(terms: &Terms) -> Result<(), Close> {

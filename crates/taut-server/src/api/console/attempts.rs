@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::limit::TokenBucket;
+use crate::limit::{TokenBucket, network};
 
 /// What is left of the attempts: of each address, so that who guesses does not lock everybody out, and of all together, for who guesses from many.
 ///
@@ -31,14 +31,6 @@ impl Attempts {
         // Its own first, or a single address would use up what all have together.
         self.by_address[bucket as usize].take(now)?;
         self.all.take(now)
-    }
-}
-
-/// Of IPv6 everybody has a network of 2^64 addresses (RFC 6177 §2), which count as one.
-fn network(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
     }
 }
 
