@@ -21,7 +21,8 @@ pub struct App {
     pub limits: Option<Limits>,
     /// What is switched on.
     pub features: Features,
-    /// The origins whose pages may connect, such as `https://example.com` or `https://*.example.com`; none means all, which is the default.
+    /// The origins whose pages may connect, as [patterns](taut_proto::handshake::origin::Pattern) such as `https://example.com`,
+    /// `https://*.example.com`, `null` or `file://`; none means all, which is the default.
     pub origins: Vec<String>,
     /// Whom to tell what happens; nobody by default.
     pub webhooks: Vec<Webhook>,

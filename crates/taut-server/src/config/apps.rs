@@ -75,7 +75,7 @@ pub const APP_FIELDS: &[Field] = &[
         "origins",
         "LIST",
         "",
-        "The origins whose pages may connect, such as https://example.com or https://*.example.com; with none, all may",
+        "The origins whose pages may connect, such as https://example.com or https://*.example.com; null and file:// are pages without a host (sandboxed frames, Electron, Cordova). With none, all may",
     ),
     field("limits", "TABLE", "", "Limits of its own; what is not named is as for all apps"),
     field("webhooks", "TABLES", "", "Whom to tell what happens"),
@@ -327,18 +327,12 @@ fn origin(value: &Placed, complaints: &mut Complaints<'_>) -> Option<String> {
             return None;
         }
     };
-    let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
-        let letters = |text: &str, others: &[u8]| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
-        };
-        letters(scheme, b"+-.") && letters(host.strip_prefix("*.").unwrap_or(host), b"-.:[]_")
-    });
-    if is_origin {
+    if crate::origin::check(&text) {
         return Some(text);
     }
     complaints.complain(
         value.at,
-        format!("{text:?} is no origin: write a scheme and a host without a path, for instance https://example.com or https://*.example.com; to let in all pages, leave origins out"),
+        format!("{text:?} is not an origin: write a scheme and a host without a path, for instance https://example.com or https://*.example.com, or null or file:// for pages that have no host; to let in all pages, leave origins out"),
     );
     None
 }
