@@ -65,12 +65,12 @@ impl App {
 
     /// Whether id, keys, secrets and what is asked of clients have a form that can be used.
     pub fn check(&self) -> Result<(), InvalidApp> {
-        check_name("id", &self.id)?;
+        check_name("id", &self.id, b"")?;
         if self.keys.is_empty() {
             return Err(InvalidApp::Empty { name: "key" });
         }
         for Key { key, secret } in &self.keys {
-            check_name("key", key)?;
+            check_name("key", key, KEY_CHARACTERS)?;
             if secret.reveal().is_empty() {
                 return Err(InvalidApp::Empty { name: "secret" });
             }
@@ -94,16 +94,21 @@ impl App {
     }
 }
 
-fn check_name(name: &'static str, text: &str) -> Result<(), InvalidApp> {
+/// Both stand in URLs: RFC 3986's unreserved characters go through every SDK as they are.
+fn check_name(name: &'static str, text: &str, others: &[u8]) -> Result<(), InvalidApp> {
     if text.is_empty() {
         return Err(InvalidApp::Empty { name });
     }
-    // Both stand in URLs, where nothing needs to be escaped if only RFC 3986's unreserved characters are used.
-    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || others.contains(&byte);
+    if !text.bytes().all(is_allowed) {
         return Err(InvalidApp::Character { name });
     }
     Ok(())
 }
+
+/// What a segment of a path may hold beside unreserved characters (RFC 3986 §3.3): keys made by `openssl rand -base64` have `+` and `=`. Not `:`,
+/// which ends the key in `KEY:SIGNATURE`, and not `/`, which ends the segment.
+const KEY_CHARACTERS: &[u8] = b"!$&'()*+,;=@";
 
 /// A key and what signs for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -358,7 +363,7 @@ pub enum InvalidApp {
         /// Which one.
         name: &'static str,
     },
-    /// The id or the key has a character that would have to be escaped in a URL.
+    /// The id or the key has a character that cannot stand in a URL's path.
     Character {
         /// Which one.
         name: &'static str,
@@ -381,9 +386,10 @@ impl fmt::Display for InvalidApp {
             }
             Self::Empty { name } => write!(formatter, "the app's {name} is empty; an app is written ID:KEY:SECRET"),
             Self::Character { name } => {
+                let others = if *name == "key" { " ! $ & ' ( ) * + , ; = @" } else { "" };
                 write!(
                     formatter,
-                    "the app's {name} may hold only letters and digits of ASCII and - . _ ~, since it stands in URLs"
+                    "the app's {name} may hold only letters and digits of ASCII and - . _ ~{others}, since it stands in URLs"
                 )
             }
             Self::Upgrade(invalid) => invalid.fmt(formatter),
@@ -403,6 +409,21 @@ mod tests {
         let app = App::parse(" 3:278d425bdf160c739803:7ad3773142a6692b25b8\n").expect("an app");
         assert_eq!((app.id.as_str(), app.key().key.as_str()), ("3", "278d425bdf160c739803"));
         assert_eq!(app.key().secret.reveal(), "7ad3773142a6692b25b8");
+    }
+
+    #[test]
+    fn a_key_may_be_base64_but_for_its_slash() {
+        let app = App::parse("3:q+Zk1w9R/2o=:x").expect_err("a slash").to_string();
+        assert!(
+            app.contains("the app's key may hold only letters and digits of ASCII and - . _ ~ ! $ & ' ( ) * + , ; = @"),
+            "{app}"
+        );
+        let app = App::parse("3:q+Zk1w9R2oXz==:x").expect("an app");
+        assert_eq!(app.key().key, "q+Zk1w9R2oXz==");
+        for key in ["a:b", "a%2Bb", "a?b", "a#b", "a b", "é", "a\"b"] {
+            assert_eq!(App::new("1", key, "x").check(), Err(InvalidApp::Character { name: "key" }), "{key}");
+        }
+        assert_eq!(App::new("1=", "a", "x").check(), Err(InvalidApp::Character { name: "id" }));
     }
 
     #[test]

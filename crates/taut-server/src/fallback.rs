@@ -223,7 +223,7 @@ impl Fallback {
         let Some(key) = key.filter(|key| !key.is_empty() && !key.contains('/')) else {
             return Some(Close::new(PATH_NOT_FOUND, "Path not found: clients connect to /app/KEY"));
         };
-        let Some(tenant) = self.apps.by_key(key) else { return Some(no_such_app(key)) };
+        let Some(tenant) = self.apps.by_key_in_path(key) else { return Some(no_such_app(key)) };
         let is_open = tenant.terms().app.features.fallback;
         let words = "Path not found: clients of this app connect by WebSockets alone";
         (!is_open).then(|| Close::new(PATH_NOT_FOUND, words))

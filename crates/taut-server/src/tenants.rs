@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::app::{App, Limits};
-use crate::pusher::auth::SigningKey;
+use crate::pusher::auth::{SigningKey, decode_percent};
 
 /// An app while it is served. It stays the same when its configuration is replaced.
 #[derive(Debug)]
@@ -212,6 +212,11 @@ impl Apps {
     pub fn by_key(&self, key: &str) -> Option<Arc<Tenant>> {
         let directory = self.directory.load();
         directory.by_key.get(key).map(|&index| Arc::clone(&directory.tenants[index]))
+    }
+
+    /// The app whose key stands in a path, raw or with escapes (RFC 3986 §2.1): clients write `+` and `=` either way.
+    pub(crate) fn by_key_in_path(&self, segment: &str) -> Option<Arc<Tenant>> {
+        self.by_key(&decode_percent(segment))
     }
 
     /// The development app, where that is served for want of another.

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Client, Heard, Http, JSON, eventually, server, signed};
+use support::{Client, Heard, Http, JSON, eventually, server, signed, signed_with};
 use taut_proto::{Message, deflate};
-use taut_server::app::Limits;
+use taut_server::app::{App, Limits};
+use taut_server::pusher::auth::Signature;
 
 #[test]
 fn a_client_is_greeted_with_a_socket_id_and_the_activity_timeout() {
@@ -38,6 +39,29 @@ fn protocols_5_to_7_and_none_are_spoken() {
     for target in ["/app/key-one", "/app/key-one?protocol=5", "/app/key-one?protocol=6", "/app/key-two?x=y&protocol=7"]
     {
         Client::connect(server.addresses()[0], target).greeting();
+    }
+}
+
+#[test]
+fn a_key_of_base64_is_found_whether_its_signs_are_escaped_or_not() {
+    let server = server(|config| config.apps.push(App::new("3", "q+Zk1w9R2oXz==", "secret-three")));
+    let address = server.addresses()[0];
+    for key in ["q+Zk1w9R2oXz==", "q%2BZk1w9R2oXz%3D%3D", "q%2bZk1w9R2oXz%3d="] {
+        let mut client = Client::connect(address, &format!("/app/{key}?protocol=7"));
+        let socket_id = client.greeting();
+        let signature = Signature::of_subscription("secret-three", &socket_id, "private-a", None);
+        let data = json!({ "auth": format!("q+Zk1w9R2oXz==:{signature}"), "channel": "private-a" });
+        client.send(&json!({ "event": "pusher:subscribe", "data": data }));
+        assert_eq!(client.message()["event"], "pusher_internal:subscription_succeeded");
+    }
+    // Once, not twice.
+    let mut client = Client::connect(address, "/app/q%252BZk1w9R2oXz%3D%3D?protocol=7");
+    assert_eq!(client.message()["data"]["code"], 4001);
+    // A raw `+` in a query is a plus as well: no key has a space.
+    let body = br#"{"name":"event","channel":"private-a","data":"{}"}"#;
+    let target = signed_with("q+Zk1w9R2oXz==", "secret-three", "POST", "/apps/3/events", "", body);
+    for target in [target.replace("q+Zk1w9R2oXz==", "q%2BZk1w9R2oXz%3D%3D"), target] {
+        assert_eq!(Http::connect(address).request("POST", &target, &JSON, body).status, 200, "{target}");
     }
 }
 

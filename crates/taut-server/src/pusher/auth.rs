@@ -420,8 +420,8 @@ fn write_hex(formatter: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
 }
 
-/// RFC 3986 §2.1, once. A percent sign that starts no escape stays, as does an escape whose byte is not UTF-8's.
-fn decode_percent(text: &str) -> Cow<'_, str> {
+/// Decodes what is escaped in a path or a query (RFC 3986 §2.1), once. A percent sign that starts no escape stays, as does an escape whose byte is not UTF-8's.
+pub fn decode_percent(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

@@ -66,7 +66,7 @@ impl Sessions {
         else {
             return Err(Close::new(PATH_NOT_FOUND, format!("Path not found: clients connect to {}KEY", self.path)));
         };
-        let Some(tenant) = self.apps.by_key(key) else { return Err(no_such_app(key)) };
+        let Some(tenant) = self.apps.by_key_in_path(key) else { return Err(no_such_app(key)) };
         let terms = Arc::clone(&tenant.terms());
         check_standing(&terms)?;
         check_version(request)?;
