@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use taut_proto::{Settings, deflate};
 
+use crate::output;
+
 /// Send every message back to whoever sent it
 ///
 /// Anyone may connect, whatever page they come from: an echo has nothing to protect. Messages may be as long as
@@ -75,5 +77,5 @@ fn limits(settings: &mut Settings) {
 }
 
 fn print_address(scheme: &str, address: SocketAddr) {
-    println!("listening on {scheme}://{address}");
+    output::announce(format_args!("listening on {scheme}://{address}"));
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 use taut_server::config::import_soketi;
 
+use crate::output;
+
 /// Turn another server's configuration into one for Taut
 ///
 /// Reads a configuration of soketi, in JSON. What has no counterpart is kept in comments, and told. For Laravel Reverb there is nothing to turn:
@@ -24,13 +26,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let place = arguments.file.display();
     if arguments.file.extension().is_some_and(|extension| extension == "php") {
-        println!("{REVERB}");
-        return Ok(());
+        return Ok(output::print(REVERB)?);
     }
     let json = fs::read_to_string(&arguments.file).map_err(|error| format!("{place} cannot be read: {error}"))?;
     let imported = import_soketi(&json).map_err(|reason| format!("{place}: {reason}"))?;
     match &arguments.output {
-        None => io::stdout().write_all(imported.toml.as_bytes())?,
+        None => output::print(&imported.toml)?,
         Some(output) => {
             let written = create(output).and_then(|mut file| file.write_all(imported.toml.as_bytes()));
             written.map_err(|error| match error.kind() {
@@ -39,11 +40,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 }
                 _ => format!("{} cannot be written: {error}", output.display()),
             })?;
-            eprintln!("taut: wrote {0}; try it with: taut serve --config {0} --check", output.display());
+            let output = output.display();
+            output::tell(format_args!("wrote {output}; try it with: taut serve --config {output} --check"));
         }
     }
     for warning in &imported.warnings {
-        eprintln!("taut: {warning}");
+        output::tell(warning);
     }
     Ok(())
 }
@@ -74,7 +76,8 @@ What stands in the file itself is written into a taut.toml by hand: allowed_orig
 connect) and with a scheme (https://example.com); several apps are several tables [[apps]]; a certificate of options.tls is
 tls-certificate and tls-key. Scaling over Redis has no counterpart: one process uses all cores.
 
-REVERB_HOST, REVERB_PORT and REVERB_SCHEME say where Laravel and its pages find the server, and stay as they are.";
+REVERB_HOST, REVERB_PORT and REVERB_SCHEME say where Laravel and its pages find the server, and stay as they are.
+";
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,8 @@ pub(crate) struct Log(reload::Handle<EnvFilter, Registry>);
 /// Starts to log from this level on, which may differ by part: `info,taut_server=debug`.
 pub(crate) fn start(level: &str, format: LogFormat) -> Log {
     let (filter, handle) = reload::Layer::new(filter(level));
-    let layer = fmt::layer().with_writer(stderr);
+    // The layer would tell of a failed write on stderr, by a print that panics when that fails too.
+    let layer = fmt::layer().with_writer(stderr).log_internal_errors(false);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(stderr().is_terminal()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),

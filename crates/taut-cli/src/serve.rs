@@ -11,6 +11,7 @@ use taut_server::config::{Loaded, SETTINGS, Sources};
 use taut_server::{Config, Running, Server};
 
 use crate::log;
+use crate::output;
 use crate::reload::{Event, Events};
 use crate::stop::{Asker, Stop};
 use crate::traces;
@@ -26,8 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Loaded { config, notes } = arguments.sources.load()?;
     if arguments.check {
         let stored = config.check()?;
-        print!("{}", summary(&config, stored, &notes));
-        return Ok(());
+        return Ok(output::print(&summary(&config, stored, &notes))?);
     }
     let log = log::start(&config.log_level, config.log_format);
     tell(&notes);
@@ -56,14 +56,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     };
     if running.announce_end() && asker == Asker::Supervisor && !drain_notice.is_zero() {
-        eprintln!(
-            "taut: /ready is 503 from now on, for {} s before the rest; again to stop at once",
-            drain_notice.as_secs()
-        );
+        let notice = drain_notice.as_secs();
+        output::tell(format_args!("/ready is 503 from now on, for {notice} s before the rest; again to stop at once"));
         // A second signal does not wait for it.
         thread::sleep(drain_notice);
     }
-    eprintln!("taut: stopping, for at most {} s; again to stop at once", drain_timeout.as_secs());
+    output::tell(format_args!("stopping, for at most {} s; again to stop at once", drain_timeout.as_secs()));
     running.drain(drain_timeout)?;
     Ok(())
 }
@@ -111,10 +109,10 @@ fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
 /// Says where the server is. The first line is for programs, and stays as it is.
 fn greet(running: &Running, scheme: &str) {
     for address in running.addresses() {
-        println!("listening on {scheme}://{address}");
+        output::announce(format_args!("listening on {scheme}://{address}"));
     }
     let (Some(app), Some(address)) = (running.development_app(), running.addresses().first()) else { return };
-    println!("{}", development(&app, scheme, *address));
+    output::announce(development(&app, scheme, *address));
 }
 
 fn development(app: &App, scheme: &str, address: SocketAddr) -> String {

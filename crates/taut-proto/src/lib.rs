@@ -25,6 +25,9 @@
 //!
 //! The rules of driving a connection stand on [`Connection`]; the opening handshake is in [`handshake`].
 
+// A print panics where its output is gone; a library leaves that to the program.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod backoff;
 mod close;
 mod connection;

@@ -6,6 +6,9 @@
 //! - backends publish by signed requests to `/apps/ID/events`, served by hyper on tokio;
 //! - a channel has one home among the shards, which gives its events their order.
 
+// A print panics where its output is gone; a library leaves that to the program.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod api;
 pub mod app;
 mod cache;

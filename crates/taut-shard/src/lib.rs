@@ -29,6 +29,9 @@
 //! # }
 //! ```
 
+// A print panics where its output is gone; a library leaves that to the program.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod accept;
 mod connections;
 mod deadlines;

@@ -113,6 +113,9 @@
 //! | `tower` | no | the module `tower`: a layer that answers handshakes in front of any HTTP service |
 //! | `stream` | no | `Stream` and `Sink` of the `futures` crates for [`WebSocket`], [`Sender`] and [`Receiver`] |
 
+// A print panics where its output is gone; a library leaves that to the program.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 #[cfg(not(target_family = "wasm"))]
 mod acceptor;
 #[cfg(not(target_family = "wasm"))]

@@ -1,6 +1,6 @@
 //! `taut serve` as whoever runs it has it: a process, its log, its signals, its files.
 
-#![allow(unreachable_pub, reason = "a module of a test, which is a program of its own")]
+#![allow(dead_code, unreachable_pub, reason = "a module of tests, each a program of its own that takes what it needs")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

@@ -1,0 +1,61 @@
+//! What the program prints. No print may panic: the reader of a pipe may be gone, and a disk may be full.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+
+/// Prints a command's result to stdout, whole.
+///
+/// A reader that has gone (`taut serve --check | head -1`) has what it wanted: the command ends well, and without a word.
+///
+/// # Errors
+/// When the result cannot be written for another reason, such as a full disk.
+pub(crate) fn print(text: &str) -> Result<(), String> {
+    written(io::stdout().lock(), text).map_err(|error| format!("the output cannot be written: {error}"))
+}
+
+/// Prints a line to stdout that somebody may wait for, while the command goes on whoever reads it.
+pub(crate) fn announce(line: impl Display) {
+    if let Err(error) = print(&format!("{line}\n")) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Tells whoever runs the program, on stderr. Where that cannot be written, nobody listens.
+pub(crate) fn tell(line: impl Display) {
+    // One write, so that lines of several processes on one terminal stay whole.
+    let _ = io::stderr().lock().write_all(format!("taut: {line}\n").as_bytes());
+}
+
+fn written(mut output: impl Write, text: &str) -> io::Result<()> {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An output that fails.
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_not_an_error_and_a_full_disk_is() {
+        assert!(written(Failing(ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(written(Failing(ErrorKind::StorageFull), "text").is_err());
+        let mut output = Vec::new();
+        written(&mut output, "text").unwrap();
+        assert_eq!(output, b"text");
+    }
+}
