@@ -4,9 +4,11 @@ mod shard;
 mod tokio;
 
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use taut_proto::{Settings, deflate};
 
@@ -74,6 +76,19 @@ impl Arguments {
 fn limits(settings: &mut Settings) {
     settings.limits.message = 64 << 20;
     settings.limits.fragments = u32::MAX;
+}
+
+/// Tells the log that there are no descriptors for those who connect, once every ten seconds.
+#[derive(Default)]
+struct Starvation(Option<Instant>);
+
+impl Starvation {
+    fn tell(&mut self, error: &io::Error) {
+        if self.0.is_none_or(|told| told.elapsed() >= Duration::from_secs(10)) {
+            self.0 = Some(Instant::now());
+            tracing::warn!(%error, "no file descriptor is left for those who connect: allow more (ulimit -n)");
+        }
+    }
 }
 
 fn print_address(scheme: &str, address: SocketAddr) {

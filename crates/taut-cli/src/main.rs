@@ -3,6 +3,7 @@
 // `output` prints without a panic.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod descriptors;
 mod echo;
 mod import;
 mod log;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Import(arguments) => import::run(&arguments),
         Command::Echo(arguments) => {
             log::start(&std::env::var("TAUT_LOG").unwrap_or_default(), LogFormat::Text);
+            descriptors::allow_most();
             echo::run(&arguments)
         }
     };

@@ -10,6 +10,7 @@ use taut_server::app::App;
 use taut_server::config::{Loaded, SETTINGS, Sources};
 use taut_server::{Config, Running, Server};
 
+use crate::descriptors;
 use crate::log;
 use crate::output;
 use crate::reload::{Event, Events};
@@ -31,6 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let log = log::start(&config.log_level, config.log_format);
     tell(&notes);
+    descriptors::allow_most();
     // What is still to be sent is sent as this goes, after the server has stopped.
     let _traces = traces::start(|name| std::env::var(name).ok());
     let mut events = Events::watch(Stop::catch()?, &config)?;

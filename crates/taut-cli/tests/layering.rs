@@ -153,6 +153,7 @@ const ROOMS: &[Room] = &[
         name: "taut-cli",
         may: &[
             "clap",
+            "rustix",
             "signal-hook",
             "taut",
             "taut-proto",

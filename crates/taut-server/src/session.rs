@@ -5,6 +5,7 @@ mod asking;
 mod delivery;
 mod entrance;
 mod hosting;
+mod starvation;
 mod subscription;
 mod trigger;
 mod user;
@@ -12,6 +13,7 @@ mod user;
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -412,6 +414,10 @@ impl Handler for Sessions {
         let tenant = admission.index();
         self.leave_all(connections, closed.id, tenant, extras);
         self.note(&admission, || Event::Disconnected { socket_id, code });
+    }
+
+    fn starved(&mut self, error: &io::Error, turned_away: usize) {
+        starvation::tell(error, turned_away);
     }
 
     fn mail(&mut self, connections: &mut Connections<Client>, mail: Mail) {

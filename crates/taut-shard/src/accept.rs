@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use taut_proto::handshake::Refusal;
+
 use crate::handler::Handler;
 use crate::shard::Shard;
 use crate::socket::Kernel;
@@ -17,7 +19,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     /// Whether others wait for the place of a handshake, as far as is known.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.starved || !self.has_room() && (self.accepting || !self.intake.is_empty())
+        self.starved.is_some() || !self.has_room() && (self.accepting || !self.intake.is_empty())
     }
 
     /// Takes sockets from the listener's queue.
@@ -28,25 +30,42 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             }
             match self.kernel.accept() {
                 Ok((socket, peer)) => {
-                    self.starved = false;
+                    self.starved = None;
                     self.take(socket, peer, Origin::Listener);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
                         self.accepting = false;
-                        self.starved = false;
+                        self.starved = None;
                     }
                     // That socket is gone; the next may be well.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
                     // Out of descriptors or memory: those that wait are served when some are free again.
-                    _ => {
-                        self.accepting = false;
-                        self.starved = true;
-                        self.deadlines.set(self.connections.now + ACCEPT_PAUSE, ACCEPT);
-                    }
+                    _ => self.starve(&error),
                 },
             }
         }
+    }
+
+    /// There are no descriptors. Some may be free again in a moment; after that, an answer is better than to wait without end.
+    fn starve(&mut self, error: &io::Error) {
+        let now = self.connections.now;
+        let since = *self.starved.get_or_insert(now);
+        self.accepting = false;
+        self.deadlines.set(now + ACCEPT_PAUSE, ACCEPT);
+        let mut turned_away = 0;
+        if now >= since + STARVATION {
+            self.response.clear();
+            // Before its handshake, a client by TLS understands nothing but the end.
+            if self.settings.tls.is_none() {
+                Refusal::busy(COME_BACK).write_response(&mut self.response);
+            }
+            while turned_away < ACCEPTS && self.kernel.turn_away(&self.response).is_ok() {
+                turned_away += 1;
+            }
+            self.connections.stats.refused += turned_away as u64;
+        }
+        self.handler.starved(error, turned_away);
     }
 
     /// Takes the sockets that other threads have handed in.
@@ -108,6 +127,12 @@ const ACCEPTS: usize = 256;
 
 /// How long to wait when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long clients are left to wait for a descriptor. It is longer than slow handshakes have while others wait for their places.
+const STARVATION: Duration = Duration::from_secs(2);
+
+/// When a client may come back for which there was no descriptor.
+const COME_BACK: Duration = Duration::from_secs(5);
 
 /// The deadline that stands for the listener.
 pub(crate) const ACCEPT: usize = usize::MAX;

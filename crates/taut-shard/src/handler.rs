@@ -124,6 +124,13 @@ pub trait Handler: Sized {
         Responded::HandOver
     }
 
+    /// The system has no descriptor, or no memory, for the next socket. The application should tell its operator. Called at
+    /// each attempt, some ten times a second. After two seconds the clients that wait are answered with 503: `turned_away`
+    /// says how many were this time.
+    fn starved(&mut self, error: &io::Error, turned_away: usize) {
+        let _ = (error, turned_away);
+    }
+
     /// A socket leaves the shard, because it was said to be handed over.
     fn depart(&mut self, departure: Departure) {
         drop(departure);

@@ -47,8 +47,8 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     again: Vec<usize>,
     /// The listener has more sockets, as far as is known.
     pub(crate) accepting: bool,
-    /// The system had no descriptor for the socket that is next.
-    pub(crate) starved: bool,
+    /// Since when the system has had no descriptor for the socket that is next.
+    pub(crate) starved: Option<Time>,
     pub(crate) handshakes: usize,
     ready: Vec<Ready>,
     expired: Vec<(usize, u64)>,
@@ -85,7 +85,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             spare: Vec::new(),
             again: Vec::new(),
             accepting: true,
-            starved: false,
+            starved: None,
             handshakes: 0,
             ready: Vec::new(),
             expired: Vec::new(),

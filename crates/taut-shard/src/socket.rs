@@ -1,6 +1,7 @@
 //! The seam between the shard and the kernel, where tests put one of their own.
 
 use std::collections::hash_map::RandomState;
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -30,6 +31,13 @@ pub trait Kernel {
 
     /// Takes the next socket from the listener's queue.
     fn accept(&mut self) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Takes the next socket from the listener's queue where [`accept`](Self::accept) finds no descriptor for it, by means kept for that; answers it
+    /// and closes it. An error says that nobody is waiting, or that it cannot be done.
+    fn turn_away(&mut self, response: &[u8]) -> io::Result<()> {
+        let _ = response;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Makes a socket that never blocks of one that comes from another thread.
     fn adopt(&mut self, stream: Self::Stream) -> io::Result<Self::Socket>;
@@ -79,6 +87,8 @@ pub struct System {
     poll: Poll,
     events: Events,
     listener: Option<mio::net::TcpListener>,
+    /// Kept so that, when there is no other descriptor, one is left to say so with.
+    spare: Option<File>,
     waker: Arc<Waker>,
     start: Instant,
     random: RandomState,
@@ -97,6 +107,7 @@ impl System {
             poll,
             events: Events::with_capacity(EVENTS),
             listener: Some(listener),
+            spare: spare(),
             waker,
             start: Instant::now(),
             random: RandomState::new(),
@@ -146,6 +157,15 @@ impl Kernel for System {
         Ok((socket, peer))
     }
 
+    fn turn_away(&mut self, response: &[u8]) -> io::Result<()> {
+        // Somebody else may have been faster the last time.
+        drop(self.spare.take().or_else(spare).ok_or(io::ErrorKind::QuotaExceeded)?);
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        let outcome = listener.accept().map(|(mut socket, _)| answer(&mut socket, response));
+        self.spare = spare();
+        outcome
+    }
+
     fn adopt(&mut self, stream: TcpStream) -> io::Result<Self::Socket> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
@@ -171,6 +191,25 @@ impl Kernel for System {
     }
 }
 
+/// A descriptor that is good for nothing; none, where that cannot be had.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Says something to a client that is let go, without waiting.
+fn answer(socket: &mut mio::net::TcpStream, response: &[u8]) {
+    // What is left unread would make a reset of the end, at which the client would forget the answer.
+    let mut unread = [0; 4096];
+    for _ in 0..READS {
+        if !matches!(socket.read(&mut unread), Ok(1..)) {
+            break;
+        }
+    }
+    // A socket that is new has room for it.
+    let _ = socket.write_all(response);
+    let _ = socket.shutdown(Shutdown::Write);
+}
+
 impl Socket for mio::net::TcpStream {
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
@@ -183,6 +222,9 @@ impl Socket for mio::net::TcpStream {
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
+
+/// Reads of a client that is turned away: its request, if that is not much longer than usual.
+const READS: usize = 8;
 
 /// Events taken at a time: enough that a busy shard seldom asks twice in a tick.
 const EVENTS: usize = 1024;

@@ -96,6 +96,14 @@ impl Acceptor {
         self.change(|terms| terms.tls = Some(tls))
     }
 
+    /// Whether clients have to speak TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.0.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// How long a client has for TLS and its request, and again for taking the response; 10 seconds.
     #[must_use]
     pub fn handshake_timeout(self, timeout: Duration) -> Self {

@@ -10,7 +10,7 @@ use taut_proto::handshake::Request;
 use taut_proto::{CloseCode, Message};
 use taut_shard::{Drain, Handler, Session, Settings, Shard, Verdict, listen, tls};
 
-use super::{Arguments, limits};
+use super::{Arguments, Starvation, limits};
 use crate::stop::Stop;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -22,7 +22,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let address = listeners[0].local_addr()?;
     let shards = listeners
         .into_iter()
-        .map(|listener| Shard::new(listener, Echo, settings.clone()))
+        .map(|listener| Shard::new(listener, Echo(Starvation::default()), settings.clone()))
         .collect::<io::Result<Vec<_>>>()?;
     let drainers: Vec<_> = shards.iter().map(Shard::drainer).collect();
     let threads: Vec<_> = shards.into_iter().map(|shard| thread::spawn(move || shard.run())).collect();
@@ -53,7 +53,7 @@ fn settings(arguments: &Arguments) -> Result<Settings, tls::TlsError> {
     Ok(settings)
 }
 
-struct Echo;
+struct Echo(Starvation);
 
 impl Handler for Echo {
     type User = ();
@@ -69,5 +69,9 @@ impl Handler for Echo {
     fn message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {
         // A reader that is too slow is closed by the shard, and counted.
         let _ = session.send(message);
+    }
+
+    fn starved(&mut self, error: &io::Error, _: usize) {
+        self.0.tell(error);
     }
 }

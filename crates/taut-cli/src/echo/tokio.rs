@@ -1,14 +1,15 @@
 //! The echo server on the library `taut`.
 
 use std::error::Error;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use taut::tls::ServerTls;
-use taut::{Acceptor, Incoming, Server, Settings};
+use taut::{Acceptor, Failure, Incoming, Server, Settings};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Arguments, limits};
+use super::{Arguments, Starvation, limits};
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     runtime(arguments.shards.get())?.block_on(serve(arguments))
@@ -19,6 +20,12 @@ async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let server = Server::bind(arguments.listen).await?.acceptor(acceptor(arguments)?);
     let scheme = if arguments.tls_cert.is_some() { "wss" } else { "ws" };
     super::print_address(scheme, server.local_addr()?);
+    let starvation = Mutex::new(Starvation::default());
+    let server = server.on_failure(move |failure| {
+        if let Failure::Accept(error) = failure {
+            starvation.lock().unwrap_or_else(PoisonError::into_inner).tell(error);
+        }
+    });
     let serving = server.serve(echo).drain_timeout(Duration::from_secs(5)).until(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -183,12 +183,33 @@ fn write_process(page: &mut Exposition, uptime: Duration) {
     if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_memory) {
         page.single("process_resident_memory_bytes", Kind::Gauge, "Memory that the process takes.", bytes);
     }
+    if let Some(count) = open_descriptors() {
+        page.single("process_open_fds", Kind::Gauge, "File descriptors that are open: sockets, most of them.", count);
+    }
+    if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_descriptors) {
+        page.single("process_max_fds", Kind::Gauge, "File descriptors that may be open.", most);
+    }
 }
 
 /// Bytes, from Linux' `/proc/self/status`.
 fn resident_memory(status: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+/// Linux says how many there are as the size of a folder, since 6.2; before that they are counted.
+fn open_descriptors() -> Option<u64> {
+    const FOLDER: &str = "/proc/self/fd";
+    match fs::metadata(FOLDER).ok()?.len() {
+        0 => Some(fs::read_dir(FOLDER).ok()?.count() as u64),
+        count => Some(count),
+    }
+}
+
+/// The soft limit, from Linux' `/proc/self/limits`.
+fn most_descriptors(limits: &str) -> Option<u64> {
+    let values = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    values.split_whitespace().next()?.parse().ok()
 }
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -208,6 +229,26 @@ mod tests {
         assert_eq!(resident_memory("Name:\ttaut\nVmPeak:\t  9 kB\nVmRSS:\t   1234 kB\nThreads:\t3\n"), Some(1_263_616));
         assert_eq!(resident_memory("VmRSS:\tmuch\n"), None);
         assert_eq!(resident_memory(""), None);
+    }
+
+    #[test]
+    fn descriptors_are_counted_and_their_soft_limit_is_read() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max open files            1024                 524288               files     \n";
+        assert_eq!(most_descriptors(limits), Some(1024));
+        assert_eq!(
+            most_descriptors("Max open files            unlimited            unlimited            files\n"),
+            None
+        );
+        assert_eq!(most_descriptors(""), None);
+        #[cfg(target_os = "linux")]
+        {
+            let before = open_descriptors().expect("a folder");
+            let held: Vec<_> = (0..100).map(|_| fs::File::open("/dev/null").expect("a file")).collect();
+            // Other tests open and close some as well.
+            assert!(open_descriptors().expect("a folder") >= before.saturating_sub(50) + 50, "{before}");
+            drop(held);
+        }
     }
 
     #[test]

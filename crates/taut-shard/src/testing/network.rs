@@ -195,17 +195,28 @@ impl Kernel for Fake {
 
     fn accept(&mut self) -> io::Result<(FakeSocket, SocketAddr)> {
         let mut world = self.0.0.borrow_mut();
+        // Linux takes a descriptor before it looks whether anybody waits.
+        if let Some(error) = world.accept_error.filter(|_| world.listening) {
+            return Err(io::Error::from_raw_os_error(error));
+        }
         if !world.listening || world.queue.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if let Some(error) = world.accept_error {
-            return Err(io::Error::from_raw_os_error(error));
         }
         let Some(index) = world.queue.pop_front().flatten() else {
             return Err(io::ErrorKind::ConnectionAborted.into());
         };
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + (index % 50_000) as u16));
         Ok((FakeSocket { network: self.0.clone(), index }, peer))
+    }
+
+    fn turn_away(&mut self, response: &[u8]) -> io::Result<()> {
+        let index = self.0.0.borrow_mut().queue.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let Some(index) = index else { return Err(io::ErrorKind::ConnectionAborted.into()) };
+        self.0.pipe(index, |pipe| {
+            pipe.down.extend(response);
+            pipe.gone = true;
+        });
+        Ok(())
     }
 
     fn adopt(&mut self, stream: FakeStream) -> io::Result<FakeSocket> {

@@ -270,12 +270,37 @@ fn without_descriptors_accepting_pauses_and_goes_on_by_itself() {
     // It rests, rather than to ask again and again.
     stage.settle();
     assert!(stage.network.timeout().is_some_and(|timeout| timeout <= Duration::from_millis(200)));
-    stage.sleep(Duration::from_secs(5));
+    stage.sleep(Duration::from_millis(1500));
     assert_eq!(stage.network.queued(), 3);
     stage.network.fail_accept(None);
     stage.sleep(Duration::from_millis(200));
     assert_eq!((stage.network.queued(), stage.census().handshakes), (0, 3));
     drop(clients);
+}
+
+#[test]
+fn who_waits_in_vain_for_a_descriptor_is_told_to_come_back() {
+    const EMFILE: i32 = 24;
+    let mut stage = stage();
+    stage.network.fail_accept(Some(EMFILE));
+    let mut clients: Vec<Client> = (0..300).map(|_| Client::new(&stage.network)).collect();
+    for client in &mut clients {
+        client.write(&client.request("/"));
+    }
+    stage.sleep(Duration::from_millis(2500));
+    // Who comes while it lasts does not wait as long.
+    let mut late = Client::new(&stage.network);
+    stage.sleep(Duration::from_millis(200));
+    for client in clients.iter_mut().chain([&mut late]) {
+        client.read(usize::MAX);
+        let response = String::from_utf8(client.response.clone()).expect("ASCII");
+        assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\r\nRetry-After: 5\r\n"), "{response}");
+        assert!(client.remote.is_gone());
+    }
+    assert_eq!(stage.shard.stats().refused, 301);
+    stage.network.fail_accept(None);
+    stage.sleep(Duration::from_millis(200));
+    let _served = stage.open();
 }
 
 #[test]

@@ -1,0 +1,18 @@
+//! How many files and sockets the process may have open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Allows as many as the process may allow itself, and tells the log. Shells and systemd set a soft limit of 1,024, for programs that use `select`;
+/// each client takes one.
+pub(crate) fn allow_most() {
+    let Rlimit { current: before, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    match (raised, maximum) {
+        (Ok(()), Some(limit)) => {
+            tracing::info!(limit, before, "file descriptors: there may be one client for each, less a few");
+        }
+        (Ok(()), None) => tracing::info!(before, "file descriptors: there is no limit"),
+        // Some systems have a limit for each process below the one that they state.
+        (Err(error), _) => tracing::warn!(limit = before, %error, "the limit of file descriptors cannot be raised"),
+    }
+}
