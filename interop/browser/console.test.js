@@ -29,7 +29,7 @@ describe('the console', { timeout: 120_000 }, () => {
     console = undefined;
     await server.stop();
   });
-  const open = async (view, settings) => (console = await Console.open(browser, `${server.origin}/console#${view}`, settings));
+  const open = async (view, settings) => (console = await Console.open(browser, await server.consoleLink(), { view, ...settings }));
   const client = async (user) => {
     const pusher = connect(server, user);
     clients.push(pusher);
@@ -203,12 +203,36 @@ describe('the console', { timeout: 120_000 }, () => {
     assert.equal(await page.locator('#channels:not([hidden])').count(), 0, 'switched off');
   });
 
-  test('the_console_comes_back_when_the_server_does', async () => {
-    const { page, sees } = await open('events', { mayFail: true });
+  test('the_link_of_the_terminal_opens_the_console_and_leaves_no_trace_in_the_address_bar', async () => {
+    const link = await server.consoleLink();
+    assert.match(link, /^http:\/\/127\.0\.0\.1:\d+\/console#token=[0-9a-f]{32}$/);
+    const { page } = await open('overview', { mayFail: true });
     await live(page);
+    const [, token] = link.split('token=');
+    assert.equal(page.url(), `${server.origin}/console#overview`);
+    assert.ok(!(await page.evaluate(() => JSON.stringify([document.documentElement.outerHTML, { ...localStorage }, document.cookie]))).includes(token));
+    await page.reload();
+    await live(page);
+    await page.getByRole('button', { name: 'Log out' }).click();
+    await page.getByRole('heading', { name: 'Log in to the console' }).waitFor();
+    // A link of an earlier start opens nothing; its token can also be typed.
+    await page.goto(`${server.origin}/console#token=${'0'.repeat(32)}`);
+    await page.getByText('That is not the token').waitFor();
+    await page.getByLabel('Token').fill(token);
+    await page.keyboard.press('Enter');
+    await live(page);
+  });
+
+  test('a_console_on_a_listener_of_its_own_comes_back_when_the_server_does', async () => {
+    await server.stop();
+    server = await Server.start({ options: ['--console-listen', '0'] });
+    const own = await server.ownConsole();
+    const { page, sees } = (console = await Console.open(browser, own, { view: 'events', mayFail: true }));
+    await live(page);
+    assert.equal(await page.getByRole('button', { name: 'Log out' }).count(), 0, 'nobody has logged in');
     await server.stop();
     await page.locator('#link[data-state="lost"]').waitFor();
-    server = await Server.start({ listen: `127.0.0.1:${server.port}` });
+    server = await Server.start({ listen: `127.0.0.1:${server.port}`, options: ['--console-listen', new URL(own).port] });
     await live(page);
     await page.getByText('The connection was lost.').waitFor();
     await publish(server, 'news', 'again', '1');
@@ -262,7 +286,7 @@ test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set'
   const consoles = [];
   for (const colorScheme of ['light', 'dark']) {
     for (const [size, viewport] of [['', { width: 1280, height: 800 }], ['-phone', { width: 360, height: 720 }]]) {
-      const console = await Console.open(browser, `${server.origin}/console#events`, { colorScheme, viewport, deviceScaleFactor: 2, mayFail: true });
+      const console = await Console.open(browser, `${server.origin}/console`, { view: 'events', colorScheme, viewport, deviceScaleFactor: 2, mayFail: true });
       const { page } = console;
       const save = (name) => page.screenshot({ path: join(folder, `console-${name}${size}-${colorScheme}.png`) });
       await page.getByLabel('Password').waitFor();
@@ -277,8 +301,8 @@ test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set'
   }
   t.after(() => Promise.all(consoles.map(({ console }) => console.close())));
   const people = ['ann', 'ben', 'chloe', 'dev', 'emil', 'farah'];
-  const cookies = (await consoles[0].console.page.context().cookies()).map(({ name, value }) => `${name}=${value}`).join('; ');
-  const say = (channel, event, data) => publish(server, channel, event, JSON.stringify(data), cookies);
+  const cookie = (await consoles[0].console.page.context().cookies()).map(({ name, value }) => `${name}=${value}`).join('; ');
+  const say = (channel, event, data) => publish(server, channel, event, JSON.stringify(data), cookie);
   const rooms = [];
   const started = performance.now();
   // Half a minute of traffic, for the plots.
@@ -325,7 +349,8 @@ test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set'
 class Console {
   #faults = [];
 
-  static async open(browser, url, { mayFail = false, ...settings } = {}) {
+  /** Opens this address, and then one of the console's views. */
+  static async open(browser, url, { view, mayFail = false, ...settings } = {}) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...settings });
     const page = await context.newPage();
     const console = new Console();
@@ -345,6 +370,9 @@ class Console {
       addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => globalThis.console.error(`CSP: ${violatedDirective} ${blockedURI}`));
     });
     await page.goto(url);
+    // The page takes the token of a link away itself.
+    await page.waitForURL((address) => !address.hash.includes('token'));
+    if (view) await page.evaluate((name) => { location.hash = name; }, view);
     return console;
   }
 
@@ -397,10 +425,11 @@ function subscribed(channel) {
   });
 }
 
-async function publish(server, channel, name, data, cookie = '') {
+async function publish(server, channel, name, data, given) {
+  const cookie = given ?? await server.consoleCookie();
   const response = await fetch(`${server.origin}/console/api/apps/app-id/events`, {
     method: 'POST',
-    headers: { 'content-type': 'application/json', ...(cookie && { cookie }) },
+    headers: { 'content-type': 'application/json', cookie },
     body: JSON.stringify({ channel, name, data }),
   });
   assert.equal(response.status, 200, await response.text());

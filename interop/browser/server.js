@@ -8,7 +8,7 @@ const START_WITHIN = 15_000;
 const STOP_WITHIN = 20_000;
 
 export class Server {
-  #process; #exit; #log = '';
+  #process; #exit; #log = ''; #printed = ''; #cookie;
 
   /** Starts `taut serve` and waits for its first line, which says where it listens. */
   static async start({ listen = '127.0.0.1:0', options = [], environment = {} } = {}) {
@@ -29,10 +29,47 @@ export class Server {
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => { this.#log = (this.#log + text).slice(-20_000); });
     }
+    this.#process.stdout.on('data', (text) => { this.#printed += text; });
   }
 
   /** What the server has printed, the last 20 000 characters. */
   get log() { return this.#log; }
+
+  /** The link that opens the console of the development app. */
+  async consoleLink() {
+    return (await this.#prints(/Look inside: (\S+)\n/))[1];
+  }
+
+  /** Where the console is that has a listener of its own. */
+  async ownConsole() {
+    return (await this.#prints(/^console on (\S+)\n/m))[1];
+  }
+
+  /** What a browser sends to the console that has been opened by the link. */
+  async consoleCookie() {
+    this.#cookie ??= (async () => {
+      const { origin, hash } = new URL(await this.consoleLink());
+      const token = new URLSearchParams(hash.slice(1)).get('token');
+      const headers = { 'content-type': 'application/json' };
+      const response = await fetch(`${origin}/console/api/session`, { method: 'POST', headers, body: JSON.stringify({ token }) });
+      if (response.status !== 200) throw new Error(`the link does not open the console: ${await response.text()}`);
+      return response.headers.get('set-cookie').split(';')[0];
+    })();
+    return this.#cookie;
+  }
+
+  /** Waits until it has printed this to its standard output. */
+  async #prints(pattern) {
+    const come = new Promise((resolve) => {
+      const look = () => {
+        const found = pattern.exec(this.#printed);
+        if (found) resolve(found);
+        else this.#process.stdout.once('data', look);
+      };
+      look();
+    });
+    return within(START_WITHIN, come, () => `taut serve did not print ${pattern}, but:\n${this.#printed}`);
+  }
 
   /** Asks the server to end (SIGTERM) and gives its exit code, or the name of the signal that killed it. */
   async stop() {

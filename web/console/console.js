@@ -12,14 +12,26 @@ let view = 'overview';
 let app = '';
 let known = '';          // the apps in the list, as text
 let running = false;
+let login = 'password';  // what the console asks for: a password, a token, or nothing
+let token = takeToken();
 
 start();
+
+/** The token of the link that `taut serve` prints. It goes from the address bar at once: whoever looks at it, or copies it, has no use for it there. */
+function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get('token') ?? '';
+  if (given) history.replaceState(null, '', location.pathname);
+  return given;
+}
 
 async function start() {
   showState('connecting', 'Connecting…');
   try {
-    const session = await ask('session');
-    page.leave.hidden = !session.password || !session.admitted;
+    let session = await ask('session');
+    if (token && session.login === 'token' && !session.admitted) session = await exchange(session);
+    token = '';
+    ({ login } = session);
+    page.leave.hidden = login === 'nothing' || !session.admitted;
     if (session.admitted) run();
     else lock();
   } catch (error) {
@@ -28,7 +40,20 @@ async function start() {
   }
 }
 
+/** Gives the token for a session. One that is of an earlier start of the server opens nothing. */
+async function exchange(session) {
+  try {
+    await ask('session', { method: 'POST', body: { token } });
+    return await ask('session');
+  } catch (error) {
+    if (!(error instanceof Unauthorized)) throw error;
+    write(page['login-hint'], sentence(error));
+    return session;
+  }
+}
+
 function run() {
+  if (running) return;
   running = true;
   page.login.hidden = true;
   page.nav.hidden = false;
@@ -57,6 +82,9 @@ function lock() {
   page['app-choice'].hidden = true;
   for (const name of VIEWS) page[name].hidden = true;
   page.login.hidden = false;
+  page['login-by-password'].hidden = login !== 'password';
+  page['login-by-token'].hidden = login !== 'token';
+  write(page['password-label'], login === 'token' ? 'Token' : 'Password');
   showState('locked', 'Locked');
   page.password.focus();
 }
@@ -80,7 +108,7 @@ page['login-form'].addEventListener('submit', async (event) => {
   page.enter.disabled = true;
   write(page['login-hint'], '');
   try {
-    await ask('session', { method: 'POST', body: { password: page.password.value } });
+    await ask('session', { method: 'POST', body: { [login]: page.password.value } });
     page.password.value = '';
     await start();
   } catch (error) {
@@ -139,6 +167,13 @@ channels.begin({
 // The view
 
 window.addEventListener('hashchange', () => {
+  // A link that is opened where the console is open already.
+  const given = takeToken();
+  if (given) {
+    token = given;
+    if (!running) start();
+    return;
+  }
   const changed = view !== location.hash.slice(1);
   route();
   if (changed && running && document.activeElement === document.body) page.main.focus({ preventScroll: true });

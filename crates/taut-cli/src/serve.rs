@@ -2,12 +2,11 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use taut_server::app::App;
-use taut_server::config::{Loaded, SETTINGS, Sources};
+use taut_server::app::{App, Secret};
+use taut_server::config::{Loaded, RETIRED, SETTINGS, Sources};
 use taut_server::{Config, Running, Server};
 
 use crate::descriptors;
@@ -37,7 +36,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let _traces = traces::start(|name| std::env::var(name).ok());
     let mut events = Events::watch(Stop::catch()?, &config)?;
     let running = Server::start(&config)?;
-    greet(&running, if config.tls_certificate.is_some() { "https" } else { "http" });
+    let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
+    let mut is_development = greet(&running, scheme, config.console_password.is_some());
     let (mut drain_notice, mut drain_timeout) = (config.drain_notice, config.drain_timeout);
     let asker = loop {
         if let Event::Stop(asker) = events.next() {
@@ -53,6 +53,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                     tracing::warn!("changed, but only from the next start on: {}", later.join(", "));
                 }
                 tracing::info!("the configuration has been read again");
+                let was_development = std::mem::replace(&mut is_development, running.development_app().is_some());
+                if is_development && !was_development {
+                    greet_developer(&running, scheme);
+                }
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
@@ -79,6 +83,11 @@ fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
     let mut text = "the configuration is good\n".to_owned();
     let tls = if config.tls_certificate.is_some() { "with TLS" } else { "without TLS" };
     let _ = writeln!(text, "  listens on {}, {tls}", config.listen);
+    for (what, address) in [("console", config.console_listen), ("metrics", config.metrics_listen)] {
+        if let Some(address) = address {
+            let _ = writeln!(text, "  {what} on {address}");
+        }
+    }
     if let Some(file) = &config.file {
         let _ = writeln!(text, "  file: {}", file.display());
     }
@@ -108,18 +117,41 @@ fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
     text
 }
 
-/// Says where the server is. The first line is for programs, and stays as it is.
-fn greet(running: &Running, scheme: &str) {
+/// Says where the server is, and whether the development app is served. The first line is for programs, and stays as it is.
+fn greet(running: &Running, scheme: &str, has_password: bool) -> bool {
     for address in running.addresses() {
         output::announce(format_args!("listening on {scheme}://{address}"));
     }
-    let (Some(app), Some(address)) = (running.development_app(), running.addresses().first()) else { return };
-    output::announce(development(&app, scheme, *address));
+    if let Some(address) = running.addresses().first().filter(|_| has_password) {
+        output::announce(format_args!("console on {scheme}://{address}/console"));
+    }
+    if let Some(address) = running.console_address() {
+        output::announce(format_args!("console on http://{address}/console"));
+    }
+    if let Some(address) = running.metrics_address() {
+        output::announce(format_args!("metrics on http://{address}/metrics"));
+    }
+    greet_developer(running, scheme)
 }
 
-fn development(app: &App, scheme: &str, address: SocketAddr) -> String {
+/// Says how to use the development app, and whether it is served.
+fn greet_developer(running: &Running, scheme: &str) -> bool {
+    let (Some(app), Some(address)) = (running.development_app(), running.addresses().first()) else { return false };
+    let token = running.console_token().map(Secret::reveal);
+    output::announce(development(&app, &format!("{scheme}://{address}"), token));
+    true
+}
+
+/// What a person needs who has just started a server to try it. The link is for the terminal alone: its token opens the console. It stands behind a `#`,
+/// so that no request carries it and no proxy logs it.
+fn development(app: &App, origin: &str, token: Option<&str>) -> String {
+    let console = match token {
+        Some(token) => format!("{origin}/console#token={token}"),
+        None => format!("{origin}/console"),
+    };
     format!(
-        "\n  Open {scheme}://{address}/ in two tabs to try it.\n\n  \
+        "\n  Open {origin}/ in two tabs to try it.\n  \
+         Look inside: {console}\n\n  \
          No app was given, so the development app is served, on this machine only:\n\n    \
          app id   {}\n    key      {}\n    secret   {}\n\n  \
          For your own, see: taut serve --help",
@@ -142,6 +174,9 @@ impl Args for Arguments {
             .long("check")
             .help("Say what would be served, or every mistake of the configuration and where it is, and do not serve")
             .action(ArgAction::SetTrue);
+        let command = RETIRED.iter().fold(command, |command, setting| {
+            command.arg(Arg::new(setting.name).long(setting.name).hide(true).action(ArgAction::Append))
+        });
         SETTINGS.iter().fold(command.about(about).long_about(long).arg(check), |command, setting| {
             let default =
                 if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
@@ -173,7 +208,7 @@ impl FromArgMatches for Arguments {
 }
 
 fn sources(matches: &ArgMatches, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
-    let flags = SETTINGS.iter().flat_map(|setting| {
+    let flags = SETTINGS.iter().chain(RETIRED).flat_map(|setting| {
         matches.get_many::<String>(setting.name).into_iter().flatten().map(move |value| (setting, value.clone()))
     });
     Sources::new(flags, environment)
@@ -186,6 +221,8 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use taut_server::config::ConfigError;
 
     use super::*;
@@ -215,6 +252,20 @@ mod tests {
         assert!(error.starts_with("TAUT_SHARDS: "), "{error}");
         let both = parse(&["--listen", "here"], &[("TAUT_SHARDS", "many")]).unwrap_err();
         assert_eq!(both.mistakes().len(), 2, "{both}");
+    }
+
+    #[test]
+    fn a_flag_that_is_gone_says_what_takes_its_place() {
+        let error = parse(&["--metrics", "on"], &[]).unwrap_err().to_string();
+        assert!(error.starts_with("--metrics: ") && error.contains("metrics-listen"), "{error}");
+    }
+
+    #[test]
+    fn the_greeting_has_a_link_that_opens_the_console() {
+        let text = development(&App::development(), "http://127.0.0.1:6001", Some("0123"));
+        assert!(text.contains("  Look inside: http://127.0.0.1:6001/console#token=0123\n"), "{text}");
+        let text = development(&App::development(), "http://127.0.0.1:6001", None);
+        assert!(text.contains("  Look inside: http://127.0.0.1:6001/console\n"), "{text}");
     }
 
     #[test]

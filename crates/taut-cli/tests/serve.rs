@@ -251,6 +251,58 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(taut.ended().0.signal(), Some(2));
 }
 
+#[test]
+fn the_link_that_is_printed_opens_the_console_and_is_in_no_log() {
+    let mut taut = Taut::serve(&["--log-format", "json", "--log-level", "trace"]);
+    let printed = taut.printed("Look inside: ");
+    let link = printed.trim().strip_prefix("Look inside: ").expect("a link");
+    let (origin, token) = link.split_once("/console#token=").expect("a token");
+    assert_eq!(origin, taut.origin());
+    let overview = |cookie: &str| {
+        Http::connect(taut.address()).request("GET", "/console/api/overview", &[("Cookie", cookie)], b"").status
+    };
+    assert_eq!(overview(""), 401);
+    let body = json!({ "token": token }).to_string();
+    let admitted = Http::connect(taut.address()).request("POST", "/console/api/session", &JSON, body.as_bytes());
+    assert_eq!(admitted.status, 200);
+    let cookie = admitted.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie");
+    assert_eq!(overview(cookie), 200);
+    taut.signal("TERM");
+    let (_, log) = taut.ended();
+    assert!(log.len() > 1, "{log:?}");
+    assert!(log.iter().all(|line| !line.contains(token) && !line.contains(cookie)), "{log:#?}");
+}
+
+#[test]
+fn listeners_for_operators_are_printed_and_drained() {
+    let mut taut = Taut::serve(&["--console-listen", "0", "--metrics-listen", ":0", "--app", "1:key-one:secret-one"]);
+    let address = |line: &str, path: &str| -> SocketAddr {
+        let (_, address) = line.strip_suffix(path).and_then(|line| line.split_once("://")).expect("an address");
+        address.parse().expect(address)
+    };
+    let console = address(&taut.printed("console on http://"), "/console");
+    let metrics = address(&taut.printed("metrics on http://"), "/metrics");
+    let mut http = Http::connect(metrics);
+    assert_eq!(http.request("GET", "/metrics", &[], b"").status, 200);
+    assert_eq!(Http::connect(console).request("GET", "/console/api/overview", &[], b"").status, 200);
+    assert_eq!(Http::connect(taut.address()).request("GET", "/metrics", &[], b"").status, 403);
+    taut.signal("INT");
+    assert!(http.is_at_end());
+    assert_eq!(taut.ended().0.code(), Some(0));
+}
+
+#[test]
+fn a_console_that_others_could_reach_without_a_password_is_refused() {
+    let open = ["--app", "1:key-one:secret-one", "--console-listen", "0.0.0.0:7000"];
+    let refused = check(&open);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(told.contains("console-listen: ") && told.contains("set console-password"), "{told}");
+    let locked = check(&[&open[..], &["--console-password", "correct horse battery"]].concat());
+    assert_eq!(locked.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&locked.stdout).contains("  console on 0.0.0.0:7000\n"));
+}
+
 const ONE: &str = "key = \"key-one\"\nsecret = \"secret-one\"";
 
 fn app(id: &str, rest: &str) -> String {

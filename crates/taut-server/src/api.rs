@@ -13,6 +13,7 @@ mod exposition;
 mod health;
 mod info;
 mod metrics;
+mod operators;
 mod pages;
 mod traffic;
 mod users;
@@ -30,15 +31,18 @@ use http::StatusCode;
 use tokio::sync::watch;
 
 use crate::app::Secret;
-use crate::config::{Config, Metrics};
+use crate::config::Config;
 use crate::fallback::{self, Fallback};
 use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::route::Busy;
 use crate::webhook::Webhooks;
 use answer::Problem;
-use console::Console;
+pub(crate) use console::Console;
+use console::Login;
 pub(crate) use health::Readiness;
+use operators::Listener;
+pub(crate) use operators::{console_router, metrics_router};
 use traffic::Traffic;
 
 pub(crate) use backends::Backends;
@@ -51,10 +55,9 @@ pub(crate) struct Context {
     draining: watch::Receiver<bool>,
     readiness: Arc<Readiness>,
     started: Instant,
-    metrics: Metrics,
     metrics_token: Option<Secret>,
     webhooks: Arc<Webhooks>,
-    console: Console,
+    console: Arc<Console>,
 }
 
 impl Context {
@@ -62,6 +65,7 @@ impl Context {
     pub(crate) fn new(
         backends: Arc<Backends>,
         webhooks: Arc<Webhooks>,
+        console: Arc<Console>,
         config: &Config,
         draining: watch::Receiver<bool>,
         readiness: Arc<Readiness>,
@@ -73,10 +77,9 @@ impl Context {
             draining,
             readiness,
             started,
-            metrics: config.metrics,
             metrics_token: config.metrics_token.clone(),
             webhooks,
-            console: Console::new(config.console_password.clone(), &config.trusted_proxies, started),
+            console,
         }
     }
 
@@ -100,6 +103,11 @@ impl Context {
         self.chat_rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the console asks of those who come by this listener; `None` where there is no console.
+    fn console_login(&self, listener: Listener) -> Option<Login> {
+        self.console.login(listener, self.node().apps())
+    }
+
     fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }
@@ -111,8 +119,8 @@ impl fmt::Debug for Context {
     }
 }
 
-/// All that can be asked.
-pub(crate) fn router(context: Arc<Context>, fallback: Option<Arc<Fallback>>) -> Router {
+/// All that can be asked where clients connect.
+pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Fallback>>) -> Router {
     let prefix = context.path_prefix().to_owned();
     let prefixed = |path: &str| format!("{prefix}{path}");
     let mut router = Router::new()
@@ -131,18 +139,20 @@ pub(crate) fn router(context: Arc<Context>, fallback: Option<Arc<Fallback>>) -> 
         .route(&prefixed("/app/{key}"), get(upgrade_required))
         .route("/chat/config", get(chat::config))
         .route("/chat/messages", post(chat::say))
-        .route("/up", get(health::up))
-        .route("/ready", get(health::ready))
-        .route("/metrics", get(metrics::show));
+        .merge(operators::routes(Listener::Clients));
     for page in pages::PAGES {
         router = router.route(page.path, get(async move || page));
     }
+    finish(router.merge(console::router(context, Listener::Clients)), context)
+}
+
+/// Adds what all listeners have in common.
+fn finish(router: Router<Arc<Context>>, context: &Arc<Context>) -> Router {
     router
-        .merge(console::router(&context))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(from_fn_with_state(Arc::clone(&context), traffic::observe))
-        .with_state(context)
+        .layer(from_fn_with_state(Arc::clone(context), traffic::observe))
+        .with_state(Arc::clone(context))
 }
 
 /// A WebSocket would not have come here.

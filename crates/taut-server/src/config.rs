@@ -27,7 +27,7 @@ pub(crate) use apps::Draft;
 pub use apps::{APP_FIELDS, Field, WEBHOOK_FIELDS};
 pub use import::{Imported, import_soketi};
 pub use mistake::{ConfigError, Mistake};
-pub use settings::{SETTINGS, Setting};
+pub use settings::{RETIRED, SETTINGS, Setting};
 pub use sources::{Loaded, Sources};
 pub use taut_shard::Network;
 pub use upgrade::UPGRADE_FIELDS;
@@ -82,11 +82,16 @@ pub struct Config {
     pub fallback: bool,
     /// Limits of those apps that have none of their own.
     pub limits: Limits,
-    /// Who may read `/metrics`; programs on this machine by default.
-    pub metrics: Metrics,
-    /// Who shows this as a bearer token may read `/metrics` too, from wherever; none by default.
+    /// Where `/metrics`, `/up` and `/ready` are served on a listener of their own, without TLS; none by default.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Opens `/metrics` on every listener, as a bearer token. With none, the default, `/metrics` is served on listeners of its own and not where
+    /// clients connect.
     pub metrics_token: Option<Secret>,
-    /// Opens `/console`; with none, the default, it is served on loopback addresses only.
+    /// Where the console, `/metrics`, `/up` and `/ready` are served on a listener of their own, without TLS; none by default. On a loopback address it
+    /// asks for a password only if one is set; any other address requires [`console_password`](Self::console_password).
+    pub console_listen: Option<SocketAddr>,
+    /// Opens the console on every listener that has it. With none, the default, there is no console where clients connect, except for the
+    /// development app (see [`Running::console_token`](crate::Running::console_token)).
     pub console_password: Option<Secret>,
     /// Where webhooks wait to be delivered; none by default: they wait in memory, and are lost when the server stops.
     pub data_directory: Option<PathBuf>,
@@ -134,8 +139,9 @@ impl Default for Config {
             deflate: true,
             fallback: true,
             limits: Limits::default(),
-            metrics: Metrics::Loopback,
+            metrics_listen: None,
             metrics_token: None,
+            console_listen: None,
             console_password: None,
             data_directory: None,
             log_level: "info".to_owned(),
@@ -150,7 +156,7 @@ impl Config {
     /// Sets every field whose environment variable is set; `lookup` is usually `|name| std::env::var(name).ok()`.
     pub fn apply_environment(&mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         let mut mistakes = Vec::new();
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().chain(RETIRED) {
             let outcome = lookup(setting.environment).map_or(Ok(()), |value| setting.apply(self, &value));
             if let Err(reason) = outcome {
                 mistakes.push(Mistake::new(setting.environment, reason));
@@ -196,6 +202,7 @@ impl Config {
     /// All apps; `None` means the development app.
     fn configured_apps(&self, stored: &Stored) -> Result<Option<Vec<App>>, ConfigError> {
         let mut configured = self.all_apps()?;
+        ConfigError::unless_empty(operators_listeners(self))?;
         configured.extend(stored.apps.iter().map(|draft| draft.clone().finish(&self.limits)));
         check_webhooks(&configured)?;
         Ok((!configured.is_empty() || self.apps_database.is_some()).then_some(configured))
@@ -251,6 +258,44 @@ impl Config {
     }
 }
 
+/// What is wrong with the listeners for operators: one that would open the console to everybody, or two listeners on one address.
+fn operators_listeners(config: &Config) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let is_open =
+        |address: &SocketAddr| !address.ip().to_canonical().is_loopback() && config.console_password.is_none();
+    if let Some(address) = config.console_listen.filter(is_open) {
+        let reason = format!(
+            "the console on {address} would be open to everybody who can reach it: set console-password, or listen on 127.0.0.1:{}",
+            address.port()
+        );
+        mistakes.push(Mistake::new("console-listen", reason));
+    }
+    let listeners = [
+        ("listen", Some(config.listen)),
+        ("console-listen", config.console_listen),
+        ("metrics-listen", config.metrics_listen),
+    ];
+    for (number, (name, address)) in listeners.iter().enumerate() {
+        let taken = |(_, other): &&(&str, Option<SocketAddr>)| other.zip(*address).is_some_and(|(a, b)| overlap(a, b));
+        if let Some((other, _)) = listeners[..number].iter().find(taken) {
+            let reason = match *other {
+                "console-listen" => {
+                    "it is the address of console-listen, where the metrics are already: leave metrics-listen out"
+                }
+                _ => "it is the address of listen, where clients connect: choose another port",
+            };
+            mistakes.push(Mistake::new(*name, reason));
+        }
+    }
+    mistakes
+}
+
+/// Whether the second of two listeners would find its port taken by the first.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && one.port() != 0 && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
 /// Most are found where they are read, with their places; not those of a program that makes its configuration itself.
 fn check_webhooks(apps: &[App]) -> Result<(), ConfigError> {
     let webhooks = apps.iter().flat_map(|app| app.webhooks.iter().map(move |webhook| (app, webhook)));
@@ -284,18 +329,6 @@ fn check_database(url: &str) -> Result<(), String> {
 #[cfg(not(feature = "database"))]
 fn check_database(_url: &str) -> Result<(), String> {
     Err("this program was built without databases (the feature `database` of taut-server)".to_owned())
-}
-
-/// Who may read `/metrics`, beside those who have the token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Metrics {
-    /// Nobody.
-    Off,
-    /// Programs on this machine, if they ask without a proxy.
-    #[default]
-    Loopback,
-    /// Everybody. They tell the ids of the apps and how much each is used.
-    Everybody,
 }
 
 /// An app, and where it is configured.
@@ -397,8 +430,9 @@ mod tests {
                 cache: 1,
                 slow_reader: SlowReader::Drop,
             },
-            metrics: Metrics::Off,
+            metrics_listen: Some(SocketAddr::from(([10, 0, 0, 1], 2))),
             metrics_token: Some("x".into()),
+            console_listen: Some(SocketAddr::from(([10, 0, 0, 1], 3))),
             console_password: Some("x".into()),
             data_directory: Some("x".into()),
             log_level: "off".to_owned(),
@@ -463,6 +497,65 @@ mod tests {
         ] {
             let refused = set(name, value).expect_err(value);
             assert!(refused.contains(reason), "{name}={value}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_console_that_others_can_reach_needs_a_password() {
+        let check = |listen: &str, password: Option<&str>| {
+            let mut config = set("console-listen", listen).expect(listen);
+            config.console_password = password.map(Secret::from);
+            config.check().map(drop).map_err(|error| error.to_string())
+        };
+        for listen in ["7000", ":7000", "localhost:7000", "127.8.9.10:7000", "[::1]:7000", "[::ffff:127.0.0.1]:7000"] {
+            assert_eq!(check(listen, None), Ok(()), "{listen}");
+        }
+        for listen in ["0.0.0.0:7000", "[::]:7000", "10.0.0.1:7000", "[::ffff:10.0.0.1]:7000"] {
+            let refused = check(listen, None).expect_err(listen);
+            assert!(refused.contains("console-password") && refused.contains("127.0.0.1:7000"), "{refused}");
+            assert_eq!(check(listen, Some("correct horse battery")), Ok(()), "{listen}");
+        }
+    }
+
+    #[test]
+    fn two_listeners_cannot_have_one_address() {
+        let check = |listeners: [&str; 3]| {
+            let mut config = Config::default();
+            for (name, value) in ["listen", "console-listen", "metrics-listen"].iter().zip(listeners) {
+                if !value.is_empty() {
+                    config = SETTINGS
+                        .iter()
+                        .find(|setting| setting.name == *name)
+                        .map(|setting| setting.apply(&mut config, value).map(|()| config))
+                        .expect(name)
+                        .expect(value);
+                }
+            }
+            config.check().map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(["127.0.0.1:6001", "6002", "6003"]), Ok(()));
+        assert_eq!(check(["127.0.0.1:0", "0", "0"]), Ok(()), "the system chooses three");
+        assert_eq!(check(["127.0.0.1:6001", "127.0.0.2:6001", ""]), Ok(()));
+        for (listeners, reason) in [
+            (["127.0.0.1:6001", "6001", ""], "console-listen: it is the address of listen"),
+            (["127.0.0.1:6001", "", "0.0.0.0:6001"], "metrics-listen: it is the address of listen"),
+            (["127.0.0.1:6001", "7000", "7000"], "leave metrics-listen out"),
+        ] {
+            let refused = check(listeners).expect_err(reason);
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_is_gone_says_what_takes_its_place() {
+        for value in ["off", "loopback", "on"] {
+            let refused = Config::default()
+                .apply_environment(|name| (name == "TAUT_METRICS").then(|| value.to_owned()))
+                .expect_err(value)
+                .to_string();
+            for word in ["TAUT_METRICS: ", "metrics-listen", "metrics-token"] {
+                assert!(refused.contains(word), "{refused}");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod client;
+pub(crate) mod listener;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -13,8 +13,8 @@ use taut_shard::{Drain, DrainGroup, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
-use crate::api::{self, Backends, PublishClerk, Readiness};
-use crate::app::App;
+use crate::api::{self, Backends, Console, PublishClerk, Readiness};
+use crate::app::{App, Secret};
 use crate::config::{Config, ConfigError};
 use crate::fallback::{Entrance, Fallback};
 use crate::guard::{self, Guard};
@@ -54,6 +54,8 @@ impl Server {
         let listening = |error| StartError::Listen { address: config.listen, error };
         let listeners = taut_shard::listen(config.listen, count).map_err(listening)?;
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(listening)?;
+        let operators = Operators::bind(config)?;
+        let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());
 
         let certificates = certificates(config)?;
         let settings = shard_settings(config, certificates.as_ref());
@@ -101,19 +103,22 @@ impl Server {
             Arc::new(Fallback::new(entrance, Arc::clone(&apps), config, is_draining.clone()))
         });
         let readiness = Arc::<Readiness>::default();
-        let context =
-            api::Context::new(backends, Arc::clone(&webhooks), config, is_draining.clone(), Arc::clone(&readiness));
-        let service = api::router(Arc::new(context), fallback);
+        let console = Arc::new(Console::new(config, Instant::now()).map_err(StartError::System)?);
+        let context = Arc::new(api::Context::new(
+            backends,
+            Arc::clone(&webhooks),
+            Arc::clone(&console),
+            config,
+            is_draining.clone(),
+            Arc::clone(&readiness),
+        ));
+        let service = api::router(&context, fallback);
         runtime.spawn(guard::serve(guard, tasks, routes, client));
-        let http = runtime.spawn(http::serve(departed, service, is_draining));
-        let ticking = Arc::clone(&node);
-        runtime.spawn(async move {
-            let mut seconds = tokio::time::interval(Duration::from_secs(1));
-            loop {
-                seconds.tick().await;
-                ticking.tick();
-            }
+        let served = (http::serve(departed, service, is_draining.clone()), operators.serve(context, is_draining));
+        let http = runtime.spawn(async move {
+            tokio::join!(served.0, served.1);
         });
+        runtime.spawn(tick(Arc::clone(&node)));
 
         let reloaded = Arc::new(Notify::new());
         if let Some(certificates) = certificates {
@@ -124,6 +129,9 @@ impl Server {
 
         let mut running = Running {
             addresses: Vec::from_iter(addresses),
+            console_address,
+            metrics_address,
+            console,
             apps,
             live,
             reloaded,
@@ -140,7 +148,7 @@ impl Server {
             // When one cannot be started, those before it stop as `running` is dropped.
             running.shards.push((drainer, thread.map_err(StartError::System)?));
         }
-        tracing::info!(addresses = ?running.addresses, shards = count, "serving");
+        tracing::info!(addresses = ?running.addresses, console = ?console_address, metrics = ?metrics_address, shards = count, "serving");
         Ok(running)
     }
 }
@@ -148,6 +156,9 @@ impl Server {
 /// A server that serves. Dropping it ends everything at once; [`drain`](Self::drain) is kinder.
 pub struct Running {
     addresses: Vec<SocketAddr>,
+    console_address: Option<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
+    console: Arc<Console>,
     apps: Arc<Apps>,
     live: Arc<Live>,
     /// Tells that the files of the certificate are to be looked at now.
@@ -166,6 +177,22 @@ impl Running {
         &self.addresses
     }
 
+    /// Where the console listens, if it has a listener of its own ([`Config::console_listen`]).
+    pub fn console_address(&self) -> Option<SocketAddr> {
+        self.console_address
+    }
+
+    /// Where the metrics are served, if they have a listener of their own ([`Config::metrics_listen`]).
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// The token that opens the console where clients connect: `/console#token=TOKEN`. There is one while the development app is served and no
+    /// [`Config::console_password`] is set, another one after each start. It is secret: show it to the person who started the server, and log it nowhere.
+    pub fn console_token(&self) -> Option<&Secret> {
+        self.console.token(&self.apps)
+    }
+
     /// The development app, where that is served for want of another.
     pub fn development_app(&self) -> Option<App> {
         self.apps.development_app().map(|tenant| tenant.terms().app.clone())
@@ -180,6 +207,7 @@ impl Running {
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
         let later = self.live.reload(config)?;
         self.node.apps_changed();
+        self.console.apps_changed(&self.apps);
         self.reloaded.notify_one();
         Ok(later)
     }
@@ -337,6 +365,51 @@ impl std::error::Error for StartError {
             Self::Tls(error) => Some(error),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
         }
+    }
+}
+
+/// The listeners for operators, as far as there are any.
+struct Operators {
+    console: Option<(TcpListener, SocketAddr)>,
+    metrics: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Operators {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        let bind = |address: Option<SocketAddr>| {
+            let bound = address
+                .map(|address| http::listener::bind(address).map_err(|error| StartError::Listen { address, error }));
+            bound.transpose()
+        };
+        Ok(Self { console: bind(config.console_listen)?, metrics: bind(config.metrics_listen)? })
+    }
+
+    fn console_address(&self) -> Option<SocketAddr> {
+        self.console.as_ref().map(|(_, address)| *address)
+    }
+
+    fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(_, address)| *address)
+    }
+
+    /// Serves them until they have drained.
+    async fn serve(self, context: Arc<api::Context>, draining: watch::Receiver<bool>) {
+        let serve = async |listener: Option<(TcpListener, SocketAddr)>, router| {
+            if let Some((listener, _)) = listener {
+                http::listener::serve(listener, router, draining.clone()).await;
+            }
+        };
+        let (console, metrics) = (api::console_router(&context), api::metrics_router(&context));
+        tokio::join!(serve(self.console, console), serve(self.metrics, metrics));
+    }
+}
+
+/// Tells the shards of each second that has passed.
+async fn tick(node: Arc<Node>) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        node.tick();
     }
 }
 

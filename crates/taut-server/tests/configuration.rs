@@ -168,6 +168,13 @@ delivered in time.
 ";
 
 const TAIL: &str = "\
+## The console and the metrics
+
+Where clients connect, nothing is granted by where a request seems to come from: `console-password` opens the console there, and `metrics-token` the metrics;
+without them both are closed. `console-listen` and `metrics-listen` serve them on listeners of their own, and a port alone is on 127.0.0.1.
+[proxies.md](proxies.md) has a table of what is open where. The development app has a console where it is served: its link, with a token that is made at each
+start, is printed to standard output and never logged.
+
 ## Shutting down
 
 At SIGTERM `/ready` says 503 at once. Where somebody has asked for it within the last minute, that is all that happens for `drain-notice` seconds: clients
@@ -220,7 +227,11 @@ A program that was built with `--features otel` sends traces by OpenTelemetry wh
 
 Where Taut takes the place of soketi, of Reverb or of a program that was told `PUSHER_APP_ID`, `PUSHER_APP_KEY` and `PUSHER_APP_SECRET`, it reads their
 variables: `SOKETI_HOST`, `SOKETI_PORT`, `SOKETI_PATH_PREFIX`, `SOKETI_DEFAULT_APP_*`, the limits of `SOKETI_EVENT_*`, `SOKETI_PRESENCE_*` and
-`SOKETI_CHANNEL_*`, `SOKETI_SSL_CERT` and `SOKETI_SSL_KEY`; `REVERB_SERVER_HOST`, `REVERB_SERVER_PORT`, `REVERB_SERVER_PATH`, `REVERB_APP_*`. Whatever
+`SOKETI_CHANNEL_*`, `SOKETI_METRICS_*`, `SOKETI_SSL_CERT` and `SOKETI_SSL_KEY`; `REVERB_SERVER_HOST`, `REVERB_SERVER_PORT`, `REVERB_SERVER_PATH`, `REVERB_APP_*`. Whatever
 Taut is told by its own names goes before them, and an app of theirs is served only if no other is named. The log says at the start which were used,
 which were not, and why.
+
+`SOKETI_METRICS_ENABLED` is `metrics-listen` at the port of `SOKETI_METRICS_SERVER_PORT`, or 9601. soketi opens its metrics to everybody who can reach that
+port; here they are on 127.0.0.1, unless `SOKETI_METRICS_HOST` names another address. `TAUT_METRICS_LISTEN=0.0.0.0:9601` opens them to others, for instance
+in a container, and `TAUT_METRICS_TOKEN` only to those who have the token.
 ";

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +14,34 @@ const PASSWORD: &str = "correct horse battery";
 
 fn locked() -> Running {
     server(|config| config.console_password = Some(PASSWORD.into()))
+}
+
+/// A server whose console has a listener of its own and asks for nothing there, and the addresses of clients and of the console.
+fn open() -> (Running, SocketAddr, SocketAddr) {
+    let server = server(|config| config.console_listen = Some(LOOPBACK));
+    let addresses = (server.addresses()[0], server.console_address().expect("a listener"));
+    (server, addresses.0, addresses.1)
+}
+
+/// A server without an app of its own.
+fn development(change: impl FnOnce(&mut Config)) -> Running {
+    let mut config = Config { listen: LOOPBACK, shards: 2, ..Config::default() };
+    change(&mut config);
+    Server::start(&config).expect("a server")
+}
+
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What is only for operators: with each of these somebody would see or send what is not his.
+fn operators_requests() -> [(&'static str, &'static str, &'static [u8]); 6] {
+    [
+        ("GET", "/metrics", b""),
+        ("GET", "/console/api/overview", b""),
+        ("GET", "/console/api/events", b""),
+        ("GET", "/console/api/apps/1/channels", b""),
+        ("GET", "/console/api/apps/1/connections", b""),
+        ("POST", "/console/api/apps/1/events", br#"{"name":"e","channel":"private-c","data":""}"#),
+    ]
 }
 
 fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -32,17 +60,55 @@ fn cookie(answer: &Answer) -> String {
 }
 
 /// A request whose `Host` is what the test wants.
-fn with_host(address: SocketAddr, hosts: &[&str]) -> u16 {
+fn with_host(address: SocketAddr, path: &str, hosts: &[&str]) -> u16 {
     let mut http = Http::connect(address);
     let hosts = hosts.join("\r\nHost: ");
-    http.send(format!("GET /console/api/overview HTTP/1.1\r\nHost: {hosts}\r\n\r\n").as_bytes());
+    http.send(format!("GET {path} HTTP/1.1\r\nHost: {hosts}\r\n\r\n").as_bytes());
     http.answer(true).status
 }
 
 #[test]
-fn on_the_servers_machine_the_console_needs_no_password() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
+fn where_clients_connect_nothing_is_granted_by_where_a_request_seems_to_come_from() {
+    let own_app = server(|config| config.metrics_token = None);
+    let development = development(|_| {});
+    let locked = server(|config| {
+        config.metrics_token = None;
+        config.console_password = Some(PASSWORD.into());
+    });
+    // As proxies send them that say nothing of a client, and as clients would have them: each comes from 127.0.0.1.
+    let claims: [&[(&str, &str)]; 4] = [
+        &[],
+        &[("X-Forwarded-For", "127.0.0.1")],
+        &[("Forwarded", "for=127.0.0.1"), ("X-Real-IP", "127.0.0.1")],
+        &[("X-Forwarded-Host", "localhost"), ("Origin", "http://localhost")],
+    ];
+    for (server, refused) in [(&own_app, 404), (&development, 401), (&locked, 401)] {
+        let port = server.addresses()[0].port();
+        for host in ["localhost", "127.0.0.1", "[::1]:6001", "taut", &format!("127.0.0.1:{port}")] {
+            for headers in claims {
+                for (method, path, body) in operators_requests() {
+                    let mut http = Http::named(server.addresses()[0], host);
+                    let answer = http.request(method, path, &[headers, &JSON].concat(), body);
+                    let foreign = headers.iter().any(|(name, _)| *name == "Origin") && host != "localhost";
+                    let expected = match path {
+                        "/metrics" => 403,
+                        _ if foreign && refused == 401 => 403,
+                        _ => refused,
+                    };
+                    assert_eq!(answer.status, expected, "{method} {path} as {host} with {headers:?}");
+                }
+            }
+        }
+    }
+    // Where nothing could open it, there is no console at all.
+    for path in ["/console", "/console/console.js", "/console/api/session"] {
+        assert_eq!(get(own_app.addresses()[0], path, &[]).status, 404, "{path}");
+    }
+}
+
+#[test]
+fn on_a_loopback_listener_of_its_own_the_console_asks_for_nothing() {
+    let (server, clients, address) = open();
     let page = get(address, "/console", &[]);
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let policy = page.header("content-security-policy").expect("a policy");
@@ -53,52 +119,143 @@ fn on_the_servers_machine_the_console_needs_no_password() {
         assert_eq!(get(address, path, &[]).status, 200, "{path}");
     }
     let session = get(address, "/console/api/session", &[]).json();
-    assert_eq!((&session["password"], &session["admitted"]), (&json!(false), &json!(true)));
+    assert_eq!((&session["login"], &session["admitted"]), (&json!("nothing"), &json!(true)));
     let overview = get(address, "/console/api/overview", &[]);
     assert_eq!((overview.status, overview.header("cache-control")), (200, Some("no-store")));
     assert_eq!(overview.json()["apps"][0]["id"], "1");
+    assert_eq!((get(address, "/", &[]).status, get(address, "/", &[]).header("location")), (303, Some("/console")));
+    // What clients and backends ask is served where they connect, and nowhere else.
+    for path in ["/app/key-one", "/apps/1/channels", "/chat/config", "/taut.js"] {
+        assert_eq!(get(address, path, &[]).status, 404, "{path}");
+    }
+    for path in ["/up", "/ready"] {
+        assert_eq!((get(address, path, &[]).status, get(clients, path, &[]).status), (200, 200), "{path}");
+    }
+    assert_eq!(get(clients, "/console", &[]).status, 404, "it is there alone");
+    server.drain(Duration::from_secs(5)).expect("in order");
 }
 
 #[test]
-fn a_name_that_somebody_pointed_to_this_machine_finds_no_console() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
-    for host in ["127.0.0.1", "localhost:6001", "[::1]:6001", "LocalHost"] {
-        assert_eq!(with_host(address, &[host]), 200, "{host}");
+fn on_its_own_listener_a_password_is_asked_for_where_one_is_set() {
+    let server = server(|config| {
+        config.console_password = Some(PASSWORD.into());
+        config.console_listen = Some(LOOPBACK);
+        config.metrics_token = None;
+    });
+    let address = server.console_address().expect("a listener");
+    for (method, path, body) in operators_requests() {
+        let expected = if path == "/metrics" { 403 } else { 401 };
+        assert_eq!(Http::connect(address).request(method, path, &JSON, body).status, expected, "{method} {path}");
     }
-    for host in
-        ["evil.example", "evil.example:6001", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", ""]
-    {
-        assert_eq!(with_host(address, &[host]), 404, "{host}");
-    }
-    assert_ne!(with_host(address, &["localhost", "evil.example"]), 200);
-    let mut http = Http::connect(address);
-    http.send(b"GET http://evil.example/console/api/overview HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(http.answer(true).status, 404);
+    // Whoever guesses where clients connect locks nobody out here, though both come from one address.
+    while log_in(server.addresses()[0], "guess", &[]).status != 429 {}
+    let cookie = cookie(&log_in(address, PASSWORD, &[]));
+    // A password opens it by whatever name.
+    let overview =
+        Http::named(address, "console.example").request("GET", "/console/api/overview", &[("Cookie", &cookie)], b"");
+    assert_eq!(overview.status, 200);
 }
 
 #[test]
-fn what_a_proxy_passes_on_does_not_come_from_this_machine() {
-    let server = server(|_| {});
+fn a_console_that_others_could_reach_without_a_password_does_not_start() {
+    let config = Config { listen: LOOPBACK, console_listen: Some(SocketAddr::from(([0; 4], 0))), ..Config::default() };
+    let refused = Server::start(&config).expect_err("open to everybody").to_string();
+    assert!(refused.starts_with("console-listen: ") && refused.contains("console-password"), "{refused}");
+}
+
+#[test]
+fn a_port_of_an_operators_listener_that_is_taken_is_told() {
+    let (_server, _, taken) = open();
+    for metrics in [false, true] {
+        let mut config = Config { listen: LOOPBACK, ..Config::default() };
+        *(if metrics { &mut config.metrics_listen } else { &mut config.console_listen }) = Some(taken);
+        let refused = Server::start(&config).expect_err("taken").to_string();
+        assert!(refused.starts_with(&format!("cannot listen on {taken}: ")), "{refused}");
+    }
+}
+
+#[test]
+fn the_token_of_the_link_opens_the_console_of_the_development_app() {
+    let server = development(|_| {});
     let address = server.addresses()[0];
-    for header in ["Forwarded", "X-Forwarded-For", "X-Real-IP"] {
-        for path in ["/console", "/console/console.js", "/console/api/session", "/console/api/events"] {
-            assert_eq!(get(address, path, &[(header, "192.0.2.1")]).status, 404, "{header} {path}");
+    let token = server.console_token().expect("a token").reveal().to_owned();
+    assert_eq!(token.len(), 32, "128 bits");
+    let session = get(address, "/console/api/session", &[]).json();
+    assert_eq!((&session["login"], &session["admitted"]), (&json!("token"), &json!(false)));
+    let give = |body: Value| {
+        Http::connect(address).request("POST", "/console/api/session", &JSON, body.to_string().as_bytes())
+    };
+    for wrong in [json!({ "token": "" }), json!({ "token": "0".repeat(32) }), json!({ "token": &token[1..] })] {
+        let refused = give(wrong);
+        assert_eq!((refused.status, refused.header("set-cookie")), (401, None));
+    }
+    assert_eq!(give(json!({ "password": token })).status, 400);
+    // Nobody locks out the person with the link by guessing.
+    for _ in 0..30 {
+        assert_eq!(give(json!({ "token": "guess" })).status, 401);
+    }
+    let admitted = give(json!({ "token": token }));
+    assert_eq!(admitted.status, 200);
+    let cookie = cookie(&admitted);
+    let overview = get(address, "/console/api/overview", &[("Cookie", &cookie)]);
+    assert_eq!((overview.status, &overview.json()["apps"][0]["id"]), (200, &json!("app-id")));
+    // A link in the address itself would be in every proxy's log: it opens nothing.
+    assert_eq!(get(address, &format!("/console/api/overview?token={token}"), &[]).status, 401);
+    let another = development(|_| {});
+    assert_ne!(another.console_token().map(|token| token.reveal().to_owned()), Some(token));
+}
+
+#[test]
+fn there_is_no_token_with_a_password_nor_with_an_app_of_ones_own() {
+    assert!(development(|config| config.console_password = Some(PASSWORD.into())).console_token().is_none());
+    assert!(server(|_| {}).console_token().is_none());
+}
+
+#[test]
+fn sessions_of_the_token_end_with_the_development_app() {
+    let server = development(|_| {});
+    let address = server.addresses()[0];
+    let token = json!({ "token": server.console_token().expect("a token").reveal() }).to_string();
+    let cookie = cookie(&Http::connect(address).request("POST", "/console/api/session", &JSON, token.as_bytes()));
+    let mut feed = Feed::open_with(address, &cookie);
+    let app = taut_server::app::App::parse("1:key-one:secret-one").expect("an app");
+    let own = Config { listen: LOOPBACK, shards: 2, apps: vec![app], ..Config::default() };
+    server.reload(&own).expect("good");
+    // The stream that was open ends, and nothing is seen of the apps that came.
+    while feed.http.read_more(&mut feed.text) && !feed.text.ends_with("0\r\n\r\n") {
+        assert!(feed.text.matches(": heartbeat").count() < 3, "it goes on");
+    }
+    assert_eq!(get(address, "/console/api/overview", &[("Cookie", &cookie)]).status, 404);
+    server.reload(&Config { apps: Vec::new(), ..own }).expect("good");
+    assert_eq!(get(address, "/console/api/overview", &[("Cookie", &cookie)]).status, 401, "it does not come back");
+}
+
+#[test]
+fn a_name_that_somebody_pointed_to_this_machine_finds_no_console_and_no_metrics_there() {
+    let server = server(|config| {
+        config.console_listen = Some(LOOPBACK);
+        config.metrics_token = None;
+    });
+    let address = server.console_address().expect("a listener");
+    for path in ["/console/api/overview", "/console", "/metrics"] {
+        for host in ["127.0.0.1", "localhost:6001", "[::1]:6001", "LocalHost"] {
+            assert_eq!(with_host(address, path, &[host]), 200, "{path} {host}");
         }
+        for host in
+            ["evil.example", "evil.example:6001", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", ""]
+        {
+            assert_eq!(with_host(address, path, &[host]), 403, "{path} {host}");
+        }
+        assert_ne!(with_host(address, path, &["localhost", "evil.example"]), 200);
+        let mut http = Http::connect(address);
+        http.send(format!("GET http://evil.example{path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        assert_eq!(http.answer(true).status, 403);
     }
-    let publish = Http::connect(address).request(
-        "POST",
-        "/console/api/apps/1/events",
-        &[("X-Forwarded-For", "127.0.0.1"), JSON[0]],
-        br#"{"name":"e","channel":"c","data":""}"#,
-    );
-    assert_eq!(publish.status, 404);
 }
 
 #[test]
 fn other_sites_pages_may_not_ask_and_may_not_send() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
+    let (_server, _, address) = open();
     let own = format!("http://{address}");
     let body = br#"{"name":"e","channel":"c","data":""}"#;
     let publish = |headers: &[(&str, &str)]| {
@@ -124,7 +281,7 @@ fn with_a_password_nobody_sees_anything_before_giving_it() {
     let address = server.addresses()[0];
     assert_eq!(get(address, "/console", &[]).status, 200, "the page that asks for it");
     let session = get(address, "/console/api/session", &[]).json();
-    assert_eq!((&session["password"], &session["admitted"]), (&json!(true), &json!(false)));
+    assert_eq!((&session["login"], &session["admitted"]), (&json!("password"), &json!(false)));
     for path in [
         "/console/api/overview",
         "/console/api/events",
@@ -263,9 +420,8 @@ impl Feed {
 
 #[test]
 fn everything_that_happens_is_shown_as_it_happens() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
-    let mut feed = Feed::open(address);
+    let (_server, address, console) = open();
+    let mut feed = Feed::open(console);
     let (mut client, socket_id) = Client::member(address);
     let connected = feed.event("connected");
     assert_eq!((&connected["socket_id"], &connected["app"]), (&json!(socket_id), &json!("1")));
@@ -293,9 +449,8 @@ fn everything_that_happens_is_shown_as_it_happens() {
 
 #[test]
 fn long_data_are_cut_and_encrypted_ones_are_not_shown() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
-    let mut feed = Feed::open(address);
+    let (_server, address, console) = open();
+    let mut feed = Feed::open(console);
     let mut publisher = Http::connect(address);
     publisher.say("news", &"é".repeat(5000));
     let row = feed.event("published");
@@ -309,24 +464,22 @@ fn long_data_are_cut_and_encrypted_ones_are_not_shown() {
 
 #[test]
 fn only_so_many_may_watch_and_who_goes_makes_room() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
-    let mut feeds: Vec<Feed> = (0..32).map(|_| Feed::open(address)).collect();
-    let refused = get(address, "/console/api/events", &[]);
+    let (_server, _, console) = open();
+    let mut feeds: Vec<Feed> = (0..32).map(|_| Feed::open(console)).collect();
+    let refused = get(console, "/console/api/events", &[]);
     assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
     feeds.pop();
     eventually("room for another", || {
-        let mut http = Http::connect(address);
-        http.send(format!("GET /console/api/events HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes());
+        let mut http = Http::connect(console);
+        http.send(format!("GET /console/api/events HTTP/1.1\r\nHost: {console}\r\n\r\n").as_bytes());
         http.answer(false).status == 200
     });
 }
 
 #[test]
 fn who_does_not_read_is_told_how_much_was_missed_and_holds_nobody_up() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
-    let mut feed = Feed::open(address);
+    let (_server, address, console) = open();
+    let mut feed = Feed::open(console);
     let (mut client, _) = Client::member(address);
     client.subscribed("news");
     let mut publisher = Http::connect(address);
@@ -341,8 +494,8 @@ fn who_does_not_read_is_told_how_much_was_missed_and_holds_nobody_up() {
 
 #[test]
 fn a_drain_ends_the_events() {
-    let server = server(|_| {});
-    let mut feed = Feed::open(server.addresses()[0]);
+    let (server, _, console) = open();
+    let mut feed = Feed::open(console);
     let draining = std::thread::spawn(move || server.drain(Duration::from_secs(20)));
     while feed.http.read_more(&mut feed.text) {}
     draining.join().expect("no panic").expect("in order");
@@ -352,15 +505,14 @@ fn a_drain_ends_the_events() {
 
 #[test]
 fn the_console_publishes_as_a_backend_could() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
+    let (_server, address, console) = open();
     let (mut client, socket_id) = Client::member(address);
     let (mut other, _) = Client::member(address);
     client.subscribed("news");
     other.subscribed("news");
     let publish = |app: &str, body: &Value| {
         let path = format!("/console/api/apps/{app}/events");
-        Http::connect(address).request("POST", &path, &JSON, body.to_string().as_bytes())
+        Http::connect(console).request("POST", &path, &JSON, body.to_string().as_bytes())
     };
     let good = json!({ "name": "event", "channel": "news", "data": "{\"a\":1}", "socket_id": socket_id });
     assert_eq!(publish("1", &good).status, 200);
@@ -383,8 +535,7 @@ fn the_console_publishes_as_a_backend_could() {
 
 #[test]
 fn channels_connections_and_numbers_are_told_and_no_secrets() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
+    let (_server, address, console) = open();
     let (mut first, first_id) = Client::member(address);
     let (mut second, _) = Client::member(address);
     first.subscribed("news");
@@ -394,43 +545,42 @@ fn channels_connections_and_numbers_are_told_and_no_secrets() {
     first.message();
     second.message();
 
-    let channels = get(address, "/console/api/apps/1/channels", &[]).json();
+    let channels = get(console, "/console/api/apps/1/channels", &[]).json();
     assert_eq!(channels["total"], 2);
     assert_eq!(channels["channels"][0], json!({ "name": "news", "subscriptions": 2 }));
-    let filtered = get(address, "/console/api/apps/1/channels?filter=port", &[]).json();
+    let filtered = get(console, "/console/api/apps/1/channels?filter=port", &[]).json();
     assert_eq!((&filtered["total"], &filtered["channels"][0]["name"]), (&json!(1), &json!("sports")));
-    let channel = get(address, "/console/api/apps/1/channels/news", &[]).json();
+    let channel = get(console, "/console/api/apps/1/channels/news", &[]).json();
     assert_eq!((&channel["subscriptions"], &channel["members"]), (&json!(2), &json!([])));
-    let connections = get(address, "/console/api/apps/1/connections", &[]).json();
+    let connections = get(console, "/console/api/apps/1/connections", &[]).json();
     assert_eq!(connections["total"], 2);
     let found = connections["connections"].as_array().expect("a list").iter().find(|one| one["socket_id"] == first_id);
     let mut names: Vec<_> = found.expect("the first")["channels"].as_array().expect("a list").clone();
     names.sort_by_key(ToString::to_string);
     assert_eq!(names, ["news", "sports"]);
-    let overview = get(address, "/console/api/overview", &[]);
+    let overview = get(console, "/console/api/overview", &[]);
     let app = &overview.json()["apps"][0];
     let counts = ["connections", "channels", "subscriptions", "published", "delivered"].map(|name| app[name].clone());
     assert_eq!(counts, [2, 2, 3, 1, 2].map(|count| json!(count)));
     assert_eq!(overview.json()["latency"].as_array().expect("a list").iter().filter_map(Value::as_u64).sum::<u64>(), 1);
     assert!(!overview.text().contains("secret"), "{}", overview.text());
     for path in ["/console/api/apps/3/channels", "/console/api/apps/3/connections", "/console/api/nothing"] {
-        assert_eq!(get(address, path, &[]).status, 404, "{path}");
+        assert_eq!(get(console, path, &[]).status, 404, "{path}");
     }
 }
 
 #[test]
 fn its_requests_are_counted_by_routes_of_their_own() {
-    let server = server(|_| {});
-    let address = server.addresses()[0];
+    let (_server, address, console) = open();
     for path in ["/console", "/console/console.js", "/console/console.css", "/console/nothing", "/nothing"] {
-        get(address, path, &[]);
+        get(console, path, &[]);
     }
     for name in ["a", "b"] {
-        get(address, &format!("/console/api/apps/1/channels/{name}"), &[]);
+        get(console, &format!("/console/api/apps/1/channels/{name}"), &[]);
     }
-    get(address, "/console/api/apps/7/channels", &[]);
-    get(address, "/console/api/overview", &[]);
-    drop(Feed::open(address));
+    get(console, "/console/api/apps/7/channels", &[]);
+    get(console, "/console/api/overview", &[]);
+    drop(Feed::open(console));
     let metrics = Http::connect(address).metrics();
     let count = |route: &str, status: u16| {
         metrics.get(&format!("taut_http_requests_total{{route=\"{route}\",status=\"{status}\"}}")).copied()
@@ -441,12 +591,4 @@ fn its_requests_are_counted_by_routes_of_their_own() {
     assert_eq!(count("/console/api/overview", 200), Some(1.0));
     assert_eq!(count("/console/api/events", 200), Some(1.0));
     assert_eq!((count("other", 404), count("other", 200)), (Some(2.0), None));
-}
-
-#[test]
-fn the_development_server_has_a_console_too() {
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::start(&Config { listen, shards: 2, ..Config::default() }).expect("a server");
-    let overview = get(server.addresses()[0], "/console/api/overview", &[]);
-    assert_eq!((overview.status, &overview.json()["apps"][0]["id"]), (200, &json!("app-id")));
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::support::Http;
+use crate::support::{Http, METRICS_TOKEN};
 
 /// A server that runs; it ends with this.
 pub(crate) struct Taut {
@@ -40,6 +40,7 @@ impl Taut {
     fn start(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--app", "1:key-one:secret-one", "--shards", "2"])
+            .args(["--metrics-token", METRICS_TOKEN])
             .args(arguments)
             .env_clear()
             .stdin(Stdio::null())

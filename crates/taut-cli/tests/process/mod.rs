@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "a module of tests, each a program of its own that takes what it needs")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -19,6 +19,7 @@ pub struct Taut {
     origin: String,
     address: SocketAddr,
     log: Receiver<String>,
+    printed: Receiver<String>,
     /// What the test has read of the log.
     read: Vec<String>,
 }
@@ -37,8 +38,9 @@ impl Taut {
         let address = origin.split_once("://").and_then(|(_, address)| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("{line:?}: {:?}", log.iter().collect::<Vec<_>>()));
         // What else it prints must not fill the pipe.
-        thread::spawn(move || output.read_to_string(&mut String::new()));
-        Self { child, origin, address, log, read: Vec::new() }
+        let (tell, printed) = mpsc::channel();
+        thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        Self { child, origin, address, log, printed, read: Vec::new() }
     }
 
     /// Where it says that it listens.
@@ -48,6 +50,14 @@ impl Taut {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Waits for the next line after the first that it prints to its standard output and that has this text.
+    pub fn printed(&self, text: &str) -> String {
+        let start = Instant::now();
+        let rest = || PATIENCE.saturating_sub(start.elapsed());
+        let mut lines = std::iter::from_fn(|| self.printed.recv_timeout(rest()).ok());
+        lines.find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text:?} was not printed"))
     }
 
     /// Waits for the next line of the log that has this text.

@@ -6,6 +6,7 @@ mod feed;
 mod pages;
 mod views;
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -18,20 +19,25 @@ use http::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::answer::{self, Problem};
+use super::operators::Listener;
 use super::{Context, asked, body, chat, events};
 use crate::app::Secret;
-use crate::config::Network;
+use crate::config::{Config, Network};
 use crate::pusher::json::bytes_without_lone_surrogates;
-use crate::tenants::Tenant;
+use crate::tenants::{Apps, Tenant};
+pub(crate) use access::Login;
 use access::Sessions;
 use attempts::Attempts;
 
 /// What the console remembers.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(crate) struct Console {
     password: Option<Secret>,
+    /// Opens it in the place of a password, where none is set and the development app is served. Made anew at each start.
+    token: Secret,
     sessions: Mutex<Sessions>,
-    attempts: Mutex<Attempts>,
+    /// Those by its own listener apart, so that strangers where clients connect lock nobody out there.
+    attempts: [Mutex<Attempts>; 2],
     /// From where `X-Forwarded-For` is believed.
     trusted: Box<[Network]>,
     /// Places for those who watch the events.
@@ -39,14 +45,46 @@ pub(super) struct Console {
 }
 
 impl Console {
-    pub(super) fn new(password: Option<Secret>, trusted: &[Network], now: Instant) -> Self {
-        Self {
-            password,
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub(crate) fn new(config: &Config, now: Instant) -> io::Result<Self> {
+        Ok(Self {
+            password: config.console_password.clone(),
+            token: access::new_token()?,
             sessions: Mutex::default(),
-            attempts: Mutex::new(Attempts::new(now)),
-            trusted: trusted.into(),
+            attempts: std::array::from_fn(|_| Mutex::new(Attempts::new(now))),
+            trusted: config.trusted_proxies.as_slice().into(),
             viewers: Arc::new(Semaphore::new(MOST_VIEWERS)),
+        })
+    }
+
+    /// The token that opens the console where clients connect, if one does: without a password, while the development app is served.
+    pub(crate) fn token(&self, apps: &Apps) -> Option<&Secret> {
+        (self.login(Listener::Clients, apps) == Some(Login::Token)).then_some(&self.token)
+    }
+
+    /// Ends the sessions that the token has opened when the development app has made way for others.
+    pub(crate) fn apps_changed(&self, apps: &Apps) {
+        if self.password.is_none() && self.token(apps).is_none() {
+            *self.sessions() = Sessions::default();
         }
+    }
+
+    /// What is asked of those who come by this listener; `None` where there is no console.
+    pub(super) fn login(&self, listener: Listener, apps: &Apps) -> Option<Login> {
+        match listener {
+            Listener::Metrics => None,
+            Listener::Console | Listener::Clients if self.password.is_some() => Some(Login::Password),
+            // Without a password it is on loopback, or the server would not have started.
+            Listener::Console => Some(Login::Nothing),
+            Listener::Clients => apps.development_app().map(|_| Login::Token),
+        }
+    }
+
+    fn attempts(&self, listener: Listener) -> MutexGuard<'_, Attempts> {
+        let [where_clients_connect, on_its_own] = &self.attempts;
+        let attempts = if listener == Listener::Clients { where_clients_connect } else { on_its_own };
+        attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -55,7 +93,7 @@ impl Console {
 }
 
 /// The pages, for whoever may know that there is a console, and what they ask for, for whoever has logged in.
-pub(super) fn router(context: &Arc<Context>) -> Router<Arc<Context>> {
+pub(super) fn router(context: &Arc<Context>, listener: Listener) -> Router<Arc<Context>> {
     let answers = Router::new()
         .route("/console/api/overview", get(overview))
         .route("/console/api/apps/{app}/channels", get(channels))
@@ -70,7 +108,7 @@ pub(super) fn router(context: &Arc<Context>) -> Router<Arc<Context>> {
     for page in pages::PAGES {
         router = router.route(page.path, get(async move || pages::Shown(page)));
     }
-    router.route_layer(from_fn_with_state(Arc::clone(context), access::check_place))
+    router.route_layer(from_fn_with_state((Arc::clone(context), listener), access::check_listener))
 }
 
 /// `GET /console/api/overview`: what has been counted.

@@ -1,32 +1,34 @@
 //! `GET /metrics`: what there is and what has happened, for Prometheus.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
 use subtle::ConstantTimeEq;
 
 use super::answer::Problem;
+use super::console::Login;
 use super::exposition::{Exposition, Kind};
+use super::operators::{self, Listener};
 use super::{Context, asked};
-use crate::config::Metrics;
-use crate::http::Peer;
 use crate::question::{BUCKETS, Histogram, Statistics, Traffic};
 use crate::tenants::Tenant;
 use crate::webhook;
 
-/// Shows the metrics to whoever may see them.
+/// `GET /metrics`: shows the metrics to whoever may see them.
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-pub(crate) async fn show(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    check_access(&context, request.headers(), peer)?;
+pub(crate) async fn show(
+    State(context): State<Arc<Context>>,
+    Extension(listener): Extension<Listener>,
+    request: Request,
+) -> Result<Response, Problem> {
+    check_access(&context, listener, &request)?;
     let statistics = asked(context.node().statistics()).await?;
     let mut page = Exposition::default();
     write_statistics(&mut page, &statistics, &context.node().apps().all());
@@ -36,28 +38,21 @@ pub(crate) async fn show(State(context): State<Arc<Context>>, request: Request) 
     Ok(([(CONTENT_TYPE, TEXT)], page.into_text()).into_response())
 }
 
-fn check_access(context: &Context, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<(), Problem> {
-    let shown = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    if let (Some(token), Some(shown)) = (&context.metrics_token, shown) {
+/// A token, where one is set, opens the metrics on every listener. Without one they are open on listeners of their own, and nowhere else.
+fn check_access(context: &Context, listener: Listener, request: &Request) -> Result<(), Problem> {
+    if let Some(token) = &context.metrics_token {
+        let shown = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
         // In constant time: how long it takes must not tell how much of it was right.
-        return if token.reveal().as_bytes().ct_eq(shown).into() { Ok(()) } else { Err(unauthorized()) };
+        let is_right = shown.is_some_and(|shown| token.reveal().as_bytes().ct_eq(shown).into());
+        return if is_right { Ok(()) } else { Err(unauthorized()) };
     }
-    let is_local = || {
-        // A proxy on this machine is not who asks.
-        let is_forwarded = FORWARDING.iter().any(|name| headers.contains_key(name));
-        peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) && !is_forwarded
-    };
-    match context.metrics {
-        Metrics::Everybody => Ok(()),
-        Metrics::Loopback if is_local() => Ok(()),
-        _ if context.metrics_token.is_some() => Err(unauthorized()),
-        Metrics::Off => Err(Problem::new(
+    match listener {
+        Listener::Metrics => Ok(()),
+        Listener::Console if context.console_login(listener) == Some(Login::Nothing) => operators::check_host(request),
+        Listener::Console | Listener::Clients => Err(Problem::new(
             StatusCode::FORBIDDEN,
-            "The metrics are switched off: start the server with metrics on, or with a metrics-token.",
-        )),
-        Metrics::Loopback => Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "The metrics are for programs on the server's machine: start the server with metrics on, or with a metrics-token.",
+            "The metrics are not open here: start the server with metrics-listen, which serves them on a listener of their own, or with metrics-token, \
+             which opens them to who has it.",
         )),
     }
 }
@@ -69,8 +64,11 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn unauthorized() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "The metrics are shown to who has the bearer token for them.")
-        .challenge("Bearer")
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "The metrics require the bearer token that the server was started with (metrics-token).",
+    )
+    .challenge("Bearer")
 }
 
 fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<Tenant>]) {
@@ -215,10 +213,6 @@ fn most_descriptors(limits: &str) -> Option<u64> {
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 const BEARER: &[u8] = b"Bearer ";
-
-/// Headers by which proxies say that somebody else asks.
-const FORWARDING: [HeaderName; 3] =
-    [FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::apps::{self, Draft};
 use super::mistake::Mistake;
-use super::settings::{SETTINGS, Setting};
+use super::settings::{RETIRED, SETTINGS, Setting};
 use super::value::{Complaints, Placed, Source};
 
 /// What a configuration file says.
@@ -73,7 +73,7 @@ fn read_contents(
                 }
             }
             name => {
-                if let Some(setting) = in_file().find(|setting| setting.name == name) {
+                if let Some(setting) = in_file().chain(RETIRED).find(|setting| setting.name == name) {
                     read_setting(setting, &entry.value, settings, complaints);
                 } else {
                     let known = in_file().map(|setting| setting.name).chain(["apps", "limits"]);

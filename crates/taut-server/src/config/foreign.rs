@@ -13,6 +13,8 @@ pub(crate) struct Foreign {
     pub(crate) settings: Vec<(&'static str, String, &'static str)>,
     /// An app, with the prefix of its variables.
     pub(crate) app: Option<(Draft, &'static str)>,
+    /// What to say about a setting where it comes from here.
+    pub(crate) hints: Vec<(&'static str, String)>,
     /// Of variables that are not used: which, and why.
     pub(crate) notes: Vec<String>,
 }
@@ -21,6 +23,7 @@ impl Foreign {
     pub(crate) fn read(environment: &HashMap<String, String>) -> Self {
         let mut foreign = Self::default();
         foreign.read_listen(environment);
+        foreign.read_metrics(environment);
         for &(variable, setting, convert) in VARIABLES {
             let Some(value) = environment.get(variable).filter(|value| !value.is_empty()) else { continue };
             match convert(value) {
@@ -52,6 +55,22 @@ impl Foreign {
             let port = given[1].map_or(usual, String::as_str);
             self.settings.push(("listen", format!("{host}:{port}"), variable));
         }
+    }
+
+    fn read_metrics(&mut self, environment: &HashMap<String, String>) {
+        let given = |name: &str| environment.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let [enabled, host, port] = METRICS;
+        match given(enabled).map_or(Ok(false), truth) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(reason) => return self.notes.push(format!("{enabled} is not used: {reason}")),
+        }
+        let (listen, problems) = soketi::metrics_listen(given(host), given(port));
+        for (part, reason) in problems {
+            self.notes.push(format!("{} is not used: {reason}", if part == "host" { host } else { port }));
+        }
+        self.settings.push(("metrics-listen", listen.to_string(), enabled));
+        self.hints.push(("metrics-listen", soketi::who_reads_metrics(listen)));
     }
 
     fn read_app(&mut self, family: &Family, environment: &HashMap<String, String>) {
@@ -95,6 +114,7 @@ impl Foreign {
         for name in names {
             let is_read = VARIABLES.iter().any(|(variable, ..)| variable == name)
                 || LISTEN.contains(&name.as_str())
+                || METRICS.contains(&name.as_str())
                 || FAMILIES.iter().any(|family| {
                     family.more.iter().any(|(variable, _)| variable == name)
                         || name.strip_prefix(family.prefix).is_some_and(|part| ["ID", "KEY", "SECRET"].contains(&part))
@@ -158,6 +178,9 @@ const FAMILIES: [&Family; 3] = [
 
 const LISTEN: [&str; 4] = ["SOKETI_HOST", "SOKETI_PORT", "REVERB_SERVER_HOST", "REVERB_SERVER_PORT"];
 
+/// Whether there are metrics, and where.
+const METRICS: [&str; 3] = ["SOKETI_METRICS_ENABLED", "SOKETI_METRICS_HOST", "SOKETI_METRICS_SERVER_PORT"];
+
 /// Variables that are a setting by another name, and how their texts are to be read.
 const VARIABLES: &[(&str, &str, Convert)] = &[
     ("SOKETI_PATH_PREFIX", "path-prefix", PATH),
@@ -169,7 +192,6 @@ const VARIABLES: &[(&str, &str, Convert)] = &[
     ("SOKETI_EVENT_MAX_SIZE_IN_KB", "max-event-data", soketi::kilobytes),
     ("SOKETI_PRESENCE_MAX_MEMBERS", "max-presence-members", SAME),
     ("SOKETI_PRESENCE_MAX_MEMBER_SIZE", "max-presence-member", soketi::kilobytes),
-    ("SOKETI_METRICS_ENABLED", "metrics", soketi::on_or_off),
     ("SOKETI_SSL_CERT", "tls-certificate", SAME),
     ("SOKETI_SSL_KEY", "tls-key", SAME),
     ("SOKETI_DEBUG", "log-level", |value| truth(value).map(|on| if on { "debug" } else { "info" }.to_owned())),
@@ -194,7 +216,7 @@ const UNUSED: &[(&str, &str)] = &[
     ("SOKETI_APP_MANAGER_", "name the database in TAUT_APPS_DATABASE"),
     ("SOKETI_DB_REDIS_", "Redis is not needed"),
     ("SOKETI_DB_", "name the database in TAUT_APPS_DATABASE"),
-    ("SOKETI_METRICS_", "with metrics on they are at /metrics, where the server listens"),
+    ("SOKETI_METRICS_", "the metrics are for Prometheus, and their names begin with taut_"),
     ("SOKETI_SSL_", "TLS takes a certificate and its key without a passphrase"),
     ("SOKETI_WEBHOOKS_", "each webhook says for itself whether it is batched"),
     ("SOKETI_USER_AUTHENTICATION_TIMEOUT", "each app says it for itself: authorization-timeout"),
@@ -278,6 +300,25 @@ mod tests {
             assert!(notes.contains(note), "{note}\n{notes}");
         }
         assert!(!notes.contains("hunter2"), "{notes}");
+    }
+
+    #[test]
+    fn metrics_that_are_switched_on_are_on_a_listener_of_their_own_on_this_machine() {
+        let foreign = read(&[("SOKETI_METRICS_ENABLED", "1")]);
+        assert_eq!(foreign.settings, [("metrics-listen", "127.0.0.1:9601".to_owned(), "SOKETI_METRICS_ENABLED")]);
+        assert!(foreign.hints[0].1.contains("TAUT_METRICS_LISTEN=0.0.0.0:9601"), "{:?}", foreign.hints);
+        let given = read(&[
+            ("SOKETI_METRICS_ENABLED", "true"),
+            ("SOKETI_METRICS_HOST", "10.0.0.1"),
+            ("SOKETI_METRICS_SERVER_PORT", "9000"),
+        ]);
+        assert_eq!(given.settings[0].1, "10.0.0.1:9000");
+        let link = read(&[("SOKETI_METRICS_ENABLED", "1"), ("SOKETI_METRICS_SERVER_PORT", "tcp://10.0.0.1:9601")]);
+        assert_eq!(link.settings[0].1, "127.0.0.1:9601");
+        assert!(link.notes[0].starts_with("SOKETI_METRICS_SERVER_PORT is not used: "), "{:?}", link.notes);
+        for off in [&[("SOKETI_METRICS_ENABLED", "0")][..], &[("SOKETI_METRICS_SERVER_PORT", "9000")], &[]] {
+            assert_eq!(read(off).settings, [], "{off:?}");
+        }
     }
 
     #[test]

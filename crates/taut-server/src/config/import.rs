@@ -73,7 +73,26 @@ impl Writer {
                 Err(reason) => self.lost(path, &value, &reason),
             }
         }
+        self.metrics(tree);
         self.database(tree);
+    }
+
+    fn metrics(&mut self, tree: &mut Json) {
+        let [enabled, host, port] = ["metrics.enabled", "metrics.host", "metrics.port"].map(|path| take(tree, path));
+        match enabled.as_ref().map_or(Ok(false), |enabled| super::foreign::truth(&scalar(enabled))) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(reason) => return self.lost("metrics.enabled", &enabled.unwrap_or_default(), &reason),
+        }
+        let [host, port] = [host, port].map(|value| value.map(|value| (scalar(&value), value)));
+        let text = |value: &Option<(String, Json)>| value.as_ref().map(|(text, _)| text.clone());
+        let (listen, problems) = soketi::metrics_listen(text(&host).as_deref(), text(&port).as_deref());
+        for (part, reason) in problems {
+            let (path, value) = if part == "host" { ("metrics.host", &host) } else { ("metrics.port", &port) };
+            self.lost(path, &value.clone().unwrap_or_default().1, &reason);
+        }
+        self.set("metrics-listen", &listen.to_string());
+        self.warnings.push(format!("metrics.enabled: {}", soketi::who_reads_metrics(listen)));
     }
 
     fn database(&mut self, tree: &mut Json) {
@@ -319,7 +338,6 @@ const PATHS: &[(&str, &str, Convert)] = &[
     ("pathPrefix", "path-prefix", text::prefix),
     ("ssl.certPath", "tls-certificate", SAME),
     ("ssl.keyPath", "tls-key", SAME),
-    ("metrics.enabled", "metrics", soketi::on_or_off),
     ("debug", "log-level", |value| super::foreign::truth(value).map(|on| if on { "debug" } else { "" }.to_owned())),
     ("channelLimits.maxNameLength", "max-channel-name", SAME),
     ("channelLimits.cacheTtl", "cache-ttl", SAME),
@@ -343,7 +361,7 @@ const NO_COUNTERPART: &[(&str, &str)] = &[
     ("appManager.cache", "all apps of a database are in memory, and read again every apps-reload seconds"),
     ("appManager", "it belongs to a driver that is not in use here"),
     ("database", "it belongs to a driver that is not in use here"),
-    ("metrics", "with metrics on they are at /metrics, where the server listens"),
+    ("metrics", "the metrics are for Prometheus, and their names begin with taut_"),
     ("ssl", "TLS takes a certificate and its key without a passphrase"),
     ("webhooks", "each webhook says for itself whether it is batched"),
     ("userAuthenticationTimeout", "each app says it for itself: authorization-timeout"),
@@ -411,6 +429,25 @@ mod tests {
         let limits = app.limits.expect("its own");
         assert_eq!((limits.connections, limits.client_events, limits.event_data), (100, 1_000_000, 512));
         assert_eq!((app.webhooks[0].channel_suffix.as_str(), app.webhooks[0].headers.len()), ("-x", 1));
+    }
+
+    #[test]
+    fn metrics_move_to_a_listener_of_their_own_on_this_machine_unless_a_host_is_named() {
+        for (metrics, listen, told) in [
+            (r#"{"enabled": true}"#, Some("127.0.0.1:9601"), "TAUT_METRICS_LISTEN=0.0.0.0:9601"),
+            (r#"{"enabled": true, "port": 9000}"#, Some("127.0.0.1:9000"), "TAUT_METRICS_LISTEN=0.0.0.0:9000"),
+            (r#"{"enabled": "1", "host": "0.0.0.0"}"#, Some("0.0.0.0:9601"), "metrics-token"),
+            (r#"{"enabled": true, "port": "many"}"#, Some("127.0.0.1:9601"), "metrics.port: \"many\" is not a port"),
+            (r#"{"enabled": false, "host": "0.0.0.0", "port": 9601}"#, None, ""),
+            (r#"{"port": 9601}"#, None, ""),
+        ] {
+            let imported = import_soketi(&format!(r#"{{"host": "127.0.0.1", "metrics": {metrics}}}"#)).expect("JSON");
+            let config = load("metrics", &imported.toml);
+            let found = config.metrics_listen.map(|address| address.to_string());
+            assert_eq!((found.as_deref(), config.metrics_token), (listen, None), "{metrics}");
+            let warnings = imported.warnings.join("\n");
+            assert!(warnings.contains(told) && warnings.is_empty() == told.is_empty(), "{metrics}: {warnings}");
+        }
     }
 
     #[test]

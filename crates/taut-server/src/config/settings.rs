@@ -1,8 +1,9 @@
 //! Everything that can be set by a text: by a flag, by a variable, or in a file.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Config, LogFormat, Metrics, text};
+use super::{Config, LogFormat, text};
 use crate::app::{App, Limits, Secret};
 use Apply::{Limit, Server};
 
@@ -428,12 +429,12 @@ pub const SETTINGS: &[Setting] = &[
         Limit(|limits, value| text::slow_reader(value).map(|policy| limits.slow_reader = policy)),
     ),
     Setting::new(
-        "metrics",
-        "TAUT_METRICS",
-        "off|loopback|on",
-        "loopback",
-        "Who may read /metrics: nobody, programs on this machine that ask without a proxy, or everybody",
-        Server(|config, value| metrics(value).map(|metrics| config.metrics = metrics)),
+        "metrics-listen",
+        "TAUT_METRICS_LISTEN",
+        "ADDR",
+        "",
+        "Where to serve /metrics, /up and /ready on a listener of their own, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port",
+        Server(|config, value| operators_address(value).map(|address| config.metrics_listen = address)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -441,8 +442,17 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_METRICS_TOKEN",
         "TOKEN",
         "",
-        "Who shows this bearer token may read /metrics too, from wherever",
+        "Opens /metrics, as a bearer token, on every listener; without one it is served by metrics-listen and console-listen and not where clients connect",
         Server(|config, value| metrics_token(value).map(|token| config.metrics_token = Some(token))),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "console-listen",
+        "TAUT_CONSOLE_LISTEN",
+        "ADDR",
+        "",
+        "Where to serve the console, /metrics, /up and /ready on a listener of their own, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port. An address that is not on loopback requires console-password",
+        Server(|config, value| operators_address(value).map(|address| config.console_listen = address)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -450,9 +460,9 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CONSOLE_PASSWORD",
         "PASSWORD",
         "",
-        "Opens /console, which shows connections, channels and events, for twelve hours; without one it is there for this machine alone. An address may try five times, and then once every five seconds",
+        "Opens /console, which shows connections, channels and events, for twelve hours, where clients connect and on console-listen; without one only console-listen has a console, and the development app, with a token that is printed at the start. An address may try five times, and then once every five seconds",
         Server(|config, value| match value.trim() {
-            "" => Err("the password is empty: leave the setting out to serve the console to this machine alone".to_owned()),
+            "" => Err("the password is empty: leave the setting out, or set console-listen to serve the console on this machine without one".to_owned()),
             short if short.len() < SHORTEST_PASSWORD => {
                 Err(format!("the password is too short: it takes at least {SHORTEST_PASSWORD} characters"))
             }
@@ -517,21 +527,30 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
+/// Settings that are gone. Each refuses every value, and says what takes its place.
+pub const RETIRED: &[Setting] = &[Setting::new(
+    "metrics",
+    "TAUT_METRICS",
+    "off|loopback|on",
+    "",
+    "Gone: metrics-listen and metrics-token take its place",
+    Server(|_, _| {
+        Err("this setting is gone: metrics-listen serves the metrics on a listener of their own (9601: on this machine alone), and metrics-token opens them where clients connect. With neither, nobody can read them".to_owned())
+    }),
+)
+.at_the_next_start()];
+
+/// An address, or none where the text is empty.
+fn operators_address(value: &str) -> Result<Option<SocketAddr>, String> {
+    if value.trim().is_empty() { Ok(None) } else { text::operators_address(value).map(Some) }
+}
+
 fn path(value: &str) -> Option<PathBuf> {
     (!value.is_empty()).then(|| PathBuf::from(value))
 }
 
 /// Characters of a password that cannot be tried out in an afternoon.
 const SHORTEST_PASSWORD: usize = 12;
-
-fn metrics(text: &str) -> Result<Metrics, String> {
-    match text.trim() {
-        "off" => Ok(Metrics::Off),
-        "loopback" => Ok(Metrics::Loopback),
-        "on" => Ok(Metrics::Everybody),
-        _ => Err(format!("{text:?} is none of off, loopback and on")),
-    }
-}
 
 /// The error repeats nothing of the token.
 fn metrics_token(text: &str) -> Result<Secret, String> {

@@ -1,5 +1,6 @@
 //! How soketi writes down an app: in its configuration, in its variables, and in the columns of its table.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -50,8 +51,44 @@ pub(crate) fn kilobytes(value: &str) -> Result<String, String> {
     Ok(bytes.to_string())
 }
 
-pub(crate) fn on_or_off(value: &str) -> Result<String, String> {
-    truth(value).map(|on| if on { "on" } else { "off" }.to_owned())
+/// Where soketi's metrics are served. soketi opens them to everybody unless it is told otherwise; here they stay on this machine unless a host is named.
+/// Gives what could not be used as well, each with the name of its part.
+pub(crate) fn metrics_listen(host: Option<&str>, port: Option<&str>) -> (SocketAddr, Vec<(&'static str, String)>) {
+    let mut problems = Vec::new();
+    let mut take = |part: &'static str, read: Result<SocketAddr, String>, usual: SocketAddr| {
+        read.unwrap_or_else(|reason| {
+            problems.push((part, reason));
+            usual
+        })
+    };
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT));
+    let port = port.map_or(Ok(METRICS_PORT), |port| {
+        port.trim().parse::<u16>().map_err(|_| format!("{port:?} is not a port, so {METRICS_PORT} is"))
+    });
+    let address = take("port", port.map(|port| SocketAddr::new(usual.ip(), port)), usual);
+    let host = match host.map(str::trim) {
+        None | Some("localhost") => Ok(address.ip()),
+        Some(host) => host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .map_err(|_| format!("{host:?} is not an IP address, so 127.0.0.1 is")),
+    };
+    (take("host", host.map(|host| SocketAddr::new(host, address.port())), address), problems)
+}
+
+/// Who can read the metrics there, in a sentence.
+pub(crate) fn who_reads_metrics(listen: SocketAddr) -> String {
+    if listen.ip().to_canonical().is_loopback() {
+        let port = listen.port();
+        format!(
+            "the metrics are on {listen}, for this machine alone; TAUT_METRICS_LISTEN=0.0.0.0:{port} opens them to others"
+        )
+    } else {
+        format!(
+            "the metrics are on {listen}, for everybody who can reach it; metrics-token closes them to those who have no token"
+        )
+    }
 }
 
 /// Reads a list of webhooks, and what could not be used of it.
@@ -98,6 +135,9 @@ fn read_webhook(json: &Json, problems: &mut Vec<String>) -> Option<Webhook> {
     Some(webhook)
 }
 
+/// Where soketi serves its metrics unless it is told otherwise.
+const METRICS_PORT: u16 = 9601;
+
 type Apply = fn(&mut Draft, &str) -> Result<(), String>;
 
 const FIELDS: &[(&str, Apply)] = &[
@@ -124,4 +164,30 @@ fn unlimited_only(_: &mut Draft, value: &str) -> Result<(), String> {
         return Ok(());
     }
     Err("Taut does not limit what backends ask per second".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_stay_on_this_machine_unless_a_host_is_named() {
+        let listen = |host, port| {
+            let (address, problems) = metrics_listen(host, port);
+            (address.to_string(), problems.iter().map(|(part, _)| *part).collect::<Vec<_>>())
+        };
+        assert_eq!(listen(None, None), ("127.0.0.1:9601".to_owned(), vec![]));
+        assert_eq!(listen(Some("localhost"), Some("9000")), ("127.0.0.1:9000".to_owned(), vec![]));
+        assert_eq!(listen(Some("0.0.0.0"), None), ("0.0.0.0:9601".to_owned(), vec![]));
+        assert_eq!(listen(Some("::"), Some("1")), ("[::]:1".to_owned(), vec![]));
+        assert_eq!(
+            listen(Some("soketi.local"), Some("tcp://10.0.0.1:9601")),
+            ("127.0.0.1:9601".to_owned(), vec!["port", "host"])
+        );
+        assert!(
+            who_reads_metrics("127.0.0.1:9000".parse().expect("an address"))
+                .ends_with("=0.0.0.0:9000 opens them to others")
+        );
+        assert!(who_reads_metrics("0.0.0.0:9000".parse().expect("an address")).contains("metrics-token"));
+    }
 }

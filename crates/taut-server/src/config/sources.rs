@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::file::File;
 use super::foreign::Foreign;
 use super::mistake::{ConfigError, Mistake};
-use super::settings::{SETTINGS, Setting};
-use super::{Config, apps::Draft, no_app, read_apps};
+use super::settings::{RETIRED, SETTINGS, Setting};
+use super::{Config, apps::Draft, no_app, operators_listeners, read_apps};
 use crate::app::{App, Limits};
 
 /// From where a configuration comes: a flag goes before the variable, the variable before the file, and the file before the default.
@@ -54,13 +54,15 @@ impl Sources {
         });
         let foreign = Foreign::read(&self.environment);
         let mut notes = Vec::new();
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().chain(RETIRED) {
             let mut values = self.values(setting, file.as_ref());
             if let Some((_, value, variable)) = foreign.settings.iter().find(|(name, ..)| *name == setting.name) {
                 if let Some((_, first)) = values.first() {
                     notes.push(format!("{variable} is not used: {first} goes before it"));
                 } else {
                     notes.push(format!("{variable} is used, as {}", setting.name));
+                    let hints = foreign.hints.iter().filter(|(name, _)| *name == setting.name);
+                    notes.extend(hints.map(|(_, hint)| hint.clone()));
                     values.push((value, (*variable).to_owned()));
                 }
             }
@@ -85,6 +87,9 @@ impl Sources {
             }
         }
         check_together(&config, is_sound, &mut mistakes);
+        if let Some(address) = config.console_listen.filter(|address| !address.ip().to_canonical().is_loopback()) {
+            notes.push(format!("the console on {address} is served without TLS: its password can be read on the way"));
+        }
         if config.data_directory.is_none() && config.apps.iter().any(|app| !app.webhooks.is_empty()) {
             notes.push(
                 "webhooks wait in memory, and those that wait are lost when the server stops: set data-directory to keep them"
@@ -185,6 +190,7 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) 
             "proxy-protocol is on and trusted-proxies names nobody whose word on addresses would be taken: name your proxies there",
         ));
     }
+    mistakes.extend(operators_listeners(config));
     let no_apps = config.apps.is_empty() && config.apps_file.is_none() && config.apps_database.is_none();
     // Where there are mistakes already, the apps may be what could not be read.
     if no_apps && is_sound && !config.listen.ip().to_canonical().is_loopback() {
@@ -249,6 +255,49 @@ mod tests {
             .iter()
             .map(|mistake| mistake.to_string().replace(&format!("{}, ", file.path()), ""))
             .collect()
+    }
+
+    #[test]
+    fn metrics_that_soketi_opens_to_everybody_are_for_this_machine_until_somebody_says_otherwise() {
+        let loaded = |environment: &[(&str, &str)]| sources(&[], environment).load().expect("good");
+        let Loaded { config, notes } = loaded(&[("SOKETI_METRICS_ENABLED", "1")]);
+        assert_eq!(config.metrics_listen.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9601"));
+        assert!(config.metrics_token.is_none() && config.console_listen.is_none());
+        let notes = notes.join("\n");
+        assert!(notes.contains("SOKETI_METRICS_ENABLED is used, as metrics-listen"), "{notes}");
+        assert!(notes.contains("TAUT_METRICS_LISTEN=0.0.0.0:9601 opens them to others"), "{notes}");
+        let Loaded { config, notes } =
+            loaded(&[("SOKETI_METRICS_ENABLED", "1"), ("TAUT_METRICS_LISTEN", "0.0.0.0:9601")]);
+        assert_eq!(config.metrics_listen.map(|address| address.to_string()).as_deref(), Some("0.0.0.0:9601"));
+        assert_eq!(notes, ["SOKETI_METRICS_ENABLED is not used: TAUT_METRICS_LISTEN goes before it"]);
+    }
+
+    #[test]
+    fn the_setting_metrics_is_refused_wherever_it_stands() {
+        for mistake in [
+            mistakes("metrics = true").join("\n"),
+            sources(&[], &[("TAUT_METRICS", "loopback")]).load().expect_err("gone").to_string(),
+        ] {
+            assert!(mistake.contains("metrics-listen serves the metrics on a listener of their own"), "{mistake}");
+        }
+        assert!(mistakes("metrc-token = 1")[0].contains("did you mean metrics-token?"));
+    }
+
+    #[test]
+    fn operators_listeners_are_looked_at_together() {
+        let wrong = mistakes(
+            "listen = \"0.0.0.0:6001\"\napp = \"1:a:x\"\nconsole-listen = \"[::]:6001\"\nmetrics-listen = 6001",
+        );
+        assert_eq!(wrong.len(), 3, "{wrong:#?}");
+        assert!(
+            wrong[0].starts_with("console-listen: the console on [::]:6001 would be open to everybody"),
+            "{wrong:#?}"
+        );
+        let flags =
+            [("console-listen", "0.0.0.0:7000"), ("console-password", "correct horse battery"), ("app", "1:a:x")];
+        let notes = sources(&flags, &[]).load().expect("locked").notes;
+        assert_eq!(notes, ["the console on 0.0.0.0:7000 is served without TLS: its password can be read on the way"]);
+        load("console-listen = 7000\nmetrics_listen = \":9601\"").expect("both on loopback");
     }
 
     const WHOLE: &str = r#"

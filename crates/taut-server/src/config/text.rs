@@ -1,6 +1,6 @@
 //! What is written in a configuration, read: addresses, sizes, times, switches.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use taut_shard::SlowReader;
@@ -10,6 +10,17 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     numeric
         .parse()
         .map_err(|_| format!("{text:?} is no address to listen on: write an IP address and a port, for instance 0.0.0.0:6001 or [::]:6001"))
+}
+
+/// An address for operators: a bare port is on loopback, so that nothing is opened to others by leaving something out.
+pub(crate) fn operators_address(text: &str) -> Result<SocketAddr, String> {
+    let trimmed = text.trim();
+    if let Ok(port) = trimmed.strip_prefix(':').unwrap_or(trimmed).parse::<u16>() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    address(trimmed).map_err(|_| {
+        format!("{text:?} is not an address to listen on: write a port, which is then on 127.0.0.1, or an IP address and a port, for instance 10.0.0.5:9601")
+    })
 }
 
 pub(crate) fn prefix(text: &str) -> Result<String, String> {
@@ -152,6 +163,23 @@ mod tests {
             assert_eq!(nearest(slip, known), meant, "{slip}");
         }
         assert_eq!(nearest("max-event-data", ["event-data"]), Some("event-data"));
+    }
+
+    #[test]
+    fn a_bare_port_is_on_loopback_and_any_other_address_is_written_out() {
+        for (text, address) in [
+            ("9601", "127.0.0.1:9601"),
+            (":9601", "127.0.0.1:9601"),
+            (" 0 ", "127.0.0.1:0"),
+            ("localhost:9601", "127.0.0.1:9601"),
+            ("0.0.0.0:9601", "0.0.0.0:9601"),
+            ("[::1]:9601", "[::1]:9601"),
+        ] {
+            assert_eq!(operators_address(text).map(|address| address.to_string()).as_deref(), Ok(address), "{text}");
+        }
+        for wrong in ["", ":", "on", "65536", "0.0.0.0", "::1", "example.com:9601", "-1"] {
+            assert!(operators_address(wrong).expect_err(wrong).contains("which is then on 127.0.0.1"), "{wrong}");
+        }
     }
 
     #[test]

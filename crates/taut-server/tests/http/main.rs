@@ -5,6 +5,7 @@ mod publishing;
 mod support;
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -12,7 +13,7 @@ use support::{Client, Http, JSON, event, server, signed, signed_with};
 use taut_server::{Config, Running, Server};
 
 fn development_server() -> Running {
-    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::start(&Config { listen, shards: 1, ..Config::default() }).expect("a server")
 }
 
@@ -341,44 +342,61 @@ fn nobody_is_told_of_an_end_where_nobody_asks() {
 }
 
 #[test]
-fn metrics_are_for_programs_of_this_machine_unless_told_otherwise() {
+fn metrics_are_for_those_who_have_the_token_and_without_one_for_their_own_listener() {
     let token = "a-long-enough-token";
     let bearer = format!("Bearer {token}");
-    let set = |name: &str, config: &mut Config, value: &str| {
-        let setting = taut_server::config::SETTINGS.iter().find(|setting| setting.name == name).expect(name);
-        setting.apply(config, value).expect(value);
-    };
-    let local: &[(&str, &str)] = &[];
-    let forwarded: &[(&str, &str)] = &[("X-Forwarded-For", "203.0.113.7")];
-    let right: &[(&str, &str)] = &[("Authorization", &bearer), ("X-Forwarded-For", "203.0.113.7")];
+    let nothing: &[(&str, &str)] = &[];
+    let right: &[(&str, &str)] = &[("Authorization", &bearer)];
     let wrong: &[(&str, &str)] = &[("Authorization", "Bearer another-long-token")];
-    for (metrics, with_token, headers, status) in [
-        ("loopback", false, local, 200),
-        ("loopback", false, forwarded, 403),
-        ("loopback", false, right, 403),
-        ("loopback", true, local, 200),
-        ("loopback", true, forwarded, 401),
-        ("loopback", true, right, 200),
-        ("loopback", true, wrong, 401),
-        ("off", false, local, 403),
-        ("off", true, local, 401),
-        ("off", true, right, 200),
-        ("on", false, forwarded, 200),
+    let basic: &[(&str, &str)] = &[("Authorization", "Basic YTpi")];
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    for (with_token, headers, where_clients_connect, on_its_own) in [
+        (false, nothing, 403, 200),
+        (false, wrong, 403, 200),
+        (true, nothing, 401, 401),
+        (true, wrong, 401, 401),
+        (true, basic, 401, 401),
+        (true, right, 200, 200),
     ] {
         let server = server(|config| {
-            set("metrics", config, metrics);
-            if with_token {
-                set("metrics-token", config, token);
-            }
+            config.metrics_token = with_token.then(|| token.into());
+            config.metrics_listen = Some(loopback);
+            config.console_listen = Some(loopback);
         });
-        let answer = Http::connect(server.addresses()[0]).request("GET", "/metrics", headers, b"");
-        assert_eq!(answer.status, status, "{metrics} {with_token} {headers:?}");
-        match status {
-            200 => assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8")),
-            401 => assert_eq!(answer.header("www-authenticate"), Some("Bearer")),
-            _ => assert!(answer.error().contains("start the server with metrics on, or with a metrics-token")),
+        let own = [server.metrics_address(), server.console_address()].map(|address| address.expect("a listener"));
+        for (address, status) in
+            [(server.addresses()[0], where_clients_connect), (own[0], on_its_own), (own[1], on_its_own)]
+        {
+            let answer = Http::connect(address).request("GET", "/metrics", headers, b"");
+            assert_eq!(answer.status, status, "{with_token} {headers:?}");
+            match status {
+                200 => assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8")),
+                401 => assert_eq!(answer.header("www-authenticate"), Some("Bearer")),
+                _ => assert!(["metrics-listen", "metrics-token"].iter().all(|name| answer.error().contains(name))),
+            }
         }
     }
+}
+
+#[test]
+fn the_metrics_listener_has_the_metrics_and_the_health_and_nothing_else() {
+    let server = server(|config| {
+        config.metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.console_password = Some("correct horse battery".into());
+    });
+    let mut http = Http::connect(server.metrics_address().expect("a listener"));
+    for path in ["/up", "/ready"] {
+        assert_eq!(http.request("GET", path, &[], b"").status, 200, "{path}");
+    }
+    // Requests there are counted as everywhere.
+    let metrics = http.metrics();
+    assert_eq!(metrics.get("taut_http_requests_total{route=\"/up\",status=\"200\"}"), Some(&1.0));
+    for path in ["/", "/console", "/console/api/session", "/app/key-one", "/chat/config"] {
+        assert_eq!(http.request("GET", path, &[], b"").status, 404, "{path}");
+    }
+    assert_eq!(http.post("/apps/1/events", &json!({ "name": "e", "channel": "c", "data": "" })).status, 404);
+    server.announce_end();
+    assert_eq!(http.request("GET", "/ready", &[], b"").status, 503);
 }
 
 #[test]

@@ -25,11 +25,15 @@ pub fn server(change: impl FnOnce(&mut Config)) -> Running {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         apps: vec![app("1:key-one:secret-one"), app("2:key-two:secret-two")],
         shards: 1,
+        metrics_token: Some(METRICS_TOKEN.into()),
         ..Config::default()
     };
     change(&mut config);
     Server::start(&config).expect("a server")
 }
+
+/// What opens the metrics of a test's server.
+pub const METRICS_TOKEN: &str = "the-token-of-the-tests";
 
 /// What a client hears.
 #[derive(Debug, PartialEq)]
@@ -282,6 +286,11 @@ impl Http {
         Self::over(connect(address), address)
     }
 
+    /// Asks for this host, whatever it is.
+    pub fn named(address: SocketAddr, host: &str) -> Self {
+        Self { stream: connect(address), host: host.to_owned() }
+    }
+
     /// Asks for a WebSocket, and is to get something else.
     pub fn refused(address: SocketAddr, request: &ClientRequest) -> Answer {
         let mut http = Self::connect(address);
@@ -364,9 +373,10 @@ impl<S: Read + Write> Http<S> {
         self.request("GET", &signed("GET", path, parameters, b""), &[], b"")
     }
 
-    /// The metrics, by their names with their labels.
+    /// The metrics, by their names with their labels, of a server that has [`METRICS_TOKEN`].
     pub fn metrics(&mut self) -> BTreeMap<String, f64> {
-        let answer = self.request("GET", "/metrics", &[], b"");
+        let bearer = format!("Bearer {METRICS_TOKEN}");
+        let answer = self.request("GET", "/metrics", &[("Authorization", &bearer)], b"");
         assert_eq!(answer.status, 200);
         let samples = answer.text().lines().filter(|line| !line.starts_with('#'));
         let parse = |line: &str| {

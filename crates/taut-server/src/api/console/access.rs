@@ -1,37 +1,71 @@
-//! Who may see the console: whoever sits at the server's machine, or knows the password.
+//! Who may see the console: those who have its secret, and on a loopback listener of its own everybody.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, COOKIE, FORWARDED, HOST, ORIGIN, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, ORIGIN, SET_COOKIE};
 use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 use super::super::answer::{self, Problem};
+use super::super::operators::{self, Listener};
 use super::super::{Context, body, chat, not_found};
 use super::Console;
+use crate::app::Secret;
 use crate::guard;
 use crate::http::Peer;
 
-/// There is no console, not even a locked one, where no password is set and the request comes from elsewhere.
+/// What the console asks of those who open it; an extension of each request to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// Nothing: its listener is its own, and on loopback.
+    Nothing,
+    Password,
+    /// The token of the link that is printed at the start.
+    Token,
+}
+
+impl Login {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Password => "password",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// There is no console, not even a locked one, where no secret could open it.
 ///
 /// # Cancel safety
 /// That of what is asked for.
-pub(super) async fn check_place(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
-    if context.console.password.is_none() && !is_local(&request) {
+pub(super) async fn check_listener(
+    State((context, listener)): State<(Arc<Context>, Listener)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(login) = context.console_login(listener) else {
         return not_found(request).await.into_response();
+    };
+    if login == Login::Nothing
+        && let Err(problem) = operators::check_host(&request)
+    {
+        body::discard(request.into_body()).await;
+        return problem.into_response();
     }
+    request.extensions_mut().insert(login);
+    request.extensions_mut().insert(listener);
     let mut response = next.run(request).await;
     // What is shown here is for nobody's cache; the pages say so in their own words.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -58,49 +92,51 @@ pub(super) async fn check_origin(request: Request, next: Next) -> Response {
 ///
 /// # Cancel safety
 /// That of what is asked for.
-pub(super) async fn check_session(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
-    if let Some(admission) = admission(&context, request.headers()) {
+pub(super) async fn check_session(
+    State(context): State<Arc<Context>>,
+    Extension(login): Extension<Login>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if let Some(admission) = admission(&context, login, request.headers()) {
         request.extensions_mut().insert(admission);
         return next.run(request).await;
     }
     body::discard(request.into_body()).await;
-    Problem::new(StatusCode::UNAUTHORIZED, "The console is for who has logged in.").into_response()
+    Problem::new(StatusCode::UNAUTHORIZED, "Log in to the console first.").into_response()
 }
 
-/// `GET /console/api/session`: whether there is a password, and whether this browser has given it.
+/// `GET /console/api/session`: what the console asks for (`password`, `token` or `nothing`), and whether this browser has given it.
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-pub(super) async fn state(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
-    let (password, admitted) = (context.console.password.is_some(), admission(&context, &headers).is_some());
+pub(super) async fn state(
+    State(context): State<Arc<Context>>,
+    Extension(login): Extension<Login>,
+    headers: HeaderMap,
+) -> Response {
+    let (name, admitted) = (login.name(), admission(&context, login, &headers).is_some());
     let version = env!("CARGO_PKG_VERSION");
-    answer::json(format!(r#"{{"password":{password},"admitted":{admitted},"version":"{version}"}}"#))
+    answer::json(format!(r#"{{"login":"{name}","admitted":{admitted},"version":"{version}"}}"#))
 }
 
-/// `POST /console/api/session` with `{"password":"…"}`: gives a cookie.
+/// `POST /console/api/session` with `{"password":"…"}` or `{"token":"…"}`, whichever the console asks for: gives a cookie.
 ///
 /// # Cancel safety
 /// Dropped before it is done, an attempt may have been counted.
-pub(super) async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    #[derive(Deserialize)]
-    struct Login {
-        password: String,
-    }
+pub(super) async fn log_in(
+    State(context): State<Arc<Context>>,
+    Extension(login): Extension<Login>,
+    Extension(listener): Extension<Listener>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (head, sent) = request.into_parts();
     let sent = body::read(sent, LARGEST_LOGIN).await?;
     chat::check_content_type(&head.headers)?;
-    let Some(password) = &context.console.password else {
-        return Err(Problem::bad_request("This console has no password."));
-    };
-    // Before the password is looked at, or a flood of guesses would find it all the same.
-    take_attempt(&context.console, &head)?;
-    let login: Login =
-        serde_json::from_slice(&sent).map_err(|_| Problem::bad_request("To log in, send {\"password\":\"…\"}."))?;
-    // Digests have one length, so not even the password's is told by the time it takes.
-    let is_right = Sha256::digest(&login.password).ct_eq(&Sha256::digest(password.reveal()));
-    if !bool::from(is_right) {
-        tracing::warn!("somebody gave a wrong password for the console");
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, "That is not the password."));
+    match login {
+        Login::Nothing => return Err(Problem::bad_request("This console asks for neither a password nor a token.")),
+        Login::Password => check_password(&context.console, listener, &head, &sent)?,
+        Login::Token => check_token(&context.console, &sent)?,
     }
     let mut token = [0; 32];
     getrandom::fill(&mut token)
@@ -117,12 +153,55 @@ pub(super) async fn log_in(State(context): State<Arc<Context>>, request: Request
     Ok(([(SET_COOKIE, cookie)], answer::json("{}")).into_response())
 }
 
-fn take_attempt(console: &Console, head: &Parts) -> Result<(), Problem> {
+fn check_password(console: &Console, listener: Listener, head: &Parts, sent: &[u8]) -> Result<(), Problem> {
+    #[derive(Deserialize)]
+    struct Given {
+        password: String,
+    }
+    // Before the password is looked at, or a flood of guesses would find it all the same.
+    take_attempt(console, listener, head)?;
+    let given: Given =
+        serde_json::from_slice(sent).map_err(|_| Problem::bad_request("To log in, send {\"password\":\"…\"}."))?;
+    let is_right = console.password.as_ref().is_some_and(|password| is_same(&given.password, password.reveal()));
+    if is_right {
+        return Ok(());
+    }
+    tracing::warn!("somebody gave a wrong password for the console");
+    Err(Problem::new(StatusCode::UNAUTHORIZED, "That is not the password."))
+}
+
+/// Attempts are not counted: 128 random bits cannot be guessed, and nobody can lock out the person with the link.
+fn check_token(console: &Console, sent: &[u8]) -> Result<(), Problem> {
+    #[derive(Deserialize)]
+    struct Given {
+        token: String,
+    }
+    let given: Given =
+        serde_json::from_slice(sent).map_err(|_| Problem::bad_request("To log in, send {\"token\":\"…\"}."))?;
+    if is_same(given.token.trim(), console.token.reveal()) {
+        return Ok(());
+    }
+    let error = "That is not the token: the server makes a new one at each start.";
+    Err(Problem::new(StatusCode::UNAUTHORIZED, error))
+}
+
+/// In constant time. Digests have one length, so not even a secret's length is told by the time it takes.
+fn is_same(given: &str, secret: &str) -> bool {
+    Sha256::digest(given).ct_eq(&Sha256::digest(secret)).into()
+}
+
+/// A token for the link that is printed at the start.
+pub(super) fn new_token() -> io::Result<Secret> {
+    let mut token = [0; 16];
+    getrandom::fill(&mut token).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Secret::from(hexadecimal(&token)))
+}
+
+fn take_attempt(console: &Console, listener: Listener, head: &Parts) -> Result<(), Problem> {
     // Every request has a peer. One that had none would be one with all others that have none.
     let peer = head.extensions.get::<Peer>().map_or_else(|| SocketAddr::from(([0; 4], 0)), |Peer(peer)| *peer);
     let address = guard::client_of(peer, &head.headers, &console.trusted);
-    let mut attempts = console.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-    attempts.take(address, Instant::now()).map_err(|delay| {
+    console.attempts(listener).take(address, Instant::now()).map_err(|delay| {
         let error =
             "Too many attempts to log in. The Retry-After header says in how many seconds the next one is looked at.";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
@@ -144,7 +223,7 @@ pub(super) async fn log_out(State(context): State<Arc<Context>>, headers: Header
 /// On what terms somebody is in. A request that lasts has to end with them.
 #[derive(Clone, Debug)]
 pub(super) enum Admission {
-    /// There is no password, and it comes from this machine.
+    /// The console asks for nothing.
     Free,
     Session {
         until: Instant,
@@ -170,8 +249,8 @@ impl Admission {
     }
 }
 
-fn admission(context: &Context, headers: &HeaderMap) -> Option<Admission> {
-    if context.console.password.is_none() {
+fn admission(context: &Context, login: Login, headers: &HeaderMap) -> Option<Admission> {
+    if login == Login::Nothing {
         return Some(Admission::Free);
     }
     context.console.sessions().find(&token(headers)?, Instant::now())
@@ -214,26 +293,6 @@ impl Sessions {
     }
 }
 
-/// Whether it comes from this machine, and was meant for it: a name that an attacker has pointed to 127.0.0.1 (DNS rebinding) stands in `Host`.
-fn is_local(request: &Request) -> bool {
-    let headers = request.headers();
-    let from_here = request.extensions().get::<Peer>().is_some_and(|Peer(peer)| peer.ip().to_canonical().is_loopback());
-    // A proxy on this machine is not who asks.
-    let is_forwarded = FORWARDING.iter().any(|name| headers.contains_key(name));
-    let mut hosts = headers.get_all(HOST).iter().peekable();
-    let is_meant = hosts.peek().is_some()
-        && hosts
-            .all(|host| host.to_str().ok().and_then(|host| host.parse().ok()).is_some_and(|host| is_loopback(&host)))
-        && request.uri().authority().is_none_or(is_loopback);
-    from_here && is_meant && !is_forwarded
-}
-
-fn is_loopback(authority: &Authority) -> bool {
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
-
 /// RFC 6265 §5.4: several may stand in one header.
 fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -266,9 +325,6 @@ const MOST_SESSIONS: usize = 256;
 
 /// Bytes.
 const LARGEST_LOGIN: usize = 4096;
-
-const FORWARDING: [HeaderName; 3] =
-    [FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
 
 #[cfg(test)]
 mod tests {
@@ -325,17 +381,6 @@ mod tests {
         *until = now + Duration::from_millis(10);
         ended(&mut expiring).await;
         assert!(!is_over(&mut Admission::Free).await);
-    }
-
-    #[test]
-    fn only_names_that_cannot_be_pointed_elsewhere_are_this_machine() {
-        let check = |host: &str| is_loopback(&host.parse().expect(host));
-        for host in ["localhost", "LOCALHOST:6001", "127.0.0.1:6001", "127.9.8.7", "[::1]:6001", "[::ffff:127.0.0.1]"] {
-            assert!(check(host), "{host}");
-        }
-        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:6001", "10.0.0.1", "[::2]"] {
-            assert!(!check(host), "{host}");
-        }
     }
 
     #[test]
