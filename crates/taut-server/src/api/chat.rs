@@ -34,8 +34,9 @@ pub(crate) async fn config(State(context): State<Arc<Context>>) -> Result<Respon
 
 /// `POST /chat/messages`: says something to everybody in the chat, the sender included.
 ///
-/// A browser cannot sign, so what protects this door is that only the page itself can use it: other sites' pages are told apart by their origin,
-/// and by the content type, which they may not send without asking first.
+/// A browser cannot sign, so anybody who reaches the server may send here, behind a proxy strangers as well. It reaches the one channel of the chat, in
+/// the development app, whose secret everybody knows anyway. Other sites' pages are refused by their origin, and by the content type, which they may not send
+/// without asking first.
 pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read(body, LARGEST_BODY).await?;
