@@ -427,7 +427,7 @@ function subscribed(channel) {
 
 async function publish(server, channel, name, data, given) {
   const cookie = given ?? await server.consoleCookie();
-  const response = await fetch(`${server.origin}/console/api/apps/app-id/events`, {
+  const response = await fetch(`${server.origin}/console/api/apps/1/events`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', cookie },
     body: JSON.stringify({ channel, name, data }),

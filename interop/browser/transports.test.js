@@ -230,8 +230,8 @@ async function publish(server, data) {
   const body = JSON.stringify({ name: 'event', channel: 'chat', data });
   const digest = createHash('md5').update(body).digest('hex');
   const query = `auth_key=app-key&auth_timestamp=${Math.floor(Date.now() / 1000)}&auth_version=1.0&body_md5=${digest}`;
-  const signature = createHmac('sha256', 'app-secret').update(`POST\n/apps/app-id/events\n${query}`).digest('hex');
-  const response = await fetch(`${server.origin}/apps/app-id/events?${query}&auth_signature=${signature}`, {
+  const signature = createHmac('sha256', 'app-secret').update(`POST\n/apps/1/events\n${query}`).digest('hex');
+  const response = await fetch(`${server.origin}/apps/1/events?${query}&auth_signature=${signature}`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body,

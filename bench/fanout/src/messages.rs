@@ -67,7 +67,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-const EVENTS: &str = "/apps/app-id/events";
+const EVENTS: &str = "/apps/1/events";
 const KEY: &str = "app-key";
 const SECRET: &[u8] = b"app-secret";
 
@@ -90,8 +90,8 @@ mod tests {
     // Recomputed with another implementation.
     #[test]
     fn a_signature_is_that_of_pushers_libraries() {
-        let text = "POST\n/apps/app-id/events\nauth_key=app-key&auth_timestamp=1353088179&auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f";
-        assert_eq!(sign(text), "ab662851e46b3c81f0177a89ae4664cf9dcb53c7ab33d0ea59c5203cc6bee95e");
+        let text = "POST\n/apps/1/events\nauth_key=app-key&auth_timestamp=1353088179&auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f";
+        assert_eq!(sign(text), "0d0556b68e45be84640b196522aa257bcd2cc3be2aa56afbf3909d88dc704f6d");
         assert_eq!(hex(&Md5::digest(b"")), "d41d8cd98f00b204e9800998ecf8427e");
     }
 

@@ -20,7 +20,7 @@ pub(crate) const ROWS: [Row; 4] = [
             "--listen",
             "127.0.0.1:0",
             "--app",
-            "app-id:app-key:app-secret",
+            "1:app-key:app-secret",
             "--shards",
             "1",
         ],

@@ -45,9 +45,11 @@ impl App {
         }
     }
 
-    /// The app for trying things out: `app-id`, `app-key`, `app-secret`. Everybody knows its secret.
+    /// The app for trying things out: id `1`, key `app-key`, secret `app-secret`. Everybody knows its secret.
+    ///
+    /// The id is digits, because some of Pusher's server libraries take nothing else (the `pusher` of PyPI).
     pub fn development() -> Self {
-        Self::new("app-id", "app-key", "app-secret")
+        Self::new("1", "app-key", "app-secret")
     }
 
     /// Reads `ID:KEY:SECRET`.

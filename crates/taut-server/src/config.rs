@@ -581,7 +581,7 @@ mod tests {
                 Some("app-key"),
                 "{listen}"
             );
-            assert!(apps.by_id("app-id").is_some());
+            assert!(apps.by_id("1").is_some());
         }
     }
 

@@ -269,7 +269,7 @@ mod tests {
         live.reload(&Config { apps: vec![app("1:a:x")], ..Config::default() }).expect("one app");
         assert!(live.apps().development_app().is_none() && live.apps().by_key("app-key").is_none());
         live.reload(&Config::default()).expect("none");
-        assert_eq!(live.apps().development_app().map(|tenant| tenant.id().to_owned()).as_deref(), Some("app-id"));
+        assert_eq!(live.apps().development_app().map(|tenant| tenant.id().to_owned()).as_deref(), Some("1"));
         assert!(live.apps().by_key("a").is_none());
     }
 

@@ -329,7 +329,7 @@ mod tests {
     fn as_many_connections_are_admitted_as_may_be_and_each_gives_its_place_back() {
         let for_all = Limits { connections: 2, ..Limits::default() };
         let apps = Apps::new([App::development()], &for_all).expect("one app");
-        let tenant = apps.by_id("app-id").expect("the app");
+        let tenant = apps.by_id("1").expect("the app");
         let first = tenant.admit();
         let second = tenant.admit();
         assert!(first.is_some() && second.is_some() && tenant.admit().is_none());

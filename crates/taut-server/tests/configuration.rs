@@ -111,12 +111,12 @@ connections = 10_000
 event-data = "100KiB"
 
 [[apps]]
-id = "shop"
+id = "1"
 key = "shop-key"
 secret = "change-me"
 
 [[apps]]
-id = "forum"
+id = "2"
 keys = [{ key = "forum-2025", secret = "the-old-one" }, { key = "forum-2026", secret = "the-new-one" }]
 subscription-count = true
 origins = ["https://forum.example.com"]

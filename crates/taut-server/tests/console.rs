@@ -198,7 +198,7 @@ fn the_token_of_the_link_opens_the_console_of_the_development_app() {
     assert_eq!(admitted.status, 200);
     let cookie = cookie(&admitted);
     let overview = get(address, "/console/api/overview", &[("Cookie", &cookie)]);
-    assert_eq!((overview.status, &overview.json()["apps"][0]["id"]), (200, &json!("app-id")));
+    assert_eq!((overview.status, &overview.json()["apps"][0]["id"]), (200, &json!("1")));
     // A link in the address itself would be in every proxy's log: it opens nothing.
     assert_eq!(get(address, &format!("/console/api/overview?token={token}"), &[]).status, 401);
     let another = development(|_| {});

@@ -42,7 +42,7 @@ fn a_client_that_ends_within_its_tls_handshake_is_told_so_and_may_still_speak() 
 fn the_workload_reaches_what_it_is_to_test() {
     let mut seed = 1_u64;
     let mut total = Stats::default();
-    for _ in 0..80 {
+    for _ in 0..120 {
         let mut script = [0; 900];
         script.fill_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -26,7 +26,12 @@ pub struct Field {
 
 /// What an app's table, `[[apps]]`, may hold.
 pub const APP_FIELDS: &[Field] = &[
-    field("id", "TEXT", "", "Names the app in the paths of the HTTP API"),
+    field(
+        "id",
+        "TEXT",
+        "",
+        "Names the app in the paths of the HTTP API. Use digits: some of Pusher's server libraries (Python's) take nothing else",
+    ),
     field("key", "TEXT", "", "Names the app to clients; not secret"),
     field("secret", "TEXT", "", "Signs for the app"),
     field(

@@ -41,7 +41,7 @@ impl Server {
         let (journal, entries) = Journal::new();
         let webhooks = Webhooks::start(&Handle::current(), &apps, journal.clone(), entries, folder, Client::new());
         let webhooks = webhooks.expect("a file");
-        let tenant = apps.by_id("app-id").expect("the app");
+        let tenant = apps.by_id("1").expect("the app");
         Self { apps, tenant, journal, webhooks }
     }
 
@@ -186,7 +186,7 @@ async fn a_failed_request_is_repeated_with_the_same_body_and_the_secret_of_then(
     let server = Server::start(vec![Webhook::new(receiver.url("/"))], None);
     server.record(occupied("a"));
     let first = receiver.next().await;
-    let mut app = App::new("app-id", "other-key", "other-secret");
+    let mut app = App::new("1", "other-key", "other-secret");
     app.webhooks = vec![Webhook::new(receiver.url("/"))];
     server.apps.replace([app], &Limits::default()).expect("the same app");
     receiver.answer(Answer::Ok);
@@ -228,7 +228,7 @@ async fn what_can_never_succeed_is_a_dead_letter_and_can_be_sent_again() {
     let first = receiver.next().await;
     server.apps.replace([App::development()], &Limits::default()).expect("the same app");
     server.until(|statistics| statistics.dead == 1 && statistics.queued == 0).await;
-    let letters = server.webhooks.dead_letters("app-id");
+    let letters = server.webhooks.dead_letters("1");
     assert_eq!((letters.len(), letters[0].attempts), (1, 2));
     assert!(letters[0].last_error.contains("no webhook with this address"), "{}", letters[0].last_error);
     assert!(!letters[0].url.contains("hunter2") && server.webhooks.dead_letters("other").is_empty());
@@ -236,12 +236,12 @@ async fn what_can_never_succeed_is_a_dead_letter_and_can_be_sent_again() {
     let with = App { webhooks: vec![Webhook::new(url.as_str())], ..App::development() };
     server.apps.replace([with], &Limits::default()).expect("the same app");
     receiver.answer(Answer::Ok);
-    assert!(!server.webhooks.retry("app-id", 99) && !server.webhooks.retry("other", letters[0].id));
-    assert!(server.webhooks.retry("app-id", letters[0].id));
+    assert!(!server.webhooks.retry("1", 99) && !server.webhooks.retry("other", letters[0].id));
+    assert!(server.webhooks.retry("1", letters[0].id));
     let again = receiver.next().await;
     assert_eq!((first.channels(), again.channels()), (vec!["a".to_owned()], vec!["a".to_owned()]));
     assert_ne!(first.body, again.body, "it says that it is of now");
-    assert!(server.webhooks.dead_letters("app-id").is_empty());
+    assert!(server.webhooks.dead_letters("1").is_empty());
 }
 
 #[tokio::test]
