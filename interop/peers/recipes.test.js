@@ -23,7 +23,7 @@ after(() => workshop?.close());
 
 /** The servers, each with its app's names and what is left of it for those who have no secret. */
 const SERVERS = {
-  'the development app': { app: ['app-id', 'app-key', 'app-secret'], options: [] },
+  'the development app': { app: ['1', 'app-key', 'app-secret'], options: [] },
   'an app of its own, with all that other servers open': {
     app: ['1', 'key-one', 'secret-one'],
     options: ['--app', '1:key-one:secret-one'],

@@ -39,3 +39,8 @@ pub use config::Config;
 pub use http::InvalidAddress;
 pub use server::{Running, Server, StartError};
 pub use webhook::StoreError;
+
+/// Compiles what people copy from there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/auth.md")]
+struct Authentication;

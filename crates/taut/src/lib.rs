@@ -198,3 +198,8 @@ pub use {
     transport::proxy::Proxy,
     websocket::WebSocket,
 };
+
+/// Compiles what people copy from there.
+#[cfg(all(doctest, not(target_family = "wasm")))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
