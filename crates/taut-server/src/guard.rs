@@ -4,6 +4,7 @@
 //! its answer comes back to the shard as mail.
 
 mod callback;
+mod crowd;
 mod forwarded;
 mod jwks;
 mod settings;
@@ -33,6 +34,7 @@ use crate::route::{Mail, Routes};
 use crate::tenants::{Tenant, Terms};
 use crate::trace::Span;
 use callback::Answer;
+use crowd::Crowd;
 pub(crate) use forwarded::client_of;
 use jwks::{Known, Sets};
 pub use settings::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
@@ -76,7 +78,7 @@ pub(crate) struct Asker {
 }
 
 enum Task {
-    Vet(Asker, Arc<Tenant>, Arc<Terms>, Inquiry, Span),
+    Vet(Asker, IpAddr, Arc<Tenant>, Arc<Terms>, Inquiry, Span),
     Renew(Published),
 }
 
@@ -134,7 +136,7 @@ impl Guard {
             },
         };
         let traced = Span::upgrading(request, tenant.id());
-        match self.tasks.try_send(Task::Vet(asker, Arc::clone(tenant), Arc::clone(terms), inquiry, traced)) {
+        match self.tasks.try_send(Task::Vet(asker, address, Arc::clone(tenant), Arc::clone(terms), inquiry, traced)) {
             Ok(()) => Vetting::Later,
             Err(refused) => {
                 if let Task::Vet(.., traced) = refused.into_inner() {
@@ -184,6 +186,7 @@ enum Checked {
 pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, client: Client) {
     let Tasks(mut tasks) = tasks;
     let mut desks: HashMap<usize, Arc<Desk>> = HashMap::new();
+    let crowd = Crowd::default();
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
@@ -193,14 +196,16 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, 
                     let (client, set) = (client.clone(), guard.sets.at(&published.url));
                     running.spawn(async move { set.renew(&client, &published).await });
                 }
-                Some(Task::Vet(asker, tenant, .., traced)) if running.len() >= MOST_RUNNING => {
-                    reply(&routes, asker, &tenant, Err(unavailable()), traced);
-                }
-                Some(Task::Vet(asker, tenant, terms, inquiry, traced)) => {
+                Some(Task::Vet(asker, address, tenant, terms, inquiry, traced)) => {
+                    let Some(place) = crowd.enter(tenant.index(), address) else {
+                        reply(&routes, asker, &tenant, Err(unavailable()), traced);
+                        continue;
+                    };
                     let desk = Desk::of(&mut desks, &tenant, &terms);
                     let (guard, client, routes) = (Arc::clone(&guard), client.clone(), Arc::clone(&routes));
                     running.spawn(async move {
                         let outcome = traced.follow(guard.inquire(&client, &desk, &terms, inquiry)).await;
+                        drop(place);
                         reply(&routes, asker, &tenant, outcome, traced);
                     });
                 }
@@ -364,6 +369,3 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Questions on their way from the shards.
 const MOST_TASKS: usize = 1024;
-
-/// Questions whose answers are waited for, of all apps.
-const MOST_RUNNING: usize = 4096;
