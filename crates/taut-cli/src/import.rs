@@ -60,8 +60,11 @@ fn create(path: &PathBuf) -> io::Result<fs::File> {
 }
 
 const REVERB: &str = "\
-Reverb's configuration is a program, and nearly all in it comes from the environment. Taut reads these of its variables by themselves,
-where it is told nothing else:
+Reverb's configuration is a program, and nearly all in it comes from the environment, which is the application's .env:
+
+  taut serve --env-file .env
+
+Taut reads these of its variables, where it is told nothing else:
 
   REVERB_APP_ID, REVERB_APP_KEY, REVERB_APP_SECRET   the app
   REVERB_APP_MAX_CONNECTIONS                         its limit of connections
@@ -71,6 +74,9 @@ where it is told nothing else:
   REVERB_APP_PING_INTERVAL                           --ping-interval
   REVERB_APP_ACTIVITY_TIMEOUT                        --activity-timeout
   REVERB_APP_MAX_MESSAGE_SIZE                        --max-message
+  REVERB_MAX_REQUEST_SIZE                            --max-event-data
+
+What none of them says is as Reverb has it: port 8080 of all addresses, for instance.
 
 What stands in the file itself is written into a taut.toml by hand: allowed_origins is origins, without \"*\" (with none, all pages may
 connect) and with a scheme (https://example.com); several apps are several tables [[apps]]; a certificate of options.tls is

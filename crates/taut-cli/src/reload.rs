@@ -107,7 +107,7 @@ impl Files {
 }
 
 fn paths(config: &Config) -> Vec<PathBuf> {
-    [&config.file, &config.apps_file].into_iter().flatten().cloned().collect()
+    [&config.file, &config.env_file, &config.apps_file].into_iter().flatten().cloned().collect()
 }
 
 fn look(path: &PathBuf) -> Look {

@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let Loaded { config, notes } = arguments.sources.load()?;
+    let Loaded { config, notes, .. } = arguments.sources.load()?;
     if arguments.check {
         let stored = config.check()?;
         return Ok(output::print(&summary(&config, stored, &notes))?);
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             break asker;
         }
         match arguments.sources.load().and_then(|loaded| running.reload(&loaded.config).map(|later| (loaded, later))) {
-            Ok((Loaded { config, notes }, later)) => {
+            Ok((Loaded { config, notes, .. }, later)) => {
                 (drain_notice, drain_timeout) = (config.drain_notice, config.drain_timeout);
                 log.change_level(&config.log_level);
                 events.follow(&config);
@@ -90,6 +90,9 @@ fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
     }
     if let Some(file) = &config.file {
         let _ = writeln!(text, "  file: {}", file.display());
+    }
+    if let Some(file) = &config.env_file {
+        let _ = writeln!(text, "  file of variables: {}", file.display());
     }
     if let Some(file) = &config.apps_file {
         let _ = writeln!(text, "  file with more apps: {}", file.display());
@@ -198,7 +201,7 @@ impl Args for Arguments {
 
 impl FromArgMatches for Arguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self { sources: sources(matches, environment()), check: matches.get_flag("check") })
+        Ok(Self { sources: sources(matches, environment()?), check: matches.get_flag("check") })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -214,9 +217,20 @@ fn sources(matches: &ArgMatches, environment: impl IntoIterator<Item = (String, 
     Sources::new(flags, environment)
 }
 
-/// The environment; a variable that is no text is nobody's that we know.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+/// The environment. A variable that is not text is not one that we know, but if it is ours that is a mistake: without it, something else would be served.
+fn environment() -> Result<Vec<(String, String)>, clap::Error> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("TAUT_") => {
+                let reason = format!("{name}: the value is not text in UTF-8\n");
+                return Err(clap::Error::raw(clap::error::ErrorKind::InvalidUtf8, reason));
+            }
+            _ => {}
+        }
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 mod apps;
 #[cfg(feature = "database")]
 mod database;
+mod dotenv;
+mod environment;
 mod file;
 mod foreign;
 mod import;
@@ -40,9 +42,11 @@ pub use upgrade::UPGRADE_FIELDS;
 pub struct Config {
     /// The file that the configuration was read from, beside flags and variables; none by default.
     pub file: Option<PathBuf>,
+    /// A file of variables that it was read from, such as Laravel's `.env`; none by default.
+    pub env_file: Option<PathBuf>,
     /// Where to listen; 127.0.0.1:6001 by default. Port 0 lets the system choose one.
     pub listen: SocketAddr,
-    /// The apps that are served. With none, here and in the file, the development app is served, on loopback addresses only.
+    /// The apps that are served. With none, and no file or database with apps, the development app is served, on loopback addresses only.
     pub apps: Vec<App>,
     /// A file with more apps: one `ID:KEY:SECRET` per line, comments after `#`.
     pub apps_file: Option<PathBuf>,
@@ -119,6 +123,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             file: None,
+            env_file: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6001)),
             apps: Vec::new(),
             apps_file: None,
@@ -153,11 +158,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets every field whose environment variable is set; `lookup` is usually `|name| std::env::var(name).ok()`.
+    /// Sets every field whose environment variable is set; `lookup` is usually `|name| std::env::var(name).ok()`. An empty variable is as if it were
+    /// not set, but for passwords and tokens.
     pub fn apply_environment(&mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         let mut mistakes = Vec::new();
         for setting in SETTINGS.iter().chain(RETIRED) {
-            let outcome = lookup(setting.environment).map_or(Ok(()), |value| setting.apply(self, &value));
+            let given = lookup(setting.environment).filter(|value| setting.secret || !value.trim().is_empty());
+            let outcome = given.map_or(Ok(()), |value| setting.apply(self, &value));
             if let Err(reason) = outcome {
                 mistakes.push(Mistake::new(setting.environment, reason));
             }
@@ -204,8 +211,14 @@ impl Config {
         let mut configured = self.all_apps()?;
         ConfigError::unless_empty(operators_listeners(self))?;
         configured.extend(stored.apps.iter().map(|draft| draft.clone().finish(&self.limits)));
-        check_webhooks(&configured)?;
-        Ok((!configured.is_empty() || self.apps_database.is_some()).then_some(configured))
+        check_apps(&configured)?;
+        Ok(self.names_apps().then_some(configured))
+    }
+
+    /// Whether it says which apps there are, were it none. Only if it does not, the development app is served: what was to name an app and fails
+    /// to must not lead to one whose secret everybody knows.
+    pub(crate) fn names_apps(&self) -> bool {
+        !self.apps.is_empty() || self.apps_file.is_some() || self.apps_database.is_some()
     }
 
     /// Waits for the database, on a thread of its own, since whoever calls may be a thread that must not wait.
@@ -250,8 +263,15 @@ impl Config {
                 Err(mistake) => mistakes.push(mistake),
             }
         }
-        let none = apps.is_empty() && self.apps_database.is_none();
-        if none && mistakes.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
+        if let Some(path) = &self.apps_file
+            && apps.is_empty()
+            && mistakes.is_empty()
+            && self.apps_database.is_none()
+        {
+            let reason = "there is no app in it: write ID:KEY:SECRET on a line; to serve the development app, leave apps-file out";
+            mistakes.push(Mistake::new(path.display().to_string(), reason));
+        }
+        if !self.names_apps() && !self.listen.ip().to_canonical().is_loopback() {
             mistakes.push(Mistake::new("", no_app(self.listen)));
         }
         ConfigError::unless_empty(mistakes).map(|()| apps)
@@ -296,14 +316,22 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-/// Most are found where they are read, with their places; not those of a program that makes its configuration itself.
-fn check_webhooks(apps: &[App]) -> Result<(), ConfigError> {
-    let webhooks = apps.iter().flat_map(|app| app.webhooks.iter().map(move |webhook| (app, webhook)));
-    let mistakes = webhooks.filter_map(|(app, webhook)| {
-        let invalid = webhook::check(webhook).err()?;
-        Some(Mistake::new("", format!("app {:?}: {invalid}", app.id)))
-    });
-    ConfigError::unless_empty(mistakes.collect())
+/// Most mistakes are found where they are read, with their places; not those of a program that makes its configuration itself.
+fn check_apps(apps: &[App]) -> Result<(), ConfigError> {
+    let mut mistakes = Vec::new();
+    for app in apps {
+        let mut complain = |reason: String| mistakes.push(Mistake::new("", format!("app {:?}: {reason}", app.id)));
+        if let Err(invalid) = app.check() {
+            complain(invalid.to_string());
+        }
+        for origin in app.origins.iter().filter(|origin| !crate::origin::is_pattern(origin)) {
+            complain(format!("{origin:?} is not an origin, and would let nobody in"));
+        }
+        for invalid in app.webhooks.iter().filter_map(|webhook| webhook::check(webhook).err()) {
+            complain(invalid.to_string());
+        }
+    }
+    ConfigError::unless_empty(mistakes)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it takes the place of another error")]
@@ -318,6 +346,8 @@ pub(crate) struct Stored {
     pub(crate) mistakes: Vec<Mistake>,
     /// The ids of those rows that are no apps.
     pub(crate) broken: Vec<String>,
+    /// What the apps are served without, and need not have.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Whether a URL names a database that can be read. The error does not repeat the URL, which may hold a password.
@@ -392,6 +422,7 @@ mod tests {
         let one = Duration::from_secs(1);
         Config {
             file: Some("x".into()),
+            env_file: Some("x".into()),
             listen: SocketAddr::from(([10, 0, 0, 1], 1)),
             apps: vec![App::development()],
             apps_file: Some("x".into()),
@@ -583,6 +614,40 @@ mod tests {
             );
             assert!(apps.by_id("1").is_some());
         }
+    }
+
+    #[test]
+    fn a_file_without_an_app_is_a_mistake_and_not_the_development_app() {
+        let path = std::env::temp_dir().join(format!("taut-no-apps-{}", std::process::id()));
+        let mut config = Config { apps_file: Some(path.clone()), ..Config::default() };
+        let mut refused = Vec::new();
+        for text in ["", "# 1:a:x\n"] {
+            fs::write(&path, text).expect("write");
+            refused.push(config.collect_apps().map(drop));
+        }
+        // Beside another app it may be empty.
+        config.apps.push(App::parse("1:a:x").expect("app"));
+        let beside = config.collect_apps();
+        fs::remove_file(&path).expect("remove");
+        for refused in refused {
+            let told = refused.expect_err("no app").to_string();
+            assert!(
+                told.starts_with(&format!("{}: there is no app in it: write ID:KEY:SECRET", path.display())),
+                "{told}"
+            );
+        }
+        assert!(beside.expect("one app").development_app().is_none());
+    }
+
+    #[test]
+    fn apps_of_a_program_are_checked_as_well() {
+        let mut app = App::new("1", "a b", "x");
+        app.origins = vec!["https://a.example/".to_owned(), "a.example".to_owned()];
+        let refused =
+            Config { apps: vec![app], ..Config::default() }.collect_apps().expect_err("two mistakes").to_string();
+        assert!(refused.contains("app \"1\": the app's key may hold only"), "{refused}");
+        assert!(refused.contains("app \"1\": \"https://a.example/\" is not an origin"), "{refused}");
+        assert!(!refused.contains("\"a.example\""), "a host is a pattern: {refused}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ impl Live {
         for mistake in &stored.mistakes {
             tracing::warn!("{mistake}");
         }
+        for note in &stored.notes {
+            tracing::info!("{note}");
+        }
         let complaint = complaint(&stored);
         let apps = Arc::new(config.assemble_apps(&stored)?);
         Ok(Self {
@@ -49,6 +52,10 @@ impl Live {
     /// When it cannot be used; then nothing has changed.
     pub(crate) fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
         let mut state = self.state();
+        if !config.names_apps() && self.apps.development_app().is_none() {
+            // A file that was cut off would put an app whose secret everybody knows in the place of all.
+            return Err(Mistake::new("", NO_APP_ANY_MORE).into());
+        }
         config.replace_apps(&self.apps, &state.stored)?;
         let later = at_the_next_start(&state.config, config);
         state.config = config.clone();
@@ -148,6 +155,7 @@ fn complaint(stored: &Stored) -> String {
 fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
     let differ = [
         ("config", before.file != after.file),
+        ("env-file", before.env_file != after.env_file),
         ("listen", before.listen != after.listen),
         ("shards", before.shards != after.shards),
         ("path-prefix", before.path_prefix != after.path_prefix),
@@ -171,6 +179,9 @@ fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
+
+const NO_APP_ANY_MORE: &str = "no app is left in the configuration: the development app does not take the place of others while the server \
+     runs; name an app, or start the server anew";
 
 #[cfg(test)]
 mod tests {
@@ -263,14 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn the_development_app_comes_and_goes_with_the_others() {
+    fn the_development_app_makes_way_for_others_and_never_takes_their_place() {
         let live = Live::start(&Config::default()).expect("the development app");
+        live.reload(&Config { shards: 3, ..Config::default() }).expect("the same");
         assert!(live.apps().development_app().is_some());
         live.reload(&Config { apps: vec![app("1:a:x")], ..Config::default() }).expect("one app");
         assert!(live.apps().development_app().is_none() && live.apps().by_key("app-key").is_none());
-        live.reload(&Config::default()).expect("none");
-        assert_eq!(live.apps().development_app().map(|tenant| tenant.id().to_owned()).as_deref(), Some("1"));
-        assert!(live.apps().by_key("a").is_none());
+        let refused = live.reload(&Config::default()).expect_err("no app").to_string();
+        assert!(refused.starts_with("no app is left in the configuration"), "{refused}");
+        assert!(live.apps().by_key("a").is_some() && live.apps().by_key("app-key").is_none());
     }
 
     #[test]

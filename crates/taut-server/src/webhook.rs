@@ -30,7 +30,7 @@ use crate::http::client::Client;
 use crate::journal::{Entry, Journal};
 use crate::tenants::Apps;
 
-pub(crate) use address::check;
+pub(crate) use address::{check, is_reserved};
 pub(crate) use dead::DeadLetter;
 pub use store::StoreError;
 

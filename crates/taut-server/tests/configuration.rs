@@ -92,10 +92,15 @@ Every setting can be a flag (`--listen`), an environment variable (`TAUT_LISTEN`
 the variable, the variable before the file, and the file before the default. Apps alone are added up: those of `--app` or `TAUT_APPS`, of the
 file, of `--apps-file` and of the database are all served, and no two may share an id or a key.
 
-`taut serve --check` does everything but serve: it tells every mistake with its place and what would be right, or what would be served; its exit
-code is 1 or 0.
+`taut serve --check` does everything but serve, with the certificate, the address and the data directory as well: it tells every mistake with its place
+and what would be right, or what would be served; its exit code is 1 or 0. [running.md](running.md) tells more, and has a unit for systemd.
 
-The file and the file with apps are read again when they change, within two seconds, and at SIGHUP. A file with mistakes changes nothing: the log
+An empty variable is as if it were not set, unless it is a password or a token. A variable that is almost one of the list below
+(`TAUT_LISTN`) is a mistake, any other that begins with `TAUT_` is noted. `env-file` names a file with more of them, such as Laravel's `.env`: [migrating-servers.md](migrating-servers.md#a-env-file).
+
+The development app is served only where nothing says which apps there are: an app that cannot be used, or a file with apps that holds none, is a mistake.
+
+The file, the file of variables and the file with apps are read again when they change, within two seconds, and at SIGHUP. A file with mistakes changes nothing: the log
 tells all of them, and the server goes on as it was. What changes at once, and what at the next start, is in the last column below.
 
 In the file, `-` and `_` in names are the same, and what is `on` or `off` can be `true` or `false`.
@@ -195,7 +200,9 @@ The connection is by TLS if the database offers that, and then whoever answers i
 URL end with `?sslmode=verify-full` (PostgreSQL) or `?ssl-mode=VERIFY_IDENTITY` (MySQL and MariaDB): nothing is said without TLS, nor to a server without a
 certificate that the system trusts. `?sslrootcert=FILE` and `?ssl-ca=FILE` name an authority of one's own.
 
-The table is one that soketi uses, with one column of Taut's own. `id`, `key` and `secret` have to be there, and all else may be missing or null:
+The table is one that soketi uses, with one column of Taut's own. `id`, `key` and `secret` have to be there, and all else may be missing or null. In a
+table with a column that begins with `max_` or `enable_` that means what it meant to [soketi](migrating-servers.md#soketi): clients send no events, for
+instance. In any other it means what a file means that says nothing.
 
 | column | is |
 |---|---|
@@ -226,10 +233,8 @@ A program that was built with `--features otel` sends traces by OpenTelemetry wh
 ## Variables of other servers
 
 Where Taut takes the place of soketi, of Reverb or of a program that was told `PUSHER_APP_ID`, `PUSHER_APP_KEY` and `PUSHER_APP_SECRET`, it reads their
-variables: `SOKETI_HOST`, `SOKETI_PORT`, `SOKETI_PATH_PREFIX`, `SOKETI_DEFAULT_APP_*`, the limits of `SOKETI_EVENT_*`, `SOKETI_PRESENCE_*` and
-`SOKETI_CHANNEL_*`, `SOKETI_METRICS_*`, `SOKETI_SSL_CERT` and `SOKETI_SSL_KEY`; `REVERB_SERVER_HOST`, `REVERB_SERVER_PORT`, `REVERB_SERVER_PATH`, `REVERB_APP_*`. Whatever
-Taut is told by its own names goes before them, and an app of theirs is served only if no other is named. The log says at the start which were used,
-which were not, and why.
+variables. Whatever Taut is told by its own names goes before them, and an app of theirs is served only if no other is named. The log says at the start
+which were used, which were not, and why. [migrating-servers.md](migrating-servers.md) has all of them, with what holds where nothing is said.
 
 `SOKETI_METRICS_ENABLED` is `metrics-listen` at the port of `SOKETI_METRICS_SERVER_PORT`, or 9601. soketi opens its metrics to everybody who can reach that
 port; here they are on 127.0.0.1, unless `SOKETI_METRICS_HOST` names another address. `TAUT_METRICS_LISTEN=0.0.0.0:9601` opens them to others, for instance

@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Column, ColumnIndex, ConnectOptions, Connection, Database, Decode, Executor, Row};
 
+use super::apps::Draft;
 use super::soketi;
 use super::value::{Complaints, Placed, Source, Value};
 use super::{Config, Mistake, Stored};
@@ -120,7 +121,10 @@ fn read_row(row: &Columns, stored: &mut Stored) {
     let column = |name: &str| row.iter().find(|(known, _)| known == name).and_then(|(_, text)| text.clone());
     let id = column("id").unwrap_or_default();
     let place = format!("apps-database, app {id:?}");
-    let (mut draft, problems) = match soketi::app(column) {
+    // A table that is soketi's was served by it, and what its rows leave out is as it was there.
+    let is_soketis = row.iter().any(|(name, _)| name.starts_with("max_") || name.starts_with("enable_"));
+    let prepare = if is_soketis { soketi::prepare } else { |_: &mut Draft| {} };
+    let soketi::Read { mut draft, problems, notes } = match soketi::app(column, prepare) {
         Ok(read) => read,
         Err(reason) => {
             stored.mistakes.push(Mistake::new(place, reason));
@@ -143,6 +147,7 @@ fn read_row(row: &Columns, stored: &mut Stored) {
                 .complain(0, format!("options: this is no JSON (line {}, column {})", error.line(), error.column())),
         }
     }
+    stored.notes.extend(notes.into_iter().map(|note| format!("{place}: {note}")));
     // What could not be used is told; the rest of the app is.
     stored.mistakes.append(&mut complaints.mistakes);
     stored.apps.push(draft);
@@ -230,6 +235,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_row_of_soketis_table_leaves_out_is_as_soketi_has_it() {
+        let mut table = Table::new("soketi").await;
+        table
+            .run(
+                "CREATE TABLE apps (id TEXT, key TEXT, secret TEXT, max_connections INTEGER, enable_client_messages INTEGER, options TEXT);
+                 INSERT INTO apps VALUES ('1', 'a', 'x', NULL, NULL, NULL), ('2', 'b', 'x', -1, 1, NULL), \
+                 ('3', 'c', 'x', -1, NULL, '{\"client-events\": true, \"limits\": {\"client-events\": 5}}')",
+            )
+            .await;
+        let stored = read(&table.config()).await.expect("a table");
+        assert!(stored.mistakes.is_empty(), "{:?}", stored.mistakes);
+        let apps: Vec<_> = stored.apps.iter().map(|draft| draft.clone().finish(&Limits::default())).collect();
+        assert_eq!(apps.iter().map(|app| app.features.client_events).collect::<Vec<_>>(), [false, true, true]);
+        assert!(apps.iter().all(|app| app.features.subscription_count));
+        let events: Vec<u32> = apps.iter().map(|app| app.limits.expect("its own").client_events).collect();
+        assert_eq!(events, [1_000_000, 1_000_000, 5]);
+    }
+
+    #[tokio::test]
     async fn rows_that_are_no_apps_are_told_by_id_and_the_others_are_read() {
         let mut table = Table::new("broken").await;
         table
@@ -263,7 +287,8 @@ mod tests {
     async fn a_webhook_that_cannot_be_used_is_told_and_its_app_is_known_to_lack_it() {
         let mut table = Table::new("webhooks").await;
         table.run("CREATE TABLE apps (id TEXT, key TEXT, secret TEXT, webhooks TEXT, options TEXT)").await;
-        let webhook = r#"[{"url": "http://a/", "event_types": ["cache_miss"], "headers": {"Connection": "x"}}]"#;
+        let webhook =
+            r#"[{"url": "http://a/", "event_types": ["cache_miss"], "headers": {"a b": "x", "X-Pusher-Key": "k"}}]"#;
         table.run(&format!("INSERT INTO apps VALUES ('1', 'a', 'x', '{webhook}', NULL)")).await;
         let options = r#"{"webhooks": [{"url": "http://a/"}, {"url": "http://b/#c"}]}"#;
         table
@@ -272,7 +297,14 @@ mod tests {
         let stored = read(&table.config()).await.expect("a table");
         let told: Vec<String> = stored.mistakes.iter().map(Mistake::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("app \"1\": webhooks: the webhook's header \"Connection\" is set by"), "{told:?}");
+        assert!(
+            told[0].contains("app \"1\": webhooks: the webhook's header \"a b\" has a name or a value"),
+            "{told:?}"
+        );
+        assert_eq!(
+            stored.notes,
+            ["apps-database, app \"1\": webhooks: the header X-Pusher-Key is left out: each request has it anyway"]
+        );
         assert!(told[1].contains("app \"2\": url: the address may have no #"), "{told:?}");
         let lacking: Vec<bool> = stored.apps.iter().map(|draft| draft.lacks_webhooks).collect();
         assert_eq!(lacking, [true, true, false]);

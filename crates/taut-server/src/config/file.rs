@@ -17,6 +17,8 @@ pub(crate) struct File {
     /// Each with its text and its place.
     settings: Vec<(&'static Setting, String, usize)>,
     pub(crate) apps: Vec<Draft>,
+    /// Whether it says which apps there are, were it none.
+    pub(crate) names_apps: bool,
 }
 
 impl File {
@@ -29,11 +31,12 @@ impl File {
         let contents = Placed::from_toml(&text, &mut complaints);
         let mut settings = Vec::new();
         let mut apps = Vec::new();
+        let names_apps = contents.table().is_ok_and(|entries| entries.iter().any(|entry| entry.name == "apps"));
         if complaints.mistakes.is_empty() {
             read_contents(&contents, &mut settings, &mut apps, &mut complaints);
         }
         let mistakes = complaints.mistakes;
-        Ok((Self { path: path.to_owned(), text, settings, apps }, mistakes))
+        Ok((Self { path: path.to_owned(), text, settings, apps, names_apps }, mistakes))
     }
 
     /// Where something is.
@@ -59,6 +62,10 @@ fn read_contents(
     let Ok(entries) = contents.table() else { return };
     for entry in entries {
         match entry.name.as_str() {
+            "apps" if entry.value.elements().is_empty() => complaints.complain(
+                entry.at,
+                "apps is empty: write [[apps]] on a line of its own, and below it id, key and secret; to serve the development app, leave apps out",
+            ),
             "apps" => apps.extend(entry.value.elements().iter().filter_map(|table| apps::read(table, complaints))),
             "limits" => {
                 let Ok(entries) = entry.value.table() else {
@@ -84,9 +91,9 @@ fn read_contents(
     }
 }
 
-/// A file does not name another one to be read in its place.
+/// A file does not name another one to be read in its place, nor one that goes before it.
 fn in_file() -> impl Iterator<Item = &'static Setting> {
-    SETTINGS.iter().filter(|setting| setting.name != "config")
+    SETTINGS.iter().filter(|setting| !["config", "env-file"].contains(&setting.name))
 }
 
 fn read_setting(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json};
 
 use super::apps::Draft;
-use super::{soketi, text};
+use super::{foreign, soketi, text};
 
 /// What became of another server's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,13 @@ pub fn import_soketi(json: &str) -> Result<Imported, String> {
     }
     let mut toml = "# Made by `taut import` of a configuration of soketi.\n\n".to_owned();
     toml.push_str(&writer.top);
+    if !writer.names_apps {
+        // Without it, the development app would be served.
+        toml.push_str("# No app could be taken over. Name one below, and take this line out.\napps = []\n");
+        writer
+            .warnings
+            .push("apps: there is none that could be taken over, and none is served until one is named".to_owned());
+    }
     toml.push_str(&writer.comments);
     toml.push_str(&writer.apps);
     Ok(Imported { toml, warnings: writer.warnings })
@@ -52,6 +59,9 @@ struct Writer {
     comments: String,
     apps: String,
     warnings: Vec<String>,
+    /// Settings that are written already.
+    given: Vec<&'static str>,
+    names_apps: bool,
 }
 
 impl Writer {
@@ -59,9 +69,8 @@ impl Writer {
         let host = take(tree, "host")
             .and_then(|host| host.as_str().map(str::to_owned))
             .unwrap_or_else(|| "0.0.0.0".to_owned());
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
         let port = take(tree, "port").map_or_else(|| "6001".to_owned(), |port| scalar(&port));
-        match text::address(&format!("{host}:{port}")) {
+        match foreign::listen(&host, &port).and_then(|listen| text::address(&listen)) {
             Ok(listen) => self.set("listen", &listen.to_string()),
             Err(reason) => self.lost("host and port", &Json::String(format!("{host}:{port}")), &reason),
         }
@@ -74,6 +83,12 @@ impl Writer {
             }
         }
         self.metrics(tree);
+        for &(name, text) in soketi::SERVER_DEFAULTS {
+            // Whatever `listen` is, it has been dealt with.
+            if name != "listen" && !self.given.contains(&name) {
+                self.set(name, text);
+            }
+        }
         self.database(tree);
     }
 
@@ -108,18 +123,17 @@ impl Writer {
                 );
             }
         };
-        let mut given = |name: &str, usual: &str| {
-            take(tree, &format!("database.{kind}.{name}")).map_or_else(|| usual.to_owned(), |value| scalar(&value))
-        };
-        let (user, port) = if kind == "mysql" { ("root", "3306") } else { ("postgres", "5432") };
-        let url = format!(
-            "{kind}://{}:{}@{}:{}/{}",
-            escaped(&given("user", user)),
-            escaped(&given("password", "password")),
-            given("host", "127.0.0.1"),
-            given("port", port),
-            escaped(&given("database", "main"))
+        let mut given = |name: &str| take(tree, &format!("database.{kind}.{name}")).map(|value| scalar(&value));
+        let [host, port, user, password, database] = ["host", "port", "user", "password", "database"].map(&mut given);
+        let url = soketi::database_url(
+            kind,
+            host.as_deref(),
+            port.as_deref(),
+            user.as_deref(),
+            password.as_deref(),
+            database.as_deref(),
         );
+        self.names_apps = true;
         self.set("apps-database", &url);
         if let Some(table) = take(tree, &format!("appManager.{kind}.table")) {
             self.set("apps-table", &scalar(&table));
@@ -139,13 +153,14 @@ impl Writer {
             return self.lost("appManager.array.apps", &app, "an app is an object");
         };
         let fields: Map<String, Json> = app.iter().map(|(name, value)| (snake(name), value.clone())).collect();
-        let read = soketi::app(|name| fields.get(name).filter(|value| !value.is_null()).map(scalar));
-        let (draft, problems) = match read {
+        let read = soketi::app(|name| fields.get(name).filter(|value| !value.is_null()).map(scalar), soketi::prepare);
+        let soketi::Read { draft, problems, notes } = match read {
             Ok(read) => read,
             Err(reason) => return self.lost("an app", &Json::Object(app), &reason),
         };
+        self.names_apps = true;
         self.apps.push_str("\n[[apps]]\n");
-        for problem in &problems {
+        for problem in problems.iter().chain(&notes) {
             self.warnings.push(format!("app {:?}: {problem}", draft.app.id));
             let _ = writeln!(self.apps, "# {}", problem.replace('\n', " "));
         }
@@ -166,7 +181,8 @@ impl Writer {
         write_app(&mut self.apps, &draft);
     }
 
-    fn set(&mut self, name: &str, text: &str) {
+    fn set(&mut self, name: &'static str, text: &str) {
+        self.given.push(name);
         let _ = writeln!(self.top, "{name} = {}", value(text));
     }
 
@@ -187,8 +203,8 @@ fn write_app(toml: &mut String, draft: &Draft) {
     if !app.enabled {
         line("enabled", "false".to_owned());
     }
-    // soketi's clients may not send events unless it is said.
     line("client-events", app.features.client_events.to_string());
+    line("subscription-count", app.features.subscription_count.to_string());
     if !app.features.authorization_timeout.is_zero() {
         line("authorization-timeout", app.features.authorization_timeout.as_secs().to_string());
     }
@@ -319,26 +335,13 @@ fn quoted(text: &str) -> String {
     Json::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
-/// For a URL (RFC 3986 §2.3).
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
-}
-
 type Convert = fn(&str) -> Result<String, String>;
 
 const PATHS: &[(&str, &str, Convert)] = &[
     ("pathPrefix", "path-prefix", text::prefix),
     ("ssl.certPath", "tls-certificate", SAME),
     ("ssl.keyPath", "tls-key", SAME),
-    ("debug", "log-level", |value| super::foreign::truth(value).map(|on| if on { "debug" } else { "" }.to_owned())),
+    ("debug", "log-level", |value| foreign::truth(value).map(|on| if on { "debug" } else { "" }.to_owned())),
     ("channelLimits.maxNameLength", "max-channel-name", SAME),
     ("channelLimits.cacheTtl", "cache-ttl", SAME),
     ("eventLimits.maxBatchSize", "max-batch", SAME),
@@ -474,6 +477,43 @@ mod tests {
         assert!(warnings.contains("Lambda") && warnings.contains("theme has no counterpart"), "{warnings}");
         assert!(!warnings.contains("hunter2"), "{warnings}");
         assert_eq!(load("comments", &imported.toml).apps.len(), 1);
+    }
+
+    #[test]
+    fn what_soketi_is_not_told_is_as_it_is_there() {
+        let json = r#"{"host": "127.0.0.1", "appManager.array.apps": [{"id": "1", "key": "a", "secret": "x"}]}"#;
+        let config = load("defaults", &import_soketi(json).expect("JSON").toml);
+        assert_eq!(config.limits.cache_ttl.as_secs(), 3600);
+        assert_eq!((config.activity_timeout.as_secs(), config.message), (30, 256 << 10));
+        let app = &config.apps[0];
+        assert!(!app.features.client_events && app.features.subscription_count);
+        assert_eq!(app.limits.expect("its own").client_events, 1_000_000);
+        let told =
+            r#"{"channelLimits": {"cacheTtl": 7}, "appManager.array.apps": [{"id": "1", "key": "a", "secret": "x"}]}"#;
+        assert_eq!(load("told", &import_soketi(told).expect("JSON").toml).limits.cache_ttl.as_secs(), 7);
+    }
+
+    #[test]
+    fn where_no_app_is_taken_over_none_is_served() {
+        for (name, json) in [
+            ("none", r#"{"host": "127.0.0.1"}"#),
+            ("lost", r#"{"host": "127.0.0.1", "appManager.array.apps": [{"id": "1", "key": "a/b", "secret": "x"}]}"#),
+            ("dynamo", r#"{"host": "127.0.0.1", "appManager.driver": "dynamodb"}"#),
+        ] {
+            let imported = import_soketi(json).expect("JSON");
+            assert!(
+                imported.warnings.iter().any(|warning| warning.starts_with("apps: there is none")),
+                "{:?}",
+                imported.warnings
+            );
+            let path = std::env::temp_dir().join(format!("taut-import-{}-{name}.toml", std::process::id()));
+            std::fs::write(&path, &imported.toml).expect("a file");
+            let setting = SETTINGS.iter().find(|setting| setting.name == "config").expect("config");
+            let refused = Sources::new([(setting, path.display().to_string())], []).load().map(drop);
+            std::fs::remove_file(&path).expect("the file");
+            let refused = refused.expect_err(name).to_string();
+            assert!(refused.contains("apps is empty"), "{refused}");
+        }
     }
 
     #[cfg(feature = "database")]

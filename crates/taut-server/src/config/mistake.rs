@@ -23,6 +23,16 @@ impl ConfigError {
         &self.mistakes
     }
 
+    /// At least one mistake.
+    pub(crate) fn of(mistakes: Vec<Mistake>) -> Self {
+        Self { mistakes }
+    }
+
+    /// What is wrong, to be told with more.
+    pub fn into_mistakes(self) -> Vec<Mistake> {
+        self.mistakes
+    }
+
     /// All is well if there are none.
     pub(crate) fn unless_empty(mistakes: Vec<Mistake>) -> Result<(), Self> {
         if mistakes.is_empty() { Ok(()) } else { Err(Self { mistakes }) }

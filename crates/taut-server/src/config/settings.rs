@@ -24,6 +24,8 @@ pub struct Setting {
     pub repeatable: bool,
     /// Whether a running server takes on another value; if not, that value holds from the next start.
     pub live: bool,
+    /// Whether it is a password or a token: an empty one is a mistake, even in the environment, where an empty variable is otherwise one that is not set.
+    pub secret: bool,
     apply: Apply,
 }
 
@@ -63,11 +65,15 @@ impl Setting {
         help: &'static str,
         apply: Apply,
     ) -> Self {
-        Self { name, environment, value, default, help, repeatable: false, live: true, apply }
+        Self { name, environment, value, default, help, repeatable: false, live: true, secret: false, apply }
     }
 
     const fn repeatable(self) -> Self {
         Self { repeatable: true, ..self }
+    }
+
+    const fn secret(self) -> Self {
+        Self { secret: true, ..self }
     }
 
     const fn at_the_next_start(self) -> Self {
@@ -83,10 +89,16 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "A file with settings and apps, in TOML; flags and variables go before it. It is read again when it changes, and on SIGHUP",
-        Server(|config, value| {
-            config.file = path(value);
-            Ok(())
-        }),
+        Server(|config, value| named(value).map(|file| config.file = Some(file))),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "env-file",
+        "TAUT_ENV_FILE",
+        "FILE",
+        "",
+        "A file of variables, such as Laravel's .env: each counts as if it were set, where the environment does not set it. It is read again when it changes, and on SIGHUP",
+        Server(|config, value| named(value).map(|file| config.env_file = Some(file))),
     )
     .at_the_next_start(),
     Setting::new(
@@ -119,10 +131,7 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "A file with apps to serve: one ID:KEY:SECRET per line, comments after #",
-        Server(|config, value| {
-            config.apps_file = path(value);
-            Ok(())
-        }),
+        Server(|config, value| named(value).map(|file| config.apps_file = Some(file))),
     ),
     Setting::new(
         "apps-database",
@@ -131,13 +140,8 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "A database with apps in a table: sqlite:FILE, postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE. It is only read",
         Server(|config, value| {
-            config.apps_database = match value {
-                "" => None,
-                url => {
-                    super::check_database(url)?;
-                    Some(url.into())
-                }
-            };
+            super::check_database(value)?;
+            config.apps_database = Some(value.into());
             Ok(())
         }),
     ),
@@ -445,6 +449,7 @@ pub const SETTINGS: &[Setting] = &[
         "Opens /metrics, as a bearer token, on every listener; without one it is served by metrics-listen and console-listen and not where clients connect",
         Server(|config, value| metrics_token(value).map(|token| config.metrics_token = Some(token))),
     )
+    .secret()
     .at_the_next_start(),
     Setting::new(
         "console-listen",
@@ -472,6 +477,7 @@ pub const SETTINGS: &[Setting] = &[
             }
         }),
     )
+    .secret()
     .at_the_next_start(),
     Setting::new(
         "data-directory",
@@ -543,6 +549,11 @@ pub const RETIRED: &[Setting] = &[Setting::new(
 /// An address, or none where the text is empty.
 fn operators_address(value: &str) -> Result<Option<SocketAddr>, String> {
     if value.trim().is_empty() { Ok(None) } else { text::operators_address(value).map(Some) }
+}
+
+/// A file that has to be there. To take an empty name for none would serve without what stands in it.
+fn named(value: &str) -> Result<PathBuf, String> {
+    path(value).ok_or_else(|| "the name is empty: name a file, or leave the setting out".to_owned())
 }
 
 fn path(value: &str) -> Option<PathBuf> {

@@ -1,5 +1,6 @@
 //! How soketi writes down an app: in its configuration, in its variables, and in the columns of its table.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -10,16 +11,26 @@ use super::foreign::{none_below_zero, truth};
 use crate::app::{App, Webhook};
 use crate::http::address;
 
-/// Reads an app by a look-up of its fields' texts by their names with underscores. Gives what could not be used as well.
+/// An app as soketi has it.
+pub(crate) struct Read {
+    pub(crate) draft: Draft,
+    /// What could not be used.
+    pub(crate) problems: Vec<String>,
+    /// What was left out, and need not be there.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Reads an app by a look-up of its fields' texts by their names with underscores. `prepare` sets what holds where nothing is said.
 ///
 /// # Errors
 /// When it is no app at all, with the reason.
-pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>) -> Result<(Draft, Vec<String>), String> {
+pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>, prepare: fn(&mut Draft)) -> Result<Read, String> {
     let required = |name: &str| lookup(name).ok_or_else(|| format!("the {name} is missing"));
     let app = App::new(required("id")?, required("key")?, required("secret")?);
     app.check().map_err(|invalid| invalid.to_string())?;
     let mut draft = Draft::new(app, 0);
-    let mut problems = Vec::new();
+    prepare(&mut draft);
+    let (mut problems, mut notes) = (Vec::new(), Vec::new());
     for &(name, apply) in FIELDS {
         let Some(value) = lookup(name).filter(|value| !value.trim().is_empty()) else { continue };
         if let Err(reason) = apply(&mut draft, &value) {
@@ -27,12 +38,63 @@ pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>) -> Result<(Draft, Vec
         }
     }
     if let Some(text) = lookup("webhooks").filter(|text| !text.trim().is_empty()) {
-        let (webhooks, wrong) = webhooks(&text);
-        draft.app.webhooks = webhooks;
-        draft.lacks_webhooks = !wrong.is_empty();
-        problems.extend(wrong.into_iter().map(|problem| format!("webhooks: {problem}")));
+        let read = webhooks(&text);
+        draft.app.webhooks = read.webhooks;
+        draft.lacks_webhooks = !read.problems.is_empty();
+        problems.extend(read.problems.into_iter().map(|problem| format!("webhooks: {problem}")));
+        notes.extend(read.notes.into_iter().map(|note| format!("webhooks: {note}")));
     }
-    Ok((draft, problems))
+    Ok(Read { draft, problems, notes })
+}
+
+/// What holds for an app of soketi where nothing is said.
+pub(crate) fn prepare(draft: &mut Draft) {
+    draft.app.features.client_events = false;
+    // Whoever asks for the attribute is given it.
+    draft.app.features.subscription_count = true;
+    // A limit that there is, so it is set.
+    let _ = draft.limit("client-events", NO_LIMIT.to_owned());
+}
+
+/// What holds for all at soketi where nothing is said, as far as Taut's own defaults differ: settings of ours, by name and text. A message may have
+/// 100 MiB there, of which an event of a client may be 100 KB: as a text in JSON it can be twice as long.
+pub(crate) const SERVER_DEFAULTS: &[(&str, &str)] =
+    &[("listen", "0.0.0.0:6001"), ("activity-timeout", "30"), ("cache-ttl", "3600"), ("max-message", "256KiB")];
+
+/// As many as can be set, where another server has no limit.
+pub(crate) const NO_LIMIT: &str = "1000000";
+
+/// The URL of a database, with soketi's defaults for what is not named. `kind` is `mysql` or `postgres`.
+pub(crate) fn database_url(
+    kind: &str,
+    host: Option<&str>,
+    port: Option<&str>,
+    user: Option<&str>,
+    password: Option<&str>,
+    database: Option<&str>,
+) -> String {
+    let (usual_user, usual_port) = if kind == "mysql" { ("root", "3306") } else { ("postgres", "5432") };
+    format!(
+        "{kind}://{}:{}@{}:{}/{}",
+        escaped(user.unwrap_or(usual_user)),
+        escaped(password.unwrap_or("password")),
+        host.unwrap_or("127.0.0.1"),
+        port.unwrap_or(usual_port),
+        escaped(database.unwrap_or("main"))
+    )
+}
+
+/// For a URL (RFC 3986 §2.3).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
 }
 
 /// How long a client may take where it has to sign in.
@@ -91,17 +153,27 @@ pub(crate) fn who_reads_metrics(listen: SocketAddr) -> String {
     }
 }
 
-/// Reads a list of webhooks, and what could not be used of it.
-pub(crate) fn webhooks(text: &str) -> (Vec<Webhook>, Vec<String>) {
-    let Ok(Json::Array(list)) = serde_json::from_str(text) else {
-        return (Vec::new(), vec!["this is no list in JSON".to_owned()]);
-    };
-    let mut problems = Vec::new();
-    let webhooks = list.iter().filter_map(|webhook| read_webhook(webhook, &mut problems)).collect();
-    (webhooks, problems)
+/// A list of webhooks, as far as it could be used.
+pub(crate) struct Webhooks {
+    pub(crate) webhooks: Vec<Webhook>,
+    /// What could not be used.
+    pub(crate) problems: Vec<String>,
+    /// What was left out, and need not be there.
+    pub(crate) notes: Vec<String>,
 }
 
-fn read_webhook(json: &Json, problems: &mut Vec<String>) -> Option<Webhook> {
+pub(crate) fn webhooks(text: &str) -> Webhooks {
+    let mut read = Webhooks { webhooks: Vec::new(), problems: Vec::new(), notes: Vec::new() };
+    let Ok(Json::Array(list)) = serde_json::from_str(text) else {
+        read.problems.push("this is no list in JSON".to_owned());
+        return read;
+    };
+    let Webhooks { problems, notes, .. } = &mut read;
+    read.webhooks = list.iter().filter_map(|webhook| read_webhook(webhook, problems, notes)).collect();
+    read
+}
+
+fn read_webhook(json: &Json, problems: &mut Vec<String>, notes: &mut Vec<String>) -> Option<Webhook> {
     let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
     if json.get("lambda_function").is_some_and(|name| !name.is_null()) {
         problems
@@ -127,6 +199,10 @@ fn read_webhook(json: &Json, problems: &mut Vec<String>) -> Option<Webhook> {
     webhook.channel_suffix = text(&json["filter"]["channel_name_ends_with"]);
     for (name, value) in json["headers"].as_object().into_iter().flatten() {
         match value.as_str() {
+            // soketi sets these too, whatever it is told.
+            _ if crate::webhook::is_reserved(name) => {
+                notes.push(format!("the header {name} is left out: each request has it anyway"));
+            }
             Some(value) => webhook.headers.push((name.clone(), value.to_owned())),
             None => problems.push(format!("the header {name} is no text")),
         }
@@ -147,7 +223,7 @@ const FIELDS: &[(&str, Apply)] = &[
         truth(value).map(|on| draft.app.features.authorization_timeout = authentication(on))
     }),
     ("max_connections", |draft, value| draft.limit("connections", none_below_zero(value, "0"))),
-    ("max_client_events_per_sec", |draft, value| draft.limit("client-events", none_below_zero(value, "1000000"))),
+    ("max_client_events_per_sec", |draft, value| draft.limit("client-events", none_below_zero(value, NO_LIMIT))),
     ("max_presence_members_per_channel", |draft, value| draft.limit("presence-members", value.to_owned())),
     ("max_presence_member_size_in_kb", |draft, value| draft.limit("presence-member", kilobytes(value)?)),
     ("max_channel_name_length", |draft, value| draft.limit("channel-name", value.to_owned())),
@@ -155,11 +231,12 @@ const FIELDS: &[(&str, Apply)] = &[
     ("max_event_name_length", |draft, value| draft.limit("event-name", value.to_owned())),
     ("max_event_payload_in_kb", |draft, value| draft.limit("event-data", kilobytes(value)?)),
     ("max_event_batch_size", |draft, value| draft.limit("batch", value.to_owned())),
-    ("max_backend_events_per_sec", unlimited_only),
-    ("max_read_req_per_sec", unlimited_only),
+    ("max_backend_events_per_sec", |_, value| unlimited_only(value)),
+    ("max_read_req_per_sec", |_, value| unlimited_only(value)),
 ];
 
-fn unlimited_only(_: &mut Draft, value: &str) -> Result<(), String> {
+/// Of a limit that there is no counterpart for.
+pub(crate) fn unlimited_only(value: &str) -> Result<(), String> {
     if value.trim().starts_with('-') {
         return Ok(());
     }

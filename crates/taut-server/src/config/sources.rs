@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::dotenv;
+use super::environment::Environment;
 use super::file::File;
-use super::foreign::Foreign;
+use super::foreign::{Foreign, ForeignApps, ForeignSetting};
 use super::mistake::{ConfigError, Mistake};
 use super::settings::{RETIRED, SETTINGS, Setting};
 use super::{Config, apps::Draft, no_app, operators_listeners, read_apps};
 use crate::app::{App, Limits};
 
-/// From where a configuration comes: a flag goes before the variable, the variable before the file, and the file before the default.
+/// From where a configuration comes: a flag goes before the variable, the variable before the file, and the file before the default. A variable may be
+/// set, or stand in the file that `env-file` names; one that is set goes before.
 ///
 /// Lists are taken from one of these as well, except for apps: those of the flag or the variable, of the file and of the file with apps are all
 /// served.
@@ -27,6 +30,27 @@ pub struct Loaded {
     pub config: Config,
     /// What whoever runs the server should know about it.
     pub notes: Vec<String>,
+    /// Where each setting is given, by its name.
+    places: HashMap<&'static str, String>,
+}
+
+impl Loaded {
+    /// Says where a setting is given, in the place of its name, in mistakes that were found when it was used.
+    #[must_use]
+    pub fn locate(&self, error: ConfigError) -> ConfigError {
+        let mut mistakes = error.into_mistakes();
+        for mistake in &mut mistakes {
+            if let Some(place) = self.places.get(mistake.place.as_str()) {
+                place.clone_into(&mut mistake.place);
+            }
+        }
+        ConfigError::of(mistakes)
+    }
+
+    /// The flag, the variable or the line that gives a setting.
+    pub(crate) fn place(&self, setting: &str) -> Option<&str> {
+        self.places.get(setting).map(String::as_str)
+    }
 }
 
 impl Sources {
@@ -40,53 +64,90 @@ impl Sources {
 
     /// Reads everything, again; either all of it is good, or every mistake is told.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let (loaded, mistakes) = self.read();
+        ConfigError::unless_empty(mistakes).map(|()| loaded)
+    }
+
+    /// Reads everything, again: as much as can be understood, and every mistake. With one, what there is must not be served: a setting that cannot be
+    /// understood has its default.
+    pub fn read(&self) -> (Loaded, Vec<Mistake>) {
         let mut mistakes = Vec::new();
+        let environment = self.environment(&mut mistakes);
         let mut config = Config::default();
-        let mut file = self.file().and_then(|path| match File::read(&path) {
-            Ok((file, wrong)) => {
+        let mut file = self.file(&environment).and_then(|path| {
+            let read = File::read(&path).map_err(|mistake| mistakes.push(mistake));
+            read.ok().map(|(file, wrong)| {
                 mistakes.extend(wrong);
-                Some(file)
-            }
-            Err(mistake) => {
-                mistakes.push(mistake);
-                None
-            }
+                file
+            })
         });
-        let foreign = Foreign::read(&self.environment);
-        let mut notes = Vec::new();
+        let foreign = Foreign::read(environment.values());
+        let mut notes = environment.notes.clone();
+        let mut places = HashMap::new();
+        let named = file.as_ref().is_some_and(|file| file.names_apps)
+            || SOURCES_OF_APPS.iter().any(|name| !self.values(setting(name), &environment, file.as_ref()).is_empty());
+        let defaults = foreign.apps.as_ref().filter(|_| !named).map_or(&[][..], |apps| apps.defaults);
+        let mut taken_over = Vec::new();
         for setting in SETTINGS.iter().chain(RETIRED) {
-            let mut values = self.values(setting, file.as_ref());
-            if let Some((_, value, variable)) = foreign.settings.iter().find(|(name, ..)| *name == setting.name) {
+            let mut values = self.values(setting, &environment, file.as_ref());
+            if let Some(ForeignSetting { value, variable, .. }) =
+                foreign.settings.iter().find(|known| known.name == setting.name)
+            {
                 if let Some((_, first)) = values.first() {
                     notes.push(format!("{variable} is not used: {first} goes before it"));
+                } else if named && ["apps-database", "apps-table"].contains(&setting.name) {
+                    notes.push(format!("{variable} is not used: apps are named elsewhere"));
                 } else {
-                    notes.push(format!("{variable} is used, as {}", setting.name));
-                    let hints = foreign.hints.iter().filter(|(name, _)| *name == setting.name);
-                    notes.extend(hints.map(|(_, hint)| hint.clone()));
-                    values.push((value, (*variable).to_owned()));
+                    match value {
+                        Ok(value) => {
+                            notes.push(format!("{variable} is used, as {}", setting.name));
+                            let hints = foreign.hints.iter().filter(|(name, _)| *name == setting.name);
+                            notes.extend(hints.map(|(_, hint)| hint.clone()));
+                            values.push((value, environment.place(variable)));
+                        }
+                        Err(reason) => mistakes.push(Mistake::new(environment.place(variable), reason.clone())),
+                    }
                 }
+            } else if let Some((name, text)) = defaults.iter().find(|(name, _)| *name == setting.name)
+                && values.is_empty()
+            {
+                taken_over.push(format!("{name} {text}"));
+                let server = foreign.apps.as_ref().map_or("", |apps| apps.server);
+                values.push((text, format!("{server}'s default")));
             }
             for (value, place) in values {
                 if let Err(reason) = setting.apply(&mut config, value) {
-                    mistakes.push(Mistake::new(place, reason));
+                    mistakes.push(Mistake::new(place.clone(), reason));
                 }
+                places.insert(setting.name, place);
             }
         }
-        let named = config.apps_file.is_some() || config.apps_database.is_some() || !config.apps.is_empty();
         let drafts = file.as_mut().map(|file| std::mem::take(&mut file.apps)).unwrap_or_default();
         let is_sound = mistakes.is_empty();
-        let named = named || !drafts.is_empty();
         self.collect_apps(&mut config, file.as_ref(), drafts, &mut mistakes);
         notes.extend(foreign.notes);
-        if let Some((draft, prefix)) = foreign.app {
-            if named {
-                notes.push(format!("{prefix}* is not used: apps are named elsewhere"));
-            } else {
-                notes.push(format!("{prefix}* is used, as the only app"));
-                config.apps.push(draft.finish(&config.limits));
-            }
+        if named || foreign.apps.is_some() {
+            notes
+                .extend(foreign.broken.iter().map(|broken| format!("{} is not used: {}", broken.place, broken.reason)));
         }
-        check_together(&config, is_sound, &mut mistakes);
+        match (foreign.apps, named) {
+            (Some(ForeignApps { variables, .. }), true) => {
+                notes.push(format!("{variables} is not used: apps are named elsewhere"));
+            }
+            (Some(ForeignApps { app, variables, server, .. }), false) => {
+                if let Some(draft) = app {
+                    notes.push(format!("{variables} is used, as the only app"));
+                    config.apps.push(draft.finish(&config.limits));
+                }
+                if !taken_over.is_empty() {
+                    notes.push(format!("as {server} has it where nothing is said: {}", taken_over.join(", ")));
+                }
+            }
+            // Nothing is served in the place of an app that was meant to be.
+            (None, false) => mistakes.extend(foreign.broken.iter().cloned()),
+            (None, true) => {}
+        }
+        check_together(&config, is_sound && mistakes.is_empty(), &mut mistakes);
         if let Some(address) = config.console_listen.filter(|address| !address.ip().to_canonical().is_loopback()) {
             notes.push(format!("the console on {address} is served without TLS: its password can be read on the way"));
         }
@@ -96,18 +157,38 @@ impl Sources {
                     .to_owned(),
             );
         }
-        ConfigError::unless_empty(mistakes).map(|()| Loaded { config, notes })
+        (Loaded { config, notes, places }, mistakes)
     }
 
-    /// The files that decide what [`load`](Self::load) gives, as far as flags and variables name them.
-    pub fn file(&self) -> Option<PathBuf> {
-        let setting = SETTINGS.iter().find(|setting| setting.name == "config")?;
-        let (path, _) = self.values(setting, None).pop()?;
+    /// The variables that are set, and those of the file that `env-file` names.
+    fn environment(&self, mistakes: &mut Vec<Mistake>) -> Environment {
+        let set = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
+        let flag = self.flags.iter().rev().find(|(setting, _)| setting.name == ENV_FILE).map(|(_, value)| value);
+        let path = flag.or_else(|| set(setting(ENV_FILE).environment)).filter(|path| !path.is_empty());
+        let variables = path.map_or_else(Vec::new, |path| {
+            dotenv::read(Path::new(path), &self.environment).unwrap_or_else(|wrong| {
+                mistakes.extend(wrong);
+                Vec::new()
+            })
+        });
+        let environment = Environment::new(&self.environment, variables, path.map_or("", String::as_str));
+        mistakes.extend(environment.mistakes.iter().cloned());
+        environment
+    }
+
+    /// The configuration file, as far as flags and variables name it.
+    fn file(&self, environment: &Environment) -> Option<PathBuf> {
+        let (path, _) = self.values(setting("config"), environment, None).pop()?;
         (!path.is_empty()).then(|| PathBuf::from(path))
     }
 
     /// What a setting is given by the first source that names it, with the place of each value.
-    fn values<'s>(&'s self, setting: &'static Setting, file: Option<&'s File>) -> Vec<(&'s str, String)> {
+    fn values<'s>(
+        &'s self,
+        setting: &'static Setting,
+        environment: &'s Environment,
+        file: Option<&'s File>,
+    ) -> Vec<(&'s str, String)> {
         let flags: Vec<(&str, String)> = self
             .flags
             .iter()
@@ -117,8 +198,8 @@ impl Sources {
         if !flags.is_empty() {
             return flags;
         }
-        if let Some(value) = self.environment.get(setting.environment) {
-            return vec![(value, setting.environment.to_owned())];
+        if let Some(value) = environment.get(setting.environment) {
+            return vec![(value, environment.place(setting.environment))];
         }
         let Some(file) = file else { return Vec::new() };
         file.values(setting).map(|(value, at)| (value, file.place(at))).collect()
@@ -152,9 +233,20 @@ impl Sources {
 /// The environment holds more than what is ours to show.
 impl std::fmt::Debug for Sources {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Sources").field("file", &self.file()).finish_non_exhaustive()
+        let flags: Vec<&str> = self.flags.iter().map(|(setting, _)| setting.name).collect();
+        formatter.debug_struct("Sources").field("flags", &flags).finish_non_exhaustive()
     }
 }
+
+fn setting(name: &str) -> &'static Setting {
+    // A name of the list, or a test fails at once.
+    SETTINGS.iter().find(|setting| setting.name == name).unwrap_or(&SETTINGS[0])
+}
+
+/// The settings that say which apps there are.
+const SOURCES_OF_APPS: [&str; 3] = ["app", "apps-file", "apps-database"];
+
+const ENV_FILE: &str = "env-file";
 
 fn check_unique(apps: &[(App, String)], mistakes: &mut Vec<Mistake>) {
     let mut ids: HashMap<&str, &str> = HashMap::new();
@@ -191,9 +283,8 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) 
         ));
     }
     mistakes.extend(operators_listeners(config));
-    let no_apps = config.apps.is_empty() && config.apps_file.is_none() && config.apps_database.is_none();
     // Where there are mistakes already, the apps may be what could not be read.
-    if no_apps && is_sound && !config.listen.ip().to_canonical().is_loopback() {
+    if !config.names_apps() && is_sound && !config.listen.ip().to_canonical().is_loopback() {
         mistakes.push(Mistake::new("", no_app(config.listen)));
     }
 }
@@ -527,6 +618,145 @@ limits = { connection = 5, watchlist = 0 }
         let notes = loaded.notes.join("\n");
         assert!(notes.contains("REVERB_SERVER_PORT is not used: --listen goes before it"), "{notes}");
         assert!(notes.contains("REVERB_APP_* is not used: apps are named elsewhere"), "{notes}");
+        assert_eq!(loaded.config.message, Config::default().message, "who has moved has Taut's own defaults");
+    }
+
+    const LARAVEL: &str = "\
+APP_NAME=Laravel
+APP_URL=http://localhost
+
+BROADCAST_CONNECTION=reverb
+REDIS_PASSWORD=null
+
+REVERB_APP_ID=256980
+REVERB_APP_KEY=f4l2tmwqf6eg0f6jz0mw
+REVERB_APP_SECRET=zioqeto9xrytlnlg7sj6
+REVERB_HOST=\"localhost\"
+REVERB_PORT=8080
+REVERB_SCHEME=http
+
+VITE_REVERB_APP_KEY=\"${REVERB_APP_KEY}\"
+VITE_REVERB_HOST=\"${REVERB_HOST}\"
+";
+
+    #[test]
+    fn a_stock_env_of_laravel_is_enough() {
+        let file = Temporary::new(LARAVEL);
+        let loaded = sources(&[("env-file", file.path())], &[]).load().expect("all good");
+        let config = &loaded.config;
+        assert_eq!((config.listen.to_string().as_str(), config.apps[0].id.as_str()), ("0.0.0.0:8080", "256980"));
+        assert_eq!(config.apps[0].key().secret.reveal(), "zioqeto9xrytlnlg7sj6");
+        assert_eq!(
+            (config.ping_interval.as_secs(), config.activity_timeout.as_secs(), config.message),
+            (60, 30, 10_000)
+        );
+        assert_eq!(config.env_file.as_deref(), Some(Path::new(file.path())));
+        let notes = loaded.notes.join("\n");
+        assert!(notes.contains("REVERB_PORT is not used: it says where clients connect"), "{notes}");
+        assert!(
+            notes.contains(
+                "as Reverb has it where nothing is said: listen 0.0.0.0:8080, activity-timeout 30, ping-interval 60"
+            ),
+            "{notes}"
+        );
+        assert!(!notes.contains("zioqeto"), "{notes}");
+    }
+
+    #[test]
+    fn a_flag_and_a_variable_that_is_set_go_before_the_file_of_variables() {
+        let file = Temporary::new(&format!("{LARAVEL}TAUT_SHARDS=2\nTAUT_MAX_BATCH=2\nTAUT_MAX_WATCHLIST=2\n"));
+        let environment = [
+            ("TAUT_ENV_FILE", file.path()),
+            ("TAUT_SHARDS", "3"),
+            ("REVERB_SERVER_PORT", "9000"),
+            ("TAUT_MAX_WATCHLIST", ""),
+        ];
+        let config = sources(&[("max-batch", "4")], &environment).load().expect("all good").config;
+        assert_eq!((config.shards, config.limits.batch, config.limits.watchlist), (3, 4, 2));
+        assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
+        let broken = Temporary::new("TAUT_SHARDS=many\nTAUT_LISTN=x\nTAUT_APPS=1:a:hunter2 x\n");
+        let refused = sources(&[("env-file", broken.path())], &[]).load().expect_err("three mistakes").to_string();
+        assert!(refused.contains(&format!("{}, line 3: there is more after the value", broken.path())), "{refused}");
+        let broken = Temporary::new("TAUT_SHARDS=many\nTAUT_LISTN=x\n");
+        let refused = sources(&[("env-file", broken.path())], &[]).load().expect_err("two mistakes").to_string();
+        assert!(refused.contains(&format!("{}, line 1: TAUT_SHARDS: \"many\" is not", broken.path())), "{refused}");
+        assert!(
+            refused.contains(&format!(
+                "{}, line 2: TAUT_LISTN: there is no such variable; did you mean TAUT_LISTEN?",
+                broken.path()
+            )),
+            "{refused}"
+        );
+        for missing in ["/nowhere/.env", ""] {
+            sources(&[("env-file", missing)], &[]).load().expect_err(missing);
+        }
+    }
+
+    #[test]
+    fn what_was_to_name_an_app_and_does_not_never_leads_to_the_development_app() {
+        let empty = Temporary::new("apps = []\n");
+        for (flags, environment, told) in [
+            (
+                &[][..],
+                &[("REVERB_APP_ID", "1"), ("REVERB_APP_KEY", "a/b"), ("REVERB_APP_SECRET", "x")][..],
+                "REVERB_APP_*: the app's key may hold",
+            ),
+            (
+                &[],
+                &[("PUSHER_APP_ID", "1")],
+                "PUSHER_APP_ID: PUSHER_APP_KEY and PUSHER_APP_SECRET would have to be set",
+            ),
+            (&[], &[("SOKETI_APP_MANAGER_DRIVER", "dynamodb")], "SOKETI_APP_MANAGER_DRIVER: the apps of"),
+            (&[], &[("TAUT_APPS", "1:a b:x")], "TAUT_APPS: the app's key may hold"),
+            (&[], &[("TAUT_APP", "1:a:x")], "TAUT_APP: there is no such variable; did you mean TAUT_APPS?"),
+            (&[("config", empty.path())], &[], "line 1: apps is empty"),
+            (&[("config", "")], &[], "--config: the name is empty"),
+            (&[("apps-file", "")], &[], "--apps-file: the name is empty"),
+            (&[("apps-database", "")], &[], "--apps-database: "),
+            (&[("env-file", "")], &[], "--env-file: the name is empty"),
+        ] {
+            let refused = sources(flags, environment).load().expect_err(told).to_string();
+            assert!(refused.contains(told), "{told}\n{refused}");
+        }
+        // Beside an app that can be served, it is a note.
+        let environment =
+            [("REVERB_APP_ID", "1"), ("REVERB_APP_KEY", "a"), ("REVERB_APP_SECRET", "x"), ("PUSHER_APP_ID", "1")];
+        let loaded = sources(&[("listen", "127.0.0.1:0")], &environment).load().expect("Reverb's app");
+        assert!(loaded.config.collect_apps().expect("one app").development_app().is_none());
+        let loaded = sources(&[("app", "2:b:y")], &[("PUSHER_APP_ID", "1")]).load().expect("an app");
+        assert!(
+            loaded.notes.iter().any(|note| note.starts_with("PUSHER_APP_ID is not used: PUSHER_APP_KEY and")),
+            "{:?}",
+            loaded.notes
+        );
+    }
+
+    #[test]
+    fn variables_as_compose_writes_them_are_as_if_they_were_not_set() {
+        let empty: Vec<(&str, &str)> =
+            SETTINGS.iter().filter(|setting| !setting.secret).map(|setting| (setting.environment, "")).collect();
+        assert!(empty.len() > 30);
+        assert_eq!(sources(&[], &empty).load().expect("all unset").config, Config::default());
+        for secret in SETTINGS.iter().filter(|setting| setting.secret) {
+            let refused = sources(&[], &[(secret.environment, "")]).load().expect_err(secret.environment).to_string();
+            assert!(refused.starts_with(secret.environment), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_app_of_another_server_listens_where_that_did() {
+        let soketi =
+            [("SOKETI_DEFAULT_APP_ID", "1"), ("SOKETI_DEFAULT_APP_KEY", "a"), ("SOKETI_DEFAULT_APP_SECRET", "x")];
+        let listen = |flags: &[(&str, &str)], more: &[(&str, &str)]| {
+            sources(flags, &[&soketi[..], more].concat()).load().expect("all good").config.listen.to_string()
+        };
+        assert_eq!(listen(&[], &[]), "0.0.0.0:6001");
+        assert_eq!(listen(&[], &[("SOKETI_PORT", "tcp://10.0.0.1:6001")]), "0.0.0.0:6001");
+        assert_eq!(listen(&[], &[("SOKETI_PORT", "7001"), ("SOKETI_HOST", "")]), "0.0.0.0:7001");
+        assert_eq!(listen(&[("listen", "127.0.0.1:1")], &[("SOKETI_HOST", "soketi..local")]), "127.0.0.1:1");
+        let refused =
+            sources(&[], &[&soketi[..], &[("SOKETI_HOST", "soketi..local")]].concat()).load().expect_err("a name");
+        assert!(refused.to_string().starts_with("SOKETI_HOST: \"soketi..local\" is a name"), "{refused}");
     }
 
     #[test]

@@ -20,14 +20,20 @@ pub(super) fn headers(webhook: &Webhook) -> impl Iterator<Item = Result<(HeaderN
     webhook.headers.iter().map(|(name, value)| {
         let invalid = || InvalidWebhook::Header { name: name.clone() };
         let parsed: HeaderName = name.parse().map_err(|_| invalid())?;
-        let reserved = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
-        if reserved.contains(&parsed) || parsed.as_str().starts_with("x-pusher-") {
+        if is_reserved(name) {
             return Err(InvalidWebhook::Reserved { name: name.clone() });
         }
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
         value.set_sensitive(true);
         Ok((parsed, value))
     })
+}
+
+/// Whether each request has this header anyway.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let reserved = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
+    reserved.iter().any(|reserved| reserved.as_str() == name) || name.starts_with("x-pusher-")
 }
 
 /// Why a webhook cannot be used.
