@@ -7,7 +7,7 @@ use std::thread;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use taut_server::app::{App, Secret};
 use taut_server::config::{Loaded, RETIRED, SETTINGS, Sources};
-use taut_server::{Config, Running, Server};
+use taut_server::{Checked, Running, Server, StartError};
 
 use crate::descriptors;
 use crate::log;
@@ -24,18 +24,23 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let Loaded { config, notes, .. } = arguments.sources.load()?;
-    if arguments.check {
-        let stored = config.check()?;
-        return Ok(output::print(&summary(&config, stored, &notes))?);
+    let (loaded, mistakes) = arguments.sources.read();
+    if arguments.check || !mistakes.is_empty() {
+        // With mistakes it fails, and tells what else is wrong.
+        let checked = Server::check(&loaded, mistakes)?;
+        return Ok(output::print(&summary(&loaded, &checked))?);
     }
+    let Loaded { config, notes, .. } = &loaded;
     let log = log::start(&config.log_level, config.log_format);
-    tell(&notes);
+    tell(notes);
     descriptors::allow_most();
     // What is still to be sent is sent as this goes, after the server has stopped.
     let _traces = traces::start(|name| std::env::var(name).ok());
-    let mut events = Events::watch(Stop::catch()?, &config)?;
-    let running = Server::start(&config)?;
+    let mut events = Events::watch(Stop::catch()?, config)?;
+    let running = Server::start(config).map_err(|error| match error {
+        StartError::Config(error) => StartError::Config(loaded.locate(error)),
+        other @ StartError::System(_) => other,
+    })?;
     let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
     let mut is_development = greet(&running, scheme, config.console_password.is_some());
     let (mut drain_notice, mut drain_timeout) = (config.drain_notice, config.drain_timeout);
@@ -79,7 +84,8 @@ fn tell(notes: &[String]) {
 }
 
 /// What would be served, without secrets.
-fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
+fn summary(Loaded { config, notes, .. }: &Loaded, checked: &Checked) -> String {
+    let stored = checked.stored_apps;
     let mut text = "the configuration is good\n".to_owned();
     let tls = if config.tls_certificate.is_some() { "with TLS" } else { "without TLS" };
     let _ = writeln!(text, "  listens on {}, {tls}", config.listen);
@@ -114,7 +120,7 @@ fn summary(config: &Config, stored: usize, notes: &[String]) -> String {
         }
         text.push('\n');
     }
-    for note in notes {
+    for note in notes.iter().chain(&checked.notes) {
         let _ = writeln!(text, "note: {note}");
     }
     text
@@ -241,17 +247,18 @@ mod tests {
 
     use super::*;
 
-    fn parse(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    fn parse(flags: &[&str], environment: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
         let command = Arguments::augment_args(Command::new("serve"));
         let matches = command.try_get_matches_from([&["serve"], flags].concat()).unwrap();
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-        sources(&matches, environment).load().map(|loaded| loaded.config)
+        sources(&matches, environment).load()
     }
 
     #[test]
     fn a_flag_takes_the_place_of_its_variable() {
         let environment = [("TAUT_LISTEN", "127.0.0.1:7001"), ("TAUT_APPS", "1:a:x,2:b:y"), ("TAUT_SHARDS", "3")];
-        let config = parse(&["--listen", "127.0.0.1:8001", "--app", "3:c:z", "--app", "4:d:w"], &environment).unwrap();
+        let config =
+            parse(&["--listen", "127.0.0.1:8001", "--app", "3:c:z", "--app", "4:d:w"], &environment).unwrap().config;
         assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 8001)));
         let ids: Vec<&str> = config.apps.iter().map(|app| app.id.as_str()).collect();
         assert_eq!(ids, ["3", "4"]);
@@ -284,10 +291,10 @@ mod tests {
 
     #[test]
     fn the_summary_names_apps_and_no_secret() {
-        let config = parse(&["--app", "1:a:hunter2"], &[]).unwrap();
-        let text = summary(&config, 0, &["mind the gap".to_owned()]);
+        let checked = Checked { stored_apps: 0, notes: vec!["mind the gap".to_owned()] };
+        let text = summary(&parse(&["--app", "1:a:hunter2"], &[]).unwrap(), &checked);
         assert!(text.contains("  app 1, key a\n") && text.contains("note: mind the gap\n"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
-        assert!(summary(&parse(&[], &[]).unwrap(), 0, &[]).contains("development app"));
+        assert!(summary(&parse(&[], &[]).unwrap(), &checked).contains("development app"));
     }
 }

@@ -91,6 +91,118 @@ fn a_broken_file_is_told_with_its_line_and_changes_nothing() {
 }
 
 #[test]
+fn a_check_finds_all_that_keeps_a_server_from_its_start_at_once() {
+    let folder = Folder::new();
+    let (one, other) = (Certificate::new(), Certificate::new());
+    let certificate = folder.write("certificate.pem", &one.pem);
+    let key = folder.write("key.pem", &one.key);
+    let wrong_key = folder.write("other.pem", &other.key);
+    let text = folder.write("text.pem", "hello");
+    let not_a_folder = format!("{text}/data");
+    for (options, environment, told) in [
+        (&["--tls-certificate", &text, "--tls-key", &key][..], None, "--tls-certificate: "),
+        (&["--tls-certificate", &key, "--tls-key", &certificate], None, "--tls-certificate: "),
+        (&["--tls-certificate", &certificate, "--tls-key", &certificate], None, "--tls-key: "),
+        (&["--tls-certificate", &certificate, "--tls-key", &wrong_key], None, "cannot be used together"),
+        (&["--tls-certificate", &certificate, "--tls-key", "/nowhere"], None, "--tls-key: /nowhere cannot be read"),
+        (&["--data-directory", &not_a_folder], None, "--data-directory: the webhooks' file "),
+        (&["--listen", "192.0.2.1:7001", "--app", "1:a:x"], None, "--listen: cannot listen on 192.0.2.1:7001: "),
+        (&[], Some(("TAUT_LISTN", "127.0.0.1:0")), "TAUT_LISTN: there is no such variable; did you mean TAUT_LISTEN?"),
+        (&[], Some(("TAUT_DATA_DIRECTORY", not_a_folder.as_str())), "TAUT_DATA_DIRECTORY: the webhooks' file "),
+    ] {
+        let run = |more: &[&str]| {
+            let mut command = process::command(options);
+            if !options.contains(&"--listen") {
+                command.args(["--listen", "127.0.0.1:0"]);
+            }
+            command.args(more).envs(environment);
+            let output = process::output(command);
+            (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+        };
+        let checked = run(&["--check"]);
+        assert!(checked.0 == Some(1) && checked.1.contains(told), "{told}\n{checked:?}");
+        // It is refused in the same words; if it were not, it would not end.
+        let log_is_off = run(&["--log-level", "off"]);
+        assert_eq!(log_is_off, checked, "{told}");
+    }
+
+    let file = folder.write(
+        "taut.toml",
+        &format!("shards = \"many\"\ntls-certificate = \"{text}\"\ntls-key = \"{key}\"\ndata-directory = \"{not_a_folder}\"\n"),
+    );
+    let checked = check(&["--config", &file, "--listen", "192.0.2.1:7001"]);
+    let told = String::from_utf8(checked.stderr).expect("text");
+    for part in [
+        "there are 4 mistakes".to_owned(),
+        format!("{file}, line 1: shards: "),
+        format!("{file}, line 2: {text} holds no certificate"),
+        format!("{file}, line 4: the webhooks' file "),
+        "--listen: cannot listen on 192.0.2.1:7001".to_owned(),
+    ] {
+        assert!(told.contains(&part), "{part}\n{told}");
+    }
+}
+
+#[test]
+fn a_check_of_a_running_servers_configuration_is_good_and_leaves_the_server_alone() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let options = ["--app", "1:key-one:secret-one", "--data-directory", &data];
+    let checked = check(&options);
+    assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(!std::path::Path::new(&data).exists(), "a check makes nothing");
+    let taut = Taut::serve(&options);
+    let (mut member, _) = Client::member(taut.address());
+    let address = taut.address().to_string();
+    let options = [&options[..], &["--listen", &address]].concat();
+    let checked = check(&options);
+    let (told, wrong) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert_eq!(checked.status.code(), Some(0), "{told}{wrong}");
+    assert!(told.contains(&format!("note: something listens on {address} already")), "{told}");
+    assert!(told.contains("webhooks.redb is in use by a server that runs"), "{told}");
+    member.expect_nothing_before_a_pong();
+    Client::member(taut.address());
+    // A second server is still refused, for both reasons.
+    let refused = process::output(process::command(&options));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("--listen: cannot listen on {address}: ")), "{told}");
+    assert!(told.contains("--data-directory: ") && told.contains("Another server uses it"), "{told}");
+}
+
+#[test]
+fn a_file_that_loses_its_apps_does_not_bring_the_development_app() {
+    let folder = Folder::new();
+    let path = folder.write("taut.toml", &app("1", ONE));
+    let mut taut = Taut::serve(&["--config", &path]);
+    let (mut member, _) = Client::member(taut.address());
+    for text in ["", "# cut off\n[limits]\n"] {
+        folder.write("taut.toml", text);
+        taut.logged("the configuration stays as it was: no app is left in the configuration");
+        let mut stranger = Client::connect(taut.address(), "/app/app-key");
+        assert_eq!(stranger.message()["data"]["code"], 4001);
+        member.expect_nothing_before_a_pong();
+    }
+}
+
+#[test]
+fn an_env_file_of_laravel_is_served_and_followed() {
+    let folder = Folder::new();
+    let env = |secret: &str| {
+        format!(
+            "APP_NAME=\"My App\" # ours\nREVERB_APP_ID=1\nREVERB_APP_KEY=key-one\nexport REVERB_APP_SECRET='{secret}'\nREVERB_HOST=\"localhost\"\nREVERB_PORT=8080\nREVERB_SCHEME=http\n"
+        )
+    };
+    let path = folder.write(".env", &env("secret-one"));
+    let mut taut = Taut::serve(&["--env-file", &path]);
+    assert_eq!(publish(&taut, ("key-one", "secret-one"), "1"), 200);
+    folder.write(".env", &env("secret-new"));
+    taut.logged("the configuration has been read again");
+    assert_eq!(publish(&taut, ("key-one", "secret-one"), "1"), 401);
+    assert_eq!(publish(&taut, ("key-one", "secret-new"), "1"), 200);
+}
+
+#[test]
 fn a_changed_file_and_the_signal_for_it_are_read_once() {
     let folder = Folder::new();
     let one = app("1", ONE);

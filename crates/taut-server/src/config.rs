@@ -179,14 +179,6 @@ impl Config {
         self.assemble_apps(&self.stored_apps()?)
     }
 
-    /// Whether all of it can be served, to the last row of the database, for which it waits; gives how many apps the database has.
-    pub fn check(&self) -> Result<usize, ConfigError> {
-        let stored = self.stored_apps()?;
-        self.assemble_apps(&stored)?;
-        let stored_apps = stored.apps.len();
-        ConfigError::unless_empty(stored.mistakes).map(|()| stored_apps)
-    }
-
     /// The apps, with what the database is known to hold.
     pub(crate) fn assemble_apps(&self, stored: &Stored) -> Result<Apps, ConfigError> {
         match self.configured_apps(stored)? {
@@ -536,7 +528,7 @@ mod tests {
         let check = |listen: &str, password: Option<&str>| {
             let mut config = set("console-listen", listen).expect(listen);
             config.console_password = password.map(Secret::from);
-            config.check().map(drop).map_err(|error| error.to_string())
+            config.collect_apps().map(drop).map_err(|error| error.to_string())
         };
         for listen in ["7000", ":7000", "localhost:7000", "127.8.9.10:7000", "[::1]:7000", "[::ffff:127.0.0.1]:7000"] {
             assert_eq!(check(listen, None), Ok(()), "{listen}");
@@ -562,7 +554,7 @@ mod tests {
                         .expect(value);
                 }
             }
-            config.check().map(drop).map_err(|error| error.to_string())
+            config.collect_apps().map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(check(["127.0.0.1:6001", "6002", "6003"]), Ok(()));
         assert_eq!(check(["127.0.0.1:0", "0", "0"]), Ok(()), "the system chooses three");

@@ -37,8 +37,7 @@ mod webhook;
 
 pub use config::Config;
 pub use http::InvalidAddress;
-pub use server::{Running, Server, StartError};
-pub use webhook::StoreError;
+pub use server::{Checked, Running, Server, StartError};
 
 /// Compiles what people copy from there.
 #[cfg(doctest)]

@@ -25,8 +25,13 @@ struct State {
 
 impl Live {
     /// Reads the apps for the first time. It waits for the database, if there is one.
-    pub(crate) fn start(config: &Config) -> Result<Self, ConfigError> {
-        let stored = config.stored_apps()?;
+    #[cfg(test)]
+    fn start(config: &Config) -> Result<Self, ConfigError> {
+        Self::with(config, config.stored_apps()?)
+    }
+
+    /// The first apps, of which some may come from the database.
+    pub(crate) fn with(config: &Config, stored: Stored) -> Result<Self, ConfigError> {
         for mistake in &stored.mistakes {
             tracing::warn!("{mistake}");
         }

@@ -8,14 +8,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use taut_proto::{Close, Heartbeat, deflate};
-use taut_shard::tls::{Certificates, TlsError};
+use taut_shard::tls::Certificates;
 use taut_shard::{Drain, DrainGroup, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
 use crate::api::{self, Backends, Console, PublishClerk, Readiness};
 use crate::app::{App, Secret};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Loaded, Mistake};
 use crate::fallback::{Entrance, Fallback};
 use crate::guard::{self, Guard};
 use crate::http::{self, client::Client};
@@ -25,7 +25,7 @@ use crate::node::Node;
 use crate::route::Routes;
 use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
 use crate::tenants::Apps;
-use crate::webhook::{StoreError, Webhooks};
+use crate::webhook::{DataDirectory, Webhooks};
 
 /// The whole server: shards for clients, and tokio for what backends ask.
 ///
@@ -44,20 +44,178 @@ pub struct Server;
 
 impl Server {
     /// Binds the address and starts to serve, on threads of its own.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration, or what the operating system refuses.
     pub fn start(config: &Config) -> Result<Running, StartError> {
-        let live = Arc::new(Live::start(config).map_err(StartError::Config)?);
-        let apps = Arc::clone(live.apps());
-        let count = match config.shards {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            count => count,
+        let prepared = Prepared::new(config, Purpose::Serve).map_err(StartError::Config)?;
+        prepared.serve(config)
+    }
+
+    /// Does everything that [`start`](Self::start) does, but serving: reads the apps and the certificate, binds the address, tries the data directory.
+    /// `mistakes` are those that were found before, by [`Sources::read`](crate::config::Sources::read). It leaves nothing behind, and disturbs no server
+    /// that runs: where the address or the data directory is in use, that is told and not a mistake, since the configuration may be that server's.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with the places.
+    pub fn check(loaded: &Loaded, mistakes: Vec<Mistake>) -> Result<Checked, ConfigError> {
+        let is_known =
+            loaded.place("listen").is_some_and(|place| mistakes.iter().any(|mistake| mistake.place == place));
+        let purpose = Purpose::Check { apps: mistakes.is_empty(), listen: !is_known };
+        let mut all = mistakes;
+        match Prepared::new(&loaded.config, purpose) {
+            Ok(prepared) if all.is_empty() => {
+                return Ok(Checked { stored_apps: prepared.stored_apps, notes: prepared.notes });
+            }
+            Ok(_) => {}
+            Err(error) => all.extend(loaded.locate(error).into_mistakes()),
+        }
+        Err(ConfigError::of(all))
+    }
+}
+
+/// A configuration that can be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// How many apps the database has.
+    pub stored_apps: usize,
+    /// What whoever runs the server should know.
+    pub notes: Vec<String>,
+}
+
+/// What something is prepared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    /// To say whether it could be served, as far as it is known what is meant.
+    Check {
+        apps: bool,
+        listen: bool,
+    },
+}
+
+impl Purpose {
+    /// Whether an address may be in use: the server whose configuration is checked may run.
+    fn allows(self, error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::AddrInUse && self != Self::Serve
+    }
+}
+
+/// One thing that is prepared.
+type Step = fn(&mut Prepared, &Config, Purpose) -> Result<(), ConfigError>;
+
+/// All that can fail by mistake is done: what is left is to serve, or to let it be.
+struct Prepared {
+    /// None where the apps are not known.
+    live: Option<Live>,
+    listeners: Vec<TcpListener>,
+    certificates: Option<Certificates>,
+    operators: Operators,
+    data: Option<DataDirectory>,
+    stored_apps: usize,
+    notes: Vec<String>,
+}
+
+impl Prepared {
+    fn new(config: &Config, purpose: Purpose) -> Result<Self, ConfigError> {
+        let mut prepared = Self {
+            live: None,
+            listeners: Vec::new(),
+            certificates: None,
+            operators: Operators::default(),
+            data: None,
+            stored_apps: 0,
+            notes: Vec::new(),
         };
-        let listening = |error| StartError::Listen { address: config.listen, error };
-        let listeners = taut_shard::listen(config.listen, count).map_err(listening)?;
-        let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(listening)?;
-        let operators = Operators::bind(config)?;
+        let mut mistakes = Vec::new();
+        let steps: [Step; 5] =
+            [Self::read_apps, Self::read_certificates, Self::listen, Self::listen_for_operators, Self::open_data];
+        for step in steps {
+            if let Err(error) = step(&mut prepared, config, purpose) {
+                mistakes.extend(error.into_mistakes());
+            }
+        }
+        ConfigError::unless_empty(mistakes).map(|()| prepared)
+    }
+
+    fn read_apps(&mut self, config: &Config, purpose: Purpose) -> Result<(), ConfigError> {
+        if matches!(purpose, Purpose::Check { apps: false, .. }) {
+            return Ok(());
+        }
+        let mut stored = config.stored_apps()?;
+        self.stored_apps = stored.apps.len();
+        let wrong = if purpose == Purpose::Serve {
+            // Served without them: one row must not keep all others from being served.
+            Vec::new()
+        } else {
+            self.notes.append(&mut stored.notes);
+            std::mem::take(&mut stored.mistakes)
+        };
+        self.live = Some(Live::with(config, stored)?);
+        ConfigError::unless_empty(wrong)
+    }
+
+    fn read_certificates(&mut self, config: &Config, _: Purpose) -> Result<(), ConfigError> {
+        let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(()) };
+        let certificates = Certificates::from_pem_files(certificate, key).map_err(|error| {
+            let setting = if error.path() == key { "tls-key" } else { "tls-certificate" };
+            Mistake::new(setting, error.to_string())
+        })?;
+        self.certificates = Some(certificates);
+        Ok(())
+    }
+
+    fn listen(&mut self, config: &Config, purpose: Purpose) -> Result<(), ConfigError> {
+        let address = config.listen;
+        let count = match purpose {
+            Purpose::Check { listen: false, .. } => return Ok(()),
+            Purpose::Check { .. } => 1,
+            Purpose::Serve => shards(config),
+        };
+        match taut_shard::listen(address, count) {
+            Ok(listeners) => self.listeners = listeners,
+            Err(error) if purpose.allows(&error) => self.notes.push(in_use(address)),
+            Err(error) => return Err(Mistake::new("listen", cannot_listen(address, &error)).into()),
+        }
+        Ok(())
+    }
+
+    fn listen_for_operators(&mut self, config: &Config, purpose: Purpose) -> Result<(), ConfigError> {
+        let Operators { console, metrics } = &mut self.operators;
+        let mut mistakes = Vec::new();
+        for (setting, address, listener) in
+            [("console-listen", config.console_listen, console), ("metrics-listen", config.metrics_listen, metrics)]
+        {
+            let Some(address) = address else { continue };
+            match http::listener::bind(address) {
+                Ok(bound) => *listener = Some(bound),
+                Err(error) if purpose.allows(&error) => self.notes.push(in_use(address)),
+                Err(error) => mistakes.push(Mistake::new(setting, cannot_listen(address, &error))),
+            }
+        }
+        ConfigError::unless_empty(mistakes)
+    }
+
+    fn open_data(&mut self, config: &Config, purpose: Purpose) -> Result<(), ConfigError> {
+        let Some(directory) = config.data_directory.as_deref() else { return Ok(()) };
+        let opened = if purpose == Purpose::Serve {
+            DataDirectory::open(directory).map(|data| self.data = Some(data))
+        } else {
+            DataDirectory::probe(directory).map(|note| self.notes.extend(note))
+        };
+        opened.map_err(|error| Mistake::new("data-directory", error.to_string()).into())
+    }
+
+    fn serve(self, config: &Config) -> Result<Running, StartError> {
+        let Self { live: Some(live), listeners, certificates, operators, data, .. } = self else {
+            unreachable!("the apps are known where a server is started")
+        };
+        let live = Arc::new(live);
+        let apps = Arc::clone(live.apps());
+        let count = listeners.len();
+        let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(StartError::System)?;
         let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());
 
-        let certificates = certificates(config)?;
         let settings = shard_settings(config, certificates.as_ref());
         let routes = Arc::new(Routes::new(count));
         let (journal, recorded) = Journal::new();
@@ -94,9 +252,8 @@ impl Server {
             .build()
             .map_err(StartError::System)?;
         let client = Client::new();
-        let data = config.data_directory.as_deref();
         let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data, client.clone());
-        let webhooks = Arc::new(webhooks.map_err(StartError::Webhooks)?);
+        let webhooks = Arc::new(webhooks);
         let (draining, is_draining) = watch::channel(false);
         let fallback = config.fallback.then(|| {
             let entrance = Entrance::new(shards.iter().map(Shard::intake).collect());
@@ -317,19 +474,8 @@ impl fmt::Debug for Running {
 /// Why a server could not be started.
 #[derive(Debug)]
 pub enum StartError {
-    /// The configuration cannot be used.
+    /// The configuration cannot be used: all that is wrong with it. Where nothing else says so, the place is the setting's name.
     Config(ConfigError),
-    /// The address cannot be listened on.
-    Listen {
-        /// Which one.
-        address: SocketAddr,
-        /// Why.
-        error: io::Error,
-    },
-    /// What waits for its delivery cannot be kept.
-    Webhooks(StoreError),
-    /// The certificate or its key cannot be used.
-    Tls(TlsError),
     /// The operating system refused a thread or what a thread needs.
     System(io::Error),
 }
@@ -338,18 +484,6 @@ impl fmt::Display for StartError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(formatter),
-            Self::Listen { address, error } => {
-                write!(formatter, "cannot listen on {address}: {error}. ")?;
-                formatter.write_str(match error.kind() {
-                    io::ErrorKind::AddrInUse => "Another program listens there: stop it, or choose another port",
-                    io::ErrorKind::PermissionDenied => {
-                        "Ports below 1024 are for privileged programs: choose another port"
-                    }
-                    _ => "Choose an address of this machine",
-                })
-            }
-            Self::Webhooks(error) => error.fmt(formatter),
-            Self::Tls(error) => write!(formatter, "TLS cannot be served: {error}"),
             Self::System(error) => {
                 write!(formatter, "the operating system did not give what the server needs: {error}")
             }
@@ -361,29 +495,19 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
-            Self::Webhooks(error) => Some(error),
-            Self::Tls(error) => Some(error),
-            Self::Listen { error, .. } | Self::System(error) => Some(error),
+            Self::System(error) => Some(error),
         }
     }
 }
 
 /// The listeners for operators, as far as there are any.
+#[derive(Default)]
 struct Operators {
     console: Option<(TcpListener, SocketAddr)>,
     metrics: Option<(TcpListener, SocketAddr)>,
 }
 
 impl Operators {
-    fn bind(config: &Config) -> Result<Self, StartError> {
-        let bind = |address: Option<SocketAddr>| {
-            let bound = address
-                .map(|address| http::listener::bind(address).map_err(|error| StartError::Listen { address, error }));
-            bound.transpose()
-        };
-        Ok(Self { console: bind(config.console_listen)?, metrics: bind(config.metrics_listen)? })
-    }
-
     fn console_address(&self) -> Option<SocketAddr> {
         self.console.as_ref().map(|(_, address)| *address)
     }
@@ -413,12 +537,24 @@ async fn tick(node: Arc<Node>) {
     }
 }
 
-/// The certificate, if TLS is asked for.
-fn certificates(config: &Config) -> Result<Option<Certificates>, StartError> {
-    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else {
-        return Ok(None);
+fn in_use(address: SocketAddr) -> String {
+    format!("something listens on {address} already: all is well if that is the server whose configuration this is")
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "Another program listens there: stop it, or choose another port",
+        io::ErrorKind::PermissionDenied => "Ports below 1024 are for privileged programs: choose another port",
+        _ => "Choose an address of this machine",
     };
-    Certificates::from_pem_files(certificate, key).map(Some).map_err(StartError::Tls)
+    format!("cannot listen on {address}: {error}. {remedy}")
+}
+
+fn shards(config: &Config) -> usize {
+    match config.shards {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
 }
 
 /// Looks for a new certificate from time to time, and when it is told to; with a bad one the old one stays.

@@ -32,7 +32,7 @@ use crate::tenants::Apps;
 
 pub(crate) use address::{check, is_reserved};
 pub(crate) use dead::DeadLetter;
-pub use store::StoreError;
+pub(crate) use store::StoreError;
 
 use queue::Bounds;
 use state::State;
@@ -43,6 +43,22 @@ use worker::Worker;
 #[derive(Clone, Debug)]
 pub(crate) struct Webhooks(Arc<Shared>);
 
+/// A data directory that has been opened, and what an earlier run has left there.
+#[derive(Debug)]
+pub(crate) struct DataDirectory(Store, store::Contents);
+
+impl DataDirectory {
+    /// Opens it for a server; no other server can until this is dropped.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        Store::open(directory).map(|(store, contents)| Self(store, contents))
+    }
+
+    /// Whether it could be opened, without a trace; gives what to know about it.
+    pub(crate) fn probe(directory: &Path) -> Result<Option<String>, StoreError> {
+        Store::probe(directory)
+    }
+}
+
 impl Webhooks {
     /// Starts to deliver what the journal brings, and what an earlier run has left in the data directory. Without one all is in memory alone.
     pub(crate) fn start(
@@ -50,14 +66,13 @@ impl Webhooks {
         apps: &Arc<Apps>,
         journal: Journal,
         entries: mpsc::Receiver<Entry>,
-        data_directory: Option<&Path>,
+        data: Option<DataDirectory>,
         client: Client,
-    ) -> Result<Self, StoreError> {
+    ) -> Self {
         let _within = runtime.enter();
         let clock = Clock::new();
-        let opened = data_directory.map(Store::open).transpose()?;
-        let mut state = State::new(BOUNDS, opened.is_some());
-        let store = opened.map(|(store, contents)| {
+        let mut state = State::new(BOUNDS, data.is_some());
+        let store = data.map(|DataDirectory(store, contents)| {
             state.restore(contents, apps, clock.now());
             store
         });
@@ -72,7 +87,7 @@ impl Webhooks {
             over: watch::Sender::new(false),
         });
         runtime.spawn(Worker { shared: Arc::clone(&shared), journal: entries, store, client }.run());
-        Ok(Self(shared))
+        Self(shared)
     }
 
     /// What has failed for good of this app's, the newest first.

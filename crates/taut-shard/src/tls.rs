@@ -152,6 +152,13 @@ pub struct TlsError {
     cause: Cause,
 }
 
+impl TlsError {
+    /// The file that is at fault; the certificate's, where the two do not belong together.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 #[derive(Debug)]
 enum Cause {
     Read(io::Error),

@@ -113,10 +113,28 @@ impl Drop for Taut {
 
 /// Asks the program whether it would serve.
 pub fn check(options: &[&str]) -> Output {
-    command(options).arg("--check").output().expect("the program")
+    let mut command = command(options);
+    command.arg("--check");
+    output(command)
 }
 
-fn command(options: &[&str]) -> Command {
+/// Runs what is to end by itself.
+pub fn output(mut command: Command) -> Output {
+    let mut child = command.spawn().expect("the program");
+    let start = Instant::now();
+    while child.try_wait().expect("a process").is_none() {
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("it does not end: {:?}", child.wait_with_output());
+        }
+        // std has no wait with a limit.
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("what it said")
+}
+
+/// The program, told to serve; nothing is told by variables.
+pub fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taut"));
     // Nothing of what it may be told by variables comes from outside of the test.
     command.env_clear().arg("serve").args(options);
@@ -138,6 +156,11 @@ impl Folder {
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a folder");
         Self(path)
+    }
+
+    /// The path of what may not be there.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
     }
 
     /// Puts a file in the place of what was there, at once and whole, and gives its path.

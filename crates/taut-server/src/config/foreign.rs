@@ -230,8 +230,8 @@ const FAMILIES: [&Family; 3] = [
                 done(truth(value).map(|on| draft.app.features.authorization_timeout = soketi::authentication(on)))
             }),
             ("SOKETI_DEFAULT_APP_WEBHOOKS", |draft, value| {
-                let soketi::Webhooks { webhooks, problems, notes } = soketi::webhooks(value);
-                draft.app.webhooks = webhooks;
+                let soketi::Webhooks { usable, problems, notes } = soketi::webhooks(value);
+                draft.app.webhooks = usable;
                 if problems.is_empty() {
                     Ok((!notes.is_empty()).then(|| notes.join("; ")))
                 } else {

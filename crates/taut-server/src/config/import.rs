@@ -94,7 +94,7 @@ impl Writer {
 
     fn metrics(&mut self, tree: &mut Json) {
         let [enabled, host, port] = ["metrics.enabled", "metrics.host", "metrics.port"].map(|path| take(tree, path));
-        match enabled.as_ref().map_or(Ok(false), |enabled| super::foreign::truth(&scalar(enabled))) {
+        match enabled.as_ref().map_or(Ok(false), |enabled| foreign::truth(&scalar(enabled))) {
             Ok(true) => {}
             Ok(false) => return,
             Err(reason) => return self.lost("metrics.enabled", &enabled.unwrap_or_default(), &reason),

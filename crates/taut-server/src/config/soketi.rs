@@ -39,7 +39,7 @@ pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>, prepare: fn(&mut Draf
     }
     if let Some(text) = lookup("webhooks").filter(|text| !text.trim().is_empty()) {
         let read = webhooks(&text);
-        draft.app.webhooks = read.webhooks;
+        draft.app.webhooks = read.usable;
         draft.lacks_webhooks = !read.problems.is_empty();
         problems.extend(read.problems.into_iter().map(|problem| format!("webhooks: {problem}")));
         notes.extend(read.notes.into_iter().map(|note| format!("webhooks: {note}")));
@@ -155,7 +155,7 @@ pub(crate) fn who_reads_metrics(listen: SocketAddr) -> String {
 
 /// A list of webhooks, as far as it could be used.
 pub(crate) struct Webhooks {
-    pub(crate) webhooks: Vec<Webhook>,
+    pub(crate) usable: Vec<Webhook>,
     /// What could not be used.
     pub(crate) problems: Vec<String>,
     /// What was left out, and need not be there.
@@ -163,13 +163,13 @@ pub(crate) struct Webhooks {
 }
 
 pub(crate) fn webhooks(text: &str) -> Webhooks {
-    let mut read = Webhooks { webhooks: Vec::new(), problems: Vec::new(), notes: Vec::new() };
+    let mut read = Webhooks { usable: Vec::new(), problems: Vec::new(), notes: Vec::new() };
     let Ok(Json::Array(list)) = serde_json::from_str(text) else {
         read.problems.push("this is no list in JSON".to_owned());
         return read;
     };
     let Webhooks { problems, notes, .. } = &mut read;
-    read.webhooks = list.iter().filter_map(|webhook| read_webhook(webhook, problems, notes)).collect();
+    read.usable = list.iter().filter_map(|webhook| read_webhook(webhook, problems, notes)).collect();
     read
 }
 

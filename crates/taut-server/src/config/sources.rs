@@ -271,11 +271,6 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) 
             if config.tls_key.is_none() { ("tls-certificate", "tls-key") } else { ("tls-key", "tls-certificate") };
         mistakes.push(Mistake::new("", format!("{given} is set and {missing} is not: TLS needs both")));
     }
-    for (name, path) in [("tls-certificate", &config.tls_certificate), ("tls-key", &config.tls_key)] {
-        if let Some(error) = path.as_deref().and_then(unreadable) {
-            mistakes.push(Mistake::new(name, error));
-        }
-    }
     if config.proxy_protocol && config.trusted_proxies.is_empty() {
         mistakes.push(Mistake::new(
             "",
@@ -287,10 +282,6 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) 
     if !config.names_apps() && is_sound && !config.listen.ip().to_canonical().is_loopback() {
         mistakes.push(Mistake::new("", no_app(config.listen)));
     }
-}
-
-fn unreadable(path: &Path) -> Option<String> {
-    std::fs::File::open(path).err().map(|error| format!("{} cannot be read: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -351,13 +342,13 @@ mod tests {
     #[test]
     fn metrics_that_soketi_opens_to_everybody_are_for_this_machine_until_somebody_says_otherwise() {
         let loaded = |environment: &[(&str, &str)]| sources(&[], environment).load().expect("good");
-        let Loaded { config, notes } = loaded(&[("SOKETI_METRICS_ENABLED", "1")]);
+        let Loaded { config, notes, .. } = loaded(&[("SOKETI_METRICS_ENABLED", "1")]);
         assert_eq!(config.metrics_listen.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9601"));
         assert!(config.metrics_token.is_none() && config.console_listen.is_none());
         let notes = notes.join("\n");
         assert!(notes.contains("SOKETI_METRICS_ENABLED is used, as metrics-listen"), "{notes}");
         assert!(notes.contains("TAUT_METRICS_LISTEN=0.0.0.0:9601 opens them to others"), "{notes}");
-        let Loaded { config, notes } =
+        let Loaded { config, notes, .. } =
             loaded(&[("SOKETI_METRICS_ENABLED", "1"), ("TAUT_METRICS_LISTEN", "0.0.0.0:9601")]);
         assert_eq!(config.metrics_listen.map(|address| address.to_string()).as_deref(), Some("0.0.0.0:9601"));
         assert_eq!(notes, ["SOKETI_METRICS_ENABLED is not used: TAUT_METRICS_LISTEN goes before it"]);
@@ -585,7 +576,6 @@ limits = { connection = 5, watchlist = 0 }
     fn what_does_not_go_together_is_told() {
         let refused = mistakes("tls-key = '/nowhere/key.pem'\nproxy-protocol = true\n").join("\n");
         assert!(refused.contains("tls-key is set and tls-certificate is not"), "{refused}");
-        assert!(refused.contains("tls-key: /nowhere/key.pem cannot be read"), "{refused}");
         assert!(refused.contains("trusted-proxies names nobody"), "{refused}");
         assert!(mistakes("listen = '0.0.0.0:1'")[0].starts_with("there is no app to serve on 0.0.0.0:1."));
         let missing = sources(&[("config", "/nowhere/taut.toml")], &[]).load().expect_err("no file").to_string();

@@ -81,6 +81,28 @@ impl Store {
         Ok((Self { database: Arc::new(Mutex::new(Some(database))), directory: directory.into() }, contents))
     }
 
+    /// Whether [`open`](Self::open) would succeed; leaves nothing behind that was not there before. Gives what to know about it.
+    ///
+    /// A file that a running server has open is none of our business: it is the one whose directory this is, more likely than not.
+    pub(super) fn probe(directory: &Path) -> Result<Option<String>, StoreError> {
+        let file = directory.join(FILE);
+        if file.exists() {
+            return match Self::open(directory) {
+                Ok(_) => Ok(None),
+                Err(StoreError { error, .. }) if matches!(*error, redb::Error::DatabaseAlreadyOpen) => {
+                    Ok(Some(format!("{} is in use by a server that runs", file.display())))
+                }
+                Err(error) => Err(error),
+            };
+        }
+        // What is not there yet is made, in the first folder above that is there.
+        let folder = directory.ancestors().find(|folder| folder.exists()).unwrap_or_else(|| Path::new("."));
+        let probe = folder.join(format!(".taut-check-{}", std::process::id()));
+        let made = OpenOptions::new().write(true).create_new(true).open(&probe).map(drop);
+        let removed = made.and_then(|()| fs::remove_file(&probe));
+        removed.map(|()| None).map_err(|error| StoreError { path: file, error: Box::new(redb::Error::Io(error)) })
+    }
+
     /// Writes a group. This blocks until it is on the disk.
     ///
     /// # Errors
@@ -207,7 +229,7 @@ impl fmt::Debug for Store {
 
 /// Why the file cannot be used.
 #[derive(Debug)]
-pub struct StoreError {
+pub(crate) struct StoreError {
     path: PathBuf,
     error: Box<redb::Error>,
 }
@@ -303,6 +325,26 @@ mod tests {
         fs::write(folder.path().join(FILE), "no database").expect("a file");
         let refused = Store::open(folder.path()).expect_err("damaged").to_string();
         assert!(refused.contains("webhooks.redb cannot be used"), "{refused}");
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing_behind_and_disturbs_nobody() {
+        let folder = Folder::new("store-probe");
+        let inner = folder.path().join("a/b");
+        assert_eq!(Store::probe(&inner).expect("it can be made"), None);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        let (store, _) = Store::open(&inner).expect("a new file");
+        assert!(
+            Store::probe(&inner).expect("in use").is_some_and(|note| note.contains("is in use by a server that runs"))
+        );
+        store.write(&Group { deliveries: vec![(1, Some(row("a")))], ..Group::default() }).expect("still its own");
+        drop(store);
+        assert_eq!(Store::probe(&inner).expect("free"), None);
+        assert_eq!(Store::open(&inner).expect("free again").1.deliveries.len(), 1);
+        fs::write(inner.join(FILE), "no database").expect("a file");
+        assert!(Store::probe(&inner).is_err(), "damaged");
+        fs::write(folder.path().join("file"), "").expect("a file");
+        assert!(Store::probe(&folder.path().join("file/below")).is_err(), "below a file");
     }
 
     #[cfg(unix)]

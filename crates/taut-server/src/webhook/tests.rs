@@ -20,7 +20,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::tenants::{Apps, Tenant};
 
 use super::testing::Folder;
-use super::{Statistics, Webhooks};
+use super::{DataDirectory, Statistics, Webhooks};
 
 /// A journal, and webhooks that read it.
 struct Server {
@@ -39,8 +39,8 @@ impl Server {
         let app = App { webhooks, ..App::development() };
         let apps = Arc::new(Apps::new([app], &Limits::default()).expect("one app"));
         let (journal, entries) = Journal::new();
-        let webhooks = Webhooks::start(&Handle::current(), &apps, journal.clone(), entries, folder, Client::new());
-        let webhooks = webhooks.expect("a file");
+        let data = folder.map(|folder| DataDirectory::open(folder).expect("a file"));
+        let webhooks = Webhooks::start(&Handle::current(), &apps, journal.clone(), entries, data, Client::new());
         let tenant = apps.by_id("1").expect("the app");
         Self { apps, tenant, journal, webhooks }
     }
