@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::dotenv::Variable;
 use super::mistake::Mistake;
-use super::settings::SETTINGS;
+use super::settings::{RETIRED, SETTINGS};
 use super::text;
 
 /// All variables that say something, the environment's before those of the file.
@@ -67,7 +67,7 @@ impl Environment {
     /// meant for another program.
     fn find_slips(&mut self) {
         let unknown = |name: &&String| {
-            name.starts_with(OURS) && !SETTINGS.iter().any(|setting| setting.environment == name.as_str())
+            name.starts_with(OURS) && !SETTINGS.iter().chain(RETIRED).any(|setting| setting.environment == name.as_str())
         };
         let mut names: Vec<String> = self.values.keys().filter(unknown).cloned().collect();
         names.sort_unstable();
