@@ -47,7 +47,7 @@ impl App {
 
     /// The app for trying things out: id `1`, key `app-key`, secret `app-secret`. Everybody knows its secret.
     ///
-    /// The id is digits, because some of Pusher's server libraries take nothing else (the `pusher` of PyPI).
+    /// The id is digits, because some of Pusher's server libraries take nothing else (Python's `pusher`).
     pub fn development() -> Self {
         Self::new("1", "app-key", "app-secret")
     }

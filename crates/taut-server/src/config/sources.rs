@@ -454,6 +454,26 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_subscriptions_is_told_to_everybody_to_backends_or_to_nobody() {
+        let app = |setting: &str| format!("[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n{setting}");
+        for (setting, told, in_info) in [
+            ("", false, false),
+            ("subscription-count = false", false, false),
+            ("subscription-count = true", true, false),
+            ("subscription_count = \"info\"", false, true),
+        ] {
+            let features = load(&app(setting)).expect(setting).apps[0].features;
+            assert_eq!(
+                (features.subscription_count, features.subscription_count_in_info),
+                (told, in_info),
+                "{setting}"
+            );
+        }
+        let wrong = mistakes(&app("subscription-count = \"maybe\""));
+        assert!(wrong[0].ends_with("\"maybe\" is neither true, false nor info"), "{wrong:?}");
+    }
+
+    #[test]
     fn a_flag_goes_before_a_variable_and_that_before_the_file() {
         let file = Temporary::new("shards = 1\nping-interval = 1\npong-timeout = 1\n[limits]\nwatchlist = 1\n");
         let environment = [
