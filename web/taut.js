@@ -116,7 +116,9 @@ export class Taut extends Emitter {
       this.#send('pusher:ping', {});
     }
     this.#deadline = Math.min(this.#deadline, time + patience); // asking again never grants more time
-    this.#after(this.#deadline - time, () => {
+    // Looked at once an interval too: whatever answers, the next ping is due an interval after that.
+    this.#after(Math.min(this.#deadline - time, this.#silence), () => {
+      if (!this.#answered && now() < this.#deadline) return this.ping(patience);
       this.#pingedAt = null;
       if (this.#answered) this.#watch();
       // A frozen tab runs its timers before the messages that waited for it: ask once more before giving up.

@@ -289,6 +289,31 @@ test('any_message_is_a_sign_of_life', async (t) => {
   assert.equal(taut.state, 'connected', 'a message does for a pong');
 });
 
+test('a_silent_server_that_answers_is_pinged_once_an_interval_whatever_the_timeout', async (t) => {
+  for (const [interval, pongTimeout] of [[2, 6], [6, 2], [4, 4], [25, 30], [1, 60]]) {
+    for (const event of ['pusher:pong', 'any-other-message']) {
+      sockets = [];
+      const { taut, pass } = client(t, { activityTimeout: interval * 1000, pongTimeout: pongTimeout * 1000 });
+      await last().greet();
+      const pings = [];
+      for (let tenth = 0; tenth < 2000; tenth += 1) {
+        const before = last().sent.length;
+        await pass(100);
+        if (last().sent.length === before) continue;
+        pings.push(tenth / 10);
+        await last().say(event, '{}');
+      }
+      assert.equal(taut.state, 'connected');
+      const periods = pings.slice(1).map((ping, index) => Math.round((ping - pings[index]) * 10) / 10);
+      assert.ok(periods.length >= 5, `${interval}/${pongTimeout}: ${pings}`);
+      assert.ok(periods.every((period) => period === interval), `${interval}/${pongTimeout} ${event}: ${periods}`);
+      taut.disconnect();
+      t.mock.timers.reset();
+      t.mock.restoreAll();
+    }
+  }
+});
+
 test('thirty_seconds_without_an_answer_to_a_ping_drop_the_connection', async (t) => {
   const { taut, told, pass } = client(t);
   await last().greet(20);

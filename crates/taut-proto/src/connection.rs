@@ -389,6 +389,12 @@ impl Connection {
         }
     }
 
+    /// The peer has read something that waited for it, while it may be too far behind to see our ping: it is alive, and
+    /// its answer is waited for anew. For a driver whose peer reads slowly.
+    pub fn note_reading(&mut self, now: Time) {
+        self.pulse.read(now);
+    }
+
     /// How it was told to behave.
     pub fn settings(&self) -> &Settings {
         &self.settings

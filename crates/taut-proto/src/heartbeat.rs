@@ -7,7 +7,9 @@ use crate::Time;
 /// How to find out that a silent peer is gone.
 ///
 /// After `interval` without a byte from the peer a ping is sent; when nothing at all has come `timeout` later,
-/// the peer is dead. A busy connection never pings, and a peer that is still sending, however slowly, lives.
+/// the peer is dead. A silent peer that answers is pinged once an `interval`, whichever of the two is longer. A busy
+/// connection never pings. How slowly a message may come is bounded by
+/// [`Limits::message_timeout`](crate::Limits::message_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Silence before a ping, spread by ±10 % from connection to connection; 20 seconds, because common load
@@ -47,13 +49,18 @@ impl Heartbeat {
 #[derive(Debug)]
 pub(crate) struct Pulse {
     last_received: Time,
-    ping_sent: Option<Time>,
+    /// When the last ping was sent.
+    ping_sent: Time,
+    /// When the driver looked last, while that ping had no answer.
+    looked: Time,
     /// Microseconds; 0 before the first.
     round_trip: u32,
     /// Counts pings, and is the payload by which their pongs are known.
     sequence: u32,
     /// Thousandths by which this connection's interval is spread: 900 to 1100.
     spread: u16,
+    /// The pong of the last ping has not come.
+    awaits_pong: bool,
 }
 
 /// What a heartbeat asks for when its deadline has come.
@@ -67,7 +74,7 @@ pub(crate) enum Beat {
 impl Pulse {
     pub(crate) fn new(now: Time, random: u32) -> Self {
         let spread = 900 + (random % 201) as u16;
-        Self { last_received: now, ping_sent: None, round_trip: 0, sequence: 0, spread }
+        Self { last_received: now, ping_sent: now, looked: now, round_trip: 0, sequence: 0, spread, awaits_pong: false }
     }
 
     /// Any received byte is life.
@@ -77,24 +84,40 @@ impl Pulse {
 
     /// A pong came; gives the round trip if it answers our ping.
     pub(crate) fn pong(&mut self, payload: &[u8], now: Time) -> Option<Duration> {
-        let sent = self.ping_sent.filter(|_| payload == self.payload())?;
-        self.ping_sent = None;
-        let round_trip = now - sent;
+        if !self.awaits_pong || payload != self.payload() {
+            return None;
+        }
+        self.awaits_pong = false;
+        let round_trip = now - self.ping_sent;
         self.round_trip = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX).max(1);
         Some(round_trip)
+    }
+
+    /// The peer has read some of what lies before a ping that it has not answered: that is life too, and the answer is
+    /// waited for anew.
+    pub(crate) fn read(&mut self, now: Time) {
+        if self.is_unanswered() {
+            (self.ping_sent, self.looked) = (now, now);
+            // Its round trip would tell nothing.
+            self.sequence = self.sequence.wrapping_add(1);
+        }
     }
 
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         (self.round_trip > 0).then(|| Duration::from_micros(u64::from(self.round_trip)))
     }
 
+    /// When to [`beat`](Self::beat). What is received never makes it sooner: the next ping may be due an interval after
+    /// any moment, so while an answer is awaited, for however long, the driver looks once an interval.
     pub(crate) fn deadline(&self, heartbeat: &Heartbeat) -> Option<Time> {
         if heartbeat.is_off() {
             return None;
         }
-        Some(match self.ping_sent {
-            Some(sent) => sent.max(self.last_received) + heartbeat.timeout,
-            None => self.last_received + heartbeat.interval.saturating_mul(u32::from(self.spread)) / 1000,
+        let interval = heartbeat.interval.saturating_mul(u32::from(self.spread)) / 1000;
+        Some(if self.is_unanswered() {
+            (self.ping_sent + heartbeat.timeout).min(self.looked + interval)
+        } else {
+            self.last_received + interval
         })
     }
 
@@ -103,13 +126,18 @@ impl Pulse {
             Some(deadline) if now >= deadline => {}
             _ => return Beat::Wait,
         }
-        // Bytes that came after the ping are as good as its pong; a new silence has begun since.
-        if self.ping_sent.is_some_and(|sent| sent >= self.last_received) {
-            return Beat::Dead;
+        if self.is_unanswered() {
+            self.looked = now;
+            return if now >= self.ping_sent + heartbeat.timeout { Beat::Dead } else { Beat::Wait };
         }
         self.sequence = self.sequence.wrapping_add(1);
-        self.ping_sent = Some(now);
+        (self.ping_sent, self.looked, self.awaits_pong) = (now, now, true);
         Beat::Ping(self.payload())
+    }
+
+    /// Whether nothing has come since the last ping. Any bytes are as good as its pong.
+    fn is_unanswered(&self) -> bool {
+        self.awaits_pong && self.last_received < self.ping_sent
     }
 
     fn payload(&self) -> [u8; 8] {
@@ -146,13 +174,112 @@ mod tests {
         assert_eq!(pulse.beat(Time::from_millis(79_000), &HEARTBEAT), Beat::Dead);
     }
 
+    /// When a peer is pinged that answers each ping `delay` later and is silent otherwise, and that a driver looks after
+    /// which sets its timer anew only when it has fired: in milliseconds.
+    fn pings(interval: u64, timeout: u64, delay: u64, answers_by_pong: bool) -> Vec<u64> {
+        let heartbeat =
+            Heartbeat { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout) };
+        let (mut pulse, mut pings) = (pulse(), Vec::new());
+        let mut answers: Vec<(u64, [u8; 8])> = Vec::new();
+        let mut timer = pulse.deadline(&heartbeat).unwrap();
+        for now in 0..100_000 {
+            let time = Time::from_millis(now);
+            if let Some((_, payload)) = answers.pop_if(|(at, _)| *at == now) {
+                pulse.received(time);
+                if answers_by_pong {
+                    assert!(pulse.pong(&payload, time).is_some());
+                }
+            }
+            if time < timer {
+                continue;
+            }
+            match pulse.beat(time, &heartbeat) {
+                Beat::Wait => {}
+                Beat::Ping(payload) => {
+                    pings.push(now);
+                    answers.push((now + delay, payload));
+                }
+                Beat::Dead => panic!("given up at {now} although it answers"),
+            }
+            timer = pulse.deadline(&heartbeat).unwrap();
+            assert!(timer > time, "a driver would spin");
+        }
+        pings
+    }
+
+    // The period became the timeout where that was longer: 25 and 30 seconds were a ping every 30.
+    #[test]
+    fn a_silent_peer_that_answers_is_pinged_once_an_interval_whatever_the_timeout() {
+        for (interval, timeout) in
+            [(20_000, 5_000), (20_000, 20_000), (25_000, 30_000), (2_000, 6_000), (1_000, 60_000)]
+        {
+            for (delay, answers_by_pong) in [(1, true), (900, true), (900, false)] {
+                let pings = pings(interval, timeout, delay, answers_by_pong);
+                assert_eq!(pings[0], interval);
+                let periods: Vec<u64> = pings.windows(2).map(|pair| pair[1] - pair[0]).collect();
+                assert!(periods.iter().all(|&period| period == interval + delay), "{interval}/{timeout}: {periods:?}");
+                assert_eq!(periods.len() as u64, (100_000 - interval - 1) / (interval + delay));
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_later_than_several_intervals_is_waited_for() {
+        // Looked at after 1, 2, 3 and 4 seconds; answered after 4.5, and pinged again a second later.
+        assert_eq!(pings(1_000, 6_000, 4_500, true)[..3], [1_000, 6_500, 12_000]);
+    }
+
+    #[test]
+    fn a_silent_peer_is_given_up_after_the_timeout_however_long_that_is() {
+        for (interval, timeout) in [(2_000, 500), (2_000, 2_000), (2_000, 6_000), (2_000, 7_100)] {
+            let heartbeat =
+                Heartbeat { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout) };
+            let (mut pulse, mut pinged) = (pulse(), 0);
+            let dead = loop {
+                let now = pulse.deadline(&heartbeat).unwrap();
+                match pulse.beat(now, &heartbeat) {
+                    Beat::Wait => {}
+                    Beat::Ping(_) => pinged += 1,
+                    Beat::Dead => break now,
+                }
+            };
+            assert_eq!((dead, pinged), (Time::from_millis(interval + timeout), 1));
+        }
+    }
+
+    #[test]
+    fn an_answer_in_the_very_moment_of_the_ping_is_one() {
+        let mut pulse = pulse();
+        let now = Time::from_millis(20_000);
+        assert!(matches!(pulse.beat(now, &HEARTBEAT), Beat::Ping(_)));
+        pulse.received(now);
+        assert_eq!(pulse.deadline(&HEARTBEAT), Some(Time::from_millis(40_000)));
+        assert!(matches!(pulse.beat(Time::from_millis(40_000), &HEARTBEAT), Beat::Ping(_)));
+    }
+
+    #[test]
+    fn a_peer_that_reads_is_waited_for_anew() {
+        let mut pulse = pulse();
+        let Beat::Ping(payload) = pulse.beat(Time::from_millis(20_000), &HEARTBEAT) else { panic!() };
+        pulse.read(Time::from_millis(39_000));
+        assert_eq!(pulse.beat(Time::from_millis(58_999), &HEARTBEAT), Beat::Wait);
+        assert_eq!(pulse.pong(&payload, Time::from_millis(58_999)), None, "it was behind what was read");
+        assert_eq!(pulse.beat(Time::from_millis(59_000), &HEARTBEAT), Beat::Dead);
+        // Without a ping there is nothing to wait for.
+        let mut pulse = Pulse::new(Time::ZERO, 100);
+        pulse.read(Time::from_millis(10_000));
+        assert!(matches!(pulse.beat(Time::from_millis(20_000), &HEARTBEAT), Beat::Ping(_)));
+    }
+
     #[test]
     fn the_round_trip_is_known_by_the_newest_ping_alone() {
         let mut pulse = pulse();
         let Beat::Ping(payload) = pulse.beat(Time::from_millis(20_000), &HEARTBEAT) else { panic!() };
         assert_eq!(pulse.pong(b"unsolicited", Time::from_millis(20_001)), None);
+        assert_eq!(pulse.round_trip(), None, "there was none yet");
         assert_eq!(pulse.pong(&payload, Time::from_millis(20_030)), Some(Duration::from_millis(30)));
         assert_eq!(pulse.pong(&payload, Time::from_millis(20_040)), None, "answered once");
+        assert_eq!(pulse.round_trip(), Some(Duration::from_millis(30)));
     }
 
     #[test]

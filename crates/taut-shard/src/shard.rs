@@ -577,13 +577,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                     self.buffer = buffer;
                 }
                 let Some(id) = self.connections.id_at(token) else { return };
-                if self
-                    .connections
-                    .member(id)
-                    .is_some_and(|member| mem::take(&mut member.moved) && member.connection.is_open())
+                if let Some(member) = self.connections.member(id)
+                    && mem::take(&mut member.moved)
                 {
                     // It reads, however slowly: a ping behind a long message has not reached it yet.
-                    return self.set_deadline(token, now + self.settings.protocol.heartbeat.timeout);
+                    member.connection.note_reading(now);
                 }
                 let lapse = self
                     .connections

@@ -58,6 +58,70 @@ async fn a_silent_peer_is_pinged_and_then_given_up() {
     assert!(socket.send("x").await.unwrap_err().is_timeout(), "and for who sends");
 }
 
+/// When a silent peer is pinged that answers each ping a tenth of a second later, in seconds.
+async fn pings(mut socket: Socket, mut peer: DuplexStream, is_masked: bool) -> Vec<f32> {
+    let began = Instant::now();
+    let mut pings = Vec::new();
+    let answering = async {
+        loop {
+            let mut ping = vec![0; if is_masked { 14 } else { 10 }];
+            peer.read_exact(&mut ping).await.unwrap();
+            assert_eq!(ping[0], 0x89);
+            pings.push(began.elapsed().as_secs_f32());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            // With the mask that it came with, or with one of zeros.
+            ping[0] = 0x8a;
+            if is_masked {
+                let (head, payload) = ping.split_at_mut(6);
+                payload.iter_mut().zip(head[2..].iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+                ping.drain(2..6);
+                ping[1] = 8;
+            } else {
+                ping[1] = 0x88;
+                ping.splice(2..2, [0; 4]);
+            }
+            peer.write_all(&ping).await.unwrap();
+        }
+    };
+    let _ = timeout(Duration::from_secs(200), async { tokio::join!(answering, socket.recv()) }).await;
+    assert!(socket.round_trip().is_some());
+    pings
+}
+
+// The period became the timeout where that was longer: 25 and 30 seconds were a ping every 30.
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_that_answers_is_pinged_once_an_interval_whatever_the_timeout() {
+    for (interval, wait) in [(2.0_f32, 6), (6.0, 2), (4.0, 4), (25.0, 30), (1.0, 60)] {
+        let heartbeat = Heartbeat { interval: Duration::from_secs_f32(interval), timeout: Duration::from_secs(wait) };
+        let mut settings = Settings::client();
+        settings.heartbeat = heartbeat;
+        let (socket, peer) = with_bytes(&client().settings(settings)).await;
+        let of_client = pings(socket, peer, true).await;
+
+        let (mut peer, theirs) = duplex(4096);
+        peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n").await.unwrap();
+        peer.write_all(b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+            .await
+            .unwrap();
+        let mut settings = Settings::server();
+        settings.heartbeat = heartbeat;
+        let incoming = taut::Acceptor::new().settings(settings).accept_over(theirs).await.unwrap();
+        let socket = incoming.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(peer.read_u8().await.unwrap());
+        }
+        let of_server = pings(socket, peer, false).await;
+
+        for pings in [of_client, of_server] {
+            let periods: Vec<f32> = pings.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let range = interval * 0.9..interval * 1.1 + 0.12;
+            assert!(periods.len() >= 5, "{interval}/{wait}: {pings:?}");
+            assert!(periods.iter().all(|period| range.contains(period)), "{interval}/{wait}: {periods:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_idle_ends_that_are_polled_keep_each_other_alive_for_ever() {
     let (mut client, mut server) = pair(&client(), 4096).await;

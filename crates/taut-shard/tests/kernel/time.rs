@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taut_proto::{CloseCode, Lapse, Opcode};
+use taut_proto::{CloseCode, Heartbeat, Lapse, Opcode};
 use taut_shard::Reason;
 use taut_shard::testing::Client;
 
@@ -39,6 +39,33 @@ fn a_peer_that_answers_pings_lives_for_ever() {
     assert_eq!(stage.census().open, 1);
     let pings = client.frames.opcodes.len();
     assert!((200..=260).contains(&pings), "{pings} pings in 5000 seconds");
+}
+
+// The period became the timeout where that was longer: 25 and 30 seconds were a ping every 30.
+#[test]
+fn a_silent_peer_that_answers_is_pinged_once_an_interval_whatever_the_timeout() {
+    for (interval, timeout) in [(2, 6), (6, 2), (4, 4), (25, 30), (1, 60)] {
+        let mut stage = stage_with(|settings| {
+            settings.protocol.heartbeat =
+                Heartbeat { interval: Duration::from_secs(interval), timeout: Duration::from_secs(timeout) };
+        });
+        let mut client = stage.open();
+        let mut pings = Vec::new();
+        for tenth in 0..2000_u64 {
+            stage.sleep(Duration::from_millis(100));
+            if client.remote.waiting() > 0 {
+                pings.push(tenth);
+                client.read(usize::MAX);
+                stage.settle();
+            }
+        }
+        assert!(client.frames.opcodes.iter().all(|opcode| *opcode == Opcode::Ping));
+        // The interval is spread by a tenth, and the wheel turns by tenths of a second.
+        let (least, most) = (interval * 9, interval * 11 + 2);
+        let periods: Vec<u64> = pings.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(periods.len() >= 5, "{interval}/{timeout}: {pings:?}");
+        assert!(periods.iter().all(|period| (least..=most).contains(period)), "{interval}/{timeout}: {periods:?}");
+    }
 }
 
 #[test]
