@@ -314,7 +314,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let Backlog { outbox, .. } = loan.lend(backlog);
                 connection.close(close.clone(), now, &mut loan.scratch, outbox);
             });
-            self.ending().close_by = self.connection.deadline();
+            let close_by = self.connection.deadline();
+            let ending = self.ending();
+            ending.close_by = close_by;
+            ending.since.get_or_insert(now);
         }
     }
 
@@ -378,6 +381,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Some(Err(error)) => Err(error.clone()),
             Some(Ok(_)) | None => Ok(()),
         }
+    }
+
+    /// When the first sign of the connection's end came: the peer's or our close, a violation, a stream that broke.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        let since = self.ending.as_ref()?.since?;
+        self.start.checked_add(since - Time::ZERO)
     }
 
     fn outcome(&self) -> Option<&Result<Close, Error>> {
@@ -456,6 +465,8 @@ enum Parts {
 /// What only a connection that ends, or that is at a halt, has to remember.
 #[derive(Debug, Default)]
 struct Ending {
+    /// When the first sign of it came.
+    since: Option<Time>,
     /// How the peer has ended the protocol, while messages wait that came before.
     deferred: Option<Result<Close, Error>>,
     /// How it ended: what the peer's close frame said, or what went wrong.

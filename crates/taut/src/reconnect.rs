@@ -458,8 +458,10 @@ impl Reconnecting {
 
     /// The open connection ended.
     fn ended(&mut self, ended: Ended) {
-        if let Phase::Open { since, .. } = &self.phase {
-            self.series.ended_after(since.elapsed());
+        if let Phase::Open { socket, since } = &self.phase {
+            // To the first sign of its end: a server that closes at once and leaves TCP open gains nothing by that.
+            let end = socket.handle.look(Driver::ended_at).unwrap_or_else(Instant::now);
+            self.series.ended_after(end.saturating_duration_since(*since));
         }
         (self.on_event)(&Event::Lost(ended.clone()));
         self.retry(ended);

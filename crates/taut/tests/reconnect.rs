@@ -26,6 +26,8 @@ enum Answer {
     /// Accepted, told these, then closed or dropped.
     Close(&'static [&'static str], Close),
     Drop(&'static [&'static str]),
+    /// Accepted, closed at once with this code, in the middle of a message or not, and never ended as a TCP connection.
+    Linger(u16, bool),
     /// A message that breaks the protocol.
     Violation,
     /// Never answered.
@@ -79,6 +81,23 @@ impl Script {
                 return;
             }
             Answer::Silence => return self.silent.lock().unwrap().push(stream),
+            Answer::Linger(code, in_message) => {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap();
+                let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+                let accept = String::from_utf8(taut_proto::handshake::accept_key(key).to_vec()).unwrap();
+                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+                stream.write_all(format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes()).await.unwrap();
+                if in_message {
+                    stream.write_all(b"\x01\x02ab").await.unwrap();
+                }
+                let [high, low] = code.to_be_bytes();
+                stream.write_all(&[0x88, 2, high, low]).await.unwrap();
+                return self.silent.lock().unwrap().push(stream);
+            }
             _ => {}
         }
         let Ok(incoming) = Acceptor::new().accept_over(stream).await else { return };
@@ -368,6 +387,26 @@ async fn a_server_that_accepts_and_then_drops_is_not_asked_ever_faster() {
     let delays = script.delays();
     let late: Duration = delays[8..].iter().sum();
     assert!(late / (delays.len() as u32 - 8) > Duration::from_secs(7), "{delays:?}");
+}
+
+// To wait for the server to end TCP, five seconds, is not to be connected.
+#[tokio::test(start_paused = true)]
+async fn a_connection_lasts_to_the_first_sign_of_its_end() {
+    for in_message in [false, true] {
+        let (script, _sockets) = Script::new(vec![Answer::Linger(1013, in_message); 100]);
+        let (mut client, events) = recorded(script.client().max_attempts(4));
+        let error = timeout(Duration::from_secs(600), client.recv()).await.expect("for ever").unwrap_err();
+        assert!(error.is_closed() && error.close_code() == Some(CloseCode::TRY_AGAIN_LATER), "{error:?}");
+        assert_eq!(script.attempts(), 4);
+        let events = events.lock().unwrap();
+        assert!(events.join(", ").ends_with("connecting 4, open 4, closed 1013, gave up"), "{events:?}");
+    }
+    let (script, _sockets) = Script::new(vec![Answer::Linger(1013, false); 100]);
+    let mut client = script.client();
+    let _ = timeout(Duration::from_secs(600), client.recv()).await;
+    let delays = script.delays();
+    let late: Duration = delays[8..].iter().sum();
+    assert!(late / (delays.len() as u32 - 8) > Duration::from_secs(12), "not ever longer: {delays:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -224,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn end(&mut self, outcome: Result<Close, Error>, now: Time) {
         let timeout = self.connection.settings().close_timeout;
         let ending = self.ending();
+        ending.since.get_or_insert(now);
         ending.deadline = ending.close_by.unwrap_or(now + timeout);
         ending.outcome.get_or_insert(outcome);
         self.phase = Phase::Ending { shut: false, ended: false };
@@ -232,7 +233,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Everything has ended.
     fn over(&mut self, outcome: Result<Close, Error>) {
         self.phase = Phase::Over;
-        self.ending().outcome.get_or_insert(outcome);
+        let now = self.now();
+        let ending = self.ending();
+        ending.since.get_or_insert(now);
+        ending.outcome.get_or_insert(outcome);
         self.drop_output();
         self.timer = None;
     }
@@ -246,7 +250,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// The stream takes no more.
     fn break_off(&mut self, error: std::io::Error) {
-        self.ending().broken.get_or_insert_with(|| Error::io(Doing::Writing, error));
+        let now = self.now();
+        let ending = self.ending();
+        ending.since.get_or_insert(now);
+        ending.broken.get_or_insert_with(|| Error::io(Doing::Writing, error));
         self.unflushed = false;
     }
 
@@ -283,7 +290,7 @@ impl Parser<'_> {
             match event {
                 Ok(Some(Event::Message(message))) => return Some(message),
                 event => {
-                    if self.note(event, overflow) {
+                    if self.note(event, overflow, now) {
                         return None;
                     }
                 }
@@ -293,12 +300,12 @@ impl Parser<'_> {
     }
 
     /// Takes note of what is no message; whether it is a part that somebody waits for.
-    fn note(&mut self, event: Result<Option<Event<'_>>, Violation>, overflow: Overflow) -> bool {
+    fn note(&mut self, event: Result<Option<Event<'_>>, Violation>, overflow: Overflow, now: Time) -> bool {
         match event {
             Ok(Some(Event::Part(part))) => return self.note_part(part, overflow),
             Ok(Some(Event::Message(_) | Event::Ping(_) | Event::Pong(..)) | None) => {}
-            Ok(Some(Event::Close(close))) => self.defer(Ok(close)),
-            Err(violation) => self.defer(Err(Cause::Violation(violation).into())),
+            Ok(Some(Event::Close(close))) => drop(self.defer(Ok(close), now)),
+            Err(violation) => drop(self.defer(Err(Cause::Violation(violation).into()), now)),
         }
         false
     }
@@ -318,8 +325,11 @@ impl Parser<'_> {
     }
 
     /// The peer has ended the protocol.
-    fn defer(&mut self, outcome: Result<Close, Error>) {
-        self.ending.get_or_insert_default().deferred = Some(outcome);
+    fn defer(&mut self, outcome: Result<Close, Error>, now: Time) -> &mut Ending {
+        let ending = self.ending.get_or_insert_default();
+        ending.since.get_or_insert(now);
+        ending.deferred = Some(outcome);
+        ending
     }
 }
 
