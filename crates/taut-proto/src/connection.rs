@@ -57,6 +57,8 @@ pub struct Connection {
     in_message: bool,
     /// Whether an end waits for `conclude`.
     defers: bool,
+    /// The peer's close frame came in the middle of a message.
+    cut_off: bool,
     #[cfg(feature = "deflate")]
     agreed: Option<Agreed>,
 }
@@ -72,7 +74,8 @@ pub enum Event<'i> {
     Ping(Cow<'i, [u8]>),
     /// A pong, and the round trip if it answers our heartbeat.
     Pong(Cow<'i, [u8]>, Option<Duration>),
-    /// The peer's close frame, after which nothing comes; ours is in the outbox or went before.
+    /// The peer's close frame, after which nothing comes; ours is in the outbox or went before. Whether it came in the
+    /// middle of a message says [`Connection::was_cut_off`].
     Close(Close),
 }
 
@@ -148,6 +151,7 @@ impl Connection {
             role,
             in_message: false,
             defers: false,
+            cut_off: false,
             #[cfg(feature = "deflate")]
             agreed: None,
         }
@@ -415,6 +419,12 @@ impl Connection {
         self.pulse.round_trip()
     }
 
+    /// Whether the peer's close frame came in the middle of a message: what was received of it is not the message, and
+    /// the rest will not come (RFC 6455 §5.4).
+    pub fn was_cut_off(&self) -> bool {
+        self.cut_off
+    }
+
     /// Bytes on the heap: of a message that is not whole yet.
     pub fn buffered(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
@@ -565,6 +575,9 @@ impl Connection {
             }
             _ => {
                 let close = Close::parse(&payload)?;
+                // RFC 6455 §5.4: control frames come between the fragments of a message, this one too; but then the
+                // message is never finished.
+                self.cut_off = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
                 // RFC 6455 §5.5.1: echo the code, once. Nothing that comes after counts.
                 self.fail_or_defer(Close::from(close.code()), scratch, outbox);
                 input.discard();
@@ -652,6 +665,7 @@ impl Connection {
         // Whoever has begun to close has nothing to answer any more.
         if self.defers && self.state == State::Open {
             self.state = State::Deferred(Box::new(close));
+            self.partial = None;
         } else {
             self.fail(&close, scratch, outbox);
         }

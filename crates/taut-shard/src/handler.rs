@@ -215,7 +215,9 @@ pub struct Closed<User> {
 pub enum Reason {
     /// The close handshake is complete; this is what the peer's close frame said.
     Closed(Close),
-    /// The peer did not answer our ping or our close frame in time.
+    /// The same, but in the middle of a message: the handler was not given what had come of it (RFC 6455 §5.4).
+    CutOff(Close),
+    /// The peer did not answer our ping or our close frame in time, or did not go on with its message.
     Lapsed(Lapse),
     /// The peer ended the connection without a close frame.
     Ended,
@@ -233,7 +235,7 @@ impl Reason {
     /// The code an application would see: the peer's, or 1006 (RFC 6455 §7.1.5).
     pub fn code(&self) -> CloseCode {
         match self {
-            Self::Closed(close) => close.code(),
+            Self::Closed(close) | Self::CutOff(close) => close.code(),
             Self::Violated(violation) => violation.close_code(),
             _ => CloseCode::ABNORMAL,
         }

@@ -340,7 +340,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                     }
                     self.flush_brimming();
                 }
-                Ok(Some(Event::Close(close))) => return self.finish(token, Reason::Closed(close)),
+                Ok(Some(Event::Close(close))) => {
+                    let was_cut_off = self.connections.member(id).is_some_and(|member| member.connection.was_cut_off());
+                    let reason = if was_cut_off { Reason::CutOff(close) } else { Reason::Closed(close) };
+                    return self.finish(token, reason);
+                }
                 Ok(Some(_)) => {}
                 Err(violation) => {
                     self.connections.stats.violations += 1;

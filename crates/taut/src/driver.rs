@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             self.conclude();
             if matches!(self.phase, Phase::Over) {
-                return Poll::Ready(self.result().map(|()| false));
+                return Poll::Ready(self.received_all().map(|()| false));
             }
             if self.poll_turn(Overflow::Wait, cx).is_pending() {
                 self.settle();
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             self.conclude();
             if matches!(self.phase, Phase::Over) {
-                return Poll::Ready(self.result().map(|()| None));
+                return Poll::Ready(self.received_all().map(|()| None));
             }
             if self.poll_turn(Overflow::Parts, cx).is_pending() {
                 self.settle();
@@ -383,6 +383,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// Whether what has been received is all that the peer has begun. For those who receive: whoever closes or sends has
+    /// lost nothing by a message of the peer's that was cut off.
+    fn received_all(&self) -> Result<(), Error> {
+        match self.ending.as_deref() {
+            // Of a message that the application gave up nothing is missed.
+            Some(Ending { outcome: Some(Ok(close)), is_cut_off: true, .. }) if self.parts != Parts::Skipped => {
+                Err(Cause::CutOff(close.clone()).into())
+            }
+            _ => self.result(),
+        }
+    }
+
     /// When the first sign of the connection's end came: the peer's or our close, a violation, a stream that broke.
     pub(crate) fn ended_at(&self) -> Option<Instant> {
         let since = self.ending.as_ref()?.since?;
@@ -469,6 +481,8 @@ struct Ending {
     since: Option<Time>,
     /// How the peer has ended the protocol, while messages wait that came before.
     deferred: Option<Result<Close, Error>>,
+    /// The peer's close frame came in the middle of a message.
+    is_cut_off: bool,
     /// How it ended: what the peer's close frame said, or what went wrong.
     outcome: Option<Result<Close, Error>>,
     /// The stream takes no more; what it still gives is worth reading, since it may hold the reason.

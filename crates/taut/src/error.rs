@@ -37,6 +37,13 @@ impl Error {
         matches!(*self.0, Cause::Violation(_))
     }
 
+    /// Whether the connection was closed in the middle of a message: what was received of it is not the message. The
+    /// close handshake itself may have been clean, and [`peer_close`](crate::WebSocket::peer_close) says what the peer
+    /// said.
+    pub fn is_cut_off(&self) -> bool {
+        matches!(*self.0, Cause::CutOff(_))
+    }
+
     /// Whether the connection failed: it could not be made, broke, or ended without a close frame (code 1006).
     pub fn is_io(&self) -> bool {
         matches!(*self.0, Cause::Io { .. } | Cause::Lookup { .. } | Cause::Unreachable { .. } | Cause::UnexpectedEnd(_))
@@ -111,7 +118,7 @@ impl Error {
     /// (RFC 6455 §7.1.5). `None` when there was no connection or it goes on.
     pub fn close_code(&self) -> Option<CloseCode> {
         match &*self.0 {
-            Cause::ClosedBy(close) => Some(close.code()),
+            Cause::ClosedBy(close) | Cause::CutOff(close) => Some(close.code()),
             Cause::Violation(violation) => Some(violation.close_code()),
             Cause::UnexpectedEnd(_) | Cause::Deadline(Deadline::Close | Deadline::Heartbeat) => {
                 Some(CloseCode::ABNORMAL)
@@ -149,6 +156,7 @@ impl Error {
             Cause::Rejected(rejection) => rejection.is_transient(),
             #[cfg(feature = "tls")]
             Cause::Tls(_) => false,
+            Cause::CutOff(close) => may_come_back(close),
             Cause::ClosedBy(_) | Cause::Refused(_) | Cause::Violation(_) => false,
             Cause::CloseCode(_) | Cause::Header(_) | Cause::MixedParts | Cause::Ping(_) | Cause::Request(_) => false,
             Cause::ProxySettings(_) | Cause::Random(_) | Cause::Redirect { .. } => false,
@@ -166,6 +174,11 @@ impl Error {
         }
         Cause::Io { doing, error }.into()
     }
+}
+
+/// Whether a client may come back after it was closed like this: with another code it would end the same way again.
+pub(crate) fn may_come_back(close: &Close) -> bool {
+    !matches!(close.code().as_u16(), 1002 | 1003 | 1007..=1010)
 }
 
 impl From<Cause> for Error {
@@ -192,6 +205,7 @@ impl std::error::Error for Error {
             Cause::CloseCode(_)
             | Cause::Closed
             | Cause::ClosedBy(_)
+            | Cause::CutOff(_)
             | Cause::Deadline(_)
             | Cause::Disconnected
             | Cause::Full
@@ -222,6 +236,8 @@ pub(crate) enum Cause {
     Closed,
     /// By the server, and a reconnecting client does not come back.
     ClosedBy(Close),
+    /// In the middle of a message, with this close frame of the peer's.
+    CutOff(Close),
     Deadline(Deadline),
     /// A reconnecting client has no connection now.
     Disconnected,
@@ -313,6 +329,10 @@ impl fmt::Display for Cause {
             }
             Self::Closed => f.write_str("the connection is closed: nothing can be sent any more"),
             Self::ClosedBy(close) => write!(f, "the server closed the connection: {close}"),
+            Self::CutOff(close) => write!(
+                f,
+                "the connection was closed in the middle of a message, which is incomplete; the peer's close frame: {close}"
+            ),
             Self::Deadline(deadline) => deadline.fmt(f),
             Self::Disconnected => f.write_str("there is no connection now; nothing was sent"),
             Self::Header(invalid) => write!(f, "a header of the response must not be sent: {invalid}"),
@@ -401,7 +421,7 @@ mod tests {
 
     #[test]
     fn each_error_answers_to_one_predicate() {
-        let predicates: [Predicate; 9] = [
+        let predicates: [Predicate; 10] = [
             Error::is_closed,
             Error::is_timeout,
             Error::is_protocol,
@@ -411,6 +431,7 @@ mod tests {
             Error::is_full,
             Error::is_tls,
             Error::is_proxy,
+            Error::is_cut_off,
         ];
         let causes = [
             (Cause::Closed, 0),
@@ -433,6 +454,7 @@ mod tests {
             #[cfg(feature = "tls")]
             (Cause::Tls(tls::Failure::NoRoots(String::new())), 7),
             (Cause::Proxy(ProxyFailure::Status(407)), 8),
+            (Cause::CutOff(CloseCode::NORMAL.into()), 9),
         ];
         for (cause, expected) in causes {
             let error = Error::from(cause);

@@ -366,7 +366,11 @@ impl Reconnecting {
         let ended = match ready!(socket.handle.poll_recv(cx)) {
             Ok(Some(message)) => return Poll::Ready(Some(message)),
             Ok(None) => Ended::Closed(socket.peer_close().unwrap_or_else(|| taut_proto::CloseCode::NO_STATUS.into())),
-            Err(error) => Ended::Failed(error),
+            // Of a message that was cut off nobody has seen anything: it is lost as others are on their way.
+            Err(error) => match socket.peer_close().filter(|_| error.is_cut_off()) {
+                Some(close) => Ended::Closed(close),
+                None => Ended::Failed(error),
+            },
         };
         self.ended(ended);
         Poll::Ready(None)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taut::{Client, CloseCode, Error, Message, WebSocket};
-use tokio::io::duplex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
 
 async fn pair(capacity: usize) -> (WebSocket, WebSocket) {
@@ -127,8 +127,100 @@ async fn half_a_message_closes_the_connection() {
     assert!(client.send("x").await.unwrap_err().is_closed());
     let (closed, received) = tokio::join!(client.close(CloseCode::NORMAL), server.recv());
     closed.unwrap();
-    assert_eq!(received.unwrap(), None, "half of it is not taken for the whole");
+    let error = received.expect_err("half of it is not taken for the whole, nor for nothing");
+    assert!(error.is_cut_off() && error.close_code() == Some(CloseCode::INTERNAL_ERROR), "{error:?}");
     assert_eq!(server.peer_close().unwrap().code(), CloseCode::INTERNAL_ERROR);
+}
+
+/// A client and the bytes that its server says.
+async fn told(bytes: &[u8]) -> (WebSocket, DuplexStream) {
+    let (ours, mut theirs) = duplex(1 << 20);
+    let client = Client::new("ws://a.example/");
+    let (socket, ()) = tokio::join!(client.connect_over(ours), async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(theirs.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+        let response = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+        theirs.write_all(response.as_bytes()).await.unwrap();
+        theirs.write_all(b"Sec-WebSocket-Accept: ").await.unwrap();
+        theirs.write_all(&taut_proto::handshake::accept_key(key)).await.unwrap();
+        theirs.write_all(b"\r\n\r\n").await.unwrap();
+        theirs.write_all(bytes).await.unwrap();
+        theirs.shutdown().await.unwrap();
+    });
+    (socket.unwrap(), theirs)
+}
+
+// RFC 6455 §5.4: a message ends with its final fragment, and by nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_not_finished_is_an_error_whatever_ended_it() {
+    let half: &[u8] = b"\x01\x02ab";
+    for (end, code) in [
+        (&b"\x88\x02\x03\xe8"[..], 1000),
+        (b"\x88\x02\x03\xe9", 1001),
+        (b"\x88\x02\x03\xf3", 1011),
+        (b"\x88\x00", 1005),
+        // The end of the stream, and what breaks the protocol.
+        (b"", 1006),
+        (b"\x81\x00", 1002),
+    ] {
+        let bytes = [half, end].concat();
+        let is = |error: Error| {
+            assert_eq!(error.close_code(), Some(CloseCode::new(code)), "{error:?}");
+            assert_eq!(error.is_cut_off(), !matches!(code, 1002 | 1006), "{error:?}");
+        };
+        let (mut socket, _peer) = told(&bytes).await;
+        let mut message = socket.recv_stream().await.unwrap().unwrap();
+        assert_eq!(message.part().await.unwrap().unwrap(), b"ab");
+        is(message.part().await.unwrap_err());
+        is(message.part().await.unwrap_err());
+
+        let (mut socket, _peer) = told(&bytes).await;
+        is(socket.recv().await.unwrap_err());
+        is(socket.recv().await.unwrap_err());
+        assert_eq!(socket.peer_close().map(|close| close.code().as_u16()), Some(code).filter(|_| is_close(end)));
+        assert!(socket.send("x").await.is_err());
+
+        let (mut socket, _peer) = told(&bytes).await;
+        is(socket.recv_with(|_| ()).await.unwrap_err());
+
+        let (socket, _peer) = told(&bytes).await;
+        is(socket.split().1.recv().await.unwrap_err());
+
+        let (mut socket, _peer) = told(&bytes).await;
+        is(futures_util::StreamExt::next(&mut socket).await.unwrap().unwrap_err());
+        assert!(futures_util::StreamExt::next(&mut socket).await.is_none());
+
+        // Before it has brought a single byte, too.
+        let (mut socket, _peer) = told(&[b"\x01\x00", end].concat()).await;
+        is(socket.recv_stream().await.unwrap_err());
+
+        // What came before it is received.
+        let (mut socket, _peer) = told(&[b"\x81\x01w", &bytes[..]].concat()).await;
+        assert_eq!(socket.recv().await.unwrap(), Some(Message::from("w")));
+        is(socket.recv().await.unwrap_err());
+    }
+}
+
+fn is_close(frame: &[u8]) -> bool {
+    frame.first() == Some(&0x88)
+}
+
+// Whoever closes has lost nothing by what the peer was about to say; whoever then receives is told.
+#[tokio::test(start_paused = true)]
+async fn to_close_in_the_middle_of_the_peers_message_is_no_failure() {
+    let (mut socket, _peer) = told(b"\x02\x02ab\x88\x02\x03\xe8").await;
+    socket.close(CloseCode::NORMAL).await.unwrap();
+    assert!(socket.recv().await.unwrap_err().is_cut_off());
+    // Nor does anybody miss what was given up before.
+    let (mut socket, _peer) = told(b"\x02\x02ab\x88\x02\x03\xe8").await;
+    let mut message = socket.recv_stream().await.unwrap().unwrap();
+    assert_eq!(message.part().await.unwrap().unwrap(), b"ab");
+    drop(message);
+    assert_eq!(socket.recv().await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]

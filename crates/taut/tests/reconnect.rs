@@ -409,6 +409,18 @@ async fn a_connection_lasts_to_the_first_sign_of_its_end() {
     assert!(late / (delays.len() as u32 - 8) > Duration::from_secs(12), "not ever longer: {delays:?}");
 }
 
+// RFC 6455 §5.4. What was cut off is lost, as it would be on its way; what its close says decides.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_cut_off_is_no_failure_of_its_own() {
+    for (code, comes_back) in [(1000, true), (1001, true), (1013, true), (4000, true), (1008, false), (1002, false)] {
+        let ended = after(Answer::Linger(code, true)).await;
+        assert_eq!(ended.is_ok(), comes_back, "{code}: {ended:?}");
+        if let Err(error) = ended {
+            assert!(error.is_closed() && error.close_code() == Some(CloseCode::new(code)), "{error:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_lasted_begins_anew() {
     let (script, mut sockets) = Script::new(vec![Answer::Unreachable; 10]);

@@ -205,6 +205,55 @@ async fn a_drain_closes_with_1001_and_waits_for_the_handlers() {
     assert!(TcpStream::connect(address).await.is_err(), "the port is free");
 }
 
+// RFC 6455 §5.4: a message ends with its final fragment, and not because the server stops.
+#[tokio::test]
+async fn an_upload_that_a_drain_cuts_off_is_not_taken_for_whole() {
+    let (server, address) = bound().await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let serving = server.serve(move |incoming: Incoming| {
+        let tell = tell.clone();
+        async move {
+            let mut socket = incoming.accept().await?;
+            let Some(mut message) = socket.recv_stream().await? else { return Ok(()) };
+            let mut stored = 0;
+            loop {
+                match message.part().await {
+                    Ok(Some(part)) => {
+                        stored += part.len();
+                        tell.send(Ok(stored)).unwrap();
+                    }
+                    Ok(None) => break tell.send(Err(None)).unwrap(),
+                    Err(error) => break tell.send(Err(Some(error))).unwrap(),
+                }
+            }
+            Ok::<(), Error>(())
+        }
+    });
+    let running = run(serving, address);
+    let mut client = raw(running.address).await;
+    // 70,000 bytes of a binary message, masked with zeros, that is to go on.
+    client
+        .write_all(&[&[0x02, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70, 0, 0, 0, 0][..], &vec![1; 70_000]].concat())
+        .await
+        .unwrap();
+    while told.recv().await.unwrap().unwrap() < 70_000 {}
+    let (stopped, ()) = tokio::join!(running.stop(), async {
+        let mut close = [0; 4];
+        client.read_exact(&mut close).await.unwrap();
+        assert_eq!(close, [0x88, 2, 0x03, 0xe9]);
+        client.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]).await.unwrap();
+        assert_eq!(client.read(&mut close).await.unwrap(), 0);
+        drop(client);
+    });
+    stopped.unwrap();
+    let error = loop {
+        if let Err(ended) = told.recv().await.unwrap() {
+            break ended.expect("70,000 bytes and more are not the message");
+        }
+    };
+    assert!(error.is_cut_off() && error.close_code() == Some(CloseCode::GOING_AWAY), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_handler_that_does_not_end_is_dropped_when_the_drain_is_over() {
     let (server, address) = bound().await;

@@ -31,6 +31,11 @@ impl Error {
         false
     }
 
+    /// Never here: a browser hands a page whole messages, and drops one that was cut off.
+    pub fn is_cut_off(&self) -> bool {
+        false
+    }
+
     /// Whether the connection failed: it could not be made, was refused, broke, or ended without a close frame
     /// (code 1006).
     pub fn is_io(&self) -> bool {

@@ -304,7 +304,10 @@ impl Parser<'_> {
         match event {
             Ok(Some(Event::Part(part))) => return self.note_part(part, overflow),
             Ok(Some(Event::Message(_) | Event::Ping(_) | Event::Pong(..)) | None) => {}
-            Ok(Some(Event::Close(close))) => drop(self.defer(Ok(close), now)),
+            Ok(Some(Event::Close(close))) => {
+                let is_cut_off = self.connection.was_cut_off();
+                self.defer(Ok(close), now).is_cut_off = is_cut_off;
+            }
             Err(violation) => drop(self.defer(Err(Cause::Violation(violation).into()), now)),
         }
         false

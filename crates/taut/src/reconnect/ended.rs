@@ -6,7 +6,7 @@ use std::time::Duration;
 use taut_proto::{Close, CloseCode};
 
 use crate::Error;
-use crate::error::Cause;
+use crate::error::{Cause, may_come_back};
 
 /// What ended an attempt to connect, or a connection.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ impl Ended {
     /// Whether trying again may help: what [the module](super#what-is-retried) lists.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Closed(close) => !matches!(close.code().as_u16(), 1002 | 1003 | 1007..=1010),
+            Self::Closed(close) => may_come_back(close),
             Self::Failed(error) => error.is_transient(),
         }
     }
