@@ -127,7 +127,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, Error>> {
-        self.skip_parts();
+        // Whoever wants whole messages has no use for the parts of one.
+        self.skip(Parts::Begun);
+        self.skip(Parts::Received);
         for _ in 0..TURNS {
             if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.inbox.is_empty()) {
                 let own = received.get_or_insert_with(|| Loan::with(Loan::inbox));
@@ -156,6 +158,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
         for _ in 0..TURNS {
             if let Some(part) = self.backlog.as_mut().and_then(|backlog| backlog.pop_part()) {
+                if self.parts == Parts::Begun {
+                    self.parts = Parts::Received;
+                }
                 let _ = self.poll_write(cx);
                 self.settle();
                 return Poll::Ready(Ok(Some(part)));
@@ -172,9 +177,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         yield_now(cx)
     }
 
-    /// Gives up the rest of a message of which parts were received.
+    /// Gives up the rest of a message of which parts were received. One that has begun meanwhile is still to be received.
     pub(crate) fn skip_parts(&mut self) {
-        if self.parts == Parts::Received {
+        self.skip(Parts::Received);
+    }
+
+    fn skip(&mut self, parts: Parts) {
+        if self.parts == parts {
             self.parts = Parts::Skipped;
             if let Some(part) = self.backlog.as_mut().and_then(|backlog| backlog.part.take())
                 && part.is_last
@@ -468,6 +477,8 @@ enum Overflow {
 enum Parts {
     /// There is none that is received in parts.
     None,
+    /// Its first part has come, and nobody has taken it.
+    Begun,
     /// Its parts are received.
     Received,
     /// The rest of it is not wanted.
@@ -654,9 +665,10 @@ mod tests {
         assert_eq!(recv(&mut driver, &mut received).await.unwrap(), None);
     }
 
-    /// A stream that is never out of bytes and never yields: so many pongs, then messages.
+    /// A stream that is never out of bytes and never yields: so many pongs, then messages, or this and nothing more.
     struct Endless {
         pongs: usize,
+        last: Option<&'static [u8]>,
     }
 
     impl AsyncRead for Endless {
@@ -665,8 +677,17 @@ mod tests {
             _: &mut Context<'_>,
             room: &mut ReadBuf<'_>,
         ) -> Poll<std::io::Result<()>> {
-            room.put_slice(if self.pongs > 0 { b"\x8a\x80\0\0\0\0" } else { b"\x81\x80\0\0\0\0" });
-            self.pongs = self.pongs.saturating_sub(1);
+            if self.pongs > 0 {
+                room.put_slice(b"\x8a\x80\0\0\0\0");
+                self.pongs -= 1;
+            } else if let Some(last) = &mut self.last {
+                if last.is_empty() {
+                    return Poll::Pending;
+                }
+                room.put_slice(std::mem::take(last));
+            } else {
+                room.put_slice(b"\x81\x80\0\0\0\0");
+            }
             Poll::Ready(Ok(()))
         }
     }
@@ -689,7 +710,7 @@ mod tests {
     async fn a_stream_that_is_always_ready_does_not_keep_the_thread() {
         let driver = |pongs| {
             let settings = Arc::new(Settings::server());
-            Driver::new(Endless { pongs }, Role::Server, settings, None, 0, Vec::new())
+            Driver::new(Endless { pongs, last: None }, Role::Server, settings, None, 0, Vec::new())
         };
         let (mut endless, mut received) = (driver(usize::MAX), None);
         tokio::select! {
@@ -701,5 +722,23 @@ mod tests {
         let mut driver = driver(10 * TURNS);
         let message = tokio::time::timeout(Duration::from_secs(1), recv(&mut driver, &mut None)).await;
         assert_eq!(message.expect("woken").unwrap(), Some(Message::from("")));
+    }
+
+    // The poll may end with the very read that brings the first part, and its future be dropped.
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_begins_while_its_receiver_is_dropped_is_not_lost() {
+        let stream = Endless { pongs: TURNS - 1, last: Some(b"\x01\x81\0\0\0\0a\x80\x81\0\0\0\0b") };
+        let mut driver = Driver::new(stream, Role::Server, Arc::new(Settings::server()), None, 0, Vec::new());
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        driver.skip_parts();
+        assert!(driver.poll_part(cx).is_pending() && driver.parts == Parts::Begun);
+        // As `recv_stream` does, called again.
+        driver.skip_parts();
+        let part = poll_fn(|cx| driver.poll_part(cx)).await.unwrap().unwrap();
+        assert_eq!((&*part.payload, part.is_last), (&b"a"[..], false));
+        let part = poll_fn(|cx| driver.poll_part(cx)).await.unwrap().unwrap();
+        assert_eq!((&*part.payload, part.is_last), (&b"b"[..], true));
+        driver.skip_parts();
+        assert!(driver.poll_part(cx).is_pending());
     }
 }

@@ -73,7 +73,7 @@ impl Error {
     pub fn is_invalid(&self) -> bool {
         match &*self.0 {
             Cause::CloseCode(_) | Cause::Header(_) | Cause::Ping(_) | Cause::ProxySettings(_) => true,
-            Cause::MixedParts | Cause::Request(_) | Cause::Setting(_) | Cause::Url(_) => true,
+            Cause::MixedParts | Cause::PartsNotUtf8 | Cause::Request(_) | Cause::Setting(_) | Cause::Url(_) => true,
             #[cfg(feature = "tls")]
             Cause::Tls(failure) => failure.is_setting(),
             _ => false,
@@ -159,7 +159,7 @@ impl Error {
             Cause::CutOff(close) => may_come_back(close),
             Cause::ClosedBy(_) | Cause::Refused(_) | Cause::Violation(_) => false,
             Cause::CloseCode(_) | Cause::Header(_) | Cause::MixedParts | Cause::Ping(_) | Cause::Request(_) => false,
-            Cause::ProxySettings(_) | Cause::Random(_) | Cause::Redirect { .. } => false,
+            Cause::PartsNotUtf8 | Cause::ProxySettings(_) | Cause::Random(_) | Cause::Redirect { .. } => false,
             Cause::Setting(_) | Cause::Url(_) => false,
         }
     }
@@ -210,6 +210,7 @@ impl std::error::Error for Error {
             | Cause::Disconnected
             | Cause::Full
             | Cause::MixedParts
+            | Cause::PartsNotUtf8
             | Cause::Url(_) => None,
             Cause::Header(invalid) => Some(invalid),
             Cause::Proxy(_) | Cause::ProxySettings(_) | Cause::Redirect { .. } | Cause::Setting(_) => None,
@@ -253,6 +254,7 @@ pub(crate) enum Cause {
         error: io::Error,
     },
     MixedParts,
+    PartsNotUtf8,
     Other(Box<dyn std::error::Error + Send + Sync>),
     Ping(SendError),
     Proxy(ProxyFailure),
@@ -353,6 +355,9 @@ impl fmt::Display for Cause {
                 write!(f, "the address of {host} cannot be found: {error}; is the name right, and the network there?")
             }
             Self::MixedParts => f.write_str("the parts of a message must all be text or all be bytes"),
+            Self::PartsNotUtf8 => {
+                f.write_str("the parts of a text message must be UTF-8 together; this one was not sent")
+            }
             Self::Other(problem) => problem.fmt(f),
             Self::Ping(error) => error.fmt(f),
             Self::Proxy(failure) => failure.fmt(f),

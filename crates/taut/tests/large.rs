@@ -224,6 +224,110 @@ async fn to_close_in_the_middle_of_the_peers_message_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_parts_of_a_text_are_cut_between_characters_however_its_frames_are() {
+    let text = "aß€😀".repeat(3);
+    for size in 1..=text.len() {
+        let mut frames = Vec::new();
+        for (index, piece) in text.as_bytes().chunks(size).enumerate() {
+            frames.extend([if index == 0 { 1 } else { 0 }, piece.len() as u8]);
+            frames.extend_from_slice(piece);
+        }
+        let (mut socket, _peer) = told(&[&frames[..], b"\x80\x00\x88\x00"].concat()).await;
+        let mut message = socket.recv_stream().await.unwrap().unwrap();
+        let mut received = String::new();
+        while let Some(part) = message.part().await.unwrap() {
+            assert!(!part.is_empty());
+            received += &String::from_utf8(part).expect("UTF-8 by itself");
+        }
+        assert_eq!(received, text);
+        assert_eq!(socket.recv().await.unwrap(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_can_be_sent_in_bytes_that_are_cut_anywhere() {
+    let text = "aß€😀".repeat(3);
+    for size in 1..=text.len() {
+        let (mut client, mut server) = pair(4096).await;
+        let mut message = client.send_text_stream();
+        for part in text.as_bytes().chunks(size) {
+            message.write(part).await.unwrap();
+        }
+        message.write("and a string").await.unwrap();
+        message.finish().await.unwrap();
+        client.flush().await.unwrap();
+        assert_eq!(server.recv().await.unwrap(), Some(Message::from(format!("{text}and a string"))));
+    }
+    // More than a frame of it, with a character over each edge.
+    let text = "😀".repeat(50_000);
+    let (mut client, mut server) = pair(64 << 10).await;
+    let (sent, received) = tokio::join!(
+        async {
+            let mut message = client.send_text_stream();
+            message.write(&text.as_bytes()[..100_001]).await?;
+            message.write(&text.as_bytes()[100_001..]).await?;
+            message.finish().await?;
+            client.flush().await
+        },
+        read(&mut server)
+    );
+    sent.unwrap();
+    assert_eq!(received.unwrap().unwrap().2, text.as_bytes());
+}
+
+// RFC 6455 §8.1: what is not UTF-8 must not be sent as text, and is not: the error comes before.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_utf_8_is_an_error_before_it_is_sent() {
+    for (before, wrong) in [
+        (&b""[..], &b"\xff"[..]),
+        (b"ok", b"ok \xc3("),
+        (b"\xf0\x9f", b"x"),
+        (b"\xf0\x9f", b"\x98\xff"),
+        (b"\xed", b"\xa0\x80"),
+    ] {
+        let (mut client, mut server) = pair(4096).await;
+        let mut message = client.send_text_stream();
+        message.write(before).await.unwrap();
+        assert!(message.write(wrong).await.unwrap_err().is_invalid());
+        if before.starts_with(b"\xf0") {
+            // The part was not sent, and the right one may be.
+            message.write(&b"\x98\x80"[..]).await.unwrap();
+        }
+        if !before.starts_with(b"\xed") {
+            message.finish().await.unwrap();
+            client.flush().await.unwrap();
+            let expected = if before.starts_with(b"\xf0") { "😀" } else { std::str::from_utf8(before).unwrap() };
+            assert_eq!(server.recv().await.unwrap(), Some(Message::from(expected)));
+        }
+    }
+    // It ends in the middle of a character.
+    let (mut client, mut server) = pair(4096).await;
+    let mut message = client.send_text_stream();
+    message.write(&b"a\xf0\x9f"[..]).await.unwrap();
+    assert!(message.finish().await.unwrap_err().is_invalid());
+    let (_, received) = tokio::join!(client.close(CloseCode::NORMAL), server.recv());
+    assert!(received.unwrap_err().is_cut_off());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_message_of_a_kind_is_sent() {
+    let (mut client, mut server) = pair(4096).await;
+    client.send_text_stream().finish().await.unwrap();
+    let mut message = client.send_binary_stream();
+    message.write(Vec::new()).await.unwrap();
+    message.finish().await.unwrap();
+    let mut message = client.send_binary_stream();
+    message.write("a string is bytes here").await.unwrap();
+    message.finish().await.unwrap();
+    drop(client.send_text_stream());
+    drop(client.send_binary_stream());
+    client.flush().await.unwrap();
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from("")));
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from(&b""[..])));
+    assert_eq!(server.recv().await.unwrap(), Some(Message::from(&b"a string is bytes here"[..])));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_was_not_begun_sends_nothing() {
     let (mut client, mut server) = pair(4096).await;
     drop(client.send_stream());

@@ -315,10 +315,11 @@ impl Parser<'_> {
 
     fn note_part(&mut self, part: Part<'_>, overflow: Overflow) -> bool {
         let is_skipped = *self.parts == Parts::Skipped || overflow != Overflow::Parts;
-        *self.parts = match (part.is_last, is_skipped) {
-            (true, _) => Parts::None,
-            (false, true) => Parts::Skipped,
-            (false, false) => Parts::Received,
+        *self.parts = match (part.is_last, is_skipped, *self.parts) {
+            (true, ..) => Parts::None,
+            (false, true, _) => Parts::Skipped,
+            (false, false, Parts::Received) => Parts::Received,
+            (false, false, _) => Parts::Begun,
         };
         if !is_skipped {
             let payload = Cow::Owned(part.payload.into_owned());
