@@ -12,7 +12,7 @@ use crate::frame::{Header, MAX_CONTROL_PAYLOAD, Opcode};
 use crate::heartbeat::{Beat, Pulse};
 use crate::message::{Assembly, check_length};
 use crate::prepared::Frame;
-use crate::{Close, Input, Message, Outbox, Prepared, Scratch, Settings, Time, Violation, encode};
+use crate::{Close, CloseCode, Input, Limits, Message, Outbox, Prepared, Scratch, Settings, Time, Violation, encode};
 
 /// Which end of the connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +97,9 @@ pub enum Lapse {
     Heartbeat,
     /// The peer did not answer our close frame.
     Close,
+    /// The peer has begun a message and does not go on with it
+    /// ([`Limits::message_timeout`](crate::Limits::message_timeout)). A close frame with code 1008 is in the outbox.
+    Message,
 }
 
 /// Why nothing was sent.
@@ -362,9 +365,17 @@ impl Connection {
 
     /// When [`handle_deadline`](Self::handle_deadline) is to be called; it moves with every byte received, so a
     /// timer that fires early may just ask again.
+    ///
+    /// It becomes sooner by [`close`](Self::close), and by a read that leaves a message
+    /// [unfinished](Self::is_receiving): ask again after these.
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
-            State::Open | State::Deferred(_) => self.pulse.deadline(&self.settings.heartbeat),
+            State::Open => {
+                let heartbeat = self.pulse.deadline(&self.settings.heartbeat);
+                let message = self.partial.as_ref().map(|partial| partial.deadline(&self.settings.limits));
+                heartbeat.into_iter().chain(message).min()
+            }
+            State::Deferred(_) => self.pulse.deadline(&self.settings.heartbeat),
             State::Closing { deadline } => Some(deadline),
             State::Done => None,
         }
@@ -372,6 +383,13 @@ impl Connection {
 
     /// Sends the heartbeat's ping, or tells what has lapsed; does nothing before the deadline.
     pub fn handle_deadline(&mut self, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) -> Option<Lapse> {
+        if self.state == State::Open
+            && let Some(partial) = &mut self.partial
+            && !partial.goes_on(now, &self.settings.limits)
+        {
+            self.fail(&Close::new(CloseCode::POLICY, "message too slow"), scratch, outbox);
+            return Some(Lapse::Message);
+        }
         match self.state {
             State::Open | State::Deferred(_) => match self.pulse.beat(now, &self.settings.heartbeat) {
                 Beat::Wait => None,
@@ -419,6 +437,12 @@ impl Connection {
         self.pulse.round_trip()
     }
 
+    /// Whether the peer is in the middle of a message, or of a frame.
+    #[inline]
+    pub fn is_receiving(&self) -> bool {
+        self.partial.is_some()
+    }
+
     /// Whether the peer's close frame came in the middle of a message: what was received of it is not the message, and
     /// the rest will not come (RFC 6455 §5.4).
     pub fn was_cut_off(&self) -> bool {
@@ -443,14 +467,14 @@ impl Connection {
         while let Some(chunk) = self.decoder.next(input, self.role)? {
             self.check_compressed(&chunk)?;
             if !chunk.header.opcode.is_control() {
-                let event = self.data(reception, chunk, scratch)?;
+                let event = self.data(reception, chunk, now, scratch)?;
                 if event.is_some() {
                     return Ok(event);
                 }
                 continue;
             }
             let opcode = chunk.header.opcode;
-            let Some(payload) = self.control_payload(chunk.first, chunk.last, chunk.payload) else { continue };
+            let Some(payload) = self.control_payload(chunk, now) else { continue };
             return self.control(opcode, payload, input, now, scratch, outbox).map(Some);
         }
         Ok(None)
@@ -478,6 +502,7 @@ impl Connection {
         &mut self,
         reception: Reception,
         chunk: Chunk<'i>,
+        now: Time,
         scratch: &mut Scratch,
     ) -> Result<Option<Event<'i>>, Violation> {
         let Chunk { header, first, last, payload } = chunk;
@@ -499,7 +524,8 @@ impl Connection {
                 return Message::owned(header.opcode, payload).map(|message| Some(Event::Message(message)));
             }
         }
-        let partial = self.partial.get_or_insert_default();
+        let partial = self.partial.get_or_insert_with(|| Box::new(Partial::begun(now)));
+        partial.bytes = partial.bytes.saturating_add(payload.len());
         let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed));
         let is_last = last && header.fin;
         if (reception == Reception::Parts || message.is_in_parts())
@@ -534,11 +560,12 @@ impl Connection {
 
     /// A control frame's payload, once it is whole. A ping may come in pieces in the middle of a message in
     /// pieces: the two are kept apart.
-    fn control_payload<'i>(&mut self, first: bool, last: bool, payload: &'i [u8]) -> Option<Cow<'i, [u8]>> {
+    fn control_payload<'i>(&mut self, chunk: Chunk<'i>, now: Time) -> Option<Cow<'i, [u8]>> {
+        let Chunk { first, last, payload, .. } = chunk;
         if first && last {
             return Some(Cow::Borrowed(payload));
         }
-        let partial = self.partial.get_or_insert_default();
+        let partial = self.partial.get_or_insert_with(|| Box::new(Partial::begun(now)));
         partial.control.extend_from_slice(payload);
         if !last {
             return None;
@@ -720,8 +747,34 @@ enum Reception {
 }
 
 /// What spans reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Partial {
     message: Option<Assembly>,
     control: Vec<u8>,
+    /// Since when the message is to go on, and the bytes of it that have come since.
+    since: Time,
+    bytes: usize,
+}
+
+impl Partial {
+    fn begun(now: Time) -> Self {
+        Self { message: None, control: Vec::new(), since: now, bytes: 0 }
+    }
+
+    /// By when it has to have gone on.
+    fn deadline(&self, limits: &Limits) -> Time {
+        self.since + limits.message_timeout
+    }
+
+    /// Whether it goes on fast enough, as far as can be said now. From its deadline on time is counted anew, and so are
+    /// bytes but for those that came beyond what had to: who sends in bursts must not fall between two counts.
+    fn goes_on(&mut self, now: Time, limits: &Limits) -> bool {
+        if now < self.deadline(limits) {
+            return true;
+        }
+        let goes_on = self.bytes >= limits.message_pace;
+        let beyond = self.bytes.saturating_sub(limits.message_pace);
+        (self.since, self.bytes) = (now, beyond.min(limits.message_pace));
+        goes_on
+    }
 }

@@ -26,7 +26,8 @@ impl Error {
         matches!(*self.0, Cause::Closed | Cause::ClosedBy(_) | Cause::Disconnected)
     }
 
-    /// Whether a deadline passed: connecting, the handshake, the heartbeat, the close, or a send that could not go on
+    /// Whether a deadline passed: connecting, the handshake, the heartbeat, the close, a message that the peer began and
+    /// did not go on with ([`Limits::message_timeout`](crate::Limits::message_timeout)), or a send that could not go on
     /// because neither side reads.
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Cause::Deadline(_))
@@ -119,6 +120,7 @@ impl Error {
     pub fn close_code(&self) -> Option<CloseCode> {
         match &*self.0 {
             Cause::ClosedBy(close) | Cause::CutOff(close) => Some(close.code()),
+            Cause::Deadline(Deadline::Message) => Some(CloseCode::POLICY),
             Cause::Violation(violation) => Some(violation.close_code()),
             Cause::UnexpectedEnd(_) | Cause::Deadline(Deadline::Close | Deadline::Heartbeat) => {
                 Some(CloseCode::ABNORMAL)
@@ -290,6 +292,8 @@ pub(crate) enum Deadline {
     /// The server's part of the handshake, after so long.
     Handshake(Duration),
     Heartbeat,
+    /// The peer has begun a message and not gone on with it.
+    Message,
     /// The peer does not read and the inbox is full, for so long.
     Stall(Duration),
     /// Hyper's part of the handshake, after so long.
@@ -401,6 +405,10 @@ impl fmt::Display for Deadline {
             }
             Self::Handshake(after) => write!(f, "the client did not finish its handshake within {after:?}"),
             Self::Heartbeat => f.write_str("the peer fell silent and did not answer a ping; it is taken for gone"),
+            Self::Message => f.write_str(
+                "the peer began a message and did not go on with it fast enough (Limits::message_timeout); the connection \
+                 was closed",
+            ),
             Self::Stall(after) => write!(
                 f,
                 "for {after:?} the peer has read nothing, and what it sent waits to be received here; call recv, or \
@@ -443,6 +451,7 @@ mod tests {
             (Cause::ClosedBy(CloseCode::POLICY.into()), 0),
             (Cause::Disconnected, 0),
             (Cause::Deadline(Deadline::Heartbeat), 1),
+            (Cause::Deadline(Deadline::Message), 1),
             (Cause::Violation(Violation::Unmasked), 2),
             (Cause::UnexpectedEnd(UnexpectedEnd), 3),
             (Cause::Io { doing: Doing::Reading, error: io::ErrorKind::ConnectionReset.into() }, 3),

@@ -122,6 +122,111 @@ async fn a_silent_peer_that_answers_is_pinged_once_an_interval_whatever_the_time
     }
 }
 
+// In the middle of a frame no pong can come, so a byte is life: what bounds it is the message's own deadline.
+#[tokio::test(start_paused = true)]
+async fn a_message_of_one_byte_a_second_is_given_up_and_its_sender_told() {
+    for in_parts in [false, true] {
+        let (mut socket, mut peer) = with_bytes(&client()).await;
+        let began = Instant::now();
+        peer.write_all(b"\x02\x7e\xff\xff").await.unwrap();
+        let (ended, closed) = tokio::join!(
+            async {
+                let error = if in_parts {
+                    let mut message = socket.recv_stream().await.unwrap().unwrap();
+                    loop {
+                        if let Err(error) = message.part().await {
+                            break error;
+                        }
+                    }
+                } else {
+                    socket.recv().await.unwrap_err()
+                };
+                (error, began.elapsed().as_secs())
+            },
+            async {
+                let mut said = Vec::new();
+                loop {
+                    // What it says meanwhile are pings, then the close frame; it goes on to send.
+                    while let Ok(read) = timeout(Duration::from_millis(1), peer.read_u8()).await {
+                        match read {
+                            Ok(byte) => said.push(byte),
+                            Err(_) => return said,
+                        }
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if peer.write_all(b"x").await.is_err() {
+                        return said;
+                    }
+                    if said.windows(2).any(|bytes| bytes[0] == 0x88 && bytes[1] & 0x80 != 0) {
+                        return said;
+                    }
+                }
+            }
+        );
+        let (error, seconds) = ended;
+        assert!(error.is_timeout() && error.close_code() == Some(CloseCode::POLICY), "{error:?}");
+        assert!(error.to_string().contains("message_timeout"), "{error}");
+        assert!((60..=66).contains(&seconds), "{seconds}");
+        assert!(closed.contains(&0x88));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_at_a_decent_pace_takes_as_long_as_it_takes() {
+    let (mut client, mut server) = pair(&client(), 64 << 10).await;
+    let (sent, received) = tokio::join!(
+        async {
+            let mut message = client.send_stream();
+            // Half an hour.
+            for _ in 0..90 {
+                message.write(vec![1; 6 << 10]).await?;
+                tokio::time::sleep(Duration::from_secs(20)).await;
+            }
+            message.finish().await?;
+            client.flush().await
+        },
+        async {
+            let mut message = server.recv_stream().await?.unwrap();
+            let mut bytes = 0;
+            while let Some(part) = message.part().await? {
+                bytes += part.len();
+            }
+            Ok::<_, Error>(bytes)
+        }
+    );
+    sent.unwrap();
+    assert_eq!(received.unwrap(), 90 * (6 << 10));
+}
+
+// Who takes its time to receive must not be taken for a peer that takes its time to send.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_takes_its_time_over_the_parts_of_a_message_gets_them_all() {
+    let mut settings = Settings::client();
+    settings.heartbeat = Heartbeat::off();
+    let (mut client, mut server) = pair(&client().settings(settings), 64 << 10).await;
+    let (sent, received) = tokio::join!(
+        async {
+            let mut message = client.send_stream();
+            for _ in 0..40 {
+                message.write(vec![1; 32 << 10]).await?;
+            }
+            message.finish().await?;
+            client.flush().await
+        },
+        async {
+            let mut message = server.recv_stream().await?.unwrap();
+            let mut bytes = 0;
+            while let Some(part) = message.part().await? {
+                bytes += part.len();
+                tokio::time::sleep(Duration::from_secs(100)).await;
+            }
+            Ok::<_, Error>(bytes)
+        }
+    );
+    sent.unwrap();
+    assert_eq!(received.unwrap(), 40 * (32 << 10));
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_idle_ends_that_are_polled_keep_each_other_alive_for_ever() {
     let (mut client, mut server) = pair(&client(), 4096).await;

@@ -170,6 +170,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.over(Err(Cause::Deadline(Deadline::Heartbeat).into()));
             }
             Some(Lapse::Close) => self.over(Err(Cause::Deadline(Deadline::Close).into())),
+            // The peer is there, and is to see why: the close frame would be lost with a connection that is dropped while
+            // the peer still sends.
+            Some(Lapse::Message) => self.end(Err(Cause::Deadline(Deadline::Message).into()), now),
         }
         Poll::Ready(())
     }
