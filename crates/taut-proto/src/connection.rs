@@ -363,7 +363,16 @@ impl Connection {
         }
     }
 
-    /// When [`handle_deadline`](Self::handle_deadline) is to be called; it moves with every byte received, so a
+    /// Fails the connection (RFC 6455 §7.1.7): puts a close frame into the outbox, if none was sent, and ends without
+    /// waiting for the peer's. For a driver that has no room for what the peer sends.
+    pub fn fail(&mut self, close: &Close, scratch: &mut Scratch, outbox: &mut Outbox) {
+        if self.is_open() {
+            self.push_close(close, scratch, outbox);
+        }
+        self.end();
+    }
+
+    /// When [`handle_deadline`](Self::handle_deadline) is to be called. It becomes later with what is received, so a
     /// timer that fires early may just ask again.
     ///
     /// It becomes sooner by [`close`](Self::close), and by a read that leaves a message
@@ -449,7 +458,15 @@ impl Connection {
         self.cut_off
     }
 
+    /// Bytes that have come of a message that is not whole yet, and are kept: none of one that is received in parts.
+    #[inline]
+    pub fn unfinished(&self) -> usize {
+        let message = self.partial.as_ref().and_then(|partial| partial.message.as_ref());
+        message.map_or(0, Assembly::len)
+    }
+
     /// Bytes on the heap: of a message that is not whole yet.
+    #[inline]
     pub fn buffered(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
             size_of::<Partial>() + partial.control.capacity() + partial.message.as_ref().map_or(0, Assembly::capacity)
@@ -696,14 +713,6 @@ impl Connection {
         } else {
             self.fail(&close, scratch, outbox);
         }
-    }
-
-    /// Sends a last close frame, if none was sent before, and ends.
-    fn fail(&mut self, close: &Close, scratch: &mut Scratch, outbox: &mut Outbox) {
-        if self.is_open() {
-            self.push_close(close, scratch, outbox);
-        }
-        self.end();
     }
 
     fn push_close(&self, close: &Close, scratch: &mut Scratch, outbox: &mut Outbox) {

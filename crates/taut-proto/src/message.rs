@@ -183,6 +183,11 @@ impl Assembly {
         self.utf8.finish()
     }
 
+    /// Bytes that are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.payload.len()
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.payload.capacity()
     }

@@ -77,6 +77,11 @@ pub struct Config {
     pub pong_timeout: Duration,
     /// Bytes of a message from a client; 64 KiB by default. A longer one closes its connection with 1009.
     pub message: usize,
+    /// How long a client may take over 16 KiB of a message that it has begun; 60 seconds by default. A slower one is closed with 1008.
+    pub message_timeout: Duration,
+    /// Bytes that clients' unfinished messages may hold together, beyond the first 16 KiB of each; 64 MiB by default, in equal shares for the
+    /// shards. Beyond them whoever sends more of one is closed with 1013, to come back later.
+    pub unfinished: usize,
     /// Bytes that may wait for a client that reads too slowly; 1 MiB by default. What happens beyond them, [`Limits::slow_reader`] says.
     pub outgoing: usize,
     /// Whether messages are compressed for clients that offer it; they are by default. A broadcast is compressed once, whatever the number of clients.
@@ -140,6 +145,8 @@ impl Default for Config {
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(30),
             message: 64 * 1024,
+            message_timeout: Duration::from_secs(60),
+            unfinished: 64 * 1024 * 1024,
             outgoing: 1024 * 1024,
             deflate: true,
             fallback: true,
@@ -431,6 +438,8 @@ mod tests {
             ping_interval: one,
             pong_timeout: one,
             message: 1,
+            message_timeout: one,
+            unfinished: 1,
             outgoing: 1,
             deflate: false,
             fallback: false,

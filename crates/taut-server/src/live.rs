@@ -172,6 +172,8 @@ fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
         ("ping-interval", before.ping_interval != after.ping_interval),
         ("pong-timeout", before.pong_timeout != after.pong_timeout),
         ("max-message", before.message != after.message),
+        ("message-timeout", before.message_timeout != after.message_timeout),
+        ("max-unfinished", before.unfinished != after.unfinished),
         ("max-outgoing", before.outgoing != after.outgoing),
         ("deflate", before.deflate != after.deflate),
         ("fallback", before.fallback != after.fallback),

@@ -83,6 +83,7 @@ impl Statistics {
         stats.dropped += more.dropped;
         stats.kicked += more.kicked;
         stats.violations += more.violations;
+        stats.overloaded += more.overloaded;
         if self.apps.len() < other.apps.len() {
             self.apps.resize(other.apps.len(), Traffic::default());
         }

@@ -216,7 +216,7 @@ impl Prepared {
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(StartError::System)?;
         let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());
 
-        let settings = shard_settings(config, certificates.as_ref());
+        let settings = shard_settings(config, count, certificates.as_ref());
         let routes = Arc::new(Routes::new(count));
         let (journal, recorded) = Journal::new();
         let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&routes), journal.clone()));
@@ -582,7 +582,7 @@ async fn follow_certificate(certificates: Certificates, reloaded: Arc<Notify>) {
     }
 }
 
-fn shard_settings(config: &Config, certificates: Option<&Certificates>) -> taut_shard::Settings {
+fn shard_settings(config: &Config, shards: usize, certificates: Option<&Certificates>) -> taut_shard::Settings {
     let mut settings = taut_shard::Settings::default();
     settings.outgoing = config.outgoing;
     settings.keep_alive = http::IDLE;
@@ -591,7 +591,9 @@ fn shard_settings(config: &Config, certificates: Option<&Certificates>) -> taut_
     if config.proxy_protocol {
         settings.proxy_protocol = ProxyProtocol::Accept { from: config.trusted_proxies.clone() };
     }
+    settings.unfinished = config.unfinished / shards;
     settings.protocol.limits.message = config.message;
+    settings.protocol.limits.message_timeout = config.message_timeout;
     settings.protocol.heartbeat = Heartbeat { interval: config.ping_interval, timeout: config.pong_timeout };
     settings.protocol.heartbeat_code = PONG_NOT_RECEIVED;
     settings

@@ -41,6 +41,10 @@ pub struct Connections<User> {
     pub(crate) scratch: Scratch,
     pub(crate) now: Time,
     pub(crate) stats: Stats,
+    /// Bytes that unfinished messages hold beyond what each may, but for those of `reading`.
+    unfinished: usize,
+    /// The connection whose message may grow or end just now.
+    reading: Option<ConnectionId>,
     settings: Arc<Settings>,
     protocol: Arc<taut_proto::Settings>,
 }
@@ -62,6 +66,8 @@ pub struct Stats {
     pub kicked: u64,
     /// Peers that broke the protocol.
     pub violations: u64,
+    /// Connections closed because unfinished messages held all the room there is for them.
+    pub overloaded: u64,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "a byte each; every connection has them")]
@@ -101,6 +107,8 @@ impl<User> Connections<User> {
             scratch,
             now: Time::ZERO,
             stats: Stats::default(),
+            unfinished: 0,
+            reading: None,
             protocol: Arc::new(settings.protocol.clone()),
             settings,
         }
@@ -238,7 +246,36 @@ impl<User> Connections<User> {
         self.member(id)?;
         let member = self.members[id.index as usize].take()?;
         self.open -= 1;
+        if self.reading != Some(id) {
+            self.unfinished -= excess(&member.connection);
+        }
         Some((member.user, member.outbox))
+    }
+
+    /// A connection's unfinished message may grow or end from now on, until [`has_read`](Self::has_read).
+    pub(crate) fn begin_reading(&mut self, id: ConnectionId) {
+        self.unfinished -= self.member(id).map_or(0, |member| excess(&member.connection));
+        self.reading = Some(id);
+    }
+
+    /// Takes into account what a connection's message holds now; what is to be done about it.
+    pub(crate) fn has_read(&mut self, id: ConnectionId) -> Unfinished {
+        self.reading = None;
+        let Some(member) = self.member(id).filter(|member| member.connection.is_receiving()) else {
+            return Unfinished::None;
+        };
+        let excess = excess(&member.connection);
+        let has_room = excess == 0 || self.unfinished + excess <= self.settings.unfinished;
+        self.unfinished += excess;
+        if has_room { Unfinished::Some } else { Unfinished::TooMuch }
+    }
+
+    /// Bytes that unfinished messages hold beyond what each may.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unfinished(&self) -> usize {
+        let counted: usize = self.members.iter().flatten().map(|member| excess(&member.connection)).sum();
+        assert_eq!(self.unfinished, counted, "what is counted is what is held");
+        counted
     }
 
     /// Lets a connection act on what it has received or on its deadline.
@@ -346,11 +383,29 @@ fn saturate(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
+/// What a read has left of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfinished {
+    None,
+    /// It is to go on.
+    Some,
+    /// There is no room for so much.
+    TooMuch,
+}
+
+/// Bytes of its unfinished message that count.
+fn excess(connection: &Connection) -> usize {
+    connection.unfinished().saturating_sub(ALLOWANCE)
+}
+
 /// Why a connection did not act.
 enum Idle {
     Gone,
     Slow,
 }
+
+/// Bytes of an unfinished message that anybody may hold, so that those who hold much keep out nobody who sends little.
+const ALLOWANCE: usize = 16 << 10;
 
 /// Bytes that gather for one connection before they are written, the read or the tick that they answer over or not.
 const CORK: usize = 256 << 10;

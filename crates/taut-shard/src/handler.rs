@@ -223,6 +223,9 @@ pub enum Reason {
     Ended,
     /// The socket failed.
     Failed(io::Error),
+    /// The peer sent more of an unfinished message than there was room for: see
+    /// [`Settings::unfinished`](crate::Settings::unfinished).
+    Overloaded,
     /// The peer read too slowly and the policy was to close.
     Slow,
     /// The peer broke the protocol.

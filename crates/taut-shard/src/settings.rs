@@ -34,6 +34,10 @@ pub struct Settings {
     pub connections: usize,
     /// Bytes that may wait for a peer to read before it counts as slow; 1 MiB.
     pub outgoing: usize,
+    /// Bytes that messages which are not whole yet may hold on all connections together, beyond the first 16 KiB of each;
+    /// 64 MiB. When they are used up, whoever sends more of such a message is closed with code 1013 and counted
+    /// ([`Stats::overloaded`](crate::Stats::overloaded)). Only what has come counts, never what was announced.
+    pub unfinished: usize,
     /// What becomes of a slow reader; it is closed.
     pub slow_reader: SlowReader,
     /// Whose sockets begin with a PROXY header, before TLS; nobody's. A header may be as large as a head.
@@ -56,6 +60,7 @@ impl Default for Settings {
             pending_handshakes: 4096,
             connections: 1_000_000,
             outgoing: 1 << 20,
+            unfinished: 64 << 20,
             slow_reader: SlowReader::Close,
             proxy_protocol: ProxyProtocol::Off,
             tls: None,

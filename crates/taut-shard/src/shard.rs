@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
-use taut_proto::{Event, Input, Outbox, Scratch, Time};
+use taut_proto::{Close, CloseCode, Event, Input, Outbox, Scratch, Time};
 
 use crate::accept::ACCEPT;
-use crate::connections::{Connections, Stats};
+use crate::connections::{ConnectionId, Connections, Stats, Unfinished};
 use crate::deadlines::Deadlines;
 use crate::drain::{self, DRAIN_STEP, Drainer, Draining};
 use crate::handler::{Closed, Handler, Reason, Session};
@@ -172,6 +172,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             lingering: count(|phase| matches!(phase, Phase::Lingering { .. })),
             outboxes,
             waiting,
+            unfinished: self.connections.unfinished(),
             connection_size: size_of::<Wire<K::Socket>>() + size_of::<Option<crate::connections::Member<H::User>>>(),
         }
     }
@@ -323,6 +324,17 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     pub(crate) fn messages(&mut self, token: usize, bytes: &mut [u8]) {
         let Some(id) = self.connections.id_at(token) else { return };
+        self.connections.begin_reading(id);
+        self.messages_of(token, id, bytes);
+        match self.connections.has_read(id) {
+            Unfinished::None => {}
+            // It has a deadline now, which may be sooner than what the wheel holds.
+            Unfinished::Some => self.schedule(token),
+            Unfinished::TooMuch => self.shed(token, id),
+        }
+    }
+
+    fn messages_of(&mut self, token: usize, id: ConnectionId, bytes: &mut [u8]) {
         let now = self.connections.now;
         let mut input = Input::new(bytes);
         loop {
@@ -352,6 +364,16 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 }
             }
         }
+    }
+
+    /// There is no room for so much of an unfinished message.
+    fn shed(&mut self, token: usize, id: ConnectionId) {
+        self.connections.stats.overloaded += 1;
+        let close = Close::new(CloseCode::TRY_AGAIN_LATER, "too many unfinished messages");
+        self.connections.begin_reading(id);
+        self.connections.act(id, |connection, scratch, outbox| connection.fail(&close, scratch, outbox));
+        self.finish(token, Reason::Overloaded);
+        self.connections.has_read(id);
     }
 
     // Ending.
@@ -587,6 +609,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                     // It reads, however slowly: a ping behind a long message has not reached it yet.
                     member.connection.note_reading(now);
                 }
+                self.connections.begin_reading(id);
                 let lapse = self
                     .connections
                     .act(id, |connection, scratch, outbox| connection.handle_deadline(now, scratch, outbox));
@@ -594,6 +617,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                     Some(Some(lapse)) => self.finish(token, Reason::Lapsed(lapse)),
                     _ => self.schedule(token),
                 }
+                self.connections.has_read(id);
             }
         }
     }

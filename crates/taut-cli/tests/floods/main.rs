@@ -350,6 +350,52 @@ fn large_bodies_that_nobody_has_signed_hold_a_bounded_amount_of_memory() {
     server.check_log();
 }
 
+#[test]
+fn messages_that_are_never_finished_hold_a_bounded_amount_of_memory_and_give_it_back() {
+    let mut server = Taut::serve(&["--message-timeout", "5"]);
+    let address = server.address();
+    let fresh = server.at_rest();
+    println!("fresh: {fresh}");
+    let count = sockets(UNFINISHED);
+    // A frame of 65,000 bytes, masked with zeros, of which the last byte never comes.
+    let frame = [&[0x82, 0xfe, 0xfd, 0xe8, 0, 0, 0, 0][..], &vec![b'x'; 64_999]].concat();
+    let send = || {
+        let begin = |_| {
+            let mut client = Client::member(address).0;
+            client.send_bytes(&frame);
+            client
+        };
+        (0..count).map(begin).collect::<Vec<Client>>()
+    };
+    drop(send());
+    let before = server.settle(&fresh, ROOM, PATIENCE);
+    let bystander = Bystander::watch(address);
+    let (mut clients, _, peak) = watched(&server, send);
+    let mut closes: BTreeMap<(u16, String), usize> = BTreeMap::new();
+    // None has hung up: it is the server that has to let go.
+    for client in &mut clients {
+        *closes.entry(closed(client)).or_default() += 1;
+    }
+    let others = bystander.ask();
+    let overloaded = server.metrics()["taut_connections_overloaded_total"];
+    drop(clients);
+    let after = server.settle(&before, MARGIN, PATIENCE);
+    println!("{count} messages of 65 kB that are never finished: {closes:?}");
+    println!("  at most {} KiB of its own, {} descriptors\n{others}", peak.0, peak.1);
+    compare(&before, &after);
+    let told = |code, reason: &str| closes.get(&(code, reason.to_owned())).copied().unwrap_or_default();
+    let (full, slow) = (told(1013, "too many unfinished messages"), told(1008, "message too slow"));
+    assert_eq!(full + slow, count, "each was told why: {closes:?}");
+    // What they may hold together, the first 16 KiB of each, and what a connection takes by itself.
+    let most = (64 << 10) + count as u64 * (16 + 8);
+    assert!(peak.0 < before.look.own + most, "{} KiB were held", peak.0);
+    if count == UNFINISHED {
+        assert!(full > 0 && overloaded > 0.0, "there were more than could be");
+    }
+    others.check(SLOWEST, SLOWEST);
+    server.check_log();
+}
+
 /// Lets all of them go on until the server has ended each.
 fn endure_all(crowds: &mut [Crowd]) {
     thread::scope(|scope| {
@@ -571,9 +617,11 @@ const HEADS: usize = if IS_LARGE { 4000 } else { 500 };
 const BODIES: usize = if IS_LARGE { 4000 } else { 500 };
 const HELLOS: usize = if IS_LARGE { 2000 } else { 500 };
 /// Most sockets of all tests that run at a time; the large ones run one after the other.
-const ALL_SOCKETS: usize = if IS_LARGE { 13_000 } else { 7000 };
+const ALL_SOCKETS: usize = if IS_LARGE { 13_000 } else { 9000 };
 /// Bodies of 4 MB.
 const LARGE_BODIES: usize = if IS_LARGE { 500 } else { 100 };
+/// Messages of 65 kB that are begun, of which some 1,400 may be held.
+const UNFINISHED: usize = if IS_LARGE { 3000 } else { 1800 };
 /// Clients per second who come and go, how many, and how many may be there at a time.
 const RATE: u32 = if IS_LARGE { 10_000 } else { 1000 };
 const CLIENTS: usize = if IS_LARGE { 100_000 } else { 5000 };

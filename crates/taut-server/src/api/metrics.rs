@@ -88,6 +88,11 @@ fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<
         ("taut_connections_opened_total", "Connections of clients that were opened.", stats.opened),
         ("taut_connections_kicked_total", "Connections closed because their reader was too slow.", stats.kicked),
         (
+            "taut_connections_overloaded_total",
+            "Connections closed because unfinished messages held all the memory there is for them.",
+            stats.overloaded,
+        ),
+        (
             "taut_handshakes_refused_total",
             "Handshakes that were refused, or given up at their deadline.",
             stats.refused,

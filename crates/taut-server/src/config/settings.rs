@@ -270,6 +270,24 @@ pub const SETTINGS: &[Setting] = &[
     )
     .at_the_next_start(),
     Setting::new(
+        "message-timeout",
+        "TAUT_MESSAGE_TIMEOUT",
+        "SECONDS",
+        "60",
+        "How long a client may take over 16 KiB of a message that it has begun; a slower one is disconnected",
+        Server(|config, value| text::seconds(value).map(|time| config.message_timeout = time)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "max-unfinished",
+        "TAUT_MAX_UNFINISHED",
+        "BYTES",
+        "64MiB",
+        "Most that clients' unfinished messages may hold together, beyond 16 KiB each; then whoever sends more of one is disconnected",
+        Server(|config, value| text::bytes(value).map(|bytes| config.unfinished = bytes)),
+    )
+    .at_the_next_start(),
+    Setting::new(
         "max-outgoing",
         "TAUT_MAX_OUTGOING",
         "BYTES",

@@ -426,6 +426,7 @@ fn metrics_tell_what_has_happened() {
         ("taut_refusals_total{app=\"1\"}", 1.0),
         ("taut_connections_opened_total", 1.0),
         ("taut_connections_kicked_total", 0.0),
+        ("taut_connections_overloaded_total", 0.0),
         ("taut_http_requests_total{route=\"/apps/{app}/events\",status=\"200\"}", 3.0),
         ("taut_http_requests_total{route=\"/apps/{app}/channels\",status=\"401\"}", 1.0),
         ("taut_http_requests_total{route=\"other\",status=\"404\"}", 1.0),

@@ -39,6 +39,8 @@ pub struct Census {
     pub outboxes: usize,
     /// Bytes that wait in them.
     pub waiting: usize,
+    /// Bytes that unfinished messages hold beyond the first 16 KiB of each.
+    pub unfinished: usize,
     /// Bytes of an open connection itself, in the tables that hold it; without TLS.
     pub connection_size: usize,
 }

@@ -15,3 +15,4 @@ mod time;
 mod tls;
 #[path = "../support/tls.rs"]
 mod tls_settings;
+mod unfinished;
