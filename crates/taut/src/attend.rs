@@ -1,5 +1,7 @@
 //! Runs a handler, closes what it has left open, and ends it when it is told to.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,43 +33,90 @@ where
     }
 }
 
-/// Runs a handler inside of a cork, then closes what it has left open: with code 1000, or 1011 when it has failed.
+/// How a handler went wrong.
+#[derive(Debug)]
+pub(crate) enum Fault<P> {
+    /// It returned an error.
+    Failed(P),
+    /// It panicked, with this text.
+    Panicked(String),
+}
+
+/// Runs a handler inside of a cork, then closes what it has left open: with code 1000, or 1011 when it failed or
+/// panicked. A panic goes on once the connections are closed.
 pub(crate) struct Attendant<P> {
     cork: Cork,
-    /// Dropped when it is done, or it would keep what it holds open.
-    task: Option<Task<P>>,
-    code: CloseCode,
+    work: Work<P>,
 }
+
+enum Work<P> {
+    Running(Task<P>),
+    /// The handler was dropped, or it would keep what it holds open; its connections are closed with this code.
+    Over(CloseCode),
+    Panicked(Panic),
+}
+
+/// What a panic carries.
+pub(crate) type Panic = Box<dyn Any + Send>;
 
 impl<P> Attendant<P> {
     pub(crate) fn new(task: Task<P>) -> Self {
-        Self { cork: Cork::new(), task: Some(task), code: CloseCode::NORMAL }
+        Self { cork: Cork::new(), work: Work::Running(task) }
     }
 
-    /// Ready when everything is closed, or all is over. `report` is told when the handler fails.
-    pub(crate) fn poll(&mut self, stage: Stage, report: impl FnOnce(P), cx: &mut Context<'_>) -> Poll<()> {
-        if stage == Stage::Over {
-            return Poll::Ready(());
+    /// Ready when everything is closed, or all is over. `report` is told when the handler fails or panics.
+    ///
+    /// # Panics
+    /// As the handler did, when it would be ready.
+    pub(crate) fn poll(&mut self, stage: Stage, report: impl FnOnce(Fault<P>), cx: &mut Context<'_>) -> Poll<()> {
+        if stage != Stage::Over {
+            ready!(self.poll_closed(stage, report, cx));
         }
-        if let Some(task) = &mut self.task {
+        match std::mem::replace(&mut self.work, Work::Over(CloseCode::INTERNAL_ERROR)) {
+            // Not swallowed: whoever awaits the task is told as ever. The panic hook was called when it began.
+            Work::Panicked(panic) => resume_unwind(panic),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn poll_closed(&mut self, stage: Stage, report: impl FnOnce(Fault<P>), cx: &mut Context<'_>) -> Poll<()> {
+        if let Work::Running(task) = &mut self.work {
             let is_draining = stage == Stage::Draining;
             // First, so that whoever waits for a message now also waits for the deadline of the close.
             if is_draining {
                 self.cork.begin_close(CloseCode::GOING_AWAY);
             }
-            let outcome = self.cork.poll_task(cx, |cx| task.as_mut().poll(cx));
+            // Nothing of it is looked at after a panic: it is only dropped.
+            let outcome = self.cork.poll_task(cx, |cx| {
+                catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)))
+                    .map_or_else(|panic| Poll::Ready(Err(panic)), |polled| polled.map(Ok))
+            });
             // What it has accepted only now.
             if is_draining && outcome.is_pending() && self.cork.begin_close(CloseCode::GOING_AWAY) {
                 cx.waker().wake_by_ref();
             }
-            if let Err(problem) = ready!(outcome) {
-                self.code = CloseCode::INTERNAL_ERROR;
-                report(problem);
-            }
-            self.task = None;
+            self.work = match ready!(outcome) {
+                Ok(Ok(())) => Work::Over(CloseCode::NORMAL),
+                Ok(Err(problem)) => {
+                    report(Fault::Failed(problem));
+                    Work::Over(CloseCode::INTERNAL_ERROR)
+                }
+                Err(panic) => {
+                    report(Fault::Panicked(text(&panic)));
+                    Work::Panicked(panic)
+                }
+            };
         }
-        self.cork.poll_close(self.code, cx)
+        let code = if let Work::Over(code) = self.work { code } else { CloseCode::INTERNAL_ERROR };
+        self.cork.poll_close(code, cx)
     }
+}
+
+/// The text that a panic carries, if it has one.
+pub(crate) fn text(panic: &Panic) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a text").to_owned()
 }
 
 /// Whether clients are served, told to go, or dropped.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::future::{IntoFuture, pending, poll_fn};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::attend::{Attendant, Problem, Progress, Stage, Task, Watch};
+use crate::attend::{self, Attendant, Fault, Problem, Progress, Stage, Task, Watch};
 use crate::error::Doing;
 use crate::{Acceptor, Error, Incoming, Request, WebSocket};
 
@@ -44,7 +45,8 @@ use crate::{Acceptor, Error, Incoming, Request, WebSocket};
 ///
 /// Each client has a task of its own, in which the handler runs. What the handler sends while the task is polled once
 /// leaves in one write when the poll is over: a loop of `recv` and `send` writes once for all that one read has brought.
-/// When the handler returns, the connection is closed: with code 1000, or 1011 when it returned an error.
+/// When the handler returns, the connection is closed: with code 1000, or 1011 when it returned an error or panicked. A
+/// panic ends its own client's task and no other.
 pub struct Server {
     listener: TcpListener,
     acceptor: Acceptor,
@@ -106,8 +108,8 @@ impl Server {
         self
     }
 
-    /// Is told of every failure: a handshake that failed, a handler's error, a listener that cannot accept. By default
-    /// nobody is. Whom the handler rejects, or the hook of [`authenticate`](Self::authenticate), is no failure.
+    /// Is told of every failure: a handshake that failed, a handler's error or panic, a listener that cannot accept. By
+    /// default nobody is. Whom the handler rejects, or the hook of [`authenticate`](Self::authenticate), is no failure.
     #[must_use]
     pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
         self.report = Arc::new(report);
@@ -291,6 +293,8 @@ pub enum Failure {
     Handshake(Option<SocketAddr>, Error),
     /// A handler that returned an error.
     Handler(Option<SocketAddr>, Box<dyn std::error::Error + Send + Sync>),
+    /// A handler that panicked, with this text. The panic hook has been called, as with every panic.
+    Panicked(Option<SocketAddr>, String),
 }
 
 impl fmt::Display for Failure {
@@ -300,6 +304,7 @@ impl fmt::Display for Failure {
             Self::Accept(error) => write!(f, "cannot accept connections, and will try again: {error}"),
             Self::Handshake(address, error) => write!(f, "{}: {error}", peer(address)),
             Self::Handler(address, error) => write!(f, "{}: the handler failed: {error}", peer(address)),
+            Self::Panicked(address, text) => write!(f, "{}: the handler panicked: {text}", peer(address)),
         }
     }
 }
@@ -417,7 +422,14 @@ impl Service {
             }
             Ok(mut incoming) => {
                 incoming.hold(permit);
-                Some((self.handler)(incoming))
+                // It may panic before there is a future; then the client is refused with status 500.
+                match catch_unwind(AssertUnwindSafe(|| (self.handler)(incoming))) {
+                    Ok(task) => Some(task),
+                    Err(panic) => {
+                        (self.report)(&Failure::Panicked(Some(peer), attend::text(&panic)));
+                        resume_unwind(panic)
+                    }
+                }
             }
             Err(error) => {
                 (self.report)(&Failure::Handshake(Some(peer), error));
@@ -460,7 +472,12 @@ impl Future for Client {
                     None => return Poll::Ready(()),
                 },
                 Phase::Attending(attendant) => {
-                    let report = |problem| (service.report)(&Failure::Handler(Some(*peer), problem));
+                    let report = |fault| {
+                        (service.report)(&match fault {
+                            Fault::Failed(problem) => Failure::Handler(Some(*peer), problem),
+                            Fault::Panicked(text) => Failure::Panicked(Some(*peer), text),
+                        });
+                    };
                     return attendant.poll(stage, report, cx);
                 }
             }

@@ -52,7 +52,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::attend::{Attendant, Problem, Progress, Stage, Watch};
+use crate::attend::{Attendant, Fault, Problem, Progress, Stage, Watch};
 use crate::error::{Cause, Deadline, Doing};
 use crate::incoming::{Answer, answer};
 use crate::server::Report;
@@ -108,7 +108,7 @@ impl Upgrade {
         self.answer.subprotocol.as_deref()
     }
 
-    /// Is told when the handler fails, or the connection before it. By default nobody is.
+    /// Is told when the handler fails or panics, or the connection fails before it. By default nobody is.
     pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
         self.report = Some(Arc::new(report));
         self
@@ -128,7 +128,7 @@ impl Upgrade {
 
     /// Waits until hyper has sent the response and handed the connection over, at most for the
     /// [handshake timeout](Acceptor::handshake_timeout), then runs the handler and closes the connection: with code
-    /// 1000, or 1011 when the handler has returned an error.
+    /// 1000, or 1011 when the handler has returned an error or panicked.
     ///
     /// What the handler sends while it is polled once leaves in one write when the poll is over, as with
     /// [`Server`](crate::Server). Hyper hands the connection over once the response has been returned to it, so this
@@ -136,6 +136,9 @@ impl Upgrade {
     ///
     /// The decision is made here and not by the response: hyper also hands over a connection that ends after another
     /// one, so a layer that turns this one into an error keeps nobody out. Who may not connect is to be refused before.
+    ///
+    /// # Panics
+    /// As the handler does, once the connection is closed.
     ///
     /// # Cancel safety
     /// Dropping it drops the connection without a close frame.
@@ -159,7 +162,16 @@ impl Upgrade {
             let mut watch = guest.as_ref().map(|guest| Watch::new(Arc::clone(&guest.shutdown.progress)));
             poll_fn(|cx| {
                 let stage = watch.as_mut().map_or(Stage::Open, |watch| watch.stage(cx));
-                attendant.poll(stage, |failure| report.iter().for_each(|report| report(&failure)), cx)
+                let tell = |fault| {
+                    let failure = match fault {
+                        Fault::Failed(failure) => failure,
+                        Fault::Panicked(text) => Failure::Panicked(peer, text),
+                    };
+                    if let Some(report) = &report {
+                        report(&failure);
+                    }
+                };
+                attendant.poll(stage, tell, cx)
             })
             .await;
         }

@@ -279,20 +279,28 @@ async fn the_close_code_says_how_the_handler_has_ended() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_drops_the_connection() {
-    let then = |upgrade: Upgrade| {
-        tokio::spawn(upgrade.run(async |mut socket: WebSocket| {
+async fn a_handler_that_panics_closes_with_1011_and_is_reported() {
+    let (report, mut failures) = failures();
+    let (task, mut tasks) = mpsc::unbounded_channel();
+    let then = move |upgrade: Upgrade| {
+        let running = tokio::spawn(upgrade.on_failure(report.clone()).run(async |mut socket: WebSocket| {
             socket.recv().await?;
             // Not by `panic!`, which would print.
             std::panic::resume_unwind(Box::new("as if"));
             #[allow(unreachable_code)]
             Ok::<_, taut::Error>(())
         }));
+        task.send(running).unwrap();
     };
     let address = server(accept(Acceptor::new(), then)).await;
     let mut socket = taut::connect(&format!("ws://{address}/")).await.unwrap();
     socket.send("go").await.unwrap();
-    assert_eq!(socket.recv().await.unwrap_err().close_code(), Some(CloseCode::ABNORMAL));
+    assert_eq!(socket.recv().await.unwrap(), None);
+    assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::INTERNAL_ERROR));
+    let failure = failures.recv().await.unwrap();
+    assert!(failure.ends_with("the handler panicked: as if"), "{failure}");
+    // The task's own panic is not swallowed.
+    assert!(tasks.recv().await.unwrap().await.unwrap_err().is_panic());
 }
 
 #[tokio::test]

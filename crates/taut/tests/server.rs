@@ -183,6 +183,77 @@ async fn a_handler_that_fails_closes_with_1011_and_is_reported() {
     running.stop().await.unwrap();
 }
 
+/// As `panic!` does, but prints nothing.
+fn panics(text: &str) {
+    std::panic::resume_unwind(Box::new(text.to_owned()));
+}
+
+// RFC 6455 §7.4.1: 1011 is for a server that meets what it did not expect.
+#[tokio::test]
+async fn a_handler_that_panics_closes_with_1011_and_is_reported() {
+    let (server, address) = bound().await;
+    let (reported, mut reports) = mpsc::unbounded_channel();
+    let serving = server.on_failure(move |failure| drop(reported.send(failure.to_string()))).serve(
+        |incoming: Incoming| async move {
+            let mut socket = incoming.accept().await?;
+            socket.send("last words").await?;
+            match socket.recv().await?.unwrap().as_text() {
+                Some("text") => std::panic::resume_unwind(Box::new("out of luck")),
+                Some("string") => panics("out of ideas"),
+                Some("held") => {
+                    // Another task holds it open: it is closed all the same.
+                    let (sender, _receiver) = socket.split();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_secs(60)).await;
+                        drop(sender);
+                    });
+                    panics("out of order");
+                }
+                _ => std::panic::resume_unwind(Box::new(7)),
+            }
+            Ok::<(), Error>(())
+        },
+    );
+    let running = run(serving, address);
+    for (why, report) in [
+        ("text", "the handler panicked: out of luck"),
+        ("string", "the handler panicked: out of ideas"),
+        ("held", "the handler panicked: out of order"),
+        ("number", "the handler panicked: without a text"),
+    ] {
+        let mut socket = running.client().connect().await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some(Message::from("last words")));
+        socket.send(why).await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), None, "{why}");
+        assert_eq!(socket.peer_close().unwrap().code(), CloseCode::INTERNAL_ERROR, "{why}");
+        let told = reports.recv().await.unwrap();
+        assert!(told.contains("127.0.0.1:") && told.ends_with(report), "{told}");
+    }
+    // Nobody else is harmed, and a drain waits for nobody.
+    let mut socket = running.client().connect().await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some(Message::from("last words")));
+    drop(socket);
+    timeout(Duration::from_secs(5), running.stop()).await.expect("nobody is waited for in vain").unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_before_it_has_begun_refuses_with_500_and_is_reported() {
+    let (server, address) = bound().await;
+    let (reported, mut reports) = mpsc::unbounded_channel();
+    let serving = server.on_failure(move |failure| drop(reported.send(failure.to_string()))).serve(
+        |_: Incoming| -> std::future::Ready<Result<(), Error>> {
+            panics("no handler");
+            unreachable!()
+        },
+    );
+    let running = run(serving, address);
+    for _ in 0..2 {
+        assert_eq!(running.client().connect().await.unwrap_err().status(), Some(500));
+        assert!(reports.recv().await.unwrap().ends_with("the handler panicked: no handler"));
+    }
+    timeout(Duration::from_secs(5), running.stop()).await.expect("nobody is waited for in vain").unwrap();
+}
+
 #[tokio::test]
 async fn a_drain_closes_with_1001_and_waits_for_the_handlers() {
     let (server, address) = bound().await;
