@@ -76,6 +76,7 @@ const ROOMS: &[Room] = &[
             "base64",
             "getrandom",
             "gloo-timers",
+            "httpdate",
             "js-sys",
             "slab",
             "taut-proto",

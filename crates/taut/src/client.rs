@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use taut_proto::handshake::{Agreed, ClientRequest, ClientResponse, HeadLimits, InvalidRequest, Rejection};
 use taut_proto::{Role, Settings};
@@ -333,9 +333,8 @@ impl Client {
         let mut head = Head::default();
         for _ in 0..INTERIM_RESPONSES {
             let end = head.read(&mut stream, &limits).await?.map_err(|refusal| rejected(refusal.into()))?;
-            let agreed =
-                ClientResponse::parse(&head.bytes[..end], &limits).and_then(|response| request.check(&response, nonce));
-            match agreed {
+            let response = ClientResponse::parse(&head.bytes[..end], &limits).map_err(rejected)?;
+            match request.check(&response, nonce) {
                 Ok(Agreed { subprotocol, deflate, .. }) => {
                     let unread = head.rest(end);
                     let settings = Arc::clone(&self.settings);
@@ -343,7 +342,7 @@ impl Client {
                 }
                 // RFC 9110 §15.2: the response that counts follows.
                 Err(rejection) if rejection.is_interim() => head = Head::begun(head.rest(end)),
-                Err(rejection) => return Err(rejected(rejection)),
+                Err(rejection) => return Err(rejected(with_date(rejection, &response, SystemTime::now()))),
             }
         }
         Err(rejected(Rejection::Malformed))
@@ -486,6 +485,18 @@ fn rejected(rejection: Rejection) -> Error {
     Cause::Rejected(rejection).into()
 }
 
+/// RFC 9110 §10.2.3: `Retry-After` may be a date. It is taken by the clock that wrote it, the `Date` of the response, so
+/// that it does not matter whether ours is right.
+fn with_date(mut rejection: Rejection, response: &ClientResponse<'_>, now: SystemTime) -> Rejection {
+    let date = |name| response.header(name).and_then(|date| httpdate::parse_http_date(date).ok());
+    if let Rejection::Status { retry_after: retry_after @ None, .. } = &mut rejection
+        && let Some(at) = date("retry-after")
+    {
+        *retry_after = Some(at.duration_since(date("date").unwrap_or(now)).unwrap_or_default());
+    }
+    rejection
+}
+
 /// From the name's lookup to the end of the handshake.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -584,6 +595,34 @@ mod tests {
         }
         for wrong in ["ftp://a.example", "ws://a b/", "/a b", "ws://u:p@a.example/"] {
             assert!(target.moved(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    // RFC 9110 §10.2.3: Retry-After = HTTP-date / delay-seconds; §5.6.7: a date has three forms.
+    #[test]
+    fn a_server_may_say_by_a_date_when_to_come_back() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let later = "Sun, 06 Nov 1994 08:51:37 GMT";
+        for (headers, expected) in [
+            (format!("Retry-After: {later}\r\n"), Some(120)),
+            ("Retry-After: Sunday, 06-Nov-94 08:49:40 GMT\r\n".to_owned(), Some(3)),
+            ("Retry-After: Sun Nov  6 08:50:37 1994\r\n".to_owned(), Some(60)),
+            // By the server's clock, where that is told.
+            (format!("Date: Sun, 06 Nov 1994 08:51:30 GMT\r\nRetry-After: {later}\r\n"), Some(7)),
+            (format!("Date: today\r\nRetry-After: {later}\r\n"), Some(120)),
+            // What is past is now.
+            ("Retry-After: Sun, 06 Nov 1994 08:00:00 GMT\r\n".to_owned(), Some(0)),
+            ("Retry-After: 7\r\n".to_owned(), Some(7)),
+            ("Retry-After: soon\r\n".to_owned(), None),
+            (String::new(), None),
+        ] {
+            let head = format!("HTTP/1.1 503 Service Unavailable\r\n{headers}\r\n");
+            let limits = HeadLimits::default();
+            let response = ClientResponse::parse(head.as_bytes(), &limits).unwrap();
+            let Target { request, .. } = Client::new("ws://a.example/").target.unwrap();
+            let rejection = with_date(request.check(&response, [0; 16]).unwrap_err(), &response, now);
+            let error = Error::from(Cause::Rejected(rejection));
+            assert_eq!(error.retry_after(), expected.map(Duration::from_secs), "{headers}");
         }
     }
 

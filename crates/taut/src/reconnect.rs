@@ -49,7 +49,8 @@
 //! n-th failure: uniform over the whole window, drawn from the operating system's random numbers, so that the clients
 //! of a server that restarts come back one by one (RFC 6455 §7.2.3). They begin anew once a connection has lasted for
 //! 5 s, or for the last delay where that was longer: a server that accepts and then drops is not asked ever faster. A
-//! `Retry-After` is obeyed, up to 10 minutes, and the usual delay added.
+//! connection lasts from its opening to the first sign of its end; to wait for the server to end TCP does not count. A
+//! `Retry-After` is obeyed, in seconds or as a date, up to 10 minutes, and the usual delay added.
 //!
 //! There is no limit on attempts unless [`max_attempts`](Reconnecting::max_attempts) or
 //! [`give_up_after`](Reconnecting::give_up_after) sets one.

@@ -370,6 +370,11 @@ async fn a_hook_that_fails_is_a_failed_attempt() {
     assert_eq!(events.lock().unwrap().join(", "), expected);
     drop(sockets.recv().await);
 
+    // RFC 9110 §10.2.3: as a date too.
+    let by_date = "HTTP/1.1 503 Service Unavailable\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                   Retry-After: Sun, 06 Nov 1994 08:50:37 GMT\r\n\r\n";
+    let delay = after(Answer::Bytes(by_date)).await.unwrap();
+    assert!((Duration::from_millis(60_100)..Duration::from_millis(60_610)).contains(&delay), "{delay:?}");
     let (script, _sockets) = Script::new([]);
     let mut client = script.reconnecting(|mut socket| async { socket.ping(&[0; 126]).await.map(|()| socket) });
     assert!(client.ready().await.unwrap_err().is_invalid(), "a mistake in the program is not retried");

@@ -245,7 +245,7 @@ impl<'a> ClientResponse<'a> {
         self.headers.iter()
     }
 
-    /// `Retry-After` in seconds. The form with a date needs a clock and is not read.
+    /// `Retry-After` in seconds (RFC 9110 §10.2.3). The form with a date needs a clock: it is for whoever has one.
     pub fn retry_after(&self) -> Option<Duration> {
         let seconds = self.header("retry-after")?;
         // `parse` alone would let a sign pass.
