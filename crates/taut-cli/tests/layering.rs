@@ -97,6 +97,7 @@ const ROOMS: &[Room] = &[
             "rustls",
             "rustls-native-certs",
             "rustls-pki-types",
+            "rustls-webpki",
             "tokio-rustls",
             "tower-layer",
             "tower-service",
@@ -232,7 +233,7 @@ const SOURCE_RULES: &[SourceRule] = &[
     SourceRule {
         places: &["taut/src"],
         except: &["taut/src/tls"],
-        never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls"],
+        never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls", "webpki"],
         but: &[],
         reason: "`tls` is the only file of the library that names rustls",
     },

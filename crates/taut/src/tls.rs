@@ -228,6 +228,77 @@ mod tests {
         assert!(shake(&anything, "b.example", &expired).await.0.is_ok());
     }
 
+    // `openssl req -x509` says CA:TRUE of every certificate that it makes, and that is how they are made.
+    #[tokio::test]
+    async fn a_self_signed_certificate_is_trusted_when_it_is_given_and_only_then() {
+        let identity = Identity::self_signed("a.example");
+        let (server, root) = (identity.server(), identity.certificate.as_bytes());
+        let authority = Authority::new();
+        let only = ClientTls::only_pem(root).unwrap();
+        let also = authority.client().root_pem(root).unwrap();
+        for client in [&only, &also] {
+            shake(client, "a.example", &server).await.0.unwrap();
+            shake(&client.for_strangers(), "a.example", &server).await.0.unwrap();
+        }
+
+        // Its name counts.
+        let error = shake(&only, "b.example", &server).await.0.unwrap_err();
+        assert!(error.is_tls() && error.to_string().contains("it is not for b.example but for"), "{error}");
+        let named = only.clone().server_name("a.example").unwrap();
+        shake(&named, "b.example", &server).await.0.unwrap();
+        // So do its dates.
+        let expired = Identity::self_signed_and_expired("a.example");
+        let trusting = ClientTls::only_pem(expired.certificate.as_bytes()).unwrap();
+        let error = shake(&trusting, "a.example", &expired.server()).await.0.unwrap_err();
+        assert!(error.is_tls() && error.to_string().contains("expired 3 days ago"), "{error}");
+        // And that it is the very one: not another of the same name, nor one that nobody has given.
+        let other = Identity::self_signed("a.example");
+        for client in [&only, &also, &authority.client()] {
+            let error = shake(client, "a.example", &other.server()).await.0.unwrap_err();
+            assert!(error.is_tls() && error.to_string().contains("CA:TRUE"), "{error}");
+            assert!(error.to_string().contains("ClientTls::root_pem"), "{error}");
+        }
+        // Nor is it of use to anybody without its key, by either version of TLS.
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let key =
+                provider().key_provider.load_private_key(private_key("key", other.key.as_bytes()).unwrap()).unwrap();
+            let stolen = rustls::sign::CertifiedKey::new(certificates("stolen", root).unwrap(), key);
+            let config = rustls::ServerConfig::builder_with_provider(provider())
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(stolen)));
+            let error = shake(&only, "a.example", &ServerTls::with_config(Arc::new(config))).await.0.unwrap_err();
+            assert!(error.is_tls() && error.to_string().contains("signed"), "{error}");
+        }
+
+        // What it has issued is accepted as before, and so are the others that were given beside it.
+        let issued = authority.issue("c.example").server();
+        shake(&also, "c.example", &issued).await.0.unwrap();
+        assert!(shake(&only, "c.example", &issued).await.0.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_certificate_is_told_in_words() {
+        let authority = Authority::new();
+        for (identity, words) in [
+            (authority.issue_without_a_name(), "subjectAltName=DNS:a.example"),
+            (authority.issue_for_clients("a.example"), "not for servers"),
+        ] {
+            let error = shake(&authority.client(), "a.example", &identity.server()).await.0.unwrap_err();
+            assert!(error.is_tls() && error.to_string().contains(words), "{error}");
+        }
+        // A client's that is an authority's own.
+        let own = Identity::self_signed("me.example");
+        let server = authority.issue("a.example").server();
+        let server = server.client_roots_pem(own.certificate.as_bytes(), true).unwrap();
+        let client = authority.client().client_certificate_pem(own.certificate.as_bytes(), own.key.as_bytes()).unwrap();
+        let (_, refused) = shake(&client, "a.example", &server).await;
+        let error = refused.unwrap_err();
+        assert!(error.is_tls() && error.to_string().contains("CA:TRUE"), "{error}");
+        assert!(!error.to_string().contains("OtherError"), "{error}");
+    }
+
     #[tokio::test]
     async fn clients_are_asked_for_a_certificate_when_it_is_wanted() {
         let (authority, clients) = (Authority::new(), Authority::new());

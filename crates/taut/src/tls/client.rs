@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_native_certs::CertificateResult;
@@ -15,7 +16,7 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 
-use super::failure::{Failure, Peer, failed, settings};
+use super::failure::{Failure, Peer, failed, is_authority, settings};
 use super::{HTTP_1_1, TlsStream, certificates, private_key, provider};
 use crate::Error;
 use crate::error::Cause;
@@ -57,7 +58,7 @@ impl ClientTls {
     }
 
     /// Trusts these roots only: one or more certificates in PEM. A server's own certificate can be one if it is
-    /// self-signed.
+    /// self-signed, as `openssl req -x509` makes it; its name and dates are checked like those of any other.
     ///
     /// # Errors
     /// [`is_invalid`](Error::is_invalid): there is no certificate in the text, or one cannot be used.
@@ -221,7 +222,8 @@ impl Settings {
             let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| settings(format!("the roots cannot be used: {error}")))?;
-            builder.with_webpki_verifier(verifier)
+            let verifier = OwnRoots { verifier, roots: self.more.clone() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         };
         let mut config = match &self.certificate {
             None => builder.with_no_client_auth(),
@@ -281,6 +283,62 @@ fn add(roots: &mut RootCertStore, more: &[CertificateDer<'static>]) -> Result<()
 fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(host.to_owned())
         .map_err(|_| Cause::Url("the URL's host is neither a name nor an address that a certificate can be for").into())
+}
+
+/// What rustls accepts, and a server's own certificate that was given as a root, also if it says that it is an
+/// authority's.
+///
+/// `openssl req -x509` says so of every certificate that it makes (`CA:TRUE`), and rustls takes none like that for a
+/// server's. To accept the very certificate that the caller trusts gives nobody anything: whoever has its key can issue
+/// others.
+#[derive(Debug)]
+struct OwnRoots {
+    verifier: Arc<WebPkiServerVerifier>,
+    /// Those that the caller gave, not the system's.
+    roots: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for OwnRoots {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_server_cert(certificate, intermediates, name, ocsp_response, now);
+        match verified {
+            // Its dates were checked before this (RFC 5280 §6.1.3), and its key's signature of the handshake will be.
+            Err(rustls::Error::InvalidCertificate(bad)) if is_authority(&bad) && self.roots.contains(certificate) => {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// Takes any certificate for any name. That the server has its key is checked all the same.

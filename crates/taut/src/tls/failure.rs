@@ -124,11 +124,17 @@ fn explain_certificate(peer: Peer, they: &str, bad: &Bad, f: &mut fmt::Formatter
             "its issuer is unknown; if it is your own, add the root by ClientTls::root_pem, otherwise the server may \
              have left out an intermediate certificate",
         ),
+        Bad::NotValidForNameContext { expected, presented } if presented.is_empty() => write!(
+            f,
+            "it is not for {expected} but for no name at all; it has to be made with one, such as by openssl's -addext \
+             subjectAltName=DNS:{expected} (a common name alone counts for nothing)",
+            expected = expected.to_str(),
+        ),
         Bad::NotValidForNameContext { expected, presented } => write!(
             f,
             "it is not for {} but for {}; connect by that name, or say by ClientTls::server_name which one to expect",
             expected.to_str(),
-            if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") }
+            presented.join(", ")
         ),
         Bad::NotValidForName => f.write_str("it is for another name; connect by the name that it is for"),
         Bad::BadSignature => f.write_str(
@@ -136,8 +142,32 @@ fn explain_certificate(peer: Peer, they: &str, bad: &Bad, f: &mut fmt::Formatter
              trusted as well",
         ),
         Bad::Revoked => f.write_str("its issuer has revoked it"),
-        bad => write!(f, "{}", rustls::Error::InvalidCertificate(bad.clone())),
+        Bad::BadEncoding => f.write_str("it is malformed"),
+        Bad::UnhandledCriticalExtension => f.write_str("it has a critical extension that is not known here"),
+        Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } if peer == Peer::Client => {
+            f.write_str("it is not for clients; its extended key usage has to name clientAuth, or be left out")
+        }
+        Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
+            f.write_str("it is not for servers; its extended key usage has to name serverAuth, or be left out")
+        }
+        bad if is_authority(bad) && peer == Peer::Client => f.write_str(
+            "it is an authority's own (CA:TRUE), which a client must not show; it has to show one that the authority \
+             has issued",
+        ),
+        bad if is_authority(bad) => f.write_str(
+            "it is an authority's own (CA:TRUE), as openssl req -x509 makes it; if you trust it, give this very \
+             certificate by ClientTls::root_pem or only_pem, or have the server show one that the authority has issued",
+        ),
+        Bad::Other(other) => fmt::Display::fmt(&other.0, f),
+        // The kinds of signature that rustls knows are told as it tells them.
+        bad => fmt::Display::fmt(bad, f),
     }
+}
+
+/// Whether a certificate is refused because it is an authority's and not a server's or client's.
+pub(super) fn is_authority(bad: &Bad) -> bool {
+    let Bad::Other(other) = bad else { return false };
+    matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 fn explain_alert(peer: Peer, they: &str, alert: Alert, f: &mut fmt::Formatter<'_>) -> fmt::Result {
