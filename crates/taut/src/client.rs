@@ -345,7 +345,7 @@ impl Client {
                 Err(rejection) => return Err(rejected(with_date(rejection, &response, SystemTime::now()))),
             }
         }
-        Err(rejected(Rejection::Malformed))
+        Err(rejected(Rejection::Interim))
     }
 
     fn target(&self) -> Result<&Target, Error> {

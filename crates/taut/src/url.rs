@@ -126,7 +126,9 @@ pub(crate) fn split_authority(authority: &str) -> Result<(&str, Option<u16>), &'
             // `parse` alone would let a sign pass.
             let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
             let port = digits.parse().ok().filter(|&port| is_number && port != 0);
-            (&authority[..colon], Some(port.ok_or("the port must be a number from 1 to 65535")?))
+            // RFC 3986 §3.2.3: an empty port is the default one.
+            let port = if digits.is_empty() { None } else { Some(port.ok_or(NO_PORT)?) };
+            (&authority[..colon], port)
         }
     };
     let host = bracketed.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -192,6 +194,8 @@ fn without_dots(target: &str) -> String {
     format!("/{}{query}", kept.join("/"))
 }
 
+const NO_PORT: &str = "the port must be a number from 1 to 65535";
+
 const NO_URL: &str = "its Location is not a URL";
 
 #[cfg(test)]
@@ -228,6 +232,22 @@ mod tests {
         assert_eq!(parts("ws://[::1]/"), expected("[::1]", "::1", 80, "/"));
     }
 
+    // RFC 3986 §3.2: authority = host [ ":" port ]; §3.2.3: port = *DIGIT, and an empty one is the default.
+    #[test]
+    fn an_empty_port_is_the_default_one() {
+        for text in ["ws://a.example:", "ws://a.example:/", "ws://a.example:?", "ws://a.example:0080"] {
+            assert_eq!(parts(text).0, "a.example", "{text}");
+            assert_eq!(parts(text).2, 80, "{text}");
+        }
+        assert_eq!(parts("ws://[::1]:/x"), expected("[::1]", "::1", 80, "/x"));
+        let base = Url::parse("ws://a.example:81/").unwrap();
+        assert_eq!(base.join("//b.example:/x").unwrap().authority, "b.example");
+        assert_eq!(base.join("ws://b.example:").unwrap().port, 80);
+        for (text, word) in [("ws://:/", "host"), ("ws://[]:/", "host"), ("ws://a::/", "brackets")] {
+            assert!(Url::parse(text).expect_err(text).contains(word), "{text}");
+        }
+    }
+
     // RFC 6455 §3: fragments must not be used.
     #[test]
     fn a_url_that_cannot_be_used_is_refused_with_advice() {
@@ -242,7 +262,6 @@ mod tests {
             ("ws://a:0/", "port"),
             ("ws://a:65536/", "port"),
             ("ws://a:+1/", "port"),
-            ("ws://a:/", "port"),
             ("ws://[]/", "host"),
             ("ws://::1/", "brackets"),
             ("ws://[::1/", "brackets"),

@@ -101,11 +101,24 @@ async fn a_redirect_to_nowhere_is_an_error() {
         let error = Client::new(&format!("ws://127.0.0.1:{port}/")).connect().await.unwrap_err();
         assert!(error.is_handshake() && error.to_string().contains(word), "{location}: {error}");
     }
-    for response in ["HTTP/1.1 302 Found\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nLocation: /x\r\n\r\n"] {
+    for (response, text) in [
+        ("HTTP/1.1 302 Found\r\n\r\n", "without a Location header"),
+        ("HTTP/1.1 301 Moved Permanently\r\nLocation: \u{fc}\r\n\r\n", "URL"),
+        ("HTTP/1.1 304 Not Modified\r\nLocation: /x\r\n\r\n", "cannot be answered like this"),
+        ("HTTP/1.1 300 Multiple Choices\r\n\r\n", "cannot be answered like this"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "is this the path of a WebSocket?"),
+    ] {
         let (port, _) = canned(vec![response.to_owned()]).await;
         let error = Client::new(&format!("ws://127.0.0.1:{port}/")).connect().await.unwrap_err();
-        assert!(error.is_handshake() && matches!(error.status(), Some(302 | 304)), "{error}");
+        let status: u16 = response[9..12].parse().unwrap();
+        assert!(error.is_handshake() && error.status() == Some(status), "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(!error.to_string().contains("not followed here"), "{error}");
     }
+    // Interim responses (RFC 9110 §15.2) and no end of them.
+    let (port, _) = canned(vec!["HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20)]).await;
+    let error = Client::new(&format!("ws://127.0.0.1:{port}/")).connect().await.unwrap_err();
+    assert!(error.is_handshake() && error.to_string().contains("interim"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -290,6 +290,8 @@ pub enum Rejection {
     HeadTooLarge,
     /// Status 101 in an HTTP/1.0 response.
     HttpVersion,
+    /// One interim response (RFC 9110 §15.2) after the other.
+    Interim,
     /// The response is not HTTP/1.1.
     Malformed,
     /// The server did not switch protocols.
@@ -334,12 +336,22 @@ impl fmt::Display for Rejection {
             Self::Deflate(invalid) => {
                 return write!(f, "The server's answer to permessage-deflate is invalid: {invalid}.");
             }
-            Self::Status { status, .. } => {
+            Self::Status { status, location, .. } => {
                 let advice = match status {
+                    200..=299 => "; is this the path of a WebSocket?",
+                    // RFC 9110 §15.4: these say where to go on.
+                    301 | 302 | 303 | 307 | 308 if location.is_none() => {
+                        "; it redirects without a Location header that could be read, so it leads nowhere"
+                    }
+                    301 | 302 | 303 | 307 | 308 => "; redirects are not followed here",
+                    300..=399 => "; a request that opens a WebSocket cannot be answered like this",
+                    400 => "; a proxy on the way may not pass WebSockets on",
                     401 | 403 => "; check the credentials and the origin",
-                    300..=399 => "; redirects are not followed here",
                     404 => "; check the path",
+                    407 => "; a proxy on the way wants to know who we are",
                     426 => "; it may want another protocol or version",
+                    429 => "; it has had too many requests of ours",
+                    502..=504 => "; it is busy or starting, or a proxy cannot reach it",
                     _ => "",
                 };
                 return write!(f, "The server answered with HTTP status {status} instead of 101{advice}.");
@@ -352,6 +364,7 @@ impl fmt::Display for Rejection {
                 "The server's Sec-WebSocket-Extensions header is malformed or names what was not offered."
             }
             Self::HeadTooLarge => "The head of the server's response is larger than the limit.",
+            Self::Interim => "The server sends one interim response after the other, and none that counts.",
             Self::HttpVersion => "The server switched protocols in HTTP/1.0, which cannot.",
             Self::Malformed => "The server's response is not valid HTTP/1.1; is it a WebSocket server?",
             Self::Subprotocol => "The server chose a subprotocol that was not offered.",
