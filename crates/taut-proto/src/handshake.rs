@@ -44,7 +44,7 @@ pub use client::{Agreed, ClientRequest, ClientResponse, Fault, InvalidRequest, R
 pub use head::{HeadLimits, HeadScan};
 pub use key::{accept_key, encode_nonce, is_valid_key};
 pub use refusal::{Cause, Refusal};
-pub use request::Request;
+pub use request::{Framing, Request};
 pub use server::Upgrade;
 
 use std::borrow::Cow;

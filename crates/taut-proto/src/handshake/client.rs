@@ -213,6 +213,10 @@ impl<'a> ClientResponse<'a> {
     /// Parses a head that [`HeadScan`](super::HeadScan) found, under the same limits.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Rejection> {
         let (head, mut headers) = Headers::prepare(head, limits)?;
+        // RFC 9112 §2.2: only a server skips empty lines.
+        if head.starts_with(b"\r") {
+            return Err(Rejection::Malformed);
+        }
         let (status, version) = {
             let mut parsed = httparse::Response::new(headers.room());
             if !matches!(parsed.parse(head), Ok(httparse::Status::Complete(_))) {

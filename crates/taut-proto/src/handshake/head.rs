@@ -35,6 +35,8 @@ pub struct HeadScan {
     line: usize,
     /// Complete lines so far: the first line and the headers.
     lines: usize,
+    /// Empty lines before the first.
+    empty_lines: usize,
     is_complete: bool,
 }
 
@@ -46,8 +48,8 @@ impl HeadScan {
 
     /// Looks for the end of the head in `bytes`: everything received so far, from the head's first byte.
     ///
-    /// `Some(n)` means that the head is `bytes[..n]`; what follows belongs to the next protocol and does not count
-    /// against the limits. `None` asks for more bytes.
+    /// `Some(n)` means that the head is `bytes[..n]`, a few empty lines before it included; what follows belongs to the next
+    /// protocol and does not count against the limits. `None` asks for more bytes.
     ///
     /// # Errors
     /// 431 when the head is larger than `limits`, 400 when a line is one that HTTP/1.1 forbids.
@@ -61,8 +63,14 @@ impl HeadScan {
             match byte {
                 b'\r' => match within.get(self.scanned + 1) {
                     None => break,
+                    // RFC 9112 §2.2: old clients end the content of their last request with a line end too many.
                     Some(b'\n') if is_line_start && self.lines == 0 => {
-                        return Err(Cause::Malformed.into());
+                        self.empty_lines += 1;
+                        if self.empty_lines > MOST_EMPTY_LINES {
+                            return Err(Cause::Malformed.into());
+                        }
+                        self.scanned += 2;
+                        self.line = self.scanned;
                     }
                     Some(b'\n') => {
                         if !is_line_start && self.lines > limits.headers {
@@ -95,6 +103,9 @@ impl HeadScan {
         if bytes.len() >= limits.bytes { Err(Cause::HeadTooLarge.into()) } else { Ok(None) }
     }
 }
+
+/// Empty lines that may precede a head.
+const MOST_EMPTY_LINES: usize = 4;
 
 /// The header lines of a head, in order, names as written.
 pub(super) struct Headers<'a>(Vec<httparse::Header<'a>>);
@@ -154,6 +165,11 @@ impl<'a> Headers<'a> {
     /// All headers of this name that are UTF-8.
     pub(super) fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'_, 'n, 'a> {
         self.named(name).filter_map(text)
+    }
+
+    /// The first header of this name, as sent.
+    pub(super) fn value(&self, name: &str) -> Option<&'a [u8]> {
+        self.named(name).next()
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
@@ -274,10 +290,22 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", Cause::FoldedLine),
             ("GET / HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n", Cause::FoldedLine),
             ("GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", Cause::Nul),
-            ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Cause::Malformed),
+            ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Cause::Malformed),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Cause::LineEnd),
             (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Cause::FoldedLine),
         ] {
             assert_eq!(cause(head.as_bytes(), &LIMITS), Some(expected), "{head:?}");
+        }
+    }
+
+    // RFC 9112 §2.2: a server ignores at least one empty line before the request line.
+    #[test]
+    fn a_few_empty_lines_before_a_head_are_skipped() {
+        for lines in 1..=MOST_EMPTY_LINES {
+            let head = format!("{}GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n".repeat(lines));
+            for sizes in [&[1][..], &[100]] {
+                assert_eq!(scanned(head.as_bytes(), sizes, &LIMITS), Ok(Some(head.len())), "{lines}");
+            }
         }
     }
 

@@ -115,6 +115,8 @@ impl std::error::Error for Refusal {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    AmbiguousLength,
     /// The application refused, with this status.
     Application(u16),
     /// The handshake has a body.
@@ -167,6 +169,10 @@ pub enum Cause {
     Timeout,
     /// The headers exceed [`HeadLimits::headers`](super::HeadLimits::headers).
     TooManyHeaders,
+    /// A transfer coding other than chunked.
+    TransferCoding,
+    /// `Transfer-Encoding` does not end with chunked, or names it twice, or is of HTTP/1.0.
+    TransferEncoding,
     /// `Sec-WebSocket-Version` is not 13.
     Version,
 }
@@ -181,6 +187,7 @@ impl Cause {
             Self::Timeout => 408,
             Self::MissingConnection | Self::MissingUpgrade | Self::Version => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
+            Self::TransferCoding => 501,
             Self::Busy => 503,
             _ => 400,
         }
@@ -196,6 +203,7 @@ impl fmt::Display for Cause {
             Self::RepeatedHeader(name) => {
                 return write!(f, "The {name} header may occur only once in a request.");
             }
+            Self::AmbiguousLength => "Content-Length and Transfer-Encoding must not both be sent.",
             Self::Body => "A WebSocket handshake has no body: leave out Content-Length and Transfer-Encoding.",
             Self::Busy => "The server has no room for another connection; try again later.",
             Self::FoldedLine => "A header line begins with a space; folded headers are not accepted.",
@@ -220,6 +228,8 @@ impl fmt::Display for Cause {
             Self::Origin => "Pages of this origin may not connect; the server must allow it.",
             Self::Timeout => "The request's head took too long to arrive.",
             Self::TooManyHeaders => "The request has too many headers.",
+            Self::TransferCoding => "The only transfer coding that the server understands is chunked.",
+            Self::TransferEncoding => "The Transfer-Encoding header must end with chunked, once, and needs HTTP/1.1.",
             Self::Version => "The server speaks WebSocket version 13 only.",
         })
     }
@@ -243,6 +253,7 @@ fn reason(status: u16) -> &'static str {
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         503 => "Service Unavailable",
         _ => "",
     }

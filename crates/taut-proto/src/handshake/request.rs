@@ -18,15 +18,26 @@ pub struct Request<'a> {
     path: &'a str,
     query: Option<&'a str>,
     is_http_1_1: bool,
+    framing: Framing,
     pub(super) headers: Headers<'a>,
+}
+
+/// How a request says where its content ends (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes follow the head; 0 when it says nothing.
+    Length(u64),
+    /// Chunks follow, the last of which is empty (RFC 9112 §7.1).
+    Chunked,
 }
 
 impl<'a> Request<'a> {
     /// Parses a head that [`HeadScan`] found. What follows the head in `head` is not looked at.
     ///
     /// # Errors
-    /// 431 when it is larger than `limits`; 400 when it is not HTTP/1.1, when two programs could read it differently
-    /// (folded lines, lone line feeds, a header twice that may occur once) or when its host or length is malformed.
+    /// 431 when it is larger than `limits`; 501 when its content has a transfer coding beside chunked; 400 when it is not
+    /// HTTP/1.1, when two programs could read it differently (folded lines, lone line feeds, a header twice that may occur
+    /// once, two ways to tell where the content ends) or when its host or length is missing or malformed.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Refusal> {
         Self::parse_prepared(Headers::prepare(head, limits)?)
     }
@@ -57,17 +68,13 @@ impl<'a> Request<'a> {
         headers.check(&SINGLE)?;
         // RFC 9112 §3.2.2: the host of a target in absolute form takes the place of the `Host` header.
         let host = authority.or_else(|| headers.first("host"));
-        let request = Self { method, target, host, path, query, is_http_1_1: version == Some(1), headers };
-        // CVE-2026-61666: a malformed host is refused here, before anybody builds an address from it.
-        if request.host().is_some_and(|host| !host.is_empty() && split_host(host).is_none()) {
-            return Err(Cause::InvalidHost.into());
-        }
-        // RFC 9112 §6.3: there is no telling where such a message ends. A handshake has no length at all, which it is told instead.
-        let is_length = |(name, _): &(&str, &[u8])| name.eq_ignore_ascii_case("content-length");
-        if !request.wants_upgrade() && request.headers().filter(is_length).any(|(_, value)| !is_number(value)) {
-            return Err(Cause::InvalidLength.into());
-        }
-        Ok(request)
+        let is_http_1_1 = version == Some(1);
+        check_host(&headers, authority, is_http_1_1)?;
+        // A handshake has no content at all, which it is told instead.
+        let is_handshake = || headers.lists("upgrade", "websocket");
+        let framing =
+            framing(&headers, is_http_1_1).map_err(|cause| if is_handshake() { Cause::Body } else { cause })?;
+        Ok(Self { method, target, host, path, query, is_http_1_1, framing, headers })
     }
 
     /// The method, as written: methods have a case.
@@ -78,6 +85,11 @@ impl<'a> Request<'a> {
     /// Whether it is of HTTP/1.1, and not of HTTP/1.0.
     pub fn is_http_1_1(&self) -> bool {
         self.is_http_1_1
+    }
+
+    /// Where its content ends, which begins behind the head.
+    pub fn framing(&self) -> Framing {
+        self.framing
     }
 
     /// The request target as written.
@@ -173,10 +185,59 @@ impl fmt::Debug for Request<'_> {
 const SINGLE: [&str; 6] =
     ["authorization", "content-length", "host", "origin", "sec-websocket-key", "sec-websocket-version"];
 
-fn is_number(value: &[u8]) -> bool {
+/// RFC 9112 §3.2: a request of HTTP/1.1 without `Host`, or any with a malformed one, is answered 400.
+///
+/// CVE-2026-61666: a malformed host is refused here, before anybody builds an address from it.
+fn check_host(headers: &Headers<'_>, authority: Option<&str>, is_http_1_1: bool) -> Result<(), Cause> {
+    let field = match headers.value("host") {
+        Some(value) => Some(str::from_utf8(value).map_err(|_| Cause::InvalidHost)?.trim_ascii()),
+        None if is_http_1_1 => return Err(Cause::MissingHost),
+        None => None,
+    };
+    // RFC 9110 §7.2: the field is empty where the target has no authority.
+    let is_malformed = |host: &str| !host.is_empty() && split_host(host).is_none();
+    if [field, authority].into_iter().flatten().any(is_malformed) {
+        return Err(Cause::InvalidHost);
+    }
+    Ok(())
+}
+
+/// RFC 9112 §6.1, §6.3: where the content ends, unless two programs could see that differently.
+fn framing(headers: &Headers<'_>, is_http_1_1: bool) -> Result<Framing, Cause> {
+    let length = headers.value("content-length");
+    if headers.contains("transfer-encoding") {
+        if length.is_some() {
+            return Err(Cause::AmbiguousLength);
+        }
+        // What is of HTTP/1.0 may have come through a proxy that knows nothing of chunks.
+        if !is_http_1_1 {
+            return Err(Cause::TransferEncoding);
+        }
+        let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+        let mut chunked = 0;
+        let mut last_is_chunked = false;
+        let mut others = 0;
+        for coding in headers.all("transfer-encoding").flat_map(list) {
+            last_is_chunked = is_chunked(coding);
+            chunked += usize::from(last_is_chunked);
+            others += usize::from(!last_is_chunked);
+        }
+        return match (last_is_chunked, chunked, others) {
+            (true, 1, 0) => Ok(Framing::Chunked),
+            (true, 1, _) => Err(Cause::TransferCoding),
+            _ => Err(Cause::TransferEncoding),
+        };
+    }
+    match length {
+        None => Ok(Framing::Length(0)),
+        Some(value) => number(value).map(Framing::Length).ok_or(Cause::InvalidLength),
+    }
+}
+
+fn number(value: &[u8]) -> Option<u64> {
     // The parser of numbers would take a plus sign, too.
-    let digits = str::from_utf8(value.trim_ascii()).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits.is_some_and(|digits| digits.parse::<u64>().is_ok())
+    let digits = str::from_utf8(value.trim_ascii()).ok()?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// Authority, path and query of a request target (RFC 9112 §3.2). `*` and the authority form, which no handshake may
@@ -338,6 +399,61 @@ mod tests {
             assert_eq!(plain(&format!("Content-Length: {length}")), Some(Cause::InvalidLength), "{length}");
         }
         assert_eq!(plain("Content-Length: 18446744073709551615"), None);
+    }
+
+    // RFC 9112 §3.2: a request of HTTP/1.1 that lacks `Host` is answered 400, and so is one with an invalid value.
+    #[test]
+    fn a_plain_request_is_judged_by_its_host_as_a_handshake_is() {
+        let plain = |lines: &str| parse(&format!("GET /x {lines}\r\n\r\n")).err().map(|refusal| refusal.cause());
+        for (lines, expected) in [
+            ("HTTP/1.1", Some(Cause::MissingHost)),
+            ("HTTP/1.1\r\nX: y", Some(Cause::MissingHost)),
+            ("HTTP/1.0", None),
+            ("HTTP/1.1\r\nHost:", None),
+            ("HTTP/1.1\r\nHost: a", None),
+            ("HTTP/1.1\r\nHost: a b", Some(Cause::InvalidHost)),
+            ("HTTP/1.0\r\nHost: a/b", Some(Cause::InvalidHost)),
+            ("HTTP/1.1\r\nHost: a\r\nHost: a", Some(Cause::RepeatedHeader("host"))),
+        ] {
+            assert_eq!(plain(lines), expected, "{lines}");
+        }
+        let absolute = |lines: &str| parse(&format!("GET http://a/x HTTP/1.1\r\n{lines}\r\n")).map(drop);
+        assert_eq!(absolute("Host: b\r\n"), Ok(()));
+        assert_eq!(absolute(""), Err(Cause::MissingHost.into()));
+        assert_eq!(
+            absolute("Host: b/c\r\n"),
+            Err(Cause::InvalidHost.into()),
+            "the header that does not count is judged too"
+        );
+    }
+
+    // RFC 9112 §6.1, §6.3: both ways at once, another coding than chunked at the end, and chunks in HTTP/1.0 are faulty.
+    // RFC 9112 §6.1: a coding that is not understood is answered 501.
+    #[test]
+    fn content_whose_end_two_programs_could_see_differently_is_refused() {
+        let of = |version: &str, lines: &[&str]| {
+            let head = format!("POST /x HTTP/{version}\r\nHost: a\r\n{}\r\n", lines.concat());
+            parse(&head).map(|request| request.framing()).map_err(|refusal| (refusal.cause(), refusal.status()))
+        };
+        let (te, ambiguous) = (Err((Cause::TransferEncoding, 400)), Err((Cause::AmbiguousLength, 400)));
+        for (lines, expected) in [
+            (&[][..], Ok(Framing::Length(0))),
+            (&["Content-Length: 7\r\n"], Ok(Framing::Length(7))),
+            (&["Transfer-Encoding: chunked\r\n"], Ok(Framing::Chunked)),
+            (&["Transfer-Encoding:  Chunked ,\r\n"], Ok(Framing::Chunked)),
+            (&["Content-Length: 7\r\n", "Transfer-Encoding: chunked\r\n"], ambiguous),
+            (&["Transfer-Encoding: identity\r\n", "Content-Length: 7\r\n"], ambiguous),
+            (&["Transfer-Encoding: chunked, gzip\r\n"], te),
+            (&["Transfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\n"], te),
+            (&["Transfer-Encoding: identity\r\n"], te),
+            (&["Transfer-Encoding: xchunked\r\n"], te),
+            (&["Transfer-Encoding:\r\n"], te),
+            (&["Transfer-Encoding: gzip\r\n", "Transfer-Encoding: chunked\r\n"], Err((Cause::TransferCoding, 501))),
+        ] {
+            assert_eq!(of("1.1", lines), expected, "{lines:?}");
+        }
+        assert_eq!(of("1.0", &["Transfer-Encoding: chunked\r\n"]), te);
+        assert_eq!(of("1.0", &["Content-Length: 7\r\n"]), Ok(Framing::Length(7)));
     }
 
     // CVE-2024-37890: 10 000 headers are an error with a status, under any limit on bytes.
