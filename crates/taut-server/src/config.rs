@@ -75,6 +75,9 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How long a client may take to answer that ping before its connection is given up; 30 seconds by default.
     pub pong_timeout: Duration,
+    /// How long an HTTP connection may be silent between two requests; 75 seconds by default, because whoever sends requests should be the one
+    /// who closes, and common load balancers do so after 60.
+    pub keep_alive: Duration,
     /// Bytes of a message from a client; 64 KiB by default. A longer one closes its connection with 1009.
     pub message: usize,
     /// How long a client may take over 16 KiB of a message that it has begun; 60 seconds by default. A slower one is closed with 1008.
@@ -144,6 +147,7 @@ impl Default for Config {
             activity_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
             message: 64 * 1024,
             message_timeout: Duration::from_secs(60),
             unfinished: 64 * 1024 * 1024,
@@ -437,6 +441,7 @@ mod tests {
             activity_timeout: one,
             ping_interval: one,
             pong_timeout: one,
+            keep_alive: one,
             message: 1,
             message_timeout: one,
             unfinished: 1,

@@ -1,58 +1,86 @@
-//! HTTP/1.1: serving it on sockets that have left their shards, and requests to others.
+//! HTTP/1.1: answering requests whose connections have left their shards for it, and requests to others.
 
 pub(crate) mod address;
+mod chunked;
 pub(crate) mod client;
+mod conn;
+mod exchange;
 pub(crate) mod listener;
+mod places;
+mod response;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::convert::Infallible;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::body::Body;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use taut_proto::handshake::Refusal;
-use taut_shard::Departure;
-use tokio::net::TcpStream;
+use taut_shard::{Handover, Intake, Refused};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use self::address::InvalidAddress;
-use self::stream::Departed;
+use self::conn::Conn;
+use self::exchange::Exchange;
+use self::places::Places;
 
-/// Serves every socket that comes, until no more can come and the last request is answered.
-///
-/// Once `draining` is true, connections end with the request that they are at.
-pub(crate) async fn serve(mut departures: mpsc::Receiver<Departure>, router: Router, draining: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
+/// Answers requests, each on a connection that has left its shard for it and goes back there.
+pub(crate) struct Service {
+    pub(crate) router: Router,
+    /// Of the shards, by their numbers.
+    pub(crate) intakes: Vec<Intake>,
+    /// For whose a request counts, by its connection's peer and its own headers.
+    pub(crate) client: Box<ClientAddress>,
+    /// Becomes true when the server goes: then connections end with the request that they are at.
+    pub(crate) draining: watch::Receiver<bool>,
+}
+
+/// Says for whose address a request counts.
+pub(crate) type ClientAddress = dyn Fn(SocketAddr, &HeaderMap) -> IpAddr + Send + Sync;
+
+/// A request on its way from a shard.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    /// The shard's number.
+    pub(crate) shard: usize,
+    pub(crate) handover: Handover,
+}
+
+/// Answers every request that comes, until no more can come and the last is answered.
+pub(crate) async fn serve(mut departures: mpsc::Receiver<Departure>, service: Service) {
+    let service = Arc::new(service);
+    let places = Arc::new(Places::new(MOST_REQUESTS));
+    let mut requests = JoinSet::new();
     loop {
         tokio::select! {
             departure = departures.recv() => match departure {
-                Some(departure) if connections.len() >= MOST_CONNECTIONS => turn_away(departure),
-                Some(departure) => drop(connections.spawn(serve_connection(departure, router.clone(), draining.clone()))),
+                Some(departure) => drop(requests.spawn(serve_one(departure, Arc::clone(&service), Arc::clone(&places)))),
                 None => break,
             },
-            Some(_) = connections.join_next() => {}
+            Some(_) = requests.join_next() => {}
         }
     }
-    while connections.join_next().await.is_some() {}
+    while requests.join_next().await.is_some() {}
 }
 
-/// Sends a socket on its way from its shard. The shard does not wait: when there is no room, the client is told to come back.
+/// Sends a request on its way from its shard. The shard does not wait: when there is no room, the client is told to come back.
 pub(crate) fn depart(departures: &mpsc::Sender<Departure>, departure: Departure) {
     if let Err(refused) = departures.try_send(departure) {
-        turn_away(refused.into_inner());
+        turn_away(refused.into_inner().handover);
     }
 }
 
-/// A way for sockets from the shards to [`serve`].
+/// A way for requests from the shards to [`serve`].
 pub(crate) fn departures() -> (mpsc::Sender<Departure>, mpsc::Receiver<Departure>) {
     mpsc::channel(MOST_DEPARTING)
 }
@@ -76,56 +104,70 @@ impl Caller {
     }
 }
 
-async fn serve_connection(departure: Departure, router: Router, mut draining: watch::Receiver<bool>) {
-    let Departure { stream, tls, bytes, peer } = departure;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
+async fn serve_one(departure: Departure, service: Arc<Service>, places: Arc<Places>) {
+    let Departure { shard, handover } = departure;
+    let peer = handover.peer;
+    let conn = match Conn::of(handover) {
+        Ok(conn) => conn,
         Err(error) => return tracing::debug!(%peer, %error, "a socket could not be taken over"),
     };
+    let Some((exchange, request)) = Exchange::begin(conn) else {
+        return tracing::debug!(%peer, "a request could not be read");
+    };
+    let Some(mut request) = request else {
+        // The connection ends with it, however that goes.
+        let _ =
+            exchange.answer(async { Ok::<_, Infallible>(refusal(StatusCode::BAD_REQUEST, NO_TARGET)) }, || true).await;
+        return;
+    };
+    let place = places.take((service.client)(peer, request.headers()));
     let caller = Caller { peer, hang_up: Arc::default() };
     let hang_up = Arc::clone(&caller.hang_up);
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(caller.clone());
-        request.extensions_mut().insert(Peer(peer));
-        router.call(request)
-    });
-    let is_draining = *draining.borrow();
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .max_buf_size(LARGEST_BUFFER)
-        .keep_alive(!is_draining)
-        .serve_connection(TokioIo::new(Departed::new(bytes, stream, tls)), service);
-    let mut connection = pin!(connection);
-    let served = async {
-        if !is_draining {
-            tokio::select! {
-                served = connection.as_mut() => return served,
-                _ = async { draining.wait_for(|draining| *draining).await.map(drop) } => {
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
+    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(Peer(peer));
+    let answering = async {
+        let is_draining = || *service.draining.borrow();
+        if place.is_none() {
+            let busy = async { Ok::<_, Infallible>(refusal(StatusCode::SERVICE_UNAVAILABLE, BUSY)) };
+            return exchange.answer(busy, || true).await;
         }
-        connection.await
+        exchange.answer(TowerToHyperService::new(service.router.clone()).call(request), is_draining).await
     };
-    let served = tokio::select! {
-        served = served => served,
+    let answered = tokio::select! {
+        answered = answering => answered.and_then(|conn| conn.map(|conn| conn.into_handover(peer)).transpose()),
         () = hang_up.notified() => return,
     };
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "an HTTP connection ended badly");
+    drop(place);
+    match answered {
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%peer, %error, "an HTTP connection ended badly"),
+        Ok(Some(handover)) => {
+            // A shard that drains takes nothing back: the connection ends here, between two requests.
+            if let Some(Err(Refused(handover))) = service.intakes.get(shard).map(|intake| intake.give_back(handover)) {
+                drop(handover);
+            }
+        }
     }
+}
+
+fn refusal(status: StatusCode, text: &'static str) -> http::Response<Body> {
+    let mut response = http::Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// Who is at the other end of a request's connection: an extension of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
-fn turn_away(departure: Departure) {
+fn turn_away(handover: Handover) {
     let mut response = Vec::new();
     Refusal::busy(Duration::from_secs(1)).write_response(&mut response);
-    let Departure { mut stream, tls, .. } = departure;
+    let Handover { mut stream, tls, .. } = handover;
     // A fresh socket takes a few hundred bytes; if this one does not, its client learns as much from the end.
     let _ = match tls {
         None => stream.write_all(&response),
@@ -137,18 +179,15 @@ fn turn_away(departure: Departure) {
     };
 }
 
-/// HTTP connections at a time. While its body is awaited each holds some 32 KiB, 24 of them in three buffers of hyper's; what is written of those costs
-/// memory, which makes some 12 KiB with a short request.
-const MOST_CONNECTIONS: usize = 10_000;
+const BUSY: &str = "The server is busy: too many requests are under way. Please try again.\n";
 
-/// Sockets on their way from the shards.
+const NO_TARGET: &str = "The request target is not a URI.\n";
+
+/// Requests under way at a time. While its content is awaited each holds some 4 KiB, and what it carries.
+const MOST_REQUESTS: usize = 20_000;
+
+/// Requests on their way from the shards.
 const MOST_DEPARTING: usize = 1024;
-
-/// How long a connection may take for the head of its next request, silence before it included.
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
-
-/// Bytes; what hyper may hold of a connection's input, and the most that a head may have.
-const LARGEST_BUFFER: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -181,6 +220,19 @@ mod tests {
             let (head, answered) = response(&mut stream);
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
             assert!(answered == body, "{size} bytes");
+        }
+        server.stop();
+    }
+
+    #[test]
+    fn the_content_of_a_request_may_be_that_of_its_response() {
+        let server = Server::start(departures());
+        let mut stream = server.connect();
+        for size in [0, 1, 100_000] {
+            let body: Vec<u8> = (0..=250).cycle().take(size).collect();
+            write!(stream, "POST /through HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n").unwrap();
+            stream.write_all(&body).unwrap();
+            assert!(response(&mut stream).1 == body, "{size} bytes");
         }
         server.stop();
     }
@@ -252,6 +304,7 @@ mod tests {
         address: SocketAddr,
         client: Arc<ClientConfig>,
         drainer: Drainer,
+        intake: Intake,
         shard: JoinHandle<io::Result<()>>,
         /// Says so for every socket that has left.
         departed: std::sync::mpsc::Receiver<()>,
@@ -267,8 +320,16 @@ mod tests {
             let receiver = server.unserved.take().unwrap();
             let echo = async |body: Body| to_bytes(body, usize::MAX).await.unwrap();
             let large = async || Bytes::from(vec![7; LARGE]);
-            let router = Router::new().route("/echo", post(echo)).route("/large", get(large));
-            server.runtime.spawn(serve(receiver, router, server.draining.subscribe()));
+            let through = async |body: Body| body;
+            let router =
+                Router::new().route("/echo", post(echo)).route("/through", post(through)).route("/large", get(large));
+            let service = Service {
+                router,
+                intakes: vec![server.intake.clone()],
+                client: Box::new(|peer, _| peer.ip()),
+                draining: server.draining.subscribe(),
+            };
+            server.runtime.spawn(serve(receiver, service));
             server
         }
 
@@ -280,11 +341,11 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let (told, departed) = std::sync::mpsc::channel();
             let shard = Shard::new(listener, Door { sender, told }, settings).unwrap();
-            let drainer = shard.drainer();
+            let (drainer, intake) = (shard.drainer(), shard.intake());
             let shard = thread::spawn(move || shard.run());
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let draining = watch::Sender::new(false);
-            Self { address, client, drainer, shard, departed, runtime, draining, unserved: Some(receiver) }
+            Self { address, client, drainer, intake, shard, departed, runtime, draining, unserved: Some(receiver) }
         }
 
         fn connect(&self) -> Stream {
@@ -316,8 +377,8 @@ mod tests {
 
         fn message(&mut self, _: &mut Session<'_, ()>, _: Message<'_>) {}
 
-        fn depart(&mut self, departure: Departure) {
-            depart(&self.sender, departure);
+        fn hand_over(&mut self, handover: Handover) {
+            depart(&self.sender, Departure { shard: 0, handover });
             let _ = self.told.send(());
         }
     }

@@ -171,6 +171,7 @@ fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
         ("activity-timeout", before.activity_timeout != after.activity_timeout),
         ("ping-interval", before.ping_interval != after.ping_interval),
         ("pong-timeout", before.pong_timeout != after.pong_timeout),
+        ("keep-alive", before.keep_alive != after.keep_alive),
         ("max-message", before.message != after.message),
         ("message-timeout", before.message_timeout != after.message_timeout),
         ("max-unfinished", before.unfinished != after.unfinished),

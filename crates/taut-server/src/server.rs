@@ -18,7 +18,7 @@ use crate::app::{App, Secret};
 use crate::config::{Config, ConfigError, Loaded, Mistake};
 use crate::fallback::{Entrance, Fallback};
 use crate::guard::{self, Guard};
-use crate::http::{self, client::Client};
+use crate::http::{self, Departure, client::Client};
 use crate::journal::Journal;
 use crate::live::Live;
 use crate::node::Node;
@@ -225,6 +225,8 @@ impl Prepared {
         let (guard, tasks) = Guard::new(&config.trusted_proxies);
         let guard = Arc::new(guard);
         let (departures, departed) = http::departures();
+        let (draining, is_draining) = watch::channel(false);
+        let readiness = Arc::<Readiness>::default();
         let mut shards = Vec::with_capacity(count);
         for (number, listener) in listeners.into_iter().enumerate() {
             let departures = departures.clone();
@@ -236,7 +238,7 @@ impl Prepared {
                 &config.path_prefix,
                 activity_timeout(config),
                 config.outgoing,
-                move |departure| http::depart(&departures, departure),
+                move |handover| http::depart(&departures, Departure { shard: number, handover }),
             )
             .guarded(Arc::clone(&guard))
             .assisted(PublishClerk::new(Arc::clone(&backends), number));
@@ -254,12 +256,10 @@ impl Prepared {
         let client = Client::new();
         let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks);
-        let (draining, is_draining) = watch::channel(false);
         let fallback = config.fallback.then(|| {
             let entrance = Entrance::new(shards.iter().map(Shard::intake).collect());
             Arc::new(Fallback::new(entrance, Arc::clone(&apps), config, is_draining.clone()))
         });
-        let readiness = Arc::<Readiness>::default();
         let console = Arc::new(Console::new(config, Instant::now()).map_err(StartError::System)?);
         let context = Arc::new(api::Context::new(
             backends,
@@ -269,9 +269,15 @@ impl Prepared {
             is_draining.clone(),
             Arc::clone(&readiness),
         ));
-        let service = api::router(&context, fallback);
+        let trusted = config.trusted_proxies.clone();
+        let service = http::Service {
+            router: api::router(&context, fallback),
+            intakes: shards.iter().map(Shard::intake).collect(),
+            client: Box::new(move |peer, headers| guard::client_of(peer, headers, &trusted)),
+            draining: is_draining.clone(),
+        };
         runtime.spawn(guard::serve(guard, tasks, routes, client));
-        let served = (http::serve(departed, service, is_draining.clone()), operators.serve(context, is_draining));
+        let served = (http::serve(departed, service), operators.serve(context, is_draining));
         let http = runtime.spawn(async move {
             tokio::join!(served.0, served.1);
         });
@@ -585,7 +591,7 @@ async fn follow_certificate(certificates: Certificates, reloaded: Arc<Notify>) {
 fn shard_settings(config: &Config, shards: usize, certificates: Option<&Certificates>) -> taut_shard::Settings {
     let mut settings = taut_shard::Settings::default();
     settings.outgoing = config.outgoing;
-    settings.keep_alive = http::IDLE;
+    settings.keep_alive = config.keep_alive;
     settings.deflate = config.deflate.then(deflate::Config::standard);
     settings.tls = certificates.map(Certificates::config);
     if config.proxy_protocol {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use taut_proto::handshake::Request;
 use taut_proto::{Close, CloseCode, Message, Time};
 use taut_shard::{
-    Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Outgoing, Responded, Session, Verdict,
+    Closed, ConnectionId, Connections, Handler, Handover, HandshakeId, Outgoing, Responded, Session, Verdict,
 };
 
 use crate::guard::Guard;
@@ -64,8 +64,8 @@ pub(crate) struct Sessions {
     latency: Cell<Histogram>,
     /// Where what is sent gets its text.
     text: String,
-    /// Takes the sockets whose requests are no WebSocket's.
-    depart: Box<dyn Fn(Departure) + Send>,
+    /// Takes the connections whose requests are answered elsewhere.
+    depart: Box<dyn Fn(Handover) + Send>,
 }
 
 /// Answers requests that are no client's, as far as that can be done at once: on the shard's time.
@@ -169,7 +169,7 @@ impl Sessions {
         path_prefix: &str,
         activity_timeout: u32,
         outgoing: usize,
-        depart: impl Fn(Departure) + Send + 'static,
+        depart: impl Fn(Handover) + Send + 'static,
     ) -> Self {
         let mut sessions = Self {
             shard,
@@ -469,8 +469,8 @@ impl Handler for Sessions {
         answered.map_or(Responded::HandOver, |()| Responded::Here)
     }
 
-    fn depart(&mut self, departure: Departure) {
-        (self.depart)(departure);
+    fn hand_over(&mut self, handover: Handover) {
+        (self.depart)(handover);
     }
 }
 

@@ -10,11 +10,13 @@ use taut_proto::handshake::Refusal;
 use crate::handler::Handler;
 use crate::shard::Shard;
 use crate::socket::Kernel;
-use crate::wire::{Opening, Phase, Wire};
+use crate::wire::{Opening, Wire};
 
 impl<H: Handler, K: Kernel> Shard<H, K> {
+    /// Whether there is a place for a new socket, or one can be made.
     pub(crate) fn has_room(&self) -> bool {
-        self.handshakes < self.settings.pending_handshakes && self.wires.len() < self.settings.connections
+        let has_place = self.wires.len() < self.settings.connections || self.kept > 0;
+        self.handshakes < self.settings.pending_handshakes && has_place
     }
 
     /// Whether others wait for the place of a handshake, as far as is known.
@@ -49,6 +51,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     /// There are no descriptors. Some may be free again in a moment; after that, an answer is better than to wait without end.
     fn starve(&mut self, error: &io::Error) {
+        self.close_longest_idle(self.settings.handshake_grace);
         let now = self.connections.now;
         let since = *self.starved.get_or_insert(now);
         self.accepting = false;
@@ -72,6 +75,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     pub(crate) fn adopt(&mut self) {
         self.intake.rearm();
         for _ in 0..ACCEPTS {
+            let Some(handover) = self.intake.pop_returned() else { break };
+            self.take_back(handover);
+        }
+        for _ in 0..ACCEPTS {
             if self.intake.is_empty() || !self.has_room() {
                 return;
             }
@@ -91,6 +98,9 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             },
             _ => None,
         };
+        if self.wires.len() >= self.settings.connections {
+            self.close_longest_idle(Duration::ZERO);
+        }
         let entry = self.wires.vacant_entry();
         let token = entry.key();
         if self.kernel.watch(&mut socket, token).is_err() {
@@ -99,16 +109,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let deadline = self.connections.now + self.settings.handshake_timeout;
         let is_announced = origin == Origin::Listener && self.settings.proxy_protocol.is_expected_from(peer);
         let opening = Opening::new(deadline, is_announced);
-        entry.insert(Wire {
-            socket,
-            tls,
-            phase: Phase::Handshake(Box::new(opening)),
-            peer,
-            due: 0,
-            readable: false,
-            ended: false,
-            queued: false,
-        });
+        entry.insert(Wire::new(socket, tls, opening, peer));
         self.handshakes += 1;
         self.set_deadline(token, deadline.min(self.connections.now + self.settings.handshake_grace));
     }

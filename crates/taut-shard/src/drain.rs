@@ -232,6 +232,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             }
             self.wires.clear();
             self.handshakes = 0;
+            self.kept = 0;
         }
         self.answer_drain_group();
     }

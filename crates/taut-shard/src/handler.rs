@@ -131,9 +131,10 @@ pub trait Handler: Sized {
         let _ = (error, turned_away);
     }
 
-    /// A socket leaves the shard, because it was said to be handed over.
-    fn depart(&mut self, departure: Departure) {
-        drop(departure);
+    /// A connection leaves the shard, because it was said to be handed over. It may come back for its next request: see
+    /// [`Intake::give_back`](crate::Intake::give_back).
+    fn hand_over(&mut self, handover: Handover) {
+        drop(handover);
     }
 }
 
@@ -155,8 +156,8 @@ pub enum Verdict<'r, User> {
         /// Bytes, as `Content-Length` says.
         content: usize,
     },
-    /// It is no upgrade: the socket leaves the shard with the bytes already read, to
-    /// [`Handler::depart`].
+    /// It is no upgrade: the connection leaves the shard with the bytes already read, to
+    /// [`Handler::hand_over`].
     HandOver,
 }
 
@@ -166,6 +167,8 @@ pub enum Responded {
     /// It has its answer, and the socket stays for the client's next request, of any kind, up to
     /// [`Settings::keep_alive`](crate::Settings::keep_alive).
     Here,
+    /// It has its answer, and the connection ends with it: the client said so, or expects no other.
+    Last,
     /// It is answered elsewhere: as with [`Verdict::HandOver`].
     HandOver,
 }
@@ -179,22 +182,22 @@ pub enum Answer<User> {
     Refuse(Refusal),
 }
 
-/// A socket that leaves the shard.
-pub struct Departure {
+/// An HTTP connection on its way from a shard, or back to one.
+pub struct Handover<Stream = TcpStream> {
     /// The socket, in non-blocking mode.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The TLS connection on it, live: what is read and written goes through it.
     pub tls: Option<Box<rustls::ServerConnection>>,
-    /// What was read and not used: the request, from its first byte.
+    /// What was read and not used. From the shard: the request, from its first byte. Back to it: what came behind.
     pub bytes: Vec<u8>,
     /// Who is at the other end.
     pub peer: SocketAddr,
 }
 
-impl fmt::Debug for Departure {
+impl<Stream> fmt::Debug for Handover<Stream> {
     // The bytes may carry tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Departure").field("peer", &self.peer).field("bytes", &self.bytes.len()).finish_non_exhaustive()
+        f.debug_struct("Handover").field("peer", &self.peer).field("bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 

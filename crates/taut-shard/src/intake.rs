@@ -4,51 +4,79 @@ use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use crate::handler::Handover;
 use crate::mailbox::{Mailbox, Refused};
 
 /// A handle for handing sockets to a shard; clones go to the same one. From [`Shard::intake`](crate::Shard::intake).
-///
-/// What is handed in is served as if the listener had accepted it: it counts among the handshakes in progress and among
-/// the connections, and has the same deadline. Only TLS is not spoken on it, and no PROXY header expected: it comes from this
-/// process, as one end of a private pair whose other end carries a client by another transport.
-pub struct Intake<Stream = TcpStream>(Mailbox<(Stream, SocketAddr)>);
+pub struct Intake<Stream = TcpStream> {
+    arrivals: Mailbox<(Stream, SocketAddr)>,
+    returns: Mailbox<Handover<Stream>>,
+}
 
 impl<Stream> Intake<Stream> {
     pub(crate) fn new(wake: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self(Mailbox::new(WAITING * size_of::<(Stream, SocketAddr)>(), wake))
+        let arrivals = Mailbox::new(WAITING * size_of::<(Stream, SocketAddr)>(), Arc::clone(&wake));
+        Self { arrivals, returns: Mailbox::new(usize::MAX, wake) }
     }
 
     /// Gives a connected socket to the shard, with the address of whoever is at the other end: the handler is told it as
     /// the peer. Never waits.
     ///
+    /// It is served as if the listener had accepted it: it counts among the handshakes in progress and among the
+    /// connections, and has the same deadline. Only TLS is not spoken on it, and no PROXY header expected: it comes from
+    /// this process, as one end of a private pair whose other end carries a client by another transport.
+    ///
     /// # Errors
     /// The stream comes back while 1,024 sockets wait already, as they do when the shard has as many handshakes or
     /// connections as it may, and once the shard drains or has stopped.
     pub fn adopt(&self, stream: Stream, peer: SocketAddr) -> Result<(), Refused<Stream>> {
-        self.0.push((stream, peer), 0).map_err(|Refused((stream, _))| Refused(stream))
+        self.arrivals.push((stream, peer), 0).map_err(|Refused((stream, _))| Refused(stream))
+    }
+
+    /// Gives a connection back that was [handed over](crate::Handler::hand_over), once its request was answered and that
+    /// answer written. The shard keeps it for the client's next request, of any kind, as it keeps those that it has
+    /// answered itself: it is not a handshake in progress and need not wait for a place among them. Never waits; at most
+    /// as many wait as have left a shard.
+    ///
+    /// # Errors
+    /// The connection comes back once the shard drains or has stopped.
+    pub fn give_back(&self, handover: Handover<Stream>) -> Result<(), Refused<Handover<Stream>>> {
+        self.returns.push_always(handover)
     }
 
     /// For the shard: nothing more comes, and what waits is ended.
     pub(crate) fn close(&self) {
-        self.0.close();
+        self.arrivals.close();
+        self.returns.close();
     }
 
     pub(crate) fn rearm(&self) {
-        self.0.rearm();
+        self.arrivals.rearm();
+        self.returns.rearm();
     }
 
     pub(crate) fn pop(&self) -> Option<(Stream, SocketAddr)> {
-        self.0.pop()
+        self.arrivals.pop()
     }
 
+    pub(crate) fn pop_returned(&self) -> Option<Handover<Stream>> {
+        self.returns.pop()
+    }
+
+    /// Whether nobody waits for a place.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.arrivals.is_empty()
+    }
+
+    /// Whether connections are back that the shard has not looked at.
+    pub(crate) fn has_returned(&self) -> bool {
+        !self.returns.is_empty()
     }
 }
 
 impl<Stream> Clone for Intake<Stream> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { arrivals: self.arrivals.clone(), returns: self.returns.clone() }
     }
 }
 

@@ -54,7 +54,7 @@ mod wire;
 
 pub use connections::{ConnectionId, Connections, HandshakeId, Stats};
 pub use drain::{Drain, DrainGroup, Drainer};
-pub use handler::{Answer, Closed, Departure, Handler, Reason, Responded, Sent, Session, Verdict};
+pub use handler::{Answer, Closed, Handler, Handover, Reason, Responded, Sent, Session, Verdict};
 pub use intake::Intake;
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};

@@ -7,7 +7,7 @@ use taut_proto::handshake::{Refusal, Request, Upgrade};
 use taut_proto::{Outbox, deflate};
 
 use crate::drain::DRAINING_RETRY;
-use crate::handler::{Answer, Departure, Handler, Responded, Session, Verdict};
+use crate::handler::{Answer, Handler, Handover, Session, Verdict};
 use crate::proxy::{Header, Malformed};
 use crate::shard::Shard;
 use crate::socket::{Kernel, Socket};
@@ -87,10 +87,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 }
             }
             Verdict::Refuse(refusal) => self.refuse(token, &refusal),
-            Verdict::Respond { content } if content <= rest.len() => match self.respond(&request, &rest[..content]) {
-                Responded::Here => self.keep(token, bytes, end + content),
-                Responded::HandOver => self.hand_over(token, bytes),
-            },
+            Verdict::Respond { content } if content <= rest.len() => {
+                let responded = self.respond(&request, &rest[..content]);
+                self.answered(token, responded, bytes, end + content);
+            }
             Verdict::Respond { content } => {
                 if let Phase::Handshake(opening) = &mut self.wires[token].phase {
                     opening.bytes = bytes;
@@ -176,12 +176,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.linger(token, Some(outbox));
     }
 
-    /// A handshake is not in progress any more, whatever becomes of its socket.
+    /// A socket is neither a handshake in progress any more nor kept for a request, whatever becomes of it.
     pub(crate) fn end_handshake(&mut self, token: usize) {
-        if let Some(Wire { phase: Phase::Handshake(opening), .. }) = self.wires.get(token)
-            && !opening.is_kept
-        {
-            self.handshakes -= 1;
+        match self.wires.get(token) {
+            Some(Wire { phase: Phase::Handshake(opening), .. }) if opening.is_kept => self.kept -= 1,
+            Some(Wire { phase: Phase::Handshake(_), .. }) => self.handshakes -= 1,
+            _ => {}
         }
     }
 
@@ -213,7 +213,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if self.kernel.forget(&mut wire.socket).is_ok()
             && let Ok(stream) = wire.socket.into_stream()
         {
-            self.handler.depart(Departure { stream, tls: wire.tls, bytes, peer: wire.peer });
+            self.handler.hand_over(Handover { stream, tls: wire.tls, bytes, peer: wire.peer });
         }
     }
 }

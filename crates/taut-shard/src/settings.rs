@@ -21,8 +21,12 @@ pub struct Settings {
     pub head: HeadLimits,
     /// From the accepted socket to the end of the handshake, TLS included; 10 seconds.
     pub handshake_timeout: Duration,
-    /// How long a client that was answered an HTTP request may be silent before its next one; 60 seconds.
+    /// How long a client that was answered an HTTP request may be silent before its next one; 75 seconds, longer than the idle
+    /// timeouts of common load balancers: whoever sends requests should be the one who closes.
     pub keep_alive: Duration,
+    /// HTTP connections that are kept between requests; 10,000. When there are more, those that have been silent for longest
+    /// are closed; so are they where a new socket finds no place or no descriptor. Each costs some 500 bytes, and its TLS session.
+    pub kept_connections: usize,
     /// How long a handshake may take while others wait for its place; 1 second. What takes longer then is refused with
     /// 503, so that those who say nothing, or say it slowly, keep out nobody for longer than that. Costs nothing.
     pub handshake_grace: Duration,
@@ -55,7 +59,8 @@ impl Default for Settings {
             deflate: None,
             head: HeadLimits::default(),
             handshake_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(75),
+            kept_connections: 10_000,
             handshake_grace: Duration::from_secs(1),
             pending_handshakes: 4096,
             connections: 1_000_000,

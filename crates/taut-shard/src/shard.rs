@@ -13,6 +13,7 @@ use crate::accept::ACCEPT;
 use crate::connections::{ConnectionId, Connections, Stats, Unfinished};
 use crate::deadlines::Deadlines;
 use crate::drain::{self, DRAIN_STEP, Drainer, Draining};
+use crate::exchange::skip_empty_lines;
 use crate::handler::{Closed, Handler, Reason, Session};
 use crate::intake::Intake;
 use crate::mailbox::Mailbox;
@@ -50,6 +51,8 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     /// Since when the system has had no descriptor for the socket that is next.
     pub(crate) starved: Option<Time>,
     pub(crate) handshakes: usize,
+    /// HTTP connections that have had an answer.
+    pub(crate) kept: usize,
     ready: Vec<Ready>,
     expired: Vec<(usize, u64)>,
 }
@@ -87,6 +90,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             accepting: true,
             starved: None,
             handshakes: 0,
+            kept: 0,
             ready: Vec::new(),
             expired: Vec::new(),
             settings,
@@ -164,10 +168,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     pub(crate) fn census(&self) -> crate::testing::Census {
         let count = |is: fn(&Phase) -> bool| self.wires.iter().filter(|(_, wire)| is(&wire.phase)).count();
         let (outboxes, waiting) = self.connections.outboxes();
+        let kept = count(|phase| matches!(phase, Phase::Handshake(opening) if opening.is_kept));
+        assert_eq!(self.kept, kept, "those that are kept are counted");
         crate::testing::Census {
             wires: self.wires.len(),
             handshakes: self.handshakes,
-            kept: count(|phase| matches!(phase, Phase::Handshake(opening) if opening.is_kept)),
+            kept,
             open: self.connections.len(),
             lingering: count(|phase| matches!(phase, Phase::Lingering { .. })),
             outboxes,
@@ -180,7 +186,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     fn timeout(&mut self) -> Option<Duration> {
         let may_accept = (self.accepting || !self.intake.is_empty()) && self.has_room();
         let has_work = self.connections.dirty() > 0 || !self.connections.answers.is_empty();
-        if !self.again.is_empty() || may_accept || !self.mailbox.is_empty() || has_work {
+        if !self.again.is_empty() || may_accept || self.intake.has_returned() || !self.mailbox.is_empty() || has_work {
             return Some(Duration::ZERO);
         }
         // By the time of the tick that is over: a deadline is not so exact that its length would count.
@@ -275,6 +281,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.connections.id_at(token).is_some_and(|id| self.connections.waiting(id) > PAUSE)
     }
 
+    /// Bytes have come on a socket.
     pub(crate) fn received(&mut self, token: usize, bytes: &mut [u8]) {
         let Some(wire) = self.wires.get_mut(token) else { return };
         match &wire.phase {
@@ -304,10 +311,14 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.plain = plain;
     }
 
-    fn plaintext(&mut self, token: usize, bytes: &mut [u8]) {
+    pub(crate) fn plaintext(&mut self, token: usize, bytes: &mut [u8]) {
         match self.wires.get_mut(token).map(|wire| &mut wire.phase) {
             Some(Phase::Handshake(opening)) => {
                 let begins = opening.is_kept && opening.bytes.is_empty();
+                let bytes = if begins { skip_empty_lines(bytes) } else { bytes };
+                if bytes.is_empty() {
+                    return;
+                }
                 if opening.bytes.capacity() == 0 {
                     opening.bytes = mem::take(&mut self.spare);
                 }
@@ -386,9 +397,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 self.flush(token);
                 self.drop_connection(token, Reason::Ended);
             }
+            // Whoever has asked is still to be answered, and may have asked for more than that.
+            Phase::Handshake(ref opening) if opening.unsent.is_some() => {}
             Phase::Handshake(_) => {
                 self.end_handshake(token);
-                self.wires.remove(token);
+                // Its end is answered by TLS too, if the socket takes that at once.
+                let _ = self.wires.remove(token).shutdown();
             }
             Phase::Lingering { .. } => drop(self.wires.remove(token)),
         }
@@ -405,7 +419,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     fn fail(&mut self, token: usize, error: io::Error) {
         match self.wires.get(token).map(|wire| &wire.phase) {
             Some(Phase::Open) => self.drop_connection(token, Reason::Failed(error)),
-            _ => self.handle_end(token),
+            Some(_) => {
+                self.end_handshake(token);
+                self.wires.remove(token);
+            }
+            None => {}
         }
     }
 
@@ -458,7 +476,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     /// Writes what a connection has to write.
-    fn flush(&mut self, token: usize) {
+    pub(crate) fn flush(&mut self, token: usize) {
         let Some(wire) = self.wires.get_mut(token) else { return };
         match &mut wire.phase {
             Phase::Open => self.flush_open(token),

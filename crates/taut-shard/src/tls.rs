@@ -1,6 +1,6 @@
 //! TLS settings from files, which may be read again while shards serve.
 
-/// The version of rustls that the settings and departing connections are of.
+/// The version of rustls that the settings and handed over connections are of.
 pub use rustls;
 
 use std::fmt;

@@ -87,6 +87,16 @@ pub(crate) struct Acceptance {
 }
 
 impl<S: Socket> Wire<S> {
+    pub(crate) fn new(
+        socket: S,
+        tls: Option<Box<rustls::ServerConnection>>,
+        opening: Opening,
+        peer: SocketAddr,
+    ) -> Self {
+        let phase = Phase::Handshake(Box::new(opening));
+        Self { socket, tls, phase, peer, due: 0, readable: false, ended: false, queued: false }
+    }
+
     /// Reads what has come: how many bytes, 0 at the end, `None` when there is nothing now.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
@@ -196,16 +206,25 @@ pub(crate) fn decrypt(
     while !read.is_empty() {
         tls.read_tls(&mut read)?;
         tls.process_new_packets().map_err(io::Error::other)?;
-        loop {
-            match tls.reader().read(&mut plain[filled..]) {
-                Ok(0) => return Ok((filled, true)),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
+        if take_plain(tls, plain, &mut filled)? {
+            return Ok((filled, true));
         }
     }
     Ok((filled, false))
+}
+
+/// Takes what has been decrypted already into `plain`, from `filled` on, as far as there is room; whether the peer has
+/// said by TLS that no more will come.
+pub(crate) fn take_plain(tls: &mut rustls::ServerConnection, plain: &mut [u8], filled: &mut usize) -> io::Result<bool> {
+    while *filled < plain.len() {
+        match tls.reader().read(&mut plain[*filled..]) {
+            Ok(0) => return Ok(true),
+            Ok(count) => *filled += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// What decrypting may give beyond the read itself: a record of which all but the end came before.

@@ -17,7 +17,7 @@ use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan, Request};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Close, CloseCode, Connection, Message, Role, Time};
 use taut_shard::{
-    Closed, Connections, Departure, Drain, Drainer, Handler, Intake, Mailbox, Refused, Responded, Session, Settings,
+    Closed, Connections, Drain, Drainer, Handler, Handover, Intake, Mailbox, Refused, Responded, Session, Settings,
     Shard, Verdict, listen,
 };
 
@@ -87,19 +87,19 @@ fn a_plain_request_leaves_with_its_bytes_and_is_answered_elsewhere() {
     let mut stream = server.stream();
     let request = b"POST /page HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
     stream.write_all(request).unwrap();
-    let mut departure = server.departures.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(departure.peer, stream.local_addr().unwrap());
+    let mut handover = server.handovers.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(handover.peer, stream.local_addr().unwrap());
     // The body may come with the head or after it.
-    departure.stream.set_nonblocking(false).unwrap();
-    let mut bytes = departure.bytes.clone();
+    handover.stream.set_nonblocking(false).unwrap();
+    let mut bytes = handover.bytes.clone();
     while bytes.len() < request.len() {
         let mut more = [0; 100];
-        let count = departure.stream.read(&mut more).unwrap();
+        let count = handover.stream.read(&mut more).unwrap();
         bytes.extend_from_slice(&more[..count]);
     }
     assert_eq!(bytes, request);
-    departure.stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-    drop(departure);
+    handover.stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    drop(handover);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "HTTP/1.1 204 No Content\r\n\r\n");
@@ -112,7 +112,7 @@ fn a_plain_request_leaves_with_its_live_tls() {
     let (server, keys) = Server::start_with_tls();
     let mut stream = keys.stream(server.address);
     stream.write_all(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let Departure { stream: mut tcp, tls, bytes, .. } = server.departures.recv_timeout(PATIENCE).unwrap();
+    let Handover { stream: mut tcp, tls, bytes, .. } = server.handovers.recv_timeout(PATIENCE).unwrap();
     assert_eq!(bytes, b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut tls = tls.unwrap();
     tcp.set_nonblocking(false).unwrap();
@@ -144,13 +144,65 @@ fn a_request_is_answered_here_and_the_next_leaves_with_its_live_tls_and_what_is_
     assert_eq!(answer, *[ANSWER, b"hello"].concat());
     let rest = request("elsewhere") + &request("behind it");
     stream.write_all(rest.as_bytes()).unwrap();
-    let Departure { stream: mut tcp, tls, bytes, .. } = server.departures.recv_timeout(PATIENCE).unwrap();
+    let Handover { stream: mut tcp, tls, bytes, .. } = server.handovers.recv_timeout(PATIENCE).unwrap();
     assert_eq!(bytes, rest.as_bytes());
     tcp.set_nonblocking(false).unwrap();
     rustls::Stream::new(&mut *tls.unwrap(), &mut tcp).write_all(b"bye").unwrap();
     stream.read_exact(&mut answer[..3]).unwrap();
     assert_eq!(&answer[..3], b"bye");
     server.stop();
+}
+
+#[test]
+fn a_connection_comes_back_with_its_live_tls_and_what_was_read_behind_its_request() {
+    let _turn = turn();
+    let (server, keys) = Server::start_with_tls();
+    let mut stream = keys.stream(server.address);
+    let page = "GET /page HTTP/1.1\r\nHost: a\r\n\r\n";
+    let echo = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    // What is behind the request was read on the shard, is decrypted but not read, or is still to come.
+    for behind in 0..4 {
+        let (with_it, later) = if behind == 0 { (echo, "") } else { ("", echo) };
+        stream.write_all([page, with_it].concat().as_bytes()).unwrap();
+        let mut handover = server.handovers.recv_timeout(PATIENCE).unwrap();
+        handover.stream.set_nonblocking(false).unwrap();
+        let tls = handover.tls.as_mut().unwrap();
+        rustls::Stream::new(&mut **tls, &mut handover.stream).write_all(ANSWER).unwrap();
+        if behind == 1 {
+            stream.write_all(later.as_bytes()).unwrap();
+            while tls.process_new_packets().unwrap().plaintext_bytes_to_read() == 0 {
+                tls.read_tls(&mut handover.stream).unwrap();
+            }
+        }
+        handover.bytes.drain(..page.len());
+        server.shards[0].intake.give_back(handover).unwrap();
+        if behind > 1 {
+            stream.write_all(later.as_bytes()).unwrap();
+        }
+        let mut answer = [0; 2 * ANSWER.len() + 5];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, *[ANSWER, ANSWER, b"hello"].concat(), "{behind}");
+    }
+    // RFC 9110 §7.8: it may still become a WebSocket.
+    let mut client = Client::open(stream, "/");
+    client.send("hello");
+    assert_eq!(client.receive(), Message::from("hello"));
+    assert_eq!(client.close(), CloseCode::NORMAL);
+    server.stop();
+}
+
+#[test]
+fn a_connection_that_comes_back_to_a_shard_that_has_stopped_is_refused() {
+    let _turn = turn();
+    let server = Server::start(1, &Settings::default());
+    let mut stream = server.stream();
+    stream.write_all(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let handover = server.handovers.recv_timeout(PATIENCE).unwrap();
+    let intake = server.shards[0].intake.clone();
+    server.stop();
+    let Refused(handover) = intake.give_back(handover).unwrap_err();
+    drop(handover);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
@@ -236,7 +288,7 @@ fn five_thousand_connections_leave_nothing_behind() {
 struct Server {
     address: SocketAddr,
     shards: Vec<Thread>,
-    departures: Receiver<Departure>,
+    handovers: Receiver<Handover>,
     closed: Arc<AtomicUsize>,
 }
 
@@ -251,16 +303,16 @@ impl Server {
     fn start(count: usize, settings: &Settings) -> Self {
         let listeners = listen(loopback(0), count).unwrap();
         let address = listeners[0].local_addr().unwrap();
-        let (sender, departures) = channel();
+        let (sender, handovers) = channel();
         let closed = Arc::<AtomicUsize>::default();
         let start = |(number, listener): (usize, TcpListener)| {
-            let handler = Echo { number, departures: sender.clone(), closed: Arc::clone(&closed) };
+            let handler = Echo { number, handovers: sender.clone(), closed: Arc::clone(&closed) };
             let shard = Shard::new(listener, handler, settings.clone()).unwrap();
             let (drainer, mailbox, intake) = (shard.drainer(), shard.mailbox(), shard.intake());
             Thread { handle: std::thread::spawn(move || shard.run()), drainer, mailbox, intake }
         };
         let shards = listeners.into_iter().enumerate().map(start).collect();
-        Self { address, shards, departures, closed }
+        Self { address, shards, handovers, closed }
     }
 
     /// One shard that speaks TLS, and what its clients need.
@@ -320,7 +372,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
 
 struct Echo {
     number: usize,
-    departures: Sender<Departure>,
+    handovers: Sender<Handover>,
     closed: Arc<AtomicUsize>,
 }
 
@@ -371,8 +423,8 @@ impl Handler for Echo {
         let _ = asker.send(connections.len());
     }
 
-    fn depart(&mut self, departure: Departure) {
-        let _ = self.departures.send(departure);
+    fn hand_over(&mut self, handover: Handover) {
+        let _ = self.handovers.send(handover);
     }
 }
 

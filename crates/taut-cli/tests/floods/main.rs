@@ -233,6 +233,55 @@ fn thousands_of_silent_sockets_and_clients_gone_deaf_are_let_go_while_others_are
     server.check_log();
 }
 
+#[test]
+fn thousands_of_idle_http_connections_take_nothing_from_those_who_come_after_them() {
+    let mut server = Taut::serve(&[]);
+    let address = server.address();
+    let count = sockets(IDLE);
+    let idle = || {
+        let connection = |number| {
+            let mut http = Http::connect(address);
+            // The event loop answers the one itself, and the other not.
+            let path = if number % 2 == 0 { "/up" } else { "/nowhere" };
+            let status = http.request("GET", path, &[], b"").status;
+            assert_eq!(status, if number % 2 == 0 { 200 } else { 404 }, "connection {number}");
+            http
+        };
+        (0..count).map(connection).collect::<Vec<Http>>()
+    };
+    let fresh = server.at_rest();
+    drop(idle());
+    let before = server.settle(&fresh, ROOM, PATIENCE);
+    let start = Instant::now();
+    let mut idle = idle();
+    let held = server.look();
+    println!(
+        "{count} idle connections, after {:.2?}, hold {} KiB",
+        start.elapsed(),
+        held.own.saturating_sub(fresh.look.own)
+    );
+    for path in ["/ready", "/up", "/metrics", "/nowhere"] {
+        let status = Http::connect(address).request("GET", path, &[], b"").status;
+        assert_eq!(status, if path == "/nowhere" { 404 } else { 200 }, "{path}");
+    }
+    let mut http = Http::connect(address);
+    assert_eq!(http.get("/apps/1/channels", "").status, 200);
+    let batch = serde_json::json!({ "batch": [{ "name": "event", "channel": "chat", "data": "" }] });
+    assert_eq!(http.post("/apps/1/batch_events", &batch).status, 200);
+    Client::member(address).0.subscribed("chat");
+    // Those that came last are still served.
+    for http in idle.iter_mut().rev().take(100) {
+        assert_eq!(http.request("GET", "/nowhere", &[], b"").status, 404);
+    }
+    // Each is an entry in an event loop, and nothing else.
+    let grown = held.own.saturating_sub(fresh.look.own);
+    assert!(grown < ROOM + count as u64, "{count} idle connections hold {grown} KiB");
+    drop((idle, http));
+    let after = server.settle(&before, MARGIN, PATIENCE);
+    compare(&before, &after);
+    server.check_log();
+}
+
 /// Clients that are connected and subscribed, and then neither read nor write.
 fn deaf_clients(address: SocketAddr, count: usize) -> Vec<Client> {
     let client = |_| {
@@ -612,12 +661,14 @@ const MISTAKES: usize = if IS_LARGE { 10_000 } else { 1000 };
 const SILENT: usize = if IS_LARGE { 8000 } else { 1000 };
 /// Clients that have gone deaf.
 const DEAF: usize = if IS_LARGE { 4000 } else { 500 };
+/// HTTP connections that are kept; there were places for 10,000 once.
+const IDLE: usize = if IS_LARGE { 12_000 } else { 3000 };
 /// Sockets of each kind that say it slowly.
 const HEADS: usize = if IS_LARGE { 4000 } else { 500 };
 const BODIES: usize = if IS_LARGE { 4000 } else { 500 };
 const HELLOS: usize = if IS_LARGE { 2000 } else { 500 };
 /// Most sockets of all tests that run at a time; the large ones run one after the other.
-const ALL_SOCKETS: usize = if IS_LARGE { 13_000 } else { 9000 };
+const ALL_SOCKETS: usize = if IS_LARGE { 13_000 } else { 12_000 };
 /// Bodies of 4 MB.
 const LARGE_BODIES: usize = if IS_LARGE { 500 } else { 100 };
 /// Messages of 65 kB that are begun, of which some 1,400 may be held.

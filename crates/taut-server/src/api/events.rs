@@ -10,6 +10,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use taut_proto::handshake::Framing;
 
 use super::answer::{self, Problem};
 use super::info::{Attributes, Info, all};
@@ -20,7 +21,6 @@ use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::write_json_string;
 use crate::pusher::json::bytes_without_lone_surrogates;
-use crate::pusher::number;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use crate::question::Occupancy;
@@ -85,15 +85,12 @@ pub(crate) fn publish_at_once(
 /// Bytes of content that follow this head, if it is one of a request that [`publish_at_once`] may answer.
 pub(crate) fn content_at_once(backends: &Backends, request: &taut_proto::handshake::Request<'_>) -> Option<usize> {
     app_of(backends, request)?;
-    let headers = ["transfer-encoding", "expect", "connection"].map(|name| request.header(name));
-    let is_plain = match headers {
-        [None, None, connection] => connection.is_none_or(|option| option.eq_ignore_ascii_case("keep-alive")),
+    let Framing::Length(length) = request.framing() else { return None };
+    let is_plain = match ["expect", "connection"].map(|name| request.header(name)) {
+        [None, connection] => connection.is_none_or(|option| option.eq_ignore_ascii_case("keep-alive")),
         _ => false,
     };
-    // RFC 9110 §8.6: digits and nothing else.
-    let length = number::digits(request.header("content-length")?);
-    let is_current = request.is_http_1_1() && request.host().is_some();
-    length.filter(|length| is_plain && is_current && *length <= MOST_AT_ONCE)
+    usize::try_from(length).ok().filter(|length| is_plain && request.is_http_1_1() && *length <= MOST_AT_ONCE)
 }
 
 /// The id of the app that somebody wants to publish for.

@@ -67,7 +67,8 @@ impl Environment {
     /// meant for another program.
     fn find_slips(&mut self) {
         let unknown = |name: &&String| {
-            name.starts_with(OURS) && !SETTINGS.iter().chain(RETIRED).any(|setting| setting.environment == name.as_str())
+            name.starts_with(OURS)
+                && !SETTINGS.iter().chain(RETIRED).any(|setting| setting.environment == name.as_str())
         };
         let mut names: Vec<String> = self.values.keys().filter(unknown).cloned().collect();
         names.sort_unstable();

@@ -261,6 +261,15 @@ pub const SETTINGS: &[Setting] = &[
     )
     .at_the_next_start(),
     Setting::new(
+        "keep-alive",
+        "TAUT_KEEP_ALIVE",
+        "SECONDS",
+        "75",
+        "Silence between two requests after which an HTTP connection is closed; above the idle timeout of a load balancer",
+        Server(|config, value| text::seconds(value).map(|time| config.keep_alive = time)),
+    )
+    .at_the_next_start(),
+    Setting::new(
         "max-message",
         "TAUT_MAX_MESSAGE",
         "BYTES",

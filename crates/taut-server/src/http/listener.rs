@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::{IDLE, Peer};
+use super::Peer;
 
 /// Binds a listener; `serve` needs it on a runtime, this does not.
 ///
@@ -191,6 +191,9 @@ impl HttpBody for Sent {
 
 /// Connections of one such listener at a time: a few dozen browsers, monitors and load balancers.
 const MOST_CONNECTIONS: usize = 256;
+
+/// How long a connection may take for the head of its next request, silence before it included.
+const IDLE: Duration = Duration::from_secs(75);
 
 /// Bytes; what hyper may hold of a connection's input, and the most that a head may have.
 const LARGEST_BUFFER: usize = 16 * 1024;

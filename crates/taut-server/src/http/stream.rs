@@ -8,37 +8,27 @@ use taut_shard::tls::rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What was read on the shard comes first, then what the socket gives.
-///
 /// All state is here and none in futures: whatever is dropped midway can be begun again. Of what is written, TLS holds 64
 /// KiB at the most; of what is read, a record.
-pub(super) struct Departed<S = TcpStream> {
-    /// What the shard has read, from `read` on.
-    bytes: Vec<u8>,
-    read: usize,
+pub(super) struct Stream<S = TcpStream> {
     socket: S,
     tls: Option<Box<ServerConnection>>,
 }
 
-impl<S> Departed<S> {
-    pub(super) fn new(bytes: Vec<u8>, socket: S, tls: Option<Box<ServerConnection>>) -> Self {
-        Self { bytes, read: 0, socket, tls }
+impl<S> Stream<S> {
+    pub(super) fn new(socket: S, tls: Option<Box<ServerConnection>>) -> Self {
+        Self { socket, tls }
+    }
+
+    /// The socket, and the TLS connection on it, live.
+    pub(super) fn into_parts(self) -> (S, Option<Box<ServerConnection>>) {
+        (self.socket, self.tls)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Departed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let left = &this.bytes[this.read..];
-        if !left.is_empty() {
-            let count = left.len().min(buffer.remaining());
-            buffer.put_slice(&left[..count]);
-            this.read += count;
-            if this.read == this.bytes.len() {
-                (this.bytes, this.read) = (Vec::new(), 0);
-            }
-            return Poll::Ready(Ok(()));
-        }
         match &mut this.tls {
             None => Pin::new(&mut this.socket).poll_read(context, buffer),
             Some(tls) => poll_read(tls, &mut this.socket, context, buffer),
@@ -46,7 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Departed<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Departed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
@@ -207,10 +197,10 @@ mod tests {
     use super::*;
 
     /// Both ends of a wire that holds this many bytes each way.
-    async fn pair(held: usize) -> (Departed<DuplexStream>, TlsStream<DuplexStream>) {
+    async fn pair(held: usize) -> (Stream<DuplexStream>, TlsStream<DuplexStream>) {
         let (server, client) = settings();
         let (near, far) = duplex(held);
-        let mut near = Departed::new(Vec::new(), near, Some(Box::new(ServerConnection::new(server).unwrap())));
+        let mut near = Stream::new(near, Some(Box::new(ServerConnection::new(server).unwrap())));
         let connect = async {
             let name = ServerName::try_from("a.example").unwrap();
             let mut client = TlsConnector::from(client).connect(name, far).await.unwrap();
@@ -271,21 +261,6 @@ mod tests {
             .unwrap();
             assert!(there == sent && back == sent, "{held} bytes on the wire");
         }
-    }
-
-    #[tokio::test]
-    async fn what_the_shard_has_read_comes_first() {
-        let (near, mut far) = duplex(100);
-        let mut near = Departed::new(b"GET / HT".to_vec(), near, None);
-        far.write_all(b"TP/1.1").await.unwrap();
-        let mut buffer = [0; 14];
-        near.read_exact(&mut buffer[..3]).await.unwrap();
-        near.read_exact(&mut buffer[3..]).await.unwrap();
-        assert_eq!(&buffer, b"GET / HTTP/1.1");
-        near.write_all(b"hello").await.unwrap();
-        let mut reply = [0; 5];
-        far.read_exact(&mut reply).await.unwrap();
-        assert_eq!(&reply, b"hello");
     }
 
     #[tokio::test]

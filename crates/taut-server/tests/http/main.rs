@@ -1,5 +1,6 @@
 //! The HTTP side as backends and the chat page see it, over real sockets.
 
+mod connections;
 mod publishing;
 #[path = "../support/mod.rs"]
 mod support;

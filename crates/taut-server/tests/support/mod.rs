@@ -291,6 +291,11 @@ impl Http {
         Self { stream: connect(address), host: host.to_owned() }
     }
 
+    /// Sends no more.
+    pub fn end(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("ended");
+    }
+
     /// Asks for a WebSocket, and is to get something else.
     pub fn refused(address: SocketAddr, request: &ClientRequest) -> Answer {
         let mut http = Self::connect(address);
@@ -305,6 +310,11 @@ impl<S: Read + Write> Http<S> {
     /// Asks by what is connected already.
     pub fn over(stream: S, address: SocketAddr) -> Self {
         Self { stream, host: address.to_string() }
+    }
+
+    /// The connection, for something else.
+    pub fn into_inner(self) -> S {
+        self.stream
     }
 
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {

@@ -9,7 +9,7 @@ use taut_proto::handshake::Request;
 
 use super::{Client, Fake, Network};
 use crate::{
-    Closed, ConnectionId, Connections, Departure, Handler, HandshakeId, Responded, Session, Settings, Shard, Verdict,
+    Closed, ConnectionId, Connections, Handler, Handover, HandshakeId, Responded, Session, Settings, Shard, Verdict,
 };
 
 /// A shard under a test's control.
@@ -228,8 +228,8 @@ impl<H: Handler> Handler for Watched<H> {
         self.inner.respond(connections, request, content, response)
     }
 
-    fn depart(&mut self, departure: Departure) {
-        self.inner.depart(departure);
+    fn hand_over(&mut self, handover: Handover) {
+        self.inner.hand_over(handover);
     }
 }
 

@@ -72,7 +72,7 @@ impl Handler for Application {
         response.extend_from_slice(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len()).as_bytes());
         response.extend_from_slice(content);
         broadcast(connections, str::from_utf8(content).unwrap(), &mut self.sent);
-        Responded::Here
+        if request.header("connection") == Some("close") { Responded::Last } else { Responded::Here }
     }
 
     fn opened(&mut self, session: &mut Session<'_, String>) {
