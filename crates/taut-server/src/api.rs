@@ -25,9 +25,11 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::StatusCode;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::watch;
 
 use crate::app::Secret;
@@ -46,7 +48,7 @@ pub(crate) use operators::{console_router, metrics_router};
 use traffic::Traffic;
 
 pub(crate) use backends::Backends;
-pub(crate) use clerk::PublishClerk;
+pub(crate) use clerk::InlineResponder;
 
 /// What every request may need.
 pub(crate) struct Context {
@@ -139,7 +141,7 @@ pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Fallback>>) ->
         .route(&prefixed("/app/{key}"), get(upgrade_required))
         .route("/chat/config", get(chat::config))
         .route("/chat/messages", post(chat::say))
-        .merge(operators::routes(Listener::Clients));
+        .merge(operators::routes(Listener::Clients, &prefix));
     for page in pages::PAGES {
         router = router.route(page.path, get(async move || page));
     }
@@ -151,6 +153,7 @@ fn finish(router: Router<Arc<Context>>, context: &Arc<Context>) -> Router {
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(from_fn(refuse_encoded))
         .layer(from_fn_with_state(Arc::clone(context), traffic::observe))
         .with_state(Arc::clone(context))
 }
@@ -165,9 +168,29 @@ async fn upgrade_required() -> ([(http::HeaderName, &'static str); 2], Problem) 
     ([(http::header::UPGRADE, "websocket"), (http::header::CONNECTION, "upgrade")], problem)
 }
 
-async fn method_not_allowed(request: Request) -> Problem {
+/// RFC 9110 §9.3.7: OPTIONS asks which methods there are, which the Allow header says.
+async fn method_not_allowed(request: Request) -> Result<StatusCode, Problem> {
+    let is_question = request.method() == Method::OPTIONS;
     body::discard(request.into_body()).await;
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here; the Allow header says which are.")
+    if is_question {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let error = "This method is not allowed here; the Allow header says which are.";
+    Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, error))
+}
+
+/// No SDK compresses what it sends, and a signature is of the bytes that it knows. So a body that something on the way has compressed is
+/// refused with words, and not taken for JSON that is broken.
+async fn refuse_encoded(request: Request, next: Next) -> Response {
+    let is_identity = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if request.headers().get_all(CONTENT_ENCODING).iter().all(is_identity) {
+        return next.run(request).await;
+    }
+    body::discard(request.into_body()).await;
+    let error =
+        "The body of the request is compressed, which is not understood here: send it without a Content-Encoding.";
+    // RFC 9110 §12.5.3: which encodings would be taken.
+    ([(ACCEPT_ENCODING, "identity")], Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)).into_response()
 }
 
 async fn not_found(request: Request) -> Problem {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use taut_proto::Prepared;
 use tokio::sync::{mpsc, oneshot};
@@ -183,6 +183,11 @@ impl Node {
     /// Whether a shard has so much to do that publishers are turned away.
     pub(crate) fn is_overloaded(&self) -> bool {
         self.routes.is_overloaded()
+    }
+
+    /// Whether a shard is stuck: it has taken no tick for so long, of which there is one a second.
+    pub(crate) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
+        self.routes.is_stuck(now, patience)
     }
 
     /// Some of an app's connections.

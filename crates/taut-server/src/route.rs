@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use taut_proto::Prepared;
 use taut_proto::handshake::Refusal;
@@ -102,11 +103,15 @@ pub(crate) struct Routes {
     hasher: RandomState,
     /// Set as soon as the shards exist, before the first of them runs.
     mailboxes: OnceLock<Box<[Mailbox<Mail>]>>,
+    began: Instant,
+    /// When each shard was last told of the time, in milliseconds.
+    ticked: Box<[AtomicU64]>,
 }
 
 impl Routes {
     pub(crate) fn new(shards: usize) -> Self {
-        Self { shards, hasher: RandomState::new(), mailboxes: OnceLock::new() }
+        let ticked = (0..shards).map(|_| AtomicU64::new(0)).collect();
+        Self { shards, hasher: RandomState::new(), mailboxes: OnceLock::new(), began: Instant::now(), ticked }
     }
 
     /// How many shards there are.
@@ -190,6 +195,25 @@ impl Routes {
             }
         }
         Ok(())
+    }
+
+    /// A shard has taken its [`Mail::Tick`].
+    pub(crate) fn has_ticked(&self, shard: usize, now: Instant) {
+        if let Some(ticked) = self.ticked.get(shard) {
+            ticked.store(self.milliseconds(now), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether some shard has taken no tick for so long: it is stuck, or has far too much to do.
+    pub(crate) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
+        let now = self.milliseconds(now);
+        let is_late =
+            |ticked: &AtomicU64| u128::from(now.saturating_sub(ticked.load(Ordering::Relaxed))) > patience.as_millis();
+        self.ticked.iter().any(is_late)
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether any mailbox is half full.
@@ -308,6 +332,20 @@ mod tests {
         assert_eq!(collected(&mut shards[0]).len(), taken);
         assert!(!routes.is_overloaded());
         assert_eq!(routes.publish([published(&second, 10)].into_iter(), None), Ok(()));
+    }
+
+    #[test]
+    fn a_shard_that_takes_no_tick_is_noticed() {
+        let (routes, _shards) = shards(2);
+        let (patience, start) = (Duration::from_secs(3), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!routes.is_stuck(at(2), patience), "none has had the time");
+        assert!(routes.is_stuck(at(4), patience));
+        routes.has_ticked(0, at(4));
+        assert!(routes.is_stuck(at(4), patience), "the other one has not");
+        routes.has_ticked(1, at(4));
+        assert!(!routes.is_stuck(at(6), patience));
+        assert!(routes.is_stuck(at(8), patience));
     }
 
     #[test]

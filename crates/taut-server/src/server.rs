@@ -13,7 +13,7 @@ use taut_shard::{Drain, DrainGroup, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
-use crate::api::{self, Backends, Console, PublishClerk, Readiness};
+use crate::api::{self, Backends, Console, InlineResponder, Readiness};
 use crate::app::{App, Secret};
 use crate::config::{Config, ConfigError, Loaded, Mistake};
 use crate::fallback::{Entrance, Fallback};
@@ -241,7 +241,12 @@ impl Prepared {
                 move |handover| http::depart(&departures, Departure { shard: number, handover }),
             )
             .guarded(Arc::clone(&guard))
-            .assisted(PublishClerk::new(Arc::clone(&backends), number));
+            .assisted(InlineResponder::new(
+                Arc::clone(&backends),
+                Arc::clone(&readiness),
+                is_draining.clone(),
+                number,
+            ));
             shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
         drop(departures);

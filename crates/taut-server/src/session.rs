@@ -16,6 +16,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use taut_proto::handshake::Request;
 use taut_proto::{Close, CloseCode, Message, Time};
@@ -73,8 +74,8 @@ pub(crate) trait Clerk: Send {
     /// How much content belongs to a request, if it may be answered here.
     fn content(&self, request: &Request<'_>) -> Option<usize>;
 
-    /// Does what the request asks for and writes the answer; or does nothing, and the request leaves the shard.
-    fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Option<()>;
+    /// Does what the request asks for and writes the response; or does nothing, and the request leaves the shard.
+    fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Responded;
 }
 
 /// What a connection carries.
@@ -313,6 +314,7 @@ impl Sessions {
     }
 
     fn tick(&mut self, connections: &mut Connections<Client>) {
+        self.routes.has_ticked(self.shard, Instant::now());
         self.expire(connections);
         for tenant in 0..self.rooms.len() {
             self.rooms[tenant].home.sweep(connections.now());
@@ -465,8 +467,7 @@ impl Handler for Sessions {
         content: &[u8],
         response: &mut Vec<u8>,
     ) -> Responded {
-        let answered = self.clerk.as_mut().and_then(|clerk| clerk.answer(request, content, response));
-        answered.map_or(Responded::HandOver, |()| Responded::Here)
+        self.clerk.as_mut().map_or(Responded::HandOver, |clerk| clerk.answer(request, content, response))
     }
 
     fn hand_over(&mut self, handover: Handover) {

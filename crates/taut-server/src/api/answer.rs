@@ -52,11 +52,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = String::from(r#"{"error":"#);
-        write_json_string(&mut body, &self.error);
-        body.push_str(r#","code":"#);
-        body.push_str(self.status.as_str());
-        body.push('}');
+        let body = problem(self.status, &self.error);
         let mut response = (self.status, [(CONTENT_TYPE, JSON)], body).into_response();
         if let Some(delay) = self.retry_after {
             // Whole seconds (RFC 9110 §10.2.3), and never 0, which would mean at once.
@@ -69,6 +65,16 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// What stands in a refusal.
+pub(super) fn problem(status: StatusCode, error: &str) -> String {
+    let mut body = String::from(r#"{"error":"#);
+    write_json_string(&mut body, error);
+    body.push_str(r#","code":"#);
+    body.push_str(status.as_str());
+    body.push('}');
+    body
 }
 
 /// 200 with an object: pusher-http-php takes nothing else for success.

@@ -1,44 +1,81 @@
-//! What a shard answers to backends itself: a publish that only says that it is on its way.
+//! What a shard answers itself: a publish that only says that it is on its way, and load balancers.
 //!
 //! Whatever is more, or goes wrong, leaves the shard as it came, and the HTTP side answers it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use httpdate::HttpDate;
 use taut_proto::handshake::Request;
+use taut_shard::Responded;
+use tokio::sync::watch;
 
+use super::health::{Check, Readiness};
 use super::{Backends, events};
 use crate::session::Clerk;
 
-/// Answers a shard's share of publishes.
+/// Answers what a shard can answer at once.
 #[derive(Debug)]
-pub(crate) struct PublishClerk {
+pub(crate) struct InlineResponder {
     backends: Arc<Backends>,
+    readiness: Arc<Readiness>,
+    draining: watch::Receiver<bool>,
     shard: usize,
-    /// The last answer, head and content.
+    /// The last answer to a publish, head and content.
     answer: Vec<u8>,
     /// Until when it says the time.
     current: SystemTime,
 }
 
-impl Clerk for PublishClerk {
+impl Clerk for InlineResponder {
     fn content(&self, request: &Request<'_>) -> Option<usize> {
-        events::content_at_once(&self.backends, request)
+        let publish = events::content_at_once(&self.backends, request);
+        publish.or_else(|| Check::of(request, self.backends.path_prefix()).map(|_| 0))
     }
 
-    fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Option<()> {
+    fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Responded {
         let now = SystemTime::now();
-        events::publish_at_once(&self.backends, self.shard, request, content, now)?;
+        if let Some(check) = Check::of(request, self.backends.path_prefix()) {
+            return self.answer_check(check, request, now, response);
+        }
+        if events::publish_at_once(&self.backends, self.shard, request, content, now).is_none() {
+            return Responded::HandOver;
+        }
         response.extend_from_slice(self.answer_at(now));
-        Some(())
+        Responded::Here
     }
 }
 
-impl PublishClerk {
+impl InlineResponder {
     /// The one of this shard.
-    pub(crate) fn new(backends: Arc<Backends>, shard: usize) -> Self {
-        Self { backends, shard, answer: Vec::new(), current: SystemTime::UNIX_EPOCH }
+    pub(crate) fn new(
+        backends: Arc<Backends>,
+        readiness: Arc<Readiness>,
+        draining: watch::Receiver<bool>,
+        shard: usize,
+    ) -> Self {
+        Self { backends, readiness, draining, shard, answer: Vec::new(), current: SystemTime::UNIX_EPOCH }
+    }
+
+    fn answer_check(
+        &self,
+        check: Check<'_>,
+        request: &Request<'_>,
+        now: SystemTime,
+        response: &mut Vec<u8>,
+    ) -> Responded {
+        let began = Instant::now();
+        let result = check.result(&self.readiness, self.backends.node(), *self.draining.borrow());
+        let mut options = request.header_values("connection").flat_map(|value| value.split(',')).map(str::trim);
+        // RFC 9112 §9.3.
+        let is_last = if request.is_http_1_1() {
+            options.any(|option| option.eq_ignore_ascii_case("close"))
+        } else {
+            !options.any(|option| option.eq_ignore_ascii_case("keep-alive"))
+        };
+        let status = check.answer(request, result, is_last, now, response);
+        self.backends.traffic().record(check.route(), status, began.elapsed(), "", None::<&str>);
+        if is_last { Responded::Last } else { Responded::Here }
     }
 
     /// RFC 9110 §6.6.1: an answer says when it was made. All else is the same in all of them.

@@ -1,6 +1,7 @@
 //! What is for operators, and on which listeners it is served. Where a request seems to come from grants nothing: behind a proxy on this machine
 //! everybody comes from it, and a proxy need not say that it is one.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,20 +30,28 @@ pub(crate) enum Listener {
 /// What the console's own listener serves.
 pub(crate) fn console_router(context: &Arc<Context>) -> Router {
     let index = Router::new().route("/", get(async || Redirect::to("/console")));
-    finish(index.merge(routes(Listener::Console)).merge(console::router(context, Listener::Console)), context)
+    finish(index.merge(routes(Listener::Console, "")).merge(console::router(context, Listener::Console)), context)
 }
 
 /// What the metrics' own listener serves.
 pub(crate) fn metrics_router(context: &Arc<Context>) -> Router {
-    finish(routes(Listener::Metrics), context)
+    finish(routes(Listener::Metrics, ""), context)
 }
 
-/// What every listener has for those who watch over the server.
-pub(super) fn routes(listener: Listener) -> Router<Arc<Context>> {
-    Router::new()
-        .route("/up", get(health::up))
-        .route("/ready", get(health::ready))
-        .route("/metrics", get(metrics::show).layer(Extension(listener)))
+/// What every listener has for those who watch over the server. Health is told below the prefix as well: a proxy may pass on nothing else.
+pub(super) fn routes(listener: Listener, prefix: &str) -> Router<Arc<Context>> {
+    let mut router = Router::new().route("/metrics", get(metrics::show).layer(Extension(listener)));
+    for prefix in BTreeSet::from(["", prefix]) {
+        let path = |path: &str| format!("{prefix}{path}");
+        for (name, probe) in health::PATHS {
+            router = match probe {
+                health::Probe::Up => router.route(&path(name), get(health::up)),
+                health::Probe::Ready => router.route(&path(name), get(health::ready)),
+            };
+        }
+        router = router.route(&path("/up/{app}"), get(health::app_up));
+    }
+    router
 }
 
 /// Refuses a request whose `Host` is a name that anybody could have pointed to this machine (DNS rebinding): a browser that was told so by a page of

@@ -17,7 +17,7 @@ use serde_json::json;
 use taut_proto::handshake::ClientRequest;
 use taut_server::{Config, Running};
 
-use crate::support::{Client, Http, MEMBER, connect, event, server, signed};
+use crate::support::{Client, Http, JSON, MEMBER, connect, event, server, signed};
 
 // From HTTP to WebSocket.
 
@@ -304,6 +304,26 @@ fn content_that_nobody_wants_is_read_if_it_is_little_and_else_ends_the_connectio
 }
 
 #[test]
+fn a_compressed_body_is_refused_with_words_and_the_connection_goes_on() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    // An empty object, as gzip has it.
+    let body = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\xae\x05\0C\xbf\xa6\xa3\x02\0\0\0";
+    for path in ["/apps/1/events", "/apps/1/batch_events", "/chat/messages"] {
+        for encoding in ["gzip", "br", "identity, gzip"] {
+            let target = signed("POST", path, "", body);
+            let answer = http.request("POST", &target, &[("Content-Encoding", encoding), JSON[0]], body);
+            assert_eq!((answer.status, answer.header("accept-encoding")), (415, Some("identity")), "{path} {encoding}");
+            assert!(answer.error().contains("compressed"));
+        }
+    }
+    let body = json!({ "name": "e", "channel": "c", "data": "x".repeat(5000) }).to_string();
+    let target = signed("POST", "/apps/1/events", "", body.as_bytes());
+    let answer = http.request("POST", &target, &[("Content-Encoding", "identity"), JSON[0]], body.as_bytes());
+    assert_eq!((answer.status, answer.text()), (200, "{}"));
+}
+
+#[test]
 fn a_connection_that_is_silent_for_as_long_as_is_set_is_closed() {
     let server = server(|config| config.keep_alive = Duration::from_secs(1));
     for path in ["/up", "/nowhere"] {
@@ -311,6 +331,54 @@ fn a_connection_that_is_silent_for_as_long_as_is_set_is_closed() {
         http.request("GET", path, &[], b"");
         // It ends without a word.
         assert!(http.is_at_end());
+    }
+}
+
+// Load balancers.
+
+#[test]
+fn load_balancers_ask_by_any_method_and_by_the_names_that_they_know_from_other_servers() {
+    let server = server(|config| {
+        config.path_prefix = "/ws".to_owned();
+        config.apps[1].enabled = false;
+    });
+    let mut http = Http::connect(server.addresses()[0]);
+    for prefix in ["", "/ws"] {
+        for (path, status, body) in [
+            ("/up", 200, r#"{"health":"OK"}"#),
+            ("/live", 200, r#"{"health":"OK"}"#),
+            ("/up/1", 200, r#"{"health":"OK"}"#),
+            ("/up/2", 404, r#"{"error":"The app 2 is disabled.","code":404}"#),
+            ("/up/3", 404, r#"{"error":"The app 3 could not be found.","code":404}"#),
+            ("/ready", 200, r#"{"ready":true}"#),
+            ("/accept-traffic", 200, r#"{"ready":true}"#),
+        ] {
+            let path = format!("{prefix}{path}");
+            // What has content, or a list of options, leaves the shard.
+            for content in ["", "{}"] {
+                let answer = http.request("GET", &path, &[], content.as_bytes());
+                assert_eq!((answer.status, answer.text()), (status, body), "{path}");
+                let answer = http.request("HEAD", &path, &[], content.as_bytes());
+                let length = body.len().to_string();
+                assert_eq!((answer.status, answer.header("content-length")), (status, Some(&*length)), "{path}");
+                let answer = http.request("OPTIONS", &path, &[], content.as_bytes());
+                assert_eq!(answer.status, 204, "{path}");
+                assert!(answer.header("allow").is_some_and(|allowed| allowed.contains("GET")), "{path}");
+                let answer = http.request("POST", &path, &[], content.as_bytes());
+                assert_eq!((answer.status, answer.header("allow")), (405, Some("GET,HEAD")), "{path}");
+            }
+        }
+    }
+    let metrics = http.metrics();
+    assert_eq!(metrics.get("taut_http_requests_total{route=\"/up\",status=\"404\"}"), Some(&8.0));
+}
+
+#[test]
+fn what_is_no_health_check_is_not_taken_for_one() {
+    let server = server(|_| {});
+    let mut http = Http::connect(server.addresses()[0]);
+    for path in ["/up/", "/up/1/2", "/ready/1", "/upp", "/ws/up", "/accept-traffic/"] {
+        assert_eq!(http.request("GET", path, &[], b"").status, 404, "{path}");
     }
 }
 
@@ -361,7 +429,7 @@ impl Kind {
         Some(match *self {
             Self::Up => get("/up", 200),
             Self::Head => Sent { has_body: false, ..request("HEAD", "/base.css", b"", 200) },
-            Self::Options => request("OPTIONS", "/ready", b"", 405),
+            Self::Options => request("OPTIONS", "/ready", b"", 204),
             Self::Page => get("/base.css", 200),
             Self::Nowhere => get("/nowhere", 404),
             Self::Query => get(&signed("GET", "/apps/1/channels", "", b""), 200),
