@@ -173,7 +173,6 @@ impl Prepared {
             Purpose::Check { .. } => 1,
             Purpose::Serve => shards(config),
         };
-<<<<<<< ours
         match taut_shard::listen(address, count) {
             Ok(listeners) => self.listeners = listeners,
             Err(error) if purpose.allows(&error) => self.notes.push(in_use(address)),
@@ -217,12 +216,6 @@ impl Prepared {
         let count = listeners.len();
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(StartError::System)?;
         let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());
-=======
-        let listening = |error| StartError::Listen { address: config.listen, error };
-        let listeners = taut_shard::listen(config.listen, count).map_err(listening)?;
-        let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(listening)?;
-        let (operators, [console_address, metrics_address]) = Operators::bind(config)?;
->>>>>>> theirs
 
         let settings = shard_settings(config, count, certificates.as_ref());
         let routes = Arc::new(Routes::new(count));
@@ -528,25 +521,12 @@ struct Operators {
 }
 
 impl Operators {
-<<<<<<< ours
     fn console_address(&self) -> Option<SocketAddr> {
         self.console.as_ref().map(|(_, address)| *address)
     }
 
     fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().map(|(_, address)| *address)
-=======
-    /// Gives their addresses as well, that of the console first.
-    fn bind(config: &Config) -> Result<(Self, [Option<SocketAddr>; 2]), StartError> {
-        let bind = |address: Option<SocketAddr>| {
-            let bound = address
-                .map(|address| http::listener::bind(address).map_err(|error| StartError::Listen { address, error }));
-            bound.transpose()
-        };
-        let (console, metrics) = (bind(config.console_listen)?, bind(config.metrics_listen)?);
-        let addresses = [&console, &metrics].map(|bound| bound.as_ref().map(|(_, address)| *address));
-        Ok((Self { console, metrics }, addresses))
->>>>>>> theirs
     }
 
     /// Serves them until they have drained.

@@ -248,7 +248,7 @@ mod tests {
         assert!(stored.mistakes.is_empty(), "{:?}", stored.mistakes);
         let apps: Vec<_> = stored.apps.iter().map(|draft| draft.clone().finish(&Limits::default())).collect();
         assert_eq!(apps.iter().map(|app| app.features.client_events).collect::<Vec<_>>(), [false, true, true]);
-        assert!(apps.iter().all(|app| app.features.subscription_count));
+        assert!(apps.iter().all(|app| app.features.subscription_count_in_info));
         let events: Vec<u32> = apps.iter().map(|app| app.limits.expect("its own").client_events).collect();
         assert_eq!(events, [1_000_000, 1_000_000, 5]);
     }

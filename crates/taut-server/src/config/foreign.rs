@@ -247,7 +247,7 @@ const FAMILIES: [&Family; 3] = [
         defaults: REVERB_DEFAULTS,
         prepare: |draft| {
             // Every one of them is in the lists of a response, and events of clients are not counted.
-            draft.app.features.subscription_count = true;
+            draft.app.features.subscription_count_in_info = true;
             for (name, text) in [
                 ("client-events", soketi::NO_LIMIT),
                 ("presence-members", soketi::NO_LIMIT),
@@ -499,10 +499,10 @@ mod tests {
     #[test]
     fn what_other_servers_are_not_told_is_as_it_is_there() {
         let soketi = app(&SOKETI);
-        assert!(!soketi.features.client_events && soketi.features.subscription_count && soketi.enabled);
+        assert!(!soketi.features.client_events && soketi.features.subscription_count_in_info && soketi.enabled);
         assert_eq!(soketi.limits.expect("its own").client_events, 1_000_000);
         let reverb = app(&REVERB);
-        assert!(reverb.features.client_events && reverb.features.subscription_count);
+        assert!(reverb.features.client_events && reverb.features.subscription_count_in_info);
         let limits = reverb.limits.expect("its own");
         assert_eq!(
             (limits.client_events, limits.presence_members, limits.presence_member),

@@ -204,7 +204,13 @@ fn write_app(toml: &mut String, draft: &Draft) {
         line("enabled", "false".to_owned());
     }
     line("client-events", app.features.client_events.to_string());
-    line("subscription-count", app.features.subscription_count.to_string());
+    line(
+        "subscription-count",
+        match app.features.subscription_count_in_info {
+            true => quoted("info"),
+            false => app.features.subscription_count.to_string(),
+        },
+    );
     if !app.features.authorization_timeout.is_zero() {
         line("authorization-timeout", app.features.authorization_timeout.as_secs().to_string());
     }
@@ -486,7 +492,7 @@ mod tests {
         assert_eq!(config.limits.cache_ttl.as_secs(), 3600);
         assert_eq!((config.activity_timeout.as_secs(), config.message), (30, 256 << 10));
         let app = &config.apps[0];
-        assert!(!app.features.client_events && app.features.subscription_count);
+        assert!(!app.features.client_events && app.features.subscription_count_in_info);
         assert_eq!(app.limits.expect("its own").client_events, 1_000_000);
         let told =
             r#"{"channelLimits": {"cacheTtl": 7}, "appManager.array.apps": [{"id": "1", "key": "a", "secret": "x"}]}"#;

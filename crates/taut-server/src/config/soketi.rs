@@ -51,7 +51,7 @@ pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>, prepare: fn(&mut Draf
 pub(crate) fn prepare(draft: &mut Draft) {
     draft.app.features.client_events = false;
     // Whoever asks for the attribute is given it.
-    draft.app.features.subscription_count = true;
+    draft.app.features.subscription_count_in_info = true;
     // A limit that there is, so it is set.
     let _ = draft.limit("client-events", NO_LIMIT.to_owned());
 }

@@ -195,7 +195,7 @@ fn a_signature_that_comes_twice_and_a_number_with_a_sign_are_refused() {
     };
     for (target, reason) in [
         (format!("{target}&auth_signature=0"), "Query parameter given more than once: auth_signature"),
-        (target.replace("?", "?auth_key=key-one&"), "Query parameter given more than once: auth_key"),
+        (target.replace('?', "?auth_key=key-one&"), "Query parameter given more than once: auth_key"),
         (with_sign("+"), "Invalid auth_timestamp"),
         (with_sign("%2B"), "Invalid auth_timestamp"),
     ] {
