@@ -10,7 +10,6 @@ import { Workshop, freePort } from './programs.js';
 import { PROXIES } from './recipes.js';
 
 /** A connection that has served HTTP takes an upgrade as well (RFC 9110 §7.8). */
-const UPGRADES_AFTER_REQUESTS = process.env.TAUT_UPGRADES_AFTER_REQUESTS === '1';
 const HANDSHAKES = 40;
 
 const PATIENCE = 10_000;
@@ -66,9 +65,8 @@ describe('taut serve behind proxies that keep their connections', { concurrency:
   before(async () => { taut = await Server.start({ options: ['--drain-notice', '0', ...options] }); });
   after(async () => assert.equal(await taut?.stop(), 0));
 
-  const skip = !UPGRADES_AFTER_REQUESTS && 'TAUT_UPGRADES_AFTER_REQUESTS is not 1';
   for (const { name, start } of PROXIES) {
-    test(`behind ${name}, every handshake succeeds after a request`, { skip }, async () => {
+    test(`behind ${name}, every handshake succeeds after a request`, async () => {
       const proxy = await start(workshop, taut.port);
       try {
         assert.equal((await ask(proxy.port, 'GET', '/up')).status, 200);
@@ -83,7 +81,7 @@ describe('taut serve behind proxies that keep their connections', { concurrency:
     });
   }
 
-  test('an agent of Node.js that keeps its connections upgrades them after requests', { skip }, async () => {
+  test('an agent of Node.js that keeps its connections upgrades them after requests', async () => {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     try {
       for (const path of ['/up', '/ready', '/nothing']) {
