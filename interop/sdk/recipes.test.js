@@ -7,8 +7,10 @@ import { PAGES, Workshop, blocksOf, isCompiled } from './blocks.js';
 /** Blocks that nobody runs here, and why. */
 const EXCEPTIONS = [
   { language: 'text', reason: 'a picture, or the form of something' },
-  { language: 'nginx', reason: 'interop/peers runs the proxies' },
-  { language: 'haproxy', reason: 'interop/peers runs the proxies' },
+  ...['nginx', 'haproxy', 'caddyfile', 'apache', 'js'].map((language) => (
+    { page: 'docs/proxies.md', language, reason: 'interop/peers runs the recipes of this page' }
+  )),
+  { page: 'docs/running.md', language: 'ini', reason: 'a unit of systemd, which does not run where tests do' },
 ];
 
 const isException = ({ page, language }) => EXCEPTIONS.some((one) => one.language === language && (one.page ?? page) === page);
