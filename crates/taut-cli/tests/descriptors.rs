@@ -32,15 +32,10 @@ fn as_many_descriptors_as_the_hard_limit_allows_are_used_and_told() {
 fn the_metrics_count_descriptors_and_name_their_limit() {
     let taut = Taut::start("ulimit -n 300", &SERVE);
     let (_client, _) = Client::member(taut.address);
-    let answer = Http::connect(taut.address).request("GET", "/metrics", &[], b"");
-    let page = String::from_utf8(answer.body).expect("text");
-    let value = |name: &str| {
-        let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {page}"));
-        line.trim().parse::<f64>().expect("a number")
-    };
-    assert!((value("process_max_fds ") - 300.0).abs() < 0.1);
+    let metrics = Http::connect(taut.address).metrics();
+    assert!((metrics["process_max_fds"] - 300.0).abs() < 0.1);
     // The standard ones, listener, event loops, two clients, and what the runtime needs.
-    assert!((8.0..100.0).contains(&value("process_open_fds ")), "{page}");
+    assert!((8.0..100.0).contains(&metrics["process_open_fds"]), "{}", metrics["process_open_fds"]);
 }
 
 #[test]
@@ -96,7 +91,17 @@ fn without_descriptors_clients_are_told_to_come_back_and_the_log_says_what_to_do
     }
 }
 
-const SERVE: [&str; 7] = ["serve", "--listen", "127.0.0.1:0", "--app", "1:key-one:secret-one", "--shards", "2"];
+const SERVE: [&str; 9] = [
+    "serve",
+    "--listen",
+    "127.0.0.1:0",
+    "--app",
+    "1:key-one:secret-one",
+    "--shards",
+    "2",
+    "--metrics-token",
+    support::METRICS_TOKEN,
+];
 
 /// The program under limits that a shell has set.
 struct Taut {

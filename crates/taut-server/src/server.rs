@@ -253,12 +253,7 @@ impl Prepared {
         drop(departures);
         routes.connect(shards.iter().map(Shard::mailbox).collect());
 
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(count.min(MOST_HTTP_THREADS))
-            .thread_name("taut-http")
-            .enable_all()
-            .build()
-            .map_err(StartError::System)?;
+        let runtime = http_runtime(count).map_err(StartError::System)?;
         let client = Client::new();
         let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks);
@@ -311,11 +306,9 @@ impl Prepared {
             webhooks,
             http: Some((runtime, http)),
         };
+        // When one cannot be started, those before it stop as `running` is dropped.
         for (number, shard) in shards.into_iter().enumerate() {
-            let drainer = shard.drainer();
-            let thread = thread::Builder::new().name(format!("taut-shard-{number}")).spawn(move || shard.run());
-            // When one cannot be started, those before it stop as `running` is dropped.
-            running.shards.push((drainer, thread.map_err(StartError::System)?));
+            running.shards.push(run(number, shard).map_err(StartError::System)?);
         }
         let [console, metrics] = [console_address, metrics_address].map(|address| address.map(field::display));
         tracing::info!(addresses = ?running.addresses, console, metrics, shards = count, "serving");
@@ -539,6 +532,18 @@ impl Operators {
         let (console, metrics) = (api::console_router(&context), api::metrics_router(&context));
         tokio::join!(serve(self.console, console), serve(self.metrics, metrics));
     }
+}
+
+/// Runs an event loop on a thread of its own.
+fn run(number: usize, shard: Shard<Sessions>) -> io::Result<(Drainer, JoinHandle<io::Result<()>>)> {
+    let drainer = shard.drainer();
+    let thread = thread::Builder::new().name(format!("taut-shard-{number}")).spawn(move || shard.run())?;
+    Ok((drainer, thread))
+}
+
+fn http_runtime(shards: usize) -> io::Result<Runtime> {
+    let mut builder = runtime::Builder::new_multi_thread();
+    builder.worker_threads(shards.min(MOST_HTTP_THREADS)).thread_name("taut-http").enable_all().build()
 }
 
 /// Tells the shards of each second that has passed.

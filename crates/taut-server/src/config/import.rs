@@ -206,9 +206,10 @@ fn write_app(toml: &mut String, draft: &Draft) {
     line("client-events", app.features.client_events.to_string());
     line(
         "subscription-count",
-        match app.features.subscription_count_in_info {
-            true => quoted("info"),
-            false => app.features.subscription_count.to_string(),
+        if app.features.subscription_count_in_info {
+            quoted("info")
+        } else {
+            app.features.subscription_count.to_string()
         },
     );
     if !app.features.authorization_timeout.is_zero() {
@@ -450,7 +451,7 @@ mod tests {
             (r#"{"enabled": false, "host": "0.0.0.0", "port": 9601}"#, None, ""),
             (r#"{"port": 9601}"#, None, ""),
         ] {
-            let imported = import_soketi(&format!(r#"{{"host": "127.0.0.1", "metrics": {metrics}}}"#)).expect("JSON");
+            let imported = import_soketi(&format!(r#"{{"host": "127.0.0.1", "metrics": {metrics}, "appManager.array.apps": [{{"id": "1", "key": "a", "secret": "x"}}]}}"#)).expect("JSON");
             let config = load("metrics", &imported.toml);
             let found = config.metrics_listen.map(|address| address.to_string());
             assert_eq!((found.as_deref(), config.metrics_token), (listen, None), "{metrics}");

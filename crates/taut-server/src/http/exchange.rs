@@ -395,12 +395,13 @@ where
 
     fn begin(&mut self, response: Response<Body>) {
         let (head, content) = response.into_parts();
+        // Before the lock: the content may be the request's own, which takes it.
+        let length = content.size_hint().exact();
         let mut state = self.shared.state();
         let State { conn: Some(conn), upload, .. } = &mut *state else { return };
         let mut asked = self.asked;
         asked.keep_alive &= !(self.is_last)() && (upload.is_over() || upload.is_discardable());
         let mut written = Vec::with_capacity(256);
-        let length = content.size_hint().exact();
         let (transfer, keep) = write_head(head.status, &head.headers, length, asked, SystemTime::now(), &mut written);
         // From here on it would come too late.
         upload.is_awaiting = false;
