@@ -229,7 +229,7 @@ async fn the_parts_of_a_text_are_cut_between_characters_however_its_frames_are()
     for size in 1..=text.len() {
         let mut frames = Vec::new();
         for (index, piece) in text.as_bytes().chunks(size).enumerate() {
-            frames.extend([if index == 0 { 1 } else { 0 }, piece.len() as u8]);
+            frames.extend([u8::from(index == 0), piece.len() as u8]);
             frames.extend_from_slice(piece);
         }
         let (mut socket, _peer) = told(&[&frames[..], b"\x80\x00\x88\x00"].concat()).await;
