@@ -63,7 +63,7 @@ fn an_answer_to_our_close_may_cut_a_message_off() {
         if deferred {
             server.connection = server.connection.with_deferred_end();
         }
-        server.receive_parts(&masked(false, Opcode::Binary, &[1; 70_000]), Time::ZERO);
+        server.receive_parts(&masked(false, Opcode::Binary, &vec![1; 70_000]), Time::ZERO);
         server.close(CloseCode::GOING_AWAY, Time::ZERO);
         assert!(!server.connection.was_cut_off(), "it may still come");
         server.receive_parts(&masked(false, Opcode::Continuation, b"more"), Time::ZERO);
@@ -77,7 +77,7 @@ fn an_answer_to_our_close_may_cut_a_message_off() {
 fn of_a_message_that_was_cut_off_nothing_is_kept() {
     let mut server = server();
     server.connection = server.connection.with_deferred_end();
-    server.receive(&masked(false, Opcode::Binary, &[1; 70_000]), Time::ZERO);
+    server.receive(&masked(false, Opcode::Binary, &vec![1; 70_000]), Time::ZERO);
     assert!(server.connection.is_receiving() && server.connection.buffered() >= 70_000);
     server.receive(&masked(true, Opcode::Close, b"\x03\xe8"), Time::ZERO);
     assert!(!server.connection.is_receiving() && server.connection.buffered() == 0);
@@ -267,7 +267,7 @@ fn a_driver_without_room_fails_the_connection() {
     for role in ROLES {
         let of_peer = |fin, opcode, payload: &[u8]| frame(other(role), fin, false, opcode, payload);
         let mut failing = end(role, settings(role));
-        failing.receive(&of_peer(false, Opcode::Binary, &[1; 50_000]), Time::ZERO);
+        failing.receive(&of_peer(false, Opcode::Binary, &vec![1; 50_000]), Time::ZERO);
         failing.connection.fail(&CloseCode::TRY_AGAIN_LATER.into(), &mut support::scratch(), &mut failing.outbox);
         assert_eq!((close_code(&mut failing), failing.connection.buffered()), (1013, 0));
         failing.receive(&of_peer(true, Opcode::Continuation, b"end"), Time::ZERO);
