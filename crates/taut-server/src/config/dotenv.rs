@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<(String, String)> {
-        let environment = HashMap::from([("HOME".to_owned(), "/root".to_owned())]);
+        let environment = HashMap::from([("HOME".to_owned(), "/home/ada".to_owned())]);
         let (variables, wrong) = parse(text, &environment);
         assert!(wrong.is_empty(), "{text}: {wrong:?}");
         variables.into_iter().map(|variable| (variable.name, variable.value)).collect()
@@ -264,8 +264,8 @@ mod tests {
             ("A='b\\n${HOME}'", "b\\n${HOME}"),
             ("A=\"b\\n\\\"c\\\"\\\\\"", "b\n\"c\"\\"),
             ("A=\"b\nc\"", "b\nc"),
-            ("A=${HOME}/x", "/root/x"),
-            ("A=\"${HOME}/x\"", "/root/x"),
+            ("A=${HOME}/x", "/home/ada/x"),
+            ("A=\"${HOME}/x\"", "/home/ada/x"),
             ("A=\"\\${HOME}\"", "${HOME}"),
             ("A=${NOBODY}", "${NOBODY}"),
             ("A=$HOME", "$HOME"),
@@ -289,7 +289,7 @@ mod tests {
         let text = "A=1\nHOME=2\nB=${A}${HOME}${C}\nC=3\nA=4\nD=${A}\n";
         let all = values(text);
         let value = |name: &str| all.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        assert_eq!((value("B"), value("D")), (Some("1/root${C}"), Some("4")));
+        assert_eq!((value("B"), value("D")), (Some("1/home/ada${C}"), Some("4")));
     }
 
     #[test]
