@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Allows as many as the process may allow itself, and tells the log. Shells and systemd set a soft limit of 1,024, for programs that use `select`;
-/// each client takes one.
+/// Raises the soft limit to the hard one and logs it. Shells and systemd set a soft limit of 1,024 for programs that use
+/// `select`; each client takes one descriptor.
 pub(crate) fn allow_most() {
     let Rlimit { current: before, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

@@ -78,7 +78,7 @@ fn limits(settings: &mut Settings) {
     settings.limits.fragments = u32::MAX;
 }
 
-/// Tells the log that there are no descriptors for those who connect, once every ten seconds.
+/// Logs that no descriptor is left for new clients, at most every ten seconds.
 #[derive(Default)]
 struct Starvation(Option<Instant>);
 

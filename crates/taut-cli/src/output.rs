@@ -13,14 +13,14 @@ pub(crate) fn print(text: &str) -> Result<(), String> {
     written(io::stdout().lock(), text).map_err(|error| format!("the output cannot be written: {error}"))
 }
 
-/// Prints a line to stdout that somebody may wait for, while the command goes on whoever reads it.
+/// Prints a line to stdout for a program that waits for it. If it cannot be written, the command logs that and goes on.
 pub(crate) fn announce(line: impl Display) {
     if let Err(error) = print(&format!("{line}\n")) {
         tracing::warn!("{error}");
     }
 }
 
-/// Tells whoever runs the program, on stderr. Where that cannot be written, nobody listens.
+/// Prints a line to stderr for the person who runs the program. If it cannot be written, it is lost.
 pub(crate) fn tell(line: impl Display) {
     // One write, so that lines of several processes on one terminal stay whole.
     let _ = io::stderr().lock().write_all(format!("taut: {line}\n").as_bytes());

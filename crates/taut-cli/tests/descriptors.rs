@@ -74,7 +74,7 @@ fn without_descriptors_clients_are_told_to_come_back_and_the_log_says_what_to_do
         assert!(served.len() > 20 && turned_away > 20, "{arguments:?}: {} and {turned_away}", served.len());
         let warning = taut.logged("no file descriptor is left");
         assert!(warning.contains("WARN") && warning.contains("ulimit -n"), "{warning}");
-        // As soon as some are free, whoever comes is served.
+        // As soon as some are free, new clients are served.
         drop(served);
         let start = Instant::now();
         loop {
