@@ -7,32 +7,31 @@ mod process;
 #[path = "../../taut-server/tests/support/mod.rs"]
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
 use std::time::Instant;
 
+use process::Taut;
 use support::{Client, Http, PATIENCE};
 
 #[test]
 fn as_many_descriptors_as_the_hard_limit_allows_are_used_and_told() {
     for arguments in [&SERVE[..], &["echo", "--listen", "127.0.0.1:0"]] {
-        let mut taut = Taut::start("ulimit -Sn 60 && ulimit -Hn 900", arguments);
+        let mut taut = limited("ulimit -Sn 60 && ulimit -Hn 900", arguments);
         let told = taut.logged("file descriptors");
         assert!(told.contains("INFO") && told.contains("limit=900") && told.contains("before=60"), "{told}");
         // More than the soft limit would let in.
-        let clients: Vec<Http> = (0..100).map(|_| Http::connect(taut.address)).collect();
+        let clients: Vec<Http> = (0..100).map(|_| Http::connect(taut.address())).collect();
         drop(clients);
     }
 }
 
 #[test]
 fn the_metrics_count_descriptors_and_name_their_limit() {
-    let taut = Taut::start("ulimit -n 300", &SERVE);
-    let (_client, _) = Client::member(taut.address);
-    let metrics = Http::connect(taut.address).metrics();
+    let taut = limited("ulimit -n 300", &SERVE);
+    let (_client, _) = Client::member(taut.address());
+    let metrics = Http::connect(taut.address()).metrics();
     assert!((metrics["process_max_fds"] - 300.0).abs() < 0.1);
     // The standard ones, listener, event loops, two clients, and what the runtime needs.
     assert!((8.0..100.0).contains(&metrics["process_open_fds"]), "{}", metrics["process_open_fds"]);
@@ -45,12 +44,12 @@ fn without_descriptors_clients_are_told_to_come_back_and_the_log_says_what_to_do
         (&["echo", "--listen", "127.0.0.1:0", "--driver", "shard"], "/"),
         (&["echo", "--listen", "127.0.0.1:0", "--driver", "tokio"], "/"),
     ] {
-        let mut taut = Taut::start("ulimit -n 64", arguments);
+        let mut taut = limited("ulimit -n 64", arguments);
         let handshake = format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        let mut clients: Vec<TcpStream> = (0..100).map(|_| support::connect(taut.address)).collect();
+        let mut clients: Vec<TcpStream> = (0..100).map(|_| support::connect(taut.address())).collect();
         for client in &mut clients {
             client.write_all(handshake.as_bytes()).expect("written");
         }
@@ -78,7 +77,7 @@ fn without_descriptors_clients_are_told_to_come_back_and_the_log_says_what_to_do
         drop(served);
         let start = Instant::now();
         loop {
-            let mut client = support::connect(taut.address);
+            let mut client = support::connect(taut.address());
             client.write_all(handshake.as_bytes()).expect("written");
             let mut status = [0; 12];
             client.read_exact(&mut status).expect("an answer");
@@ -104,53 +103,9 @@ const SERVE: [&str; 9] = [
 ];
 
 /// The program under limits that a shell has set.
-struct Taut {
-    child: Child,
-    address: SocketAddr,
-    log: Receiver<String>,
-    read: Vec<String>,
-}
-
-impl Taut {
-    fn start(limits: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new("/bin/sh");
-        command.env_clear().args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_taut")]);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("a shell");
-        let errors = BufReader::new(child.stderr.take().expect("a pipe"));
-        let (tell, log) = mpsc::channel();
-        thread::spawn(move || errors.lines().map_while(Result::ok).all(|line| tell.send(line).is_ok()));
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-        output.read_line(&mut line).expect("a line");
-        thread::spawn(move || output.read_to_string(&mut String::new()));
-        let address = line.trim().rsplit("//").next().and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("{line:?}: {:?}", log.iter().collect::<Vec<_>>()));
-        Self { child, address, log, read: Vec::new() }
-    }
-
-    /// Waits for a line of the log that has this text.
-    fn logged(&mut self, text: &str) -> String {
-        let start = Instant::now();
-        loop {
-            if let Some(line) = self.read.iter().find(|line| line.contains(text)) {
-                return line.clone();
-            }
-            let line = self.log.recv_timeout(PATIENCE.saturating_sub(start.elapsed()));
-            self.read.push(line.unwrap_or_else(|_| panic!("{text:?} was not logged, but {:#?}", self.read)));
-        }
-    }
-
-    /// How many lines of the log have had this text.
-    fn told(&mut self, text: &str) -> usize {
-        self.read.extend(self.log.try_iter());
-        self.read.iter().filter(|line| line.contains(text)).count()
-    }
-}
-
-impl Drop for Taut {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn limited(limits: &str, arguments: &[&str]) -> Taut {
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_taut")]);
+    command.args(arguments);
+    Taut::start(command)
 }

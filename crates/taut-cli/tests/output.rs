@@ -10,11 +10,10 @@ mod support;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use support::{Client, Http, PATIENCE};
+use process::Process;
+use support::{Client, Http, eventually};
 
 #[test]
 fn a_signal_drains_the_server_though_stderr_is_full_gone_or_closed() {
@@ -32,8 +31,9 @@ fn a_signal_drains_the_server_though_stderr_is_full_gone_or_closed() {
         ]);
         // More is logged than told by hand, and both have to go nowhere.
         command.args(["--log-level", "debug"]).stdout(Stdio::piped());
-        let mut server = Process(command.spawn().expect("the program"));
-        let mut output = BufReader::new(server.0.stdout.take().expect("a pipe"));
+        let mut child = command.spawn().expect("the program");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut server = Process::new(child);
         let address = listening(&mut output);
         // A load balancer asks, so that the notice is told as well.
         assert_eq!(Http::connect(address).request("GET", "/ready", &[], b"").status, 200);
@@ -48,8 +48,9 @@ fn a_signal_drains_the_server_though_stderr_is_full_gone_or_closed() {
 fn a_server_whose_stdout_cannot_be_written_serves_and_says_so() {
     let mut command = command("serve", Unwritable::Not);
     command.args(["--listen", "127.0.0.1:0", "--shards", "1"]).stdout(full()).stderr(Stdio::piped());
-    let mut server = Process(command.spawn().expect("the program"));
-    let log = BufReader::new(server.0.stderr.take().expect("a pipe"));
+    let mut child = command.spawn().expect("the program");
+    let log = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut server = Process::new(child);
     let mut lines = log.lines().map_while(Result::ok);
     let serving = lines.find(|line| line.contains("serving")).expect("the log says where");
     let address = serving.split("addresses=[").nth(1).and_then(|rest| rest.split(']').next()).expect("an address");
@@ -68,12 +69,11 @@ fn an_echo_whose_output_cannot_be_written_serves() {
             let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
             let mut command = command("echo", Unwritable::Full);
             command.args(["--driver", driver, "--listen", &address.to_string()]).stdout(stdout.into_stdio());
-            let mut echo = Process(command.spawn().expect("the program"));
-            let start = Instant::now();
-            while TcpStream::connect(address).is_err() {
-                assert!(start.elapsed() < PATIENCE && echo.0.try_wait().expect("a process").is_none(), "{driver}");
-                thread::sleep(Duration::from_millis(5));
-            }
+            let mut echo = Process::new(command.spawn().expect("the program"));
+            eventually("a listener", || {
+                assert!(echo.is_running(), "{driver}");
+                TcpStream::connect(address).is_ok()
+            });
             echo.signal("TERM");
             assert_eq!(echo.end().code(), Some(0), "{driver}, {stdout:?}");
         }
@@ -166,33 +166,4 @@ fn listening(output: &mut impl BufRead) -> SocketAddr {
     let mut line = String::new();
     output.read_line(&mut line).expect("a line");
     line.trim().rsplit("//").next().and_then(|address| address.parse().ok()).expect("an address")
-}
-
-/// Ends with the test.
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().expect("kill");
-        assert!(sent.success());
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.0.try_wait().expect("a process") {
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
-            // std has no wait with a limit.
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,8 +1,8 @@
-//! `taut serve` as whoever runs it has it: a process, its log, its signals, its files.
+//! The program as its users have it: a process, its log, its signals, its files.
 
 #![allow(dead_code, unreachable_pub, reason = "a module of tests, each a program of its own that takes what it needs")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -15,7 +15,7 @@ use crate::support::PATIENCE;
 
 /// A server that runs until it is told to end, or until the test is over.
 pub struct Taut {
-    child: Child,
+    process: Process,
     origin: String,
     address: SocketAddr,
     log: Receiver<String>,
@@ -27,7 +27,15 @@ pub struct Taut {
 impl Taut {
     /// Starts to serve, at a port of the system's choosing.
     pub fn serve(options: &[&str]) -> Self {
-        let mut child = command(options).args(["--listen", "127.0.0.1:0"]).spawn().expect("the program");
+        let mut command = command(options);
+        command.args(["--listen", "127.0.0.1:0"]);
+        Self::start(command)
+    }
+
+    /// Starts a command that prints first where it listens.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
         let errors = BufReader::new(child.stderr.take().expect("a pipe"));
         let (tell, log) = mpsc::channel();
@@ -40,7 +48,7 @@ impl Taut {
         // What else it prints must not fill the pipe.
         let (tell, printed) = mpsc::channel();
         thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
-        Self { child, origin, address, log, printed, read: Vec::new() }
+        Self { process: Process::new(child), origin, address, log, printed, read: Vec::new() }
     }
 
     /// Where it says that it listens.
@@ -78,11 +86,15 @@ impl Taut {
         None
     }
 
+    /// How many lines of the log have had this text until now.
+    pub fn told(&mut self, text: &str) -> usize {
+        self.read.extend(self.log.try_iter());
+        self.read.iter().filter(|line| line.contains(text)).count()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status().expect("a shell");
-        assert!(sent.success(), "{name} was not sent");
+        self.process.signal(name);
     }
 
     /// Waits until it has ended; gives the rest of its log, too.
@@ -96,18 +108,64 @@ impl Taut {
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.read),
             }
         }
-        (self.child.wait().expect("an end"), std::mem::take(&mut self.read))
+        (self.process.end(), std::mem::take(&mut self.read))
     }
 }
 
 impl Drop for Taut {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
         if thread::panicking() {
             let lines: Vec<String> = self.read.drain(..).chain(self.log.iter()).collect();
             eprintln!("the log of the server:\n{}", lines.join("\n"));
         }
+    }
+}
+
+/// A process that ends with the test.
+pub struct Process {
+    id: u32,
+    /// std has no wait with a limit, so a thread waits, and says it here.
+    ended: Receiver<ExitStatus>,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    pub fn new(mut child: Child) -> Self {
+        let (tell, ended) = mpsc::channel();
+        let id = child.id();
+        thread::spawn(move || tell.send(child.wait().expect("an end")));
+        Self { id, ended, status: None }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.id.to_string();
+        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id]).status().expect("a shell");
+        assert!(sent.success(), "{name} was not sent");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.status = self.status.or_else(|| self.ended.try_recv().ok());
+        self.status.is_none()
+    }
+
+    /// Waits until it has ended.
+    pub fn end(&mut self) -> ExitStatus {
+        let wait = || self.ended.recv_timeout(PATIENCE).expect("it does not end");
+        *self.status.get_or_insert_with(wait)
+    }
+
+    fn kill(&mut self) {
+        if self.is_running() {
+            self.signal("KILL");
+            self.end();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -121,16 +179,17 @@ pub fn check(options: &[&str]) -> Output {
 /// Runs what is to end by itself.
 pub fn output(mut command: Command) -> Output {
     let mut child = command.spawn().expect("the program");
-    let start = Instant::now();
-    while child.try_wait().expect("a process").is_none() {
-        if start.elapsed() > PATIENCE {
-            let _ = child.kill();
-            panic!("it does not end: {:?}", child.wait_with_output());
-        }
-        // std has no wait with a limit.
-        thread::sleep(Duration::from_millis(5));
-    }
-    child.wait_with_output().expect("what it said")
+    let read = |pipe: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+            bytes
+        })
+    };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = (read(stdout.map(|pipe| Box::new(pipe) as _)), read(stderr.map(|pipe| Box::new(pipe) as _)));
+    let status = Process::new(child).end();
+    Output { status, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
 }
 
 /// The program, told to serve; nothing is told by variables.
