@@ -4,9 +4,9 @@
 //! its answer comes back to the shard as mail.
 
 mod callback;
-mod crowd;
 mod forwarded;
 mod jwks;
+mod limiter;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -34,9 +34,9 @@ use crate::route::{Mail, Routes};
 use crate::tenants::{Tenant, Terms};
 use crate::trace::Span;
 use callback::Answer;
-use crowd::Crowd;
 pub(crate) use forwarded::client_of;
 use jwks::{Known, Sets};
+use limiter::CallbackLimiter;
 pub use settings::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
 use token::{Claims, Expected, Flaw, Key, Token};
 pub use token::{InvalidKey, PublicKey};
@@ -186,7 +186,7 @@ enum Checked {
 pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, client: Client) {
     let Tasks(mut tasks) = tasks;
     let mut desks: HashMap<usize, Arc<Desk>> = HashMap::new();
-    let crowd = Crowd::default();
+    let limiter = CallbackLimiter::default();
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
@@ -197,7 +197,7 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, 
                     running.spawn(async move { set.renew(&client, &published).await });
                 }
                 Some(Task::Vet(asker, address, tenant, terms, inquiry, traced)) => {
-                    let Some(place) = crowd.enter(tenant.index(), address) else {
+                    let Some(permit) = limiter.acquire(tenant.index(), address) else {
                         reply(&routes, asker, &tenant, Err(unavailable()), traced);
                         continue;
                     };
@@ -205,7 +205,7 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, 
                     let (guard, client, routes) = (Arc::clone(&guard), client.clone(), Arc::clone(&routes));
                     running.spawn(async move {
                         let outcome = traced.follow(guard.inquire(&client, &desk, &terms, inquiry)).await;
-                        drop(place);
+                        drop(permit);
                         reply(&routes, asker, &tenant, outcome, traced);
                     });
                 }

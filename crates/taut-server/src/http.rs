@@ -6,7 +6,7 @@ pub(crate) mod client;
 mod conn;
 mod exchange;
 pub(crate) mod listener;
-mod places;
+mod permits;
 mod response;
 mod stream;
 #[cfg(test)]
@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 pub use self::address::InvalidAddress;
 use self::conn::Conn;
 use self::exchange::Exchange;
-use self::places::Places;
+use self::permits::RequestLimiter;
 
 /// Answers requests, each on a connection that has left its shard for it and goes back there.
 pub(crate) struct Service {
@@ -59,12 +59,12 @@ pub(crate) struct Departure {
 /// Answers every request that comes, until no more can come and the last is answered.
 pub(crate) async fn serve(mut departures: mpsc::Receiver<Departure>, service: Service) {
     let service = Arc::new(service);
-    let places = Arc::new(Places::new(MOST_REQUESTS));
+    let limiter = Arc::new(RequestLimiter::new(MOST_REQUESTS));
     let mut requests = JoinSet::new();
     loop {
         tokio::select! {
             departure = departures.recv() => match departure {
-                Some(departure) => drop(requests.spawn(serve_one(departure, Arc::clone(&service), Arc::clone(&places)))),
+                Some(departure) => drop(requests.spawn(serve_one(departure, Arc::clone(&service), Arc::clone(&limiter)))),
                 None => break,
             },
             Some(_) = requests.join_next() => {}
@@ -104,7 +104,7 @@ impl Caller {
     }
 }
 
-async fn serve_one(departure: Departure, service: Arc<Service>, places: Arc<Places>) {
+async fn serve_one(departure: Departure, service: Arc<Service>, limiter: Arc<RequestLimiter>) {
     let Departure { shard, handover } = departure;
     let peer = handover.peer;
     let conn = match Conn::of(handover) {
@@ -120,14 +120,14 @@ async fn serve_one(departure: Departure, service: Arc<Service>, places: Arc<Plac
             exchange.answer(async { Ok::<_, Infallible>(refusal(StatusCode::BAD_REQUEST, NO_TARGET)) }, || true).await;
         return;
     };
-    let place = places.take((service.client)(peer, request.headers()));
+    let permit = limiter.acquire((service.client)(peer, request.headers()));
     let caller = Caller { peer, hang_up: Arc::default() };
     let hang_up = Arc::clone(&caller.hang_up);
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(Peer(peer));
     let answering = async {
         let is_draining = || *service.draining.borrow();
-        if place.is_none() {
+        if permit.is_none() {
             let busy = async { Ok::<_, Infallible>(refusal(StatusCode::SERVICE_UNAVAILABLE, BUSY)) };
             return exchange.answer(busy, || true).await;
         }
@@ -137,7 +137,7 @@ async fn serve_one(departure: Departure, service: Arc<Service>, places: Arc<Plac
         answered = answering => answered.and_then(|conn| conn.map(|conn| conn.into_handover(peer)).transpose()),
         () = hang_up.notified() => return,
     };
-    drop(place);
+    drop(permit);
     match answered {
         Ok(None) => {}
         Err(error) => tracing::debug!(%peer, %error, "an HTTP connection ended badly"),

@@ -1,4 +1,4 @@
-//! How many clients wait for an answer from elsewhere, so that nobody takes all the places.
+//! Limits the handshakes that wait for an application's answer, so that no app and no network holds all of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limit::network;
 
-/// Handshakes that wait for an answer, counted by app and by the network that they come from.
+/// Permits for handshakes that wait for an answer, counted by app and by the network that they come from.
 ///
-/// Whoever knows an app's key, which is public, can have any number of them wait. Half of the places are for other apps, and when an app has many
-/// waiting, no network may have most of them.
+/// An app's key is public, so anybody can make any number of handshakes wait. Half of the permits are for other apps, and
+/// while an app holds many, no network may hold most of them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Crowd(Arc<Mutex<Counts>>);
+pub(super) struct CallbackLimiter(Arc<Mutex<Counts>>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -21,17 +21,17 @@ struct Counts {
     by_network: HashMap<(usize, u128), usize>,
 }
 
-/// A place among those who wait, given back when dropped.
+/// Counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    crowd: Crowd,
+pub(super) struct CallbackPermit {
+    limiter: CallbackLimiter,
     app: usize,
     network: u128,
 }
 
-impl Crowd {
-    /// A place for a client of an app, by the app's index, if there is one for it.
-    pub(super) fn enter(&self, app: usize, address: IpAddr) -> Option<Place> {
+impl CallbackLimiter {
+    /// A permit for a client of an app, by the app's index, if there is one for it.
+    pub(super) fn acquire(&self, app: usize, address: IpAddr) -> Option<CallbackPermit> {
         let network = network(address);
         let mut counts = self.counts();
         let of_app = counts.by_app.get(&app).copied().unwrap_or_default();
@@ -45,7 +45,7 @@ impl Crowd {
         counts.all += 1;
         *counts.by_app.entry(app).or_default() += 1;
         *counts.by_network.entry((app, network)).or_default() += 1;
-        Some(Place { crowd: self.clone(), app, network })
+        Some(CallbackPermit { limiter: self.clone(), app, network })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -53,9 +53,9 @@ impl Crowd {
     }
 }
 
-impl Drop for Place {
+impl Drop for CallbackPermit {
     fn drop(&mut self) {
-        let mut counts = self.crowd.counts();
+        let mut counts = self.limiter.counts();
         counts.all -= 1;
         one_less(&mut counts.by_app, &self.app);
         one_less(&mut counts.by_network, &(self.app, self.network));
@@ -88,29 +88,29 @@ mod tests {
         IpAddr::V4((0xc000_0200 + number).into())
     }
 
-    /// As many places as can be had.
-    fn flood(crowd: &Crowd, app: usize, from: u32) -> Vec<Place> {
-        std::iter::from_fn(|| crowd.enter(app, address(from))).collect()
+    /// As many permits as can be had.
+    fn flood(limiter: &CallbackLimiter, app: usize, from: u32) -> Vec<CallbackPermit> {
+        std::iter::from_fn(|| limiter.acquire(app, address(from))).collect()
     }
 
     #[test]
     fn whoever_floods_an_app_keeps_out_neither_its_other_clients_nor_other_apps() {
-        let crowd = Crowd::default();
-        assert_eq!(flood(&crowd, 0, 1).len(), MANY_OF_AN_APP);
-        let places = flood(&crowd, 0, 1);
-        assert!(crowd.enter(0, address(1)).is_none());
-        let others: Vec<_> = (2..100).map(|from| crowd.enter(0, address(from)).expect("room")).collect();
-        let many: Vec<_> = (100..200).flat_map(|from| flood(&crowd, 0, from)).collect();
-        assert_eq!(places.len() + others.len() + many.len(), MOST_OF_AN_APP);
-        assert!(crowd.enter(0, address(1000)).is_none(), "the app has its half");
-        assert!(crowd.enter(1, address(1)).is_some(), "another app has its own");
+        let limiter = CallbackLimiter::default();
+        assert_eq!(flood(&limiter, 0, 1).len(), MANY_OF_AN_APP);
+        let permits = flood(&limiter, 0, 1);
+        assert!(limiter.acquire(0, address(1)).is_none());
+        let others: Vec<_> = (2..100).map(|from| limiter.acquire(0, address(from)).expect("room")).collect();
+        let many: Vec<_> = (100..200).flat_map(|from| flood(&limiter, 0, from)).collect();
+        assert_eq!(permits.len() + others.len() + many.len(), MOST_OF_AN_APP);
+        assert!(limiter.acquire(0, address(1000)).is_none(), "the app has its half");
+        assert!(limiter.acquire(1, address(1)).is_some(), "another app has its own");
     }
 
     #[test]
-    fn a_place_is_given_back() {
-        let crowd = Crowd::default();
-        drop((flood(&crowd, 0, 1), flood(&crowd, 1, 2)));
-        let counts = crowd.counts();
+    fn a_permit_that_is_dropped_leaves_nothing() {
+        let limiter = CallbackLimiter::default();
+        drop((flood(&limiter, 0, 1), flood(&limiter, 1, 2)));
+        let counts = limiter.counts();
         assert_eq!((counts.all, counts.by_app.len(), counts.by_network.len()), (0, 0, 0));
     }
 }
