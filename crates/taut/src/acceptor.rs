@@ -97,6 +97,7 @@ impl Acceptor {
     }
 
     /// Whether clients have to speak TLS.
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self, reason = "without the feature nobody does"))]
     pub(crate) fn is_tls(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.0.tls.is_some();
