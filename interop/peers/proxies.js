@@ -9,13 +9,14 @@ import { Program } from './programs.js';
  */
 export const REVERSE = { nginx, haproxy };
 
-async function nginx(workshop, backend, { tls = false, idle = 60 }) {
-  return Program.onFreePort(async (port) => ['nginx', '-p', workshop.path, '-e', 'stderr', '-c', await workshop.write(`nginx-${port}.conf`, `
+/** Starts this nginx with what `inside(port)` gives of its `http` block. */
+export function startNginx(program, workshop, inside) {
+  return Program.onFreePort(async (port) => [program, '-p', workshop.path, '-e', 'stderr', '-c', await workshop.write(`nginx-${port}.conf`, `
 daemon off;
 pid ${workshop.path}/nginx-${port}.pid;
 error_log stderr warn;
 worker_processes 1;
-events { worker_connections 64; }
+events { worker_connections 256; }
 http {
   access_log off;
   client_body_temp_path ${workshop.path}/nginx-body;
@@ -23,6 +24,13 @@ http {
   fastcgi_temp_path ${workshop.path}/nginx-fastcgi;
   uwsgi_temp_path ${workshop.path}/nginx-uwsgi;
   scgi_temp_path ${workshop.path}/nginx-scgi;
+  ${inside(port)}
+}
+`)]);
+}
+
+async function nginx(workshop, backend, { tls = false, idle = 60 }) {
+  return startNginx('nginx', workshop, (port) => `
   server {
     listen 127.0.0.1:${port}${tls ? ' ssl' : ''};
     ${tls ? `ssl_certificate ${workshop.certificate}; ssl_certificate_key ${workshop.key};` : ''}
@@ -44,8 +52,7 @@ http {
       proxy_send_timeout ${idle}s;
     }
   }
-}
-`)]);
+`);
 }
 
 async function haproxy(workshop, backend, { tls = false, idle = 60, mode = 'http', send = '' }) {

@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { Program } from './programs.js';
+import { startNginx } from './proxies.js';
 
 const page = await readFile(new URL('../../docs/proxies.md', import.meta.url), 'utf8');
 
@@ -69,22 +70,7 @@ server {
 }
 
 function nginx(program, text) {
-  return (workshop, backend) => Program.onFreePort(async (port) => [program, '-p', workshop.path, '-e', 'stderr', '-c', await workshop.write(`nginx-${port}.conf`, `
-daemon off;
-pid ${workshop.path}/nginx-${port}.pid;
-error_log stderr warn;
-worker_processes 1;
-events { worker_connections 256; }
-http {
-  access_log off;
-  client_body_temp_path ${workshop.path}/nginx-body;
-  proxy_temp_path ${workshop.path}/nginx-proxy;
-  fastcgi_temp_path ${workshop.path}/nginx-fastcgi;
-  uwsgi_temp_path ${workshop.path}/nginx-uwsgi;
-  scgi_temp_path ${workshop.path}/nginx-scgi;
-  ${replaced(before(text, backend), 'listen 80;', `listen 127.0.0.1:${port};`)}
-}
-`)]);
+  return (workshop, backend) => startNginx(program, workshop, (port) => replaced(before(text, backend), 'listen 80;', `listen 127.0.0.1:${port};`));
 }
 
 function haproxy(change, defaults = 'mode http') {
