@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taut::{Client, Close, CloseCode, Error, Heartbeat, Message, Settings, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 type Socket = WebSocket;
 
@@ -68,7 +68,7 @@ async fn pings(mut socket: Socket, mut peer: DuplexStream, is_masked: bool) -> V
             peer.read_exact(&mut ping).await.unwrap();
             assert_eq!(ping[0], 0x89);
             pings.push(began.elapsed().as_secs_f32());
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(100)).await;
             // With the mask that it came with, or with one of zeros.
             ping[0] = 0x8a;
             if is_masked {
@@ -153,7 +153,7 @@ async fn a_message_of_one_byte_a_second_is_given_up_and_its_sender_told() {
                             Err(_) => return said,
                         }
                     }
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    sleep(Duration::from_secs(1)).await;
                     if peer.write_all(b"x").await.is_err() {
                         return said;
                     }
@@ -174,13 +174,25 @@ async fn a_message_of_one_byte_a_second_is_given_up_and_its_sender_told() {
 #[tokio::test(start_paused = true)]
 async fn a_large_message_at_a_decent_pace_takes_as_long_as_it_takes() {
     let (mut client, mut server) = pair(&client(), 64 << 10).await;
+    let half_an_hour = streamed(&mut client, &mut server, 90, 6 << 10, Duration::from_secs(20), Duration::ZERO);
+    assert_eq!(half_an_hour.await, 90 * (6 << 10));
+}
+
+/// Sends a message of so many pieces, and pauses after each that is sent and after each part that is received. Gives how many bytes came.
+async fn streamed(
+    client: &mut Socket,
+    server: &mut Socket,
+    pieces: usize,
+    size: usize,
+    sending: Duration,
+    receiving: Duration,
+) -> usize {
     let (sent, received) = tokio::join!(
         async {
             let mut message = client.send_stream();
-            // Half an hour.
-            for _ in 0..90 {
-                message.write(vec![1; 6 << 10]).await?;
-                tokio::time::sleep(Duration::from_secs(20)).await;
+            for _ in 0..pieces {
+                message.write(vec![1; size]).await?;
+                sleep(sending).await;
             }
             message.finish().await?;
             client.flush().await
@@ -190,12 +202,13 @@ async fn a_large_message_at_a_decent_pace_takes_as_long_as_it_takes() {
             let mut bytes = 0;
             while let Some(part) = message.part().await? {
                 bytes += part.len();
+                sleep(receiving).await;
             }
             Ok::<_, Error>(bytes)
         }
     );
     sent.unwrap();
-    assert_eq!(received.unwrap(), 90 * (6 << 10));
+    received.unwrap()
 }
 
 // Who takes its time to receive must not be taken for a peer that takes its time to send.
@@ -204,27 +217,8 @@ async fn an_application_that_takes_its_time_over_the_parts_of_a_message_gets_the
     let mut settings = Settings::client();
     settings.heartbeat = Heartbeat::off();
     let (mut client, mut server) = pair(&client().settings(settings), 64 << 10).await;
-    let (sent, received) = tokio::join!(
-        async {
-            let mut message = client.send_stream();
-            for _ in 0..40 {
-                message.write(vec![1; 32 << 10]).await?;
-            }
-            message.finish().await?;
-            client.flush().await
-        },
-        async {
-            let mut message = server.recv_stream().await?.unwrap();
-            let mut bytes = 0;
-            while let Some(part) = message.part().await? {
-                bytes += part.len();
-                tokio::time::sleep(Duration::from_secs(100)).await;
-            }
-            Ok::<_, Error>(bytes)
-        }
-    );
-    sent.unwrap();
-    assert_eq!(received.unwrap(), 40 * (32 << 10));
+    let received = streamed(&mut client, &mut server, 40, 32 << 10, Duration::ZERO, Duration::from_secs(100));
+    assert_eq!(received.await, 40 * (32 << 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,7 +240,7 @@ async fn a_peer_that_spoke_while_nobody_polled_is_alive() {
     let mut ping = [0; 14];
     peer.read_exact(&mut ping).await.unwrap();
     peer.write_all(b"\x8a\x00\x81\x02ok").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(socket.recv().await.unwrap(), Some(Message::from("ok")));
 }
 
@@ -321,7 +315,7 @@ async fn a_server_shuts_its_side_and_reads_to_the_end() {
                 assert_eq!(began.elapsed(), Duration::ZERO);
                 // What still comes is read and thrown away.
                 timeout(Duration::from_secs(90), peer.write_all(&[0; 10_000])).await.expect("it is read").unwrap();
-                tokio::time::sleep(Duration::from_secs(delay)).await;
+                sleep(Duration::from_secs(delay)).await;
                 drop(peer);
             }
         );
