@@ -134,6 +134,7 @@ const ROOMS: &[Room] = &[
             "rustls",
             "rustls-native-certs",
             "rustls-pki-types",
+            "ryu-js",
             "serde",
             "serde_json",
             "sha2",

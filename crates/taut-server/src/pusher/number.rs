@@ -1,6 +1,5 @@
 //! Numbers as strangers write them, and as JavaScript prints them.
 
-use std::fmt::Write;
 use std::str::FromStr;
 
 /// Reads ASCII digits and nothing else; `None` also where the number does not fit. (`str::parse` alone takes a leading `+` as well.)
@@ -22,62 +21,12 @@ pub(super) fn as_javascript_prints(json: &str) -> Option<String> {
         // -0 is printed without its sign.
         return Some(if magnitude == "0" { magnitude } else { json }.to_owned());
     }
-    json.parse().ok().map(printed)
+    json.parse().ok().map(|number: f64| ryu_js::Buffer::new().format(number).to_owned())
 }
-
-/// ECMAScript §6.1.6.1.20 with radix 10. Rust finds the same shortest digits, but writes them with other rules.
-fn printed(number: f64) -> String {
-    if number == 0.0 {
-        return "0".to_owned();
-    }
-    let sign = if number < 0.0 { "-" } else { "" };
-    if number.is_infinite() {
-        return format!("{sign}Infinity");
-    }
-    let scientific = format!("{:e}", number.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits = mantissa.replace('.', "");
-    // The digits before the point, as the standard's `n` counts them.
-    let point = exponent.parse::<i32>().unwrap_or_default() + 1;
-    let mut text = sign.to_owned();
-    match usize::try_from(point) {
-        Ok(whole) if digits.len() <= whole && whole <= MOST_WHOLE_DIGITS => {
-            text.push_str(&digits);
-            text.extend(std::iter::repeat_n('0', whole - digits.len()));
-        }
-        Ok(whole) if 0 < whole && whole <= MOST_WHOLE_DIGITS => {
-            text.push_str(&digits[..whole]);
-            text.push('.');
-            text.push_str(&digits[whole..]);
-        }
-        _ if LEAST_POINT < point && point <= 0 => {
-            text.push_str("0.");
-            text.extend(std::iter::repeat_n('0', point.unsigned_abs() as usize));
-            text.push_str(&digits);
-        }
-        _ => {
-            text.push_str(&digits[..1]);
-            if digits.len() > 1 {
-                text.push('.');
-                text.push_str(&digits[1..]);
-            }
-            // Writing to a string cannot fail.
-            let _ = write!(text, "e{:+}", point - 1);
-        }
-    }
-    text
-}
-
-/// Longer numbers are printed with an exponent.
-const MOST_WHOLE_DIGITS: usize = 21;
-
-/// So are those that would have six zeros behind the point.
-const LEAST_POINT: i32 = -6;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn only_ascii_digits_are_a_number() {
@@ -128,14 +77,6 @@ mod tests {
     fn what_is_not_a_number_is_not_printed() {
         for json in ["", "-", "null", "true", "\"1\"", "[1]", "{}", ".5"] {
             assert_eq!(as_javascript_prints(json), None, "{json}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_printed_is_the_same_number(number: f64) {
-            prop_assume!(number.is_finite());
-            prop_assert_eq!(printed(number).parse::<f64>().ok(), Some(if number == 0.0 { 0.0 } else { number }));
         }
     }
 }
