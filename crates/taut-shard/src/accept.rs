@@ -31,11 +31,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 return;
             }
             match self.kernel.accept() {
-                Ok((socket, peer)) => {
-                    self.starved = None;
-                    self.take(socket, peer, Origin::Listener);
-                }
+                // It may have been the only free descriptor: those behind it have waited as long as before.
+                Ok((socket, peer)) => self.take(socket, peer, Origin::Listener),
                 Err(error) => match error.kind() {
+                    // Linux looks for a descriptor first: there is one, and nobody waits for it.
                     io::ErrorKind::WouldBlock => {
                         self.accepting = false;
                         self.starved = None;

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use taut_proto::handshake::Rejection;
+
 use crate::figures::Durations;
 use crate::support::{Client, Http, event};
 
@@ -27,13 +29,30 @@ pub(crate) struct Served {
 
 impl Bystander {
     pub(crate) fn watch(address: SocketAddr) -> Self {
+        Self::watch_with(address, |address| Client::member(address).0)
+    }
+
+    /// The same with newcomers who come again when the server says that it has no room.
+    pub(crate) fn watch_persistent(address: SocketAddr) -> Self {
+        Self::watch_with(address, |address| {
+            loop {
+                match Client::try_member(address) {
+                    Ok(client) => return client,
+                    Err(Rejection::Status { status: 503, .. }) => thread::sleep(EVERY * 10),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    }
+
+    fn watch_with(address: SocketAddr, connect: fn(SocketAddr) -> Client) -> Self {
         let mut bystander = Self::watch_alone(address);
         let over = Arc::clone(&bystander.is_over);
         bystander.coming = Some(thread::spawn(move || {
             let mut durations = Durations::default();
             while !over.load(Ordering::Relaxed) {
                 let start = Instant::now();
-                let mut newcomer = Client::member(address).0;
+                let mut newcomer = connect(address);
                 newcomer.subscribed("newcomers");
                 durations.push(start.elapsed());
                 newcomer.vanish();

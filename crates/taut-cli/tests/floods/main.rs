@@ -602,7 +602,7 @@ fn a_server_without_descriptors_serves_those_it_has_and_soon_newcomers_again() {
     let mut server = Taut::serve_with_descriptors(256, &[]);
     let address = server.address();
     let before = server.at_rest();
-    let bystander = Bystander::watch(address);
+    let bystander = Bystander::watch_persistent(address);
     let start = Instant::now();
     let count = sockets(1000);
     let mut crowd = Crowd::gather(address, count, |_| (b"GET".to_vec(), Vec::new()));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
-use taut_proto::handshake::{ClientRequest, HeadLimits};
+use taut_proto::handshake::{ClientRequest, HeadLimits, Rejection};
 use taut_proto::{Close, Connection, Event, Input, Message, Outbox, Role, Scratch, Settings, Time, deflate};
 use taut_server::pusher::auth::Signature;
 use taut_server::{Config, Running, Server};
@@ -78,6 +78,14 @@ impl Client {
         (client, socket_id)
     }
 
+    /// Connects to the first app and takes the greeting, but for a server that refuses the handshake.
+    pub fn try_member(address: SocketAddr) -> Result<Self, Rejection> {
+        let request = ClientRequest::new(&address.to_string(), MEMBER).expect("a request");
+        let mut client = Self::try_over(connect(address), &request)?;
+        client.greeting();
+        Ok(client)
+    }
+
     /// Goes without a word.
     pub fn vanish(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -86,13 +94,17 @@ impl Client {
 
 impl<S: Read + Write> Client<S> {
     /// Upgrades what is connected already.
-    pub fn over(mut stream: S, request: &ClientRequest) -> Self {
+    pub fn over(stream: S, request: &ClientRequest) -> Self {
+        Self::try_over(stream, request).expect("upgraded")
+    }
+
+    pub fn try_over(mut stream: S, request: &ClientRequest) -> Result<Self, Rejection> {
         let nonce = [7; 16];
         let mut head = Vec::new();
         request.write(nonce, &mut head);
         stream.write_all(&head).expect("written");
         let (head, mut rest) = read_head(&mut stream);
-        let agreed = request.validate(&head, nonce, &HeadLimits::default()).expect("upgraded");
+        let agreed = request.validate(&head, nonce, &HeadLimits::default())?;
         let (subprotocol, agreed) = (agreed.subprotocol.map(str::to_owned), agreed.deflate);
         let settings = Arc::new(Settings::client());
         let mut connection = Connection::new(Role::Client, settings, Time::ZERO, 0);
@@ -110,7 +122,7 @@ impl<S: Read + Write> Client<S> {
             start: Instant::now(),
         };
         client.receive(&mut rest);
-        client
+        Ok(client)
     }
 
     /// Takes the greeting; gives the socket id.

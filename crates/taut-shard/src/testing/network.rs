@@ -26,6 +26,7 @@ impl Network {
             arrived: false,
             queue: VecDeque::new(),
             accept_error: None,
+            accepts_left: 0,
             pipes: Vec::new(),
             ready: Vec::new(),
             order: 0,
@@ -78,6 +79,11 @@ impl Network {
     /// no descriptors left.
     pub fn fail_accept(&self, error: Option<i32>) {
         self.0.borrow_mut().accept_error = error;
+    }
+
+    /// Lets so many in although accepting fails, as when descriptors become free.
+    pub fn accept_only(&self, count: usize) {
+        self.0.borrow_mut().accepts_left = count;
     }
 
     /// Peers in the listener's queue.
@@ -197,7 +203,8 @@ impl Kernel for Fake {
         let mut world = self.0.0.borrow_mut();
         // Linux takes a descriptor before it looks whether anybody waits.
         if let Some(error) = world.accept_error.filter(|_| world.listening) {
-            return Err(io::Error::from_raw_os_error(error));
+            world.accepts_left =
+                world.accepts_left.checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(error))?;
         }
         if !world.listening || world.queue.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -473,6 +480,8 @@ struct World {
     /// By index of the pipe; `None` is one that is gone already.
     queue: VecDeque<Option<usize>>,
     accept_error: Option<i32>,
+    /// How many are accepted in spite of it.
+    accepts_left: usize,
     /// One for each connection there ever was.
     pipes: Vec<Pipe>,
     /// Those with something to tell, by index.

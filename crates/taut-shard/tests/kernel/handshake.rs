@@ -304,6 +304,25 @@ fn who_waits_in_vain_for_a_descriptor_is_told_to_come_back() {
 }
 
 #[test]
+fn a_descriptor_for_one_does_not_make_the_others_wait_anew() {
+    const EMFILE: i32 = 24;
+    let mut stage = stage();
+    stage.network.fail_accept(Some(EMFILE));
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::new(&stage.network)).collect();
+    for client in &mut clients {
+        client.write(&client.request("/"));
+    }
+    stage.sleep(Duration::from_millis(1500));
+    stage.network.accept_only(1);
+    stage.sleep(Duration::from_millis(1000));
+    let statuses = clients.iter_mut().map(|client| {
+        client.read(usize::MAX);
+        client.status()
+    });
+    assert_eq!(statuses.collect::<Vec<_>>(), [Some(101), Some(503), Some(503)]);
+}
+
+#[test]
 fn a_peer_that_is_gone_before_it_is_accepted_does_not_hold_up_the_next() {
     let mut stage = stage();
     stage.network.connect_and_abort();
