@@ -277,7 +277,7 @@ const SOURCE_RULES: &[SourceRule] = &[
         reason: "`wire` is pure text: what pusher-js and SockJS write and read over HTTP",
     },
     SourceRule {
-        places: &["taut-server/src/guard/token", "taut-server/src/guard/forwarded"],
+        places: &["taut-server/src/app/public_key", "taut-server/src/guard/token", "taut-server/src/guard/forwarded"],
         except: &[],
         never: &[
             "tokio",

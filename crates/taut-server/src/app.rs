@@ -1,11 +1,16 @@
 //! Apps: who may use this server, with which secrets, within which limits, and with what switched on.
 
+mod public_key;
+mod upgrade;
+
 use std::fmt;
 use std::time::Duration;
 
 pub use taut_shard::SlowReader;
 
-use crate::guard::{InvalidUpgradeAuth, UpgradeAuth};
+pub(crate) use public_key::Algorithm;
+pub use public_key::{InvalidKey, PublicKey};
+pub use upgrade::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
 
 /// One application that uses this server.
 #[derive(Clone, Debug, PartialEq)]

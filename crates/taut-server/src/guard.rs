@@ -7,7 +7,6 @@ mod callback;
 mod forwarded;
 mod jwks;
 mod limiter;
-mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token;
@@ -26,9 +25,9 @@ use taut_shard::HandshakeId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::app::Limits;
+use crate::address;
+use crate::app::{Callback, Limits, Published, TokenAuth, TokenKeys, UpgradeAuth};
 use crate::config::Network;
-use crate::http::address;
 use crate::http::client::Client;
 use crate::route::{Mail, Routes};
 use crate::tenants::{Tenant, Terms};
@@ -37,9 +36,7 @@ use callback::Answer;
 pub(crate) use forwarded::client_of;
 use jwks::{Known, Sets};
 use limiter::CallbackLimiter;
-pub use settings::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
 use token::{Claims, Expected, Flaw, Key, Token};
-pub use token::{InvalidKey, PublicKey};
 
 /// What shards ask before they let a client in.
 pub(crate) struct Guard {

@@ -1,6 +1,5 @@
 //! HTTP/1.1: answering requests whose connections have left their shards for it, and requests to others.
 
-pub(crate) mod address;
 mod chunked;
 pub(crate) mod client;
 mod conn;
@@ -29,7 +28,6 @@ use taut_shard::{Handover, Intake, Refused};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-pub use self::address::InvalidAddress;
 use self::conn::Conn;
 use self::exchange::Exchange;
 use self::permits::RequestLimiter;

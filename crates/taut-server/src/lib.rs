@@ -9,12 +9,13 @@
 // A print panics where its output is gone; a library leaves that to the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod address;
 mod api;
 pub mod app;
 mod cache;
 pub mod config;
 mod fallback;
-pub mod guard;
+mod guard;
 mod home;
 mod http;
 pub mod interest;
@@ -35,8 +36,8 @@ pub mod tenants;
 mod trace;
 mod webhook;
 
+pub use address::InvalidAddress;
 pub use config::Config;
-pub use http::InvalidAddress;
 pub use server::{Checked, Running, Server, StartError};
 
 /// Compiles what people copy from there.

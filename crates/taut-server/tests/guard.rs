@@ -16,7 +16,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 use support::{Client, Http, PATIENCE, event, eventually, server};
 use taut_proto::handshake::ClientRequest;
-use taut_server::guard::{Callback, Published, TokenAuth, TokenKeys, UpgradeAuth};
+use taut_server::app::{Callback, Published, TokenAuth, TokenKeys, UpgradeAuth};
 use taut_server::pusher::auth::Signature;
 use taut_server::{Config, Running};
 

@@ -8,8 +8,8 @@ use super::settings::{SETTINGS, Setting};
 use super::text;
 use super::upgrade;
 use super::value::{Complaints, Entry, Placed, Value};
+use crate::address;
 use crate::app::{App, Features, Key, Limits, Secret, Webhook, WebhookEvent};
-use crate::http::address;
 
 /// A key of an app's table, or of one of the tables in it.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 
 use super::apps::{Draft, event_by_name};
 use super::foreign::{none_below_zero, truth};
+use crate::address;
 use crate::app::{App, Webhook};
-use crate::http::address;
 
 /// An app as soketi has it.
 pub(crate) struct Read {

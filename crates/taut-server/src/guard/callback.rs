@@ -9,9 +9,9 @@ use taut_proto::handshake::Refusal;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::settings::Callback;
 use super::{Identity, unavailable};
-use crate::http::address;
+use crate::address;
+use crate::app::Callback;
 use crate::http::client::{self, Client};
 use crate::pusher::member::Member;
 use crate::tenants::Terms;

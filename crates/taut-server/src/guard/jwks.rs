@@ -11,9 +11,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::settings::Published;
-use super::token::{Flaw, Key, PublicKey, Token};
-use crate::http::address;
+use super::token::{Flaw, Key, Token};
+use crate::address;
+use crate::app::{PublicKey, Published};
 use crate::http::client::{self, Client};
 
 /// All sets, by their addresses. Shards look without waiting; only tasks fetch.

@@ -12,7 +12,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-use super::token::PublicKey;
+use crate::app::PublicKey;
 
 /// One that signs with a key of its own, made for the test by OpenSSL.
 pub(crate) struct Issuer {

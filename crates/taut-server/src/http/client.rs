@@ -188,7 +188,7 @@ const LONGEST_REASON: usize = 200;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::address;
+    use crate::address;
     use crate::http::testing::{self, Receiver};
     use rustls::ServerConfig;
     use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};

@@ -1,9 +1,8 @@
 //! The sessions of several shards, on a kernel of the test's own: what overtakes what is decided by the test.
 
 use super::*;
-use crate::app::{App, Limits, Webhook};
+use crate::app::{App, Callback, Limits, TokenAuth, TokenKeys, UpgradeAuth, Webhook};
 use crate::guard::testing::with_secret;
-use crate::guard::{Callback, TokenAuth, TokenKeys, UpgradeAuth};
 use crate::journal::Entry;
 use crate::node::{Node, Publication};
 use crate::presence::Roster;

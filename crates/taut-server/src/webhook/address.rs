@@ -5,9 +5,8 @@ use std::fmt;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
 
+use crate::address::{self, InvalidAddress};
 use crate::app::Webhook;
-use crate::http::InvalidAddress;
-use crate::http::address;
 
 /// Whether a webhook can be used: to be asked when the configuration is read, and again before each request.
 pub(crate) fn check(webhook: &Webhook) -> Result<(), InvalidWebhook> {

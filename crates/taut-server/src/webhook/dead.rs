@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::store::{Group, Row};
 use super::{Millis, system_time};
-use crate::http::address;
+use crate::address;
 
 /// A request that has failed for good.
 #[derive(Clone, Debug, Serialize)]

@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::Full;
 use hyper::body::Bytes;
 
-use crate::http::address;
+use crate::address;
 use crate::http::client::{self, Client};
 use crate::trace::Span;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::http::address;
+use crate::address;
 use crate::journal::{Entry, Event};
 use crate::tenants::{Apps, Tenant};
 

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use super::token::{InvalidKey, PublicKey};
-use crate::app::Secret;
-use crate::http::InvalidAddress;
-use crate::http::address;
+use super::Secret;
+use super::public_key::{InvalidKey, PublicKey};
+use crate::address::{self, InvalidAddress};
 
 /// How the clients of an app show who they are before their connections are accepted. Whoever does not gets 401 or 403 and no WebSocket; whoever
 /// does is that user from the first message on, as if signed in.
