@@ -21,13 +21,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use taut_proto::handshake::{Refusal, Request, origin};
-use taut_shard::HandshakeId;
+use taut_shard::{HandshakeId, Network};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::address;
 use crate::app::{Callback, Limits, Published, TokenAuth, TokenKeys, UpgradeAuth};
-use crate::config::Network;
 use crate::http::client::Client;
 use crate::route::{Mail, Routes};
 use crate::tenants::{Tenant, Terms};

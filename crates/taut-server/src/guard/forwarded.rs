@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
-
-use crate::config::Network;
+use taut_shard::Network;
 
 /// The address of a client: the peer's, unless that is a trusted proxy. Then it is the last one of `X-Forwarded-For` that is none.
 ///
