@@ -18,7 +18,6 @@ use crate::guard::Identity;
 use crate::home::{Full, Welcome, Wish};
 use crate::pusher::socket_id::SocketId;
 use crate::question::Question;
-use crate::session::Ticket;
 
 /// What comes through a shard's mailbox. `tenant` is always the [index](crate::tenants::Tenant::index) of an app.
 #[derive(Debug)]
@@ -61,6 +60,14 @@ pub(crate) enum Mail {
     Tick,
     /// Somebody wants to know something.
     Ask(Question),
+}
+
+/// Identifies a question to a channel's home, and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) number: u32,
+    /// What the answer may weigh, where a single word weighs 1.
+    pub(crate) weight: u32,
 }
 
 /// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.

@@ -35,7 +35,6 @@ use crate::question::{Histogram, Traffic};
 use crate::route::{Mail, Routes};
 use crate::tenants::{Admission, Apps, Tenant};
 use asking::Line;
-pub(crate) use asking::Ticket;
 pub(crate) use entrance::no_such_app;
 use subscription::Waiting;
 use user::SignedIn;

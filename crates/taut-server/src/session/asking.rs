@@ -4,14 +4,7 @@ use std::collections::VecDeque;
 
 use super::Sessions;
 use crate::home::Wish;
-use crate::route::Mail;
-
-/// The number of a question, and how much its answer may weigh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    number: u32,
-    weight: u32,
-}
+use crate::route::{Mail, Ticket};
 
 /// What this shard has asked another one, and what has still to be said to it.
 #[derive(Debug, Default)]

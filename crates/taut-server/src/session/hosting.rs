@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, Sessions, Ticket};
+use super::{Client, Sessions};
 use crate::app::WebhookEvent;
 use crate::home::{Welcome, Wish};
 use crate::journal::Event;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::ServerEvent;
-use crate::route::{Mail, TurnedAway};
+use crate::route::{Mail, Ticket, TurnedAway};
 
 impl Sessions {
     /// A connection of `shard` comes into a channel whose home is here. Whoever is there already is told before the newcomer, who is not there yet.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use taut_shard::{ConnectionId, Connections};
 
 use super::user::SignedIn;
-use super::{Client, Extras, Rooms, Sessions, Ticket, member};
+use super::{Client, Extras, Rooms, Sessions, member};
 use crate::app::Limits;
 use crate::home::{LastEvent, Visitor, Welcome, Wish};
 use crate::interest::{Joined, Left};
@@ -15,7 +15,7 @@ use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::Member as Described;
 use crate::pusher::socket_id::SocketId;
-use crate::route::{Done, Mail, TurnedAway};
+use crate::route::{Done, Mail, Ticket, TurnedAway};
 use crate::tenants::Terms;
 
 /// A connection that waits for the owner of a channel.
