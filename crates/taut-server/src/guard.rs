@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use crate::address;
 use crate::app::{Callback, Limits, Published, TokenAuth, TokenKeys, UpgradeAuth};
 use crate::http::client::Client;
-use crate::route::{Mail, Routes};
+use crate::pusher::member::Identity;
 use crate::tenants::{Tenant, Terms};
 use crate::trace::Span;
 use callback::Answer;
@@ -47,14 +47,6 @@ pub(crate) struct Guard {
 /// What [`serve`] has to do.
 pub(crate) struct Tasks(mpsc::Receiver<Task>);
 
-/// Who a client is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) user_id: Arc<str>,
-    /// JSON text of what the user says of itself.
-    pub(crate) user_info: Option<Box<str>>,
-}
-
 /// What becomes of a client.
 #[derive(Debug)]
 pub(crate) enum Vetting {
@@ -62,7 +54,7 @@ pub(crate) enum Vetting {
     Anybody,
     Known(Identity),
     Refused(Refusal),
-    /// [`Mail::Vetted`] will say.
+    /// It is decided elsewhere: [`serve`] passes the outcome on.
     Later,
 }
 
@@ -72,6 +64,9 @@ pub(crate) struct Asker {
     pub(crate) shard: usize,
     pub(crate) handshake: HandshakeId,
 }
+
+/// Who a client is, or why it is refused.
+pub(crate) type Outcome = Result<Identity, Refusal>;
 
 enum Task {
     Vet(Asker, IpAddr, Arc<Tenant>, Arc<Terms>, Inquiry, Span),
@@ -175,11 +170,16 @@ enum Checked {
     Later(Token),
 }
 
-/// Answers what the shards cannot by themselves, for as long as the runtime lives.
+/// Answers what the shards cannot by themselves, for as long as the runtime lives. `answer` takes each outcome to the shard that asked; there are
+/// no more of them than there are handshakes.
 ///
 /// # Cancel safety
 /// Dropping it drops all questions; their handshakes end at their deadlines.
-pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, client: Client) {
+pub(crate) async fn serve<F>(guard: Arc<Guard>, tasks: Tasks, client: Client, answer: F)
+where
+    F: Fn(Asker, &Tenant, Outcome) + Send + Sync + 'static,
+{
+    let answer = Arc::new(answer);
     let Tasks(mut tasks) = tasks;
     let mut desks: HashMap<usize, Arc<Desk>> = HashMap::new();
     let limiter = CallbackLimiter::default();
@@ -194,15 +194,18 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, 
                 }
                 Some(Task::Vet(asker, address, tenant, terms, inquiry, traced)) => {
                     let Some(permit) = limiter.acquire(tenant.index(), address) else {
-                        reply(&routes, asker, &tenant, Err(unavailable()), traced);
+                        let outcome = Err(unavailable());
+                        trace(traced, &outcome);
+                        answer(asker, &tenant, outcome);
                         continue;
                     };
                     let desk = Desk::of(&mut desks, &tenant, &terms);
-                    let (guard, client, routes) = (Arc::clone(&guard), client.clone(), Arc::clone(&routes));
+                    let (guard, client, answer) = (Arc::clone(&guard), client.clone(), Arc::clone(&answer));
                     running.spawn(async move {
                         let outcome = traced.follow(guard.inquire(&client, &desk, &terms, inquiry)).await;
                         drop(permit);
-                        reply(&routes, asker, &tenant, outcome, traced);
+                        trace(traced, &outcome);
+                        answer(asker, &tenant, outcome);
                     });
                 }
             },
@@ -211,24 +214,15 @@ pub(crate) async fn serve(guard: Arc<Guard>, tasks: Tasks, routes: Arc<Routes>, 
     }
 }
 
-fn reply(routes: &Routes, asker: Asker, tenant: &Tenant, outcome: Result<Identity, Refusal>, traced: Span) {
-    let Asker { shard, handshake } = asker;
+fn trace(traced: Span, outcome: &Outcome) {
     let status = outcome.as_ref().map_or_else(Refusal::status, |_| StatusCode::SWITCHING_PROTOCOLS.as_u16());
     traced.answered(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
-    // There are no more of these than there are handshakes.
-    routes.tell(shard, Mail::Vetted { handshake, tenant: tenant.index(), outcome: Box::new(outcome) });
 }
 
 impl Guard {
     /// # Cancel safety
     /// Dropped midway, the application may have been asked or not.
-    async fn inquire(
-        &self,
-        client: &Client,
-        desk: &Desk,
-        terms: &Terms,
-        inquiry: Inquiry,
-    ) -> Result<Identity, Refusal> {
+    async fn inquire(&self, client: &Client, desk: &Desk, terms: &Terms, inquiry: Inquiry) -> Outcome {
         match (inquiry, &terms.app.upgrade) {
             (Inquiry::Callback(body), Some(UpgradeAuth::Callback(callback))) => {
                 let answer = callback::ask(client, terms, callback, &desk.turns, body).await;
@@ -295,17 +289,15 @@ impl Desk {
     }
 }
 
-impl Identity {
-    /// Whether it is within what an app's users may have.
-    fn check(&self, limits: &Limits) -> Result<(), Flaw> {
-        if self.user_id.chars().count() > limits.user_id {
-            return Err(Flaw::LongSubject { most: limits.user_id });
-        }
-        if self.user_info.as_ref().is_some_and(|info| info.len() > limits.presence_member) {
-            return Err(Flaw::LargeInfo { most: limits.presence_member });
-        }
-        Ok(())
+/// Whether a client is within what an app's users may have.
+fn check_limits(identity: &Identity, limits: &Limits) -> Result<(), Flaw> {
+    if identity.user_id.chars().count() > limits.user_id {
+        return Err(Flaw::LongSubject { most: limits.user_id });
     }
+    if identity.user_info.as_ref().is_some_and(|info| info.len() > limits.presence_member) {
+        return Err(Flaw::LargeInfo { most: limits.presence_member });
+    }
+    Ok(())
 }
 
 /// Whose a token is that is signed as it should be.
@@ -314,7 +306,7 @@ fn identify(token: &Token, auth: &TokenAuth, terms: &Terms) -> Result<Identity, 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let Claims { user_id, user_info } = token.claims(expected, now)?;
     let identity = Identity { user_id: user_id.into(), user_info };
-    identity.check(&terms.limits).map(|()| identity)
+    check_limits(&identity, &terms.limits).map(|()| identity)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use taut_proto::handshake::Refusal;
 use taut_shard::{ConnectionId, HandshakeId, Mailbox};
 use tokio::sync::mpsc;
 
-use crate::guard::Identity;
 use crate::home::{Full, Welcome, Wish};
+use crate::pusher::member::Identity;
 use crate::pusher::socket_id::SocketId;
 use crate::question::Question;
 

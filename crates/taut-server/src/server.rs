@@ -18,14 +18,14 @@ use crate::api::{self, Backends, Console, InlineResponder, Readiness};
 use crate::app::{App, Secret};
 use crate::config::{Config, ConfigError, Loaded, Mistake};
 use crate::fallback::{Entrance, Fallback};
-use crate::guard::{self, Guard};
+use crate::guard::{self, Asker, Guard, Outcome};
 use crate::http::{self, Departure, client::Client};
 use crate::journal::Journal;
 use crate::live::Live;
 use crate::node::Node;
-use crate::route::Routes;
+use crate::route::{Mail, Routes};
 use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
-use crate::tenants::Apps;
+use crate::tenants::{Apps, Tenant};
 use crate::webhook::{DataDirectory, Webhooks};
 
 /// The whole server: shards for clients, and tokio for what backends ask.
@@ -277,7 +277,7 @@ impl Prepared {
             client: Box::new(move |peer, headers| guard::client_of(peer, headers, &trusted)),
             draining: is_draining.clone(),
         };
-        runtime.spawn(guard::serve(guard, tasks, routes, client));
+        runtime.spawn(guard::serve(guard, tasks, client, mail_outcomes(routes)));
         let served = (http::serve(departed, service), operators.serve(context, is_draining));
         let http = runtime.spawn(async move {
             tokio::join!(served.0, served.1);
@@ -544,6 +544,13 @@ fn run(number: usize, shard: Shard<Sessions>) -> io::Result<(Drainer, JoinHandle
 fn http_runtime(shards: usize) -> io::Result<Runtime> {
     let mut builder = runtime::Builder::new_multi_thread();
     builder.worker_threads(shards.min(MOST_HTTP_THREADS)).thread_name("taut-http").enable_all().build()
+}
+
+/// Mails the outcome of a client's check to the shard that asked.
+fn mail_outcomes(routes: Arc<Routes>) -> impl Fn(Asker, &Tenant, Outcome) + Send + Sync + 'static {
+    move |Asker { shard, handshake }, tenant, outcome| {
+        routes.tell(shard, Mail::Vetted { handshake, tenant: tenant.index(), outcome: Box::new(outcome) });
+    }
 }
 
 /// Tells the shards of each second that has passed.

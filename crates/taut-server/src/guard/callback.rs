@@ -9,11 +9,11 @@ use taut_proto::handshake::Refusal;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Identity, unavailable};
+use super::{Outcome, check_limits, unavailable};
 use crate::address;
 use crate::app::Callback;
 use crate::http::client::{self, Client};
-use crate::pusher::member::Member;
+use crate::pusher::member::{Identity, Member};
 use crate::tenants::Terms;
 use crate::trace::Span;
 
@@ -83,7 +83,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    pub(super) fn outcome(self) -> Result<Identity, Refusal> {
+    pub(super) fn outcome(self) -> Outcome {
         match self {
             Self::Accepted(identity) => Ok(identity),
             Self::Refused(refusal) => Err(refusal),
@@ -106,7 +106,7 @@ fn read(terms: &Terms, answer: client::Answer) -> Result<Answer, String> {
     let member = str::from_utf8(&answer).ok().and_then(|answer| Member::parse(answer).ok());
     let Member { user_id, user_info } = member.ok_or("the answer is no JSON object with a user_id")?;
     let identity = Identity { user_id: user_id.into(), user_info: user_info.as_deref().map(Box::from) };
-    identity.check(&terms.limits).map_err(|flaw| flaw.to_string())?;
+    check_limits(&identity, &terms.limits).map_err(|flaw| flaw.to_string())?;
     Ok(Answer::Accepted(identity))
 }
 

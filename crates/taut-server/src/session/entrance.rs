@@ -12,8 +12,9 @@ use super::{
     APP_DISABLED, Client, Extras, INVALID_VERSION, LONGEST_ECHO, Member, NO_SUCH_APP, OVER_CAPACITY, OVER_QUOTA,
     PATH_NOT_FOUND, Sessions, UNAUTHORIZED, UNSUPPORTED_VERSION,
 };
-use crate::guard::{self, Asker, Identity, Vetting};
+use crate::guard::{self, Asker, Outcome, Vetting};
 use crate::origin;
+use crate::pusher::member::Identity;
 use crate::pusher::number;
 use crate::pusher::socket_id::SocketId;
 use crate::tenants::{Tenant, Terms};
@@ -49,7 +50,7 @@ impl Sessions {
         connections: &mut Connections<Client>,
         handshake: HandshakeId,
         tenant: usize,
-        outcome: Result<Identity, Refusal>,
+        outcome: Outcome,
     ) {
         let tenant = Arc::clone(&self.rooms(tenant).tenant);
         let terms = Arc::clone(&tenant.terms());

@@ -866,7 +866,7 @@ fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
     gone.remote.reset(true);
     stage.settle();
     for handshake in [of_gone, of_other] {
-        let identity = crate::guard::Identity { user_id: "ada".into(), user_info: None };
+        let identity = crate::pusher::member::Identity { user_id: "ada".into(), user_info: None };
         routes.tell(0, Mail::Vetted { handshake, tenant: 0, outcome: Box::new(Ok(identity)) });
     }
     stage.settle();
