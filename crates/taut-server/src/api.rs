@@ -1,8 +1,6 @@
 //! The HTTP side: what backends, operators and the chat page ask. It runs on tokio, apart from the shards.
 
-pub(crate) mod answer;
 mod backends;
-pub(crate) mod body;
 mod channels;
 mod chat;
 mod clerk;
@@ -35,11 +33,12 @@ use tokio::sync::watch;
 use crate::app::Secret;
 use crate::config::Config;
 use crate::fallback::{self, Fallback};
+use crate::http::answer::Problem;
+use crate::http::body;
 use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::route::Busy;
 use crate::webhook::Webhooks;
-use answer::Problem;
 pub(crate) use console::Console;
 use console::Login;
 pub(crate) use health::Readiness;

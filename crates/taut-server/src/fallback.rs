@@ -32,9 +32,9 @@ use taut::Close;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::api::answer::Problem;
 use crate::config::{Config, Network};
 use crate::guard;
+use crate::http::answer::Problem;
 use crate::session::{GOING_DOWN, OVER_CAPACITY, PATH_NOT_FOUND, no_such_app};
 use crate::tenants::Apps;
 pub(crate) use link::Entrance;

@@ -1,5 +1,7 @@
 //! HTTP/1.1: answering requests whose connections have left their shards for it, and requests to others.
 
+pub(crate) mod answer;
+pub(crate) mod body;
 mod chunked;
 pub(crate) mod client;
 mod conn;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 
-use super::answer::Problem;
 use super::traffic::Traffic;
+use crate::http::answer::Problem;
 use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::pusher::auth;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::answer::{self, Problem};
 use super::door::{self, Signed};
 use super::info::{Attributes, Info};
 use super::{Context, asked, echo};
+use crate::http::answer::{self, Problem};
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::write_json_string;
 

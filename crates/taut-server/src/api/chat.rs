@@ -10,8 +10,9 @@ use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{self, Problem};
-use super::{Context, body};
+use super::Context;
+use crate::http::answer::{self, Problem};
+use crate::http::body;
 use crate::limit::TokenBucket;
 use crate::node::Publication;
 use crate::pusher::json::bytes_without_lone_surrogates;

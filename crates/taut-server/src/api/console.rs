@@ -18,11 +18,12 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::answer::{self, Problem};
 use super::operators::Listener;
-use super::{Context, asked, body, chat, events};
+use super::{Context, asked, chat, events};
 use crate::app::Secret;
 use crate::config::{Config, Network};
+use crate::http::answer::{self, Problem};
+use crate::http::body;
 use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::tenants::{Apps, Tenant};
 pub(crate) use access::Login;

@@ -7,10 +7,11 @@ use axum::extract::{FromRequestParts, RawPathParams, Request};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::answer::Problem;
 use super::backends::unauthorized;
-use super::{Context, body, echo};
+use super::{Context, echo};
 use crate::app::Limits;
+use crate::http::answer::Problem;
+use crate::http::body;
 use crate::pusher::auth;
 use crate::tenants::{Tenant, Terms};
 use crate::trace;

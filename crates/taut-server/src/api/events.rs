@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use taut_proto::handshake::Framing;
 
-use super::answer::{self, Problem};
 use super::info::{Attributes, Info, all};
 use super::{Backends, Context, asked, busy, door, echo};
 use crate::app::Limits;
+use crate::http::answer::{self, Problem};
 use crate::node::Publication;
 use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};

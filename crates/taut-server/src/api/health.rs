@@ -9,8 +9,8 @@ use http::StatusCode;
 use httpdate::HttpDate;
 use taut_proto::handshake::{Framing, Request};
 
-use super::answer::{self, Problem};
 use super::{Context, echo};
+use crate::http::answer::{self, Problem};
 use crate::node::Node;
 
 /// Whether load balancers may send more to this server, and whether there are any that ask.

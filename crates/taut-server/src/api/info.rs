@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::task::Poll;
 
-use super::answer::Problem;
 use super::echo;
 use crate::app::Features;
+use crate::http::answer::Problem;
 use crate::pusher::channel::Kind;
 use crate::pusher::event::write_json_string;
 use crate::question::{CachedEvent, ChannelState, Occupancy};

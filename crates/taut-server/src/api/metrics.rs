@@ -10,11 +10,11 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use subtle::ConstantTimeEq;
 
-use super::answer::Problem;
 use super::console::Login;
 use super::exposition::{Exposition, Kind};
 use super::operators::{self, Listener};
 use super::{Context, asked};
+use crate::http::answer::Problem;
 use crate::question::{BUCKETS, Histogram, Statistics, Traffic};
 use crate::tenants::Tenant;
 use crate::webhook;

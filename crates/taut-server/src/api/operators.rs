@@ -13,8 +13,8 @@ use http::StatusCode;
 use http::header::HOST;
 use http::uri::Authority;
 
-use super::answer::Problem;
 use super::{Context, console, finish, health, metrics};
+use crate::http::answer::Problem;
 
 /// The listener that a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

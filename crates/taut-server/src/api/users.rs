@@ -6,8 +6,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::Context;
-use super::answer::{self, Problem};
 use super::door;
+use crate::http::answer::{self, Problem};
 
 /// `POST /apps/ID/users/USER/terminate_connections`: closes every connection that is signed in as this user.
 ///

@@ -7,8 +7,8 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::Context;
-use super::answer::{self, Problem};
 use super::door;
+use crate::http::answer::{self, Problem};
 use crate::pusher::number;
 
 /// `GET /apps/ID/webhooks/failed`: the requests that were given up, the newest first, with what went wrong.

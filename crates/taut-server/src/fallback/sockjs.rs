@@ -12,8 +12,8 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use super::{Fallback, Mode, allowing, wire, xhr};
-use crate::api::answer::{self, Problem};
-use crate::api::body;
+use crate::http::answer::{self, Problem};
+use crate::http::body;
 
 /// `GET /pusher/info`: what there is.
 ///

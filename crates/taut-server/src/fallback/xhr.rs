@@ -9,9 +9,9 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::{Begun, Fallback, Mode, PREFLIGHT, Place, SCRIPT, UNBUFFERED, allowing, no_session, session, wire};
-use crate::api::answer::Problem;
-use crate::api::body;
 use crate::http::Caller;
+use crate::http::answer::Problem;
+use crate::http::body;
 
 /// A browser asks whether a page may ask: the content type of pusher-js' requests is none that it may send unasked.
 ///

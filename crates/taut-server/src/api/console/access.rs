@@ -18,13 +18,14 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
-use super::super::answer::{self, Problem};
 use super::super::operators::{self, Listener};
-use super::super::{Context, body, chat, not_found};
+use super::super::{Context, chat, not_found};
 use super::Console;
 use crate::app::Secret;
 use crate::guard;
 use crate::http::Peer;
+use crate::http::answer::{self, Problem};
+use crate::http::body;
 
 /// What the console asks of those who open it; an extension of each request to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,9 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::super::Context;
-use super::super::answer::Problem;
 use super::access::Admission;
 use super::views::preview;
+use crate::http::answer::Problem;
 use crate::journal::{Entry, Event, Watch};
 use crate::pusher::channel::Kind;
 

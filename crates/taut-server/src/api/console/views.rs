@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::super::answer::{self, Problem};
+use crate::http::answer::{self, Problem};
 use crate::pusher::channel::Kind;
 use crate::question::{ChannelState, ConnectionState, Occupancy, Statistics};
 use crate::tenants::Tenant;

@@ -68,7 +68,7 @@ impl IntoResponse for Problem {
 }
 
 /// What stands in a refusal.
-pub(super) fn problem(status: StatusCode, error: &str) -> String {
+pub(crate) fn problem(status: StatusCode, error: &str) -> String {
     let mut body = String::from(r#"{"error":"#);
     write_json_string(&mut body, error);
     body.push_str(r#","code":"#);
