@@ -6,7 +6,7 @@ mod chat;
 mod clerk;
 mod console;
 mod door;
-pub(crate) mod events;
+mod events;
 mod exposition;
 mod health;
 mod info;
@@ -126,7 +126,7 @@ pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Fallback>>) ->
     let prefixed = |path: &str| format!("{prefix}{path}");
     let mut router = Router::new()
         .merge(fallback.map_or_else(Router::new, fallback::router))
-        .route(&prefixed(events::ROUTE), post(events::publish))
+        .route(&prefixed(traffic::PUBLISH), post(events::publish))
         .route(&prefixed("/apps/{app}/batch_events"), post(events::publish_batch))
         .route(&prefixed("/apps/{app}/channels"), get(channels::list))
         .route(&prefixed("/apps/{app}/channels/{channel}"), get(channels::one))

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use taut_proto::handshake::Framing;
 
 use super::info::{Attributes, Info, all};
+use super::traffic::PUBLISH;
 use super::{Backends, Context, asked, busy, door, echo};
 use crate::app::Limits;
 use crate::http::answer::{self, Problem};
@@ -77,8 +78,8 @@ pub(crate) fn publish_at_once(
     steps.next();
     // Told now and not as it goes: what is not answered here is told of where it is.
     let (prefix, is_secure) = (backends.path_prefix(), backends.is_secure());
-    let trace_id = steps.published(request, prefix, is_secure, tenant.id(), event.channels.len());
-    backends.traffic().record(ROUTE, StatusCode::OK, began.elapsed(), tenant.id(), trace_id);
+    let trace_id = steps.published(request, prefix, PUBLISH, is_secure, tenant.id(), event.channels.len());
+    backends.traffic().record(PUBLISH, StatusCode::OK, began.elapsed(), tenant.id(), trace_id);
     Some(())
 }
 
@@ -313,9 +314,6 @@ fn check_socket_id(socket_id: Option<Text<'_>>) -> Result<Option<SocketId>, Prob
 pub(super) fn largest_body(limits: &Limits) -> usize {
     limits.event_data * 4 + (limits.channels_per_publish + 1) * (limits.channel_name + 8) + limits.event_name * 4 + 1024
 }
-
-/// Where [`publish`] is found, behind the prefix.
-pub(crate) const ROUTE: &str = "/apps/{app}/events";
 
 /// Bytes of a request's content that a shard waits for.
 const MOST_AT_ONCE: usize = 16 << 10;

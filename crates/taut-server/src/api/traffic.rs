@@ -154,7 +154,7 @@ fn method(method: &Method) -> &'static str {
 /// What requests are counted by: their number is bounded, whatever strangers ask for. The first is for everything that is not listed.
 const ROUTES: [&str; 23] = [
     OTHER,
-    super::events::ROUTE,
+    PUBLISH,
     "/apps/{app}/batch_events",
     "/apps/{app}/channels",
     "/apps/{app}/channels/{channel}",
@@ -177,6 +177,9 @@ const ROUTES: [&str; 23] = [
     "/console/api/events",
     "/console/api/session",
 ];
+
+/// Where an event is published, after the prefix.
+pub(super) const PUBLISH: &str = "/apps/{app}/events";
 
 /// The console's page and its files.
 const CONSOLE_PAGES: &str = "/console";

@@ -59,6 +59,7 @@ impl Steps {
         self,
         _: &handshake::Request<'_>,
         _: &str,
+        _: &str,
         _: bool,
         _: &str,
         _: usize,

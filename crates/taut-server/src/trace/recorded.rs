@@ -11,8 +11,6 @@ use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt, Trace
 use opentelemetry::{Context, KeyValue, global};
 use taut_proto::handshake;
 
-use crate::api;
-
 /// Something that takes time. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Span(Context);
@@ -170,17 +168,19 @@ impl Steps {
         }
     }
 
-    /// The publish has been read, verified and handed on, and is answered. Says to which trace it belongs, if anybody keeps that.
+    /// The publish has been read, verified and handed on, and is answered. Says to which trace it belongs, if anybody keeps that. `route` is the
+    /// path that the request matched, without the prefix.
     pub(crate) fn published(
         self,
         request: &handshake::Request<'_>,
         prefix: &str,
+        route: &str,
         is_secure: bool,
         app: &str,
         channels: usize,
     ) -> Option<TraceId> {
         let [began, verifying, fanning_out, over] = self.times;
-        let route = format!("{prefix}{}", api::events::ROUTE);
+        let route = format!("{prefix}{route}");
         let mut attributes = server_attributes("POST", &route, request.path());
         attributes.extend([
             scheme(is_secure),
