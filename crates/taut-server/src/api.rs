@@ -10,6 +10,7 @@ mod events;
 mod exposition;
 mod health;
 mod info;
+mod listener;
 mod metrics;
 mod operators;
 mod pages;
@@ -42,7 +43,7 @@ use crate::webhook::Webhooks;
 pub(crate) use console::Console;
 use console::Login;
 pub(crate) use health::Readiness;
-use operators::Listener;
+use listener::Listener;
 pub(crate) use operators::{console_router, metrics_router};
 use traffic::Traffic;
 

@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::operators::Listener;
+use super::listener::Listener;
 use super::{Context, asked, chat, events};
 use crate::app::Secret;
 use crate::config::{Config, Network};

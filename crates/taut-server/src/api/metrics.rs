@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use super::console::Login;
 use super::exposition::{Exposition, Kind};
-use super::operators::{self, Listener};
+use super::listener::{self, Listener};
 use super::{Context, asked};
 use crate::http::answer::Problem;
 use crate::question::{BUCKETS, Histogram, Statistics, Traffic};
@@ -48,7 +48,7 @@ fn check_access(context: &Context, listener: Listener, request: &Request) -> Res
     }
     match listener {
         Listener::Metrics => Ok(()),
-        Listener::Console if context.console_login(listener) == Some(Login::Nothing) => operators::check_host(request),
+        Listener::Console if context.console_login(listener) == Some(Login::Nothing) => listener::check_host(request),
         Listener::Console | Listener::Clients => Err(Problem::new(
             StatusCode::FORBIDDEN,
             "The metrics are not open here: start the server with metrics-listen, which serves them on a listener of their own, or with metrics-token, \

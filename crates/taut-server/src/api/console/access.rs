@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
-use super::super::operators::{self, Listener};
+use super::super::listener::{self, Listener};
 use super::super::{Context, chat, not_found};
 use super::Console;
 use crate::app::Secret;
@@ -60,7 +60,7 @@ pub(super) async fn check_listener(
         return not_found(request).await.into_response();
     };
     if login == Login::Nothing
-        && let Err(problem) = operators::check_host(&request)
+        && let Err(problem) = listener::check_host(&request)
     {
         body::discard(request.into_body()).await;
         return problem.into_response();
