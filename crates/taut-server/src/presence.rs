@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::pusher::event::write_json_string;
+use crate::pusher::json::write_json_string;
 
 /// The users of one presence channel, each once, however many connections they have there.
 #[derive(Debug, Default)]

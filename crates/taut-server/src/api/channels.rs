@@ -10,7 +10,7 @@ use super::info::{Attributes, Info};
 use super::{Context, asked, echo};
 use crate::http::answer::{self, Problem};
 use crate::pusher::channel::{Channel, Kind};
-use crate::pusher::event::write_json_string;
+use crate::pusher::json::write_json_string;
 
 /// `GET /apps/ID/channels?filter_by_prefix=…&info=…`: the channels that have subscribers.
 ///

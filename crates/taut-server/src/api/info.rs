@@ -8,7 +8,7 @@ use super::echo;
 use crate::app::Features;
 use crate::http::answer::Problem;
 use crate::pusher::channel::Kind;
-use crate::pusher::event::write_json_string;
+use crate::pusher::json::write_json_string;
 use crate::question::{CachedEvent, ChannelState, Occupancy};
 
 /// Attributes of a channel.

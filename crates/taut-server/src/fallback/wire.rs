@@ -8,8 +8,8 @@ use std::fmt::Write;
 use serde::Deserialize;
 use taut_proto::Close;
 
-use crate::pusher::event::write_json_string;
 use crate::pusher::json::bytes_without_lone_surrogates;
+use crate::pusher::json::write_json_string;
 
 /// The session is open: the first frame, and once only, since a second one means that the server has lost the session.
 pub(super) const OPEN: &str = "o";

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
-use crate::pusher::event::write_json_string;
+use crate::pusher::json::write_json_string;
 
 /// A refusal: `{"error":"…","code":N}` with the status N. SDKs show the text to the person who uses them.
 #[derive(Debug)]

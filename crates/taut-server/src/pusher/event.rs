@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::without_lone_surrogates;
+use super::json::write_json_string;
 use super::payload::Payload;
 use super::socket_id::SocketId;
 
@@ -482,40 +483,6 @@ fn from_object<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, M
     serde_json::from_str(text).map_err(|error| Malformed::new(part, &error))
 }
 
-/// Appends `text` as a JSON string with its quotes (RFC 8259 §7): only what must be escaped is.
-pub fn write_json_string(out: &mut String, text: &str) {
-    out.reserve(text.len() + 2);
-    out.push('"');
-    let mut copied = 0;
-    for (position, byte) in text.bytes().enumerate() {
-        if !IS_ESCAPED[usize::from(byte)] {
-            continue;
-        }
-        let escape = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0x08 => "\\b",
-            0x0c => "\\f",
-            _ => "",
-        };
-        // Every escaped byte is ASCII, so both ends of the slice are character borders.
-        out.push_str(&text[copied..position]);
-        copied = position + 1;
-        if escape.is_empty() {
-            out.push_str("\\u00");
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 0x0f)]));
-        } else {
-            out.push_str(escape);
-        }
-    }
-    out.push_str(&text[copied..]);
-    out.push('"');
-}
-
 /// Appends an event of the server's own, whose data is JSON text in a string.
 fn write_internal(out: &mut String, event: &str, channel: &str, data: &str) {
     out.push_str(r#"{"event":"pusher_internal:"#);
@@ -549,21 +516,6 @@ fn write_display(out: &mut String, value: impl fmt::Display) {
     // Writing to a `String` cannot fail.
     let _ = write!(out, "{value}");
 }
-
-/// The bytes that a JSON string cannot hold as they are.
-const IS_ESCAPED: [bool; 256] = {
-    let mut is_escaped = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        is_escaped[byte] = true;
-        byte += 1;
-    }
-    is_escaped[b'"' as usize] = true;
-    is_escaped[b'\\' as usize] = true;
-    is_escaped
-};
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {
@@ -834,13 +786,6 @@ mod tests {
             }),
             r#"{"event":"App\\Events\\X","channel":"c","data":"{\"hello\":\"world\"}"}"#
         );
-    }
-
-    #[test]
-    fn control_characters_are_escaped_and_nothing_else_is() {
-        let mut out = String::new();
-        write_json_string(&mut out, "\u{0}\u{1f}\u{8}\u{c}\t\r\n/é\u{2028}\u{7f}😀");
-        assert_eq!(out, "\"\\u0000\\u001f\\b\\f\\t\\r\\n/é\u{2028}\u{7f}😀\"");
     }
 
     proptest! {

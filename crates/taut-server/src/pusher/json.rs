@@ -1,6 +1,40 @@
-//! What strangers' JSON may hold that others cannot read.
+//! JSON as text: strings that are written, and what strangers' JSON may hold that others cannot read.
 
 use std::borrow::Cow;
+
+/// Appends `text` as a JSON string with its quotes (RFC 8259 §7): only what must be escaped is.
+pub fn write_json_string(out: &mut String, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push('"');
+    let mut copied = 0;
+    for (position, byte) in text.bytes().enumerate() {
+        if !IS_ESCAPED[usize::from(byte)] {
+            continue;
+        }
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            0x08 => "\\b",
+            0x0c => "\\f",
+            _ => "",
+        };
+        // Every escaped byte is ASCII, so both ends of the slice are character borders.
+        out.push_str(&text[copied..position]);
+        copied = position + 1;
+        if escape.is_empty() {
+            out.push_str("\\u00");
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 0x0f)]));
+        } else {
+            out.push_str(escape);
+        }
+    }
+    out.push_str(&text[copied..]);
+    out.push('"');
+}
 
 /// Replaces every escape of half a surrogate pair by the one of U+FFFD, the replacement character.
 ///
@@ -63,10 +97,32 @@ const HIGH_LAST: u16 = 0xdbff;
 const LOW_FIRST: u16 = 0xdc00;
 const LOW_LAST: u16 = 0xdfff;
 
+/// The bytes that a JSON string cannot hold as they are.
+const IS_ESCAPED: [bool; 256] = {
+    let mut is_escaped = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        is_escaped[byte] = true;
+        byte += 1;
+    }
+    is_escaped[b'"' as usize] = true;
+    is_escaped[b'\\' as usize] = true;
+    is_escaped
+};
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_nothing_else_is() {
+        let mut out = String::new();
+        write_json_string(&mut out, "\u{0}\u{1f}\u{8}\u{c}\t\r\n/é\u{2028}\u{7f}😀");
+        assert_eq!(out, "\"\\u0000\\u001f\\b\\f\\t\\r\\n/é\u{2028}\u{7f}😀\"");
+    }
 
     #[test]
     fn half_a_pair_becomes_the_replacement_character_and_a_pair_stays() {

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::event::write_json_string;
 use super::json::without_lone_surrogates;
+use super::json::write_json_string;
 
 /// What a published event carries: a text, which need not be JSON, and which nobody changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
