@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::store::{Group, Row};
-use super::{Millis, system_time};
+use super::store::{Group, Letter};
+use super::system_time;
 use crate::address;
 
 /// A request that has failed for good.
@@ -34,22 +34,6 @@ pub(crate) struct DeadLetter {
 fn milliseconds<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     serializer.serialize_u64(since.as_millis() as u64)
-}
-
-/// The same with all that is needed to send it again.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Letter {
-    pub(super) id: u64,
-    pub(super) row: Row,
-    pub(super) died: Millis,
-    pub(super) attempts: u32,
-    pub(super) last_error: Box<str>,
-}
-
-impl Letter {
-    fn bytes(&self) -> usize {
-        self.row.payload.len() + self.row.url.len() + self.last_error.len()
-    }
 }
 
 /// The last letters of each app.
@@ -185,6 +169,7 @@ const MOST_BYTES: usize = 32 << 20;
 mod tests {
     use super::*;
     use crate::webhook::payload::Payload;
+    use crate::webhook::store::Row;
 
     fn letter(app: &str, id: u64, bytes: usize) -> Letter {
         let payload = Payload::new(5, &format!("\"{}\"", "x".repeat(bytes)));

@@ -9,9 +9,8 @@ use taut_proto::backoff::Backoff;
 use crate::tenants::Tenant;
 
 use super::Millis;
-use super::dead::Letter;
 use super::payload::Payload;
-use super::store::{Group, Row};
+use super::store::{Group, Letter, Row};
 
 /// The deliveries of all webhooks, each a request to be.
 ///

@@ -7,11 +7,11 @@ use crate::address;
 use crate::journal::{Entry, Event};
 use crate::tenants::{Apps, Tenant};
 
-use super::dead::{DeadLetter, DeadLetters, Letter};
+use super::dead::{DeadLetter, DeadLetters};
 use super::grace::{self, Grace, Held};
 use super::payload;
 use super::queue::{Bounds, Due, Happened, Queue, Unsaved, Verdict};
-use super::store::{Contents, Group, HeldRow};
+use super::store::{Contents, Group, HeldRow, Letter};
 use super::{Millis, Statistics, milliseconds};
 
 /// What is held back, what is to be delivered, and what has failed for good.

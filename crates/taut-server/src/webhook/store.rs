@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redb::{Database, ReadableTable, TableDefinition};
 
 use super::Millis;
-use super::dead::Letter;
 use super::payload::Payload;
 
 /// A file with all that is still to be delivered, and with what has failed for good.
@@ -41,6 +40,23 @@ pub(super) struct HeldRow {
     pub(super) user_id: Option<Arc<str>>,
     pub(super) created: Millis,
     pub(super) time: Millis,
+}
+
+/// A delivery that has failed for good, as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Letter {
+    pub(super) id: u64,
+    pub(super) row: Row,
+    pub(super) died: Millis,
+    pub(super) attempts: u32,
+    pub(super) last_error: Box<str>,
+}
+
+impl Letter {
+    /// The bytes that it holds, beside its own size.
+    pub(super) fn bytes(&self) -> usize {
+        self.row.payload.len() + self.row.url.len() + self.last_error.len()
+    }
 }
 
 /// What is written at once. `None` means that the row goes.
