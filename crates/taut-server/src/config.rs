@@ -5,6 +5,7 @@ mod apps;
 mod database;
 mod dotenv;
 mod environment;
+mod field;
 mod file;
 mod foreign;
 mod import;
@@ -26,7 +27,8 @@ use crate::tenants::{Apps, DuplicateApp};
 use crate::webhook;
 
 pub(crate) use apps::Draft;
-pub use apps::{APP_FIELDS, Field, WEBHOOK_FIELDS};
+pub use apps::{APP_FIELDS, WEBHOOK_FIELDS};
+pub use field::Field;
 pub use import::{Imported, import_soketi};
 pub use mistake::{ConfigError, Mistake};
 pub use settings::{RETIRED, SETTINGS, Setting};

@@ -4,25 +4,13 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::field::Field;
 use super::settings::{SETTINGS, Setting};
 use super::text;
 use super::upgrade;
 use super::value::{Complaints, Entry, Placed, Value};
 use crate::address;
 use crate::app::{App, Features, Key, Limits, Secret, Webhook, WebhookEvent};
-
-/// A key of an app's table, or of one of the tables in it.
-#[derive(Clone, Copy, Debug)]
-pub struct Field {
-    /// Its name in the file.
-    pub name: &'static str,
-    /// What the value is, in a word.
-    pub value: &'static str,
-    /// The value that stands when none is given; empty where that means none.
-    pub default: &'static str,
-    /// What it is for.
-    pub help: &'static str,
-}
 
 /// What an app's table, `[[apps]]`, may hold.
 pub const APP_FIELDS: &[Field] = &[

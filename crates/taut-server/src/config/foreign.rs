@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
 use super::apps::Draft;
 use super::mistake::Mistake;
+use super::text::{none_below_zero, truth};
 use super::{soketi, text};
 use crate::app::App;
 
@@ -393,19 +394,6 @@ const UNUSED: &[(&str, &str)] = &[
 const SAME: Convert = |value| Ok(value.to_owned());
 
 const PATH: Convert = |value| Ok(if value.starts_with('/') { value.to_owned() } else { format!("/{value}") });
-
-pub(crate) fn truth(value: &str) -> Result<bool, String> {
-    match value.trim().to_ascii_lowercase().as_str() {
-        "1" | "true" | "t" | "on" | "yes" => Ok(true),
-        "0" | "false" | "f" | "off" | "no" | "" => Ok(false),
-        _ => Err(format!("{value:?} is neither true nor false")),
-    }
-}
-
-/// Where −1 stands for no limit.
-pub(crate) fn none_below_zero(value: &str, none: &str) -> String {
-    if value.trim().starts_with('-') { none.to_owned() } else { value.to_owned() }
-}
 
 #[cfg(test)]
 mod tests {

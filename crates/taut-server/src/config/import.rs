@@ -94,7 +94,7 @@ impl Writer {
 
     fn metrics(&mut self, tree: &mut Json) {
         let [enabled, host, port] = ["metrics.enabled", "metrics.host", "metrics.port"].map(|path| take(tree, path));
-        match enabled.as_ref().map_or(Ok(false), |enabled| foreign::truth(&scalar(enabled))) {
+        match enabled.as_ref().map_or(Ok(false), |enabled| text::truth(&scalar(enabled))) {
             Ok(true) => {}
             Ok(false) => return,
             Err(reason) => return self.lost("metrics.enabled", &enabled.unwrap_or_default(), &reason),
@@ -348,7 +348,7 @@ const PATHS: &[(&str, &str, Convert)] = &[
     ("pathPrefix", "path-prefix", text::prefix),
     ("ssl.certPath", "tls-certificate", SAME),
     ("ssl.keyPath", "tls-key", SAME),
-    ("debug", "log-level", |value| foreign::truth(value).map(|on| if on { "debug" } else { "" }.to_owned())),
+    ("debug", "log-level", |value| text::truth(value).map(|on| if on { "debug" } else { "" }.to_owned())),
     ("channelLimits.maxNameLength", "max-channel-name", SAME),
     ("channelLimits.cacheTtl", "cache-ttl", SAME),
     ("eventLimits.maxBatchSize", "max-batch", SAME),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::apps::{Draft, event_by_name};
-use super::foreign::{none_below_zero, truth};
+use super::text::{none_below_zero, truth};
 use crate::address;
 use crate::app::{App, Webhook};
 

@@ -42,6 +42,20 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// A switch as other servers write it.
+pub(crate) fn truth(value: &str) -> Result<bool, String> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "on" | "yes" => Ok(true),
+        "0" | "false" | "f" | "off" | "no" | "" => Ok(false),
+        _ => Err(format!("{value:?} is neither true nor false")),
+    }
+}
+
+/// Where −1 stands for no limit.
+pub(crate) fn none_below_zero(value: &str, none: &str) -> String {
+    if value.trim().starts_with('-') { none.to_owned() } else { value.to_owned() }
+}
+
 pub(crate) fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     text.trim()
         .parse()

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::apps::Field;
+use super::field::Field;
 use super::value::{Complaints, Entry, Placed};
-use crate::app::Secret;
-use crate::app::{Callback, Published, TokenAuth, TokenKeys, UpgradeAuth};
+use crate::app::{Callback, Published, Secret, TokenAuth, TokenKeys, UpgradeAuth};
 
 /// What the table `[apps.upgrade]` may hold: exactly one of the first four, and what goes with it.
 pub const UPGRADE_FIELDS: &[Field] = &[
