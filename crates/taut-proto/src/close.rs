@@ -1,64 +1,10 @@
-//! Close codes and reasons: what may be sent, what may be received (RFC 6455 §5.5.1, §7.4).
+//! How a connection is closed: a code and a reason (RFC 6455 §5.5.1).
 
 use std::fmt;
 
-use crate::Violation;
+use crate::close_code::CloseCode;
 use crate::frame::MAX_CONTROL_PAYLOAD;
-
-/// A close code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CloseCode(u16);
-
-impl CloseCode {
-    /// 1000: done.
-    pub const NORMAL: Self = Self(1000);
-    /// 1001: a server going down, or a browser leaving the page.
-    pub const GOING_AWAY: Self = Self(1001);
-    /// 1002: the peer broke the protocol.
-    pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// 1003: a kind of data that is not accepted.
-    pub const UNSUPPORTED: Self = Self(1003);
-    /// 1005: the close frame carried no code. Never on the wire.
-    pub const NO_STATUS: Self = Self(1005);
-    /// 1006: the connection ended without a close frame. Never on the wire.
-    pub const ABNORMAL: Self = Self(1006);
-    /// 1007: data that does not fit its type, as text that is not UTF-8.
-    pub const INVALID_PAYLOAD: Self = Self(1007);
-    /// 1008: a policy was broken.
-    pub const POLICY: Self = Self(1008);
-    /// 1009: a message too big.
-    pub const TOO_BIG: Self = Self(1009);
-    /// 1010: the server did not agree to an extension that the client needs.
-    pub const EXTENSION_MISSING: Self = Self(1010);
-    /// 1011: the server failed.
-    pub const INTERNAL_ERROR: Self = Self(1011);
-    /// 1012: the service restarts.
-    pub const SERVICE_RESTART: Self = Self(1012);
-    /// 1013: too busy, try again later.
-    pub const TRY_AGAIN_LATER: Self = Self(1013);
-
-    /// Any number; whether it may be sent is for [`is_sendable`](Self::is_sendable) to say.
-    pub const fn new(code: u16) -> Self {
-        Self(code)
-    }
-
-    /// The number.
-    pub const fn as_u16(self) -> u16 {
-        self.0
-    }
-
-    /// Whether the code may stand in a close frame.
-    // RFC 6455 §7.4.1, §7.4.2 and the IANA registry: 1004 is reserved, 1005, 1006 and 1015 are never sent.
-    pub const fn is_sendable(self) -> bool {
-        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
-    }
-}
-
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::violation::Violation;
 
 /// How a connection was ended: a code and a reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +37,7 @@ impl Close {
         let (code, reason) = match payload {
             [] => return Ok(Self { code: CloseCode::NO_STATUS, reason: String::new() }),
             [_] => return Err(Violation::CloseTooShort),
-            [high, low, reason @ ..] => (CloseCode(u16::from_be_bytes([*high, *low])), reason),
+            [high, low, reason @ ..] => (CloseCode::new(u16::from_be_bytes([*high, *low])), reason),
         };
         if !code.is_sendable() {
             return Err(Violation::CloseCodeInvalid);
@@ -107,7 +53,7 @@ impl Close {
             return Vec::new();
         }
         let mut payload = Vec::with_capacity(2 + self.reason.len());
-        payload.extend_from_slice(&self.code.0.to_be_bytes());
+        payload.extend_from_slice(&self.code.as_u16().to_be_bytes());
         payload.extend_from_slice(self.reason.as_bytes());
         payload
     }

@@ -12,16 +12,9 @@ use crate::frame::{Header, MAX_CONTROL_PAYLOAD, Opcode};
 use crate::heartbeat::{Beat, Pulse};
 use crate::message::{Assembly, check_length};
 use crate::prepared::Frame;
-use crate::{Close, CloseCode, Input, Limits, Message, Outbox, Prepared, Scratch, Settings, Time, Violation, encode};
-
-/// Which end of the connection we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// We connected: our frames are masked.
-    Client,
-    /// We accepted.
-    Server,
-}
+use crate::{
+    Close, CloseCode, Input, Limits, Message, Outbox, Prepared, Role, Scratch, Settings, Time, Violation, encode,
+};
 
 /// An open WebSocket connection, from the last byte of the handshake to the last of the close.
 ///

@@ -2,6 +2,5 @@
 
 #[cfg(feature = "deflate")]
 pub(crate) mod codec;
-mod offer;
 
-pub use offer::*;
+pub use crate::handshake::deflate::*;

@@ -31,6 +31,7 @@
 //! ```
 
 mod client;
+pub(crate) mod deflate;
 mod head;
 mod key;
 pub mod origin;

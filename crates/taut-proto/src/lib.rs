@@ -30,6 +30,7 @@
 
 pub mod backoff;
 mod close;
+mod close_code;
 mod connection;
 mod decode;
 pub mod deflate;
@@ -42,6 +43,7 @@ mod mask;
 mod message;
 mod outbox;
 mod prepared;
+mod role;
 mod scratch;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
@@ -51,8 +53,9 @@ mod utf8;
 mod violation;
 
 pub use backoff::Backoff;
-pub use close::{Close, CloseCode};
-pub use connection::{Connection, Event, Lapse, Part, Role, SendError, UnexpectedEnd};
+pub use close::Close;
+pub use close_code::CloseCode;
+pub use connection::{Connection, Event, Lapse, Part, SendError, UnexpectedEnd};
 pub use decode::Input;
 pub use frame::{Header, Opcode};
 pub use heartbeat::Heartbeat;
@@ -60,6 +63,7 @@ pub use limits::Limits;
 pub use message::Message;
 pub use outbox::Outbox;
 pub use prepared::Prepared;
+pub use role::Role;
 pub use scratch::Scratch;
 pub use settings::Settings;
 pub use time::Time;

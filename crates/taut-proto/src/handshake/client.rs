@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "deflate")]
+use super::deflate;
 use super::head::{HeadLimits, Headers};
 use super::key::{accept_key, encode_nonce};
 use super::refusal::{Cause, Refusal};
 use super::{InvalidHeader, MalformedExtensions, Offer, is_token, split_host, write_header};
-#[cfg(feature = "deflate")]
-use crate::deflate;
 
 /// What a client asks for. Everything that ends up in the request is checked when it is set, so no text, wherever the
 /// application has it from, can add a header or a request of its own (CVE-2026-1527).

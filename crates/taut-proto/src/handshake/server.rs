@@ -97,7 +97,7 @@ pub struct Upgrade<'r> {
     accept: [u8; 28],
     subprotocol: Option<&'r str>,
     #[cfg(feature = "deflate")]
-    deflate: Option<crate::deflate::Agreed>,
+    deflate: Option<super::deflate::Agreed>,
     /// Further header lines, complete.
     headers: Vec<u8>,
 }
@@ -137,7 +137,7 @@ impl<'r> Upgrade<'r> {
     /// [`extensions`](Self::extensions).
     #[cfg(feature = "deflate")]
     #[must_use]
-    pub fn with_deflate(mut self, agreed: Option<crate::deflate::Agreed>) -> Self {
+    pub fn with_deflate(mut self, agreed: Option<super::deflate::Agreed>) -> Self {
         self.deflate = agreed;
         self
     }
@@ -162,7 +162,7 @@ impl<'r> Upgrade<'r> {
         #[cfg(feature = "deflate")]
         if let Some(agreed) = &self.deflate {
             out.extend_from_slice(b"Sec-WebSocket-Extensions: ");
-            crate::deflate::write_response(agreed, out);
+            super::deflate::write_response(agreed, out);
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(&self.headers);

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use crate::handshake::Param;
-pub use crate::handshake::{MalformedExtensions, Offer, Offers, Params};
+use super::Param;
+pub use super::{MalformedExtensions, Offer, Offers, Params};
 
 /// What this endpoint wishes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
