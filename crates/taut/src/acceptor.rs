@@ -1,5 +1,7 @@
 //! On which terms clients are accepted.
 
+pub(crate) mod incoming;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,10 +15,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Cause, Deadline, Doing};
 use crate::head::Head;
-use crate::incoming::refuse;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
-use crate::{Deflate, Error, Incoming, Request, Transport, WebSocket};
+use crate::{Deflate, Error, Request, Transport, WebSocket};
+pub use incoming::Incoming;
+use incoming::refuse;
 
 /// The terms on which clients are accepted: limits, heartbeat, origins, compression, deadlines.
 ///

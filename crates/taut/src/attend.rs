@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use slab::Slab;
 use taut_proto::CloseCode;
 
-use crate::cork::Cork;
+use crate::shared::cork::Cork;
 
 /// A handler's future, whatever its error, which becomes a `P`.
 pub(crate) type Task<P> = Pin<Box<dyn Handling<P>>>;

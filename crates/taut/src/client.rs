@@ -18,7 +18,7 @@ use crate::tls::ClientTls;
 use crate::transport::proxy::basic;
 use crate::transport::tcp;
 use crate::url::Url;
-use crate::{Backoff, Deflate, Error, Proxy, Reconnecting, Transport, WebSocket};
+use crate::{Deflate, Error, Proxy, Transport, WebSocket};
 
 /// Connects to a `ws://` or `wss://` URL with the defaults of [`Client`].
 ///
@@ -238,19 +238,6 @@ impl Client {
         let progress = Progress::default();
         progress.is_at(Stage::Upgrade);
         self.within_deadline(&progress, self.open(Transport::new(stream), request)).await
-    }
-
-    /// A connection that is replaced when it is lost. `on_open` is run on each new one before anything else is
-    /// received, such as to subscribe, and gives it back; when it fails, the attempt has failed. What is retried and
-    /// when stands in [`reconnect`](crate::reconnect). Nothing happens before the first call.
-    ///
-    /// `on_open` has no deadline but the heartbeat's: where it waits for an answer, a timeout is its own business.
-    pub fn reconnecting<H, F>(&self, backoff: Backoff, on_open: H) -> Reconnecting
-    where
-        H: FnMut(WebSocket) -> F + Send + 'static,
-        F: Future<Output = Result<WebSocket, Error>> + Send + 'static,
-    {
-        Reconnecting::new(self.clone(), backoff, on_open)
     }
 
     async fn within_deadline<T>(

@@ -1,5 +1,9 @@
 //! What can go wrong: one opaque word.
 
+mod proxy;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -9,9 +13,7 @@ use std::time::Duration;
 use taut_proto::handshake::{InvalidHeader, InvalidRequest, Refusal, Rejection};
 use taut_proto::{Close, CloseCode, SendError, UnexpectedEnd, Violation};
 
-#[cfg(feature = "tls")]
-use crate::tls;
-use crate::transport::proxy::ProxyFailure;
+pub(crate) use proxy::ProxyFailure;
 
 /// Why a call failed.
 ///

@@ -129,8 +129,6 @@ mod browser;
 #[cfg(not(target_family = "wasm"))]
 mod client;
 #[cfg(not(target_family = "wasm"))]
-mod cork;
-#[cfg(not(target_family = "wasm"))]
 mod driver;
 #[cfg(not(target_family = "wasm"))]
 mod error;
@@ -140,8 +138,6 @@ pub mod guide;
 mod head;
 #[cfg(not(target_family = "wasm"))]
 mod inbox;
-#[cfg(not(target_family = "wasm"))]
-mod incoming;
 #[cfg(not(target_family = "wasm"))]
 mod large;
 #[cfg(not(target_family = "wasm"))]
@@ -182,10 +178,9 @@ mod websocket;
 pub use browser::{Client, Close, CloseCode, Error, Message, Receiver, Sender, WebSocket, connect};
 #[cfg(not(target_family = "wasm"))]
 pub use {
-    acceptor::{Acceptor, accept, accept_over},
+    acceptor::{Acceptor, Incoming, accept, accept_over},
     client::{Client, connect},
     error::Error,
-    incoming::Incoming,
     large::{MessageReader, MessageWriter},
     reconnect::{Backoff, Reconnecting},
     request::Request,

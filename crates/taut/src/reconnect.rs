@@ -110,8 +110,23 @@ type RetryIf = Box<dyn FnMut(&Ended) -> bool + Send>;
 /// Kept from call to call, so that dropping a call drops nothing that has begun.
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
+impl Client {
+    /// A connection that is replaced when it is lost. `on_open` is run on each new one before anything else is
+    /// received, such as to subscribe, and gives it back; when it fails, the attempt has failed. What is retried and
+    /// when stands in [`reconnect`](self). Nothing happens before the first call.
+    ///
+    /// `on_open` has no deadline but the heartbeat's: where it waits for an answer, a timeout is its own business.
+    pub fn reconnecting<H, F>(&self, backoff: Backoff, on_open: H) -> Reconnecting
+    where
+        H: FnMut(WebSocket) -> F + Send + 'static,
+        F: Future<Output = Result<WebSocket, Error>> + Send + 'static,
+    {
+        Reconnecting::new(self.clone(), backoff, on_open)
+    }
+}
+
 impl Reconnecting {
-    pub(crate) fn new<H, F>(client: Client, backoff: Backoff, mut hook: H) -> Self
+    fn new<H, F>(client: Client, backoff: Backoff, mut hook: H) -> Self
     where
         H: FnMut(WebSocket) -> F + Send + 'static,
         F: Future<Output = Result<WebSocket, Error>> + Send + 'static,

@@ -1,5 +1,7 @@
 //! A connection and those who use it: one handle in one task, or several in several.
 
+pub(crate) mod cork;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
@@ -9,7 +11,7 @@ use crate::driver::{Driver, Progress, Writing};
 use crate::error::Cause;
 use crate::inbox::Inbox;
 use crate::spare::Spare;
-use crate::{Error, Transport, cork};
+use crate::{Error, Transport};
 
 /// A WebSocket, a Sender or a Receiver: the calls that these have in common.
 pub(crate) struct Handle {

@@ -5,7 +5,6 @@
 //! This is the only part of the library that names rustls.
 
 mod client;
-mod failure;
 mod server;
 #[cfg(test)]
 mod testing;
@@ -20,11 +19,10 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use client::ClientTls;
-use failure::settings;
-pub(crate) use failure::{Failure, Peer};
 pub use server::ServerTls;
 
 use crate::Error;
+use crate::error::tls::settings;
 
 /// TLS over another stream, of either role.
 pub(crate) type TlsStream<S> = tokio_rustls::TlsStream<S>;

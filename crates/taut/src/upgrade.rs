@@ -52,9 +52,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::acceptor::incoming::{Answer, answer};
 use crate::attend::{Attendant, Fault, Problem, Progress, Stage, Watch};
 use crate::error::{Cause, Deadline, Doing};
-use crate::incoming::{Answer, answer};
 use crate::server::Report;
 use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
 

@@ -16,10 +16,10 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 
-use super::failure::{Failure, Peer, failed, is_authority, settings};
 use super::{HTTP_1_1, TlsStream, certificates, private_key, provider};
 use crate::Error;
 use crate::error::Cause;
+use crate::error::tls::{Failure, Peer, failed, is_authority, settings};
 
 /// TLS for a client: whose certificates it trusts, and which one of its own it has.
 ///

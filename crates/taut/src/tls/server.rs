@@ -13,9 +13,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::failure::{Peer, failed, settings};
 use super::{HTTP_1_1, TlsStream, certificates, private_key, provider};
 use crate::Error;
+use crate::error::tls::{Peer, failed, settings};
 
 /// TLS for a server: its certificate, and whether clients need one.
 ///

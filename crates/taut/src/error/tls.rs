@@ -6,8 +6,7 @@ use std::io;
 use rustls::AlertDescription as Alert;
 use rustls::CertificateError as Bad;
 
-use crate::Error;
-use crate::error::{Cause, Doing};
+use super::{Cause, Doing, Error};
 
 /// What is wrong with TLS.
 #[derive(Debug)]
@@ -64,14 +63,14 @@ impl fmt::Display for Failure {
 }
 
 /// Why the handshake failed: rustls' word for those who know it, or the breaking of the stream.
-pub(super) fn failed(peer: Peer, error: io::Error) -> Error {
+pub(crate) fn failed(peer: Peer, error: io::Error) -> Error {
     match Failure::of(peer, &error) {
         Some(failure) => Cause::Tls(failure).into(),
         None => Error::io(Doing::Securing, error),
     }
 }
 
-pub(super) fn settings(wrong: String) -> Error {
+pub(crate) fn settings(wrong: String) -> Error {
     Cause::Tls(Failure::Settings(wrong)).into()
 }
 
@@ -165,7 +164,7 @@ fn explain_certificate(peer: Peer, they: &str, bad: &Bad, f: &mut fmt::Formatter
 }
 
 /// Whether a certificate is refused because it is an authority's and not a server's or client's.
-pub(super) fn is_authority(bad: &Bad) -> bool {
+pub(crate) fn is_authority(bad: &Bad) -> bool {
     let Bad::Other(other) = bad else { return false };
     matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }

@@ -13,8 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::Acceptor;
 use crate::error::Cause;
-use crate::{Acceptor, Error, Request, Transport, WebSocket};
+use crate::{Error, Request, Transport, WebSocket};
 
 /// A client that wants to connect and waits for the answer: [`accept`](Self::accept) or [`reject`](Self::reject).
 ///

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use taut_proto::CloseCode;
 
-use crate::shared::Shared;
+use super::Shared;
 
 /// One task's cork, and the connections that it has to look after.
 pub(crate) struct Cork {
