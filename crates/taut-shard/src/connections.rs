@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use taut_proto::deflate::Agreed;
+use taut_proto::handshake::Refusal;
 use taut_proto::{Close, Connection, Message, Outbox, Prepared, Role, Scratch, SendError, Time};
 
-use crate::handler::{Answer, Sent};
 use crate::outboxes::Outboxes;
 use crate::settings::{Outgoing, Settings, SlowReader};
 
@@ -47,6 +47,27 @@ pub struct Connections<User> {
     reading: Option<ConnectionId>,
     settings: Arc<Settings>,
     protocol: Arc<taut_proto::Settings>,
+}
+
+/// What becomes of a request in the end.
+#[derive(Debug)]
+pub enum Answer<User> {
+    /// The upgrade is accepted, and the connection carries this.
+    Accept(User),
+    /// It is answered with a status, and the socket closed.
+    Refuse(Refusal),
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a message may not have been sent"]
+pub enum Sent {
+    /// It is on its way.
+    Sent,
+    /// The peer reads too slowly: it was dropped, or the connection with it, as the policy says, and counted.
+    Slow,
+    /// The connection is closing or has ended.
+    Closed,
 }
 
 /// What a shard has counted since it began.

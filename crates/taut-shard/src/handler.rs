@@ -7,7 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use taut_proto::handshake::{Refusal, Request, Upgrade, origin};
 use taut_proto::{Close, CloseCode, Lapse, Message, Prepared, Violation};
 
-use crate::{ConnectionId, Connections, HandshakeId, Outgoing};
+use crate::connections::{ConnectionId, Connections, HandshakeId, Sent};
+use crate::settings::Outgoing;
 
 /// An application on one shard. Every method runs on the shard's thread and must not block: what may wait (DNS, a
 /// disk, a lock, another service) is for another thread, whose answer comes back as [`mail`](Self::mail).
@@ -173,15 +174,6 @@ pub enum Responded {
     HandOver,
 }
 
-/// What becomes of a request in the end.
-#[derive(Debug)]
-pub enum Answer<User> {
-    /// The upgrade is accepted, and the connection carries this.
-    Accept(User),
-    /// It is answered with a status, and the socket closed.
-    Refuse(Refusal),
-}
-
 /// An HTTP connection on its way from a shard, or back to one.
 pub struct Handover<Stream = TcpStream> {
     /// The socket, in non-blocking mode.
@@ -294,16 +286,4 @@ impl<'a, User> Session<'a, User> {
     pub fn connections(&mut self) -> &mut Connections<User> {
         self.connections
     }
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a message may not have been sent"]
-pub enum Sent {
-    /// It is on its way.
-    Sent,
-    /// The peer reads too slowly: it was dropped, or the connection with it, as the policy says, and counted.
-    Slow,
-    /// The connection is closing or has ended.
-    Closed,
 }

@@ -32,16 +32,12 @@
 // A print panics where its output is gone; a library leaves that to the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-mod accept;
 mod connections;
 mod deadlines;
-mod drain;
-mod exchange;
 mod handler;
 mod intake;
 mod listen;
 mod mailbox;
-mod opening;
 mod outboxes;
 mod proxy;
 mod settings;
@@ -52,13 +48,12 @@ pub mod testing;
 pub mod tls;
 mod wire;
 
-pub use connections::{ConnectionId, Connections, HandshakeId, Stats};
-pub use drain::{Drain, DrainGroup, Drainer};
-pub use handler::{Answer, Closed, Handler, Handover, Reason, Responded, Sent, Session, Verdict};
+pub use connections::{Answer, ConnectionId, Connections, HandshakeId, Sent, Stats};
+pub use handler::{Closed, Handler, Handover, Reason, Responded, Session, Verdict};
 pub use intake::Intake;
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};
 pub use proxy::{InvalidNetwork, Network, ProxyProtocol};
 pub use settings::{Outgoing, Settings, SlowReader};
-pub use shard::Shard;
+pub use shard::{Drain, DrainGroup, Drainer, Shard};
 pub use socket::{Kernel, Ready, Socket, System};

@@ -1,5 +1,12 @@
 //! One thread's loop: wait, read, act, deliver, write.
 
+mod accept;
+#[cfg(feature = "testing")]
+mod census;
+mod drain;
+mod exchange;
+mod opening;
+
 use std::io;
 use std::mem;
 use std::net::TcpListener;
@@ -9,17 +16,20 @@ use std::time::Duration;
 use slab::Slab;
 use taut_proto::{Close, CloseCode, Event, Input, Outbox, Scratch, Time};
 
-use crate::accept::ACCEPT;
 use crate::connections::{ConnectionId, Connections, Stats, Unfinished};
 use crate::deadlines::Deadlines;
-use crate::drain::{self, DRAIN_STEP, Drainer, Draining};
-use crate::exchange::skip_empty_lines;
 use crate::handler::{Closed, Handler, Reason, Session};
 use crate::intake::Intake;
 use crate::mailbox::Mailbox;
 use crate::socket::{Kernel, Ready, System};
 use crate::wire::{self, Phase, Wire};
 use crate::{Settings, wire::RECORD};
+use accept::ACCEPT;
+#[cfg(feature = "testing")]
+pub use census::Census;
+use drain::{DRAIN_STEP, Draining};
+pub use drain::{Drain, DrainGroup, Drainer};
+use exchange::skip_empty_lines;
 
 /// Many connections on one thread.
 ///
@@ -162,25 +172,6 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     #[cfg(feature = "testing")]
     pub(crate) fn watched(&self) -> &H {
         &self.handler
-    }
-
-    #[cfg(feature = "testing")]
-    pub(crate) fn census(&self) -> crate::testing::Census {
-        let count = |is: fn(&Phase) -> bool| self.wires.iter().filter(|(_, wire)| is(&wire.phase)).count();
-        let (outboxes, waiting) = self.connections.outboxes();
-        let kept = count(|phase| matches!(phase, Phase::Handshake(opening) if opening.is_kept));
-        assert_eq!(self.kept, kept, "those that are kept are counted");
-        crate::testing::Census {
-            wires: self.wires.len(),
-            handshakes: self.handshakes,
-            kept,
-            open: self.connections.len(),
-            lingering: count(|phase| matches!(phase, Phase::Lingering { .. })),
-            outboxes,
-            waiting,
-            unfinished: self.connections.unfinished(),
-            connection_size: size_of::<Wire<K::Socket>>() + size_of::<Option<crate::connections::Member<H::User>>>(),
-        }
     }
 
     fn timeout(&mut self) -> Option<Duration> {

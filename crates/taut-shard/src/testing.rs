@@ -8,6 +8,7 @@ mod network;
 mod stage;
 pub mod workload;
 
+pub use crate::shard::Census;
 pub use client::{Client, Frames, NONCE};
 pub use network::{Fake, FakeSocket, FakeStream, Network, Remote};
-pub use stage::{Census, Stage, Watched};
+pub use stage::{Stage, Watched};

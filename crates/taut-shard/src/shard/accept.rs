@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use taut_proto::handshake::Refusal;
 
+use super::Shard;
 use crate::handler::Handler;
-use crate::shard::Shard;
 use crate::socket::Kernel;
 use crate::wire::{Opening, Wire};
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use taut_proto::handshake::Refusal;
 use taut_proto::{Close, Time};
 
+use super::Shard;
 use crate::connections::ConnectionId;
 use crate::handler::{Handler, Reason};
-use crate::shard::Shard;
 use crate::socket::Kernel;
 use crate::wire::{Phase, Wire};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use taut_proto::handshake::{Refusal, Request};
 
+use super::Shard;
 use crate::handler::{Handler, Handover, Responded};
-use crate::shard::Shard;
 use crate::socket::Kernel;
 use crate::wire::{self, Opening, Phase, RECORD, Wire};
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use taut_proto::handshake::{Refusal, Request, Upgrade};
 use taut_proto::{Outbox, deflate};
 
-use crate::drain::DRAINING_RETRY;
-use crate::handler::{Answer, Handler, Handover, Session, Verdict};
+use super::Shard;
+use super::drain::DRAINING_RETRY;
+use crate::connections::Answer;
+use crate::handler::{Handler, Handover, Session, Verdict};
 use crate::proxy::{Header, Malformed};
-use crate::shard::Shard;
 use crate::socket::{Kernel, Socket};
 use crate::wire::{Acceptance, Pending, Phase, Wire};
 

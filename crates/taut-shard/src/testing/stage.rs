@@ -8,6 +8,7 @@ use taut_proto::Message;
 use taut_proto::handshake::Request;
 
 use super::{Client, Fake, Network};
+use crate::shard::Census;
 use crate::{
     Closed, ConnectionId, Connections, Handler, Handover, HandshakeId, Responded, Session, Settings, Shard, Verdict,
 };
@@ -20,29 +21,6 @@ pub struct Stage<H: Handler> {
     pub network: Network,
     /// It was drained: there are no more ticks.
     pub is_drained: bool,
-}
-
-/// What a shard holds at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Census {
-    /// Sockets.
-    pub wires: usize,
-    /// Of these, handshakes in progress.
-    pub handshakes: usize,
-    /// Sockets that were answered a request and wait for the next.
-    pub kept: usize,
-    /// Of these, open connections.
-    pub open: usize,
-    /// Connections that have ended and wait for the peer's end.
-    pub lingering: usize,
-    /// Outboxes that belong to an open connection.
-    pub outboxes: usize,
-    /// Bytes that wait in them.
-    pub waiting: usize,
-    /// Bytes that unfinished messages hold beyond the first 16 KiB of each.
-    pub unfinished: usize,
-    /// Bytes of an open connection itself, in the tables that hold it; without TLS.
-    pub connection_size: usize,
 }
 
 impl<H: Handler> Stage<H> {
