@@ -314,7 +314,7 @@ fn a_descriptor_for_one_does_not_make_the_others_wait_anew() {
     }
     stage.sleep(Duration::from_millis(1500));
     stage.network.accept_only(1);
-    stage.sleep(Duration::from_millis(1000));
+    stage.sleep(Duration::from_secs(1));
     let statuses = clients.iter_mut().map(|client| {
         client.read(usize::MAX);
         client.status()
