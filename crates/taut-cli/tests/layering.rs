@@ -1,13 +1,19 @@
-//! The arrows between the rooms of this house: which crate may depend on which, and which file may name what.
+//! The arrows between the parts of this workspace: which crate may depend on which, which module may import which, and which
+//! file may name what.
 //!
-//! The table below is the rule, and the manifests and sources are held against it. Whoever needs a new arrow writes it here
-//! in the same change, with the reason in the commit. This is the place of the test because `taut-cli` sees all other crates.
+//! The tables below are the rule, and the manifests and sources are held against them. A change that needs a new arrow writes
+//! it here, with the reason in the commit. Circles need no table: [`modules`] finds any, in every crate. This is the place of
+//! the test because `taut-cli` sees all other crates.
+
+mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use modules::Crate;
+use modules::names::Source;
 use serde_json::Value;
 
 /// One crate and what it may depend on.
@@ -175,6 +181,41 @@ const ROOMS: &[Room] = &[
     },
 ];
 
+/// Modules of `taut-server` that stand on the same level.
+struct Floor {
+    modules: &'static [&'static str],
+    /// What these modules are, so that they need nothing from this floor or from higher ones.
+    reason: &'static str,
+}
+
+/// The floors of `taut-server`, from the ground up. A module imports only from the floors below its own.
+const FLOORS: &[Floor] = &[
+    Floor {
+        modules: &["address", "cache", "interest", "limit", "origin", "pusher"],
+        reason: "values and small collections: they import nothing of the server",
+    },
+    Floor {
+        modules: &["app", "presence", "question"],
+        reason: "what an app is, who is in a channel and what shards are asked: known without those who use it",
+    },
+    Floor {
+        modules: &["home", "http", "tenants", "trace"],
+        reason: "what a channel's home keeps, HTTP itself, apps while they are served: tools for what is above",
+    },
+    Floor {
+        modules: &["guard", "journal", "otel", "route"],
+        reason: "who may connect, what happens, and what shards send to each other: whoever uses it passes in the rest",
+    },
+    Floor {
+        modules: &["node", "session", "webhook"],
+        reason: "what clients, publishers and receivers of webhooks get; none of them knows another, or where settings come from",
+    },
+    Floor { modules: &["config"], reason: "where settings come from: what they set up does not read them itself" },
+    Floor { modules: &["fallback", "live"], reason: "clients by HTTP, and what changes while the server runs" },
+    Floor { modules: &["api"], reason: "what can be asked by HTTP" },
+    Floor { modules: &["server"], reason: "puts everything together" },
+];
+
 /// What the sources under one folder or file must not name. Tests at the bottom of a file and comments are not looked at.
 struct SourceRule {
     /// Paths below `crates/`; of `…/pusher`, both `pusher.rs` and everything in `pusher/`.
@@ -182,8 +223,6 @@ struct SourceRule {
     except: &'static [&'static str],
     /// Paths or words. What ends in `::` or a word matches what begins with it: `std::net` is also `std::net::TcpStream`.
     never: &'static [&'static str],
-    /// Exceptions: what begins with one of these is allowed all the same.
-    but: &'static [&'static str],
     reason: &'static str,
 }
 
@@ -192,35 +231,30 @@ const SOURCE_RULES: &[SourceRule] = &[
         places: &["taut-proto/src"],
         except: &[],
         never: &["std::net", "std::os", "std::fs", "std::process", "std::env", "TcpStream", "UdpSocket"],
-        but: &[],
         reason: "the protocol core does no I/O: bytes are arguments",
     },
     SourceRule {
         places: &["taut-proto/src"],
         except: &[],
         never: &["std::time::Instant", "std::time::SystemTime", "Instant", "SystemTime"],
-        but: &[],
         reason: "the protocol core has no clock: time is an argument",
     },
     SourceRule {
         places: &["taut-proto/src"],
         except: &[],
         never: &["std::thread", "std::future", "thread_local", "async", "await", "Mutex", "RwLock", "Condvar"],
-        but: &[],
         reason: "the protocol core has no threads, tasks or locks: whoever drives it has them",
     },
     SourceRule {
         places: &["taut-proto/src"],
         except: &[],
         never: &["RandomState", "println", "eprintln", "dbg", "tracing", "log"],
-        but: &[],
         reason: "the protocol core draws no random numbers and writes no log",
     },
     SourceRule {
         places: &["taut-shard/src"],
         except: &[],
         never: &["Mutex", "RwLock", "Condvar", "async", "await"],
-        but: &[],
         reason: "a shard never waits for another one: no locks, no futures; shards talk through mailboxes",
     },
     SourceRule {
@@ -228,52 +262,36 @@ const SOURCE_RULES: &[SourceRule] = &[
         // Fake peers for tests, behind a feature: they have to tell frames apart.
         except: &["taut/src/testing", "taut-shard/src/testing"],
         never: &["taut_proto::frame", "taut_proto::Opcode", "Opcode"],
-        but: &[],
         reason: "nobody but the protocol core looks inside a frame",
     },
     SourceRule {
         places: &["taut/src"],
         except: &["taut/src/tls", "taut/src/error/tls"],
         never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls", "webpki"],
-        but: &[],
         reason: "`tls`, with what it reports in `error/tls`, is the only part of the library that names rustls",
     },
     SourceRule {
         places: &["taut/src"],
         except: &["taut/src/browser"],
         never: &["gloo_timers", "js_sys", "wasm_bindgen", "web_sys"],
-        but: &[],
         reason: "`browser` is the only part of the library that runs in a page",
     },
     SourceRule {
         places: &["taut/src/browser"],
         except: &[],
         never: &["tokio", "std::net", "std::thread", "std::time::Instant", "std::time::SystemTime"],
-        but: &[],
         reason: "a page has neither sockets nor threads, and std's clock panics there",
     },
     SourceRule {
         places: &["taut-server/src/pusher"],
         except: &[],
-        never: &[
-            "crate",
-            "super::super::super",
-            "taut",
-            "taut_shard",
-            "tokio",
-            "std::net",
-            "std::thread",
-            "Mutex",
-            "RwLock",
-        ],
-        but: &["crate::pusher"],
-        reason: "`pusher` is pure values and JSON: it imports no other part of the server and does no I/O",
+        never: &["taut", "taut_shard", "tokio", "std::net", "std::thread", "Mutex", "RwLock"],
+        reason: "`pusher` is pure values and JSON: it does no I/O",
     },
     SourceRule {
         places: &["taut-server/src/fallback/wire"],
         except: &[],
         never: &["taut", "taut_shard", "tokio", "hyper", "axum", "std::net", "std::thread", "Mutex", "RwLock"],
-        but: &[],
         reason: "`wire` is pure text: what pusher-js and SockJS write and read over HTTP",
     },
     SourceRule {
@@ -288,36 +306,20 @@ const SOURCE_RULES: &[SourceRule] = &[
             "SystemTime",
             "tracing",
         ],
-        but: &[],
         reason: "who a token or a header names is found out without I/O and without a clock: time is an argument",
     },
     SourceRule {
         places: &["taut-server/src"],
         except: &["taut-server/src/otel", "taut-server/src/trace"],
         never: &["opentelemetry", "opentelemetry_http"],
-        but: &[],
         reason: "`trace` says what OpenTelemetry is told of, and what it is not: nobody else names it",
     },
     SourceRule {
         places: &["taut-server/src/session"],
         except: &[],
-        never: &[
-            "crate::api",
-            "crate::cluster",
-            "crate::http",
-            "crate::node",
-            "crate::server",
-            "crate::webhook",
-            "super::api",
-            "super::cluster",
-            "super::http",
-            "super::node",
-            "super::server",
-            "super::webhook",
-            "tokio",
-        ],
-        but: &[],
-        reason: "what one client may do knows neither the HTTP side nor the cluster: only `node` knows all",
+        // What lies above it is refused by `FLOORS`.
+        never: &["crate::http", "super::http", "super::super::http", "tokio"],
+        reason: "what one client may do does not know the HTTP side",
     },
 ];
 
@@ -360,6 +362,31 @@ fn no_crate_lets_in_what_must_never_come_by_any_way() {
         assert!(crates.contains(room.name), "cargo tree of {} should name itself, but is:\n{tree}", room.name);
         complaints.extend(room.complaints_about_tree(&crates));
     }
+    report(&complaints);
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    let mut complaints = Vec::new();
+    for room in ROOMS {
+        let modules = modules_of(room.name);
+        assert!(!modules.top().is_empty(), "{} has no modules: has its folder moved?", room.name);
+        complaints
+            .extend(modules.circles().iter().map(|circle| format!("a circle of modules in {}: {circle}", room.name)));
+    }
+    report(&complaints);
+}
+
+#[test]
+fn the_modules_of_the_server_import_only_from_lower_floors() {
+    let server = modules_of("taut-server");
+    let mut complaints = complaints_about_floors(&server, FLOORS);
+    let listed = FLOORS.iter().flat_map(|floor| floor.modules);
+    complaints.extend(
+        listed
+            .filter(|module| !server.top().contains(*module))
+            .map(|module| format!("{module} has a floor in `FLOORS` but is not a module of taut-server")),
+    );
     report(&complaints);
 }
 
@@ -430,15 +457,14 @@ fn matches(pattern: &str, name: &str) -> bool {
 impl SourceRule {
     fn complaints(&self, path: &Path, text: &str) -> Vec<String> {
         let mut complaints = Vec::new();
-        for (number, named) in names(text) {
-            let excused = self.but.iter().any(|allowed| begins_with(&named, allowed));
+        for (number, named) in names(path, text) {
             // A longer rule of the same path has its say first: one complaint per name is enough.
             let broken = self
                 .never
                 .iter()
                 .filter(|never| begins_with(&named, never) || named.rsplit("::").next() == Some(*never))
                 .max_by_key(|never| never.len());
-            if let (Some(never), false) = (broken, excused) {
+            if let Some(never) = broken {
                 complaints.push(format!(
                     "{}:{number}: `{named}` ({never} is not for this place): {}",
                     path.display(),
@@ -469,144 +495,37 @@ fn begins_with(named: &str, rule: &str) -> bool {
 }
 
 /// Every path that the code of a file names, with its line: `use std::{fs, net::TcpStream};` names `std::fs` and `std::net::TcpStream`.
-fn names(text: &str) -> Vec<(usize, String)> {
-    let mut names = Vec::new();
-    let mut imports = Imports::default();
-    for (index, line) in code_lines(text) {
-        for token in tokens(line) {
-            if token == "use" && imports.prefixes.is_empty() {
-                imports.begin();
-            } else if imports.prefixes.is_empty() {
-                if token.starts_with(|first: char| first.is_alphabetic() || first == '_') {
-                    names.push((index, token.trim_end_matches("::").to_owned()));
-                }
-            } else {
-                imports.take(token).into_iter().for_each(|named| names.push((index, named)));
-            }
+fn names(path: &Path, text: &str) -> Vec<(usize, String)> {
+    let source = Source::read(text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    source.names.into_iter().map(|name| (name.line, name.path.join("::"))).collect()
+}
+
+/// The modules of a crate in `crates/`.
+fn modules_of(name: &str) -> Crate {
+    let folder = Path::new("crates").join(name).join("src");
+    let files = files_at(&format!("{name}/src"));
+    let sources = workspace().join(&folder);
+    let relative = |path: &Path| path.strip_prefix(&sources).expect("it is one of the sources").to_owned();
+    Crate::read(&folder, files.iter().map(|(path, text)| (relative(path), text.as_str())))
+}
+
+fn complaints_about_floors(server: &Crate, floors: &[Floor]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let floor_of = |module: &str| floors.iter().position(|floor| floor.modules.contains(&module));
+    for module in server.top().into_iter().filter(|module| floor_of(module).is_none()) {
+        complaints.push(format!("{module} is on no floor of taut-server: say in `FLOORS` what it may stand on"));
+    }
+    for arrow in server.arrows() {
+        let ([from], [to]) = (&arrow.from[..], &arrow.to[..]) else { continue };
+        if let (Some(own), Some(other)) = (floor_of(from), floor_of(to))
+            && own <= other
+        {
+            let Floor { reason, .. } = floors[own];
+            let place = if own == other { "on the same floor" } else { "on a higher floor" };
+            complaints.push(format!("{arrow}, which is {place}. {from} belongs to: {reason}"));
         }
     }
-    names
-}
-
-/// Unfolds the braces of `use` declarations.
-#[derive(Default)]
-struct Imports {
-    /// What stands before each brace that is open; empty outside of a declaration.
-    prefixes: Vec<String>,
-    /// What has been read since the last brace or comma.
-    path: String,
-    renamed: bool,
-}
-
-impl Imports {
-    fn begin(&mut self) {
-        self.prefixes.push(String::new());
-    }
-
-    /// The path that this token completes, if it does.
-    fn take(&mut self, token: &str) -> Option<String> {
-        match token {
-            "{" => {
-                let prefix = format!("{}{}", self.prefixes.last().map_or("", String::as_str), self.path);
-                self.path.clear();
-                self.prefixes.push(prefix);
-                None
-            }
-            "," | "}" | ";" => {
-                let prefix = self.prefixes.last().map_or("", String::as_str).to_owned();
-                let path = std::mem::take(&mut self.path);
-                self.renamed = false;
-                match token {
-                    "}" => drop(self.prefixes.pop()),
-                    ";" => self.prefixes.clear(),
-                    _ => {}
-                }
-                let named = if path == "self" { prefix.clone() } else { prefix + &path };
-                (!path.is_empty()).then(|| named.trim_end_matches("::").to_owned())
-            }
-            "as" => {
-                self.renamed = true;
-                None
-            }
-            "*" => None,
-            _ if self.renamed => None,
-            _ => {
-                self.path.push_str(token);
-                None
-            }
-        }
-    }
-}
-
-/// The lines of a file with their numbers, without comments, and up to the tests at its bottom.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines: Vec<&str> = text.lines().collect();
-    let bottom = lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].starts_with("mod tests"));
-    let count = bottom.unwrap_or(lines.len());
-    lines.into_iter().take(count).enumerate().map(|(index, line)| (index + 1, without_comment(line)))
-}
-
-/// What stands before `//`, unless that is inside of a string, as in `"ws://"`.
-fn without_comment(line: &str) -> &str {
-    let mut inside = false;
-    let mut before = '\0';
-    for (index, character) in line.char_indices() {
-        match character {
-            '"' if before != '\\' && !(before == '\'' && line[index + 1..].starts_with('\'')) => inside = !inside,
-            '/' if !inside && line[index + 1..].starts_with('/') => return &line[..index],
-            _ => {}
-        }
-        before = character;
-    }
-    line
-}
-
-/// Paths such as `std::net::TcpStream` in one piece (a trailing `::` stays), other characters one by one; strings are left out.
-fn tokens(line: &str) -> Vec<&str> {
-    let mut tokens = Vec::new();
-    let mut rest = line.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let length = if first.is_alphanumeric() || first == '_' || rest.starts_with("::") {
-            path_length(rest)
-        } else {
-            first.len_utf8()
-        };
-        let (token, after) = rest.split_at(length);
-        rest = after.trim_start();
-        if first == '"' {
-            let end = end_of_string(rest);
-            rest = rest[end..].trim_start();
-        } else {
-            tokens.push(token);
-        }
-    }
-    tokens
-}
-
-fn path_length(text: &str) -> usize {
-    let mut length = 0;
-    loop {
-        let rest = &text[length..];
-        length += match rest.find(|character: char| !(character.is_alphanumeric() || character == '_')) {
-            Some(0) if rest.starts_with("::") => 2,
-            Some(0) => return length,
-            Some(end) => end,
-            None => return text.len(),
-        };
-    }
-}
-
-/// Where a string ends that began just before; the end of the line when it goes on behind it.
-fn end_of_string(text: &str) -> usize {
-    let mut escaped = false;
-    for (index, character) in text.char_indices() {
-        match character {
-            '"' if !escaped => return index + 1,
-            '\\' => escaped = !escaped,
-            _ => escaped = false,
-        }
-    }
-    text.len()
+    complaints
 }
 
 struct Dependency {
@@ -760,21 +679,47 @@ mod rules {
         assert!(broken(rule("has no clock"), "let instants = InstantMessage::new();").is_empty());
     }
 
-    #[test]
-    fn the_protocol_values_of_the_server_import_only_each_other() {
-        let pure = rule("pure values");
-        assert!(broken(pure, "use crate::pusher::channel::Channel;\nuse super::event::Event;").is_empty());
-        for import in ["crate::session::Session", "crate::{pusher::auth, node}", "crate::app", "taut_shard::Session"] {
-            assert_eq!(broken(pure, &format!("use {import};")).len(), 1, "{import}");
-        }
+    /// What is wrong with the floors of a server in which this module says this.
+    fn floors(module: &str, text: &str) -> Vec<String> {
+        let file = format!("{module}.rs");
+        let modules = FLOORS.iter().flat_map(|floor| floor.modules).copied().chain(["cluster"]);
+        let others: Vec<String> = modules.filter(|other| *other != module).map(|other| format!("{other}.rs")).collect();
+        let files = others.iter().map(|other| (PathBuf::from(other), "")).chain([(PathBuf::from(&file), text)]);
+        let complaints = complaints_about_floors(&Crate::read(Path::new("src"), files), FLOORS);
+        let (without_floor, broken) =
+            complaints.into_iter().partition::<Vec<_>, _>(|complaint| complaint.starts_with("cluster is on no floor"));
+        assert_eq!(without_floor.len(), 1);
+        broken
     }
 
     #[test]
-    fn a_session_knows_neither_the_api_nor_the_cluster() {
-        let session = rule("only `node` knows all");
-        assert!(broken(session, "use crate::interest::Interest;").is_empty());
-        for import in ["crate::api::events", "crate::{app, cluster::Cluster}", "crate::node", "super::api"] {
-            assert_eq!(broken(session, &format!("use {import};")).len(), 1, "{import}");
+    fn the_protocol_values_of_the_server_import_only_each_other() {
+        assert!(floors("pusher", "use crate::pusher::channel::Channel;\nuse crate::pusher::event::Event;").is_empty());
+        for import in ["crate::session::Session", "crate::{pusher::auth, node}", "crate::app"] {
+            let broken = floors("pusher", &format!("use {import};"));
+            assert_eq!(broken.len(), 1, "{import}");
+            assert!(broken[0].starts_with("pusher names ") && broken[0].contains("src/pusher.rs:1"), "{broken:?}");
+        }
+        assert_eq!(broken(rule("pure values"), "use taut_shard::Session;").len(), 1);
+    }
+
+    #[test]
+    fn a_session_knows_neither_the_api_nor_the_settings() {
+        assert!(floors("session", "use crate::interest::Interest;").is_empty());
+        for import in
+            ["crate::api::events", "crate::{app, server::Server}", "crate::node", "super::api", "crate::config"]
+        {
+            assert_eq!(floors("session", &format!("use {import};")).len(), 1, "{import}");
+        }
+        assert_eq!(broken(rule("does not know the HTTP side"), "use crate::{http::client, app};").len(), 1);
+    }
+
+    #[test]
+    fn what_many_build_on_imports_none_of_them() {
+        for (module, path) in
+            [("app", "guard"), ("guard", "config"), ("guard", "route"), ("route", "session"), ("trace", "api")]
+        {
+            assert_eq!(floors(module, &format!("fn f() {{ crate::{path}::f() }}")).len(), 1, "{module} {path}");
         }
     }
 }
