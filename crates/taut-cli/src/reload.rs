@@ -10,7 +10,7 @@ use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 use taut_server::Config;
 
-use crate::stop::{Asker, Stop};
+use crate::stop::{Requester, Stop};
 
 /// What happens to a server while it runs.
 pub(crate) struct Events {
@@ -23,7 +23,7 @@ pub(crate) enum Event {
     /// It is to read its configuration again.
     Reload,
     /// It is to stop.
-    Stop(Asker),
+    Stop(Requester),
 }
 
 impl Events {
@@ -50,7 +50,7 @@ impl Events {
                     return stop.unwrap_or(Event::Reload);
                 }
                 Ok(event) => return event,
-                Err(RecvTimeoutError::Disconnected) => return Event::Stop(Asker::Supervisor),
+                Err(RecvTimeoutError::Disconnected) => return Event::Stop(Requester::Supervisor),
                 Err(RecvTimeoutError::Timeout) if self.files.have_changed() => return Event::Reload,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -188,8 +188,8 @@ mod tests {
         assert!(!events.files.have_changed(), "it may be being written");
         assert!(events.files.have_changed());
         // The second hangup has been answered by the same reading.
-        tell.send(Event::Stop(Asker::Supervisor)).unwrap();
-        assert_eq!(events.next(), Event::Stop(Asker::Supervisor));
+        tell.send(Event::Stop(Requester::Supervisor)).unwrap();
+        assert_eq!(events.next(), Event::Stop(Requester::Supervisor));
     }
 
     #[test]
@@ -197,9 +197,9 @@ mod tests {
         let file = File::new("a");
         let (tell, told) = mpsc::channel();
         let mut events = Events { told, files: file.watched() };
-        for event in [Event::Reload, Event::Reload, Event::Stop(Asker::Supervisor)] {
+        for event in [Event::Reload, Event::Reload, Event::Stop(Requester::Supervisor)] {
             tell.send(event).unwrap();
         }
-        assert_eq!(events.next(), Event::Stop(Asker::Supervisor));
+        assert_eq!(events.next(), Event::Stop(Requester::Supervisor));
     }
 }

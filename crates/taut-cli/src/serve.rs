@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use taut_server::app::{App, Secret};
+use taut_server::app::{AppConfig, Secret};
 use taut_server::config::{Loaded, RETIRED, SETTINGS, Sources};
 use taut_server::{Checked, Running, Server, StartError};
 
@@ -13,7 +13,7 @@ use crate::descriptors;
 use crate::log;
 use crate::output;
 use crate::reload::{Event, Events};
-use crate::stop::{Asker, Stop};
+use crate::stop::{Requester, Stop};
 use crate::traces;
 
 /// Serve channels to browsers and apps, by the Pusher protocol
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
     };
-    if running.announce_end() && asker == Asker::Supervisor && !drain_notice.is_zero() {
+    if running.announce_end() && asker == Requester::Supervisor && !drain_notice.is_zero() {
         let notice = drain_notice.as_secs();
         output::tell(format_args!("/ready is 503 from now on, for {notice} s before the rest; again to stop at once"));
         // A second signal does not wait for it.
@@ -153,7 +153,7 @@ fn greet_developer(running: &Running, scheme: &str) -> bool {
 
 /// What a person needs who has just started a server to try it. The link is for the terminal alone: its token opens the console. It stands behind a `#`,
 /// so that no request carries it and no proxy logs it.
-fn development(app: &App, origin: &str, token: Option<&str>) -> String {
+fn development(app: &AppConfig, origin: &str, token: Option<&str>) -> String {
     let console = match token {
         Some(token) => format!("{origin}/console#token={token}"),
         None => format!("{origin}/console"),
@@ -283,9 +283,9 @@ mod tests {
 
     #[test]
     fn the_greeting_has_a_link_that_opens_the_console() {
-        let text = development(&App::development(), "http://127.0.0.1:6001", Some("0123"));
+        let text = development(&AppConfig::development(), "http://127.0.0.1:6001", Some("0123"));
         assert!(text.contains("  Look inside: http://127.0.0.1:6001/console#token=0123\n"), "{text}");
-        let text = development(&App::development(), "http://127.0.0.1:6001", None);
+        let text = development(&AppConfig::development(), "http://127.0.0.1:6001", None);
         assert!(text.contains("  Look inside: http://127.0.0.1:6001/console\n"), "{text}");
     }
 

@@ -11,7 +11,7 @@ pub(crate) struct Stop(Signals);
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asker {
+pub(crate) enum Requester {
     /// Somebody at a terminal, who waits (Ctrl-C).
     Person,
     /// A program (SIGTERM).
@@ -24,8 +24,8 @@ impl Stop {
     }
 
     /// Waits for the first signal; a second one from then on ends the process at once, as the signal would have.
-    pub(crate) fn wait(mut self) -> Asker {
-        let asker = if self.0.forever().next() == Some(SIGINT) { Asker::Person } else { Asker::Supervisor };
+    pub(crate) fn wait(mut self) -> Requester {
+        let asker = if self.0.forever().next() == Some(SIGINT) { Requester::Person } else { Requester::Supervisor };
         thread::spawn(move || {
             if let Some(signal) = self.0.forever().next() {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);

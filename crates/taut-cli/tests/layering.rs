@@ -191,27 +191,27 @@ struct Floor {
 /// The floors of `taut-server`, from the ground up. A module imports only from the floors below its own.
 const FLOORS: &[Floor] = &[
     Floor {
-        modules: &["address", "cache", "interest", "limit", "origin", "pusher"],
+        modules: &["address", "cache", "limit", "origin", "pusher", "subscriptions"],
         reason: "values and small collections: they import nothing of the server",
     },
     Floor {
-        modules: &["app", "presence", "question"],
+        modules: &["app", "presence", "query"],
         reason: "what an app is, who is in a channel and what shards are asked: known without those who use it",
     },
     Floor {
-        modules: &["home", "http", "tenants", "trace"],
-        reason: "what a channel's home keeps, HTTP itself, apps while they are served: tools for what is above",
+        modules: &["apps", "http", "owner", "trace"],
+        reason: "what a channel's owner keeps, HTTP itself, apps while they are served: tools for what is above",
     },
     Floor {
-        modules: &["guard", "journal", "otel", "route"],
+        modules: &["bus", "connect_auth", "events", "otel"],
         reason: "who may connect, what happens, and what shards send to each other: whoever uses it passes in the rest",
     },
     Floor {
-        modules: &["node", "session", "webhook"],
+        modules: &["node", "shard", "webhooks"],
         reason: "what clients, publishers and receivers of webhooks get; none of them knows another, or where settings come from",
     },
     Floor { modules: &["config"], reason: "where settings come from: what they set up does not read them itself" },
-    Floor { modules: &["fallback", "live"], reason: "clients by HTTP, and what changes while the server runs" },
+    Floor { modules: &["reload", "transports"], reason: "clients by HTTP, and what changes while the server runs" },
     Floor { modules: &["api"], reason: "what can be asked by HTTP" },
     Floor { modules: &["server"], reason: "puts everything together" },
 ];
@@ -289,13 +289,17 @@ const SOURCE_RULES: &[SourceRule] = &[
         reason: "`pusher` is pure values and JSON: it does no I/O",
     },
     SourceRule {
-        places: &["taut-server/src/fallback/wire"],
+        places: &["taut-server/src/transports/codec"],
         except: &[],
         never: &["taut", "taut_shard", "tokio", "hyper", "axum", "std::net", "std::thread", "Mutex", "RwLock"],
-        reason: "`wire` is pure text: what pusher-js and SockJS write and read over HTTP",
+        reason: "`codec` is pure text: what pusher-js and SockJS write and read over HTTP",
     },
     SourceRule {
-        places: &["taut-server/src/app/public_key", "taut-server/src/guard/token", "taut-server/src/guard/forwarded"],
+        places: &[
+            "taut-server/src/app/public_key",
+            "taut-server/src/connect_auth/token",
+            "taut-server/src/connect_auth/forwarded",
+        ],
         except: &[],
         never: &[
             "tokio",
@@ -315,7 +319,7 @@ const SOURCE_RULES: &[SourceRule] = &[
         reason: "`trace` says what OpenTelemetry is told of, and what it is not: nobody else names it",
     },
     SourceRule {
-        places: &["taut-server/src/session"],
+        places: &["taut-server/src/shard"],
         except: &[],
         // What lies above it is refused by `FLOORS`.
         never: &["crate::http", "super::http", "super::super::http", "tokio"],
@@ -695,7 +699,7 @@ mod rules {
     #[test]
     fn the_protocol_values_of_the_server_import_only_each_other() {
         assert!(floors("pusher", "use crate::pusher::channel::Channel;\nuse crate::pusher::event::Event;").is_empty());
-        for import in ["crate::session::Session", "crate::{pusher::auth, node}", "crate::app"] {
+        for import in ["crate::shard::PusherHandler", "crate::{pusher::auth, node}", "crate::app"] {
             let broken = floors("pusher", &format!("use {import};"));
             assert_eq!(broken.len(), 1, "{import}");
             assert!(broken[0].starts_with("pusher names ") && broken[0].contains("src/pusher.rs:1"), "{broken:?}");
@@ -704,21 +708,25 @@ mod rules {
     }
 
     #[test]
-    fn a_session_knows_neither_the_api_nor_the_settings() {
-        assert!(floors("session", "use crate::interest::Interest;").is_empty());
+    fn a_shards_handler_knows_neither_the_api_nor_the_settings() {
+        assert!(floors("shard", "use crate::subscriptions::Subscriptions;").is_empty());
         for import in
             ["crate::api::events", "crate::{app, server::Server}", "crate::node", "super::api", "crate::config"]
         {
-            assert_eq!(floors("session", &format!("use {import};")).len(), 1, "{import}");
+            assert_eq!(floors("shard", &format!("use {import};")).len(), 1, "{import}");
         }
         assert_eq!(broken(rule("does not know the HTTP side"), "use crate::{http::client, app};").len(), 1);
     }
 
     #[test]
     fn what_many_build_on_imports_none_of_them() {
-        for (module, path) in
-            [("app", "guard"), ("guard", "config"), ("guard", "route"), ("route", "session"), ("trace", "api")]
-        {
+        for (module, path) in [
+            ("app", "connect_auth"),
+            ("connect_auth", "config"),
+            ("connect_auth", "bus"),
+            ("bus", "shard"),
+            ("trace", "api"),
+        ] {
             assert_eq!(floors(module, &format!("fn f() {{ crate::{path}::f() }}")).len(), 1, "{module} {path}");
         }
     }

@@ -1,19 +1,19 @@
 //! The HTTP side: what backends, operators and the chat page ask. It runs on tokio, apart from the shards.
 
-mod backends;
+mod auth;
 mod channels;
 mod chat;
-mod clerk;
 mod console;
-mod door;
 mod events;
 mod exposition;
 mod health;
 mod info;
+mod inline;
 mod listener;
 mod metrics;
 mod operators;
 mod pages;
+mod signed;
 mod traffic;
 mod users;
 mod webhooks;
@@ -32,14 +32,14 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::watch;
 
 use crate::app::Secret;
+use crate::bus::Busy;
 use crate::config::Config;
-use crate::fallback::{self, Fallback};
-use crate::http::answer::Problem;
+use crate::http::answer::ApiError;
 use crate::http::body;
 use crate::limit::TokenBucket;
 use crate::node::Node;
-use crate::route::Busy;
-use crate::webhook::Webhooks;
+use crate::transports::{self, Transports};
+use crate::webhooks::Webhooks;
 pub(crate) use console::Console;
 use console::Login;
 pub(crate) use health::Readiness;
@@ -47,12 +47,12 @@ use listener::Listener;
 pub(crate) use operators::{console_router, metrics_router};
 use traffic::Traffic;
 
-pub(crate) use backends::Backends;
-pub(crate) use clerk::InlineResponder;
+pub(crate) use auth::ApiAuth;
+pub(crate) use inline::InlineResponder;
 
 /// What every request may need.
 pub(crate) struct Context {
-    backends: Arc<Backends>,
+    auth: Arc<ApiAuth>,
     chat_rate: Mutex<TokenBucket>,
     draining: watch::Receiver<bool>,
     readiness: Arc<Readiness>,
@@ -65,7 +65,7 @@ pub(crate) struct Context {
 impl Context {
     /// `draining` becomes true when the server goes, and `readiness` says so some time before.
     pub(crate) fn new(
-        backends: Arc<Backends>,
+        auth: Arc<ApiAuth>,
         webhooks: Arc<Webhooks>,
         console: Arc<Console>,
         config: &Config,
@@ -74,7 +74,7 @@ impl Context {
     ) -> Self {
         let started = Instant::now();
         Self {
-            backends,
+            auth,
             chat_rate: Mutex::new(chat::rate(started)),
             draining,
             readiness,
@@ -90,15 +90,15 @@ impl Context {
     }
 
     fn node(&self) -> &Node {
-        self.backends.node()
+        self.auth.node()
     }
 
     fn path_prefix(&self) -> &str {
-        self.backends.path_prefix()
+        self.auth.path_prefix()
     }
 
     fn traffic(&self) -> &Traffic {
-        self.backends.traffic()
+        self.auth.traffic()
     }
 
     fn chat_rate(&self) -> MutexGuard<'_, TokenBucket> {
@@ -117,16 +117,16 @@ impl Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Context").field("backends", &self.backends).finish_non_exhaustive()
+        formatter.debug_struct("Context").field("backends", &self.auth).finish_non_exhaustive()
     }
 }
 
 /// All that can be asked where clients connect.
-pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Fallback>>) -> Router {
+pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Transports>>) -> Router {
     let prefix = context.path_prefix().to_owned();
     let prefixed = |path: &str| format!("{prefix}{path}");
     let mut router = Router::new()
-        .merge(fallback.map_or_else(Router::new, fallback::router))
+        .merge(fallback.map_or_else(Router::new, transports::router))
         .route(&prefixed(traffic::PUBLISH), post(events::publish))
         .route(&prefixed("/apps/{app}/batch_events"), post(events::publish_batch))
         .route(&prefixed("/apps/{app}/channels"), get(channels::list))
@@ -141,7 +141,7 @@ pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Fallback>>) ->
         .route(&prefixed("/app/{key}"), get(upgrade_required))
         .route("/chat/config", get(chat::config))
         .route("/chat/messages", post(chat::say))
-        .merge(operators::routes(Listener::Clients, &prefix));
+        .merge(operators::bus(Listener::Clients, &prefix));
     for page in pages::PAGES {
         router = router.route(page.path, get(async move || page));
     }
@@ -159,8 +159,8 @@ fn finish(router: Router<Arc<Context>>, context: &Arc<Context>) -> Router {
 }
 
 /// A WebSocket would not have come here.
-async fn upgrade_required() -> ([(http::HeaderName, &'static str); 2], Problem) {
-    let problem = Problem::new(
+async fn upgrade_required() -> ([(http::HeaderName, &'static str); 2], ApiError) {
+    let problem = ApiError::new(
         StatusCode::UPGRADE_REQUIRED,
         "This is where WebSocket clients connect: send an Upgrade: websocket header.",
     );
@@ -169,14 +169,14 @@ async fn upgrade_required() -> ([(http::HeaderName, &'static str); 2], Problem) 
 }
 
 /// RFC 9110 §9.3.7: OPTIONS asks which methods there are, which the Allow header says.
-async fn method_not_allowed(request: Request) -> Result<StatusCode, Problem> {
+async fn method_not_allowed(request: Request) -> Result<StatusCode, ApiError> {
     let is_question = request.method() == Method::OPTIONS;
     body::discard(request.into_body()).await;
     if is_question {
         return Ok(StatusCode::NO_CONTENT);
     }
     let error = "This method is not allowed here; the Allow header says which are.";
-    Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, error))
+    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error))
 }
 
 /// No SDK compresses what it sends, and a signature is of the bytes that it knows. So a body that something on the way has compressed is
@@ -190,21 +190,21 @@ async fn refuse_encoded(request: Request, next: Next) -> Response {
     let error =
         "The body of the request is compressed, which is not understood here: send it without a Content-Encoding.";
     // RFC 9110 §12.5.3: which encodings would be taken.
-    ([(ACCEPT_ENCODING, "identity")], Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)).into_response()
+    ([(ACCEPT_ENCODING, "identity")], ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)).into_response()
 }
 
-async fn not_found(request: Request) -> Problem {
+async fn not_found(request: Request) -> ApiError {
     body::discard(request.into_body()).await;
-    Problem::new(StatusCode::NOT_FOUND, "There is nothing at this path.")
+    ApiError::new(StatusCode::NOT_FOUND, "There is nothing at this path.")
 }
 
 /// Waits for what the shards are asked, but not for ever.
 ///
 /// # Cancel safety
 /// Whatever the question's own future loses is lost: the answer.
-async fn asked<T>(question: impl Future<Output = T>) -> Result<T, Problem> {
+async fn asked<T>(question: impl Future<Output = T>) -> Result<T, ApiError> {
     tokio::time::timeout(SLOWEST_ANSWER, question).await.map_err(|_| {
-        Problem::new(
+        ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "The server is busy: it found no answer in time. Please try again.",
         )
@@ -212,8 +212,8 @@ async fn asked<T>(question: impl Future<Output = T>) -> Result<T, Problem> {
     })
 }
 
-fn busy(Busy: Busy) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The server is busy: its queue is full. Please try again.")
+fn busy(Busy: Busy) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The server is busy: its queue is full. Please try again.")
         .retry_after(Duration::from_secs(1))
 }
 

@@ -14,7 +14,7 @@ pub use upgrade::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys,
 
 /// One application that uses this server.
 #[derive(Clone, Debug, PartialEq)]
-pub struct App {
+pub struct AppConfig {
     /// Names the app in the paths of the HTTP API.
     pub id: String,
     /// The keys with their secrets, of which there is at least one. All of them are good, so that one can take the place of another without a gap;
@@ -35,7 +35,7 @@ pub struct App {
     pub upgrade: Option<UpgradeAuth>,
 }
 
-impl App {
+impl AppConfig {
     /// An app with one key and the defaults in everything else.
     pub fn new(id: impl Into<String>, key: impl Into<String>, secret: impl Into<Secret>) -> Self {
         Self {
@@ -413,24 +413,24 @@ mod tests {
 
     #[test]
     fn an_app_is_id_key_and_secret() {
-        let app = App::parse(" 3:278d425bdf160c739803:7ad3773142a6692b25b8\n").expect("an app");
+        let app = AppConfig::parse(" 3:278d425bdf160c739803:7ad3773142a6692b25b8\n").expect("an app");
         assert_eq!((app.id.as_str(), app.key().key.as_str()), ("3", "278d425bdf160c739803"));
         assert_eq!(app.key().secret.reveal(), "7ad3773142a6692b25b8");
     }
 
     #[test]
     fn a_key_may_be_base64_but_for_its_slash() {
-        let app = App::parse("3:q+Zk1w9R/2o=:x").expect_err("a slash").to_string();
+        let app = AppConfig::parse("3:q+Zk1w9R/2o=:x").expect_err("a slash").to_string();
         assert!(
             app.contains("the app's key may hold only letters and digits of ASCII and - . _ ~ ! $ & ' ( ) * + , ; = @"),
             "{app}"
         );
-        let app = App::parse("3:q+Zk1w9R2oXz==:x").expect("an app");
+        let app = AppConfig::parse("3:q+Zk1w9R2oXz==:x").expect("an app");
         assert_eq!(app.key().key, "q+Zk1w9R2oXz==");
         for key in ["a:b", "a%2Bb", "a?b", "a#b", "a b", "é", "a\"b"] {
-            assert_eq!(App::new("1", key, "x").check(), Err(InvalidApp::Character { name: "key" }), "{key}");
+            assert_eq!(AppConfig::new("1", key, "x").check(), Err(InvalidApp::Character { name: "key" }), "{key}");
         }
-        assert_eq!(App::new("1=", "a", "x").check(), Err(InvalidApp::Character { name: "id" }));
+        assert_eq!(AppConfig::new("1=", "a", "x").check(), Err(InvalidApp::Character { name: "id" }));
     }
 
     #[test]
@@ -447,7 +447,7 @@ mod tests {
             ("id:k y:hunter2", "the app's key may hold only"),
             ("id:key:hunter2 x", "the app's secret may hold no spaces"),
         ] {
-            let refused = App::parse(text).expect_err(text).to_string();
+            let refused = AppConfig::parse(text).expect_err(text).to_string();
             assert!(refused.contains(reason), "{text}: {refused}");
             assert!(!refused.contains("hunter2"), "{refused}");
         }
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn every_key_has_its_own_secret_and_the_oldest_stands_for_the_app() {
-        let mut app = App::new("1", "old", "x");
+        let mut app = AppConfig::new("1", "old", "x");
         app.keys.push(Key { key: "new".to_owned(), secret: "y".into() });
         assert_eq!(app.secret("new").map(Secret::reveal), Some("y"));
         assert_eq!(app.secret("old").map(Secret::reveal), Some("x"));
@@ -484,7 +484,7 @@ mod tests {
 
     #[test]
     fn debug_never_shows_the_secret() {
-        let shown = format!("{:?}", App::development());
+        let shown = format!("{:?}", AppConfig::development());
         assert!(shown.contains("app-key"), "{shown}");
         assert!(!shown.contains("app-secret"), "{shown}");
         let webhook = Webhook {

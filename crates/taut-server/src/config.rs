@@ -1,15 +1,15 @@
 //! What can be set about a server, and from where.
 
 mod apps;
+mod compat;
 #[cfg(feature = "database")]
 mod database;
+mod diagnostic;
 mod dotenv;
 mod environment;
 mod field;
 mod file;
-mod foreign;
 mod import;
-mod mistake;
 mod settings;
 mod soketi;
 mod sources;
@@ -22,15 +22,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::app::{App, InvalidApp, Limits, Secret};
-use crate::tenants::{Apps, DuplicateApp};
-use crate::webhook;
+use crate::app::{AppConfig, InvalidApp, Limits, Secret};
+use crate::apps::{Apps, DuplicateApp};
+use crate::webhooks;
 
-pub(crate) use apps::Draft;
+pub(crate) use apps::PartialApp;
 pub use apps::{APP_FIELDS, WEBHOOK_FIELDS};
+pub use diagnostic::{ConfigError, Diagnostic};
 pub use field::Field;
 pub use import::{Imported, import_soketi};
-pub use mistake::{ConfigError, Mistake};
 pub use settings::{RETIRED, SETTINGS, Setting};
 pub use sources::{Loaded, Sources};
 pub use taut_shard::Network;
@@ -49,7 +49,7 @@ pub struct Config {
     /// Where to listen; 127.0.0.1:6001 by default. Port 0 lets the system choose one.
     pub listen: SocketAddr,
     /// The apps that are served. With none, and no file or database with apps, the development app is served, on loopback addresses only.
-    pub apps: Vec<App>,
+    pub apps: Vec<AppConfig>,
     /// A file with more apps: one `ID:KEY:SECRET` per line, comments after `#`.
     pub apps_file: Option<PathBuf>,
     /// A database with more apps; none by default. A secret, since a password may stand in it.
@@ -179,7 +179,7 @@ impl Config {
             let given = lookup(setting.environment).filter(|value| setting.secret || !value.trim().is_empty());
             let outcome = given.map_or(Ok(()), |value| setting.apply(self, &value));
             if let Err(reason) = outcome {
-                mistakes.push(Mistake::new(setting.environment, reason));
+                mistakes.push(Diagnostic::new(setting.environment, reason));
             }
         }
         ConfigError::unless_empty(mistakes)
@@ -193,7 +193,7 @@ impl Config {
     }
 
     /// The apps, with what the database is known to hold.
-    pub(crate) fn assemble_apps(&self, stored: &Stored) -> Result<Apps, ConfigError> {
+    pub(crate) fn assemble_apps(&self, stored: &AppsSnapshot) -> Result<Apps, ConfigError> {
         match self.configured_apps(stored)? {
             None => Ok(Apps::development(&self.limits)),
             Some(apps) => Apps::new(apps, &self.limits).map_err(duplicate),
@@ -201,7 +201,7 @@ impl Config {
     }
 
     /// Puts the apps of this configuration in the place of others; nothing changes when it cannot be.
-    pub(crate) fn replace_apps(&self, apps: &Apps, stored: &Stored) -> Result<(), ConfigError> {
+    pub(crate) fn replace_apps(&self, apps: &Apps, stored: &AppsSnapshot) -> Result<(), ConfigError> {
         match self.configured_apps(stored)? {
             None => {
                 apps.replace_by_development(&self.limits);
@@ -212,7 +212,7 @@ impl Config {
     }
 
     /// All apps; `None` means the development app.
-    fn configured_apps(&self, stored: &Stored) -> Result<Option<Vec<App>>, ConfigError> {
+    fn configured_apps(&self, stored: &AppsSnapshot) -> Result<Option<Vec<AppConfig>>, ConfigError> {
         let mut configured = self.all_apps()?;
         ConfigError::unless_empty(operators_listeners(self))?;
         configured.extend(stored.apps.iter().map(|draft| draft.clone().finish(&self.limits)));
@@ -227,11 +227,11 @@ impl Config {
     }
 
     /// Waits for the database, on a thread of its own, since whoever calls may be a thread that must not wait.
-    pub(crate) fn stored_apps(&self) -> Result<Stored, ConfigError> {
+    pub(crate) fn stored_apps(&self) -> Result<AppsSnapshot, ConfigError> {
         if self.apps_database.is_none() {
-            return Ok(Stored::default());
+            return Ok(AppsSnapshot::default());
         }
-        let failed = |error: std::io::Error| Mistake::new("apps-database", error.to_string());
+        let failed = |error: std::io::Error| Diagnostic::new("apps-database", error.to_string());
         let read = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
             runtime.block_on(self.read_stored_apps())
@@ -245,18 +245,18 @@ impl Config {
     /// # Cancel safety
     /// When it is dropped midway, the connection to the database is dropped too; nothing is changed there in any case.
     #[cfg(feature = "database")]
-    pub(crate) async fn read_stored_apps(&self) -> Result<Stored, Mistake> {
+    pub(crate) async fn read_stored_apps(&self) -> Result<AppsSnapshot, Diagnostic> {
         database::read(self).await
     }
 
     #[cfg(not(feature = "database"))]
     #[allow(clippy::unused_async, reason = "with databases it waits")]
-    pub(crate) async fn read_stored_apps(&self) -> Result<Stored, Mistake> {
-        Ok(Stored::default())
+    pub(crate) async fn read_stored_apps(&self) -> Result<AppsSnapshot, Diagnostic> {
+        Ok(AppsSnapshot::default())
     }
 
     /// The apps from the configuration and from the file with apps; none means the development app.
-    fn all_apps(&self) -> Result<Vec<App>, ConfigError> {
+    fn all_apps(&self) -> Result<Vec<AppConfig>, ConfigError> {
         let mut apps = self.apps.clone();
         let mut mistakes = Vec::new();
         if let Some(path) = &self.apps_file {
@@ -274,17 +274,17 @@ impl Config {
             && self.apps_database.is_none()
         {
             let reason = "there is no app in it: write ID:KEY:SECRET on a line; to serve the development app, leave apps-file out";
-            mistakes.push(Mistake::new(path.display().to_string(), reason));
+            mistakes.push(Diagnostic::new(path.display().to_string(), reason));
         }
         if !self.names_apps() && !self.listen.ip().to_canonical().is_loopback() {
-            mistakes.push(Mistake::new("", no_app(self.listen)));
+            mistakes.push(Diagnostic::new("", no_app(self.listen)));
         }
         ConfigError::unless_empty(mistakes).map(|()| apps)
     }
 }
 
 /// What is wrong with the listeners for operators: one that would open the console to everybody, or two listeners on one address.
-fn operators_listeners(config: &Config) -> Vec<Mistake> {
+fn operators_listeners(config: &Config) -> Vec<Diagnostic> {
     let mut mistakes = Vec::new();
     let is_open =
         |address: &SocketAddr| !address.ip().to_canonical().is_loopback() && config.console_password.is_none();
@@ -293,7 +293,7 @@ fn operators_listeners(config: &Config) -> Vec<Mistake> {
             "the console on {address} would be open to everybody who can reach it: set console-password, or listen on 127.0.0.1:{}",
             address.port()
         );
-        mistakes.push(Mistake::new("console-listen", reason));
+        mistakes.push(Diagnostic::new("console-listen", reason));
     }
     let listeners = [
         ("listen", Some(config.listen)),
@@ -309,7 +309,7 @@ fn operators_listeners(config: &Config) -> Vec<Mistake> {
                 }
                 _ => "it is the address of listen, where clients connect: choose another port",
             };
-            mistakes.push(Mistake::new(*name, reason));
+            mistakes.push(Diagnostic::new(*name, reason));
         }
     }
     mistakes
@@ -322,17 +322,17 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// Most mistakes are found where they are read, with their places; not those of a program that makes its configuration itself.
-fn check_apps(apps: &[App]) -> Result<(), ConfigError> {
+fn check_apps(apps: &[AppConfig]) -> Result<(), ConfigError> {
     let mut mistakes = Vec::new();
     for app in apps {
-        let mut complain = |reason: String| mistakes.push(Mistake::new("", format!("app {:?}: {reason}", app.id)));
+        let mut complain = |reason: String| mistakes.push(Diagnostic::new("", format!("app {:?}: {reason}", app.id)));
         if let Err(invalid) = app.check() {
             complain(invalid.to_string());
         }
         for origin in app.origins.iter().filter(|origin| !crate::origin::is_pattern(origin)) {
             complain(format!("{origin:?} is not an origin, and would let nobody in"));
         }
-        for invalid in app.webhooks.iter().filter_map(|webhook| webhook::check(webhook).err()) {
+        for invalid in app.webhooks.iter().filter_map(|webhook| webhooks::check(webhook).err()) {
             complain(invalid.to_string());
         }
     }
@@ -341,14 +341,14 @@ fn check_apps(apps: &[App]) -> Result<(), ConfigError> {
 
 #[allow(clippy::needless_pass_by_value, reason = "it takes the place of another error")]
 fn duplicate(duplicate: DuplicateApp) -> ConfigError {
-    Mistake::new("", duplicate.to_string()).into()
+    Diagnostic::new("", duplicate.to_string()).into()
 }
 
 /// What a table of apps holds: each row an app, or why it is none.
 #[derive(Debug, Default)]
-pub(crate) struct Stored {
-    pub(crate) apps: Vec<Draft>,
-    pub(crate) mistakes: Vec<Mistake>,
+pub(crate) struct AppsSnapshot {
+    pub(crate) apps: Vec<PartialApp>,
+    pub(crate) mistakes: Vec<Diagnostic>,
     /// The ids of those rows that are no apps.
     pub(crate) broken: Vec<String>,
     /// What the apps are served without, and need not have.
@@ -367,12 +367,12 @@ fn check_database(_url: &str) -> Result<(), String> {
 }
 
 /// An app, and where it is configured.
-type PlacedApp = (App, String);
+type LocatedApp = (AppConfig, String);
 
 /// The apps of a file with one `ID:KEY:SECRET` per line, each with its place, and what is wrong with the other lines.
-fn read_apps(path: &Path) -> Result<(Vec<PlacedApp>, Vec<Mistake>), Mistake> {
+fn read_apps(path: &Path) -> Result<(Vec<LocatedApp>, Vec<Diagnostic>), Diagnostic> {
     let text = fs::read_to_string(path).map_err(|error| {
-        Mistake::new("", format!("the file with the apps, {}, cannot be read: {error}", path.display()))
+        Diagnostic::new("", format!("the file with the apps, {}, cannot be read: {error}", path.display()))
     })?;
     let mut apps = Vec::new();
     let mut mistakes = Vec::new();
@@ -380,9 +380,9 @@ fn read_apps(path: &Path) -> Result<(Vec<PlacedApp>, Vec<Mistake>), Mistake> {
         let line = line.split_once('#').map_or(line, |(line, _comment)| line).trim();
         if !line.is_empty() {
             let place = format!("{}, line {number}", path.display());
-            match App::parse(line) {
+            match AppConfig::parse(line) {
                 Ok(app) => apps.push((app, place)),
-                Err(error) => mistakes.push(Mistake::new(place, InvalidApp::to_string(&error))),
+                Err(error) => mistakes.push(Diagnostic::new(place, InvalidApp::to_string(&error))),
             }
         }
     }
@@ -429,7 +429,7 @@ mod tests {
             file: Some("x".into()),
             env_file: Some("x".into()),
             listen: SocketAddr::from(([10, 0, 0, 1], 1)),
-            apps: vec![App::development()],
+            apps: vec![AppConfig::development()],
             apps_file: Some("x".into()),
             apps_database: Some("x".into()),
             apps_table: "x".to_owned(),
@@ -616,7 +616,7 @@ mod tests {
         for listen in ["127.0.0.1:6001", "127.8.9.10:1", "[::1]:6001", "[::ffff:127.0.0.1]:6001"] {
             let apps = set("listen", listen).expect(listen).collect_apps().expect(listen);
             assert_eq!(
-                apps.development_app().map(|tenant| tenant.terms().app.key().key.clone()).as_deref(),
+                apps.development_app().map(|app| app.snapshot().config.key().key.clone()).as_deref(),
                 Some("app-key"),
                 "{listen}"
             );
@@ -634,7 +634,7 @@ mod tests {
             refused.push(config.collect_apps().map(drop));
         }
         // Beside another app it may be empty.
-        config.apps.push(App::parse("1:a:x").expect("app"));
+        config.apps.push(AppConfig::parse("1:a:x").expect("app"));
         let beside = config.collect_apps();
         fs::remove_file(&path).expect("remove");
         for refused in refused {
@@ -649,7 +649,7 @@ mod tests {
 
     #[test]
     fn apps_of_a_program_are_checked_as_well() {
-        let mut app = App::new("1", "a b", "x");
+        let mut app = AppConfig::new("1", "a b", "x");
         app.origins = vec!["https://a.example/".to_owned(), "a.example".to_owned()];
         let refused =
             Config { apps: vec![app], ..Config::default() }.collect_apps().expect_err("two mistakes").to_string();
@@ -670,11 +670,11 @@ mod tests {
     #[test]
     fn an_app_of_ones_own_is_served_anywhere_and_is_no_development_app() {
         let mut config = set("listen", "0.0.0.0:6001").expect("address");
-        config.apps.push(App::parse("1:a:x").expect("app"));
+        config.apps.push(AppConfig::parse("1:a:x").expect("app"));
         let apps = config.collect_apps().expect("one app");
         assert!(apps.by_key("a").is_some() && apps.by_key("app-key").is_none());
         assert!(apps.development_app().is_none());
-        config.apps.push(App::parse("1:b:x").expect("app"));
+        config.apps.push(AppConfig::parse("1:b:x").expect("app"));
         assert!(config.collect_apps().expect_err("twice").to_string().contains("two apps have the id"));
     }
 
@@ -682,7 +682,7 @@ mod tests {
     fn the_file_adds_apps_and_its_mistakes_are_found_by_line() {
         let path = std::env::temp_dir().join(format!("taut-apps-{}", std::process::id()));
         let config = Config {
-            apps: vec![App::parse("1:a:x").expect("app")],
+            apps: vec![AppConfig::parse("1:a:x").expect("app")],
             apps_file: Some(path.clone()),
             ..Config::default()
         };

@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use taut_proto::Prepared;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::journal::{Event, Journal};
+use crate::apps::{App, Apps};
+use crate::bus::{Busy, Done, Mail, Published, ShardBus};
+use crate::events::{Event, EventBus};
 use crate::pusher::channel::Kind;
 use crate::pusher::event::ServerEvent;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
-use crate::question::{ChannelState, ConnectionState, Occupancy, Question, Statistics};
-use crate::route::{Busy, Done, Mail, Published, Routes};
-use crate::tenants::{Apps, Tenant};
+use crate::query::{ChannelState, ConnectionState, Occupancy, Query, Statistics};
 use crate::trace::Span;
 
 /// The way in for whoever is no client: the HTTP side.
 #[derive(Debug)]
 pub(crate) struct Node {
     apps: Arc<Apps>,
-    routes: Arc<Routes>,
-    journal: Journal,
+    bus: Arc<ShardBus>,
+    events: EventBus,
 }
 
 /// What somebody publishes.
@@ -35,16 +35,16 @@ pub(crate) struct Publication<'a> {
 }
 
 impl Node {
-    pub(crate) fn new(apps: Arc<Apps>, routes: Arc<Routes>, journal: Journal) -> Self {
-        Self { apps, routes, journal }
+    pub(crate) fn new(apps: Arc<Apps>, bus: Arc<ShardBus>, events: EventBus) -> Self {
+        Self { apps, bus, events }
     }
 
     pub(crate) fn apps(&self) -> &Apps {
         &self.apps
     }
 
-    pub(crate) fn journal(&self) -> &Journal {
-        &self.journal
+    pub(crate) fn events(&self) -> &EventBus {
+        &self.events
     }
 
     /// Sends an event on its way to all members of the channels, which have been checked; to all of the channels or to none.
@@ -52,45 +52,45 @@ impl Node {
     /// It is encoded here, once per channel and not once per shard.
     pub(crate) fn publish(
         &self,
-        tenant: &Arc<Tenant>,
+        app: &Arc<App>,
         channels: &[impl AsRef<str>],
         publication: &Publication<'_>,
     ) -> Result<(), Busy> {
         let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
-        self.publish_each(tenant, events, None, Instant::now())
+        self.publish_each(app, events, None, Instant::now())
     }
 
     /// The same from within a call of this shard, which so need not be woken for what is its own. `at` is when it came.
     pub(crate) fn publish_from(
         &self,
         shard: usize,
-        tenant: &Arc<Tenant>,
+        app: &Arc<App>,
         channels: &[impl AsRef<str>],
         publication: &Publication<'_>,
         at: Instant,
     ) -> Result<(), Busy> {
         let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
-        self.publish_each(tenant, events, Some(shard), at)
+        self.publish_each(app, events, Some(shard), at)
     }
 
     /// The same for events each to a channel of its own.
     pub(crate) fn publish_all<'a>(
         &self,
-        tenant: &Arc<Tenant>,
+        app: &Arc<App>,
         events: impl Iterator<Item = (&'a str, Publication<'a>)>,
     ) -> Result<(), Busy> {
-        self.publish_each(tenant, events, None, Instant::now())
+        self.publish_each(app, events, None, Instant::now())
     }
 
     fn publish_each<'a>(
         &self,
-        tenant: &Arc<Tenant>,
+        app: &Arc<App>,
         events: impl Iterator<Item = (&'a str, Publication<'a>)>,
         here: Option<usize>,
         at: Instant,
     ) -> Result<(), Busy> {
         let traced = Span::within("fan out");
-        let is_watched = self.journal.is_watched();
+        let is_watched = self.events.is_watched();
         let mut text = String::new();
         let mut shown = Vec::new();
         let mut count = 0;
@@ -105,23 +105,23 @@ impl Node {
                 shown.push(Event::published(&channel, event, &data.text()));
             }
             let (message, keep) = (Prepared::new(text.as_str()), Kind::of(name).is_cache());
-            Published { tenant: tenant.index(), channel, message, excluded, keep, at }
+            Published { app: app.index(), channel, message, excluded, keep, at }
         });
-        let outcome = self.routes.publish(published, here);
+        let outcome = self.bus.publish(published, here);
         traced.count("taut.channels", count);
         outcome.inspect_err(|Busy| traced.failed("busy"))?;
         traced.end();
         for event in shown {
-            self.journal.record(tenant, event);
+            self.events.record(app, event);
         }
         Ok(())
     }
 
     /// The occupied channels whose names begin so, without those of single users.
-    pub(crate) async fn channels(&self, tenant: &Tenant, prefix: &str) -> BTreeMap<Arc<str>, Occupancy> {
-        let tenant = tenant.index();
+    pub(crate) async fn channels(&self, app: &App, prefix: &str) -> BTreeMap<Arc<str>, Occupancy> {
+        let app = app.index();
         let mut channels: BTreeMap<Arc<str>, Occupancy> = BTreeMap::new();
-        for listed in self.ask_all(|answer| Question::Channels { tenant, prefix: prefix.into(), answer }).await {
+        for listed in self.ask_all(|answer| Query::Channels { app, prefix: prefix.into(), answer }).await {
             for (channel, occupancy) in listed {
                 channels.entry(channel).or_default().add(occupancy);
             }
@@ -130,10 +130,10 @@ impl Node {
     }
 
     /// One channel.
-    pub(crate) async fn channel(&self, tenant: &Tenant, channel: &str) -> ChannelState {
-        let tenant = tenant.index();
+    pub(crate) async fn channel(&self, app: &App, channel: &str) -> ChannelState {
+        let app = app.index();
         let mut state = ChannelState::default();
-        for part in self.ask_all(|answer| Question::Channel { tenant, channel: channel.into(), answer }).await {
+        for part in self.ask_all(|answer| Query::Channel { app, channel: channel.into(), answer }).await {
             state.occupancy.add(part.occupancy);
             state.cached = state.cached.or(part.cached);
         }
@@ -144,10 +144,10 @@ impl Node {
     }
 
     /// The users in a presence channel.
-    pub(crate) async fn users(&self, tenant: &Tenant, channel: &str) -> Vec<Arc<str>> {
-        let home = self.routes.home(tenant.index(), channel);
-        let (tenant, channel) = (tenant.index(), channel.into());
-        self.ask(home, |answer| Question::Users { tenant, channel, answer }).await.unwrap_or_default()
+    pub(crate) async fn users(&self, app: &App, channel: &str) -> Vec<Arc<str>> {
+        let owner = self.bus.owner(app.index(), channel);
+        let (app, channel) = (app.index(), channel.into());
+        self.ask(owner, |answer| Query::Users { app, channel, answer }).await.unwrap_or_default()
     }
 
     /// Closes every connection that has signed in as this user. Afterwards nothing that they have sent is still on its way to others, and they are
@@ -155,9 +155,9 @@ impl Node {
     ///
     /// # Cancel safety
     /// Dropped midway, they are closed all the same.
-    pub(crate) async fn terminate(&self, tenant: &Tenant, user_id: &str) {
-        let (tenant, user_id): (_, Arc<str>) = (tenant.index(), user_id.into());
-        self.tell_all_and_wait(|done| Mail::Terminate { tenant, user_id: Arc::clone(&user_id), done }).await;
+    pub(crate) async fn terminate(&self, app: &App, user_id: &str) {
+        let (app, user_id): (_, Arc<str>) = (app.index(), user_id.into());
+        self.tell_all_and_wait(|done| Mail::Terminate { app, user_id: Arc::clone(&user_id), done }).await;
         // Their last events and their leaves are with the owners of the channels now, and after that with the shards of the other members.
         self.tell_all_and_wait(|done| Mail::Mark { done }).await;
         self.tell_all_and_wait(|done| Mail::Mark { done }).await;
@@ -165,7 +165,7 @@ impl Node {
 
     async fn tell_all_and_wait(&self, mail: impl Fn(Done) -> Mail) {
         let (done, mut all_done) = mpsc::channel(1);
-        self.routes.tell_all(|| mail(done.clone()));
+        self.bus.tell_all(|| mail(done.clone()));
         drop(done);
         // Nobody sends anything: it ends with the last sender.
         let _ = all_done.recv().await;
@@ -174,7 +174,7 @@ impl Node {
     /// What has been counted, all shards together.
     pub(crate) async fn statistics(&self) -> Statistics {
         let mut sum = Statistics::default();
-        for part in self.ask_all(|answer| Question::Statistics { answer }).await {
+        for part in self.ask_all(|answer| Query::Statistics { answer }).await {
             sum.add(&part);
         }
         sum
@@ -182,43 +182,43 @@ impl Node {
 
     /// Whether a shard has so much to do that publishers are turned away.
     pub(crate) fn is_overloaded(&self) -> bool {
-        self.routes.is_overloaded()
+        self.bus.is_overloaded()
     }
 
     /// Whether a shard is stuck: it has taken no tick for so long, of which there is one a second.
     pub(crate) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
-        self.routes.is_stuck(now, patience)
+        self.bus.is_stuck(now, patience)
     }
 
     /// Some of an app's connections.
-    pub(crate) async fn connections(&self, tenant: &Tenant, most: usize) -> Vec<ConnectionState> {
-        let tenant = tenant.index();
+    pub(crate) async fn connections(&self, app: &App, most: usize) -> Vec<ConnectionState> {
+        let app = app.index();
         let mut connections: Vec<ConnectionState> =
-            self.ask_all(|answer| Question::Connections { tenant, most, answer }).await.into_iter().flatten().collect();
+            self.ask_all(|answer| Query::Connections { app, most, answer }).await.into_iter().flatten().collect();
         connections.truncate(most);
         connections
     }
 
     /// Tells the shards that apps have been changed or taken away: whoever may not stay is closed.
     pub(crate) fn apps_changed(&self) {
-        self.routes.tell_all(|| Mail::AppsChanged);
+        self.bus.tell_all(|| Mail::AppsChanged);
     }
 
     /// To be called about once per second.
     pub(crate) fn tick(&self) {
-        self.routes.tell_all(|| Mail::Tick);
+        self.bus.tell_all(|| Mail::Tick);
     }
 
-    async fn ask<T>(&self, shard: usize, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+    async fn ask<T>(&self, shard: usize, question: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
         let (sender, receiver) = oneshot::channel();
-        self.routes.tell(shard, Mail::Ask(question(sender)));
+        self.bus.tell(shard, Mail::Ask(question(sender)));
         // A shard that has stopped answers nothing.
         receiver.await.ok()
     }
 
-    async fn ask_all<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
+    async fn ask_all<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Query) -> Vec<T> {
         let mut answers = Vec::new();
-        for shard in 0..self.routes.shards() {
+        for shard in 0..self.bus.shards() {
             answers.extend(self.ask(shard, &question).await);
         }
         answers

@@ -14,19 +14,19 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 use tracing::field;
 
-use crate::api::{self, Backends, Console, InlineResponder, Readiness};
-use crate::app::{App, Secret};
-use crate::config::{Config, ConfigError, Loaded, Mistake};
-use crate::fallback::{Entrance, Fallback};
-use crate::guard::{self, Asker, Guard, Outcome};
+use crate::api::{self, ApiAuth, Console, InlineResponder, Readiness};
+use crate::app::{AppConfig, Secret};
+use crate::apps::{App, Apps};
+use crate::bus::{Mail, ShardBus};
+use crate::config::{Config, ConfigError, Diagnostic, Loaded};
+use crate::connect_auth::{self, ConnectAuth, Outcome, Requester};
+use crate::events::EventBus;
 use crate::http::{self, Departure, client::Client};
-use crate::journal::Journal;
-use crate::live::Live;
 use crate::node::Node;
-use crate::route::{Mail, Routes};
-use crate::session::{GOING_DOWN, PONG_NOT_RECEIVED, Sessions};
-use crate::tenants::{Apps, Tenant};
-use crate::webhook::{DataDirectory, Webhooks};
+use crate::reload::Reload;
+use crate::shard::{GOING_DOWN, PONG_NOT_RECEIVED, PusherHandler};
+use crate::transports::{Connector, Transports};
+use crate::webhooks::{DataDirectory, Webhooks};
 
 /// The whole server: shards for clients, and tokio for what backends ask.
 ///
@@ -59,7 +59,7 @@ impl Server {
     ///
     /// # Errors
     /// Everything that is wrong, with the places.
-    pub fn check(loaded: &Loaded, mistakes: Vec<Mistake>) -> Result<Checked, ConfigError> {
+    pub fn check(loaded: &Loaded, mistakes: Vec<Diagnostic>) -> Result<Checked, ConfigError> {
         let is_known =
             loaded.place("listen").is_some_and(|place| mistakes.iter().any(|mistake| mistake.place == place));
         let purpose = Purpose::Check { apps: mistakes.is_empty(), listen: !is_known };
@@ -108,7 +108,7 @@ type Step = fn(&mut Prepared, &Config, Purpose) -> Result<(), ConfigError>;
 /// All that can fail by mistake is done: what is left is to serve, or to let it be.
 struct Prepared {
     /// None where the apps are not known.
-    live: Option<Live>,
+    live: Option<Reload>,
     listeners: Vec<TcpListener>,
     certificates: Option<Certificates>,
     operators: Operators,
@@ -152,7 +152,7 @@ impl Prepared {
             self.notes.append(&mut stored.notes);
             std::mem::take(&mut stored.mistakes)
         };
-        self.live = Some(Live::with(config, stored)?);
+        self.live = Some(Reload::with(config, stored)?);
         ConfigError::unless_empty(wrong)
     }
 
@@ -160,7 +160,7 @@ impl Prepared {
         let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(()) };
         let certificates = Certificates::from_pem_files(certificate, key).map_err(|error| {
             let setting = if error.path() == key { "tls-key" } else { "tls-certificate" };
-            Mistake::new(setting, error.to_string())
+            Diagnostic::new(setting, error.to_string())
         })?;
         self.certificates = Some(certificates);
         Ok(())
@@ -176,7 +176,7 @@ impl Prepared {
         match taut_shard::listen(address, count) {
             Ok(listeners) => self.listeners = listeners,
             Err(error) if purpose.allows(&error) => self.notes.push(in_use(address)),
-            Err(error) => return Err(Mistake::new("listen", cannot_listen(address, &error)).into()),
+            Err(error) => return Err(Diagnostic::new("listen", cannot_listen(address, &error)).into()),
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Prepared {
             match http::listener::bind(address) {
                 Ok(bound) => *listener = Some(bound),
                 Err(error) if purpose.allows(&error) => self.notes.push(in_use(address)),
-                Err(error) => mistakes.push(Mistake::new(setting, cannot_listen(address, &error))),
+                Err(error) => mistakes.push(Diagnostic::new(setting, cannot_listen(address, &error))),
             }
         }
         ConfigError::unless_empty(mistakes)
@@ -204,7 +204,7 @@ impl Prepared {
         } else {
             DataDirectory::probe(directory).map(|note| self.notes.extend(note))
         };
-        opened.map_err(|error| Mistake::new("data-directory", error.to_string()).into())
+        opened.map_err(|error| Diagnostic::new("data-directory", error.to_string()).into())
     }
 
     fn serve(self, config: &Config) -> Result<Running, StartError> {
@@ -218,12 +218,11 @@ impl Prepared {
         let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());
 
         let settings = shard_settings(config, count, certificates.as_ref());
-        let routes = Arc::new(Routes::new(count));
-        let (journal, recorded) = Journal::new();
-        let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&routes), journal.clone()));
-        let backends =
-            Arc::new(Backends::new(Arc::clone(&node), &config.path_prefix, config.tls_certificate.is_some()));
-        let (guard, tasks) = Guard::new(&config.trusted_proxies);
+        let bus = Arc::new(ShardBus::new(count));
+        let (events, recorded) = EventBus::new();
+        let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&bus), events.clone()));
+        let auth = Arc::new(ApiAuth::new(Arc::clone(&node), &config.path_prefix, config.tls_certificate.is_some()));
+        let (guard, tasks) = ConnectAuth::new(&config.trusted_proxies);
         let guard = Arc::new(guard);
         let (departures, departed) = http::departures();
         let (draining, is_draining) = watch::channel(false);
@@ -231,19 +230,19 @@ impl Prepared {
         let mut shards = Vec::with_capacity(count);
         for (number, listener) in listeners.into_iter().enumerate() {
             let departures = departures.clone();
-            let sessions = Sessions::new(
+            let sessions = PusherHandler::new(
                 number,
                 Arc::clone(&apps),
-                Arc::clone(&routes),
-                journal.clone(),
+                Arc::clone(&bus),
+                events.clone(),
                 &config.path_prefix,
                 activity_timeout(config),
                 config.outgoing,
                 move |handover| http::depart(&departures, Departure { shard: number, handover }),
             )
-            .guarded(Arc::clone(&guard))
-            .assisted(InlineResponder::new(
-                Arc::clone(&backends),
+            .with_connect_auth(Arc::clone(&guard))
+            .with_inline_http(InlineResponder::new(
+                Arc::clone(&auth),
                 Arc::clone(&readiness),
                 is_draining.clone(),
                 number,
@@ -251,19 +250,19 @@ impl Prepared {
             shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
         drop(departures);
-        routes.connect(shards.iter().map(Shard::mailbox).collect());
+        bus.connect(shards.iter().map(Shard::mailbox).collect());
 
         let runtime = http_runtime(count).map_err(StartError::System)?;
         let client = Client::new();
-        let webhooks = Webhooks::start(runtime.handle(), &apps, journal, recorded, data, client.clone());
+        let webhooks = Webhooks::start(runtime.handle(), &apps, events, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks);
         let fallback = config.fallback.then(|| {
-            let entrance = Entrance::new(shards.iter().map(Shard::intake).collect());
-            Arc::new(Fallback::new(entrance, Arc::clone(&apps), config, is_draining.clone()))
+            let entrance = Connector::new(shards.iter().map(Shard::intake).collect());
+            Arc::new(Transports::new(entrance, Arc::clone(&apps), config, is_draining.clone()))
         });
         let console = Arc::new(Console::new(config, Instant::now()).map_err(StartError::System)?);
         let context = Arc::new(api::Context::new(
-            backends,
+            auth,
             Arc::clone(&webhooks),
             Arc::clone(&console),
             config,
@@ -274,10 +273,10 @@ impl Prepared {
         let service = http::Service {
             router: api::router(&context, fallback),
             intakes: shards.iter().map(Shard::intake).collect(),
-            client: Box::new(move |peer, headers| guard::client_of(peer, headers, &trusted)),
+            client: Box::new(move |peer, headers| connect_auth::client_of(peer, headers, &trusted)),
             draining: is_draining.clone(),
         };
-        runtime.spawn(guard::serve(guard, tasks, client, mail_outcomes(routes)));
+        runtime.spawn(connect_auth::serve(guard, tasks, client, mail_outcomes(bus)));
         let served = (http::serve(departed, service), operators.serve(context, is_draining));
         let http = runtime.spawn(async move {
             tokio::join!(served.0, served.1);
@@ -323,7 +322,7 @@ pub struct Running {
     metrics_address: Option<SocketAddr>,
     console: Arc<Console>,
     apps: Arc<Apps>,
-    live: Arc<Live>,
+    live: Arc<Reload>,
     /// Tells that the files of the certificate are to be looked at now.
     reloaded: Arc<Notify>,
     node: Arc<Node>,
@@ -357,8 +356,8 @@ impl Running {
     }
 
     /// The development app, where that is served for want of another.
-    pub fn development_app(&self) -> Option<App> {
-        self.apps.development_app().map(|tenant| tenant.terms().app.clone())
+    pub fn development_app(&self) -> Option<AppConfig> {
+        self.apps.development_app().map(|app| app.snapshot().config.clone())
     }
 
     /// Goes on with another configuration: its apps and its limits hold from now on, and clients of apps that are no more are closed. The files of
@@ -377,7 +376,7 @@ impl Running {
 
     /// Open WebSocket connections, of all apps.
     pub fn connections(&self) -> usize {
-        self.apps.all().iter().map(|tenant| tenant.connections()).sum()
+        self.apps.all().iter().map(|app| app.connections()).sum()
     }
 
     /// Tells load balancers to send nothing more: `/ready` is answered with 503 from now on, while everybody is served as before. They need some time to
@@ -535,7 +534,7 @@ impl Operators {
 }
 
 /// Runs an event loop on a thread of its own.
-fn run(number: usize, shard: Shard<Sessions>) -> io::Result<(Drainer, JoinHandle<io::Result<()>>)> {
+fn run(number: usize, shard: Shard<PusherHandler>) -> io::Result<(Drainer, JoinHandle<io::Result<()>>)> {
     let drainer = shard.drainer();
     let thread = thread::Builder::new().name(format!("taut-shard-{number}")).spawn(move || shard.run())?;
     Ok((drainer, thread))
@@ -547,9 +546,9 @@ fn http_runtime(shards: usize) -> io::Result<Runtime> {
 }
 
 /// Mails the outcome of a client's check to the shard that asked.
-fn mail_outcomes(routes: Arc<Routes>) -> impl Fn(Asker, &Tenant, Outcome) + Send + Sync + 'static {
-    move |Asker { shard, handshake }, tenant, outcome| {
-        routes.tell(shard, Mail::Vetted { handshake, tenant: tenant.index(), outcome: Box::new(outcome) });
+fn mail_outcomes(bus: Arc<ShardBus>) -> impl Fn(Requester, &App, Outcome) + Send + Sync + 'static {
+    move |Requester { shard, handshake }, app, outcome| {
+        bus.tell(shard, Mail::Vetted { handshake, app: app.index(), outcome: Box::new(outcome) });
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::{Client, Heard, Http, JSON, eventually, server, signed, signed_with};
 use taut_proto::{Message, deflate};
-use taut_server::app::{App, Limits};
+use taut_server::app::{AppConfig, Limits};
 use taut_server::pusher::auth::Signature;
 
 #[test]
@@ -44,7 +44,7 @@ fn protocols_5_to_7_and_none_are_spoken() {
 
 #[test]
 fn a_key_of_base64_is_found_whether_its_signs_are_escaped_or_not() {
-    let server = server(|config| config.apps.push(App::new("3", "q+Zk1w9R2oXz==", "secret-three")));
+    let server = server(|config| config.apps.push(AppConfig::new("3", "q+Zk1w9R2oXz==", "secret-three")));
     let address = server.addresses()[0];
     for key in ["q+Zk1w9R2oXz==", "q%2BZk1w9R2oXz%3D%3D", "q%2bZk1w9R2oXz%3d="] {
         let mut client = Client::connect(address, &format!("/app/{key}?protocol=7"));

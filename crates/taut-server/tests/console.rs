@@ -219,7 +219,7 @@ fn sessions_of_the_token_end_with_the_development_app() {
     let token = json!({ "token": server.console_token().expect("a token").reveal() }).to_string();
     let cookie = cookie(&Http::connect(address).request("POST", "/console/api/session", &JSON, token.as_bytes()));
     let mut feed = Feed::open_with(address, &cookie);
-    let app = taut_server::app::App::parse("1:key-one:secret-one").expect("an app");
+    let app = taut_server::app::AppConfig::parse("1:key-one:secret-one").expect("an app");
     let own = Config { listen: LOOPBACK, shards: 2, apps: vec![app], ..Config::default() };
     server.reload(&own).expect("good");
     // The stream that was open ends, and nothing is seen of the apps that came.

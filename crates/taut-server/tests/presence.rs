@@ -19,7 +19,7 @@ const SECOND_EVERY: usize = 5;
 const CHANNEL: &str = "presence-crowd";
 
 /// One connection, and what it knows.
-struct Visitor {
+struct PresenceMember {
     client: Client,
     socket_id: String,
     user: usize,
@@ -29,7 +29,7 @@ struct Visitor {
     heard: u64,
 }
 
-impl Visitor {
+impl PresenceMember {
     fn new(address: SocketAddr, user: usize) -> Self {
         let (client, socket_id) = Client::member(address);
         Self { client, socket_id, user, users: None, heard: 0 }
@@ -101,7 +101,7 @@ impl Visitor {
 }
 
 /// Everybody hears everything that has happened so far, and finds it to be so.
-fn check(crowd: &mut [Visitor], http: &mut Http, there: &HashSet<usize>, step: &str) {
+fn check(crowd: &mut [PresenceMember], http: &mut Http, there: &HashSet<usize>, step: &str) {
     let start = Instant::now();
     http.say(CHANNEL, step);
     for visitor in crowd.iter_mut().filter(|visitor| there.contains(&visitor.user)) {
@@ -124,13 +124,13 @@ fn a_crowd_that_joins_leaves_and_comes_back_is_seen_exactly_by_everybody() {
     let address = server.addresses()[0];
     let mut http = Http::connect(address);
     let start = Instant::now();
-    let mut crowd: Vec<Visitor> = (0..USERS).map(|user| Visitor::new(address, user)).collect();
-    crowd.extend((0..USERS).step_by(SECOND_EVERY).map(|user| Visitor::new(address, user)));
+    let mut crowd: Vec<PresenceMember> = (0..USERS).map(|user| PresenceMember::new(address, user)).collect();
+    crowd.extend((0..USERS).step_by(SECOND_EVERY).map(|user| PresenceMember::new(address, user)));
     println!("{} connections of {USERS} users in {:?}", crowd.len(), start.elapsed());
 
     let joining = Instant::now();
-    crowd.iter_mut().for_each(Visitor::come);
-    crowd.iter_mut().for_each(Visitor::catch_up);
+    crowd.iter_mut().for_each(PresenceMember::come);
+    crowd.iter_mut().for_each(PresenceMember::catch_up);
     println!("joined in {:?}", joining.elapsed());
     let all: HashSet<usize> = (0..USERS).collect();
     check(&mut crowd, &mut http, &all, "all have joined");
@@ -139,7 +139,7 @@ fn a_crowd_that_joins_leaves_and_comes_back_is_seen_exactly_by_everybody() {
     let leaving = Instant::now();
     let mut there = all.clone();
     let mut seconds = crowd.split_off(USERS);
-    seconds.iter_mut().for_each(Visitor::leave);
+    seconds.iter_mut().for_each(PresenceMember::leave);
     for visitor in crowd.iter_mut().filter(|visitor| visitor.user % 3 == 0) {
         visitor.leave();
         there.remove(&visitor.user);
@@ -163,7 +163,7 @@ fn a_crowd_that_joins_leaves_and_comes_back_is_seen_exactly_by_everybody() {
         there.insert(visitor.user);
         crowd.push(visitor);
     }
-    crowd.iter_mut().for_each(Visitor::catch_up);
+    crowd.iter_mut().for_each(PresenceMember::catch_up);
     // That the others are gone is noticed in its own time.
     support::eventually("the end of those who went", || server.connections() == crowd.len());
     println!("came back in {:?}", returning.elapsed());

@@ -51,7 +51,7 @@ impl Storm {
         let spent = processor_time(THREAD);
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(1024);
-        let mut visitors: Vec<Option<Visitor>> = Vec::new();
+        let mut visitors: Vec<Option<PresenceMember>> = Vec::new();
         let mut free: Vec<usize> = Vec::new();
         let mut stage = Stage::new(self.address);
         let mut outcome = Outcome::default();
@@ -70,7 +70,7 @@ impl Storm {
                     visitors.push(None);
                     visitors.len() - 1
                 });
-                visitors[place] = Some(Visitor::come(&mut stage, poll.registry(), place, started, due));
+                visitors[place] = Some(PresenceMember::come(&mut stage, poll.registry(), place, started, due));
                 started += 1;
                 under_way += 1;
                 outcome.most_at_once = outcome.most_at_once.max(under_way);
@@ -148,7 +148,7 @@ impl Stage {
 }
 
 /// One client.
-struct Visitor {
+struct PresenceMember {
     stream: TcpStream,
     number: usize,
     due: Instant,
@@ -172,7 +172,7 @@ enum End {
     Refused(String),
 }
 
-impl Visitor {
+impl PresenceMember {
     fn come(stage: &mut Stage, registry: &Registry, place: usize, number: usize, due: Instant) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
         socket.set_nonblocking(true).expect("nonblocking");

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::door::{self, Signed};
 use super::info::{Attributes, Info};
+use super::signed::{self, SignedRequest};
 use super::{Context, asked, echo};
-use crate::http::answer::{self, Problem};
+use crate::http::answer::{self, ApiError};
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::json::write_json_string;
 
@@ -16,13 +16,13 @@ use crate::pusher::json::write_json_string;
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks. So with all that follow.
-pub(crate) async fn list(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, door::no_body).await?;
+pub(crate) async fn list(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, signed::no_body).await?;
     let query = signed.query();
     let prefix = query.parameter("filter_by_prefix").unwrap_or_default();
-    let features = &signed.terms.app.features;
+    let features = &signed.snapshot.config.features;
     let info = Info::parse(query.list("info"))?.check_list(prefix, features)?;
-    let channels = asked(context.node().channels(&signed.tenant, prefix)).await?;
+    let channels = asked(context.node().channels(&signed.app, prefix)).await?;
     let mut out = String::from("{\"channels\":{");
     for (number, (name, occupancy)) in channels.iter().enumerate() {
         if number > 0 {
@@ -37,24 +37,24 @@ pub(crate) async fn list(State(context): State<Arc<Context>>, request: Request) 
 }
 
 /// `GET /apps/ID/channels/NAME?info=…`: whether it has subscribers, and more if asked.
-pub(crate) async fn one(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, door::no_body).await?;
+pub(crate) async fn one(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, signed::no_body).await?;
     let channel = channel(&signed)?;
-    let info = Info::parse(signed.query().list("info"))?.check(channel.kind(), &signed.terms.app.features)?;
-    let state = asked(context.node().channel(&signed.tenant, channel.name())).await?;
+    let info = Info::parse(signed.query().list("info"))?.check(channel.kind(), &signed.snapshot.config.features)?;
+    let state = asked(context.node().channel(&signed.app, channel.name())).await?;
     let mut out = String::new();
     Attributes::of_one(info, &state).write(&mut out);
     Ok(answer::json(out))
 }
 
 /// `GET /apps/ID/channels/NAME/users`: who is in a presence channel.
-pub(crate) async fn users(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, door::no_body).await?;
+pub(crate) async fn users(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, signed::no_body).await?;
     let channel = channel(&signed)?;
     if !channel.kind().is_presence() {
-        return Err(Problem::bad_request("The channel must be a presence channel."));
+        return Err(ApiError::bad_request("The channel must be a presence channel."));
     }
-    let users = asked(context.node().users(&signed.tenant, channel.name())).await?;
+    let users = asked(context.node().users(&signed.app, channel.name())).await?;
     let mut out = String::from("{\"users\":[");
     for (number, user_id) in users.iter().enumerate() {
         out.push_str(if number > 0 { ",{\"id\":" } else { "{\"id\":" });
@@ -65,8 +65,8 @@ pub(crate) async fn users(State(context): State<Arc<Context>>, request: Request)
     Ok(answer::json(out))
 }
 
-fn channel(signed: &Signed) -> Result<Channel<'_>, Problem> {
+fn channel(signed: &SignedRequest) -> Result<Channel<'_>, ApiError> {
     let name = signed.path("channel");
-    Channel::parse(name, signed.terms.limits.channel_name)
-        .map_err(|invalid| Problem::bad_request(format!("{invalid} (channel {:?})", echo(name))))
+    Channel::parse(name, signed.snapshot.limits.channel_name)
+        .map_err(|invalid| ApiError::bad_request(format!("{invalid} (channel {:?})", echo(name))))
 }

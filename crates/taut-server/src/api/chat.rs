@@ -11,26 +11,26 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use crate::http::answer::{self, Problem};
+use crate::apps::App;
+use crate::http::answer::{self, ApiError};
 use crate::http::body;
 use crate::limit::TokenBucket;
 use crate::node::Publication;
 use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::pusher::payload::Payload;
-use crate::tenants::Tenant;
 
 /// `GET /chat/config`: what the page needs to connect.
-pub(crate) async fn config(State(context): State<Arc<Context>>) -> Result<Response, Problem> {
+pub(crate) async fn config(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Config<'a> {
         key: &'a str,
         channel: &'a str,
     }
-    let terms = Arc::clone(&development_app(&context)?.terms());
-    let config = Config { key: &terms.app.key().key, channel: CHANNEL };
+    let snapshot = Arc::clone(&development_app(&context)?.snapshot());
+    let config = Config { key: &snapshot.config.key().key, channel: CHANNEL };
     serde_json::to_string(&config)
         .map(answer::json)
-        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
+        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
 }
 
 /// `POST /chat/messages`: says something to everybody in the chat, the sender included.
@@ -38,20 +38,20 @@ pub(crate) async fn config(State(context): State<Arc<Context>>) -> Result<Respon
 /// A browser cannot sign, so anybody who reaches the server may send here, behind a proxy strangers as well. It reaches the one channel of the chat, in
 /// the development app, whose secret everybody knows anyway. Other sites' pages are refused by their origin, and by the content type, which they may not send
 /// without asking first.
-pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let body = body::read(body, LARGEST_BODY).await?;
-    let tenant = development_app(&context)?;
+    let app = development_app(&context)?;
     check_origin(&head.uri, &head.headers)?;
     check_content_type(&head.headers)?;
     let body = bytes_without_lone_surrogates(&body);
     let message = Message::parse(&body)?;
     context.chat_rate().take(Instant::now()).map_err(|delay| {
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many messages. Please wait a moment.").retry_after(delay)
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "Too many messages. Please wait a moment.").retry_after(delay)
     })?;
     let json = message.to_json();
     let publication = Publication { event: "message", data: &Payload::from(&*json), excluded: None };
-    context.node().publish(&tenant, &[CHANNEL], &publication).map_err(super::busy)?;
+    context.node().publish(&app, &[CHANNEL], &publication).map_err(super::busy)?;
     Ok(answer::json("{}"))
 }
 
@@ -72,19 +72,19 @@ struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn parse(body: &'a [u8]) -> Result<Self, Problem> {
+    fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
         let message: Self = serde_json::from_slice(body).map_err(|_| {
-            Problem::bad_request("A message is {\"name\":\"…\",\"text\":\"…\",\"id\":\"…\"}, all three strings.")
+            ApiError::bad_request("A message is {\"name\":\"…\",\"text\":\"…\",\"id\":\"…\"}, all three strings.")
         })?;
         let sized = |what: &str, length: usize, most: usize, unit: &str| match length {
-            0 => Err(Problem::bad_request(format!("The {what} is empty."))),
-            _ if length > most => Err(Problem::bad_request(format!("The {what} is too long: at most {most} {unit}."))),
+            0 => Err(ApiError::bad_request(format!("The {what} is empty."))),
+            _ if length > most => Err(ApiError::bad_request(format!("The {what} is too long: at most {most} {unit}."))),
             _ => Ok(()),
         };
         sized("name", message.name.trim().chars().count(), LONGEST_NAME, "characters")?;
         sized("id", message.id.chars().count(), LONGEST_ID, "characters")?;
         if message.text.trim().is_empty() {
-            return Err(Problem::bad_request("The text is empty."));
+            return Err(ApiError::bad_request("The text is empty."));
         }
         sized("text", message.text.len(), LONGEST_TEXT, "bytes")?;
         Ok(message)
@@ -96,9 +96,9 @@ impl<'a> Message<'a> {
     }
 }
 
-fn development_app(context: &Context) -> Result<Arc<Tenant>, Problem> {
+fn development_app(context: &Context) -> Result<Arc<App>, ApiError> {
     context.node().apps().development_app().ok_or_else(|| {
-        Problem::new(
+        ApiError::new(
             StatusCode::NOT_FOUND,
             "The chat is there only with the development app: start the server without an app of your own.",
         )
@@ -106,7 +106,7 @@ fn development_app(context: &Context) -> Result<Arc<Tenant>, Problem> {
 }
 
 /// RFC 6454 §7: a browser says where the page comes from that makes it send. A client without that header is no browser.
-pub(super) fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(origin) = headers.get(ORIGIN) else {
         return Ok(());
     };
@@ -120,17 +120,17 @@ pub(super) fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem
         .and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
     match (authority, host) {
         (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => Ok(()),
-        _ => Err(Problem::new(StatusCode::FORBIDDEN, "Only the pages of this server may send anything here.")),
+        _ => Err(ApiError::new(StatusCode::FORBIDDEN, "Only the pages of this server may send anything here.")),
     }
 }
 
-pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content type has to be application/json."))
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content type has to be application/json."))
 }
 
 const CHANNEL: &str = "chat";

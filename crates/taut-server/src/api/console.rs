@@ -21,13 +21,13 @@ use tokio::sync::Semaphore;
 use super::listener::Listener;
 use super::{Context, asked, chat, events};
 use crate::app::Secret;
+use crate::apps::{App, Apps};
 use crate::config::{Config, Network};
-use crate::http::answer::{self, Problem};
+use crate::http::answer::{self, ApiError};
 use crate::http::body;
 use crate::pusher::json::bytes_without_lone_surrogates;
-use crate::tenants::{Apps, Tenant};
 pub(crate) use access::Login;
-use access::Sessions;
+use access::PusherHandler;
 use attempts::Attempts;
 
 /// What the console remembers.
@@ -36,7 +36,7 @@ pub(crate) struct Console {
     password: Option<Secret>,
     /// Opens it in the place of a password, where none is set and the development app is served. Made anew at each start.
     token: Secret,
-    sessions: Mutex<Sessions>,
+    sessions: Mutex<PusherHandler>,
     /// Those by its own listener apart, so that strangers where clients connect lock nobody out there.
     attempts: [Mutex<Attempts>; 2],
     /// From where `X-Forwarded-For` is believed.
@@ -67,7 +67,7 @@ impl Console {
     /// Ends the sessions that the token has opened when the development app has made way for others.
     pub(crate) fn apps_changed(&self, apps: &Apps) {
         if self.password.is_none() && self.token(apps).is_none() {
-            *self.sessions() = Sessions::default();
+            *self.sessions() = PusherHandler::default();
         }
     }
 
@@ -88,7 +88,7 @@ impl Console {
         attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+    fn sessions(&self) -> MutexGuard<'_, PusherHandler> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -116,7 +116,7 @@ pub(super) fn router(context: &Arc<Context>, listener: Listener) -> Router<Arc<C
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-async fn overview(State(context): State<Arc<Context>>) -> Result<Response, Problem> {
+async fn overview(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
     let statistics = asked(context.node().statistics()).await?;
     views::json(&views::Overview::new(&statistics, &context.node().apps().all()))
 }
@@ -129,9 +129,9 @@ async fn channels(
     State(context): State<Arc<Context>>,
     Path(app): Path<String>,
     Query(views::Filter { filter }): Query<views::Filter>,
-) -> Result<Response, Problem> {
-    let tenant = tenant(&context, &app)?;
-    views::json(&views::Channels::new(&asked(context.node().channels(&tenant, "")).await?, &filter))
+) -> Result<Response, ApiError> {
+    let app = find_app(&context, &app)?;
+    views::json(&views::Channels::new(&asked(context.node().channels(&app, "")).await?, &filter))
 }
 
 /// `GET /console/api/apps/ID/channels/NAME`.
@@ -141,10 +141,10 @@ async fn channels(
 async fn channel(
     State(context): State<Arc<Context>>,
     Path((app, name)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let tenant = tenant(&context, &app)?;
-    let state = asked(context.node().channel(&tenant, &name)).await?;
-    let users = asked(context.node().users(&tenant, &name)).await?;
+) -> Result<Response, ApiError> {
+    let app = find_app(&context, &app)?;
+    let state = asked(context.node().channel(&app, &name)).await?;
+    let users = asked(context.node().users(&app, &name)).await?;
     views::json(&views::Channel::new(&name, &state, &users))
 }
 
@@ -152,10 +152,10 @@ async fn channel(
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-async fn connections(State(context): State<Arc<Context>>, Path(app): Path<String>) -> Result<Response, Problem> {
-    let tenant = tenant(&context, &app)?;
-    let connections = asked(context.node().connections(&tenant, views::MOST_ROWS)).await?;
-    views::json(&views::Connections::new(tenant.connections(), &connections))
+async fn connections(State(context): State<Arc<Context>>, Path(app): Path<String>) -> Result<Response, ApiError> {
+    let app = find_app(&context, &app)?;
+    let connections = asked(context.node().connections(&app, views::MOST_ROWS)).await?;
+    views::json(&views::Connections::new(app.connections(), &connections))
 }
 
 /// `POST /console/api/apps/ID/events`: publishes what the form says, as the app's backend could; the fields are those of the HTTP API.
@@ -166,27 +166,27 @@ async fn publish(
     State(context): State<Arc<Context>>,
     Path(app): Path<String>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let (head, sent) = request.into_parts();
-    let found = tenant(&context, &app).map(|tenant| {
-        let terms = Arc::clone(&tenant.terms());
-        (terms, tenant)
+    let found = find_app(&context, &app).map(|app| {
+        let snapshot = Arc::clone(&app.snapshot());
+        (snapshot, app)
     });
-    let most = found.as_ref().map_or(0, |(terms, _)| events::largest_body(&terms.limits));
+    let most = found.as_ref().map_or(0, |(snapshot, _)| events::largest_body(&snapshot.limits));
     let sent = body::read(sent, most).await;
-    let ((terms, tenant), sent) = (found?, sent?);
+    let ((snapshot, app), sent) = (found?, sent?);
     chat::check_content_type(&head.headers)?;
-    if !terms.known || !terms.app.enabled {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "The app is not served at present."));
+    if !snapshot.known || !snapshot.config.enabled {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "The app is not served at present."));
     }
     let sent = bytes_without_lone_surrogates(&sent);
-    let event = events::Event::parse(&sent, &terms.limits)?;
-    context.node().publish(&tenant, &event.channels, &event.publication()).map_err(super::busy)?;
+    let event = events::Event::parse(&sent, &snapshot.limits)?;
+    context.node().publish(&app, &event.channels, &event.publication()).map_err(super::busy)?;
     Ok(answer::json("{}"))
 }
 
-fn tenant(context: &Context, app: &str) -> Result<Arc<Tenant>, Problem> {
-    context.node().apps().by_id(app).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "There is no such app."))
+fn find_app(context: &Context, app: &str) -> Result<Arc<App>, ApiError> {
+    context.node().apps().by_id(app).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "There is no such app."))
 }
 
 /// Viewers of the events at a time; each costs what it is behind, and a copy of each event that is shown.

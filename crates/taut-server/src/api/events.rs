@@ -14,9 +14,10 @@ use taut_proto::handshake::Framing;
 
 use super::info::{Attributes, Info, all};
 use super::traffic::PUBLISH;
-use super::{Backends, Context, asked, busy, door, echo};
+use super::{ApiAuth, Context, asked, busy, echo, signed};
 use crate::app::Limits;
-use crate::http::answer::{self, Problem};
+use crate::apps::{App, AppSnapshot};
+use crate::http::answer::{self, ApiError};
 use crate::node::Publication;
 use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
@@ -24,8 +25,7 @@ use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::pusher::json::write_json_string;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
-use crate::question::Occupancy;
-use crate::tenants::{Tenant, Terms};
+use crate::query::Occupancy;
 use crate::trace::Steps;
 
 /// Publishes one event to one channel or several.
@@ -34,16 +34,16 @@ use crate::trace::Steps;
 ///
 /// # Cancel safety
 /// All of the channels get it or none. Dropped after that, only the answer is lost.
-pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, largest_body).await?;
+pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, largest_body).await?;
     let body = bytes_without_lone_surrogates(&signed.body);
-    let event = Event::parse(&body, &signed.terms.limits)?;
-    context.node().publish(&signed.tenant, &event.channels, &event.publication()).map_err(busy)?;
+    let event = Event::parse(&body, &signed.snapshot.limits)?;
+    context.node().publish(&signed.app, &event.channels, &event.publication()).map_err(busy)?;
     if event.info.is_empty() {
         return Ok(answer::json("{}"));
     }
     let channels: Vec<_> = event.channels.iter().map(|channel| (&**channel, event.info)).collect();
-    let attributes = attributes(&context, &signed.tenant, &signed.terms, &channels).await?;
+    let attributes = attributes(&context, &signed.app, &signed.snapshot, &channels).await?;
     let mut out = String::from("{\"channels\":{");
     for (number, (channel, attributes)) in event.channels.iter().zip(attributes).enumerate() {
         if number > 0 {
@@ -60,32 +60,32 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
 /// Publishes one event where the request arrived, on a shard, without asking for tokio's time, and is to be answered `{}`; or `None`, when that is not
 /// all there is to it, or when anything is wrong, and then nothing has happened and [`publish`] does it from the start.
 pub(crate) fn publish_at_once(
-    backends: &Backends,
+    auth: &ApiAuth,
     shard: usize,
     request: &taut_proto::handshake::Request<'_>,
     content: &[u8],
     now: SystemTime,
 ) -> Option<()> {
     let (began, mut steps) = (Instant::now(), Steps::begin());
-    let tenant = backends.node().apps().by_id(app_of(backends, request)?)?;
-    let terms = tenant.terms();
+    let app = auth.node().apps().by_id(app_of(auth, request)?)?;
+    let snapshot = app.snapshot();
     let (method, path, query) = (request.method(), request.path(), request.query().unwrap_or_default());
-    let event = Event::parse(content, &terms.limits).ok().filter(|event| event.info.is_empty())?;
+    let event = Event::parse(content, &snapshot.limits).ok().filter(|event| event.info.is_empty())?;
     steps.next();
-    backends.admit(&tenant, &terms, &auth::Request::new(method, path, query, content), now).ok()?;
+    auth.admit(&app, &snapshot, &auth::Request::new(method, path, query, content), now).ok()?;
     steps.next();
-    backends.node().publish_from(shard, &tenant, &event.channels, &event.publication(), began).ok()?;
+    auth.node().publish_from(shard, &app, &event.channels, &event.publication(), began).ok()?;
     steps.next();
     // Told now and not as it goes: what is not answered here is told of where it is.
-    let (prefix, is_secure) = (backends.path_prefix(), backends.is_secure());
-    let trace_id = steps.published(request, prefix, PUBLISH, is_secure, tenant.id(), event.channels.len());
-    backends.traffic().record(PUBLISH, StatusCode::OK, began.elapsed(), tenant.id(), trace_id);
+    let (prefix, is_secure) = (auth.path_prefix(), auth.is_secure());
+    let trace_id = steps.published(request, prefix, PUBLISH, is_secure, app.id(), event.channels.len());
+    auth.traffic().record(PUBLISH, StatusCode::OK, began.elapsed(), app.id(), trace_id);
     Some(())
 }
 
 /// Bytes of content that follow this head, if it is one of a request that [`publish_at_once`] may answer.
-pub(crate) fn content_at_once(backends: &Backends, request: &taut_proto::handshake::Request<'_>) -> Option<usize> {
-    app_of(backends, request)?;
+pub(crate) fn content_at_once(auth: &ApiAuth, request: &taut_proto::handshake::Request<'_>) -> Option<usize> {
+    app_of(auth, request)?;
     let Framing::Length(length) = request.framing() else { return None };
     let is_plain = match ["expect", "connection"].map(|name| request.header(name)) {
         [None, connection] => connection.is_none_or(|option| option.eq_ignore_ascii_case("keep-alive")),
@@ -95,8 +95,8 @@ pub(crate) fn content_at_once(backends: &Backends, request: &taut_proto::handsha
 }
 
 /// The id of the app that somebody wants to publish for.
-fn app_of<'r>(backends: &Backends, request: &taut_proto::handshake::Request<'r>) -> Option<&'r str> {
-    let path = request.path().strip_prefix(backends.path_prefix())?;
+fn app_of<'r>(auth: &ApiAuth, request: &taut_proto::handshake::Request<'r>) -> Option<&'r str> {
+    let path = request.path().strip_prefix(auth.path_prefix())?;
     let app = path.strip_prefix("/apps/")?.strip_suffix("/events")?;
     (request.method() == "POST" && !app.contains('/')).then_some(app)
 }
@@ -105,21 +105,21 @@ fn app_of<'r>(backends: &Backends, request: &taut_proto::handshake::Request<'r>)
 ///
 /// # Cancel safety
 /// As [`publish`].
-pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, largest_batch).await?;
+pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, largest_batch).await?;
     let body = bytes_without_lone_surrogates(&signed.body);
-    let events = parse_batch(&body, &signed.terms.limits)?;
+    let events = parse_batch(&body, &signed.snapshot.limits)?;
     // There is exactly one channel in each.
     let publications =
         events.iter().flat_map(|event| event.channels.iter().map(|channel| (&**channel, event.publication())));
-    context.node().publish_all(&signed.tenant, publications).map_err(busy)?;
+    context.node().publish_all(&signed.app, publications).map_err(busy)?;
     if events.iter().all(|event| event.info.is_empty()) {
         return Ok(answer::json("{}"));
     }
     let channels: Vec<_> =
         events.iter().flat_map(|event| event.channels.iter().map(|channel| (&**channel, event.info))).collect();
     let mut out = String::from("{\"batch\":[");
-    for (number, attributes) in attributes(&context, &signed.tenant, &signed.terms, &channels).await?.iter().enumerate()
+    for (number, attributes) in attributes(&context, &signed.app, &signed.snapshot, &channels).await?.iter().enumerate()
     {
         if number > 0 {
             out.push(',');
@@ -136,18 +136,15 @@ pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: 
 /// Nothing is lost: it only asks.
 async fn attributes(
     context: &Context,
-    tenant: &Tenant,
-    terms: &Terms,
+    app: &App,
+    snapshot: &AppSnapshot,
     channels: &[(&str, Info)],
-) -> Result<Vec<Attributes<'static>>, Problem> {
+) -> Result<Vec<Attributes<'static>>, ApiError> {
     let questions = channels.iter().map(async |&(channel, info)| {
         // What is kept was just sent along.
-        let info = Info { cache: false, ..info.applicable(Kind::of(channel), &terms.app.features) };
-        let occupancy = if info.is_empty() {
-            Occupancy::default()
-        } else {
-            context.node().channel(tenant, channel).await.occupancy
-        };
+        let info = Info { cache: false, ..info.applicable(Kind::of(channel), &snapshot.config.features) };
+        let occupancy =
+            if info.is_empty() { Occupancy::default() } else { context.node().channel(app, channel).await.occupancy };
         Attributes::of(info, occupancy)
     });
     asked(all(questions)).await
@@ -165,7 +162,7 @@ pub(super) struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn parse(body: &'a [u8], limits: &Limits) -> Result<Self, Problem> {
+    pub(super) fn parse(body: &'a [u8], limits: &Limits) -> Result<Self, ApiError> {
         let fields: Fields<'a> = from_object(body, "an event")?;
         Ok(Self {
             name: check_name(fields.name, limits)?,
@@ -182,7 +179,7 @@ impl<'a> Event<'a> {
 }
 
 /// Reads a batch and checks all that is in it.
-fn parse_batch<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, Problem> {
+fn parse_batch<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, ApiError> {
     #[derive(Deserialize)]
     struct Batch<'a> {
         #[serde(borrow)]
@@ -191,7 +188,7 @@ fn parse_batch<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, Pr
     let Batch { batch } = from_object::<Batch<'a>>(body, "a batch of events")?;
     if batch.len() > limits.batch {
         // The first words are Pusher's, by which SDKs and their suites know the refusal; the others are Soketi's.
-        return Err(Problem::bad_request(format!(
+        return Err(ApiError::bad_request(format!(
             "Batch too large: Cannot batch-send more than {} messages at once.",
             limits.batch
         )));
@@ -199,7 +196,7 @@ fn parse_batch<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, Pr
     let parse = |(number, event): (usize, &'a RawValue)| {
         let event = Event::parse(event.get().as_bytes(), limits).and_then(|event| match event.channels.len() {
             1 => Ok(event),
-            _ => Err(Problem::bad_request("An event of a batch goes to one \"channel\".")),
+            _ => Err(ApiError::bad_request("An event of a batch goes to one \"channel\".")),
         });
         event.map_err(|problem| problem.within(&format!("Event {number} of the batch")))
     };
@@ -207,15 +204,17 @@ fn parse_batch<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Event<'a>>, Pr
 }
 
 /// Reads an object. (Serde would also fill a struct from an array's elements.)
-fn from_object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, Problem> {
+fn from_object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ApiError> {
     if body.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::bad_request(format!("The body of the request cannot be read as {what}: it is an array.")));
+        return Err(ApiError::bad_request(format!(
+            "The body of the request cannot be read as {what}: it is an array."
+        )));
     }
     // Looked at as a whole it need not be looked at string by string. If there is something else in it, that may stand where nobody reads it.
     let parsed = str::from_utf8(body).map_or_else(|_| serde_json::from_slice(body), serde_json::from_str);
     parsed.map_err(|error| {
         let error = echo(&error.to_string());
-        Problem::bad_request(format!("The body of the request cannot be read as {what}: {error}"))
+        ApiError::bad_request(format!("The body of the request cannot be read as {what}: {error}"))
     })
 }
 
@@ -241,16 +240,16 @@ struct Fields<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The charset is free: Laravel's event names hold backslashes, and there are names in all languages.
-fn check_name<'a>(name: Cow<'a, str>, limits: &Limits) -> Result<Cow<'a, str>, Problem> {
+fn check_name<'a>(name: Cow<'a, str>, limits: &Limits) -> Result<Cow<'a, str>, ApiError> {
     if name.is_empty() {
-        return Err(Problem::bad_request("The event name is empty."));
+        return Err(ApiError::bad_request("The event name is empty."));
     }
     if name.chars().count() > limits.event_name {
         let error = format!("Event name is too long. Maximum allowed size is {}.", limits.event_name);
-        return Err(Problem::bad_request(error));
+        return Err(ApiError::bad_request(error));
     }
     if name.starts_with("pusher:") || name.starts_with("pusher_internal:") {
-        return Err(Problem::bad_request(
+        return Err(ApiError::bad_request(
             "Event names that begin with pusher: or pusher_internal: are reserved for the server.",
         ));
     }
@@ -261,19 +260,19 @@ fn check_channels<'a>(
     one: Option<Text<'a>>,
     several: Option<Vec<Text<'a>>>,
     limits: &Limits,
-) -> Result<Vec<Cow<'a, str>>, Problem> {
+) -> Result<Vec<Cow<'a, str>>, ApiError> {
     let mut channels: Vec<Cow<'a, str>> = several.unwrap_or_default().into_iter().map(|text| text.0).collect();
     channels.extend(one.map(|text| text.0));
     if channels.is_empty() {
-        return Err(Problem::bad_request("The event names no channel: give \"channel\" or \"channels\"."));
+        return Err(ApiError::bad_request("The event names no channel: give \"channel\" or \"channels\"."));
     }
     if channels.len() > limits.channels_per_publish {
         let error = format!("Cannot broadcast to more than {} channels at once.", limits.channels_per_publish);
-        return Err(Problem::bad_request(error));
+        return Err(ApiError::bad_request(error));
     }
     for channel in &channels {
         Channel::parse(channel, limits.channel_name)
-            .map_err(|invalid| Problem::bad_request(format!("{invalid} (channel {:?})", echo(channel))))?;
+            .map_err(|invalid| ApiError::bad_request(format!("{invalid} (channel {:?})", echo(channel))))?;
     }
     if channels.len() == 1 {
         return Ok(channels);
@@ -284,15 +283,15 @@ fn check_channels<'a>(
         |channel: &Cow<'_, str>| matches!(Kind::of(channel), Kind::PrivateEncrypted | Kind::PrivateEncryptedCache);
     if channels.len() > 1 && channels.iter().any(is_encrypted) {
         // Each has a key of its own, so one text cannot be meant for several.
-        return Err(Problem::bad_request("You cannot trigger to multiple channels when using encrypted channels."));
+        return Err(ApiError::bad_request("You cannot trigger to multiple channels when using encrypted channels."));
     }
     Ok(channels)
 }
 
-fn check_data<'a>(data: &'a RawValue, limits: &Limits) -> Result<Payload<'a>, Problem> {
+fn check_data<'a>(data: &'a RawValue, limits: &Limits) -> Result<Payload<'a>, ApiError> {
     let data = Payload::of(data);
     if data.is_longer_than(limits.event_data) {
-        return Err(Problem::too_large(format!(
+        return Err(ApiError::too_large(format!(
             "The data content of this event exceeds the allowed maximum ({} bytes).",
             limits.event_data
         )));
@@ -300,9 +299,9 @@ fn check_data<'a>(data: &'a RawValue, limits: &Limits) -> Result<Payload<'a>, Pr
     Ok(data)
 }
 
-fn check_socket_id(socket_id: Option<Text<'_>>) -> Result<Option<SocketId>, Problem> {
+fn check_socket_id(socket_id: Option<Text<'_>>) -> Result<Option<SocketId>, ApiError> {
     match socket_id {
-        Some(Text(text)) if !SocketId::is_well_formed(&text) => Err(Problem::bad_request(
+        Some(Text(text)) if !SocketId::is_well_formed(&text) => Err(ApiError::bad_request(
             "Invalid socket_id: it is two numbers with a dot between them, as the client was told.",
         )),
         // One that cannot be ours excludes nobody.
@@ -538,7 +537,7 @@ mod tests {
         })
     }
 
-    fn is_bounded(problem: &Problem) -> bool {
+    fn is_bounded(problem: &ApiError) -> bool {
         format!("{problem:?}").len() < 4096
     }
 

@@ -10,7 +10,7 @@ use httpdate::HttpDate;
 use taut_proto::handshake::{Framing, Request};
 
 use super::{Context, echo};
-use crate::http::answer::{self, Problem};
+use crate::http::answer::{self, ApiError};
 use crate::node::Node;
 
 /// Whether load balancers may send more to this server, and whether there are any that ask.
@@ -87,27 +87,27 @@ pub(crate) async fn up() -> Response {
 }
 
 /// `GET /up/ID`: this server is there, and serves the app.
-pub(crate) async fn app_up(State(context): State<Arc<Context>>, path: RawPathParams) -> Result<Response, Problem> {
+pub(crate) async fn app_up(State(context): State<Arc<Context>>, path: RawPathParams) -> Result<Response, ApiError> {
     let id = path.iter().find(|(name, _)| *name == "app").map_or("", |(_, id)| id);
-    check_app(context.node(), id).map_err(|error| Problem::new(StatusCode::NOT_FOUND, error))?;
+    check_app(context.node(), id).map_err(|error| ApiError::new(StatusCode::NOT_FOUND, error))?;
     Ok(answer::json(UP))
 }
 
 /// Whether clients of the app with this id are let in, or why not.
 fn check_app(node: &Node, id: &str) -> Result<(), String> {
     match node.apps().by_id(id) {
-        Some(tenant) if tenant.terms().app.enabled => Ok(()),
+        Some(app) if app.snapshot().config.enabled => Ok(()),
         Some(_) => Err(format!("The app {} is disabled.", echo(id))),
         None => Err(format!("The app {} could not be found.", echo(id))),
     }
 }
 
 /// `GET /ready`: this server takes clients and publishers. 503 while it is going, or has more to do than it can.
-pub(crate) async fn ready(State(context): State<Arc<Context>>) -> Result<Response, Problem> {
+pub(crate) async fn ready(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
     context
         .readiness
         .check(context.node(), context.is_draining(), Instant::now())
-        .map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(Duration::from_secs(1)))?;
+        .map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(Duration::from_secs(1)))?;
     Ok(answer::json(READY))
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn ready(State(context): State<Arc<Context>>) -> Result<Respons
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check<'r> {
     Probe(Probe),
-    App(&'r str),
+    AppConfig(&'r str),
 }
 
 impl<'r> Check<'r> {
@@ -127,7 +127,7 @@ impl<'r> Check<'r> {
             return None;
         }
         let check = |path: &'r str| match path.strip_prefix("/up/") {
-            Some(id) => (!id.is_empty() && !id.contains(['/', '%'])).then_some(Self::App(id)),
+            Some(id) => (!id.is_empty() && !id.contains(['/', '%'])).then_some(Self::AppConfig(id)),
             None => PATHS.iter().find(|(known, _)| *known == path).map(|(_, probe)| Self::Probe(*probe)),
         };
         check(request.path()).or_else(|| check(request.path().strip_prefix(prefix)?))
@@ -137,7 +137,7 @@ impl<'r> Check<'r> {
     pub(super) fn route(self) -> &'static str {
         match self {
             Self::Probe(Probe::Ready) => "/ready",
-            Self::Probe(Probe::Up) | Self::App(_) => "/up",
+            Self::Probe(Probe::Up) | Self::AppConfig(_) => "/up",
         }
     }
 
@@ -189,7 +189,7 @@ impl<'r> Check<'r> {
             Self::Probe(Probe::Ready) => readiness
                 .check(node, is_draining, Instant::now())
                 .map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_owned())),
-            Self::App(id) => check_app(node, id).map_err(|error| (StatusCode::NOT_FOUND, error)),
+            Self::AppConfig(id) => check_app(node, id).map_err(|error| (StatusCode::NOT_FOUND, error)),
         }
     }
 }

@@ -6,10 +6,10 @@ use std::task::Poll;
 
 use super::echo;
 use crate::app::Features;
-use crate::http::answer::Problem;
+use crate::http::answer::ApiError;
 use crate::pusher::channel::Kind;
 use crate::pusher::json::write_json_string;
-use crate::question::{CachedEvent, ChannelState, Occupancy};
+use crate::query::{CachedEvent, ChannelState, Occupancy};
 
 /// Attributes of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Info {
 
 impl Info {
     /// Reads the names of attributes.
-    pub(crate) fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Problem> {
+    pub(crate) fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, ApiError> {
         let mut info = Self::default();
         for name in names {
             match name.trim() {
@@ -33,7 +33,7 @@ impl Info {
                 "subscription_count" => info.subscription_count = true,
                 "cache" => info.cache = true,
                 unknown => {
-                    return Err(Problem::bad_request(format!(
+                    return Err(ApiError::bad_request(format!(
                         "There is no attribute {:?} to ask for by info: there are user_count, subscription_count and cache.",
                         echo(unknown)
                     )));
@@ -53,23 +53,23 @@ impl Info {
     }
 
     /// Refuses what a channel of this kind does not have.
-    pub(crate) fn check(self, kind: Kind, features: &Features) -> Result<Self, Problem> {
+    pub(crate) fn check(self, kind: Kind, features: &Features) -> Result<Self, ApiError> {
         if self.user_count && !kind.is_presence() {
-            return Err(Problem::bad_request("user_count may only be requested for presence channels."));
+            return Err(ApiError::bad_request("user_count may only be requested for presence channels."));
         }
         if self.subscription_count {
             check_subscription_count(features)?;
         }
         if self.cache && !kind.is_cache() {
-            return Err(Problem::bad_request("cache may only be requested for cache channels."));
+            return Err(ApiError::bad_request("cache may only be requested for cache channels."));
         }
         Ok(self)
     }
 
     /// Refuses what a list of the channels whose names begin so cannot tell.
-    pub(crate) fn check_list(self, prefix: &str, features: &Features) -> Result<Self, Problem> {
+    pub(crate) fn check_list(self, prefix: &str, features: &Features) -> Result<Self, ApiError> {
         if self.user_count && !Kind::of(prefix).is_presence() {
-            return Err(Problem::bad_request(
+            return Err(ApiError::bad_request(
                 "user_count may only be requested for presence channels: add filter_by_prefix=presence-",
             ));
         }
@@ -77,7 +77,7 @@ impl Info {
             check_subscription_count(features)?;
         }
         if self.cache {
-            return Err(Problem::bad_request("cache may only be requested for one channel."));
+            return Err(ApiError::bad_request("cache may only be requested for one channel."));
         }
         Ok(self)
     }
@@ -87,11 +87,11 @@ impl Info {
     }
 }
 
-fn check_subscription_count(features: &Features) -> Result<(), Problem> {
+fn check_subscription_count(features: &Features) -> Result<(), ApiError> {
     if features.tells_subscription_count() {
         return Ok(());
     }
-    Err(Problem::bad_request(
+    Err(ApiError::bad_request(
         "subscription_count is not enabled for this app: its setting subscription-count is true or info.",
     ))
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::HOST;
 use http::uri::Authority;
 
-use crate::http::answer::Problem;
+use crate::http::answer::ApiError;
 
 /// The listener that a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) enum Listener {
 
 /// Refuses a request whose `Host` is a name that anybody could have pointed to this machine (DNS rebinding): a browser that was told so by a page of
 /// somebody else's asks here in the belief that it asks there, and shows that page the answer.
-pub(super) fn check_host(request: &Request) -> Result<(), Problem> {
+pub(super) fn check_host(request: &Request) -> Result<(), ApiError> {
     let mut hosts = request.headers().get_all(HOST).iter().peekable();
     let is_loopback_host = |host: &http::HeaderValue| {
         host.to_str().ok().and_then(|host| host.parse().ok()).is_some_and(|host| is_loopback(&host))
@@ -33,7 +33,7 @@ pub(super) fn check_host(request: &Request) -> Result<(), Problem> {
     if names_this_machine {
         return Ok(());
     }
-    Err(Problem::new(
+    Err(ApiError::new(
         StatusCode::FORBIDDEN,
         "Without a password this listener answers only to localhost and 127.0.0.1 in the Host header. To open it by another name, start the server with \
          console-password.",

@@ -14,10 +14,10 @@ use super::console::Login;
 use super::exposition::{Exposition, Kind};
 use super::listener::{self, Listener};
 use super::{Context, asked};
-use crate::http::answer::Problem;
-use crate::question::{BUCKETS, Histogram, Statistics, Traffic};
-use crate::tenants::Tenant;
-use crate::webhook;
+use crate::apps::App;
+use crate::http::answer::ApiError;
+use crate::query::{BUCKETS, Histogram, Statistics, Traffic};
+use crate::webhooks;
 
 /// `GET /metrics`: shows the metrics to whoever may see them.
 ///
@@ -27,7 +27,7 @@ pub(crate) async fn show(
     State(context): State<Arc<Context>>,
     Extension(listener): Extension<Listener>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     check_access(&context, listener, &request)?;
     let statistics = asked(context.node().statistics()).await?;
     let mut page = Exposition::default();
@@ -39,7 +39,7 @@ pub(crate) async fn show(
 }
 
 /// A token, where one is set, opens the metrics on every listener. Without one they are open on listeners of their own, and nowhere else.
-fn check_access(context: &Context, listener: Listener, request: &Request) -> Result<(), Problem> {
+fn check_access(context: &Context, listener: Listener, request: &Request) -> Result<(), ApiError> {
     if let Some(token) = &context.metrics_token {
         let shown = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
         // In constant time: how long it takes must not tell how much of it was right.
@@ -49,7 +49,7 @@ fn check_access(context: &Context, listener: Listener, request: &Request) -> Res
     match listener {
         Listener::Metrics => Ok(()),
         Listener::Console if context.console_login(listener) == Some(Login::Nothing) => listener::check_host(request),
-        Listener::Console | Listener::Clients => Err(Problem::new(
+        Listener::Console | Listener::Clients => Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "The metrics are not open here: start the server with metrics-listen, which serves them on a listener of their own, or with metrics-token, \
              which opens them to who has it.",
@@ -63,15 +63,15 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim_ascii())
 }
 
-fn unauthorized() -> Problem {
-    Problem::new(
+fn unauthorized() -> ApiError {
+    ApiError::new(
         StatusCode::UNAUTHORIZED,
         "The metrics require the bearer token that the server was started with (metrics-token).",
     )
     .challenge("Bearer")
 }
 
-fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<Tenant>]) {
+fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<App>]) {
     page.begin("taut_connections", Kind::Gauge, "Open connections of clients.");
     for app in apps {
         page.sample(&[("app", app.id())], app.connections());
@@ -141,7 +141,7 @@ const PER_APP: [PerApp; 9] = [
     }),
 ];
 
-fn write_webhooks(page: &mut Exposition, statistics: &webhook::Statistics) {
+fn write_webhooks(page: &mut Exposition, statistics: &webhooks::Statistics) {
     let oldest = statistics.oldest.unwrap_or_default().as_secs_f64();
     for (name, help, value) in [
         ("taut_webhooks_waiting", "Webhook requests that are to be sent.", statistics.queued),

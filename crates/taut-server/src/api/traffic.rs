@@ -24,7 +24,7 @@ pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Reques
     let number = context.traffic().began.fetch_add(1, Ordering::Relaxed) + 1;
     let route = route_of(&request, context.path_prefix());
     let method = method(request.method());
-    let traced = Span::answering(&request, method, context.path_prefix(), context.backends.is_secure());
+    let traced = Span::answering(&request, method, context.path_prefix(), context.auth.is_secure());
     // Neither path nor query: they hold users' ids and signatures. The names are OpenTelemetry's, where it has one.
     let span = tracing::info_span!(
         "http",
@@ -53,12 +53,12 @@ pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Reques
 #[derive(Debug)]
 pub(crate) struct Traffic {
     began: AtomicU64,
-    routes: [Route; ROUTES.len()],
+    bus: [Route; ROUTES.len()],
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { began: AtomicU64::new(0), routes: std::array::from_fn(|_| Route::default()) }
+        Self { began: AtomicU64::new(0), bus: std::array::from_fn(|_| Route::default()) }
     }
 }
 
@@ -89,7 +89,7 @@ impl Traffic {
     }
 
     fn count(&self, route: usize, status: StatusCode, took: Duration) {
-        let route = &self.routes[route];
+        let route = &self.bus[route];
         let status = STATUSES.iter().position(|known| *known == status.as_u16()).unwrap_or(STATUSES.len());
         route.statuses[status].fetch_add(1, Ordering::Relaxed);
         let seconds = took.as_secs_f64();
@@ -102,7 +102,7 @@ impl Traffic {
     /// Writes what has been counted; nothing about routes that nobody has asked for.
     pub(crate) fn write(&self, page: &mut Exposition) {
         page.begin("taut_http_requests_total", Kind::Counter, "HTTP requests that were answered.");
-        for (label, route) in ROUTES.iter().zip(&self.routes) {
+        for (label, route) in ROUTES.iter().zip(&self.bus) {
             for (number, count) in route.statuses.iter().enumerate() {
                 let count = count.load(Ordering::Relaxed);
                 let status = STATUSES.get(number).map_or_else(|| "other".to_owned(), u16::to_string);
@@ -116,7 +116,7 @@ impl Traffic {
             Kind::Histogram,
             "Time from the head of an HTTP request to its answer.",
         );
-        for (label, route) in ROUTES.iter().zip(&self.routes) {
+        for (label, route) in ROUTES.iter().zip(&self.bus) {
             let counts: Vec<u64> = route.durations.iter().map(|count| count.load(Ordering::Relaxed)).collect();
             if counts.iter().any(|count| *count > 0) {
                 let sum = Duration::from_micros(route.microseconds.load(Ordering::Relaxed)).as_secs_f64();

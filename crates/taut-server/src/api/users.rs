@@ -6,8 +6,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::Context;
-use super::door;
-use crate::http::answer::{self, Problem};
+use super::signed;
+use crate::http::answer::{self, ApiError};
 
 /// `POST /apps/ID/users/USER/terminate_connections`: closes every connection that is signed in as this user.
 ///
@@ -16,14 +16,14 @@ use crate::http::answer::{self, Problem};
 ///
 /// # Cancel safety
 /// Either it has begun, and is done all the same, or it has not.
-pub(crate) async fn terminate(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, door::no_body).await?;
+pub(crate) async fn terminate(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, signed::no_body).await?;
     let user_id = signed.path("user");
-    let most = signed.terms.limits.user_id;
+    let most = signed.snapshot.limits.user_id;
     if user_id.is_empty() || user_id.chars().count() > most {
-        return Err(Problem::bad_request(format!("Invalid user id: it has between 1 and {most} characters.")));
+        return Err(ApiError::bad_request(format!("Invalid user id: it has between 1 and {most} characters.")));
     }
-    context.node().terminate(&signed.tenant, user_id).await;
+    context.node().terminate(&signed.app, user_id).await;
     Ok(answer::json("{}"))
 }
 
@@ -31,7 +31,7 @@ pub(crate) async fn terminate(State(context): State<Arc<Context>>, request: Requ
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-pub(crate) async fn connections(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, door::no_body).await?;
-    Ok(answer::json(format!("{{\"connections\":{}}}", signed.tenant.connections())))
+pub(crate) async fn connections(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, signed::no_body).await?;
+    Ok(answer::json(format!("{{\"connections\":{}}}", signed.app.connections())))
 }

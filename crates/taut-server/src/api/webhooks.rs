@@ -7,19 +7,19 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::Context;
-use super::door;
-use crate::http::answer::{self, Problem};
+use super::signed;
+use crate::http::answer::{self, ApiError};
 use crate::pusher::number;
 
 /// `GET /apps/ID/webhooks/failed`: the requests that were given up, the newest first, with what went wrong.
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-pub(crate) async fn failed(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, door::no_body).await?;
-    let letters = context.webhooks().dead_letters(signed.tenant.id());
+pub(crate) async fn failed(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, signed::no_body).await?;
+    let letters = context.webhooks().dead_letters(signed.app.id());
     let letters = serde_json::to_string(&letters)
-        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))?;
+        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))?;
     Ok(answer::json(format!("{{\"failed\":{letters}}}")))
 }
 
@@ -27,11 +27,11 @@ pub(crate) async fn failed(State(context): State<Arc<Context>>, request: Request
 ///
 /// # Cancel safety
 /// Either it has begun or it has not.
-pub(crate) async fn retry(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Problem> {
-    let signed = door::authenticated(&context, request, door::no_body).await?;
+pub(crate) async fn retry(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    let signed = signed::authenticated(&context, request, signed::no_body).await?;
     let number = number::digits(signed.path("number"));
-    if number.is_some_and(|number| context.webhooks().retry(signed.tenant.id(), number)) {
+    if number.is_some_and(|number| context.webhooks().retry(signed.app.id(), number)) {
         return Ok(answer::json("{}"));
     }
-    Err(Problem::new(StatusCode::NOT_FOUND, "There is no webhook with this number among those that failed for good."))
+    Err(ApiError::new(StatusCode::NOT_FOUND, "There is no webhook with this number among those that failed for good."))
 }

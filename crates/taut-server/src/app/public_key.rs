@@ -201,7 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::guard::testing::openssl;
+    use crate::connect_auth::testing::openssl;
 
     #[test]
     fn keys_that_cannot_be_used_are_refused() {

@@ -8,9 +8,9 @@ use super::field::Field;
 use super::settings::{SETTINGS, Setting};
 use super::text;
 use super::upgrade;
-use super::value::{Complaints, Entry, Placed, Value};
+use super::value::{Diagnostics, Entry, Located, Value};
 use crate::address;
-use crate::app::{App, Features, Key, Limits, Secret, Webhook, WebhookEvent};
+use crate::app::{AppConfig, Features, Key, Limits, Secret, Webhook, WebhookEvent};
 
 /// What an app's table, `[[apps]]`, may hold.
 pub const APP_FIELDS: &[Field] = &[
@@ -96,8 +96,8 @@ const fn field(name: &'static str, value: &'static str, default: &'static str, h
 
 /// An app, once all limits for all apps are known.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Draft {
-    pub(crate) app: App,
+pub(crate) struct PartialApp {
+    pub(crate) app: AppConfig,
     /// Where it is.
     pub(crate) at: usize,
     /// By their names in `[limits]`.
@@ -106,19 +106,19 @@ pub(crate) struct Draft {
     pub(crate) lacks_webhooks: bool,
 }
 
-impl Draft {
-    pub(crate) fn new(app: App, at: usize) -> Self {
+impl PartialApp {
+    pub(crate) fn new(app: AppConfig, at: usize) -> Self {
         Self { app, at, limits: Vec::new(), lacks_webhooks: false }
     }
 
     /// The app, with those of its limits that it names and the others as they are for all.
-    pub(crate) fn finish(self, for_all: &Limits) -> App {
+    pub(crate) fn finish(self, for_all: &Limits) -> AppConfig {
         let mut limits = *for_all;
         for (name, text) in &self.limits {
             // Each was accepted before.
             let _ = find_limit(name).and_then(|(_, setting)| setting.apply_limit(&mut limits, text));
         }
-        App { limits: (!self.limits.is_empty()).then_some(limits), ..self.app }
+        AppConfig { limits: (!self.limits.is_empty()).then_some(limits), ..self.app }
     }
 
     /// The app's own limits, by their names in `[limits]`, and their texts.
@@ -136,7 +136,7 @@ impl Draft {
     }
 
     /// Takes over what a table says about the app, except for who it is.
-    pub(crate) fn read_options(&mut self, entries: &[Entry], complaints: &mut Complaints<'_>) {
+    pub(crate) fn read_options(&mut self, entries: &[Entry], complaints: &mut Diagnostics<'_>) {
         for entry in entries.iter().filter(|entry| !IDENTITY.contains(&entry.name.as_str())) {
             let value = &entry.value;
             let features = &mut self.app.features;
@@ -178,7 +178,7 @@ impl Draft {
         }
     }
 
-    fn read_limits(&mut self, entries: &[Entry], complaints: &mut Complaints<'_>) {
+    fn read_limits(&mut self, entries: &[Entry], complaints: &mut Diagnostics<'_>) {
         for entry in entries {
             if limits().any(|name| name == entry.name) {
                 if let Err(reason) = entry.value.text().and_then(|text| self.limit(&entry.name, text)) {
@@ -202,7 +202,7 @@ pub(crate) fn limits() -> impl Iterator<Item = &'static str> {
 }
 
 /// Reads an app's table; nothing, when it does not even say who it is.
-pub(crate) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Draft> {
+pub(crate) fn read(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<PartialApp> {
     let Ok(entries) = table.table() else {
         complaints.complain(
             table.at,
@@ -212,8 +212,8 @@ pub(crate) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Dr
     };
     let id = identity(entries, "id", complaints);
     let keys = keys(table, entries, complaints);
-    let mut draft = Draft::new(
-        App {
+    let mut draft = PartialApp::new(
+        AppConfig {
             id: id.unwrap_or_default(),
             keys: keys.unwrap_or_default(),
             enabled: true,
@@ -240,7 +240,7 @@ pub(crate) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Dr
 }
 
 /// Whether subscribers are told how many they are, and whether backends alone may ask.
-fn subscription_count(value: &Placed) -> Result<(bool, bool), String> {
+fn subscription_count(value: &Located) -> Result<(bool, bool), String> {
     match &value.value {
         Value::Text(text) if text == "info" => Ok((false, true)),
         Value::Text(text) if !["true", "false", "on", "off"].contains(&text.as_str()) => {
@@ -253,7 +253,7 @@ fn subscription_count(value: &Placed) -> Result<(bool, bool), String> {
 /// What says who an app is.
 const IDENTITY: [&str; 4] = ["id", "key", "secret", "keys"];
 
-fn identity(entries: &[Entry], name: &str, complaints: &mut Complaints<'_>) -> Option<String> {
+fn identity(entries: &[Entry], name: &str, complaints: &mut Diagnostics<'_>) -> Option<String> {
     let entry = entries.iter().find(|entry| entry.name == name)?;
     match &entry.value.value {
         Value::Text(text) if !text.is_empty() => return Some(text.clone()),
@@ -267,7 +267,7 @@ fn identity(entries: &[Entry], name: &str, complaints: &mut Complaints<'_>) -> O
     None
 }
 
-fn keys(table: &Placed, entries: &[Entry], complaints: &mut Complaints<'_>) -> Option<Vec<Key>> {
+fn keys(table: &Located, entries: &[Entry], complaints: &mut Diagnostics<'_>) -> Option<Vec<Key>> {
     let single = entries.iter().find(|entry| ["key", "secret"].contains(&entry.name.as_str()));
     let Some(several) = entries.iter().find(|entry| entry.name == "keys") else {
         if single.is_none() {
@@ -297,7 +297,7 @@ fn keys(table: &Placed, entries: &[Entry], complaints: &mut Complaints<'_>) -> O
     Some(keys)
 }
 
-fn key(table: &Placed, entries: &[Entry], complaints: &mut Complaints<'_>) -> Option<Key> {
+fn key(table: &Located, entries: &[Entry], complaints: &mut Diagnostics<'_>) -> Option<Key> {
     for name in ["key", "secret"] {
         if !entries.iter().any(|entry| entry.name == name) {
             complaints.complain(table.at, format!("there is no {name} here: write {name} = \"…\""));
@@ -308,11 +308,11 @@ fn key(table: &Placed, entries: &[Entry], complaints: &mut Complaints<'_>) -> Op
     Some(Key { key: key?, secret: Secret::from(secret?) })
 }
 
-fn seconds_or_none(value: &Placed) -> Result<Duration, String> {
+fn seconds_or_none(value: &Located) -> Result<Duration, String> {
     text::seconds_or_none(&value.text()?)
 }
 
-fn origin(value: &Placed, complaints: &mut Complaints<'_>) -> Option<String> {
+fn origin(value: &Located, complaints: &mut Diagnostics<'_>) -> Option<String> {
     let text = match value.text() {
         Ok(text) => text,
         Err(reason) => {
@@ -330,7 +330,7 @@ fn origin(value: &Placed, complaints: &mut Complaints<'_>) -> Option<String> {
     None
 }
 
-fn webhook(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Webhook> {
+fn webhook(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<Webhook> {
     let Ok(entries) = table.table() else {
         complaints.complain(
             table.at,
@@ -372,7 +372,7 @@ fn webhook(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Webhook> {
     if webhook.url.is_empty() {
         return None;
     }
-    crate::webhook::check(&webhook).map_err(|invalid| complaints.complain(table.at, invalid.to_string())).ok()?;
+    crate::webhooks::check(&webhook).map_err(|invalid| complaints.complain(table.at, invalid.to_string())).ok()?;
     Some(webhook)
 }
 
@@ -383,11 +383,11 @@ pub(crate) fn event_by_name(name: &str) -> Result<WebhookEvent, String> {
     })
 }
 
-fn webhook_event(value: &Placed, complaints: &mut Complaints<'_>) -> Option<WebhookEvent> {
+fn webhook_event(value: &Located, complaints: &mut Diagnostics<'_>) -> Option<WebhookEvent> {
     value.text().and_then(|name| event_by_name(&name)).map_err(|reason| complaints.complain(value.at, reason)).ok()
 }
 
-fn header(entry: &Entry, complaints: &mut Complaints<'_>) -> Option<(String, String)> {
+fn header(entry: &Entry, complaints: &mut Diagnostics<'_>) -> Option<(String, String)> {
     if HeaderName::from_bytes(entry.written.as_bytes()).is_err() {
         complaints.complain(entry.at, format!("{:?} is no name of a header", entry.written));
         return None;

@@ -11,10 +11,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Column, ColumnIndex, ConnectOptions, Connection, Database, Decode, Executor, Row};
 
-use super::apps::Draft;
+use super::apps::PartialApp;
 use super::soketi;
-use super::value::{Complaints, Placed, Source, Value};
-use super::{Config, Mistake, Stored};
+use super::value::{Diagnostics, Located, Source, Value};
+use super::{AppsSnapshot, Config, Diagnostic};
 
 /// Whether a URL names a database that can be read. The error does not repeat the URL, which may hold a password.
 pub(crate) fn check(url: &str) -> Result<(), String> {
@@ -39,22 +39,22 @@ fn wrong_url() -> String {
 ///
 /// # Errors
 /// When the database cannot be asked; the reason holds no password.
-pub(crate) async fn read(config: &Config) -> Result<Stored, Mistake> {
-    let Some(url) = &config.apps_database else { return Ok(Stored::default()) };
+pub(crate) async fn read(config: &Config) -> Result<AppsSnapshot, Diagnostic> {
+    let Some(url) = &config.apps_database else { return Ok(AppsSnapshot::default()) };
     let url = url.reveal();
     let rows = match tokio::time::timeout(PATIENCE, rows(url, &config.apps_table)).await {
         Ok(Ok(rows)) => rows,
         Ok(Err(error)) => return Err(failed(url, &error.to_string())),
         Err(_) => return Err(failed(url, &format!("it has not answered within {} s", PATIENCE.as_secs()))),
     };
-    let mut stored = Stored::default();
+    let mut stored = AppsSnapshot::default();
     for row in &rows {
         read_row(row, &mut stored);
     }
     Ok(stored)
 }
 
-fn failed(url: &str, reason: &str) -> Mistake {
+fn failed(url: &str, reason: &str) -> Diagnostic {
     // No message that we know repeats the password, but messages are not ours.
     let password =
         url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).and_then(|(user, _)| user.split_once(':'));
@@ -62,7 +62,7 @@ fn failed(url: &str, reason: &str) -> Mistake {
         Some((_, password)) if !password.is_empty() => reason.replace(password, "…"),
         _ => reason.to_owned(),
     };
-    Mistake::new("apps-database", format!("the apps cannot be read: {reason}"))
+    Diagnostic::new("apps-database", format!("the apps cannot be read: {reason}"))
 }
 
 /// The columns of a row, with their texts.
@@ -117,28 +117,28 @@ where
         .collect()
 }
 
-fn read_row(row: &Columns, stored: &mut Stored) {
+fn read_row(row: &Columns, stored: &mut AppsSnapshot) {
     let column = |name: &str| row.iter().find(|(known, _)| known == name).and_then(|(_, text)| text.clone());
     let id = column("id").unwrap_or_default();
     let place = format!("apps-database, app {id:?}");
     // A table that is soketi's was served by it, and what its rows leave out is as it was there.
     let is_soketis = row.iter().any(|(name, _)| name.starts_with("max_") || name.starts_with("enable_"));
-    let prepare = if is_soketis { soketi::prepare } else { |_: &mut Draft| {} };
+    let prepare = if is_soketis { soketi::prepare } else { |_: &mut PartialApp| {} };
     let soketi::Read { mut draft, problems, notes } = match soketi::app(column, prepare) {
         Ok(read) => read,
         Err(reason) => {
-            stored.mistakes.push(Mistake::new(place, reason));
+            stored.mistakes.push(Diagnostic::new(place, reason));
             stored.broken.push(id);
             return;
         }
     };
-    let mut complaints = Complaints::about(Source::Named(&place));
+    let mut complaints = Diagnostics::about(Source::Named(&place));
     for problem in problems {
         complaints.complain(0, problem);
     }
     if let Some(text) = column("options").filter(|text| !text.trim().is_empty()) {
-        match serde_json::from_str(&text).map(Placed::from_json) {
-            Ok(Placed { value: Value::Nothing, .. }) => {}
+        match serde_json::from_str(&text).map(Located::from_json) {
+            Ok(Located { value: Value::Nothing, .. }) => {}
             Ok(options) => match options.table() {
                 Ok(entries) => draft.read_options(entries, &mut complaints),
                 Err(_) => complaints.complain(0, "options: this is no object in JSON"),
@@ -270,7 +270,7 @@ mod tests {
         let stored = read(&table.config()).await.expect("a table");
         assert_eq!(stored.broken, ["1", "2"]);
         assert_eq!(stored.apps.iter().map(|draft| draft.app.id.as_str()).collect::<Vec<_>>(), ["3", "4"]);
-        let mistakes = stored.mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("\n");
+        let mistakes = stored.mistakes.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n");
         for part in [
             "app \"1\": the app's key may hold only",
             "app \"2\": the secret is missing",
@@ -295,7 +295,7 @@ mod tests {
             .run(&format!("INSERT INTO apps VALUES ('2', 'b', 'x', NULL, '{options}'), ('3', 'c', 'x', '', '')"))
             .await;
         let stored = read(&table.config()).await.expect("a table");
-        let told: Vec<String> = stored.mistakes.iter().map(Mistake::to_string).collect();
+        let told: Vec<String> = stored.mistakes.iter().map(Diagnostic::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(
             told[0].contains("app \"1\": webhooks: the webhook's header \"a b\" has a name or a value"),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use super::mistake::Mistake;
+use super::diagnostic::Diagnostic;
 
 /// A variable of such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,16 +19,16 @@ pub(crate) struct Variable {
 ///
 /// # Errors
 /// Each line that cannot be read, without repeating it, since secrets stand there.
-pub(crate) fn read(path: &Path, environment: &HashMap<String, String>) -> Result<Vec<Variable>, Vec<Mistake>> {
+pub(crate) fn read(path: &Path, environment: &HashMap<String, String>) -> Result<Vec<Variable>, Vec<Diagnostic>> {
     let place = path.display();
     let text = fs::read_to_string(path).map_err(|error| {
-        vec![Mistake::new(place.to_string(), format!("the file of variables cannot be read: {error}"))]
+        vec![Diagnostic::new(place.to_string(), format!("the file of variables cannot be read: {error}"))]
     })?;
     let (variables, wrong) = parse(&text, environment);
     if wrong.is_empty() {
         return Ok(variables);
     }
-    Err(wrong.into_iter().map(|(line, reason)| Mistake::new(format!("{place}, line {line}"), reason)).collect())
+    Err(wrong.into_iter().map(|(line, reason)| Diagnostic::new(format!("{place}, line {line}"), reason)).collect())
 }
 
 fn parse(text: &str, environment: &HashMap<String, String>) -> (Vec<Variable>, Vec<(usize, &'static str)>) {

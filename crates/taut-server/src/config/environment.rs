@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::diagnostic::Diagnostic;
 use super::dotenv::Variable;
-use super::mistake::Mistake;
 use super::settings::{RETIRED, SETTINGS};
 use super::text;
 
@@ -16,7 +16,7 @@ pub(crate) struct Environment {
     /// Of variables that are not used: which, and why.
     pub(crate) notes: Vec<String>,
     /// Slips in the names of ours.
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) mistakes: Vec<Diagnostic>,
 }
 
 impl Environment {
@@ -79,7 +79,7 @@ impl Environment {
                 None => "docs/configuration.md lists all of them".to_owned(),
             };
             if meant.is_some_and(|meant| meant.is_near) || name.starts_with("TAUT_APP") {
-                self.mistakes.push(Mistake::new(place, format!("there is no such variable; {remedy}")));
+                self.mistakes.push(Diagnostic::new(place, format!("there is no such variable; {remedy}")));
             } else {
                 self.notes.push(format!("{place} is not used: there is no such variable; {remedy}"));
             }

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use super::apps::{self, Draft};
-use super::mistake::Mistake;
+use super::apps::{self, PartialApp};
+use super::diagnostic::Diagnostic;
 use super::settings::{RETIRED, SETTINGS, Setting};
-use super::value::{Complaints, Placed, Source};
+use super::value::{Diagnostics, Located, Source};
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -16,19 +16,19 @@ pub(crate) struct File {
     text: String,
     /// Each with its text and its place.
     settings: Vec<(&'static Setting, String, usize)>,
-    pub(crate) apps: Vec<Draft>,
+    pub(crate) apps: Vec<PartialApp>,
     /// Whether it says which apps there are, were it none.
     pub(crate) names_apps: bool,
 }
 
 impl File {
     /// Reads it; as much as can be understood, and what is wrong with the rest.
-    pub(crate) fn read(path: &Path) -> Result<(Self, Vec<Mistake>), Mistake> {
+    pub(crate) fn read(path: &Path) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
         let text = fs::read_to_string(path).map_err(|error| {
-            Mistake::new(path.display().to_string(), format!("the configuration file cannot be read: {error}"))
+            Diagnostic::new(path.display().to_string(), format!("the configuration file cannot be read: {error}"))
         })?;
-        let mut complaints = Complaints::about(Source::File { path, text: &text });
-        let contents = Placed::from_toml(&text, &mut complaints);
+        let mut complaints = Diagnostics::about(Source::File { path, text: &text });
+        let contents = Located::from_toml(&text, &mut complaints);
         let mut settings = Vec::new();
         let mut apps = Vec::new();
         let names_apps = contents.table().is_ok_and(|entries| entries.iter().any(|entry| entry.name == "apps"));
@@ -41,7 +41,7 @@ impl File {
 
     /// Where something is.
     pub(crate) fn place(&self, at: usize) -> String {
-        Complaints::about(Source::File { path: &self.path, text: &self.text }).place(at)
+        Diagnostics::about(Source::File { path: &self.path, text: &self.text }).place(at)
     }
 
     /// The texts that a setting is given, with their places.
@@ -54,10 +54,10 @@ impl File {
 }
 
 fn read_contents(
-    contents: &Placed,
+    contents: &Located,
     settings: &mut Vec<(&'static Setting, String, usize)>,
-    apps: &mut Vec<Draft>,
-    complaints: &mut Complaints<'_>,
+    apps: &mut Vec<PartialApp>,
+    complaints: &mut Diagnostics<'_>,
 ) {
     let Ok(entries) = contents.table() else { return };
     for entry in entries {
@@ -98,9 +98,9 @@ fn in_file() -> impl Iterator<Item = &'static Setting> {
 
 fn read_setting(
     setting: &'static Setting,
-    value: &Placed,
+    value: &Located,
     settings: &mut Vec<(&'static Setting, String, usize)>,
-    complaints: &mut Complaints<'_>,
+    complaints: &mut Diagnostics<'_>,
 ) {
     if let Some((.., at)) = settings.iter().find(|(known, ..)| known.name == setting.name) {
         let first = complaints.place(*at);

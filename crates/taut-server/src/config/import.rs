@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json};
 
-use super::apps::Draft;
-use super::{foreign, soketi, text};
+use super::apps::PartialApp;
+use super::{compat, soketi, text};
 
 /// What became of another server's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Writer {
             .and_then(|host| host.as_str().map(str::to_owned))
             .unwrap_or_else(|| "0.0.0.0".to_owned());
         let port = take(tree, "port").map_or_else(|| "6001".to_owned(), |port| scalar(&port));
-        match foreign::listen(&host, &port).and_then(|listen| text::address(&listen)) {
+        match compat::listen(&host, &port).and_then(|listen| text::address(&listen)) {
             Ok(listen) => self.set("listen", &listen.to_string()),
             Err(reason) => self.lost("host and port", &Json::String(format!("{host}:{port}")), &reason),
         }
@@ -192,7 +192,7 @@ impl Writer {
     }
 }
 
-fn write_app(toml: &mut String, draft: &Draft) {
+fn write_app(toml: &mut String, draft: &PartialApp) {
     let app = &draft.app;
     let mut line = |name: &str, text: String| {
         let _ = writeln!(toml, "{name} = {text}");

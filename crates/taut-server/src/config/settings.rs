@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{Config, LogFormat, text};
-use crate::app::{App, Limits, Secret};
+use crate::app::{AppConfig, Limits, Secret};
 use Apply::{Limit, Server};
 
 /// How one field of [`Config`] is set by a text: from the command line, from the environment, or from a file.
@@ -119,7 +119,7 @@ pub const SETTINGS: &[Setting] = &[
         Server(|config, value| {
             for (number, text) in (1..).zip(value.split(',')) {
                 let place = if value.contains(',') { format!("app {number} of the list: ") } else { String::new() };
-                config.apps.push(App::parse(text).map_err(|error| format!("{place}{error}"))?);
+                config.apps.push(AppConfig::parse(text).map_err(|error| format!("{place}{error}"))?);
             }
             Ok(())
         }),

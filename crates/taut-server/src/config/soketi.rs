@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::apps::{Draft, event_by_name};
+use super::apps::{PartialApp, event_by_name};
 use super::text::{none_below_zero, truth};
 use crate::address;
-use crate::app::{App, Webhook};
+use crate::app::{AppConfig, Webhook};
 
 /// An app as soketi has it.
 pub(crate) struct Read {
-    pub(crate) draft: Draft,
+    pub(crate) draft: PartialApp,
     /// What could not be used.
     pub(crate) problems: Vec<String>,
     /// What was left out, and need not be there.
@@ -24,11 +24,11 @@ pub(crate) struct Read {
 ///
 /// # Errors
 /// When it is no app at all, with the reason.
-pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>, prepare: fn(&mut Draft)) -> Result<Read, String> {
+pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>, prepare: fn(&mut PartialApp)) -> Result<Read, String> {
     let required = |name: &str| lookup(name).ok_or_else(|| format!("the {name} is missing"));
-    let app = App::new(required("id")?, required("key")?, required("secret")?);
+    let app = AppConfig::new(required("id")?, required("key")?, required("secret")?);
     app.check().map_err(|invalid| invalid.to_string())?;
-    let mut draft = Draft::new(app, 0);
+    let mut draft = PartialApp::new(app, 0);
     prepare(&mut draft);
     let (mut problems, mut notes) = (Vec::new(), Vec::new());
     for &(name, apply) in FIELDS {
@@ -48,7 +48,7 @@ pub(crate) fn app(lookup: impl Fn(&str) -> Option<String>, prepare: fn(&mut Draf
 }
 
 /// What holds for an app of soketi where nothing is said.
-pub(crate) fn prepare(draft: &mut Draft) {
+pub(crate) fn prepare(draft: &mut PartialApp) {
     draft.app.features.client_events = false;
     // Whoever asks for the attribute is given it.
     draft.app.features.subscription_count_in_info = true;
@@ -200,21 +200,21 @@ fn read_webhook(json: &Json, problems: &mut Vec<String>, notes: &mut Vec<String>
     for (name, value) in json["headers"].as_object().into_iter().flatten() {
         match value.as_str() {
             // soketi sets these too, whatever it is told.
-            _ if crate::webhook::is_reserved(name) => {
+            _ if crate::webhooks::is_reserved(name) => {
                 notes.push(format!("the header {name} is left out: each request has it anyway"));
             }
             Some(value) => webhook.headers.push((name.clone(), value.to_owned())),
             None => problems.push(format!("the header {name} is no text")),
         }
     }
-    crate::webhook::check(&webhook).map_err(|invalid| problems.push(invalid.to_string())).ok()?;
+    crate::webhooks::check(&webhook).map_err(|invalid| problems.push(invalid.to_string())).ok()?;
     Some(webhook)
 }
 
 /// Where soketi serves its metrics unless it is told otherwise.
 const METRICS_PORT: u16 = 9601;
 
-type Apply = fn(&mut Draft, &str) -> Result<(), String>;
+type Apply = fn(&mut PartialApp, &str) -> Result<(), String>;
 
 const FIELDS: &[(&str, Apply)] = &[
     ("enabled", |draft, value| truth(value).map(|on| draft.app.enabled = on)),

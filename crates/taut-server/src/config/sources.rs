@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::compat::{Compat, CompatApps, CompatSetting};
+use super::diagnostic::{ConfigError, Diagnostic};
 use super::dotenv;
 use super::environment::Environment;
 use super::file::File;
-use super::foreign::{Foreign, ForeignApps, ForeignSetting};
-use super::mistake::{ConfigError, Mistake};
 use super::settings::{RETIRED, SETTINGS, Setting};
-use super::{Config, apps::Draft, no_app, operators_listeners, read_apps};
-use crate::app::{App, Limits};
+use super::{Config, apps::PartialApp, no_app, operators_listeners, read_apps};
+use crate::app::{AppConfig, Limits};
 
 /// From where a configuration comes: a flag goes before the variable, the variable before the file, and the file before the default. A variable may be
 /// set, or stand in the file that `env-file` names; one that is set goes before.
@@ -70,7 +70,7 @@ impl Sources {
 
     /// Reads everything, again: as much as can be understood, and every mistake. With one, what there is must not be served: a setting that cannot be
     /// understood has its default.
-    pub fn read(&self) -> (Loaded, Vec<Mistake>) {
+    pub fn read(&self) -> (Loaded, Vec<Diagnostic>) {
         let mut mistakes = Vec::new();
         let environment = self.environment(&mut mistakes);
         let mut config = Config::default();
@@ -81,7 +81,7 @@ impl Sources {
                 file
             })
         });
-        let foreign = Foreign::read(environment.values());
+        let foreign = Compat::read(environment.values());
         let mut notes = environment.notes.clone();
         let mut places = HashMap::new();
         let named = file.as_ref().is_some_and(|file| file.names_apps)
@@ -90,7 +90,7 @@ impl Sources {
         let mut taken_over = Vec::new();
         for setting in SETTINGS.iter().chain(RETIRED) {
             let mut values = self.values(setting, &environment, file.as_ref());
-            if let Some(ForeignSetting { value, variable, .. }) =
+            if let Some(CompatSetting { value, variable, .. }) =
                 foreign.settings.iter().find(|known| known.name == setting.name)
             {
                 if let Some((_, first)) = values.first() {
@@ -105,7 +105,7 @@ impl Sources {
                             notes.extend(hints.map(|(_, hint)| hint.clone()));
                             values.push((value, environment.place(variable)));
                         }
-                        Err(reason) => mistakes.push(Mistake::new(environment.place(variable), reason.clone())),
+                        Err(reason) => mistakes.push(Diagnostic::new(environment.place(variable), reason.clone())),
                     }
                 }
             } else if let Some((name, text)) = defaults.iter().find(|(name, _)| *name == setting.name)
@@ -117,7 +117,7 @@ impl Sources {
             }
             for (value, place) in values {
                 if let Err(reason) = setting.apply(&mut config, value) {
-                    mistakes.push(Mistake::new(place.clone(), reason));
+                    mistakes.push(Diagnostic::new(place.clone(), reason));
                 }
                 places.insert(setting.name, place);
             }
@@ -131,10 +131,10 @@ impl Sources {
                 .extend(foreign.broken.iter().map(|broken| format!("{} is not used: {}", broken.place, broken.reason)));
         }
         match (foreign.apps, named) {
-            (Some(ForeignApps { variables, .. }), true) => {
+            (Some(CompatApps { variables, .. }), true) => {
                 notes.push(format!("{variables} is not used: apps are named elsewhere"));
             }
-            (Some(ForeignApps { app, variables, server, .. }), false) => {
+            (Some(CompatApps { app, variables, server, .. }), false) => {
                 if let Some(draft) = app {
                     notes.push(format!("{variables} is used, as the only app"));
                     config.apps.push(draft.finish(&config.limits));
@@ -161,7 +161,7 @@ impl Sources {
     }
 
     /// The variables that are set, and those of the file that `env-file` names.
-    fn environment(&self, mistakes: &mut Vec<Mistake>) -> Environment {
+    fn environment(&self, mistakes: &mut Vec<Diagnostic>) -> Environment {
         let set = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
         let flag = self.flags.iter().rev().find(|(setting, _)| setting.name == ENV_FILE).map(|(_, value)| value);
         let path = flag.or_else(|| set(setting(ENV_FILE).environment)).filter(|path| !path.is_empty());
@@ -206,9 +206,15 @@ impl Sources {
     }
 
     /// Adds the file's apps to those of flags and variables, and looks for those that are in the way of one another, here and in the file with apps.
-    fn collect_apps(&self, config: &mut Config, file: Option<&File>, drafts: Vec<Draft>, mistakes: &mut Vec<Mistake>) {
+    fn collect_apps(
+        &self,
+        config: &mut Config,
+        file: Option<&File>,
+        drafts: Vec<PartialApp>,
+        mistakes: &mut Vec<Diagnostic>,
+    ) {
         let given = if self.flags.iter().any(|(setting, _)| setting.name == "app") { "--app" } else { "TAUT_APPS" };
-        let mut placed: Vec<(App, String)> = config.apps.drain(..).map(|app| (app, given.to_owned())).collect();
+        let mut placed: Vec<(AppConfig, String)> = config.apps.drain(..).map(|app| (app, given.to_owned())).collect();
         let limits: Limits = config.limits;
         for draft in drafts {
             let place = file.map_or_else(String::new, |file| file.place(draft.at));
@@ -248,31 +254,31 @@ const SOURCES_OF_APPS: [&str; 3] = ["app", "apps-file", "apps-database"];
 
 const ENV_FILE: &str = "env-file";
 
-fn check_unique(apps: &[(App, String)], mistakes: &mut Vec<Mistake>) {
+fn check_unique(apps: &[(AppConfig, String)], mistakes: &mut Vec<Diagnostic>) {
     let mut ids: HashMap<&str, &str> = HashMap::new();
     let mut keys: HashMap<&str, &str> = HashMap::new();
     for (app, place) in apps {
         let first = ids.insert(&app.id, place);
         if let Some(first) = first {
-            mistakes.push(Mistake::new(place, format!("another app has the id {:?}: {first}", app.id)));
+            mistakes.push(Diagnostic::new(place, format!("another app has the id {:?}: {first}", app.id)));
         }
         for key in &app.keys {
             if let Some(first) = keys.insert(&key.key, place) {
-                mistakes.push(Mistake::new(place, format!("another app has the key {:?}: {first}", key.key)));
+                mistakes.push(Diagnostic::new(place, format!("another app has the key {:?}: {first}", key.key)));
             }
         }
     }
 }
 
 /// What no setting shows by itself.
-fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) {
+fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Diagnostic>) {
     if config.tls_certificate.is_some() != config.tls_key.is_some() {
         let (given, missing) =
             if config.tls_key.is_none() { ("tls-certificate", "tls-key") } else { ("tls-key", "tls-certificate") };
-        mistakes.push(Mistake::new("", format!("{given} is set and {missing} is not: TLS needs both")));
+        mistakes.push(Diagnostic::new("", format!("{given} is set and {missing} is not: TLS needs both")));
     }
     if config.proxy_protocol && config.trusted_proxies.is_empty() {
-        mistakes.push(Mistake::new(
+        mistakes.push(Diagnostic::new(
             "",
             "proxy-protocol is on and trusted-proxies names nobody whose word on addresses would be taken: name your proxies there",
         ));
@@ -280,7 +286,7 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Mistake>) 
     mistakes.extend(operators_listeners(config));
     // Where there are mistakes already, the apps may be what could not be read.
     if !config.names_apps() && is_sound && !config.listen.ip().to_canonical().is_loopback() {
-        mistakes.push(Mistake::new("", no_app(config.listen)));
+        mistakes.push(Diagnostic::new("", no_app(config.listen)));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::field::Field;
-use super::value::{Complaints, Entry, Placed};
+use super::value::{Diagnostics, Entry, Located};
 use crate::app::{Callback, Published, Secret, TokenAuth, TokenKeys, UpgradeAuth};
 
 /// What the table `[apps.upgrade]` may hold: exactly one of the first four, and what goes with it.
@@ -34,17 +34,17 @@ enum Voucher {
 }
 
 /// Reads the table; nothing, when it cannot be used, which has been complained about.
-pub(super) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<UpgradeAuth> {
+pub(super) fn read(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<UpgradeAuth> {
     let Ok(entries) = table.table() else {
         complaints.complain(table.at, "upgrade is a table: write [apps.upgrade] on a line of its own");
         return None;
     };
     let mut vouchers = Vec::new();
-    let mut terms = Vec::new();
+    let mut snapshot = Vec::new();
     for entry in entries {
         match entry.name.as_str() {
             "secret" | "public-key" | "jwks" | "callback" => vouchers.push(entry),
-            "issuer" | "audience" | "query" | "cookie" | "subprotocol" => terms.push(entry),
+            "issuer" | "audience" | "query" | "cookie" | "subprotocol" => snapshot.push(entry),
             _ => complaints.unknown(entry, "setting of an upgrade", UPGRADE_FIELDS.iter().map(|field| field.name)),
         }
     }
@@ -58,14 +58,14 @@ pub(super) fn read(table: &Placed, complaints: &mut Complaints<'_>) -> Option<Up
     };
     let auth = match vouch(voucher) {
         Ok(Voucher::Callback(callback)) => {
-            for entry in terms {
+            for entry in snapshot {
                 complaints.complain(entry.at, format!("{} is about tokens, and a callback takes none", entry.name));
             }
             UpgradeAuth::Callback(callback)
         }
         Ok(Voucher::Keys(keys)) => {
             let mut auth = TokenAuth::new(keys);
-            for entry in terms {
+            for entry in snapshot {
                 if let Err(reason) = term(&mut auth, entry) {
                     complaints.complain(entry.value.at, format!("{}: {reason}", entry.name));
                 }

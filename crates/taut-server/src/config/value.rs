@@ -7,12 +7,12 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::Mistake;
+use super::diagnostic::Diagnostic;
 use super::text;
 
 /// A value, and where it begins in its source.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Placed {
+pub(crate) struct Located {
     pub(crate) value: Value,
     pub(crate) at: usize,
 }
@@ -23,7 +23,7 @@ pub(crate) enum Value {
     /// As it was written.
     Number(String),
     Switch(bool),
-    List(Vec<Placed>),
+    List(Vec<Located>),
     Table(Vec<Entry>),
     /// Of a database or of JSON: not given.
     #[cfg_attr(not(feature = "database"), allow(dead_code, reason = "only databases hold such"))]
@@ -38,18 +38,18 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) written: String,
     pub(crate) at: usize,
-    pub(crate) value: Placed,
+    pub(crate) value: Located,
 }
 
 impl Entry {
-    fn new(written: &str, at: usize, value: Placed) -> Self {
+    fn new(written: &str, at: usize, value: Located) -> Self {
         Self { name: written.replace('_', "-"), written: written.to_owned(), at, value }
     }
 }
 
-impl Placed {
+impl Located {
     /// Reads a table of TOML; what is wrong with its form is complained about.
-    pub(crate) fn from_toml(text: &str, complaints: &mut Complaints<'_>) -> Self {
+    pub(crate) fn from_toml(text: &str, complaints: &mut Diagnostics<'_>) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             // The message alone: the whole error repeats the line, and that may be one with a secret.
@@ -131,7 +131,7 @@ fn entries(table: DeTable<'_>, source: &str) -> Vec<Entry> {
     entries
 }
 
-fn from_toml(value: Spanned<DeValue<'_>>, source: &str) -> Placed {
+fn from_toml(value: Spanned<DeValue<'_>>, source: &str) -> Located {
     let Range { start: at, end } = value.span();
     let value = match value.into_inner() {
         DeValue::String(text) => Value::Text(text.into_owned()),
@@ -148,14 +148,14 @@ fn from_toml(value: Spanned<DeValue<'_>>, source: &str) -> Placed {
         DeValue::Array(values) => Value::List(values.into_iter().map(|value| from_toml(value, source)).collect()),
         DeValue::Table(table) => Value::Table(entries(table, source)),
     };
-    Placed { value, at }
+    Located { value, at }
 }
 
 /// The mistakes of one source.
 #[derive(Debug)]
-pub(crate) struct Complaints<'s> {
+pub(crate) struct Diagnostics<'s> {
     source: Source<'s>,
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) mistakes: Vec<Diagnostic>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -168,14 +168,14 @@ pub(crate) enum Source<'s> {
     Named(&'s str),
 }
 
-impl<'s> Complaints<'s> {
+impl<'s> Diagnostics<'s> {
     pub(crate) fn about(source: Source<'s>) -> Self {
         Self { source, mistakes: Vec::new() }
     }
 
     pub(crate) fn complain(&mut self, at: usize, reason: impl Into<String>) {
         let place = self.place(at);
-        self.mistakes.push(Mistake::new(place, reason));
+        self.mistakes.push(Diagnostic::new(place, reason));
     }
 
     pub(crate) fn place(&self, at: usize) -> String {

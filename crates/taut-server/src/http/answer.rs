@@ -11,14 +11,14 @@ use crate::pusher::json::write_json_string;
 
 /// A refusal: `{"error":"…","code":N}` with the status N. SDKs show the text to the person who uses them.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub(crate) struct ApiError {
     status: StatusCode,
     error: Cow<'static, str>,
     retry_after: Option<Duration>,
     challenge: Option<&'static str>,
 }
 
-impl Problem {
+impl ApiError {
     pub(crate) fn new(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
         Self { status, error: error.into(), retry_after: None, challenge: None }
     }
@@ -50,7 +50,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = problem(self.status, &self.error);
         let mut response = (self.status, [(CONTENT_TYPE, JSON)], body).into_response();
@@ -91,14 +91,14 @@ mod tests {
     #[test]
     fn a_problem_says_what_how_grave_and_when_to_try_again() {
         let delay = Duration::from_millis(1001);
-        let response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy").retry_after(delay).into_response();
+        let response = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy").retry_after(delay).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(
             (&response.headers()[CONTENT_TYPE], &response.headers()[RETRY_AFTER]),
             (&JSON, &HeaderValue::from_static("2"))
         );
-        let at_once = Problem::bad_request("x").retry_after(Duration::ZERO).into_response();
+        let at_once = ApiError::bad_request("x").retry_after(Duration::ZERO).into_response();
         assert_eq!(at_once.headers()[RETRY_AFTER], "1");
-        assert!(!Problem::bad_request("x").into_response().headers().contains_key(RETRY_AFTER));
+        assert!(!ApiError::bad_request("x").into_response().headers().contains_key(RETRY_AFTER));
     }
 }

@@ -9,17 +9,17 @@ use axum::body::Body;
 use http::StatusCode;
 use hyper::body::Body as _;
 
-use super::answer::Problem;
+use super::answer::ApiError;
 
 /// The whole body, of at most `most` bytes.
 ///
 /// A larger one is still read, within reason, before it is refused: whoever is answered while he is still sending, and then cut off, sees a broken
 /// connection and not the answer. So it is with one that is larger than a common request while too much of others is held already: whose it is
 /// shows only when it is there, and until then strangers may send it.
-pub(crate) async fn read(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
+pub(crate) async fn read(body: Body, most: usize) -> Result<Vec<u8>, ApiError> {
     tokio::time::timeout(SLOWEST, collect(body, most)).await.unwrap_or_else(|_| {
         let error = format!("The body did not arrive within {} seconds.", SLOWEST.as_secs());
-        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, error))
+        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, error))
     })
 }
 
@@ -29,9 +29,9 @@ pub(crate) async fn discard(body: Body) {
     let _ = read(body, 0).await;
 }
 
-async fn collect(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
+async fn collect(body: Body, most: usize) -> Result<Vec<u8>, ApiError> {
     let too_large =
-        || Problem::too_large(format!("The body of the request exceeds the allowed maximum ({most} bytes)."));
+        || ApiError::too_large(format!("The body of the request exceeds the allowed maximum ({most} bytes)."));
     if body.size_hint().lower() > MOST_DISCARDED.max(most as u64) {
         return Err(too_large());
     }
@@ -42,7 +42,7 @@ async fn collect(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
     let mut share = Share::default();
     let mut is_crowded = false;
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|_| Problem::bad_request("The body of the request ended too early."))?;
+        let frame = frame.map_err(|_| ApiError::bad_request("The body of the request ended too early."))?;
         let Ok(data) = frame.into_data() else { continue };
         length += data.len() as u64;
         if length > MOST_DISCARDED.max(most as u64) {
@@ -61,7 +61,7 @@ async fn collect(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
     }
     if is_crowded {
         let error = "The server is busy: too many large requests are on their way. Please try again.";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(Duration::from_secs(1)));
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(Duration::from_secs(1)));
     }
     Ok(bytes)
 }

@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server with two apps: `1:key-one:secret-one` and `2:key-two:secret-two`.
 pub fn server(change: impl FnOnce(&mut Config)) -> Running {
-    let app = |text| taut_server::app::App::parse(text).expect(text);
+    let app = |text| taut_server::app::AppConfig::parse(text).expect(text);
     let mut config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         apps: vec![app("1:key-one:secret-one"), app("2:key-two:secret-two")],

@@ -22,9 +22,9 @@ use super::super::listener::{self, Listener};
 use super::super::{Context, chat, not_found};
 use super::Console;
 use crate::app::Secret;
-use crate::guard;
+use crate::connect_auth;
 use crate::http::Peer;
-use crate::http::answer::{self, Problem};
+use crate::http::answer::{self, ApiError};
 use crate::http::body;
 
 /// What the console asks of those who open it; an extension of each request to it.
@@ -84,7 +84,7 @@ pub(super) async fn check_origin(request: Request, next: Next) -> Response {
         Ok(()) if !is_foreign => next.run(request).await,
         _ => {
             body::discard(request.into_body()).await;
-            Problem::new(StatusCode::FORBIDDEN, "Only the console's own page may ask here.").into_response()
+            ApiError::new(StatusCode::FORBIDDEN, "Only the console's own page may ask here.").into_response()
         }
     }
 }
@@ -104,7 +104,7 @@ pub(super) async fn check_session(
         return next.run(request).await;
     }
     body::discard(request.into_body()).await;
-    Problem::new(StatusCode::UNAUTHORIZED, "Log in to the console first.").into_response()
+    ApiError::new(StatusCode::UNAUTHORIZED, "Log in to the console first.").into_response()
 }
 
 /// `GET /console/api/session`: what the console asks for (`password`, `token` or `nothing`), and whether this browser has given it.
@@ -130,18 +130,18 @@ pub(super) async fn log_in(
     Extension(login): Extension<Login>,
     Extension(listener): Extension<Listener>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let (head, sent) = request.into_parts();
     let sent = body::read(sent, LARGEST_LOGIN).await?;
     chat::check_content_type(&head.headers)?;
     match login {
-        Login::Nothing => return Err(Problem::bad_request("This console asks for neither a password nor a token.")),
+        Login::Nothing => return Err(ApiError::bad_request("This console asks for neither a password nor a token.")),
         Login::Password => check_password(&context.console, listener, &head, &sent)?,
         Login::Token => check_token(&context.console, &sent)?,
     }
     let mut token = [0; 32];
     getrandom::fill(&mut token)
-        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))?;
+        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))?;
     context.console.sessions().add(&token, Instant::now());
     // Behind a proxy with TLS the browser knows that it may keep the cookie from plain HTTP.
     let secure = head.headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
@@ -154,7 +154,7 @@ pub(super) async fn log_in(
     Ok(([(SET_COOKIE, cookie)], answer::json("{}")).into_response())
 }
 
-fn check_password(console: &Console, listener: Listener, head: &Parts, sent: &[u8]) -> Result<(), Problem> {
+fn check_password(console: &Console, listener: Listener, head: &Parts, sent: &[u8]) -> Result<(), ApiError> {
     #[derive(Deserialize)]
     struct Given {
         password: String,
@@ -162,28 +162,28 @@ fn check_password(console: &Console, listener: Listener, head: &Parts, sent: &[u
     // Before the password is looked at, or a flood of guesses would find it all the same.
     take_attempt(console, listener, head)?;
     let given: Given =
-        serde_json::from_slice(sent).map_err(|_| Problem::bad_request("To log in, send {\"password\":\"…\"}."))?;
+        serde_json::from_slice(sent).map_err(|_| ApiError::bad_request("To log in, send {\"password\":\"…\"}."))?;
     let is_right = console.password.as_ref().is_some_and(|password| is_same(&given.password, password.reveal()));
     if is_right {
         return Ok(());
     }
     tracing::warn!("somebody gave a wrong password for the console");
-    Err(Problem::new(StatusCode::UNAUTHORIZED, "That is not the password."))
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "That is not the password."))
 }
 
 /// Attempts are not counted: 128 random bits cannot be guessed, and nobody can lock out the person with the link.
-fn check_token(console: &Console, sent: &[u8]) -> Result<(), Problem> {
+fn check_token(console: &Console, sent: &[u8]) -> Result<(), ApiError> {
     #[derive(Deserialize)]
     struct Given {
         token: String,
     }
     let given: Given =
-        serde_json::from_slice(sent).map_err(|_| Problem::bad_request("To log in, send {\"token\":\"…\"}."))?;
+        serde_json::from_slice(sent).map_err(|_| ApiError::bad_request("To log in, send {\"token\":\"…\"}."))?;
     if is_same(given.token.trim(), console.token.reveal()) {
         return Ok(());
     }
     let error = "That is not the token: the server makes a new one at each start.";
-    Err(Problem::new(StatusCode::UNAUTHORIZED, error))
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, error))
 }
 
 /// In constant time. Digests have one length, so not even a secret's length is told by the time it takes.
@@ -198,14 +198,14 @@ pub(super) fn new_token() -> io::Result<Secret> {
     Ok(Secret::from(hexadecimal(&token)))
 }
 
-fn take_attempt(console: &Console, listener: Listener, head: &Parts) -> Result<(), Problem> {
+fn take_attempt(console: &Console, listener: Listener, head: &Parts) -> Result<(), ApiError> {
     // Every request has a peer. One that had none would be one with all others that have none.
     let peer = head.extensions.get::<Peer>().map_or_else(|| SocketAddr::from(([0; 4], 0)), |Peer(peer)| *peer);
-    let address = guard::client_of(peer, &head.headers, &console.trusted);
+    let address = connect_auth::client_of(peer, &head.headers, &console.trusted);
     console.attempts(listener).take(address, Instant::now()).map_err(|delay| {
         let error =
             "Too many attempts to log in. The Retry-After header says in how many seconds the next one is looked at.";
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
     })
 }
 
@@ -259,7 +259,7 @@ fn admission(context: &Context, login: Login, headers: &HeaderMap) -> Option<Adm
 
 /// Who has logged in.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(VecDeque<Session>);
+pub(super) struct PusherHandler(VecDeque<Session>);
 
 #[derive(Debug)]
 struct Session {
@@ -272,7 +272,7 @@ struct Session {
 
 type Digested = [u8; 32];
 
-impl Sessions {
+impl PusherHandler {
     fn add(&mut self, token: &[u8], now: Instant) {
         if self.0.len() >= MOST_SESSIONS {
             self.0.pop_front();
@@ -333,8 +333,8 @@ mod tests {
 
     #[test]
     fn a_session_ends_when_its_time_is_over_when_it_is_ended_and_when_there_are_too_many() {
-        let (mut sessions, now) = (Sessions::default(), Instant::now());
-        let has = |sessions: &mut Sessions, token: &[u8], now| sessions.find(token, now).is_some();
+        let (mut sessions, now) = (PusherHandler::default(), Instant::now());
+        let has = |sessions: &mut PusherHandler, token: &[u8], now| sessions.find(token, now).is_some();
         sessions.add(b"a", now);
         sessions.add(b"b", now);
         assert_eq!(
@@ -361,8 +361,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_open_by_a_session_ends_with_it_however_that_ends() {
-        let (mut sessions, now) = (Sessions::default(), Instant::now());
-        let find = |sessions: &mut Sessions, token: &[u8]| sessions.find(token, now).expect("a session");
+        let (mut sessions, now) = (PusherHandler::default(), Instant::now());
+        let find = |sessions: &mut PusherHandler, token: &[u8]| sessions.find(token, now).expect("a session");
         sessions.add(b"a", now);
         sessions.add(b"b", now);
         let (mut first, mut again, mut other) =

@@ -19,8 +19,8 @@ use tokio::time::MissedTickBehavior;
 use super::super::Context;
 use super::access::Admission;
 use super::views::preview;
-use crate::http::answer::Problem;
-use crate::journal::{Entry, Event, Watch};
+use crate::events::{Entry, Event, Watch};
+use crate::http::answer::ApiError;
 use crate::pusher::channel::Kind;
 
 /// `GET /console/api/events`: everything from here on, until the server goes or the viewer's session is over.
@@ -30,15 +30,15 @@ use crate::pusher::channel::Kind;
 pub(super) async fn watch(
     State(context): State<Arc<Context>>,
     Extension(admission): Extension<Admission>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let place = Arc::clone(&context.console.viewers).try_acquire_owned().map_err(|_| {
-        Problem::new(
+        ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{} consoles are open, which are the most: close one of them.", super::MOST_VIEWERS),
         )
         .retry_after(Duration::from_secs(5))
     })?;
-    let watch = context.node().journal().watch();
+    let watch = context.node().events().watch();
     let (sender, receiver) = mpsc::channel(1);
     let written = write(watch, sender, context.draining.clone(), place);
     tokio::spawn(async move {
@@ -147,7 +147,7 @@ impl<'a> Row<'a> {
         let milliseconds = entry.at.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let mut row = Self {
             at: u64::try_from(milliseconds).unwrap_or(u64::MAX),
-            app: entry.tenant.id(),
+            app: entry.app.id(),
             channel: entry.event.channel().map(|channel| &**channel),
             ..Self::default()
         };

@@ -7,15 +7,15 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::http::answer::{self, Problem};
+use crate::apps::App;
+use crate::http::answer::{self, ApiError};
 use crate::pusher::channel::Kind;
-use crate::question::{ChannelState, ConnectionState, Occupancy, Statistics};
-use crate::tenants::Tenant;
+use crate::query::{ChannelState, ConnectionState, Occupancy, Statistics};
 
-pub(super) fn json(view: &impl Serialize) -> Result<Response, Problem> {
+pub(super) fn json(view: &impl Serialize) -> Result<Response, ApiError> {
     serde_json::to_string(view)
         .map(answer::json)
-        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
+        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
 }
 
 /// The beginning of a text, for it may be long.
@@ -37,11 +37,11 @@ pub(super) struct Overview<'a> {
     violations: u64,
     /// Of those below 2, 4, 8 … microseconds; the last one has all the rest.
     latency: &'a [u64],
-    apps: Vec<App<'a>>,
+    apps: Vec<AppConfig<'a>>,
 }
 
 #[derive(Serialize)]
-struct App<'a> {
+struct AppConfig<'a> {
     id: &'a str,
     enabled: bool,
     connections: usize,
@@ -57,14 +57,14 @@ struct App<'a> {
 }
 
 impl<'a> Overview<'a> {
-    pub(super) fn new(statistics: &'a Statistics, tenants: &'a [Arc<Tenant>]) -> Self {
+    pub(super) fn new(statistics: &'a Statistics, apps: &'a [Arc<App>]) -> Self {
         let stats = &statistics.stats;
-        let apps = tenants.iter().filter(|tenant| tenant.terms().known).map(|tenant| {
-            let traffic = statistics.apps.get(tenant.index()).copied().unwrap_or_default();
-            App {
-                id: tenant.id(),
-                enabled: tenant.terms().app.enabled,
-                connections: tenant.connections(),
+        let apps = apps.iter().filter(|app| app.snapshot().known).map(|app| {
+            let traffic = statistics.apps.get(app.index()).copied().unwrap_or_default();
+            AppConfig {
+                id: app.id(),
+                enabled: app.snapshot().config.enabled,
+                connections: app.connections(),
                 channels: traffic.channels,
                 subscriptions: traffic.subscriptions,
                 received: traffic.received,

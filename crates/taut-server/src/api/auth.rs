@@ -1,0 +1,108 @@
+//! What the requests of apps' backends go through, wherever they are answered.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+
+use super::traffic::Traffic;
+use crate::apps::{App, AppSnapshot};
+use crate::http::answer::ApiError;
+use crate::limit::TokenBucket;
+use crate::node::Node;
+use crate::pusher::auth;
+use crate::trace::Span;
+
+/// Who may do what, and how often. The shards and the HTTP side have one in common.
+pub(crate) struct ApiAuth {
+    node: Arc<Node>,
+    path_prefix: String,
+    is_secure: bool,
+    /// What the backends of those apps that are limited have left, by the index of the app, with the limit that it was made for.
+    rates: Mutex<HashMap<usize, (u32, TokenBucket)>>,
+    traffic: Traffic,
+}
+
+impl ApiAuth {
+    /// `is_secure` where TLS is spoken.
+    pub(crate) fn new(node: Arc<Node>, path_prefix: &str, is_secure: bool) -> Self {
+        let path_prefix = path_prefix.to_owned();
+        Self { node, path_prefix, is_secure, rates: Mutex::default(), traffic: Traffic::default() }
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// What stands before `/apps` in the paths of requests.
+    pub(super) fn path_prefix(&self) -> &str {
+        &self.path_prefix
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Lets a request in that the app's backend has signed, if the app is served and this is not one request too many.
+    pub(super) fn admit(
+        &self,
+        app: &App,
+        snapshot: &AppSnapshot,
+        request: &auth::Request<'_>,
+        now: SystemTime,
+    ) -> Result<(), ApiError> {
+        let key_of = |key: &str| snapshot.signing_key(key);
+        let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let verifying = Span::within("verify");
+        request.verify(key_of, &self.path_prefix, seconds).map_err(|refused| {
+            verifying.failed("refused");
+            unauthorized(&refused)
+        })?;
+        verifying.end();
+        if !snapshot.config.enabled {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id())));
+        }
+        self.take_request(app, snapshot).map_err(|delay| {
+            let error = format!("Too many requests: at most {} per second.", snapshot.limits.requests);
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
+        })
+    }
+
+    /// Counts a request; says how long to wait when it is one too many.
+    fn take_request(&self, app: &App, snapshot: &AppSnapshot) -> Result<(), Duration> {
+        let limit = snapshot.limits.requests;
+        if limit == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let full = || (limit, TokenBucket::new(limit, Duration::from_secs(1) / limit, now));
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made_for, bucket) = rates.entry(app.index()).or_insert_with(full);
+        if *made_for != limit {
+            (*made_for, *bucket) = full();
+        }
+        bucket.take(now)
+    }
+}
+
+impl fmt::Debug for ApiAuth {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Backends").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Says that a request is not known to come from an app's backend.
+pub(super) fn unauthorized(refused: &auth::Refused) -> ApiError {
+    // The text to sign repeats the query, which a stranger may have made long.
+    let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
+    ApiError::new(StatusCode::UNAUTHORIZED, error)
+}
+
+/// Characters.
+const LONGEST_REFUSAL: usize = 4096;

@@ -1,0 +1,97 @@
+//! The one door for backends: which app it is, and whether the request is really from there.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use http::StatusCode;
+use http::request::Parts;
+
+use super::auth::unauthorized;
+use super::{Context, echo};
+use crate::app::Limits;
+use crate::apps::{App, AppSnapshot};
+use crate::http::answer::ApiError;
+use crate::http::body;
+use crate::pusher::auth;
+use crate::trace;
+
+/// A request that an app's backend has signed.
+pub(crate) struct SignedRequest {
+    pub(crate) app: Arc<App>,
+    /// On what terms the app was served when the request came.
+    pub(crate) snapshot: Arc<AppSnapshot>,
+    pub(crate) body: Vec<u8>,
+    head: Parts,
+    path: RawPathParams,
+}
+
+impl SignedRequest {
+    /// A part of the path, decoded, by its name in the route.
+    pub(crate) fn path(&self, name: &str) -> &str {
+        in_path(&self.path, name).unwrap_or_default()
+    }
+
+    /// The parameters of the query.
+    pub(crate) fn query(&self) -> auth::Request<'_> {
+        auth::Request::new(self.head.method.as_str(), self.head.uri.path(), query_of(&self.head), &self.body)
+    }
+}
+
+/// Lets in what an app's backend has signed, with a body of at most as many bytes as `most` says, and nothing else.
+///
+/// # Cancel safety
+/// A request that is dropped midway has changed nothing.
+pub(crate) async fn authenticated(
+    context: &Context,
+    request: Request,
+    most: fn(&Limits) -> usize,
+) -> Result<SignedRequest, ApiError> {
+    let (mut head, body) = request.into_parts();
+    let found = match RawPathParams::from_request_parts(&mut head, &()).await {
+        Ok(path) => find(context, &head, &path).map(|app| (app, path)),
+        Err(_) => Err(ApiError::bad_request("The path of the request holds percent-encoded bytes that are no UTF-8.")),
+    };
+    let (app, path) = match found {
+        Ok(found) => found,
+        Err(problem) => {
+            body::discard(body).await;
+            return Err(problem);
+        }
+    };
+    let snapshot = Arc::clone(&app.snapshot());
+    let body = body::read(body, most(&snapshot.limits)).await?;
+    let signed = SignedRequest { app, snapshot, body, head, path };
+    context.auth.admit(&signed.app, &signed.snapshot, &signed.query(), SystemTime::now())?;
+    // From here on it is the app itself that asks.
+    tracing::Span::current().record("app", signed.app.id());
+    trace::name_app(signed.app.id());
+    Ok(signed)
+}
+
+/// For requests that say all in their path and query; some SDKs send an empty object along.
+pub(crate) fn no_body(_limits: &Limits) -> usize {
+    1024
+}
+
+/// The app that the path names; where it names none, the app that the key belongs to.
+fn find(context: &Context, head: &Parts, path: &RawPathParams) -> Result<Arc<App>, ApiError> {
+    if let Some(id) = in_path(path, "app") {
+        return context
+            .node()
+            .apps()
+            .by_id(id)
+            .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("The app {} could not be found.", echo(id))));
+    }
+    let request = auth::Request::new("", "", query_of(head), b"");
+    let key = request.auth_key().ok_or_else(|| unauthorized(&auth::Refused::Missing("auth_key")))?;
+    context.node().apps().by_key(key).ok_or_else(|| unauthorized(&auth::Refused::UnknownKey))
+}
+
+fn in_path<'p>(path: &'p RawPathParams, name: &str) -> Option<&'p str> {
+    path.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn query_of(head: &Parts) -> &str {
+    head.uri.query().unwrap_or_default()
+}

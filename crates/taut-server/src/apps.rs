@@ -1,0 +1,367 @@
+//! Apps while they are served: found by id and by key, counted, and replaced without a restart.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::app::{AppConfig, Limits};
+use crate::pusher::auth::{SigningKey, decode_percent};
+
+/// An app while it is served. It stays the same when its configuration is replaced.
+#[derive(Debug)]
+pub struct App {
+    index: usize,
+    id: Box<str>,
+    snapshot: ArcSwap<AppSnapshot>,
+    connections: AtomicUsize,
+    channels: AtomicUsize,
+}
+
+impl App {
+    fn new(index: usize, snapshot: AppSnapshot) -> Self {
+        let id = snapshot.config.id.as_str().into();
+        Self {
+            index,
+            id,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            connections: AtomicUsize::new(0),
+            channels: AtomicUsize::new(0),
+        }
+    }
+
+    /// The place of this app among all: 0, 1 and so on, for tables by app.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What names the app in the paths of the HTTP API.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What is configured now. The next call may give something else: one decision takes one look.
+    pub fn snapshot(&self) -> impl Deref<Target = Arc<AppSnapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Open connections of this app, on all shards.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more channel with subscribers, of all shards; `false` if there are `most` already, where 0 means no limit.
+    pub(crate) fn open_channel(&self, most: usize) -> bool {
+        let most = if most == 0 { usize::MAX } else { most };
+        let one_more = |count| (count < most).then_some(count + 1);
+        self.channels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// A channel that was counted has lost its last subscriber.
+    pub(crate) fn close_channel(&self) {
+        self.channels.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts one more connection for as long as the admission lives; `None` when there are as many as may be.
+    pub fn admit(self: &Arc<Self>) -> Option<Admission> {
+        let most = match self.snapshot().limits.connections {
+            0 => usize::MAX,
+            most => most,
+        };
+        let one_more = |count| (count < most).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Admission(Arc::clone(self)))
+    }
+}
+
+/// On what terms an app is served.
+#[derive(Clone, Debug)]
+pub struct AppSnapshot {
+    /// What was configured.
+    pub config: AppConfig,
+    /// The limits that hold: the app's own, or those for all apps.
+    pub limits: Limits,
+    /// Whether the app is configured at all. One that was taken out keeps its place, in case that it comes back.
+    pub known: bool,
+    /// Of the app's keys, in their order.
+    signing_keys: Box<[SigningKey]>,
+}
+
+impl AppSnapshot {
+    fn new(app: AppConfig, limits: &Limits) -> Self {
+        let limits = app.limits.unwrap_or(*limits);
+        let signing_keys = app.keys.iter().map(|key| SigningKey::new(key.secret.reveal())).collect();
+        Self { config: app, limits, known: true, signing_keys }
+    }
+
+    /// What one of the app's keys signs with.
+    pub fn signing_key(&self, key: &str) -> Option<&SigningKey> {
+        let position = self.config.keys.iter().position(|known| known.key == key)?;
+        self.signing_keys.get(position)
+    }
+}
+
+/// One connection's place in its app, given back when dropped.
+#[derive(Debug)]
+pub struct Admission(Arc<App>);
+
+impl Deref for Admission {
+    type Target = Arc<App>;
+
+    fn deref(&self) -> &Arc<App> {
+        &self.0
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All apps, found by id (publishers name that) or by key (clients name that).
+#[derive(Debug)]
+pub struct Apps {
+    directory: ArcSwap<Directory>,
+    /// Held while the directory is replaced.
+    replacing: Mutex<()>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Directory {
+    /// By index; those that are configured no more keep their places.
+    apps: Vec<Arc<App>>,
+    by_id: HashMap<String, usize>,
+    by_key: HashMap<String, usize>,
+    /// The development app, where that is served for want of another.
+    development: Option<usize>,
+}
+
+impl Apps {
+    /// Collects apps; no two may share an id or a key. `limits` are for those that have none of their own.
+    pub fn new(apps: impl IntoIterator<Item = AppConfig>, limits: &Limits) -> Result<Self, DuplicateApp> {
+        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()) };
+        all.replace(apps, limits)?;
+        Ok(all)
+    }
+
+    /// Only the development app, which nobody has asked for by name.
+    pub fn development(limits: &Limits) -> Self {
+        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()) };
+        all.replace_by_development(limits);
+        all
+    }
+
+    /// Puts the development app in the place of all.
+    pub(crate) fn replace_by_development(&self, limits: &Limits) {
+        // Alone it cannot be a duplicate.
+        let _ = self.put([AppConfig::development()], limits, true);
+    }
+
+    /// Puts other apps in the place of all, or the same ones on other terms; nothing changes when two of them share an id or a key.
+    ///
+    /// An app that was there before, by its id, keeps its connections. Gives the apps that are there no more.
+    pub fn replace(
+        &self,
+        apps: impl IntoIterator<Item = AppConfig>,
+        limits: &Limits,
+    ) -> Result<Vec<Arc<App>>, DuplicateApp> {
+        self.put(apps, limits, false)
+    }
+
+    fn put(
+        &self,
+        apps: impl IntoIterator<Item = AppConfig>,
+        limits: &Limits,
+        is_development: bool,
+    ) -> Result<Vec<Arc<App>>, DuplicateApp> {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.directory.load_full();
+        let mut after = Directory { apps: before.apps.clone(), ..Directory::default() };
+        let mut changes = Vec::new();
+        for app in apps {
+            changes.extend(after.put(app, limits, &before)?);
+        }
+        // Nothing can go wrong from here on.
+        for (app, snapshot) in changes {
+            app.snapshot.store(snapshot);
+        }
+        let mut gone = Vec::new();
+        for app in &after.apps {
+            if !after.by_id.contains_key(app.id()) && app.snapshot().known {
+                let snapshot = AppSnapshot { known: false, ..AppSnapshot::clone(&app.snapshot()) };
+                app.snapshot.store(Arc::new(snapshot));
+                gone.push(Arc::clone(app));
+            }
+        }
+        after.development = after.by_id.values().next().copied().filter(|_| is_development);
+        self.directory.store(Arc::new(after));
+        Ok(gone)
+    }
+
+    /// The app with this id.
+    pub fn by_id(&self, id: &str) -> Option<Arc<App>> {
+        let directory = self.directory.load();
+        directory.by_id.get(id).map(|&index| Arc::clone(&directory.apps[index]))
+    }
+
+    /// The app with this key.
+    pub fn by_key(&self, key: &str) -> Option<Arc<App>> {
+        let directory = self.directory.load();
+        directory.by_key.get(key).map(|&index| Arc::clone(&directory.apps[index]))
+    }
+
+    /// The app whose key stands in a path, raw or with escapes (RFC 3986 §2.1): clients write `+` and `=` either way.
+    pub(crate) fn by_key_in_path(&self, segment: &str) -> Option<Arc<App>> {
+        self.by_key(&decode_percent(segment))
+    }
+
+    /// The development app, where that is served for want of another.
+    pub fn development_app(&self) -> Option<Arc<App>> {
+        let directory = self.directory.load();
+        directory.development.map(|index| Arc::clone(&directory.apps[index]))
+    }
+
+    /// Every app that is or was configured, in the order of their [indices](App::index).
+    pub fn all(&self) -> Vec<Arc<App>> {
+        self.directory.load().apps.clone()
+    }
+}
+
+impl Directory {
+    /// Adds an app; gives what its app's terms are to be, when it had others before.
+    fn put(&mut self, app: AppConfig, limits: &Limits, before: &Self) -> Result<Option<Change>, DuplicateApp> {
+        let known = before.apps.iter().position(|other| *other.id == *app.id);
+        let index = known.unwrap_or(self.apps.len());
+        if self.by_id.insert(app.id.clone(), index).is_some() {
+            return Err(DuplicateApp { name: "id", value: app.id });
+        }
+        for key in &app.keys {
+            if self.by_key.insert(key.key.clone(), index).is_some() {
+                return Err(DuplicateApp { name: "key", value: key.key.clone() });
+            }
+        }
+        let snapshot = AppSnapshot::new(app, limits);
+        if known.is_some() {
+            return Ok(Some((Arc::clone(&self.apps[index]), Arc::new(snapshot))));
+        }
+        self.apps.push(Arc::new(App::new(index, snapshot)));
+        Ok(None)
+    }
+}
+
+/// An app that is to be served on other terms.
+type Change = (Arc<App>, Arc<AppSnapshot>);
+
+/// Two apps with the same id or the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuplicateApp {
+    name: &'static str,
+    value: String,
+}
+
+impl fmt::Display for DuplicateApp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "two apps have the {} {:?}; each app needs its own id and its own key", self.name, self.value)
+    }
+}
+
+impl std::error::Error for DuplicateApp {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Key;
+    use crate::pusher::auth::Signature;
+
+    fn apps(texts: &[&str]) -> Result<Apps, DuplicateApp> {
+        Apps::new(texts.iter().map(|text| AppConfig::parse(text).expect(text)), &Limits::default())
+    }
+
+    #[test]
+    fn apps_are_found_by_id_and_by_key_and_not_crosswise() {
+        let apps = apps(&["1:a:x", "2:b:y"]).expect("two apps");
+        assert_eq!(apps.by_id("2").map(|app| app.snapshot().config.key().key.clone()).as_deref(), Some("b"));
+        assert_eq!(apps.by_key("a").map(|app| app.id().to_owned()).as_deref(), Some("1"));
+        assert!(apps.by_id("a").is_none() && apps.by_key("1").is_none());
+        assert_eq!(apps.all().iter().map(|app| app.index()).collect::<Vec<_>>(), [0, 1]);
+        assert!(apps.development_app().is_none());
+    }
+
+    #[test]
+    fn each_key_of_an_app_signs_with_its_own_secret_also_when_it_was_replaced() {
+        let apps = apps(&["1:a:x"]).expect("one app");
+        let signed = |key: &str| {
+            let app = apps.by_id("1").expect("the app");
+            let signature = app.snapshot().signing_key(key)?.sign(&[b"text"]).to_string();
+            Some(signature)
+        };
+        let by = |secret: &str| Some(Signature::of(secret, &[b"text"]).to_string());
+        assert_eq!((signed("a"), signed("b")), (by("x"), None));
+        let mut app = AppConfig::parse("1:b:y").expect("an app");
+        app.keys.push(Key { key: "a".to_owned(), secret: "z".into() });
+        apps.replace([app], &Limits::default()).expect("one app");
+        assert_eq!((signed("b"), signed("a"), signed("c")), (by("y"), by("z"), None));
+    }
+
+    #[test]
+    fn two_apps_with_one_id_or_one_key_are_refused() {
+        for (second, reason) in [("1:b:y", "two apps have the id \"1\""), ("2:a:y", "two apps have the key \"a\"")] {
+            let refused = apps(&["1:a:x", second]).expect_err(second);
+            assert!(refused.to_string().contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_apps_own_limits_go_before_those_for_all() {
+        let mut app = AppConfig::development();
+        let for_all = Limits { connections: 5, ..Limits::default() };
+        let limits = |app: &AppConfig| Apps::new([app.clone()], &for_all).expect("one app").all()[0].snapshot().limits;
+        assert_eq!(limits(&app).connections, 5);
+        app.limits = Some(Limits::default());
+        assert_eq!(limits(&app).connections, 0);
+    }
+
+    #[test]
+    fn as_many_connections_are_admitted_as_may_be_and_each_gives_its_place_back() {
+        let for_all = Limits { connections: 2, ..Limits::default() };
+        let apps = Apps::new([AppConfig::development()], &for_all).expect("one app");
+        let app = apps.by_id("1").expect("the app");
+        let first = app.admit();
+        let second = app.admit();
+        assert!(first.is_some() && second.is_some() && app.admit().is_none());
+        assert_eq!(app.connections(), 2);
+        drop(first);
+        assert_eq!(app.connections(), 1);
+        assert!(app.admit().is_some());
+    }
+
+    #[test]
+    fn apps_are_replaced_without_losing_their_places_or_connections() {
+        let apps = apps(&["1:a:x", "2:b:y"]).expect("two apps");
+        let first = apps.by_id("1").expect("the first");
+        let place = first.admit().expect("room");
+        let parse = |text| AppConfig::parse(text).expect(text);
+        let gone = apps.replace([parse("3:c:z"), parse("1:d:w")], &Limits::default()).expect("others");
+        assert_eq!(gone.iter().map(|app| app.id()).collect::<Vec<_>>(), ["2"]);
+        assert!(apps.by_key("a").is_none() && apps.by_key("b").is_none() && apps.by_id("2").is_none());
+        assert_eq!(apps.by_key("d").map(|app| app.index()), Some(0));
+        assert_eq!(apps.by_key("c").map(|app| app.index()), Some(2));
+        assert_eq!((first.connections(), place.snapshot().config.key().key.as_str()), (1, "d"));
+        assert!(!gone[0].snapshot().known);
+        apps.replace([parse("2:b:y")], &Limits::default()).expect("back");
+        assert!(gone[0].snapshot().known && apps.by_id("2").map(|app| app.index()) == Some(1));
+    }
+
+    #[test]
+    fn a_replacement_that_cannot_be_changes_nothing() {
+        let apps = apps(&["1:a:x", "2:b:y"]).expect("two apps");
+        let parse = |text| AppConfig::parse(text).expect(text);
+        apps.replace([parse("1:c:x"), parse("3:c:y")], &Limits::default()).expect_err("one key for two");
+        assert_eq!(apps.by_id("1").map(|app| app.snapshot().config.key().key.clone()).as_deref(), Some("a"));
+        assert!(apps.by_key("b").is_some() && apps.by_id("3").is_none());
+    }
+}

@@ -1,0 +1,365 @@
+//! Who may open a connection at all: what an app may ask of its clients before their WebSockets are accepted, beyond what Pusher's protocol has.
+//!
+//! What can be decided by what is known here is decided on the shard, in some tens of microseconds. For anything else `serve` asks, on tokio, and
+//! its answer comes back to the shard as mail.
+
+mod callback;
+mod forwarded;
+mod jwks;
+mod limiter;
+#[cfg(test)]
+pub(crate) mod testing;
+mod token;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+use taut_proto::handshake::{Refusal, Request, origin};
+use taut_shard::{HandshakeId, Network};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::address;
+use crate::app::{Callback, Limits, Published, TokenAuth, TokenKeys, UpgradeAuth};
+use crate::apps::{App, AppSnapshot};
+use crate::http::client::Client;
+use crate::pusher::member::Identity;
+use crate::trace::Span;
+use callback::Answer;
+pub(crate) use forwarded::client_of;
+use jwks::{Known, Sets};
+use limiter::CallbackLimiter;
+use token::{Claims, Expected, Key, Token, TokenError};
+
+/// What shards ask before they let a client in.
+pub(crate) struct ConnectAuth {
+    trusted: Box<[Network]>,
+    sets: Sets,
+    tasks: mpsc::Sender<Task>,
+}
+
+/// What [`serve`] has to do.
+pub(crate) struct Tasks(mpsc::Receiver<Task>);
+
+/// What becomes of a client.
+#[derive(Debug)]
+pub(crate) enum Authorization {
+    /// The app asks for nothing.
+    Anybody,
+    Known(Identity),
+    Refused(Refusal),
+    /// It is decided elsewhere: [`serve`] passes the outcome on.
+    Later,
+}
+
+/// Who wants to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Requester {
+    pub(crate) shard: usize,
+    pub(crate) handshake: HandshakeId,
+}
+
+/// Who a client is, or why it is refused.
+pub(crate) type Outcome = Result<Identity, Refusal>;
+
+enum Task {
+    Vet(Requester, IpAddr, Arc<App>, Arc<AppSnapshot>, Credentials, Span),
+    Renew(Published),
+}
+
+/// What a client has shown. It holds secrets, and is never shown.
+enum Credentials {
+    Token(Token),
+    /// What the application is to be asked.
+    Callback(String),
+}
+
+#[cfg(test)]
+impl Tasks {
+    /// Which handshake is asked about next.
+    pub(crate) fn next_handshake(&mut self) -> Option<HandshakeId> {
+        match self.0.try_recv() {
+            Ok(Task::Vet(asker, ..)) => Some(asker.handshake),
+            _ => None,
+        }
+    }
+}
+
+impl ConnectAuth {
+    /// `trusted` is from where `X-Forwarded-For` is believed.
+    pub(crate) fn new(trusted: &[Network]) -> (Self, Tasks) {
+        let (tasks, receiver) = mpsc::channel(MOST_TASKS);
+        (Self { trusted: trusted.into(), sets: Sets::default(), tasks }, Tasks(receiver))
+    }
+
+    /// One that has nobody to ask.
+    pub(crate) fn alone() -> Self {
+        Self::new(&[]).0
+    }
+
+    /// For whom a request was made.
+    pub(crate) fn client(&self, request: &Request<'_>, peer: SocketAddr) -> IpAddr {
+        forwarded::client(peer, request.header_values("x-forwarded-for"), &self.trusted)
+    }
+
+    /// Decides who a client of this app is, or sees to it that it is decided.
+    pub(crate) fn vet(
+        &self,
+        app: &Arc<App>,
+        snapshot: &Arc<AppSnapshot>,
+        request: &Request<'_>,
+        address: IpAddr,
+        asker: Requester,
+    ) -> Authorization {
+        let inquiry = match &snapshot.config.upgrade {
+            None => return Authorization::Anybody,
+            Some(UpgradeAuth::Callback(_)) => Credentials::Callback(callback::body(app.id(), request, address)),
+            Some(UpgradeAuth::Token(auth)) => match self.check(auth, snapshot, request) {
+                Ok(Checked::Known(identity)) => return Authorization::Known(identity),
+                Ok(Checked::Later(token)) => Credentials::Token(token),
+                Err(refusal) => return Authorization::Refused(refusal),
+            },
+        };
+        let traced = Span::upgrading(request, app.id());
+        match self.tasks.try_send(Task::Vet(asker, address, Arc::clone(app), Arc::clone(snapshot), inquiry, traced)) {
+            Ok(()) => Authorization::Later,
+            Err(refused) => {
+                if let Task::Vet(.., traced) = refused.into_inner() {
+                    traced.answered(StatusCode::SERVICE_UNAVAILABLE);
+                }
+                Authorization::Refused(unavailable())
+            }
+        }
+    }
+
+    fn check(&self, auth: &TokenAuth, snapshot: &AppSnapshot, request: &Request<'_>) -> Result<Checked, Refusal> {
+        let (text, place) = find(auth, request).ok_or_else(|| unauthorized(TokenError::Missing))?;
+        // Browsers send cookies whatever page connects.
+        if place == Place::Cookie && snapshot.config.origins.is_empty() {
+            origin::same_host(request)?;
+        }
+        let token = Token::parse(&text).map_err(unauthorized)?;
+        let known = match &auth.keys {
+            TokenKeys::Secret(secret) => token.verify(Key::Secret(secret.reveal())),
+            TokenKeys::Public(key) => token.verify(Key::Public(key)),
+            TokenKeys::Published(published) => {
+                let set = self.sets.at(&published.url);
+                if set.is_due(published) && self.tasks.try_send(Task::Renew(published.clone())).is_err() {
+                    set.put_off();
+                }
+                match set.check(&token, published) {
+                    Known::Good => Ok(()),
+                    Known::Bad(flaw) => Err(flaw),
+                    Known::Perhaps => return Ok(Checked::Later(token)),
+                    Known::Nothing => return Err(unavailable()),
+                }
+            }
+        };
+        known.and_then(|()| identify(&token, auth, snapshot)).map(Checked::Known).map_err(unauthorized)
+    }
+}
+
+enum Checked {
+    Known(Identity),
+    Later(Token),
+}
+
+/// Answers what the shards cannot by themselves, for as long as the runtime lives. `answer` takes each outcome to the shard that asked; there are
+/// no more of them than there are handshakes.
+///
+/// # Cancel safety
+/// Dropping it drops all questions; their handshakes end at their deadlines.
+pub(crate) async fn serve<F>(guard: Arc<ConnectAuth>, tasks: Tasks, client: Client, answer: F)
+where
+    F: Fn(Requester, &App, Outcome) + Send + Sync + 'static,
+{
+    let answer = Arc::new(answer);
+    let Tasks(mut tasks) = tasks;
+    let mut desks: HashMap<usize, Arc<AppCallbacks>> = HashMap::new();
+    let limiter = CallbackLimiter::default();
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            task = tasks.recv() => match task {
+                None => break,
+                Some(Task::Renew(published)) => {
+                    let (client, set) = (client.clone(), guard.sets.at(&published.url));
+                    running.spawn(async move { set.renew(&client, &published).await });
+                }
+                Some(Task::Vet(asker, address, app, snapshot, inquiry, traced)) => {
+                    let Some(permit) = limiter.acquire(app.index(), address) else {
+                        let outcome = Err(unavailable());
+                        trace(traced, &outcome);
+                        answer(asker, &app, outcome);
+                        continue;
+                    };
+                    let desk = AppCallbacks::of(&mut desks, &app, &snapshot);
+                    let (guard, client, answer) = (Arc::clone(&guard), client.clone(), Arc::clone(&answer));
+                    running.spawn(async move {
+                        let outcome = traced.follow(guard.inquire(&client, &desk, &snapshot, inquiry)).await;
+                        drop(permit);
+                        trace(traced, &outcome);
+                        answer(asker, &app, outcome);
+                    });
+                }
+            },
+            Some(_) = running.join_next() => {}
+        }
+    }
+}
+
+fn trace(traced: Span, outcome: &Outcome) {
+    let status = outcome.as_ref().map_or_else(Refusal::status, |_| StatusCode::SWITCHING_PROTOCOLS.as_u16());
+    traced.answered(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+}
+
+impl ConnectAuth {
+    /// # Cancel safety
+    /// Dropped midway, the application may have been asked or not.
+    async fn inquire(
+        &self,
+        client: &Client,
+        desk: &AppCallbacks,
+        snapshot: &AppSnapshot,
+        inquiry: Credentials,
+    ) -> Outcome {
+        match (inquiry, &snapshot.config.upgrade) {
+            (Credentials::Callback(body), Some(UpgradeAuth::Callback(callback))) => {
+                let answer = callback::ask(client, snapshot, callback, &desk.turns, body).await;
+                desk.note(&snapshot.config.id, callback, &answer);
+                answer.outcome()
+            }
+            (Credentials::Token(token), Some(UpgradeAuth::Token(auth))) => {
+                let TokenKeys::Published(published) = &auth.keys else { return Err(unavailable()) };
+                match self.sets.at(&published.url).look_up(client, &token, published).await {
+                    Known::Good => identify(&token, auth, snapshot).map_err(unauthorized),
+                    Known::Bad(flaw) => Err(unauthorized(flaw)),
+                    Known::Perhaps | Known::Nothing => Err(unavailable()),
+                }
+            }
+            // The inquiry was made from these same terms.
+            _ => Err(unavailable()),
+        }
+    }
+}
+
+/// Where one app's questions to its application are put.
+struct AppCallbacks {
+    /// How many there are turns for.
+    concurrency: usize,
+    turns: Semaphore,
+    /// The last answer was none.
+    failing: AtomicBool,
+}
+
+impl AppCallbacks {
+    fn of(desks: &mut HashMap<usize, Arc<Self>>, app: &App, snapshot: &AppSnapshot) -> Arc<Self> {
+        let concurrency = match &snapshot.config.upgrade {
+            Some(UpgradeAuth::Callback(callback)) => callback.concurrency.clamp(1, Semaphore::MAX_PERMITS),
+            _ => 1,
+        };
+        let open =
+            || Arc::new(Self { concurrency, turns: Semaphore::new(concurrency), failing: AtomicBool::new(false) });
+        let desk = desks.entry(app.index()).or_insert_with(open);
+        if desk.concurrency != concurrency {
+            *desk = open();
+        }
+        Arc::clone(desk)
+    }
+
+    /// Says when it begins to go wrong and when it is over: strangers may cause a question each, but no line of the log.
+    fn note(&self, app: &str, callback: &Callback, answer: &Answer) {
+        let url = address::shown(&callback.url);
+        match answer {
+            Answer::Failed(reason) if !self.failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(
+                    app,
+                    url,
+                    reason,
+                    "the application does not say whom to let in: clients get 503 meanwhile"
+                );
+            }
+            Answer::Failed(reason) => tracing::debug!(app, url, reason, "the application does not say whom to let in"),
+            Answer::Accepted(_) | Answer::Refused(_) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(app, url, "the application says again whom to let in");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a client is within what an app's users may have.
+fn check_limits(identity: &Identity, limits: &Limits) -> Result<(), TokenError> {
+    if identity.user_id.chars().count() > limits.user_id {
+        return Err(TokenError::LongSubject { most: limits.user_id });
+    }
+    if identity.user_info.as_ref().is_some_and(|info| info.len() > limits.presence_member) {
+        return Err(TokenError::LargeInfo { most: limits.presence_member });
+    }
+    Ok(())
+}
+
+/// Whose a token is that is signed as it should be.
+fn identify(token: &Token, auth: &TokenAuth, snapshot: &AppSnapshot) -> Result<Identity, TokenError> {
+    let expected = Expected { issuer: auth.issuer.as_deref(), audience: auth.audience.as_deref() };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let Claims { user_id, user_info } = token.claims(expected, now)?;
+    let identity = Identity { user_id: user_id.into(), user_info };
+    check_limits(&identity, &snapshot.limits).map(|()| identity)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Header,
+    Subprotocol,
+    Query,
+    Cookie,
+}
+
+/// The first token of a request.
+fn find<'r>(auth: &TokenAuth, request: &Request<'r>) -> Option<(Cow<'r, str>, Place)> {
+    let header = || request.bearer().map(|token| (token.into(), Place::Header));
+    let subprotocol = || {
+        let mut tokens = request.subprotocols().filter_map(|name| name.strip_prefix(BEARER));
+        tokens.next().filter(|_| auth.subprotocol).map(|token| (token.into(), Place::Subprotocol))
+    };
+    let query = || request.query_value(auth.query.as_deref()?).map(|token| (token, Place::Query));
+    let cookie = || request.cookie(auth.cookie.as_deref()?).map(|token| (token.into(), Place::Cookie));
+    let is_there = |(token, _): &(Cow<'_, str>, Place)| !token.is_empty();
+    header().or_else(subprotocol).or_else(|| query().filter(is_there)).or_else(|| cookie().filter(is_there))
+}
+
+fn unauthorized(flaw: TokenError) -> Refusal {
+    Refusal::unauthorized(format!("Unauthorized: {flaw}."))
+}
+
+/// Nobody can say now whether the client may come in.
+fn unavailable() -> Refusal {
+    let text = "Who connects cannot be checked at the moment; try again later.";
+    Refusal::with_status(503, text).retry_after(RETRY_AFTER)
+}
+
+impl fmt::Debug for ConnectAuth {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Guard").field("trusted", &self.trusted).finish_non_exhaustive()
+    }
+}
+
+/// The subprotocol that is answered to who sends its token as another.
+pub(crate) const SUBPROTOCOL: &str = "taut.v1";
+
+/// What stands before a token that is sent as a subprotocol.
+const BEARER: &str = "bearer.";
+
+/// What a client is told whom nobody can vouch for or against.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Questions on their way from the shards.
+const MOST_TASKS: usize = 1024;

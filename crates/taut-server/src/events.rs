@@ -1,0 +1,176 @@
+//! What happens, for those who want to know: webhooks and the console.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use tokio::sync::{broadcast, mpsc};
+
+use crate::app::{Webhook, WebhookEvent};
+use crate::apps::{App, AppSnapshot};
+use crate::pusher::socket_id::SocketId;
+
+/// Something that happened to an app.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) app: Arc<App>,
+    pub(crate) at: SystemTime,
+    pub(crate) event: Event,
+}
+
+/// What happened. The first seven are what [webhooks](WebhookEvent) tell.
+///
+/// The `data` of a client's event is a string as it is, and anything else as the JSON that it was sent as: receivers get it as a string.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::enum_variant_names, reason = "`ClientEvent` is the protocol's own name")]
+pub(crate) enum Event {
+    ChannelOccupied { channel: Arc<str> },
+    ChannelVacated { channel: Arc<str> },
+    MemberAdded { channel: Arc<str>, user_id: Arc<str> },
+    MemberRemoved { channel: Arc<str>, user_id: Arc<str> },
+    ClientEvent { channel: Arc<str>, event: Box<str>, data: Box<str>, socket_id: SocketId, user_id: Option<Arc<str>> },
+    CacheMiss { channel: Arc<str> },
+    SubscriptionCount { channel: Arc<str>, count: usize },
+    Connected { socket_id: SocketId },
+    Disconnected { socket_id: SocketId, code: u16 },
+    Subscribed { channel: Arc<str>, socket_id: SocketId },
+    Unsubscribed { channel: Arc<str>, socket_id: SocketId },
+    SignedIn { socket_id: SocketId, user_id: Arc<str> },
+    Refused { socket_id: SocketId, reason: Box<str> },
+    Published { channel: Arc<str>, event: Box<str>, data: Box<str> },
+}
+
+impl Event {
+    /// What webhooks call it; `None` for what only the console shows.
+    pub(crate) fn webhook(&self) -> Option<WebhookEvent> {
+        match self {
+            Self::ChannelOccupied { .. } => Some(WebhookEvent::ChannelOccupied),
+            Self::ChannelVacated { .. } => Some(WebhookEvent::ChannelVacated),
+            Self::MemberAdded { .. } => Some(WebhookEvent::MemberAdded),
+            Self::MemberRemoved { .. } => Some(WebhookEvent::MemberRemoved),
+            Self::ClientEvent { .. } => Some(WebhookEvent::ClientEvent),
+            Self::CacheMiss { .. } => Some(WebhookEvent::CacheMiss),
+            Self::SubscriptionCount { .. } => Some(WebhookEvent::SubscriptionCount),
+            _ => None,
+        }
+    }
+
+    /// The channel it is about.
+    pub(crate) fn channel(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::ChannelOccupied { channel }
+            | Self::ChannelVacated { channel }
+            | Self::MemberAdded { channel, .. }
+            | Self::MemberRemoved { channel, .. }
+            | Self::ClientEvent { channel, .. }
+            | Self::CacheMiss { channel }
+            | Self::SubscriptionCount { channel, .. }
+            | Self::Subscribed { channel, .. }
+            | Self::Unsubscribed { channel, .. }
+            | Self::Published { channel, .. } => Some(channel),
+            Self::Connected { .. } | Self::Disconnected { .. } | Self::SignedIn { .. } | Self::Refused { .. } => None,
+        }
+    }
+}
+
+/// Where shards and publishers write down what happens. Nobody waits for who reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct EventBus(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    webhooks: mpsc::Sender<Entry>,
+    /// Entries for webhooks that found no room.
+    dropped: AtomicU64,
+    console: broadcast::Sender<Arc<Entry>>,
+    watching: AtomicUsize,
+}
+
+impl EventBus {
+    /// A journal, and where the webhooks read it.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Entry>) {
+        let (webhooks, receiver) = mpsc::channel(MOST_WAITING);
+        let (console, _) = broadcast::channel(MOST_SHOWN);
+        let inner = Inner { webhooks, dropped: AtomicU64::new(0), console, watching: AtomicUsize::new(0) };
+        (Self(Arc::new(inner)), receiver)
+    }
+
+    /// Whether anybody wants to know of such an event: to be asked before one is put together.
+    pub(crate) fn wants(&self, snapshot: &AppSnapshot, event: WebhookEvent) -> bool {
+        let other = counterpart(event);
+        self.is_watched()
+            || snapshot.config.webhooks.iter().any(|webhook| {
+                let wanted = &webhook.events;
+                wanted.is_empty() || wanted.iter().any(|&wanted| wanted == event || Some(wanted) == other)
+            })
+    }
+
+    /// Whether a console is open.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.watching.load(Ordering::Relaxed) > 0
+    }
+
+    /// Writes down what happened, for the app's webhooks that want it and for open consoles.
+    pub(crate) fn record(&self, app: &Arc<App>, event: Event) {
+        let for_webhooks = event.webhook().zip(event.channel()).is_some_and(|(kind, channel)| {
+            let other = counterpart(kind);
+            let wants = |webhook: &Webhook| {
+                webhook.wants(kind, channel) || other.is_some_and(|other| webhook.wants(other, channel))
+            };
+            app.snapshot().config.webhooks.iter().any(wants)
+        });
+        let is_watched = self.is_watched();
+        if !for_webhooks && !is_watched {
+            return;
+        }
+        let entry = Entry { app: Arc::clone(app), at: SystemTime::now(), event };
+        if is_watched {
+            // Nobody may be left to see it.
+            let _ = self.0.console.send(Arc::new(entry.clone()));
+        }
+        if for_webhooks && self.0.webhooks.try_send(entry).is_err() {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Entries for webhooks that were lost, because more happened at once than could be taken down.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Shows everything from here on; a viewer that is too slow is told how much it has missed.
+    pub(crate) fn watch(&self) -> Watch {
+        self.0.watching.fetch_add(1, Ordering::Relaxed);
+        Watch { entries: self.0.console.subscribe(), events: self.clone() }
+    }
+}
+
+/// A view on the journal.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) entries: broadcast::Receiver<Arc<Entry>>,
+    events: EventBus,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.events.0.watching.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The other half of a pair that cancel each other, when the second comes soon enough: who wants to be told of one has to be shown both.
+fn counterpart(event: WebhookEvent) -> Option<WebhookEvent> {
+    match event {
+        WebhookEvent::ChannelOccupied => Some(WebhookEvent::ChannelVacated),
+        WebhookEvent::ChannelVacated => Some(WebhookEvent::ChannelOccupied),
+        WebhookEvent::MemberAdded => Some(WebhookEvent::MemberRemoved),
+        WebhookEvent::MemberRemoved => Some(WebhookEvent::MemberAdded),
+        WebhookEvent::ClientEvent | WebhookEvent::CacheMiss | WebhookEvent::SubscriptionCount => None,
+    }
+}
+
+/// Entries that may wait for the webhooks' part to take them down, which takes it microseconds each.
+const MOST_WAITING: usize = 65_536;
+
+/// Entries that a console may be behind.
+const MOST_SHOWN: usize = 4096;

@@ -1,0 +1,542 @@
+//! What one client may do, on one shard.
+
+mod accept_backoff;
+mod client_events;
+mod connect;
+mod deliver;
+mod own;
+mod query;
+mod sign_in;
+mod subscribe;
+mod window;
+
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use taut_proto::handshake::Request;
+use taut_proto::{Close, CloseCode, Message, Time};
+use taut_shard::{
+    Closed, ConnectionId, Connections, Handler, Handover, HandshakeId, Outgoing, Responded, Session, Verdict,
+};
+
+use crate::apps::{Admission, App, Apps};
+use crate::bus::{Mail, ShardBus};
+use crate::connect_auth::ConnectAuth;
+use crate::events::{Event, EventBus};
+use crate::limit::TokenBucket;
+use crate::owner::{ChannelOwner, Users};
+use crate::pusher::event::{ClientEvent, ServerEvent};
+use crate::pusher::socket_id::SocketId;
+use crate::query::{Histogram, Traffic};
+use crate::subscriptions::Subscriptions;
+pub(crate) use connect::no_such_app;
+use sign_in::SignedIn;
+use subscribe::Waiting;
+use window::Window;
+
+/// All clients of a shard.
+pub(crate) struct PusherHandler {
+    shard: usize,
+    apps: Arc<Apps>,
+    bus: Arc<ShardBus>,
+    events: EventBus,
+    connect_auth: Arc<ConnectAuth>,
+    inline: Option<Box<dyn InlineHttp>>,
+    /// What stands before the key in a client's path.
+    path: String,
+    /// Seconds; what clients are told.
+    activity_timeout: u32,
+    /// Bytes that may wait for a client that reads too slowly.
+    outgoing: usize,
+    /// By the index of the app.
+    local_apps: Vec<LocalApp>,
+    /// The number of the last question to another shard.
+    last_request_id: u32,
+    /// To the other shards, by their numbers.
+    windows: Vec<Window>,
+    /// Connections that have to sign in or to subscribe to what needs it, by when.
+    unauthorized: BinaryHeap<Reverse<(Time, ConnectionId)>>,
+    latency: Cell<Histogram>,
+    /// Where what is sent gets its text.
+    text: String,
+    /// Takes the connections whose requests are answered elsewhere.
+    depart: Box<dyn Fn(Handover) + Send>,
+}
+
+/// Answers requests that are no client's, as far as that can be done at once: on the shard's time.
+pub(crate) trait InlineHttp: Send {
+    /// How much content belongs to a request, if it may be answered here.
+    fn content(&self, request: &Request<'_>) -> Option<usize>;
+
+    /// Does what the request asks for and writes the response; or does nothing, and the request leaves the shard.
+    fn answer(&mut self, request: &Request<'_>, content: &[u8], response: &mut Vec<u8>) -> Responded;
+}
+
+/// What a connection carries.
+#[derive(Debug, Default)]
+pub(crate) enum Client {
+    /// It is being closed: nothing it says counts.
+    #[default]
+    Leaving,
+    /// It is about to be told why it cannot stay. A browser reads that from a close frame only, so it is let in first.
+    Refused(Box<Close>),
+    /// It takes part.
+    Subscriber(Subscriber),
+}
+
+/// A connection that takes part. Most have no extras, and so take little memory.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    admission: Admission,
+    socket_id: SocketId,
+    extras: Option<Box<Extras>>,
+    /// Messages in a row that could not be read.
+    malformed: u8,
+    /// It has signed in, or has subscribed to what needs a signature, or was known before it was let in.
+    authorized: bool,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct Extras {
+    user: Option<SignedIn>,
+    /// Its presence channels, with the user that it is there.
+    presences: Vec<(Arc<str>, Arc<str>)>,
+    /// The channels whose owners have been asked for it and have not answered yet: once for each question, those included that it has left since.
+    waiting: Vec<Arc<str>>,
+    /// The rate of its own events.
+    triggering: Option<TokenBucket>,
+}
+
+/// One app on this shard.
+#[derive(Debug)]
+struct LocalApp {
+    app: Arc<App>,
+    /// Who has been told that it is subscribed, and gets what is published.
+    members: Subscriptions<ConnectionId>,
+    /// Who waits for the owner of a channel.
+    waiting: HashMap<Arc<str>, Vec<Waiting>>,
+    /// How many wait, those included who have left since.
+    waiters: usize,
+    /// Of those channels whose owner this shard is.
+    owner: ChannelOwner,
+    /// Of all users, if this shard is their owner.
+    users: Users,
+    /// The connections here that have signed in.
+    signed_in: Subscriptions<ConnectionId>,
+    /// Users whom connections here watch.
+    watched: Subscriptions<ConnectionId>,
+    /// Channels whose owners have still to be told how many are subscribed.
+    uncounted: HashSet<Arc<str>>,
+    traffic: Cell<Traffic>,
+}
+
+impl LocalApp {
+    fn new(app: Arc<App>) -> Self {
+        Self {
+            app,
+            members: Subscriptions::new(),
+            waiting: HashMap::new(),
+            waiters: 0,
+            owner: ChannelOwner::default(),
+            users: Users::default(),
+            signed_in: Subscriptions::new(),
+            watched: Subscriptions::new(),
+            uncounted: HashSet::new(),
+            traffic: Cell::default(),
+        }
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Traffic)) {
+        let mut traffic = self.traffic.get();
+        count(&mut traffic);
+        self.traffic.set(traffic);
+    }
+}
+
+impl PusherHandler {
+    #[expect(clippy::too_many_arguments, reason = "once, as the server starts")]
+    pub(crate) fn new(
+        shard: usize,
+        apps: Arc<Apps>,
+        bus: Arc<ShardBus>,
+        events: EventBus,
+        path_prefix: &str,
+        activity_timeout: u32,
+        outgoing: usize,
+        depart: impl Fn(Handover) + Send + 'static,
+    ) -> Self {
+        let mut sessions = Self {
+            shard,
+            apps,
+            bus,
+            events,
+            connect_auth: Arc::new(ConnectAuth::alone()),
+            inline: None,
+            path: format!("{path_prefix}/app/"),
+            activity_timeout,
+            outgoing,
+            local_apps: Vec::new(),
+            last_request_id: 0,
+            windows: Vec::new(),
+            unauthorized: BinaryHeap::new(),
+            latency: Cell::default(),
+            text: String::new(),
+            depart: Box::new(depart),
+        };
+        sessions.open_local_apps();
+        sessions
+    }
+
+    /// Asks this one who may come in, where apps want to know.
+    pub(crate) fn with_connect_auth(mut self, connect_auth: Arc<ConnectAuth>) -> Self {
+        self.connect_auth = connect_auth;
+        self
+    }
+
+    /// Asks this one first what requests are answered that are no client's.
+    pub(crate) fn with_inline_http(mut self, inline: impl InlineHttp + 'static) -> Self {
+        self.inline = Some(Box::new(inline));
+        self
+    }
+
+    /// Sees to it that every app has its rooms.
+    fn open_local_apps(&mut self) {
+        let apps = self.apps.all();
+        let opened = self.local_apps.len();
+        self.local_apps.extend(apps.into_iter().skip(opened).map(LocalApp::new));
+    }
+
+    fn local_app(&mut self, app: usize) -> &mut LocalApp {
+        if self.local_apps.len() <= app {
+            self.open_local_apps();
+        }
+        &mut self.local_apps[app]
+    }
+
+    /// A connection is greeted, and what is to come of it is noted.
+    fn send_established(&mut self, session: &mut Session<'_, Client>, app: usize, socket_id: SocketId) {
+        let id = session.id();
+        let event = ServerEvent::ConnectionEstablished { socket_id, activity_timeout: self.activity_timeout };
+        self.send_event(session.connections(), id, &event);
+        let app = Arc::clone(&self.local_apps[app].app);
+        let snapshot = Arc::clone(&app.snapshot());
+        session.set_outgoing(Outgoing { bytes: self.outgoing, slow_reader: snapshot.limits.slow_reader });
+        let timeout = snapshot.config.features.authorization_timeout;
+        if !timeout.is_zero() {
+            self.unauthorized.push(Reverse((session.connections().now() + timeout, id)));
+        }
+        self.note(&app, || Event::Connected { socket_id });
+    }
+
+    /// Closes a connection from our side. It leaves its channels and its user at once: whether it answers the close, and when, changes nothing for
+    /// others.
+    fn dismiss(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
+        let Some(subscriber) = subscriber(connections, id) else { return };
+        let (app, extras) = (subscriber.admission.index(), subscriber.extras.take());
+        connections.close(id, close);
+        self.leave_all(connections, id, app, extras);
+    }
+
+    /// The same after an event that says why, for clients that do not look at close frames.
+    fn dismiss_with_error(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
+        let event = ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason(), channel: None };
+        self.send_event(connections, id, &event);
+        self.dismiss(connections, id, close);
+    }
+
+    fn malformed(&mut self, session: &mut Session<'_, Client>, reason: &str) {
+        let Some(Client::Subscriber(subscriber)) = session.user() else { return };
+        subscriber.malformed += 1;
+        let enough = subscriber.malformed >= MOST_MALFORMED;
+        let id = session.id();
+        self.send_event(session.connections(), id, &ServerEvent::Error { code: None, message: reason, channel: None });
+        if enough {
+            let reason = "Too many messages in a row that are not the Pusher protocol";
+            self.dismiss(session.connections(), id, Close::new(CloseCode::UNSUPPORTED, reason));
+        }
+    }
+
+    fn handle(&mut self, session: &mut Session<'_, Client>, event: ClientEvent<'_>) {
+        let id = session.id();
+        let connections = session.connections();
+        match event {
+            ClientEvent::Ping => self.send_event(connections, id, &ServerEvent::Pong),
+            ClientEvent::Subscribe { channel, auth, channel_data } => {
+                self.subscribe(connections, id, &channel, &auth, channel_data.as_deref());
+            }
+            ClientEvent::Unsubscribe { channel } => self.unsubscribe(connections, id, &channel),
+            ClientEvent::SignIn { auth, user_data } => self.sign_in(connections, id, &auth, &user_data),
+            ClientEvent::Triggered { event, channel, data } => {
+                self.client_event(connections, id, &event, channel.as_deref(), data.as_deref());
+            }
+            // That it came is all there is to a pong, and the heartbeat has noticed.
+            ClientEvent::Pong | ClientEvent::Unknown => {}
+        }
+    }
+
+    /// Closes those who should have shown by now who they are.
+    fn expire(&mut self, connections: &mut Connections<Client>) {
+        while let Some(&Reverse((deadline, id))) = self.unauthorized.peek() {
+            if deadline > connections.now() {
+                return;
+            }
+            self.unauthorized.pop();
+            if subscriber(connections, id).is_some_and(|subscriber| !subscriber.authorized) {
+                let close = Close::new(UNAUTHORIZED, "Connection not authorized within timeout");
+                self.dismiss_with_error(connections, id, close);
+            }
+        }
+        if self.unauthorized.is_empty() {
+            self.unauthorized.shrink_to_fit();
+        }
+    }
+
+    /// Closes the connections of apps that are served no more.
+    fn dismiss_unserved(&mut self, connections: &mut Connections<Client>) {
+        self.open_local_apps();
+        let ids: Vec<ConnectionId> = connections.ids().collect();
+        for id in ids {
+            let Some(subscriber) = subscriber(connections, id) else { continue };
+            let close = match &**subscriber.admission.snapshot() {
+                snapshot if !snapshot.known => Close::new(NO_SUCH_APP, "Application does not exist: it was removed"),
+                snapshot if !snapshot.config.enabled => Close::new(APP_DISABLED, "Application disabled"),
+                _ => continue,
+            };
+            self.dismiss_with_error(connections, id, close);
+        }
+    }
+
+    fn tick(&mut self, connections: &mut Connections<Client>) {
+        self.bus.has_ticked(self.shard, Instant::now());
+        self.expire(connections);
+        for app in 0..self.local_apps.len() {
+            self.local_apps[app].owner.sweep(connections.now());
+            for channel in std::mem::take(&mut self.local_apps[app].uncounted) {
+                self.recount(connections, app, &channel);
+            }
+            for (channel, count) in self.local_apps[app].owner.late_counts(connections.now()) {
+                self.announce_count(connections, app, &channel, count);
+            }
+        }
+    }
+
+    fn send_event(&mut self, connections: &mut Connections<Client>, id: ConnectionId, event: &ServerEvent<'_>) {
+        self.text.clear();
+        event.write(&mut self.text);
+        // A reader that is too slow is closed by the shard, and counted there.
+        let _ = connections.send(id, self.text.as_str());
+        self.text.shrink_to(LARGEST_TEXT_KEPT);
+    }
+
+    /// Writes something down that only a console shows.
+    fn note(&self, app: &Arc<App>, event: impl FnOnce() -> Event) {
+        if self.events.is_watched() {
+            self.events.record(app, event());
+        }
+    }
+
+    /// Something was refused to a client, which has been told.
+    fn refused(&self, app: usize, socket_id: SocketId, reason: &str) {
+        let local_app = &self.local_apps[app];
+        local_app.count(|traffic| traffic.refused += 1);
+        self.note(&local_app.app, || Event::Refused { socket_id, reason: reason.into() });
+    }
+}
+
+impl Handler for PusherHandler {
+    type User = Client;
+    type Mail = Mail;
+
+    fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, Client> {
+        if !request.wants_upgrade() {
+            let content = self.inline.as_ref().and_then(|inline| inline.content(request));
+            return content.map_or(Verdict::HandOver, |content| Verdict::Respond { content });
+        }
+        match request.upgrade() {
+            Ok(upgrade) => self.connect(request, upgrade, peer, id),
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
+    }
+
+    fn opened(&mut self, session: &mut Session<'_, Client>) {
+        let Some(client) = session.user() else { return };
+        if let Client::Subscriber(subscriber) = client {
+            let (app, socket_id) = (subscriber.admission.index(), subscriber.socket_id);
+            self.send_established(session, app, socket_id);
+            let id = session.id();
+            return self.come_as_user(session.connections(), id);
+        }
+        if let Client::Refused(close) = std::mem::take(client) {
+            let id = session.id();
+            let event =
+                ServerEvent::Error { code: Some(close.code().as_u16()), message: close.reason(), channel: None };
+            self.send_event(session.connections(), id, &event);
+            session.close(*close);
+        }
+    }
+
+    fn message(&mut self, session: &mut Session<'_, Client>, message: Message<'_>) {
+        let Some(Client::Subscriber(subscriber)) = session.user() else { return };
+        self.local_apps[subscriber.admission.index()].count(|traffic| {
+            traffic.received += 1;
+            traffic.received_bytes += message.as_bytes().len() as u64;
+        });
+        let parsed = match &message {
+            Message::Text(text) => ClientEvent::parse(text).map_err(Some),
+            // The protocol knows text only, but some clients send it in binary messages.
+            Message::Binary(bytes) => {
+                str::from_utf8(bytes).ok().and_then(|text| ClientEvent::parse(text).ok()).ok_or(None)
+            }
+        };
+        match parsed {
+            Ok(event) => {
+                subscriber.malformed = 0;
+                self.handle(session, event);
+            }
+            Err(Some(malformed)) => self.malformed(session, &malformed.to_string()),
+            Err(None) => {
+                let id = session.id();
+                let reason = "A binary message that is not the Pusher protocol in JSON";
+                self.dismiss(session.connections(), id, Close::new(CloseCode::UNSUPPORTED, reason));
+            }
+        }
+    }
+
+    fn closed(&mut self, connections: &mut Connections<Client>, closed: Closed<Client>) {
+        let code = closed.reason.code().as_u16();
+        tracing::trace!(code, "a connection has ended");
+        let Client::Subscriber(Subscriber { admission, socket_id, extras, .. }) = closed.user else { return };
+        let app = admission.index();
+        self.leave_all(connections, closed.id, app, extras);
+        self.note(&admission, || Event::Disconnected { socket_id, code });
+    }
+
+    fn starved(&mut self, error: &io::Error, turned_away: usize) {
+        accept_backoff::tell(error, turned_away);
+    }
+
+    fn mail(&mut self, connections: &mut Connections<Client>, mail: Mail) {
+        match mail {
+            Mail::Publish(published) => self.publish(connections, &published),
+            Mail::Deliver(published) => self.deliver(connections, &published),
+            Mail::Missed { app, channel } => self.missed(connections, app, &channel),
+            Mail::Enter { app, channel, shard, request_id, subscribe } => {
+                self.answer_subscribe(connections, app, &channel, shard, request_id, &subscribe);
+            }
+            Mail::Entered { app, channel, request_id, subscribed } => {
+                self.entered(connections, app, &channel, request_id, &subscribed);
+            }
+            Mail::Rejected { app, channel, request_id, why } => {
+                self.turned_away(connections, app, &channel, request_id, why);
+            }
+            Mail::Leave { app, channel, shard, user_id, is_last } => {
+                self.own_leave(connections, app, &channel, shard, user_id.as_ref(), is_last);
+            }
+            Mail::Count { app, channel, shard, connections: count } => {
+                self.own_count(connections, app, &channel, shard, count);
+            }
+            Mail::Online { app, user_id, is_online } => self.own_online(connections, app, &user_id, is_online),
+            Mail::Watch { app, user_ids, shard, connection } => {
+                self.own_watch(connections, app, &user_ids, shard, connection);
+            }
+            Mail::Watched { connection, online, offline } => {
+                self.send_event(
+                    connections,
+                    connection,
+                    &ServerEvent::WatchlistEvents { online: &online, offline: &offline },
+                );
+            }
+            Mail::Unwatch { app, user_id, shard } => self.local_app(app).users.unwatch(&user_id, shard),
+            Mail::Status { app, user_id, is_online } => self.status(connections, app, &user_id, is_online),
+            Mail::Terminate { app, user_id, done } => self.terminate(connections, app, &user_id, &done),
+            Mail::Mark { done } => drop(done),
+            Mail::Vetted { handshake, app, outcome } => self.authorized(connections, handshake, app, *outcome),
+            Mail::AppsChanged => self.dismiss_unserved(connections),
+            Mail::Tick => self.tick(connections),
+            Mail::Ask(question) => self.answer(connections, question),
+        }
+    }
+
+    fn respond(
+        &mut self,
+        _: &mut Connections<Client>,
+        request: &Request<'_>,
+        content: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Responded {
+        self.inline.as_mut().map_or(Responded::HandOver, |inline| inline.answer(request, content, response))
+    }
+
+    fn hand_over(&mut self, handover: Handover) {
+        (self.depart)(handover);
+    }
+}
+
+impl Client {
+    fn socket_id(&self) -> Option<SocketId> {
+        match self {
+            Self::Subscriber(subscriber) => Some(subscriber.socket_id),
+            Self::Leaving | Self::Refused(_) => None,
+        }
+    }
+}
+
+impl Subscriber {
+    fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// Gives back what is not needed any more.
+    fn tidy(&mut self) {
+        self.extras.take_if(|extras| {
+            extras.user.is_none()
+                && extras.presences.is_empty()
+                && extras.waiting.is_empty()
+                && extras.triggering.is_none()
+        });
+    }
+
+    fn user(&self) -> Option<&SignedIn> {
+        self.extras.as_ref()?.user.as_ref()
+    }
+}
+
+/// The connection, if it takes part and is not gone.
+fn subscriber(connections: &mut Connections<Client>, id: ConnectionId) -> Option<&mut Subscriber> {
+    match connections.user(id)? {
+        Client::Subscriber(subscriber) => Some(subscriber),
+        Client::Leaving | Client::Refused(_) => None,
+    }
+}
+
+/// Pusher's close codes. Clients do not come back after 4000 to 4099, come back after a second after 4100 to 4199, and at once after 4200 to 4299.
+const NO_SUCH_APP: CloseCode = CloseCode::new(4001);
+const APP_DISABLED: CloseCode = CloseCode::new(4003);
+const OVER_QUOTA: CloseCode = CloseCode::new(4004);
+pub(crate) const PATH_NOT_FOUND: CloseCode = CloseCode::new(4005);
+const INVALID_VERSION: CloseCode = CloseCode::new(4006);
+const UNSUPPORTED_VERSION: CloseCode = CloseCode::new(4007);
+const UNAUTHORIZED: CloseCode = CloseCode::new(4009);
+pub(crate) const OVER_CAPACITY: CloseCode = CloseCode::new(4100);
+/// What clients are told when the server goes down. After 4200 pusher-js comes back in the same instant, finds nobody where there is one server
+/// that restarts, and waits out a timer of 15 seconds; after a code of this hundred it comes a second later.
+pub(crate) const GOING_DOWN: CloseCode = OVER_CAPACITY;
+pub(crate) const PONG_NOT_RECEIVED: CloseCode = CloseCode::new(4201);
+
+/// Messages in a row that cannot be read, after which a client is given up.
+const MOST_MALFORMED: u8 = 10;
+
+/// Characters of a client's own text that a refusal repeats.
+const LONGEST_ECHO: usize = 40;
+
+/// Bytes.
+const LARGEST_TEXT_KEPT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

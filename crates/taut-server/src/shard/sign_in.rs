@@ -1,0 +1,247 @@
+//! Users: signing in, watching each other, and being sent away.
+
+use std::sync::Arc;
+
+use taut_proto::Close;
+use taut_shard::{ConnectionId, Connections};
+
+use super::{Client, PusherHandler, UNAUTHORIZED, subscriber};
+use crate::apps::AppSnapshot;
+use crate::bus::{Done, Mail};
+use crate::events::Event;
+use crate::pusher::auth::Signature;
+use crate::pusher::event::ServerEvent;
+use crate::pusher::member::User;
+use crate::pusher::socket_id::SocketId;
+
+/// Whom a connection acts as.
+#[derive(Debug)]
+pub(super) struct SignedIn {
+    pub(super) id: Arc<str>,
+    /// JSON text of what the user says of itself.
+    pub(super) info: Option<Box<str>>,
+    /// Whether those who watch the user are told.
+    pub(super) is_shown: bool,
+    /// Whether the users on its watchlist are watched already, if it has any.
+    pub(super) has_watchlist: bool,
+    /// It has not been told yet that it has signed in.
+    pub(super) is_pending: bool,
+}
+
+impl PusherHandler {
+    pub(super) fn sign_in(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        auth: &str,
+        user_data: &str,
+    ) {
+        let Some(subscriber) = subscriber(connections, id) else { return };
+        let (app, socket_id) = (subscriber.admission.index(), subscriber.socket_id);
+        let snapshot = Arc::clone(&subscriber.admission.snapshot());
+        let current = subscriber.user().map(|user| Arc::clone(&user.id));
+        let user = match check(&snapshot, socket_id, auth, user_data, current.as_deref()) {
+            Ok(user) => user,
+            Err(message) => {
+                self.send_event(connections, id, &ServerEvent::Error { code: None, message: &message, channel: None });
+                return self.refused(app, socket_id, &message);
+            }
+        };
+        if super::subscriber(connections, id)
+            .and_then(|subscriber| subscriber.user())
+            .is_some_and(|user| user.is_pending)
+        {
+            return; // it will be told once
+        }
+        if current.is_none() {
+            let user_id: Arc<str> = user.id.as_ref().into();
+            let is_shown = snapshot.config.features.watchlist;
+            if let Some(subscriber) = super::subscriber(connections, id) {
+                subscriber.authorized = true;
+                let (id, info) = (Arc::clone(&user_id), user.user_info.as_deref().map(Box::from));
+                subscriber.extras().user =
+                    Some(SignedIn { id, info, is_shown, has_watchlist: false, is_pending: false });
+            }
+            self.act_as(connections, id, app, &user_id, is_shown);
+        }
+        if let Some(user) = super::subscriber(connections, id).and_then(|subscriber| subscriber.extras().user.as_mut())
+        {
+            user.is_pending = true;
+        }
+        self.enter_user_channel(connections, id, app, &user.id, Some(user_data));
+    }
+
+    /// A connection gets what is sent to its user, and is told that it has signed in.
+    pub(super) fn signed_in(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        app: usize,
+        user_data: &str,
+    ) {
+        self.send_event(connections, id, &ServerEvent::SigninSuccess { user_data });
+        let user = subscriber(connections, id).and_then(|subscriber| subscriber.extras.as_mut()?.user.as_mut());
+        let is_first = user.is_some_and(|user| {
+            user.is_pending = false;
+            user.is_shown && !std::mem::replace(&mut user.has_watchlist, true)
+        });
+        if let Some(user) = is_first.then(|| User::parse(user_data)).and_then(Result::ok) {
+            let most = self.local_apps[app].app.snapshot().limits.watchlist;
+            self.watch(connections, id, app, user.watchlist, most);
+        }
+    }
+
+    /// From here on a connection is its user's, which is set already.
+    pub(super) fn act_as(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        app: usize,
+        user_id: &Arc<str>,
+        is_shown: bool,
+    ) {
+        let Some(subscriber) = subscriber(connections, id) else { return };
+        let socket_id = subscriber.socket_id;
+        self.local_apps[app].signed_in.join(Arc::clone(user_id), id);
+        self.note(&self.local_apps[app].app, || Event::SignedIn { socket_id, user_id: Arc::clone(user_id) });
+        if is_shown {
+            self.tell_online(connections, app, user_id, true);
+        }
+    }
+
+    fn watch(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        app: usize,
+        watchlist: Vec<String>,
+        most: usize,
+    ) {
+        if watchlist.is_empty() {
+            return;
+        }
+        if watchlist.len() > most {
+            let message = format!("Watchlist limit exceeded: only the first {most} users are watched");
+            self.send_event(
+                connections,
+                id,
+                &ServerEvent::Error { code: Some(WATCHLIST_EXCEEDED), message: &message, channel: None },
+            );
+        }
+        let mut user_ids: Vec<Arc<str>> = Vec::with_capacity(watchlist.len().min(most));
+        let local_app = &mut self.local_apps[app];
+        for user_id in watchlist.into_iter().take(most) {
+            // From here on, so that nothing is missed: to be told twice that somebody has come does no harm.
+            let user_id: Arc<str> = user_id.into();
+            if local_app.watched.join(Arc::clone(&user_id), id) != crate::subscriptions::Joined::Already {
+                user_ids.push(user_id);
+            }
+        }
+        let owner = self.bus.owner_of_users(app);
+        if owner == self.shard {
+            return self.own_watch(connections, app, &user_ids, self.shard, id);
+        }
+        let mail = Mail::Watch { app, user_ids: user_ids.into(), shard: self.shard, connection: id };
+        self.bus.tell(owner, mail);
+    }
+
+    /// A connection is gone that had signed in.
+    pub(super) fn sign_out(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        app: usize,
+        user: &SignedIn,
+    ) {
+        let local_app = &mut self.local_apps[app];
+        local_app.signed_in.leave(&user.id, id);
+        let mut unwatched = Vec::new();
+        local_app.watched.leave_all(id, |user_id| unwatched.push(user_id));
+        let owner = self.bus.owner_of_users(app);
+        for user_id in unwatched {
+            if owner == self.shard {
+                self.local_apps[app].users.unwatch(&user_id, self.shard);
+            } else {
+                self.bus.tell(owner, Mail::Unwatch { app, user_id, shard: self.shard });
+            }
+        }
+        if user.is_shown {
+            self.tell_online(connections, app, &user.id, false);
+        }
+    }
+
+    fn tell_online(&mut self, connections: &mut Connections<Client>, app: usize, user_id: &Arc<str>, is_online: bool) {
+        let owner = self.bus.owner_of_users(app);
+        if owner == self.shard {
+            return self.own_online(connections, app, user_id, is_online);
+        }
+        self.bus.tell(owner, Mail::Online { app, user_id: Arc::clone(user_id), is_online });
+    }
+
+    /// A user whom connections here watch has come or gone.
+    pub(super) fn status(
+        &mut self,
+        connections: &mut Connections<Client>,
+        app: usize,
+        user_id: &Arc<str>,
+        is_online: bool,
+    ) {
+        let user_ids = [Arc::clone(user_id)];
+        let (online, offline) = if is_online { (&user_ids[..], &[][..]) } else { (&[][..], &user_ids[..]) };
+        let watching: Vec<ConnectionId> = self.local_app(app).watched.members(user_id).collect();
+        for id in watching {
+            self.send_event(connections, id, &ServerEvent::WatchlistEvents { online, offline });
+        }
+    }
+
+    /// Every connection here that acts as this user is closed. `done` is dropped as soon as they have left all their channels.
+    pub(super) fn terminate(&mut self, connections: &mut Connections<Client>, app: usize, user_id: &str, done: &Done) {
+        let reason = "Connection is unauthorized: the user's connections were terminated";
+        let ids: Vec<ConnectionId> = self.local_app(app).signed_in.members(user_id).collect();
+        for id in ids {
+            let waiting =
+                subscriber(connections, id).map_or_else(Vec::new, |subscriber| subscriber.extras().waiting.clone());
+            self.dismiss_with_error(connections, id, Close::new(UNAUTHORIZED, reason));
+            for channel in waiting {
+                self.report_left(app, &channel, id, done);
+            }
+        }
+    }
+}
+
+/// Whether a connection may act as the user whom `user_data` describes.
+fn check<'a>(
+    snapshot: &AppSnapshot,
+    socket_id: SocketId,
+    auth: &str,
+    user_data: &'a str,
+    current: Option<&str>,
+) -> Result<User<'a>, String> {
+    let secret = auth.split_once(':').and_then(|(key, signature)| Some((snapshot.config.secret(key)?, signature)));
+    let Some((secret, signature)) = secret else {
+        return Err("Sign-in refused: auth must be KEY:SIGNATURE with a key of this app.".to_owned());
+    };
+    let socket_id = socket_id.to_string();
+    if !Signature::of_user(secret.reveal(), &socket_id, user_data).matches(signature) {
+        return Err(format!(
+            "Sign-in refused: Invalid signature: Expected HMAC SHA256 hex digest of {socket_id}::user::USER_DATA, but got another one."
+        ));
+    }
+    let user = User::parse(user_data).map_err(|invalid| format!("Sign-in refused: {invalid}"))?;
+    if user.id.chars().count() > snapshot.limits.user_id {
+        return Err(format!("Sign-in refused: the id is too long, at most {} characters.", snapshot.limits.user_id));
+    }
+    if user.user_info.as_ref().is_some_and(|info| info.len() > snapshot.limits.presence_member) {
+        let most = snapshot.limits.presence_member;
+        return Err(format!("Sign-in refused: the user_info is too large, at most {most} bytes."));
+    }
+    match current {
+        Some(current) if *current != *user.id => {
+            Err("Sign-in refused: the connection has signed in as another user already.".to_owned())
+        }
+        _ => Ok(user),
+    }
+}
+
+/// Pusher's code for a watchlist that is too long.
+const WATCHLIST_EXCEEDED: u16 = 4302;

@@ -1,0 +1,884 @@
+//! The sessions of several shards, on a kernel of the test's own: what overtakes what is decided by the test.
+
+use super::*;
+use crate::app::{AppConfig, Callback, Limits, TokenAuth, TokenKeys, UpgradeAuth, Webhook};
+use crate::connect_auth::testing::with_secret;
+use crate::events::Entry;
+use crate::node::{Node, Publication};
+use crate::presence::Roster;
+use crate::pusher::auth::Signature;
+use crate::pusher::channel::Channel;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use taut_shard::testing::{Client as Peer, Stage};
+use taut_shard::{Drain, DrainGroup, Settings};
+
+/// Shards that do nothing unless they are told to, so that a test decides what overtakes what.
+fn node(shards: usize) -> (Node, Arc<ShardBus>, Vec<Stage<PusherHandler>>) {
+    let (node, bus, stages, _) = node_of(shards, AppConfig::parse("1:key:secret").expect("an app"));
+    (node, bus, stages)
+}
+
+type Parts = (Node, Arc<ShardBus>, Vec<Stage<PusherHandler>>, tokio::sync::mpsc::Receiver<Entry>);
+
+fn node_of(shards: usize, app: AppConfig) -> Parts {
+    let (events, entries) = EventBus::new();
+    let apps = Arc::new(Apps::new([app], &Limits::default()).expect("one app"));
+    let bus = Arc::new(ShardBus::new(shards));
+    let stage = |shard| {
+        let sessions =
+            PusherHandler::new(shard, Arc::clone(&apps), Arc::clone(&bus), events.clone(), "", 120, 1 << 20, drop);
+        Stage::new(sessions, Settings::default())
+    };
+    let stages: Vec<_> = (0..shards).map(stage).collect();
+    bus.connect(stages.iter().map(|stage| stage.shard.mailbox()).collect());
+    (Node::new(apps, Arc::clone(&bus), events), bus, stages, entries)
+}
+
+/// A channel whose owner is the second of two shards.
+fn far_channel(bus: &ShardBus) -> String {
+    (0..1000).map(|number| format!("channel-{number}")).find(|name| bus.owner(0, name) == 1).expect("one of many")
+}
+
+fn subscriber(stage: &mut Stage<PusherHandler>) -> Peer {
+    let mut peer = Peer::new(&stage.network);
+    peer.write(&peer.request("/app/key"));
+    stage.settle();
+    // The greeting follows the head at once, and is not to be taken for a part of it.
+    while !peer.is_open() {
+        assert_ne!(peer.remote.waiting(), 0, "the handshake failed");
+        peer.read(1);
+    }
+    assert_eq!(heard(&mut peer), ["pusher:connection_established"]);
+    peer
+}
+
+fn subscribe(peer: &mut Peer, channel: &str) {
+    peer.send(json!({ "event": "pusher:subscribe", "data": { "channel": channel } }).to_string());
+}
+
+fn unsubscribe(peer: &mut Peer, channel: &str) {
+    peer.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } }).to_string());
+}
+
+fn publish(node: &Node, channel: &str, event: &str) {
+    let app = node.apps().by_id("1").expect("the app");
+    node.publish(&app, &[channel], &Publication { event, data: &"".into(), excluded: None }).expect("room");
+}
+
+/// The names of the events that have come.
+fn heard(peer: &mut Peer) -> Vec<String> {
+    peer.read(usize::MAX);
+    let name = |text: String| {
+        let event: Value = serde_json::from_str(&text).expect("JSON");
+        event["event"].as_str().expect("a name").to_owned()
+    };
+    peer.texts().into_iter().map(name).collect()
+}
+
+/// Lets the shards talk until they have nothing more to say.
+fn settle(stages: &mut [Stage<PusherHandler>]) {
+    for _ in 0..4 {
+        stages.iter_mut().for_each(Stage::settle);
+    }
+}
+
+const SUBSCRIBED: &str = "pusher_internal:subscription_succeeded";
+
+#[test]
+fn the_first_member_of_a_shard_is_told_only_when_the_channels_home_knows() {
+    let (node, bus, mut stages) = node(2);
+    let channel = far_channel(&bus);
+    let mut peer = subscriber(&mut stages[0]);
+    publish(&node, &channel, "early");
+    subscribe(&mut peer, &channel);
+    stages[0].settle();
+    assert_eq!(heard(&mut peer), [""; 0], "the home does not know yet");
+    // It has not even looked, but this comes to it after our interest.
+    publish(&node, &channel, "late");
+    stages[1].settle();
+    stages[0].settle();
+    assert_eq!(heard(&mut peer), [SUBSCRIBED, "late"]);
+}
+
+#[test]
+fn the_second_member_of_a_shard_waits_for_the_same_answer_or_for_none() {
+    let (_, bus, mut stages) = node(2);
+    let channel = far_channel(&bus);
+    let [mut first, mut second, mut third] = [(); 3].map(|()| subscriber(&mut stages[0]));
+    subscribe(&mut first, &channel);
+    subscribe(&mut second, &channel);
+    subscribe(&mut second, &channel);
+    stages[0].settle();
+    assert_eq!([heard(&mut first), heard(&mut second)], [[""; 0]; 2]);
+    settle(&mut stages);
+    assert_eq!([heard(&mut first), heard(&mut second)], [[SUBSCRIBED]; 2]);
+    subscribe(&mut third, &channel);
+    stages[0].settle();
+    assert_eq!(heard(&mut third), [SUBSCRIBED]);
+}
+
+#[test]
+fn at_home_the_answer_comes_at_once() {
+    let (node, bus, mut stages) = node(2);
+    let channel = far_channel(&bus);
+    let mut peer = subscriber(&mut stages[1]);
+    subscribe(&mut peer, &channel);
+    stages[1].settle();
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    publish(&node, &channel, "event");
+    stages[1].settle();
+    assert_eq!(heard(&mut peer), ["event"]);
+}
+
+#[test]
+fn what_belongs_to_an_earlier_visit_does_not_come_before_the_new_answer() {
+    let (node, bus, mut stages) = node(2);
+    let channel = far_channel(&bus);
+    let mut peer = subscriber(&mut stages[0]);
+    subscribe(&mut peer, &channel);
+    settle(&mut stages);
+    publish(&node, &channel, "old");
+    stages[1].settle();
+    // "old" is in the mailbox of the first shard, which reads its sockets first.
+    unsubscribe(&mut peer, &channel);
+    subscribe(&mut peer, &channel);
+    stages[0].settle();
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    publish(&node, &channel, "new");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["new"]);
+}
+
+#[test]
+fn who_leaves_and_comes_back_before_the_answer_is_subscribed() {
+    let (node, bus, mut stages) = node(2);
+    let channel = far_channel(&bus);
+    let mut peer = subscriber(&mut stages[0]);
+    subscribe(&mut peer, &channel);
+    unsubscribe(&mut peer, &channel);
+    subscribe(&mut peer, &channel);
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    publish(&node, &channel, "event");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["event"]);
+}
+
+#[test]
+fn the_home_forgets_a_shard_whose_last_member_has_left() {
+    let (_, bus, mut stages) = node(2);
+    let channel = far_channel(&bus);
+    for wait in [true, false] {
+        for vanish in [true, false] {
+            let mut peer = subscriber(&mut stages[0]);
+            subscribe(&mut peer, &channel);
+            if wait {
+                settle(&mut stages);
+                assert_eq!(stages[1].handler().local_apps[0].owner.shards(&channel).collect::<Vec<_>>(), [0]);
+            }
+            if vanish {
+                peer.finish();
+            } else {
+                unsubscribe(&mut peer, &channel);
+            }
+            settle(&mut stages);
+            assert!(stages[1].handler().local_apps[0].owner.is_vacant(), "{wait} {vanish}");
+            let local_app = &stages[0].handler().local_apps[0];
+            assert!(
+                local_app.members.is_empty() && local_app.waiting.is_empty() && local_app.waiters == 0,
+                "{wait} {vanish}"
+            );
+        }
+    }
+}
+
+#[test]
+fn members_that_missed_an_event_are_sent_back_to_begin_anew() {
+    let (_, bus, mut stages) = node(1);
+    let [mut concerned, mut other] = [(); 2].map(|()| subscriber(&mut stages[0]));
+    subscribe(&mut concerned, "chat");
+    subscribe(&mut other, "news");
+    stages[0].settle();
+    bus.tell(0, Mail::Missed { app: 0, channel: "chat".into() });
+    stages[0].settle();
+    assert_eq!([heard(&mut concerned), heard(&mut other)], [[SUBSCRIBED]; 2]);
+    assert_eq!(concerned.closed().map(Close::code), Some(OVER_CAPACITY));
+    assert_eq!(other.closed(), None);
+}
+
+#[test]
+fn channels_that_wait_for_their_homes_are_bounded() {
+    let (_, bus, mut stages) = node(2);
+    stages[0].handler().local_apps[0].waiters = subscribe::MOST_WAITING;
+    let mut peer = subscriber(&mut stages[0]);
+    subscribe(&mut peer, &far_channel(&bus));
+    stages[0].settle();
+    assert_eq!(heard(&mut peer), ["pusher:subscription_error"]);
+}
+
+#[test]
+fn what_a_connection_carries_is_small() {
+    assert!(size_of::<Client>() <= 40, "{}", size_of::<Client>());
+}
+
+// Channels that need a signature, and what an owner decides.
+
+fn sign(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+    format!("key:{}", Signature::of_subscription("secret", socket_id, channel, channel_data))
+}
+
+/// A member with its socket id.
+fn greeted(stage: &mut Stage<PusherHandler>) -> (Peer, String) {
+    let mut peer = Peer::new(&stage.network);
+    peer.write(&peer.request("/app/key"));
+    stage.settle();
+    while !peer.is_open() {
+        assert_ne!(peer.remote.waiting(), 0, "the handshake failed");
+        peer.read(1);
+    }
+    let greeting = messages(&mut peer).remove(0);
+    let data = inner(&greeting);
+    (peer, data["socket_id"].as_str().expect("a socket id").to_owned())
+}
+
+/// The messages that have come.
+fn messages(peer: &mut Peer) -> Vec<Value> {
+    peer.read(usize::MAX);
+    peer.texts().into_iter().map(|text| serde_json::from_str(&text).expect("JSON")).collect()
+}
+
+/// What is in a message's data, which is a string that holds JSON.
+fn inner(message: &Value) -> Value {
+    serde_json::from_str(message["data"].as_str().expect("a string")).expect("JSON in it")
+}
+
+fn visit(peer: &mut Peer, socket_id: &str, channel: &str, user: u8) {
+    let channel_data = json!({ "user_id": user, "user_info": { "number": user } }).to_string();
+    let auth = sign(socket_id, channel, Some(&channel_data));
+    let data = json!({ "channel": channel, "auth": auth, "channel_data": channel_data });
+    peer.send(json!({ "event": "pusher:subscribe", "data": data }).to_string());
+}
+
+/// Fills a shard's mailbox to the last byte: until it is read, the shard's questions are answered with `Busy`, and it misses events.
+fn fill_mailbox(bus: &ShardBus, shard: usize) {
+    // One mail of any size finds room where nothing waits.
+    let _ = bus.ask(shard, Mail::Tick, 16 << 20);
+}
+
+/// An app whose presence channels have room for so many users.
+fn app_for(presence_members: usize) -> AppConfig {
+    let limits = Limits { presence_members, ..Limits::default() };
+    AppConfig { limits: Some(limits), ..AppConfig::parse("1:key:secret").expect("an app") }
+}
+
+/// A presence channel whose owner is the second of two shards.
+fn far_presence(bus: &ShardBus) -> String {
+    let mut names = (0..1000).map(|number| format!("presence-{number}"));
+    names.find(|name| bus.owner(0, name) == 1).expect("one of many")
+}
+
+fn users_at(stage: &mut Stage<PusherHandler>, channel: &str) -> BTreeSet<String> {
+    let roster = stage.handler().local_apps[0].owner.roster(channel);
+    roster.into_iter().flat_map(Roster::users).map(ToString::to_string).collect()
+}
+
+#[test]
+fn who_was_not_let_in_takes_nobody_off_the_list_by_leaving() {
+    let (_, bus, mut stages, _entries) = node_of(2, app_for(1));
+    let channel = far_presence(&bus);
+    let [(mut first, first_id), (mut refused, refused_id), (mut second, second_id)] =
+        [1, 0, 1].map(|shard| greeted(&mut stages[shard]));
+    visit(&mut first, &first_id, &channel, 1);
+    stages[1].settle();
+    visit(&mut refused, &refused_id, &channel, 2);
+    stages[0].settle();
+    stages[1].settle();
+    // The channel was full, and the refusal is on its way. Now it has room for the same user's other connection.
+    unsubscribe(&mut first, &channel);
+    stages[1].settle();
+    visit(&mut second, &second_id, &channel, 2);
+    stages[1].settle();
+    assert_eq!(heard(&mut second), [SUBSCRIBED]);
+    unsubscribe(&mut refused, &channel);
+    settle(&mut stages);
+    assert_eq!(heard(&mut second), [""; 0], "it is still there");
+    assert_eq!(users_at(&mut stages[1], &channel), ["2".to_owned()].into());
+    assert_eq!(heard(&mut refused), [""; 0], "it did not want to know any more");
+}
+
+#[test]
+fn who_was_turned_away_by_a_busy_server_takes_nobody_off_the_list_by_leaving() {
+    let (_, bus, mut stages, _entries) = node_of(2, app_for(9));
+    let channel = far_presence(&bus);
+    let [(mut subscriber, member_id), (mut refused, refused_id)] = [1, 0].map(|shard| greeted(&mut stages[shard]));
+    visit(&mut subscriber, &member_id, &channel, 1);
+    stages[1].settle();
+    assert_eq!(heard(&mut subscriber), [SUBSCRIBED]);
+    visit(&mut refused, &refused_id, &channel, 1);
+    stages[0].settle();
+    fill_mailbox(&bus, 0);
+    stages[1].settle();
+    unsubscribe(&mut refused, &channel);
+    settle(&mut stages);
+    assert_eq!(heard(&mut subscriber), [""; 0], "it is still there");
+    assert_eq!(users_at(&mut stages[1], &channel), ["1".to_owned()].into());
+}
+
+/// A member of a presence channel, and what it knows of who is there.
+struct PresenceMember {
+    peer: Peer,
+    socket_id: String,
+    /// The user that it always is.
+    user: u8,
+    /// It has subscribed, and has not left nor been refused.
+    wants: bool,
+    /// `None` until the channel has let it in.
+    users: Option<BTreeSet<String>>,
+}
+
+impl PresenceMember {
+    fn new(number: usize, stage: &mut Stage<PusherHandler>) -> Self {
+        let (peer, socket_id) = greeted(stage);
+        Self { peer, socket_id, user: (number % USERS) as u8, wants: false, users: None }
+    }
+
+    fn hear_all(&mut self) {
+        for message in messages(&mut self.peer) {
+            self.hear(&message);
+        }
+    }
+
+    fn hear(&mut self, message: &Value) {
+        match message["event"].as_str().expect("a name") {
+            "pusher_internal:subscription_succeeded" => {
+                let presence = &inner(message)["presence"];
+                let ids = presence["ids"].as_array().expect("ids");
+                let users: BTreeSet<String> = ids.iter().map(|id| id.as_str().expect("a text").to_owned()).collect();
+                assert_eq!((ids.len(), presence["count"].as_u64()), (users.len(), Some(users.len() as u64)));
+                let hash = presence["hash"].as_object().expect("an object");
+                assert!(hash.keys().eq(users.iter()), "{presence}");
+                assert!(users.contains(&self.user.to_string()), "let in, but not there: {presence}");
+                self.users = Some(users);
+            }
+            "pusher_internal:member_added" => {
+                let user = inner(message)["user_id"].as_str().expect("a text").to_owned();
+                assert!(self.users.as_mut().expect("let in before").insert(user), "added twice: {message}");
+            }
+            "pusher_internal:member_removed" => {
+                let user = inner(message)["user_id"].as_str().expect("a text").to_owned();
+                assert_ne!(user, self.user.to_string(), "removed while it is there");
+                assert!(self.users.as_mut().expect("let in before").remove(&user), "was not there: {message}");
+            }
+            "pusher:subscription_error" => {
+                (self.wants, self.users) = (false, None);
+            }
+            "pusher:cache_miss" => {}
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A connection subscribes, as the user that it always is.
+    Come(usize),
+    Leave(usize),
+    /// A connection ends, and another one takes its place.
+    Vanish(usize),
+    /// A shard does what there is to do for it.
+    Settle(usize),
+    /// A shard's mailbox takes nothing more until it is read.
+    Fill(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        16 => (0..CROWD).prop_map(Step::Come),
+        12 => (0..CROWD).prop_map(Step::Leave),
+        4 => (0..CROWD).prop_map(Step::Vanish),
+        24 => (0..SHARDS).prop_map(Step::Settle),
+        1 => (0..SHARDS).prop_map(Step::Fill),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+const SHARDS: usize = 3;
+const CROWD: usize = 9;
+const USERS: usize = 4;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Channels have a limit that is met or not, shards are too busy at times, and clients leave before they are answered.
+    #[test]
+    fn whatever_overtakes_what_every_member_sees_each_user_come_and_go_once(
+        limit in 1..=USERS,
+        channel in prop_oneof![Just("presence-room"), Just("presence-cache-room")],
+        steps in steps(),
+    ) {
+        let (_, bus, mut stages, mut entries) = node_of(SHARDS, app_for(limit));
+        let owner = bus.owner(0, channel);
+        let mut crowd: Vec<PresenceMember> =
+            (0..CROWD).map(|number| PresenceMember::new(number, &mut stages[number % SHARDS])).collect();
+        for step in steps {
+            match step {
+                Step::Come(number) => {
+                    let PresenceMember { peer, socket_id, user, wants, .. } = &mut crowd[number];
+                    // To subscribe again is tested on its own: here it would hide what came twice.
+                    if !std::mem::replace(wants, true) {
+                        visit(peer, socket_id, channel, *user);
+                    }
+                }
+                Step::Leave(number) => {
+                    crowd[number].wants = false;
+                    unsubscribe(&mut crowd[number].peer, channel);
+                }
+                Step::Vanish(number) => {
+                    crowd[number].peer.finish();
+                    crowd[number] = PresenceMember::new(number, &mut stages[number % SHARDS]);
+                }
+                Step::Settle(shard) => stages[shard].settle(),
+                Step::Fill(shard) => fill_mailbox(&bus, shard),
+            }
+            for (number, member) in crowd.iter_mut().enumerate() {
+                member.hear_all();
+                // It has missed an event, which is no fault where a mailbox was full.
+                if member.peer.closed().is_some() {
+                    member.peer.finish();
+                    *member = PresenceMember::new(number, &mut stages[number % SHARDS]);
+                }
+            }
+            prop_assert!(users_at(&mut stages[owner], channel).len() <= limit);
+        }
+        settle(&mut stages);
+        crowd.iter_mut().for_each(PresenceMember::hear_all);
+        crowd.retain(|member| member.peer.closed().is_none());
+        settle(&mut stages);
+        crowd.iter_mut().for_each(PresenceMember::hear_all);
+        let there: BTreeSet<String> =
+            crowd.iter().filter(|member| member.wants).map(|member| member.user.to_string()).collect();
+        prop_assert_eq!(users_at(&mut stages[owner], channel), there.clone());
+        for member in crowd.iter().filter(|member| member.wants) {
+            prop_assert_eq!(member.users.as_ref(), Some(&there));
+        }
+        for member in &mut crowd {
+            member.peer.finish();
+        }
+        settle(&mut stages);
+        for stage in &mut stages {
+            let local_app = &stage.handler().local_apps[0];
+            prop_assert!(local_app.owner.is_vacant() && local_app.members.is_empty() && local_app.waiting.is_empty());
+            prop_assert_eq!(local_app.waiters, 0);
+        }
+        entries.close();
+    }
+}
+
+/// Lets the shards and their clients talk until the clients have nothing more to hear, which answer a close and end.
+fn settle_with(stages: &mut [Stage<PusherHandler>], peers: &mut [(Peer, String)]) {
+    for _ in 0..4 {
+        settle(stages);
+        for (peer, _) in &mut *peers {
+            peer.read(usize::MAX);
+            if peer.closed().is_some() {
+                peer.finish();
+            }
+        }
+    }
+}
+
+fn drain_of(over: Duration) -> Drain {
+    Drain { close: Close::new(GOING_DOWN, "come back"), over, deadline: Duration::from_secs(100) }
+}
+
+/// What the webhooks are told, without the channels and members that have both come and gone.
+fn unbalanced(entries: &mut tokio::sync::mpsc::Receiver<Entry>) -> BTreeSet<String> {
+    let mut there = BTreeSet::new();
+    while let Ok(entry) = entries.try_recv() {
+        match entry.event {
+            Event::ChannelOccupied { channel } => assert!(there.insert(channel.to_string()), "occupied twice"),
+            Event::ChannelVacated { channel } => assert!(there.remove(&*channel), "was not occupied"),
+            Event::MemberAdded { channel, user_id } => assert!(there.insert(format!("{channel} {user_id}"))),
+            Event::MemberRemoved { channel, user_id } => assert!(there.remove(&format!("{channel} {user_id}"))),
+            other => panic!("{other:?}"),
+        }
+    }
+    there
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_whatever_order_shards_come_to_their_ends_a_drain_tells_of_every_channel_and_member(
+        order in proptest::collection::vec((0..SHARDS, 0..CROWD), 0..60),
+    ) {
+        let app = AppConfig { webhooks: vec![Webhook::new("http://127.0.0.1:1/")], ..app_for(100) };
+        let (_, _, mut stages, mut entries) = node_of(SHARDS, app);
+        let mut peers: Vec<_> = (0..CROWD).map(|number| greeted(&mut stages[number % SHARDS])).collect();
+        for (number, (peer, socket_id)) in peers.iter_mut().enumerate() {
+            subscribe(peer, &format!("chat-{}", number % 4));
+            visit(peer, socket_id, "presence-room", (number % USERS) as u8);
+        }
+        settle_with(&mut stages, &mut peers);
+        let mut group = DrainGroup::new(stages.iter().map(|stage| stage.shard.drainer()));
+        group.close(&drain_of(Duration::ZERO));
+        for (shard, number) in order {
+            stages[shard].tick();
+            let (peer, _) = &mut peers[number];
+            peer.read(usize::MAX);
+            if peer.closed().is_some() {
+                peer.finish();
+            }
+        }
+        settle_with(&mut stages, &mut peers);
+        prop_assert!(group.is_closed());
+        let mut rounds = 0..100;
+        while !group.try_settle() {
+            prop_assert!(rounds.next().is_some(), "the shards do not come to rest");
+            stages.iter_mut().rev().for_each(Stage::settle);
+        }
+        prop_assert_eq!(unbalanced(&mut entries), BTreeSet::new());
+        group.end();
+        settle(&mut stages);
+        prop_assert!(stages.iter().all(|stage| stage.is_drained));
+    }
+
+    /// What clients send and what backends publish while the closes are spread is taken, and everybody who is not closed yet hears it.
+    #[test]
+    fn an_event_during_a_drain_reaches_all_who_are_still_connected(
+        steps in proptest::collection::vec((0..SHARDS, 0..CROWD, 0..30_u64, any::<bool>()), 0..60),
+    ) {
+        // The rate of client events is another matter.
+        let limits = Limits { client_events: 1_000_000, ..Limits::default() };
+        let app = AppConfig { limits: Some(limits), ..app_for(100) };
+        let (node, _, mut stages, _entries) = node_of(SHARDS, app);
+        // Nobody is on the last shard: it owns channels all the same.
+        let mut peers: Vec<_> = (0..CROWD).map(|number| greeted(&mut stages[number % (SHARDS - 1)])).collect();
+        let channels = ["private-a", "private-b", "private-c", "private-d"];
+        for (peer, socket_id) in &mut peers {
+            for channel in channels {
+                let data = json!({ "channel": channel, "auth": sign(socket_id, channel, None) });
+                peer.send(json!({ "event": "pusher:subscribe", "data": data }).to_string());
+            }
+        }
+        settle(&mut stages);
+        for (peer, _) in &mut peers {
+            prop_assert_eq!(heard(peer).len(), channels.len());
+        }
+        let group = DrainGroup::new(stages.iter().map(|stage| stage.shard.drainer()));
+        group.close(&drain_of(Duration::from_secs(1)));
+        settle(&mut stages);
+        for (number, (shard, sender, milliseconds, by_backend)) in steps.into_iter().enumerate() {
+            stages[shard].advance(Duration::from_millis(milliseconds));
+            // Who is closed hears nothing after that.
+            for (peer, _) in &mut peers {
+                peer.read(usize::MAX);
+            }
+            let is_closed: Vec<bool> = peers.iter().map(|(peer, _)| peer.closed().is_some()).collect();
+            let channel = channels[number % channels.len()];
+            let event = format!("client-{number}");
+            if by_backend {
+                publish(&node, channel, &event);
+            } else if is_closed[sender] {
+                continue;
+            } else {
+                peers[sender].0.send(json!({ "event": event, "channel": channel, "data": "" }).to_string());
+            }
+            settle(&mut stages);
+            for (other, (peer, _)) in peers.iter_mut().enumerate() {
+                let heard = heard(peer);
+                // Time has not gone on: nobody else was closed meanwhile.
+                let wanted = !is_closed[other] && (by_backend || other != sender);
+                prop_assert_eq!(heard, if wanted { vec![event.clone()] } else { Vec::new() });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_others() {
+    let limits = Limits { subscriptions: 3, ..Limits::default() };
+    let app = AppConfig { limits: Some(limits), ..AppConfig::parse("1:key:secret").expect("an app") };
+    let (_, bus, mut stages, _entries) = node_of(2, app);
+    let far: Vec<String> =
+        (0..1000).map(|number| format!("channel-{number}")).filter(|name| bus.owner(0, name) == 1).take(8).collect();
+    let mut peer = subscriber(&mut stages[0]);
+    for name in &far {
+        subscribe(&mut peer, name);
+        // Twice the same is one.
+        subscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    let heard_now = heard(&mut peer);
+    assert_eq!(heard_now.iter().filter(|name| *name == SUBSCRIBED).count(), 3, "{heard_now:?}");
+    // Leaving before the answer makes no room for others before it has come.
+    for name in &far[..3] {
+        unsubscribe(&mut peer, name);
+    }
+    for name in &far {
+        subscribe(&mut peer, name);
+        unsubscribe(&mut peer, name);
+    }
+    stages[0].settle();
+    let local_app = &stages[0].handler().local_apps[0];
+    assert_eq!((local_app.waiters, local_app.members.channels().len()), (3, 0));
+    settle(&mut stages);
+    let local_app = &stages[0].handler().local_apps[0];
+    assert!(local_app.waiters == 0 && local_app.waiting.is_empty());
+    assert!(stages[1].handler().local_apps[0].owner.is_vacant());
+}
+
+/// Signs in as this user.
+fn sign_in(peer: &mut Peer, socket_id: &str, user_data: &str) {
+    let auth = format!("key:{}", Signature::of_user("secret", socket_id, user_data));
+    peer.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }).to_string());
+}
+
+#[test]
+fn a_terminated_connection_is_nowhere_although_it_does_not_answer_the_close() {
+    let (_, bus, mut stages, _entries) = node_of(2, app_for(9));
+    let channel = far_presence(&bus);
+    let mut others = (0..1000).map(|number| format!("presence-other-{number}"));
+    let other_channel = others.find(|name| bus.owner(0, name) == 1).expect("one of many");
+    let [(mut deaf, deaf_id), (mut other, other_id)] = [0, 1].map(|shard| greeted(&mut stages[shard]));
+    sign_in(&mut deaf, &deaf_id, r#"{"id":"7"}"#);
+    for (peer, socket_id, user) in [(&mut deaf, &deaf_id, 7), (&mut other, &other_id, 8)] {
+        visit(peer, socket_id, &channel, user);
+    }
+    settle(&mut stages);
+    heard(&mut deaf);
+    heard(&mut other);
+    // Something is under way in both directions.
+    let said = json!({ "event": "client-last", "channel": channel, "data": "" }).to_string();
+    deaf.send(said.clone());
+    visit(&mut deaf, &deaf_id, &other_channel, 7);
+    stages[0].settle();
+    let (done, mut all_done) = tokio::sync::mpsc::channel(1);
+    bus.tell(0, Mail::Terminate { app: 0, user_id: "7".into(), done });
+    stages[0].settle();
+    deaf.send(said);
+    stages[0].settle();
+    let is_done = |all_done: &mut tokio::sync::mpsc::Receiver<()>| {
+        all_done.try_recv() == Err(tokio::sync::mpsc::error::TryRecvError::Disconnected)
+    };
+    assert!(!is_done(&mut all_done), "the owner may let it in yet");
+    stages[1].settle();
+    stages[0].settle();
+    assert!(is_done(&mut all_done));
+    stages[1].settle();
+    assert_eq!(heard(&mut other), ["client-last", "pusher_internal:member_removed"]);
+    assert_eq!(users_at(&mut stages[1], &channel), ["8".to_owned()].into());
+    assert_eq!(users_at(&mut stages[1], &other_channel), BTreeSet::new());
+    assert_eq!(stages[0].census().open, 1, "it has not answered yet");
+    let local_app = &stages[0].handler().local_apps[0];
+    assert!(local_app.members.is_empty() && local_app.waiting.is_empty() && local_app.signed_in.is_empty());
+}
+
+#[test]
+fn who_missed_an_event_is_in_no_channel_any_more_although_it_does_not_answer_the_close() {
+    let (_, bus, mut stages, _entries) = node_of(1, app_for(9));
+    let (mut deaf, deaf_id) = greeted(&mut stages[0]);
+    visit(&mut deaf, &deaf_id, "presence-room", 7);
+    stages[0].settle();
+    bus.tell(0, Mail::Missed { app: 0, channel: "presence-room".into() });
+    stages[0].settle();
+    assert_eq!(users_at(&mut stages[0], "presence-room"), BTreeSet::new());
+}
+
+#[test]
+fn what_is_sent_to_a_user_reaches_it_from_its_sign_in_on_and_once() {
+    let (node, bus, mut stages) = node(2);
+    let mut users = (0..1000).map(|number| number.to_string());
+    let user = users.find(|user| bus.owner(0, &Channel::of_user(user)) == 1).expect("one of many");
+    let channel = Channel::of_user(&user);
+    let (mut peer, socket_id) = greeted(&mut stages[0]);
+    let user_data = json!({ "id": user }).to_string();
+    sign_in(&mut peer, &socket_id, &user_data);
+    // To sign in again before the answer changes nothing.
+    sign_in(&mut peer, &socket_id, &user_data);
+    stages[0].settle();
+    assert_eq!(heard(&mut peer), [""; 0], "what was sent to it now would not reach it yet");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["pusher:signin_success"]);
+    publish(&node, &channel, "before");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["before"]);
+    // As pusher-js does, once it has heard that it is signed in.
+    subscribe(&mut peer, &channel);
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    publish(&node, &channel, "after");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["after"]);
+    // Another one of the user's, on the same shard; and one that does not wait for the answer.
+    let (mut second, second_id) = greeted(&mut stages[0]);
+    sign_in(&mut second, &second_id, &user_data);
+    stages[0].settle();
+    assert_eq!(heard(&mut second), ["pusher:signin_success"]);
+    let (mut hasty, hasty_id) = greeted(&mut stages[1]);
+    sign_in(&mut hasty, &hasty_id, &user_data);
+    subscribe(&mut hasty, &channel);
+    settle(&mut stages);
+    assert_eq!(heard(&mut hasty), ["pusher:signin_success", SUBSCRIBED]);
+    publish(&node, &channel, "all");
+    settle(&mut stages);
+    for peer in [&mut peer, &mut second, &mut hasty] {
+        assert_eq!(heard(peer), ["all"]);
+        peer.finish();
+    }
+    settle(&mut stages);
+    for stage in &mut stages {
+        let local_app = &stage.handler().local_apps[0];
+        assert!(local_app.owner.is_vacant() && local_app.members.is_empty() && local_app.waiting.is_empty());
+    }
+}
+
+#[test]
+fn who_subscribes_to_the_users_channel_before_the_sign_in_is_answered_is_told_of_both() {
+    let (_, bus, mut stages) = node(2);
+    let mut users = (0..1000).map(|number| number.to_string());
+    let user = users.find(|user| bus.owner(0, &Channel::of_user(user)) == 1).expect("one of many");
+    let (mut peer, socket_id) = greeted(&mut stages[0]);
+    sign_in(&mut peer, &socket_id, &json!({ "id": user }).to_string());
+    subscribe(&mut peer, &Channel::of_user(&user));
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["pusher:signin_success", SUBSCRIBED]);
+}
+
+#[test]
+fn the_users_own_channel_takes_no_place_of_others() {
+    let limits = Limits { subscriptions: 1, channels: 1, ..Limits::default() };
+    let app = AppConfig { limits: Some(limits), ..AppConfig::parse("1:key:secret").expect("an app") };
+    let (_, _, mut stages, _entries) = node_of(2, app);
+    let (mut peer, socket_id) = greeted(&mut stages[0]);
+    sign_in(&mut peer, &socket_id, r#"{"id":"7"}"#);
+    settle(&mut stages);
+    subscribe(&mut peer, "chat");
+    settle(&mut stages);
+    subscribe(&mut peer, &Channel::of_user("7"));
+    subscribe(&mut peer, "chat-too");
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), ["pusher:signin_success", SUBSCRIBED, SUBSCRIBED, "pusher:subscription_error"]);
+}
+
+#[test]
+fn an_app_has_no_more_channels_than_it_may_on_all_shards_together() {
+    let limits = Limits { channels: 2, ..Limits::default() };
+    let app = AppConfig { limits: Some(limits), ..AppConfig::parse("1:key:secret").expect("an app") };
+    let (node, bus, mut stages, _entries) = node_of(2, app);
+    let bus = &*bus;
+    let of =
+        |shard| (0..1000).map(|number| format!("channel-{number}")).filter(move |name| bus.owner(0, name) == shard);
+    let (near, far): (Vec<_>, Vec<_>) = (of(0).take(3).collect(), of(1).take(3).collect());
+    let [mut peer, mut other] = [(); 2].map(|()| subscriber(&mut stages[0]));
+    for name in [&near[0], &far[0]] {
+        subscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED; 2]);
+    for name in [&near[1], &far[1]] {
+        subscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    for refusal in messages(&mut peer) {
+        assert_eq!((&refusal["event"], &refusal["data"]["status"]), (&json!("pusher:subscription_error"), &json!(409)));
+        let error = refusal["data"]["error"].as_str().expect("a text");
+        assert!(error.contains("as many channels as it may, 2,") && error.contains("max-channels"), "{error}");
+    }
+    let refused: u64 = stages.iter_mut().map(|stage| stage.handler().local_apps[0].traffic.get().refused).sum();
+    assert_eq!(refused, 2);
+    // Those that there are can be joined, and a channel that was left makes room for another.
+    for name in [&near[0], &far[0]] {
+        subscribe(&mut other, name);
+        unsubscribe(&mut peer, name);
+    }
+    settle(&mut stages);
+    assert_eq!(heard(&mut other), [SUBSCRIBED; 2]);
+    unsubscribe(&mut other, &near[0]);
+    settle(&mut stages);
+    subscribe(&mut peer, &far[2]);
+    settle(&mut stages);
+    assert_eq!(heard(&mut peer), [SUBSCRIBED]);
+    drop(node);
+}
+
+/// An app whose clients show tokens that are signed with this.
+fn guarded_app(upgrade: UpgradeAuth) -> AppConfig {
+    AppConfig { upgrade: Some(upgrade), ..AppConfig::parse("1:key:secret").expect("an app") }
+}
+
+const TOKEN_SECRET: &str = "a secret of thirty-two characters";
+
+#[test]
+fn who_came_in_by_a_token_is_its_user_to_the_end() {
+    let upgrade = UpgradeAuth::Token(TokenAuth::new(TokenKeys::Secret(TOKEN_SECRET.into())));
+    let (node, bus, mut stages, _) = node_of(1, guarded_app(upgrade));
+    let claims = json!({ "sub": "ada", "exp": 4_000_000_000_u64 });
+    let token = with_secret(TOKEN_SECRET.as_bytes(), &json!({ "alg": "HS256" }), &claims);
+    let come = |stages: &mut Vec<Stage<PusherHandler>>| {
+        let mut peer = Peer::new(&stages[0].network);
+        peer.write(&peer.request(&format!("/app/key?token={token}")));
+        stages[0].settle();
+        while !peer.is_open() {
+            assert_ne!(peer.remote.waiting(), 0, "the handshake failed");
+            peer.read(1);
+        }
+        assert_eq!(heard(&mut peer), ["pusher:connection_established"]);
+        peer
+    };
+    let (mut first, mut second) = (come(&mut stages), come(&mut stages));
+    let app = node.apps().by_id("1").expect("the app");
+    assert_eq!(app.connections(), 2);
+    let (done, _) = tokio::sync::mpsc::channel(1);
+    bus.tell_all(|| Mail::Terminate { app: 0, user_id: "eve".into(), done: done.clone() });
+    stages[0].settle();
+    assert_eq!([heard(&mut first), heard(&mut second)], [[""; 0]; 2], "that was somebody else");
+    bus.tell_all(|| Mail::Terminate { app: 0, user_id: "ada".into(), done: done.clone() });
+    stages[0].settle();
+    assert_eq!([heard(&mut first), heard(&mut second)], [["pusher:error"]; 2]);
+    stages[0].settle();
+    let signed_in = stages[0].shard.handler().inner.local_apps[0].signed_in.members("ada").len();
+    assert_eq!((signed_in, app.connections()), (0, 0));
+}
+
+#[test]
+fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
+    let upgrade = UpgradeAuth::Callback(Callback::new("http://127.0.0.1:1/"));
+    let (connect_auth, mut tasks) = ConnectAuth::new(&[]);
+    let (events, _entries) = EventBus::new();
+    let apps = Arc::new(Apps::new([guarded_app(upgrade)], &Limits::default()).expect("one app"));
+    let bus = Arc::new(ShardBus::new(1));
+    let sessions = PusherHandler::new(0, Arc::clone(&apps), Arc::clone(&bus), events, "", 120, 1 << 20, drop);
+    let mut stage = Stage::new(sessions.with_connect_auth(Arc::new(connect_auth)), Settings::default());
+    bus.connect(vec![stage.shard.mailbox()]);
+    let mut come = |stage: &mut Stage<PusherHandler>| {
+        let mut peer = Peer::new(&stage.network);
+        peer.write(&peer.request("/app/key"));
+        stage.settle();
+        (peer, tasks.next_handshake().expect("a question"))
+    };
+    let ((gone, of_gone), (mut other, of_other)) = (come(&mut stage), come(&mut stage));
+    let app = Arc::clone(&apps.all()[0]);
+    assert_eq!(app.connections(), 0, "nobody has come in yet");
+    gone.remote.reset(true);
+    stage.settle();
+    for handshake in [of_gone, of_other] {
+        let identity = crate::pusher::member::Identity { user_id: "ada".into(), user_info: None };
+        bus.tell(0, Mail::Vetted { handshake, app: 0, outcome: Box::new(Ok(identity)) });
+    }
+    stage.settle();
+    assert!(app.connections() == 1 && !gone.is_open());
+    let signed_in = stage.shard.handler().inner.local_apps[0].signed_in.members("ada").len();
+    assert_eq!(signed_in, 1);
+    while !other.is_open() {
+        assert_ne!(other.remote.waiting(), 0, "the handshake failed");
+        other.read(1);
+    }
+    assert_eq!(heard(&mut other), ["pusher:connection_established"]);
+}
