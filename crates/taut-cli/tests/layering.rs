@@ -191,21 +191,26 @@ struct Floor {
 /// The floors of `taut-server`, from the ground up. A module imports only from the floors below its own.
 const FLOORS: &[Floor] = &[
     Floor {
-        modules: &["address", "cache", "limit", "origin", "pusher", "subscriptions"],
-        reason: "values and small collections: they import nothing of the server",
+        modules: &["address", "limit", "origin", "place", "pusher"],
+        reason: "values: they import nothing of the server",
     },
     Floor {
-        modules: &["app", "presence", "query"],
-        reason: "what an app is, who is in a channel and what shards are asked: known without those who use it",
+        modules: &["app", "query"],
+        reason: "what an app is, and what shards are asked: known without those who use it",
     },
     Floor {
-        modules: &["apps", "http", "owner", "trace"],
-        reason: "what a channel's owner keeps, HTTP itself, apps while they are served: tools for what is above",
+        modules: &["apps", "http", "trace"],
+        reason: "apps while they are served, and HTTP itself: tools for what is above",
     },
     Floor {
-        modules: &["bus", "connect_auth", "events", "otel"],
-        reason: "who may connect, what happens, and what shards send to each other: whoever uses it passes in the rest",
+        modules: &["connect_auth", "events", "otel"],
+        reason: "who may connect, and what happens: whoever uses it passes in the rest",
     },
+    Floor {
+        modules: &["hub"],
+        reason: "channels and users as pure values: where an owner lives is not their business",
+    },
+    Floor { modules: &["bus"], reason: "the one way to a channel's owner" },
     Floor {
         modules: &["node", "shard", "webhooks"],
         reason: "what clients, publishers and receivers of webhooks get; none of them knows another, or where settings come from",
@@ -317,6 +322,25 @@ const SOURCE_RULES: &[SourceRule] = &[
         except: &["taut-server/src/otel", "taut-server/src/trace"],
         never: &["opentelemetry", "opentelemetry_http"],
         reason: "`trace` says what OpenTelemetry is told of, and what it is not: nobody else names it",
+    },
+    SourceRule {
+        places: &["taut-server/src/hub"],
+        except: &["taut-server/src/hub/simulation"],
+        never: &[
+            "tokio",
+            "taut",
+            "taut_shard",
+            "hyper",
+            "axum",
+            "tracing",
+            "std::net",
+            "std::thread",
+            "std::time::SystemTime",
+            "SystemTime",
+            "Mutex",
+            "RwLock",
+        ],
+        reason: "`hub` is pure: commands in, effects out",
     },
     SourceRule {
         places: &["taut-server/src/shard"],
@@ -709,7 +733,7 @@ mod rules {
 
     #[test]
     fn a_shards_handler_knows_neither_the_api_nor_the_settings() {
-        assert!(floors("shard", "use crate::subscriptions::Subscriptions;").is_empty());
+        assert!(floors("shard", "use crate::hub::Hub;").is_empty());
         for import in
             ["crate::api::events", "crate::{app, server::Server}", "crate::node", "super::api", "crate::config"]
         {

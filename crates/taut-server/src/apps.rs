@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::app::{AppConfig, Limits};
+use crate::place::AppIndex;
 use crate::pusher::auth::{SigningKey, decode_percent};
 
 /// An app while it is served. It stays the same when its configuration is replaced.
 #[derive(Debug)]
 pub struct App {
-    index: usize,
+    index: AppIndex,
     id: Box<str>,
     snapshot: ArcSwap<AppSnapshot>,
     connections: AtomicUsize,
@@ -22,7 +23,7 @@ pub struct App {
 }
 
 impl App {
-    fn new(index: usize, snapshot: AppSnapshot) -> Self {
+    fn new(index: AppIndex, snapshot: AppSnapshot) -> Self {
         let id = snapshot.config.id.as_str().into();
         Self {
             index,
@@ -34,7 +35,7 @@ impl App {
     }
 
     /// The place of this app among all: 0, 1 and so on, for tables by app.
-    pub fn index(&self) -> usize {
+    pub fn index(&self) -> AppIndex {
         self.index
     }
 
@@ -134,6 +135,8 @@ pub struct Apps {
 struct Directory {
     /// By index; those that are configured no more keep their places.
     apps: Vec<Arc<App>>,
+    /// By id, those that are configured no more included.
+    places: HashMap<String, usize>,
     by_id: HashMap<String, usize>,
     by_key: HashMap<String, usize>,
     /// The development app, where that is served for want of another.
@@ -180,10 +183,10 @@ impl Apps {
     ) -> Result<Vec<Arc<App>>, DuplicateApp> {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.directory.load_full();
-        let mut after = Directory { apps: before.apps.clone(), ..Directory::default() };
+        let mut after = Directory { apps: before.apps.clone(), places: before.places.clone(), ..Directory::default() };
         let mut changes = Vec::new();
         for app in apps {
-            changes.extend(after.put(app, limits, &before)?);
+            changes.extend(after.put(app, limits)?);
         }
         // Nothing can go wrong from here on.
         for (app, snapshot) in changes {
@@ -225,6 +228,11 @@ impl Apps {
         directory.development.map(|index| Arc::clone(&directory.apps[index]))
     }
 
+    /// The app with this index.
+    pub(crate) fn by_index(&self, index: AppIndex) -> Option<Arc<App>> {
+        self.directory.load().apps.get(index.get()).map(Arc::clone)
+    }
+
     /// Every app that is or was configured, in the order of their [indices](App::index).
     pub fn all(&self) -> Vec<Arc<App>> {
         self.directory.load().apps.clone()
@@ -233,8 +241,8 @@ impl Apps {
 
 impl Directory {
     /// Adds an app; gives what its app's terms are to be, when it had others before.
-    fn put(&mut self, app: AppConfig, limits: &Limits, before: &Self) -> Result<Option<Change>, DuplicateApp> {
-        let known = before.apps.iter().position(|other| *other.id == *app.id);
+    fn put(&mut self, app: AppConfig, limits: &Limits) -> Result<Option<Change>, DuplicateApp> {
+        let known = self.places.get(&app.id).copied();
         let index = known.unwrap_or(self.apps.len());
         if self.by_id.insert(app.id.clone(), index).is_some() {
             return Err(DuplicateApp { name: "id", value: app.id });
@@ -248,7 +256,8 @@ impl Directory {
         if known.is_some() {
             return Ok(Some((Arc::clone(&self.apps[index]), Arc::new(snapshot))));
         }
-        self.apps.push(Arc::new(App::new(index, snapshot)));
+        self.places.insert(snapshot.config.id.clone(), index);
+        self.apps.push(Arc::new(App::new(AppIndex::new(index), snapshot)));
         Ok(None)
     }
 }
@@ -287,7 +296,7 @@ mod tests {
         assert_eq!(apps.by_id("2").map(|app| app.snapshot().config.key().key.clone()).as_deref(), Some("b"));
         assert_eq!(apps.by_key("a").map(|app| app.id().to_owned()).as_deref(), Some("1"));
         assert!(apps.by_id("a").is_none() && apps.by_key("1").is_none());
-        assert_eq!(apps.all().iter().map(|app| app.index()).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(apps.all().iter().map(|app| app.index().get()).collect::<Vec<_>>(), [0, 1]);
         assert!(apps.development_app().is_none());
     }
 
@@ -348,12 +357,12 @@ mod tests {
         let gone = apps.replace([parse("3:c:z"), parse("1:d:w")], &Limits::default()).expect("others");
         assert_eq!(gone.iter().map(|app| app.id()).collect::<Vec<_>>(), ["2"]);
         assert!(apps.by_key("a").is_none() && apps.by_key("b").is_none() && apps.by_id("2").is_none());
-        assert_eq!(apps.by_key("d").map(|app| app.index()), Some(0));
-        assert_eq!(apps.by_key("c").map(|app| app.index()), Some(2));
+        assert_eq!(apps.by_key("d").map(|app| app.index().get()), Some(0));
+        assert_eq!(apps.by_key("c").map(|app| app.index().get()), Some(2));
         assert_eq!((first.connections(), place.snapshot().config.key().key.as_str()), (1, "d"));
         assert!(!gone[0].snapshot().known);
         apps.replace([parse("2:b:y")], &Limits::default()).expect("back");
-        assert!(gone[0].snapshot().known && apps.by_id("2").map(|app| app.index()) == Some(1));
+        assert!(gone[0].snapshot().known && apps.by_id("2").map(|app| app.index().get()) == Some(1));
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Which shard is a channel's owner, and what shards say to each other.
+//! The way to a channel's owner, and what else shards say to each other.
 //!
-//! Every channel has one owner among a node's shards. Whatever is published to it goes through there, so that all its members see one order; the
-//! owner knows which shards have members and passes it on to those only.
+//! Every channel has one owner among a node's shards. Whatever is published to it goes through there, so that all its subscribers see one
+//! order; the owner knows which shards are interested and passes it on to those only. Nobody but the bus asks where an owner is.
+
+mod end;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -9,100 +11,46 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use taut_proto::Prepared;
 use taut_proto::handshake::Refusal;
-use taut_shard::{ConnectionId, HandshakeId, Mailbox};
+use taut_shard::{ConnectionId, HandshakeId, Mailbox, Refused};
 use tokio::sync::mpsc;
 
-use crate::owner::{Full, Subscribe, Subscribed};
+use crate::hub::command::{Command, Content, Envelope, Publication};
+use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::member::Identity;
-use crate::pusher::socket_id::SocketId;
 use crate::query::Query;
+pub(crate) use end::{BusEnd, Outlet, Post};
 
-/// What comes through a shard's mailbox. `app` is always the [index](crate::apps::App::index) of an app.
+/// What comes through a shard's mailbox.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    /// To a channel's owner: somebody publishes.
-    Publish(Published),
-    /// From a channel's owner: deliver this to those here who want it.
-    Deliver(Published),
-    /// From a channel's owner: something for the channel found no room in the mailbox, so its members here have missed it.
-    Missed { app: usize, channel: Arc<str> },
-    /// To a channel's owner: a connection here subscribes, and it is one that the owner has to know of.
-    Enter { app: usize, channel: Arc<str>, shard: usize, request_id: RequestId, subscribe: Subscribe },
-    /// From a channel's owner, to the shard that asked with this ticket: whoever waits is subscribed, and from here on everything that is published comes.
-    Entered { app: usize, channel: Arc<str>, request_id: RequestId, subscribed: Subscribed },
-    /// From a channel's owner, instead: whoever waits cannot be let in.
-    Rejected { app: usize, channel: Arc<str>, request_id: RequestId, why: Rejected },
-    /// To a channel's owner: a user's connection, or the last connection of all here, has left.
-    Leave { app: usize, channel: Arc<str>, shard: usize, user_id: Option<Arc<str>>, is_last: bool },
-    /// To a channel's owner: so many are subscribed here.
-    Count { app: usize, channel: Arc<str>, shard: usize, connections: usize },
-    /// To the owner of an app's users: a connection has signed in, or one that had has ended.
-    Online { app: usize, user_id: Arc<str>, is_online: bool },
-    /// To the owner of an app's users: a connection here watches these.
-    Watch { app: usize, user_ids: Arc<[Arc<str>]>, shard: usize, connection: ConnectionId },
-    /// From the owner of an app's users: how it stands with those that the connection watches.
-    Watched { connection: ConnectionId, online: Vec<Arc<str>>, offline: Vec<Arc<str>> },
-    /// To the owner of an app's users: nobody here watches this one any more.
-    Unwatch { app: usize, user_id: Arc<str>, shard: usize },
-    /// From the owner of an app's users: one of them has come or gone.
-    Status { app: usize, user_id: Arc<str>, is_online: bool },
+    /// From another shard, or from a publisher.
+    Hub(Envelope<ConnectionId>),
     /// To all: close every connection that acts as this user. That is done, as far as this shard is concerned, when `done` is dropped.
-    Terminate { app: usize, user_id: Arc<str>, done: Done },
+    Terminate {
+        app: AppIndex,
+        user_id: Arc<str>,
+        done: Done,
+    },
     /// To all: what came before this is handled when `done` is dropped.
-    Mark { done: Done },
-    /// From the guard: who wants to come in, or why it may not.
-    Vetted { handshake: HandshakeId, app: usize, outcome: Box<Result<Identity, Refusal>> },
+    Mark {
+        done: Done,
+    },
+    /// Who wants to connect, or why that is refused.
+    Authorized {
+        handshake: HandshakeId,
+        app: AppIndex,
+        outcome: Box<Result<Identity, Refusal>>,
+    },
     /// To all: apps have been changed or taken away.
     AppsChanged,
     /// To all, about once per second.
     Tick,
-    /// Somebody wants to know something.
-    Ask(Query),
-}
-
-/// Identifies a question to a channel's owner, and its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestId {
-    pub(crate) number: u32,
-    /// What the answer may weigh, where a single word weighs 1.
-    pub(crate) weight: u32,
+    Query(Query),
 }
 
 /// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.
 pub(crate) type Done = mpsc::Sender<()>;
-
-/// Why a channel's owner lets a connection not in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejected {
-    /// The presence channel has as many users as it may.
-    Full(Full),
-    /// The app has as many channels as it may, and this would be a new one.
-    TooManyChannels { most: usize },
-    /// There is no room for the answer.
-    Busy,
-}
-
-/// An event on its way to a channel's members, in the form in which all of them get it.
-#[derive(Clone, Debug)]
-pub(crate) struct Published {
-    pub(crate) app: usize,
-    pub(crate) channel: Arc<str>,
-    pub(crate) message: Prepared,
-    /// Who does not get it.
-    pub(crate) excluded: Option<SocketId>,
-    /// Whether it is to be kept as the last event of a cache channel.
-    pub(crate) keep: bool,
-    /// When it was taken from its publisher.
-    pub(crate) at: Instant,
-}
-
-impl Published {
-    fn bytes(&self) -> usize {
-        self.channel.len() + self.message.len()
-    }
-}
 
 /// The way to every shard of a node.
 pub(crate) struct ShardBus {
@@ -121,9 +69,9 @@ impl ShardBus {
         Self { shards, hasher: RandomState::new(), mailboxes: OnceLock::new(), began: Instant::now(), ticked }
     }
 
-    /// How many shards there are.
-    pub(crate) fn shards(&self) -> usize {
-        self.shards
+    /// Every shard.
+    pub(crate) fn all(&self) -> impl Iterator<Item = ShardIndex> + use<> {
+        (0..self.shards).map(ShardIndex::new)
     }
 
     /// Opens the way; to be called once.
@@ -133,47 +81,29 @@ impl ShardBus {
         debug_assert!(first);
     }
 
-    pub(crate) fn owner(&self, app: usize, channel: &str) -> usize {
-        if self.shards == 1 {
-            return 0;
-        }
-        (self.hasher.hash_one((app, channel)) % self.shards as u64) as usize
-    }
-
-    /// The shard that keeps which of an app's users have signed in.
-    pub(crate) fn owner_of_users(&self, app: usize) -> usize {
-        // No channel has such a name.
-        self.owner(app, "#users")
-    }
-
-    /// Sends what may be refused when the mailbox is full.
-    pub(crate) fn ask(&self, shard: usize, mail: Mail, bytes: usize) -> Result<(), Busy> {
-        self.mailbox(shard).ok_or(Busy)?.push(mail, bytes).map_err(|_| Busy)
+    /// The shard that owns a channel, or the app's users.
+    pub(crate) fn owner(&self, app: AppIndex, channel: Option<&str>) -> ShardIndex {
+        let shard = match (self.shards, channel) {
+            (1, _) => 0,
+            // No channel has such a name.
+            (shards, channel) => self.hasher.hash_one((app, channel.unwrap_or("#users"))) % shards as u64,
+        };
+        ShardIndex::new(shard as usize)
     }
 
     /// Sends the same to every shard.
     pub(crate) fn tell_all(&self, mail: impl Fn() -> Mail) {
-        for shard in 0..self.shards {
+        for shard in self.all() {
             self.tell(shard, mail());
         }
     }
 
     /// Sends what must not be lost. The sender sees to it that there is little of it: of each kind no more than there are connections with
     /// something to leave, or channels with members.
-    pub(crate) fn tell(&self, shard: usize, mail: Mail) {
+    pub(crate) fn tell(&self, shard: ShardIndex, mail: Mail) {
         if let Some(mailbox) = self.mailbox(shard) {
             // Refused only by a shard that has stopped, which has no members any more.
             let _ = mailbox.push_always(mail);
-        }
-    }
-
-    /// Passes an event from its owner on to a shard with members.
-    pub(crate) fn pass_on(&self, shard: usize, published: &Published) {
-        let Some(mailbox) = self.mailbox(shard) else {
-            return;
-        };
-        if mailbox.push(Mail::Deliver(published.clone()), published.bytes()).is_err() {
-            self.tell(shard, Mail::Missed { app: published.app, channel: Arc::clone(&published.channel) });
         }
     }
 
@@ -183,15 +113,21 @@ impl ShardBus {
     /// members. So a burst that lasts ends in refusals, which a publisher can repeat, and not in gaps, which nobody could see.
     ///
     /// `here` is the shard within whose call this happens, if it does: it need not be woken for what is its own.
-    pub(crate) fn publish(&self, events: impl Iterator<Item = Published>, here: Option<usize>) -> Result<(), Busy> {
+    pub(crate) fn publish(
+        &self,
+        app: AppIndex,
+        publications: impl Iterator<Item = Publication>,
+        here: Option<ShardIndex>,
+    ) -> Result<(), Busy> {
         let mailboxes = self.mailboxes.get().ok_or(Busy)?;
         if self.is_overloaded() {
             return Err(Busy);
         }
-        for (number, published) in events.enumerate() {
-            let owner = self.owner(published.app, &published.channel);
-            let (mailbox, bytes) = (&mailboxes[owner], published.bytes());
-            let mail = Mail::Publish(published);
+        for (number, publication) in publications.enumerate() {
+            let owner = self.owner(app, Some(&publication.channel));
+            let (mailbox, bytes) = (&mailboxes[owner.get()], publication.bytes());
+            let content = Content::Command(Command::Publish(publication));
+            let mail = Mail::Hub(Envelope { app, from: here.unwrap_or(owner), content });
             let pushed =
                 if here == Some(owner) { mailbox.push_to_self(mail, bytes) } else { mailbox.push(mail, bytes) };
             if let Err(refused) = pushed {
@@ -206,8 +142,8 @@ impl ShardBus {
     }
 
     /// A shard has taken its [`Mail::Tick`].
-    pub(crate) fn has_ticked(&self, shard: usize, now: Instant) {
-        if let Some(ticked) = self.ticked.get(shard) {
+    pub(crate) fn has_ticked(&self, shard: ShardIndex, now: Instant) {
+        if let Some(ticked) = self.ticked.get(shard.get()) {
             ticked.store(self.milliseconds(now), Ordering::Relaxed);
         }
     }
@@ -230,8 +166,31 @@ impl ShardBus {
         mailboxes.any(|mailbox| mailbox.waiting() > PUBLISHERS_SHARE)
     }
 
-    fn mailbox(&self, shard: usize) -> Option<&Mailbox<Mail>> {
-        self.mailboxes.get()?.get(shard)
+    fn mailbox(&self, shard: ShardIndex) -> Option<&Mailbox<Mail>> {
+        self.mailboxes.get()?.get(shard.get())
+    }
+}
+
+impl Post<ConnectionId> for ShardBus {
+    fn owner(&self, app: AppIndex, channel: Option<&str>) -> ShardIndex {
+        self.owner(app, channel)
+    }
+
+    fn offer(
+        &self,
+        to: ShardIndex,
+        envelope: Envelope<ConnectionId>,
+        bytes: usize,
+    ) -> Result<(), Envelope<ConnectionId>> {
+        let Some(mailbox) = self.mailbox(to) else { return Err(envelope) };
+        match mailbox.push(Mail::Hub(envelope), bytes) {
+            Err(Refused(Mail::Hub(envelope))) => Err(envelope),
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&self, to: ShardIndex, envelope: Envelope<ConnectionId>) {
+        self.tell(to, Mail::Hub(envelope));
     }
 }
 
@@ -251,6 +210,8 @@ const PUBLISHERS_SHARE: usize = 8 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::command::Event;
+    use crate::pusher::payload::Payload;
     use std::net::TcpListener;
     use taut_proto::Message;
     use taut_shard::{Connections, Handler, Session, Settings, Shard};
@@ -289,17 +250,29 @@ mod tests {
         std::mem::take(&mut shard.handler().0)
     }
 
-    fn published(channel: &str, bytes: usize) -> Published {
-        let message = Prepared::new("x".repeat(bytes).as_str());
-        Published { app: 0, channel: channel.into(), message, excluded: None, keep: false, at: Instant::now() }
+    fn publication(channel: &str, bytes: usize) -> Publication {
+        let event = Event::published("event", &Payload::from("x".repeat(bytes).as_str()));
+        Publication { channel: channel.into(), event, excluded: None, at: Instant::now() }
+    }
+
+    fn publish(bus: &ShardBus, publications: impl IntoIterator<Item = Publication>) -> Result<(), Busy> {
+        bus.publish(AppIndex::new(0), publications.into_iter(), None)
+    }
+
+    fn is_publish(mail: &Mail, name: &str) -> bool {
+        let Mail::Hub(Envelope { content: Content::Command(Command::Publish(publication)), .. }) = mail else {
+            return false;
+        };
+        *publication.channel == *name
+    }
+
+    fn owner(bus: &ShardBus, channel: &str) -> usize {
+        bus.owner(AppIndex::new(0), Some(channel)).get()
     }
 
     /// Some channel whose owner is this shard.
     fn channel_of(bus: &ShardBus, shard: usize) -> String {
-        (0..1000)
-            .map(|number| format!("channel-{number}"))
-            .find(|name| bus.owner(0, name) == shard)
-            .expect("one of many")
+        (0..1000).map(|number| format!("channel-{number}")).find(|name| owner(bus, name) == shard).expect("one of many")
     }
 
     #[test]
@@ -308,22 +281,21 @@ mod tests {
         let mut counts = [0; 4];
         for number in 0..1000 {
             let name = format!("channel-{number}");
-            counts[bus.owner(0, &name)] += 1;
-            assert_eq!(bus.owner(0, &name), bus.owner(0, &name));
+            counts[owner(&bus, &name)] += 1;
+            assert_eq!(owner(&bus, &name), owner(&bus, &name));
         }
         assert!(counts.iter().all(|count| (150..350).contains(count)), "{counts:?}");
-        assert_eq!(ShardBus::new(1).owner(0, "chat"), 0);
+        assert_eq!(owner(&ShardBus::new(1), "chat"), 0);
     }
 
     #[test]
     fn an_event_goes_to_its_home_only() {
         let (bus, mut shards) = shards(2);
         let channel = channel_of(&bus, 1);
-        assert_eq!(bus.publish([published(&channel, 10)].into_iter(), None), Ok(()));
+        assert_eq!(publish(&bus, [publication(&channel, 10)]), Ok(()));
         assert!(collected(&mut shards[0]).is_empty());
-        assert!(
-            matches!(collected(&mut shards[1]).as_slice(), [Mail::Publish(published)] if *published.channel == *channel)
-        );
+        let mail = collected(&mut shards[1]);
+        assert!(mail.len() == 1 && is_publish(&mail[0], &channel), "{mail:?}");
     }
 
     #[test]
@@ -331,15 +303,15 @@ mod tests {
         let (bus, mut shards) = shards(2);
         let (first, second) = (channel_of(&bus, 0), channel_of(&bus, 1));
         let mut taken = 0;
-        while bus.publish([published(&first, 100_000)].into_iter(), None).is_ok() {
+        while publish(&bus, [publication(&first, 100_000)]).is_ok() {
             taken += 1;
         }
         assert!((80..=90).contains(&taken), "{taken}");
         assert!(bus.is_overloaded());
-        assert_eq!(bus.publish([published(&second, 10)].into_iter(), None), Err(Busy));
+        assert_eq!(publish(&bus, [publication(&second, 10)]), Err(Busy));
         assert_eq!(collected(&mut shards[0]).len(), taken);
         assert!(!bus.is_overloaded());
-        assert_eq!(bus.publish([published(&second, 10)].into_iter(), None), Ok(()));
+        assert_eq!(publish(&bus, [publication(&second, 10)]), Ok(()));
     }
 
     #[test]
@@ -349,9 +321,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(!bus.is_stuck(at(2), patience), "none has had the time");
         assert!(bus.is_stuck(at(4), patience));
-        bus.has_ticked(0, at(4));
+        bus.has_ticked(ShardIndex::new(0), at(4));
         assert!(bus.is_stuck(at(4), patience), "the other one has not");
-        bus.has_ticked(1, at(4));
+        bus.has_ticked(ShardIndex::new(1), at(4));
         assert!(!bus.is_stuck(at(6), patience));
         assert!(bus.is_stuck(at(8), patience));
     }
@@ -359,30 +331,16 @@ mod tests {
     #[test]
     fn a_publish_that_has_begun_is_finished() {
         let (bus, mut shards) = shards(1);
-        let events = (0..100).map(|_| published("chat", 1_000_000));
-        assert_eq!(bus.publish(events, None), Ok(()));
+        let events = (0..100).map(|_| publication("chat", 1_000_000));
+        assert_eq!(publish(&bus, events), Ok(()));
         assert_eq!(collected(&mut shards[0]).len(), 100);
-    }
-
-    #[test]
-    fn what_finds_no_room_is_owned_up_to() {
-        let (bus, mut shards) = shards(2);
-        let event = published("chat", 1_000_000);
-        for _ in 0..20 {
-            bus.pass_on(1, &event);
-        }
-        let mail = collected(&mut shards[1]);
-        let delivered = mail.iter().filter(|mail| matches!(mail, Mail::Deliver(_))).count();
-        let missed =
-            mail.iter().filter(|mail| matches!(mail, Mail::Missed { channel, .. } if **channel == *"chat")).count();
-        assert_eq!((delivered, missed), (16, 4));
     }
 
     #[test]
     fn who_asks_a_shard_that_stops_learns_so_at_once() {
         let (bus, shards) = shards(1);
         let (answer, mut answered) = oneshot::channel();
-        bus.tell(0, Mail::Ask(Query::Statistics { answer }));
+        bus.tell(ShardIndex::new(0), Mail::Query(Query::Statistics { answer }));
         assert_eq!(answered.try_recv(), Err(TryRecvError::Empty));
         drop(shards);
         assert_eq!(answered.try_recv(), Err(TryRecvError::Closed));

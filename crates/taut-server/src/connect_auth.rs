@@ -29,6 +29,7 @@ use crate::address;
 use crate::app::{Callback, Limits, Published, TokenAuth, TokenKeys, UpgradeAuth};
 use crate::apps::{App, AppSnapshot};
 use crate::http::client::Client;
+use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::member::Identity;
 use crate::trace::Span;
 use callback::Answer;
@@ -61,7 +62,7 @@ pub(crate) enum Authorization {
 /// Who wants to know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Requester {
-    pub(crate) shard: usize,
+    pub(crate) shard: ShardIndex,
     pub(crate) handshake: HandshakeId,
 }
 
@@ -181,7 +182,7 @@ where
 {
     let answer = Arc::new(answer);
     let Tasks(mut tasks) = tasks;
-    let mut desks: HashMap<usize, Arc<AppCallbacks>> = HashMap::new();
+    let mut desks: HashMap<AppIndex, Arc<AppCallbacks>> = HashMap::new();
     let limiter = CallbackLimiter::default();
     let mut running = JoinSet::new();
     loop {
@@ -259,7 +260,7 @@ struct AppCallbacks {
 }
 
 impl AppCallbacks {
-    fn of(desks: &mut HashMap<usize, Arc<Self>>, app: &App, snapshot: &AppSnapshot) -> Arc<Self> {
+    fn of(desks: &mut HashMap<AppIndex, Arc<Self>>, app: &App, snapshot: &AppSnapshot) -> Arc<Self> {
         let concurrency = match &snapshot.config.upgrade {
             Some(UpgradeAuth::Callback(callback)) => callback.concurrency.clamp(1, Semaphore::MAX_PERMITS),
             _ => 1,

@@ -55,6 +55,11 @@ impl Event {
         }
     }
 
+    /// What somebody published, for the console.
+    pub(crate) fn published(channel: &Arc<str>, event: &str, data: Box<str>) -> Self {
+        Self::Published { channel: Arc::clone(channel), event: event.into(), data }
+    }
+
     /// The channel it is about.
     pub(crate) fn channel(&self) -> Option<&Arc<str>> {
         match self {

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use taut_proto::Prepared;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apps::{App, Apps};
-use crate::bus::{Busy, Done, Mail, Published, ShardBus};
+use crate::bus::{Busy, Done, Mail, ShardBus};
 use crate::events::{Event, EventBus};
+use crate::hub::command::Publication;
+use crate::place::ShardIndex;
 use crate::pusher::channel::Kind;
-use crate::pusher::event::ServerEvent;
-use crate::pusher::payload::Payload;
-use crate::pusher::socket_id::SocketId;
 use crate::query::{ChannelState, ConnectionState, Occupancy, Query, Statistics};
 use crate::trace::Span;
 
@@ -23,15 +21,6 @@ pub(crate) struct Node {
     apps: Arc<Apps>,
     bus: Arc<ShardBus>,
     events: EventBus,
-}
-
-/// What somebody publishes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Publication<'a> {
-    pub(crate) event: &'a str,
-    pub(crate) data: &'a Payload<'a>,
-    /// Who does not get it.
-    pub(crate) excluded: Option<SocketId>,
 }
 
 impl Node {
@@ -47,67 +36,26 @@ impl Node {
         &self.events
     }
 
-    /// Sends an event on its way to all members of the channels, which have been checked; to all of the channels or to none.
-    ///
-    /// It is encoded here, once per channel and not once per shard.
+    /// Sends events on their way to their channels' owners, which have been checked: all of them or none. `here` is the shard within whose call
+    /// this happens, if it does: it need not be woken for what is its own.
     pub(crate) fn publish(
         &self,
         app: &Arc<App>,
-        channels: &[impl AsRef<str>],
-        publication: &Publication<'_>,
-    ) -> Result<(), Busy> {
-        let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
-        self.publish_each(app, events, None, Instant::now())
-    }
-
-    /// The same from within a call of this shard, which so need not be woken for what is its own. `at` is when it came.
-    pub(crate) fn publish_from(
-        &self,
-        shard: usize,
-        app: &Arc<App>,
-        channels: &[impl AsRef<str>],
-        publication: &Publication<'_>,
-        at: Instant,
-    ) -> Result<(), Busy> {
-        let events = channels.iter().map(|channel| (channel.as_ref(), *publication));
-        self.publish_each(app, events, Some(shard), at)
-    }
-
-    /// The same for events each to a channel of its own.
-    pub(crate) fn publish_all<'a>(
-        &self,
-        app: &Arc<App>,
-        events: impl Iterator<Item = (&'a str, Publication<'a>)>,
-    ) -> Result<(), Busy> {
-        self.publish_each(app, events, None, Instant::now())
-    }
-
-    fn publish_each<'a>(
-        &self,
-        app: &Arc<App>,
-        events: impl Iterator<Item = (&'a str, Publication<'a>)>,
-        here: Option<usize>,
-        at: Instant,
+        publications: impl Iterator<Item = Publication>,
+        here: Option<ShardIndex>,
     ) -> Result<(), Busy> {
         let traced = Span::within("fan out");
         let is_watched = self.events.is_watched();
-        let mut text = String::new();
         let mut shown = Vec::new();
         let mut count = 0;
-        // Encoded as they are taken: a publisher who is turned away costs nothing.
-        let published = events.map(|(name, Publication { event, data, excluded })| {
+        let publications = publications.inspect(|publication| {
             count += 1;
-            text.clear();
-            text.reserve(event.len() + name.len() + data.written_size() + FRAME);
-            ServerEvent::Published { event, channel: name, data }.write(&mut text);
-            let channel: Arc<str> = name.into();
             if is_watched {
-                shown.push(Event::published(&channel, event, &data.text()));
+                let Publication { channel, .. } = publication;
+                shown.push(Event::published(channel, publication.name(), publication.data().into()));
             }
-            let (message, keep) = (Prepared::new(text.as_str()), Kind::of(name).is_cache());
-            Published { app: app.index(), channel, message, excluded, keep, at }
         });
-        let outcome = self.bus.publish(published, here);
+        let outcome = self.bus.publish(app.index(), publications, here);
         traced.count("taut.channels", count);
         outcome.inspect_err(|Busy| traced.failed("busy"))?;
         traced.end();
@@ -145,7 +93,7 @@ impl Node {
 
     /// The users in a presence channel.
     pub(crate) async fn users(&self, app: &App, channel: &str) -> Vec<Arc<str>> {
-        let owner = self.bus.owner(app.index(), channel);
+        let owner = self.bus.owner(app.index(), Some(channel));
         let (app, channel) = (app.index(), channel.into());
         self.ask(owner, |answer| Query::Users { app, channel, answer }).await.unwrap_or_default()
     }
@@ -209,21 +157,19 @@ impl Node {
         self.bus.tell_all(|| Mail::Tick);
     }
 
-    async fn ask<T>(&self, shard: usize, question: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+    fn ask<T>(&self, shard: ShardIndex, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
-        self.bus.tell(shard, Mail::Ask(question(sender)));
-        // A shard that has stopped answers nothing.
-        receiver.await.ok()
+        self.bus.tell(shard, Mail::Query(query(sender)));
+        receiver
     }
 
-    async fn ask_all<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Query) -> Vec<T> {
-        let mut answers = Vec::new();
-        for shard in 0..self.bus.shards() {
-            answers.extend(self.ask(shard, &question).await);
+    /// Asks all shards at the same time; gives the replies in the order of the shards, of which one that has stopped gives none.
+    async fn ask_all<T>(&self, query: impl Fn(oneshot::Sender<T>) -> Query) -> Vec<T> {
+        let pending: Vec<_> = self.bus.all().map(|shard| self.ask(shard, &query)).collect();
+        let mut replies = Vec::with_capacity(pending.len());
+        for reply in pending {
+            replies.extend(reply.await.ok());
         }
-        answers
+        replies
     }
 }
-
-/// Bytes of an event beside its name, its channel and its data, a few escapes included.
-const FRAME: usize = 64;

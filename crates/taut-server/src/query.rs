@@ -5,21 +5,22 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::place::AppIndex;
 use crate::pusher::socket_id::SocketId;
 
 /// A question, with the way for its answer. An asker that has gone away gets none.
 #[derive(Debug)]
 pub(crate) enum Query {
     /// The channels of an app whose names begin so, as far as this shard knows.
-    Channels { app: usize, prefix: Box<str>, answer: oneshot::Sender<Vec<(Arc<str>, Occupancy)>> },
+    Channels { app: AppIndex, prefix: Box<str>, answer: oneshot::Sender<Vec<(Arc<str>, Occupancy)>> },
     /// One channel of an app, as far as this shard knows.
-    Channel { app: usize, channel: Box<str>, answer: oneshot::Sender<ChannelState> },
+    Channel { app: AppIndex, channel: Box<str>, answer: oneshot::Sender<ChannelState> },
     /// To a presence channel's owner: who is there?
-    Users { app: usize, channel: Box<str>, answer: oneshot::Sender<Vec<Arc<str>>> },
+    Users { app: AppIndex, channel: Box<str>, answer: oneshot::Sender<Vec<Arc<str>>> },
     /// What has been counted.
     Statistics { answer: oneshot::Sender<Statistics> },
     /// Some of an app's connections.
-    Connections { app: usize, most: usize, answer: oneshot::Sender<Vec<ConnectionState>> },
+    Connections { app: AppIndex, most: usize, answer: oneshot::Sender<Vec<ConnectionState>> },
 }
 
 /// How many are in a channel.

@@ -23,6 +23,7 @@ use crate::connect_auth::{self, ConnectAuth, Outcome, Requester};
 use crate::events::EventBus;
 use crate::http::{self, Departure, client::Client};
 use crate::node::Node;
+use crate::place::ShardIndex;
 use crate::reload::Reload;
 use crate::shard::{GOING_DOWN, PONG_NOT_RECEIVED, PusherHandler};
 use crate::transports::{Connector, Transports};
@@ -231,7 +232,7 @@ impl Prepared {
         for (number, listener) in listeners.into_iter().enumerate() {
             let departures = departures.clone();
             let sessions = PusherHandler::new(
-                number,
+                ShardIndex::new(number),
                 Arc::clone(&apps),
                 Arc::clone(&bus),
                 events.clone(),
@@ -245,7 +246,7 @@ impl Prepared {
                 Arc::clone(&auth),
                 Arc::clone(&readiness),
                 is_draining.clone(),
-                number,
+                ShardIndex::new(number),
             ));
             shards.push(Shard::new(listener, sessions, settings.clone()).map_err(StartError::System)?);
         }
@@ -548,7 +549,7 @@ fn http_runtime(shards: usize) -> io::Result<Runtime> {
 /// Mails the outcome of a client's check to the shard that asked.
 fn mail_outcomes(bus: Arc<ShardBus>) -> impl Fn(Requester, &App, Outcome) + Send + Sync + 'static {
     move |Requester { shard, handshake }, app, outcome| {
-        bus.tell(shard, Mail::Vetted { handshake, app: app.index(), outcome: Box::new(outcome) });
+        bus.tell(shard, Mail::Authorized { handshake, app: app.index(), outcome: Box::new(outcome) });
     }
 }
 

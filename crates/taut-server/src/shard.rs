@@ -4,15 +4,13 @@ mod accept_backoff;
 mod client_events;
 mod connect;
 mod deliver;
-mod own;
 mod query;
 mod sign_in;
 mod subscribe;
-mod window;
 
 use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,25 +23,27 @@ use taut_shard::{
 };
 
 use crate::apps::{Admission, App, Apps};
-use crate::bus::{Mail, ShardBus};
+use crate::bus::{BusEnd, Mail, ShardBus};
 use crate::connect_auth::ConnectAuth;
 use crate::events::{Event, EventBus};
+use crate::hub::Hub;
+use crate::hub::command::Envelope;
+use crate::hub::effects::Effects;
+use crate::hub::members::Members;
 use crate::limit::TokenBucket;
-use crate::owner::{ChannelOwner, Users};
+use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::event::{ClientEvent, ServerEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::query::{Histogram, Traffic};
-use crate::subscriptions::Subscriptions;
 pub(crate) use connect::no_such_app;
+use deliver::{ClientOutlet, FollowUp};
 use sign_in::SignedIn;
-use subscribe::Waiting;
-use window::Window;
 
 /// All clients of a shard.
 pub(crate) struct PusherHandler {
-    shard: usize,
     apps: Arc<Apps>,
     bus: Arc<ShardBus>,
+    end: BusEnd<ConnectionId>,
     events: EventBus,
     connect_auth: Arc<ConnectAuth>,
     inline: Option<Box<dyn InlineHttp>>,
@@ -53,12 +53,10 @@ pub(crate) struct PusherHandler {
     activity_timeout: u32,
     /// Bytes that may wait for a client that reads too slowly.
     outgoing: usize,
-    /// By the index of the app.
-    local_apps: Vec<LocalApp>,
-    /// The number of the last question to another shard.
-    last_request_id: u32,
-    /// To the other shards, by their numbers.
-    windows: Vec<Window>,
+    /// By the index of the app; `None` until somebody connects or publishes.
+    local_apps: Vec<Option<Box<LocalApp>>>,
+    /// What the hubs have brought about that calls hubs again.
+    follow_ups: VecDeque<FollowUp>,
     /// Connections that have to sign in or to subscribe to what needs it, by when.
     unauthorized: BinaryHeap<Reverse<(Time, ConnectionId)>>,
     latency: Cell<Histogram>,
@@ -116,40 +114,13 @@ struct Extras {
 /// One app on this shard.
 #[derive(Debug)]
 struct LocalApp {
-    app: Arc<App>,
-    /// Who has been told that it is subscribed, and gets what is published.
-    members: Subscriptions<ConnectionId>,
-    /// Who waits for the owner of a channel.
-    waiting: HashMap<Arc<str>, Vec<Waiting>>,
-    /// How many wait, those included who have left since.
-    waiters: usize,
-    /// Of those channels whose owner this shard is.
-    owner: ChannelOwner,
-    /// Of all users, if this shard is their owner.
-    users: Users,
-    /// The connections here that have signed in.
-    signed_in: Subscriptions<ConnectionId>,
-    /// Users whom connections here watch.
-    watched: Subscriptions<ConnectionId>,
-    /// Channels whose owners have still to be told how many are subscribed.
-    uncounted: HashSet<Arc<str>>,
+    hub: Hub<ConnectionId>,
     traffic: Cell<Traffic>,
 }
 
 impl LocalApp {
     fn new(app: Arc<App>) -> Self {
-        Self {
-            app,
-            members: Subscriptions::new(),
-            waiting: HashMap::new(),
-            waiters: 0,
-            owner: ChannelOwner::default(),
-            users: Users::default(),
-            signed_in: Subscriptions::new(),
-            watched: Subscriptions::new(),
-            uncounted: HashSet::new(),
-            traffic: Cell::default(),
-        }
+        Self { hub: Hub::new(app), traffic: Cell::default() }
     }
 
     fn count(&self, count: impl FnOnce(&mut Traffic)) {
@@ -162,7 +133,7 @@ impl LocalApp {
 impl PusherHandler {
     #[expect(clippy::too_many_arguments, reason = "once, as the server starts")]
     pub(crate) fn new(
-        shard: usize,
+        shard: ShardIndex,
         apps: Arc<Apps>,
         bus: Arc<ShardBus>,
         events: EventBus,
@@ -171,10 +142,10 @@ impl PusherHandler {
         outgoing: usize,
         depart: impl Fn(Handover) + Send + 'static,
     ) -> Self {
-        let mut sessions = Self {
-            shard,
+        Self {
             apps,
             bus,
+            end: BusEnd::new(shard),
             events,
             connect_auth: Arc::new(ConnectAuth::alone()),
             inline: None,
@@ -182,15 +153,12 @@ impl PusherHandler {
             activity_timeout,
             outgoing,
             local_apps: Vec::new(),
-            last_request_id: 0,
-            windows: Vec::new(),
+            follow_ups: VecDeque::new(),
             unauthorized: BinaryHeap::new(),
             latency: Cell::default(),
             text: String::new(),
             depart: Box::new(depart),
-        };
-        sessions.open_local_apps();
-        sessions
+        }
     }
 
     /// Asks this one who may come in, where apps want to know.
@@ -205,26 +173,73 @@ impl PusherHandler {
         self
     }
 
-    /// Sees to it that every app has its rooms.
-    fn open_local_apps(&mut self) {
-        let apps = self.apps.all();
-        let opened = self.local_apps.len();
-        self.local_apps.extend(apps.into_iter().skip(opened).map(LocalApp::new));
+    /// An app on this shard, if anybody has come to it yet.
+    fn local_app(&self, app: AppIndex) -> Option<&LocalApp> {
+        self.local_apps.get(app.get())?.as_deref()
     }
 
-    fn local_app(&mut self, app: usize) -> &mut LocalApp {
-        if self.local_apps.len() <= app {
-            self.open_local_apps();
+    /// The connections of an app on this shard, if anybody has come to it yet.
+    fn members(&self, app: AppIndex) -> Option<&Members<ConnectionId>> {
+        Some(&self.local_app(app)?.hub.members)
+    }
+
+    /// Makes room for an app, which is or was configured.
+    fn open(&mut self, app: AppIndex) -> Option<()> {
+        if self.local_app(app).is_none() {
+            let live = self.apps.by_index(app)?;
+            if self.local_apps.len() <= app.get() {
+                self.local_apps.resize_with(app.get() + 1, || None);
+            }
+            self.local_apps[app.get()] = Some(Box::new(LocalApp::new(live)));
         }
-        &mut self.local_apps[app]
+        Some(())
+    }
+
+    /// Calls the hub of an app, and does what it wants done.
+    fn call<T>(
+        &mut self,
+        connections: &mut Connections<Client>,
+        app: AppIndex,
+        call: impl FnOnce(&mut Hub<ConnectionId>, &mut Effects<ConnectionId>) -> T,
+    ) -> Option<T> {
+        self.settle(connections, app, |hub, end, _, _, _| call(hub, &mut end.effects))
+    }
+
+    fn settle<T>(
+        &mut self,
+        connections: &mut Connections<Client>,
+        app: AppIndex,
+        call: impl FnOnce(&mut Hub<ConnectionId>, &mut BusEnd<ConnectionId>, &ShardBus, Time, &mut ClientOutlet<'_>) -> T,
+    ) -> Option<T> {
+        self.open(app)?;
+        let LocalApp { hub, traffic } = self.local_apps.get_mut(app.get())?.as_deref_mut()?;
+        let (now, live) = (connections.now(), Arc::clone(hub.app()));
+        let mut outlet = ClientOutlet {
+            app: &live,
+            traffic,
+            connections,
+            events: &self.events,
+            latency: &self.latency,
+            text: &mut self.text,
+            follow_ups: &mut self.follow_ups,
+        };
+        let outcome = call(hub, &mut self.end, &self.bus, now, &mut outlet);
+        self.end.settle(hub, &*self.bus, now, &mut outlet);
+        while let Some(follow_up) = self.follow_ups.pop_front() {
+            match follow_up {
+                FollowUp::Watch { connection, user_data } => self.watch(connections, connection, app, &user_data),
+                FollowUp::Missed { channel } => self.missed(connections, app, &channel),
+            }
+        }
+        Some(outcome)
     }
 
     /// A connection is greeted, and what is to come of it is noted.
-    fn send_established(&mut self, session: &mut Session<'_, Client>, app: usize, socket_id: SocketId) {
+    fn send_established(&mut self, session: &mut Session<'_, Client>, app: AppIndex, socket_id: SocketId) {
         let id = session.id();
         let event = ServerEvent::ConnectionEstablished { socket_id, activity_timeout: self.activity_timeout };
         self.send_event(session.connections(), id, &event);
-        let app = Arc::clone(&self.local_apps[app].app);
+        let Some(app) = self.local_app(app).map(|local_app| Arc::clone(local_app.hub.app())) else { return };
         let snapshot = Arc::clone(&app.snapshot());
         session.set_outgoing(Outgoing { bytes: self.outgoing, slow_reader: snapshot.limits.slow_reader });
         let timeout = snapshot.config.features.authorization_timeout;
@@ -299,7 +314,6 @@ impl PusherHandler {
 
     /// Closes the connections of apps that are served no more.
     fn dismiss_unserved(&mut self, connections: &mut Connections<Client>) {
-        self.open_local_apps();
         let ids: Vec<ConnectionId> = connections.ids().collect();
         for id in ids {
             let Some(subscriber) = subscriber(connections, id) else { continue };
@@ -313,25 +327,18 @@ impl PusherHandler {
     }
 
     fn tick(&mut self, connections: &mut Connections<Client>) {
-        self.bus.has_ticked(self.shard, Instant::now());
+        self.bus.has_ticked(self.end.here(), Instant::now());
         self.expire(connections);
-        for app in 0..self.local_apps.len() {
-            self.local_apps[app].owner.sweep(connections.now());
-            for channel in std::mem::take(&mut self.local_apps[app].uncounted) {
-                self.recount(connections, app, &channel);
-            }
-            for (channel, count) in self.local_apps[app].owner.late_counts(connections.now()) {
-                self.announce_count(connections, app, &channel, count);
+        let now = connections.now();
+        for app in (0..self.local_apps.len()).map(AppIndex::new) {
+            if self.local_app(app).is_some() {
+                self.call(connections, app, |hub, effects| hub.tick(now, effects));
             }
         }
     }
 
     fn send_event(&mut self, connections: &mut Connections<Client>, id: ConnectionId, event: &ServerEvent<'_>) {
-        self.text.clear();
-        event.write(&mut self.text);
-        // A reader that is too slow is closed by the shard, and counted there.
-        let _ = connections.send(id, self.text.as_str());
-        self.text.shrink_to(LARGEST_TEXT_KEPT);
+        send(connections, id, event, &mut self.text);
     }
 
     /// Writes something down that only a console shows.
@@ -342,10 +349,10 @@ impl PusherHandler {
     }
 
     /// Something was refused to a client, which has been told.
-    fn refused(&self, app: usize, socket_id: SocketId, reason: &str) {
-        let local_app = &self.local_apps[app];
+    fn refused(&self, app: AppIndex, socket_id: SocketId, reason: &str) {
+        let Some(local_app) = self.local_app(app) else { return };
         local_app.count(|traffic| traffic.refused += 1);
-        self.note(&local_app.app, || Event::Refused { socket_id, reason: reason.into() });
+        self.note(local_app.hub.app(), || Event::Refused { socket_id, reason: reason.into() });
     }
 }
 
@@ -383,10 +390,12 @@ impl Handler for PusherHandler {
 
     fn message(&mut self, session: &mut Session<'_, Client>, message: Message<'_>) {
         let Some(Client::Subscriber(subscriber)) = session.user() else { return };
-        self.local_apps[subscriber.admission.index()].count(|traffic| {
-            traffic.received += 1;
-            traffic.received_bytes += message.as_bytes().len() as u64;
-        });
+        if let Some(local_app) = self.local_app(subscriber.admission.index()) {
+            local_app.count(|traffic| {
+                traffic.received += 1;
+                traffic.received_bytes += message.as_bytes().len() as u64;
+            });
+        }
         let parsed = match &message {
             Message::Text(text) => ClientEvent::parse(text).map_err(Some),
             // The protocol knows text only, but some clients send it in binary messages.
@@ -423,43 +432,17 @@ impl Handler for PusherHandler {
 
     fn mail(&mut self, connections: &mut Connections<Client>, mail: Mail) {
         match mail {
-            Mail::Publish(published) => self.publish(connections, &published),
-            Mail::Deliver(published) => self.deliver(connections, &published),
-            Mail::Missed { app, channel } => self.missed(connections, app, &channel),
-            Mail::Enter { app, channel, shard, request_id, subscribe } => {
-                self.answer_subscribe(connections, app, &channel, shard, request_id, &subscribe);
+            Mail::Hub(Envelope { app, from, content }) => {
+                self.settle(connections, app, |hub, end, bus, now, outlet| {
+                    end.receive(hub, from, content, bus, now, outlet);
+                });
             }
-            Mail::Entered { app, channel, request_id, subscribed } => {
-                self.entered(connections, app, &channel, request_id, &subscribed);
-            }
-            Mail::Rejected { app, channel, request_id, why } => {
-                self.turned_away(connections, app, &channel, request_id, why);
-            }
-            Mail::Leave { app, channel, shard, user_id, is_last } => {
-                self.own_leave(connections, app, &channel, shard, user_id.as_ref(), is_last);
-            }
-            Mail::Count { app, channel, shard, connections: count } => {
-                self.own_count(connections, app, &channel, shard, count);
-            }
-            Mail::Online { app, user_id, is_online } => self.own_online(connections, app, &user_id, is_online),
-            Mail::Watch { app, user_ids, shard, connection } => {
-                self.own_watch(connections, app, &user_ids, shard, connection);
-            }
-            Mail::Watched { connection, online, offline } => {
-                self.send_event(
-                    connections,
-                    connection,
-                    &ServerEvent::WatchlistEvents { online: &online, offline: &offline },
-                );
-            }
-            Mail::Unwatch { app, user_id, shard } => self.local_app(app).users.unwatch(&user_id, shard),
-            Mail::Status { app, user_id, is_online } => self.status(connections, app, &user_id, is_online),
             Mail::Terminate { app, user_id, done } => self.terminate(connections, app, &user_id, &done),
             Mail::Mark { done } => drop(done),
-            Mail::Vetted { handshake, app, outcome } => self.authorized(connections, handshake, app, *outcome),
+            Mail::Authorized { handshake, app, outcome } => self.authorized(connections, handshake, app, *outcome),
             Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Tick => self.tick(connections),
-            Mail::Ask(question) => self.answer(connections, question),
+            Mail::Query(query) => self.answer(connections, query),
         }
     }
 
@@ -505,6 +488,14 @@ impl Subscriber {
     fn user(&self) -> Option<&SignedIn> {
         self.extras.as_ref()?.user.as_ref()
     }
+}
+
+fn send(connections: &mut Connections<Client>, id: ConnectionId, event: &ServerEvent<'_>, text: &mut String) {
+    text.clear();
+    event.write(text);
+    // A reader that is too slow is closed by the shard, and counted there.
+    let _ = connections.send(id, text.as_str());
+    text.shrink_to(LARGEST_TEXT_KEPT);
 }
 
 /// The connection, if it takes part and is not gone.

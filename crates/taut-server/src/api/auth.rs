@@ -12,6 +12,7 @@ use crate::apps::{App, AppSnapshot};
 use crate::http::answer::ApiError;
 use crate::limit::TokenBucket;
 use crate::node::Node;
+use crate::place::AppIndex;
 use crate::pusher::auth;
 use crate::trace::Span;
 
@@ -21,7 +22,7 @@ pub(crate) struct ApiAuth {
     path_prefix: String,
     is_secure: bool,
     /// What the backends of those apps that are limited have left, by the index of the app, with the limit that it was made for.
-    rates: Mutex<HashMap<usize, (u32, TokenBucket)>>,
+    rates: Mutex<HashMap<AppIndex, (u32, TokenBucket)>>,
     traffic: Traffic,
 }
 

@@ -1,6 +1,7 @@
 //! What the chat page asks of its server. It exists only while the development app is served.
 
 use std::borrow::Cow;
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use super::Context;
 use crate::apps::App;
 use crate::http::answer::{self, ApiError};
 use crate::http::body;
+use crate::hub::command::{Event, Publication};
 use crate::limit::TokenBucket;
-use crate::node::Publication;
 use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::pusher::payload::Payload;
 
@@ -50,8 +51,9 @@ pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "Too many messages. Please wait a moment.").retry_after(delay)
     })?;
     let json = message.to_json();
-    let publication = Publication { event: "message", data: &Payload::from(&*json), excluded: None };
-    context.node().publish(&app, &[CHANNEL], &publication).map_err(super::busy)?;
+    let event = Event::published("message", &Payload::from(&*json));
+    let publication = Publication { channel: CHANNEL.into(), event, excluded: None, at: Instant::now() };
+    context.node().publish(&app, iter::once(publication), None).map_err(super::busy)?;
     Ok(answer::json("{}"))
 }
 

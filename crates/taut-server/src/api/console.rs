@@ -181,7 +181,7 @@ async fn publish(
     }
     let sent = bytes_without_lone_surrogates(&sent);
     let event = events::Event::parse(&sent, &snapshot.limits)?;
-    context.node().publish(&app, &event.channels, &event.publication()).map_err(super::busy)?;
+    context.node().publish(&app, event.publications(Instant::now()), None).map_err(super::busy)?;
     Ok(answer::json("{}"))
 }
 

@@ -18,7 +18,8 @@ use super::{ApiAuth, Context, asked, busy, echo, signed};
 use crate::app::Limits;
 use crate::apps::{App, AppSnapshot};
 use crate::http::answer::{self, ApiError};
-use crate::node::Publication;
+use crate::hub::command::{self, Publication};
+use crate::place::ShardIndex;
 use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::json::bytes_without_lone_surrogates;
@@ -38,7 +39,7 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
     let signed = signed::authenticated(&context, request, largest_body).await?;
     let body = bytes_without_lone_surrogates(&signed.body);
     let event = Event::parse(&body, &signed.snapshot.limits)?;
-    context.node().publish(&signed.app, &event.channels, &event.publication()).map_err(busy)?;
+    context.node().publish(&signed.app, event.publications(Instant::now()), None).map_err(busy)?;
     if event.info.is_empty() {
         return Ok(answer::json("{}"));
     }
@@ -61,7 +62,7 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
 /// all there is to it, or when anything is wrong, and then nothing has happened and [`publish`] does it from the start.
 pub(crate) fn publish_at_once(
     auth: &ApiAuth,
-    shard: usize,
+    shard: ShardIndex,
     request: &taut_proto::handshake::Request<'_>,
     content: &[u8],
     now: SystemTime,
@@ -74,7 +75,7 @@ pub(crate) fn publish_at_once(
     steps.next();
     auth.admit(&app, &snapshot, &auth::Request::new(method, path, query, content), now).ok()?;
     steps.next();
-    auth.node().publish_from(shard, &app, &event.channels, &event.publication(), began).ok()?;
+    auth.node().publish(&app, event.publications(began), Some(shard)).ok()?;
     steps.next();
     // Told now and not as it goes: what is not answered here is told of where it is.
     let (prefix, is_secure) = (auth.path_prefix(), auth.is_secure());
@@ -109,10 +110,9 @@ pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: 
     let signed = signed::authenticated(&context, request, largest_batch).await?;
     let body = bytes_without_lone_surrogates(&signed.body);
     let events = parse_batch(&body, &signed.snapshot.limits)?;
-    // There is exactly one channel in each.
-    let publications =
-        events.iter().flat_map(|event| event.channels.iter().map(|channel| (&**channel, event.publication())));
-    context.node().publish_all(&signed.app, publications).map_err(busy)?;
+    let now = Instant::now();
+    let publications = events.iter().flat_map(|event| event.publications(now));
+    context.node().publish(&signed.app, publications, None).map_err(busy)?;
     if events.iter().all(|event| event.info.is_empty()) {
         return Ok(answer::json("{}"));
     }
@@ -173,8 +173,15 @@ impl<'a> Event<'a> {
         })
     }
 
-    pub(super) fn publication(&self) -> Publication<'_> {
-        Publication { event: &self.name, data: &self.data, excluded: self.excluded }
+    /// One for each channel. `at` is when the event came.
+    pub(super) fn publications(&self, at: Instant) -> impl Iterator<Item = Publication> {
+        let event = command::Event::published(&self.name, &self.data);
+        self.channels.iter().map(move |channel| Publication {
+            channel: (&**channel).into(),
+            event: event.clone(),
+            excluded: self.excluded,
+            at,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::health::{Check, Readiness};
 use super::{ApiAuth, events};
+use crate::place::ShardIndex;
 use crate::shard::InlineHttp;
 
 /// Answers what a shard can answer at once.
@@ -20,7 +21,7 @@ pub(crate) struct InlineResponder {
     auth: Arc<ApiAuth>,
     readiness: Arc<Readiness>,
     draining: watch::Receiver<bool>,
-    shard: usize,
+    shard: ShardIndex,
     /// The last answer to a publish, head and content.
     answer: Vec<u8>,
     /// Until when it says the time.
@@ -52,7 +53,7 @@ impl InlineResponder {
         auth: Arc<ApiAuth>,
         readiness: Arc<Readiness>,
         draining: watch::Receiver<bool>,
-        shard: usize,
+        shard: ShardIndex,
     ) -> Self {
         Self { auth, readiness, draining, shard, answer: Vec::new(), current: SystemTime::UNIX_EPOCH }
     }

@@ -80,7 +80,7 @@ fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<
         page.begin(name, kind, help);
         for app in apps {
             // An app that nobody has used yet has not been counted.
-            page.sample(&[("app", app.id())], statistics.apps.get(app.index()).map_or(0, value));
+            page.sample(&[("app", app.id())], statistics.apps.get(app.index().get()).map_or(0, value));
         }
     }
     let stats = &statistics.stats;

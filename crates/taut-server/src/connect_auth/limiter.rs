@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limit::network;
+use crate::place::AppIndex;
 
 /// Permits for handshakes that wait for an answer, counted by app and by the network that they come from.
 ///
@@ -17,21 +18,21 @@ pub(super) struct CallbackLimiter(Arc<Mutex<Counts>>);
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    by_app: HashMap<usize, usize>,
-    by_network: HashMap<(usize, u128), usize>,
+    by_app: HashMap<AppIndex, usize>,
+    by_network: HashMap<(AppIndex, u128), usize>,
 }
 
 /// Counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct CallbackPermit {
     limiter: CallbackLimiter,
-    app: usize,
+    app: AppIndex,
     network: u128,
 }
 
 impl CallbackLimiter {
     /// A permit for a client of an app, by the app's index, if there is one for it.
-    pub(super) fn acquire(&self, app: usize, address: IpAddr) -> Option<CallbackPermit> {
+    pub(super) fn acquire(&self, app: AppIndex, address: IpAddr) -> Option<CallbackPermit> {
         let network = network(address);
         let mut counts = self.counts();
         let of_app = counts.by_app.get(&app).copied().unwrap_or_default();
@@ -90,7 +91,7 @@ mod tests {
 
     /// As many permits as can be had.
     fn flood(limiter: &CallbackLimiter, app: usize, from: u32) -> Vec<CallbackPermit> {
-        std::iter::from_fn(|| limiter.acquire(app, address(from))).collect()
+        std::iter::from_fn(|| limiter.acquire(AppIndex::new(app), address(from))).collect()
     }
 
     #[test]
@@ -98,12 +99,13 @@ mod tests {
         let limiter = CallbackLimiter::default();
         assert_eq!(flood(&limiter, 0, 1).len(), MANY_OF_AN_APP);
         let permits = flood(&limiter, 0, 1);
-        assert!(limiter.acquire(0, address(1)).is_none());
-        let others: Vec<_> = (2..100).map(|from| limiter.acquire(0, address(from)).expect("room")).collect();
+        assert!(limiter.acquire(AppIndex::new(0), address(1)).is_none());
+        let others: Vec<_> =
+            (2..100).map(|from| limiter.acquire(AppIndex::new(0), address(from)).expect("room")).collect();
         let many: Vec<_> = (100..200).flat_map(|from| flood(&limiter, 0, from)).collect();
         assert_eq!(permits.len() + others.len() + many.len(), MOST_OF_AN_APP);
-        assert!(limiter.acquire(0, address(1000)).is_none(), "the app has its half");
-        assert!(limiter.acquire(1, address(1)).is_some(), "another app has its own");
+        assert!(limiter.acquire(AppIndex::new(0), address(1000)).is_none(), "the app has its half");
+        assert!(limiter.acquire(AppIndex::new(1), address(1)).is_some(), "another app has its own");
     }
 
     #[test]

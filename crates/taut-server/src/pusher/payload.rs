@@ -31,6 +31,11 @@ impl<'a> Payload<'a> {
         Self(Form::Text(serde_json::from_str(&json).map_or(json, Cow::<str>::Owned)))
     }
 
+    /// What [`write`](Self::write) has written.
+    pub(crate) fn written(json: &'a str) -> Self {
+        Self(Form::Written(json))
+    }
+
     /// The text.
     pub fn text(&self) -> Cow<'_, str> {
         match &self.0 {
@@ -57,7 +62,7 @@ impl<'a> Payload<'a> {
     }
 
     /// Appends it as a JSON string.
-    pub(super) fn write(&self, out: &mut String) {
+    pub(crate) fn write(&self, out: &mut String) {
         match &self.0 {
             Form::Text(text) => write_json_string(out, text),
             Form::Written(json) => out.push_str(json),

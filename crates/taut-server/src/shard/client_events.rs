@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use taut_proto::Prepared;
 use taut_shard::{ConnectionId, Connections};
 
 use super::{Client, LONGEST_ECHO, PusherHandler, subscriber};
 use crate::app::WebhookEvent;
 use crate::apps::AppSnapshot;
-use crate::bus::{Mail, Published};
+use crate::bus::Busy;
 use crate::events::Event;
+use crate::hub;
+use crate::hub::command::Publication;
+use crate::hub::members::Members;
 use crate::limit::TokenBucket;
+use crate::place::AppIndex;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::ServerEvent;
 
@@ -46,9 +49,10 @@ impl PusherHandler {
     }
 
     /// Only who is in a channel may speak there.
-    fn is_in(&self, id: ConnectionId, app: usize, channel: &str) -> Result<Arc<str>, Rejected> {
-        let members = &self.local_apps[app].members;
-        members.name(channel).filter(|_| members.is_member(channel, id)).map(Arc::clone).ok_or_else(|| {
+    fn is_in(&self, id: ConnectionId, app: AppIndex, channel: &str) -> Result<Arc<str>, Rejected> {
+        let subscribed =
+            self.members(app).map(Members::subscribed).filter(|subscribed| subscribed.is_member(channel, id));
+        subscribed.and_then(|subscribed| subscribed.name(channel)).map(Arc::clone).ok_or_else(|| {
             let channel: String = channel.chars().take(LONGEST_ECHO).collect();
             rejected(format!("Client event rejected - you are not subscribed to channel {channel}"))
         })
@@ -69,31 +73,26 @@ impl PusherHandler {
         let presences = subscriber.extras.as_ref().map_or(&[][..], |extras| &extras.presences);
         let user_id =
             presences.iter().find(|(presence, _)| presence == channel).map(|(_, user_id)| Arc::clone(user_id));
-        let mut text = String::new();
-        ServerEvent::Client { event, channel, data, user_id: user_id.as_deref() }.write(&mut text);
-        let published = Published {
-            app,
+        let publication = Publication {
             channel: Arc::clone(channel),
-            message: Prepared::new(text.as_str()),
+            event: hub::command::Event::Client {
+                name: event.into(),
+                data: data.map(Box::from),
+                user_id: user_id.clone(),
+            },
             excluded: Some(socket_id),
-            // Only what backends publish is kept.
-            keep: false,
             at: Instant::now(),
         };
-        let owner = self.bus.owner(app, channel);
-        if owner == self.shard {
-            self.publish(connections, &published);
-        } else {
-            let bytes = text.len();
-            let busy = |_| rejected("Client event rejected - the server is busy, please try again".to_owned());
-            self.bus.ask(owner, Mail::Publish(published), bytes).map_err(busy)?;
+        let published = self.settle(connections, app, |hub, end, bus, now, _| end.publish(hub, publication, bus, now));
+        if let Some(Err(Busy)) = published {
+            return Err(rejected("Client event rejected - the server is busy, please try again".to_owned()));
         }
-        let local_app = &self.local_apps[app];
+        let Some(local_app) = self.local_app(app) else { return Ok(()) };
         local_app.count(|traffic| traffic.client_events += 1);
         if self.events.wants(snapshot, WebhookEvent::ClientEvent) {
             let (channel, event) = (Arc::clone(channel), event.into());
             let data = data.map_or_else(Box::default, text_of);
-            self.events.record(&local_app.app, Event::ClientEvent { channel, event, data, socket_id, user_id });
+            self.events.record(local_app.hub.app(), Event::ClientEvent { channel, event, data, socket_id, user_id });
         }
         Ok(())
     }

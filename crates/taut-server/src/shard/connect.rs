@@ -15,6 +15,7 @@ use super::{
 use crate::apps::{App, AppSnapshot};
 use crate::connect_auth::{self, Authorization, Outcome, Requester};
 use crate::origin;
+use crate::place::AppIndex;
 use crate::pusher::member::Identity;
 use crate::pusher::number;
 use crate::pusher::socket_id::SocketId;
@@ -35,7 +36,7 @@ impl PusherHandler {
         if snapshot.config.upgrade.is_some() {
             upgrade = upgrade.select_subprotocol(&[connect_auth::SUBPROTOCOL]);
         }
-        let asker = Requester { shard: self.shard, handshake };
+        let asker = Requester { shard: self.end.here(), handshake };
         match self.connect_auth.vet(&app, &snapshot, request, address, asker) {
             Authorization::Anybody => Verdict::Accept(upgrade, self.admit(&app, &snapshot, None, address)),
             Authorization::Known(identity) => {
@@ -51,10 +52,10 @@ impl PusherHandler {
         &mut self,
         connections: &mut Connections<Client>,
         handshake: HandshakeId,
-        app: usize,
+        app: AppIndex,
         outcome: Outcome,
     ) {
-        let app = Arc::clone(&self.local_app(app).app);
+        let Some(app) = self.apps.by_index(app) else { return };
         let snapshot = Arc::clone(&app.snapshot());
         let answer = match outcome {
             Ok(identity) => Answer::Accept(self.admit(&app, &snapshot, Some(identity), None)),
@@ -109,7 +110,7 @@ impl PusherHandler {
         let mut random = [0; 16];
         // The operating system gives random bytes or something is badly wrong with it; a client can try again.
         getrandom::fill(&mut random).map_err(|_| Close::new(OVER_CAPACITY, "Over capacity"))?;
-        self.local_app(app.index());
+        self.open(app.index());
         let socket_id = SocketId::from_random(random);
         let authorized = identity.is_some();
         let extras = identity.map(|Identity { user_id, user_info }| {
@@ -121,7 +122,10 @@ impl PusherHandler {
     }
 
     fn turn_away(&mut self, app: &App, refusal: Refusal, address: Option<IpAddr>) -> Refusal {
-        self.local_app(app.index()).count(|traffic| traffic.refused += 1);
+        self.open(app.index());
+        if let Some(local_app) = self.local_app(app.index()) {
+            local_app.count(|traffic| traffic.refused += 1);
+        }
         let address = address.map(tracing::field::display);
         // Its words may be the application's, which are for the client alone.
         tracing::debug!(app = app.id(), status = refusal.status(), address, "a client is turned away");

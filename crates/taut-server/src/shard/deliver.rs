@@ -1,104 +1,187 @@
-//! Events on their way to a channel's members.
+//! What hubs have to say to the connections of this shard, and to those who want to know what happens.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
-use taut_proto::{Close, Prepared};
+use taut_proto::Close;
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, OVER_CAPACITY, PusherHandler};
-use crate::bus::Published;
-use crate::events::Event;
+use super::subscribe::Refused;
+use super::{Client, OVER_CAPACITY, PusherHandler, send, subscriber};
+use crate::apps::App;
+use crate::bus::Outlet;
+use crate::events::{Event, EventBus};
+use crate::hub::Hub;
+use crate::hub::command::{Delivery, LastEvent, Subscribed};
+use crate::hub::effects::Tell;
+use crate::place::AppIndex;
+use crate::pusher::channel::Kind;
 use crate::pusher::event::ServerEvent;
+use crate::query::{Histogram, Traffic};
 
-impl PusherHandler {
-    /// At a channel's owner: an event that somebody published.
-    pub(super) fn publish(&mut self, connections: &mut Connections<Client>, published: &Published) {
-        let local_app = self.local_app(published.app);
-        if published.keep {
-            let limits = local_app.app.snapshot().limits;
-            local_app.owner.keep(&published.channel, &published.message, &limits, connections.now());
-        }
-        self.distribute(connections, published);
-    }
+/// The connections of one app.
+pub(super) struct ClientOutlet<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) traffic: &'a Cell<Traffic>,
+    pub(super) connections: &'a mut Connections<Client>,
+    pub(super) events: &'a EventBus,
+    pub(super) latency: &'a Cell<Histogram>,
+    pub(super) text: &'a mut String,
+    pub(super) follow_ups: &'a mut VecDeque<FollowUp>,
+}
 
-    /// At a channel's owner: an event of the server's own.
-    pub(super) fn announce(
-        &mut self,
-        connections: &mut Connections<Client>,
-        app: usize,
-        channel: &Arc<str>,
-        event: &ServerEvent<'_>,
-    ) {
-        let mut text = String::new();
-        event.write(&mut text);
-        let message = Prepared::new(text.as_str());
-        let channel = Arc::clone(channel);
-        let published = Published { app, channel, message, excluded: None, keep: false, at: Instant::now() };
-        self.distribute(connections, &published);
-    }
+/// What calls a hub again, and so comes after what its last call brings about.
+#[derive(Debug)]
+pub(super) enum FollowUp {
+    /// A connection has signed in with this: it may have a watchlist.
+    Watch {
+        connection: ConnectionId,
+        user_data: Box<str>,
+    },
+    Missed {
+        channel: Arc<str>,
+    },
+}
 
-    /// Sends an event to every shard with members.
-    fn distribute(&self, connections: &mut Connections<Client>, published: &Published) {
-        let local_app = &self.local_apps[published.app];
-        local_app.count(|traffic| traffic.published += 1);
-        if self.bus.shards() == 1 {
-            // Nobody needs to look where else there are members.
-            return self.deliver(connections, published);
-        }
-        for shard in local_app.owner.shards(&published.channel) {
-            if shard == self.shard {
-                self.deliver(connections, published);
-            } else {
-                self.bus.pass_on(shard, published);
-            }
-        }
-    }
-
-    /// Sends an event to the members here.
-    pub(super) fn deliver(&self, connections: &mut Connections<Client>, published: &Published) {
-        let Published { app, channel, message, excluded, at, .. } = published;
-        let Some(local_app) = self.local_apps.get(*app) else { return };
-        let members = local_app.members.members(channel);
-        if members.len() == 0 {
+impl Outlet<ConnectionId> for ClientOutlet<'_> {
+    fn deliver(&mut self, hub: &Hub<ConnectionId>, delivery: &Delivery) {
+        let Delivery { channel, message, excluded, at } = delivery;
+        let subscribers = hub.members.subscribed().members(channel);
+        if subscribers.len() == 0 {
             return;
         }
         let mut delivered = 0;
-        for id in members {
-            if excluded.is_some() && connections.user(id).and_then(|client| client.socket_id()) == *excluded {
+        for id in subscribers {
+            if excluded.is_some() && self.connections.user(id).and_then(|client| client.socket_id()) == *excluded {
                 continue;
             }
             // A reader that is too slow is closed by the shard, and counted there.
-            let _ = connections.send_prepared(id, message);
+            let _ = self.connections.send_prepared(id, message);
             delivered += 1;
         }
-        local_app.count(|traffic| {
+        self.count(|traffic| {
             traffic.delivered += delivered;
             traffic.delivered_bytes += delivered * message.len() as u64;
         });
-        let mut latency = self.latency.get();
-        latency.record(at.elapsed());
-        self.latency.set(latency);
+        if let Some(at) = at {
+            let mut latency = self.latency.get();
+            latency.record(at.elapsed());
+            self.latency.set(latency);
+        }
     }
 
-    /// Those who have missed something come back and begin anew: a gap that nobody sees would be worse.
-    pub(super) fn missed(&mut self, connections: &mut Connections<Client>, app: usize, channel: &Arc<str>) {
-        let Some(local_app) = self.local_apps.get(app) else { return };
-        let members: Vec<ConnectionId> = local_app.members.members(channel).collect();
-        tracing::warn!(
-            members = members.len(),
-            "the mailbox was full: closing the members of a channel that missed an event"
-        );
-        for id in members {
-            let reason = "Over capacity: an event was missed, please come back";
-            self.dismiss(connections, id, Close::new(OVER_CAPACITY, reason));
+    fn missed(&mut self, channel: Arc<str>) {
+        self.follow_ups.push_back(FollowUp::Missed { channel });
+    }
+
+    fn tell(&mut self, connection: ConnectionId, tell: Tell) {
+        match tell {
+            Tell::Answered { channel } => {
+                if let Some(subscriber) = subscriber(self.connections, connection) {
+                    subscriber.extras().answered(&channel);
+                    subscriber.tidy();
+                }
+            }
+            Tell::Subscribed { channel, user_id, subscribed, is_new } => {
+                self.subscribed(connection, &channel, user_id, &subscribed, is_new);
+            }
+            Tell::Rejected { channel, why } => {
+                self.refuse(connection, &channel, &Refused::rejected(why));
+            }
+            Tell::SignedIn { user_data } => self.signed_in(connection, user_data),
+            Tell::Watchlist { online, offline } => {
+                self.send(connection, &ServerEvent::WatchlistEvents { online: &online, offline: &offline });
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Event) {
+        let kind = event.webhook();
+        if kind.is_some_and(|kind| self.events.wants(&self.app.snapshot(), kind)) {
+            self.events.record(self.app, event);
         }
     }
 }
 
-impl Event {
-    /// What somebody published, for the console.
-    pub(crate) fn published(channel: &Arc<str>, event: &str, data: &str) -> Self {
-        Self::Published { channel: Arc::clone(channel), event: event.into(), data: data.into() }
+impl ClientOutlet<'_> {
+    fn send(&mut self, id: ConnectionId, event: &ServerEvent<'_>) {
+        send(self.connections, id, event, self.text);
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Traffic)) {
+        let mut traffic = self.traffic.get();
+        count(&mut traffic);
+        self.traffic.set(traffic);
+    }
+
+    fn subscribed(
+        &mut self,
+        id: ConnectionId,
+        channel: &Arc<str>,
+        user_id: Option<Arc<str>>,
+        subscribed: &Subscribed,
+        is_new: bool,
+    ) {
+        let Some(subscriber) = subscriber(self.connections, id) else { return };
+        let socket_id = subscriber.socket_id;
+        if Kind::of(channel).needs_signature() {
+            subscriber.authorized = true;
+        }
+        if let Some(user_id) = user_id {
+            subscriber.extras().presences.push((Arc::clone(channel), user_id));
+        }
+        let members = subscribed.members.as_deref();
+        self.send(id, &ServerEvent::SubscriptionSucceeded { channel, members });
+        match &subscribed.last_event {
+            LastEvent::Found(message) => {
+                // A reader that is too slow is closed by the shard, and counted there.
+                let _ = self.connections.send_prepared(id, message);
+            }
+            LastEvent::Missing => self.send(id, &ServerEvent::CacheMiss { channel }),
+            LastEvent::NotKept => {}
+        }
+        if is_new && self.events.is_watched() {
+            self.events.record(self.app, Event::Subscribed { channel: Arc::clone(channel), socket_id });
+        }
+    }
+
+    fn signed_in(&mut self, connection: ConnectionId, user_data: Box<str>) {
+        self.send(connection, &ServerEvent::SigninSuccess { user_data: &user_data });
+        let user = subscriber(self.connections, connection).and_then(|one| one.extras.as_mut()?.user.as_mut());
+        let is_first = user.is_some_and(|user| {
+            user.is_pending = false;
+            user.is_shown && !std::mem::replace(&mut user.has_watchlist, true)
+        });
+        if is_first {
+            self.follow_ups.push_back(FollowUp::Watch { connection, user_data });
+        }
+    }
+
+    pub(super) fn refuse(&mut self, id: ConnectionId, channel: &str, refused: &Refused) {
+        let &Refused { kind, ref error, status } = refused;
+        self.send(id, &ServerEvent::SubscriptionError { channel, kind, error, status });
+        let Some(subscriber) = subscriber(self.connections, id) else { return };
+        let socket_id = subscriber.socket_id;
+        self.count(|traffic| traffic.refused += 1);
+        if self.events.is_watched() {
+            self.events.record(self.app, Event::Refused { socket_id, reason: error.as_str().into() });
+        }
+    }
+}
+
+impl PusherHandler {
+    /// Those who have missed something come back and begin anew: a gap that nobody sees would be worse.
+    pub(super) fn missed(&mut self, connections: &mut Connections<Client>, app: AppIndex, channel: &Arc<str>) {
+        let Some(members) = self.members(app) else { return };
+        let subscribers: Vec<ConnectionId> = members.subscribed().members(channel).collect();
+        tracing::warn!(
+            members = subscribers.len(),
+            "the mailbox was full: closing the members of a channel that missed an event"
+        );
+        for id in subscribers {
+            let reason = "Over capacity: an event was missed, please come back";
+            self.dismiss(connections, id, Close::new(OVER_CAPACITY, reason));
+        }
     }
 }

@@ -7,8 +7,10 @@ use taut_shard::{ConnectionId, Connections};
 
 use super::{Client, PusherHandler, UNAUTHORIZED, subscriber};
 use crate::apps::AppSnapshot;
-use crate::bus::{Done, Mail};
+use crate::bus::Done;
 use crate::events::Event;
+use crate::hub::effects::Token;
+use crate::place::AppIndex;
 use crate::pusher::auth::Signature;
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::User;
@@ -71,140 +73,66 @@ impl PusherHandler {
         self.enter_user_channel(connections, id, app, &user.id, Some(user_data));
     }
 
-    /// A connection gets what is sent to its user, and is told that it has signed in.
-    pub(super) fn signed_in(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        user_data: &str,
-    ) {
-        self.send_event(connections, id, &ServerEvent::SigninSuccess { user_data });
-        let user = subscriber(connections, id).and_then(|subscriber| subscriber.extras.as_mut()?.user.as_mut());
-        let is_first = user.is_some_and(|user| {
-            user.is_pending = false;
-            user.is_shown && !std::mem::replace(&mut user.has_watchlist, true)
-        });
-        if let Some(user) = is_first.then(|| User::parse(user_data)).and_then(Result::ok) {
-            let most = self.local_apps[app].app.snapshot().limits.watchlist;
-            self.watch(connections, id, app, user.watchlist, most);
-        }
-    }
-
     /// From here on a connection is its user's, which is set already.
     pub(super) fn act_as(
         &mut self,
         connections: &mut Connections<Client>,
         id: ConnectionId,
-        app: usize,
+        app: AppIndex,
         user_id: &Arc<str>,
         is_shown: bool,
     ) {
         let Some(subscriber) = subscriber(connections, id) else { return };
         let socket_id = subscriber.socket_id;
-        self.local_apps[app].signed_in.join(Arc::clone(user_id), id);
-        self.note(&self.local_apps[app].app, || Event::SignedIn { socket_id, user_id: Arc::clone(user_id) });
-        if is_shown {
-            self.tell_online(connections, app, user_id, true);
+        if let Some(local_app) = self.local_app(app) {
+            self.note(local_app.hub.app(), || Event::SignedIn { socket_id, user_id: Arc::clone(user_id) });
         }
+        self.call(connections, app, |hub, effects| hub.members.sign_in(id, user_id, is_shown, effects));
     }
 
-    fn watch(
+    /// A connection has signed in with this, and watches the users on its watchlist.
+    pub(super) fn watch(
         &mut self,
         connections: &mut Connections<Client>,
         id: ConnectionId,
-        app: usize,
-        watchlist: Vec<String>,
-        most: usize,
+        app: AppIndex,
+        user_data: &str,
     ) {
+        let (Ok(User { watchlist, .. }), Some(local_app)) = (User::parse(user_data), self.local_app(app)) else {
+            return;
+        };
         if watchlist.is_empty() {
             return;
         }
+        let most = local_app.hub.app().snapshot().limits.watchlist;
         if watchlist.len() > most {
             let message = format!("Watchlist limit exceeded: only the first {most} users are watched");
-            self.send_event(
-                connections,
-                id,
-                &ServerEvent::Error { code: Some(WATCHLIST_EXCEEDED), message: &message, channel: None },
-            );
+            let event = ServerEvent::Error { code: Some(WATCHLIST_EXCEEDED), message: &message, channel: None };
+            self.send_event(connections, id, &event);
         }
-        let mut user_ids: Vec<Arc<str>> = Vec::with_capacity(watchlist.len().min(most));
-        let local_app = &mut self.local_apps[app];
-        for user_id in watchlist.into_iter().take(most) {
-            // From here on, so that nothing is missed: to be told twice that somebody has come does no harm.
-            let user_id: Arc<str> = user_id.into();
-            if local_app.watched.join(Arc::clone(&user_id), id) != crate::subscriptions::Joined::Already {
-                user_ids.push(user_id);
-            }
-        }
-        let owner = self.bus.owner_of_users(app);
-        if owner == self.shard {
-            return self.own_watch(connections, app, &user_ids, self.shard, id);
-        }
-        let mail = Mail::Watch { app, user_ids: user_ids.into(), shard: self.shard, connection: id };
-        self.bus.tell(owner, mail);
-    }
-
-    /// A connection is gone that had signed in.
-    pub(super) fn sign_out(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        user: &SignedIn,
-    ) {
-        let local_app = &mut self.local_apps[app];
-        local_app.signed_in.leave(&user.id, id);
-        let mut unwatched = Vec::new();
-        local_app.watched.leave_all(id, |user_id| unwatched.push(user_id));
-        let owner = self.bus.owner_of_users(app);
-        for user_id in unwatched {
-            if owner == self.shard {
-                self.local_apps[app].users.unwatch(&user_id, self.shard);
-            } else {
-                self.bus.tell(owner, Mail::Unwatch { app, user_id, shard: self.shard });
-            }
-        }
-        if user.is_shown {
-            self.tell_online(connections, app, &user.id, false);
-        }
-    }
-
-    fn tell_online(&mut self, connections: &mut Connections<Client>, app: usize, user_id: &Arc<str>, is_online: bool) {
-        let owner = self.bus.owner_of_users(app);
-        if owner == self.shard {
-            return self.own_online(connections, app, user_id, is_online);
-        }
-        self.bus.tell(owner, Mail::Online { app, user_id: Arc::clone(user_id), is_online });
-    }
-
-    /// A user whom connections here watch has come or gone.
-    pub(super) fn status(
-        &mut self,
-        connections: &mut Connections<Client>,
-        app: usize,
-        user_id: &Arc<str>,
-        is_online: bool,
-    ) {
-        let user_ids = [Arc::clone(user_id)];
-        let (online, offline) = if is_online { (&user_ids[..], &[][..]) } else { (&[][..], &user_ids[..]) };
-        let watching: Vec<ConnectionId> = self.local_app(app).watched.members(user_id).collect();
-        for id in watching {
-            self.send_event(connections, id, &ServerEvent::WatchlistEvents { online, offline });
-        }
+        let user_ids = watchlist.into_iter().take(most).map(Arc::from);
+        self.call(connections, app, |hub, effects| hub.members.watch(id, user_ids, effects));
     }
 
     /// Every connection here that acts as this user is closed. `done` is dropped as soon as they have left all their channels.
-    pub(super) fn terminate(&mut self, connections: &mut Connections<Client>, app: usize, user_id: &str, done: &Done) {
+    pub(super) fn terminate(
+        &mut self,
+        connections: &mut Connections<Client>,
+        app: AppIndex,
+        user_id: &str,
+        done: &Done,
+    ) {
         let reason = "Connection is unauthorized: the user's connections were terminated";
-        let ids: Vec<ConnectionId> = self.local_app(app).signed_in.members(user_id).collect();
+        let Some(members) = self.members(app) else { return };
+        let ids: Vec<ConnectionId> = members.signed_in(user_id).collect();
+        let token: Token = Arc::new(done.clone());
         for id in ids {
             let waiting =
                 subscriber(connections, id).map_or_else(Vec::new, |subscriber| subscriber.extras().waiting.clone());
             self.dismiss_with_error(connections, id, Close::new(UNAUTHORIZED, reason));
-            for channel in waiting {
-                self.report_left(app, &channel, id, done);
-            }
+            self.call(connections, app, |hub, _| {
+                waiting.iter().for_each(|channel| hub.members.report_left(channel, id, &token));
+            });
         }
     }
 }

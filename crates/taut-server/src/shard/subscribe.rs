@@ -5,52 +5,24 @@ use std::sync::Arc;
 use taut_shard::{ConnectionId, Connections};
 
 use super::sign_in::SignedIn;
-use super::{Client, Extras, LocalApp, PusherHandler, subscriber};
+use super::{Client, Extras, PusherHandler, subscriber};
 use crate::app::Limits;
 use crate::apps::AppSnapshot;
-use crate::bus::{Done, Mail, Rejected, RequestId};
 use crate::events::Event;
-use crate::owner::{LastEvent, PresenceMember, Subscribe, Subscribed};
+use crate::hub::command::{PresenceMember, Rejected, Subscribe};
+use crate::hub::effects::Effects;
+use crate::hub::members::{Intent, Members};
+use crate::place::AppIndex;
 use crate::pusher::auth::Signature;
 use crate::pusher::channel::{Channel, Kind};
-use crate::pusher::event::ServerEvent;
 use crate::pusher::member::Member as Described;
 use crate::pusher::socket_id::SocketId;
-use crate::subscriptions::{Joined, Left};
-
-/// A connection that waits for the owner of a channel.
-///
-/// It stays on the list until the answer has come, also when it leaves before: whether its leaving has anything to undo at the owner is
-/// known only then.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    id: ConnectionId,
-    /// The number of the question: an answer to an earlier one is not for it.
-    request_id: RequestId,
-    awaited: Awaited,
-    /// It has unsubscribed meanwhile, or has ended.
-    has_left: bool,
-    /// Dropped when it has left the owner too.
-    done: Option<Done>,
-}
-
-/// What a connection has asked for that a channel's owner has to do.
-#[derive(Clone, Debug)]
-pub(super) enum Awaited {
-    /// A subscription; in a presence channel as this user.
-    Subscription { user_id: Option<Arc<str>> },
-    /// To get what is sent to its user, by the user's own channel.
-    UserEvents {
-        /// What it has signed in with, and is told once they come; `None` if it came in signed in.
-        user_data: Option<Box<str>>,
-    },
-}
 
 /// Why a subscription was refused.
-struct Refused {
-    kind: &'static str,
-    error: String,
-    status: u16,
+pub(super) struct Refused {
+    pub(super) kind: &'static str,
+    pub(super) error: String,
+    pub(super) status: u16,
 }
 
 impl PusherHandler {
@@ -66,280 +38,69 @@ impl PusherHandler {
         let (app, socket_id) = (subscriber.admission.index(), subscriber.socket_id);
         let snapshot = Arc::clone(&subscriber.admission.snapshot());
         let pending = subscriber.extras.as_ref().map_or(&[][..], |extras| &extras.waiting);
-        let is_pending = pending.iter().any(|waiting| **waiting == *name) && self.local_apps[app].awaits(name, id);
+        let Some(members) = self.members(app) else { return };
+        let is_pending = pending.iter().any(|waiting| **waiting == *name) && members.is_waiting(name, id);
         // The user's own channel came with the sign-in.
-        let is_own = |user: &SignedIn| {
-            user.is_pending || self.local_apps[app].members.is_member(&Channel::of_user(&user.id), id)
-        };
+        let is_own =
+            |user: &SignedIn| user.is_pending || members.subscribed().is_member(&Channel::of_user(&user.id), id);
         let own = usize::from(subscriber.user().is_some_and(is_own));
-        let taken = (self.local_apps[app].members.subscriptions(id) + pending.len()).saturating_sub(own);
+        let taken = (members.subscribed().subscriptions(id) + pending.len()).saturating_sub(own);
         let user = subscriber
             .user()
             .map(|user| PresenceMember { user_id: Arc::clone(&user.id), user_info: user.info.clone() });
-        let authorized = vet(&snapshot, socket_id, name, auth, channel_data, user).and_then(|(kind, member)| {
+        let checked = authorize(&snapshot, socket_id, name, auth, channel_data, user).and_then(|(kind, member)| {
             let has_room = is_pending.then_some(Ok(()));
-            let has_room = has_room.unwrap_or_else(|| self.check_room(id, app, &snapshot.limits, name, taken));
+            let has_room = has_room.unwrap_or_else(|| check_room(members, id, &snapshot.limits, name, taken));
             has_room.map(|()| (kind, member))
         });
-        match authorized {
+        match checked {
             Ok(_) if is_pending => {} // it will be told once
-            Ok((kind, member)) => self.subscribe_checked(connections, id, app, name, kind, member),
-            Err(refused) => self.refuse_subscription(connections, id, app, name, &refused),
+            Ok((kind, member)) => self.enter(connections, id, app, name, |members, effects| {
+                members.subscribe(id, name, member, kind.is_cache(), effects);
+            }),
+            Err(refused) => {
+                self.settle(connections, app, |_, _, _, _, outlet| outlet.refuse(id, name, &refused));
+            }
         }
     }
 
-    /// Whether there is room for one more subscription beside those that are `taken`. Those that wait for an answer are among them, or a client that
-    /// does not wait for answers would get any number.
-    fn check_room(
-        &self,
-        id: ConnectionId,
-        app: usize,
-        limits: &Limits,
-        name: &str,
-        taken: usize,
-    ) -> Result<(), Refused> {
-        let local_app = &self.local_apps[app];
-        if local_app.members.is_member(name, id) {
-            return Ok(());
-        }
-        let most = limits.subscriptions;
-        if taken >= most {
-            let error = format!("A connection may be subscribed to at most {most} channels.");
-            return Err(Refused { kind: "LimitReached", error, status: 409 });
-        }
-        if local_app.waiters >= MOST_WAITING {
-            return Err(Refused::busy());
-        }
-        Ok(())
-    }
-
-    /// Everything has been checked that can be here.
-    fn subscribe_checked(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        name: &str,
-        kind: Kind,
-        member: Option<PresenceMember>,
-    ) {
-        let is_member = self.local_apps[app].members.is_member(name, id);
-        let user_id = member.as_ref().map(|member| Arc::clone(&member.user_id)).filter(|_| !is_member);
-        let subscribe = match member {
-            Some(_) if is_member => Subscribe::Members { cached: kind.is_cache() },
-            Some(member) => Subscribe::Presence { member, cached: kind.is_cache() },
-            None if kind.is_cache() => Subscribe::Cached,
-            None => Subscribe::Subscriptions,
-        };
-        self.enter(connections, id, app, name, subscribe, Awaited::Subscription { user_id });
-    }
-
-    /// From now on a connection that has signed in gets what is sent to its user, subscribed to the user's channel or not. It is told that it has
-    /// signed in as soon as that is so, and not before: whatever is sent from then on reaches it.
+    /// From now on a connection that has signed in gets what is sent to its user, subscribed to the user's channel or not. It is told that it
+    /// has signed in as soon as that is so, and not before: whatever is sent from then on reaches it.
     pub(super) fn enter_user_channel(
         &mut self,
         connections: &mut Connections<Client>,
         id: ConnectionId,
-        app: usize,
+        app: AppIndex,
         user_id: &str,
         user_data: Option<&str>,
     ) {
-        let awaited = Awaited::UserEvents { user_data: user_data.map(Box::from) };
-        self.enter(connections, id, app, &Channel::of_user(user_id), Subscribe::Subscriptions, awaited);
+        let intent = Intent::UserEvents { user_data: user_data.map(Box::from) };
+        let name = Channel::of_user(user_id);
+        self.enter(connections, id, app, &name, |members, effects| {
+            members.enter(id, &name, Subscribe::Events, intent, effects);
+        });
     }
 
-    /// A connection comes into a channel: at once, if nobody need be asked.
+    /// A connection enters a channel. If the owner has been asked, that is noted before the answer can come.
     fn enter(
         &mut self,
         connections: &mut Connections<Client>,
         id: ConnectionId,
-        app: usize,
+        app: AppIndex,
         name: &str,
-        subscribe: Subscribe,
-        awaited: Awaited,
+        enter: impl FnOnce(&mut Members<ConnectionId>, &mut Effects<ConnectionId>),
     ) {
-        let local_app = &self.local_apps[app];
-        if let Subscribe::Subscriptions = subscribe {
-            if let Some(channel) = local_app.members.name(name).map(Arc::clone) {
-                return self.entered_one(connections, id, app, &channel, awaited, &Subscribed::default());
+        self.settle(connections, app, |hub, end, _, _, outlet| {
+            let before = hub.members.waiters();
+            enter(&mut hub.members, &mut end.effects);
+            if hub.members.waiters() == before {
+                return;
             }
-            let others = local_app.waiting.get_key_value(name);
-            let asked = others.and_then(|(name, others)| Some((Arc::clone(name), others.last()?.request_id)));
-            if let Some((channel, request_id)) = asked {
-                return self.wait(connections, id, app, &channel, request_id, awaited);
+            let channel = hub.members.name(name).map_or_else(|| name.into(), Arc::clone);
+            if let Some(subscriber) = subscriber(outlet.connections, id) {
+                subscriber.extras().waiting.push(channel);
             }
-        }
-        let channel: Arc<str> = local_app.members.name(name).map_or_else(|| name.into(), Arc::clone);
-        let owner = self.bus.owner(app, name);
-        if owner == self.shard {
-            match self.own_subscribe(connections, app, &channel, self.shard, &subscribe) {
-                Ok(subscribed) => self.entered_one(connections, id, app, &channel, awaited, &subscribed),
-                Err(why) => {
-                    self.refuse_subscription(connections, id, app, name, &Refused::turned_away(why));
-                }
-            }
-            return;
-        }
-        let request_id = self.request_id(&subscribe);
-        self.wait(connections, id, app, &channel, request_id, awaited);
-        self.ask_owner(owner, Mail::Enter { app, channel, shard: self.shard, request_id, subscribe });
-    }
-
-    fn wait(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        channel: &Arc<str>,
-        request_id: RequestId,
-        awaited: Awaited,
-    ) {
-        let Some(subscriber) = subscriber(connections, id) else { return };
-        subscriber.extras().waiting.push(Arc::clone(channel));
-        let local_app = &mut self.local_apps[app];
-        local_app.waiters += 1;
-        let waiting = Waiting { id, request_id, awaited, has_left: false, done: None };
-        local_app.waiting.entry(Arc::clone(channel)).or_default().push(waiting);
-    }
-
-    /// The owner of a channel has let in whoever waits with this ticket. Those who have left meanwhile leave the owner now.
-    pub(super) fn entered(
-        &mut self,
-        connections: &mut Connections<Client>,
-        app: usize,
-        channel: &Arc<str>,
-        request_id: RequestId,
-        subscribed: &Subscribed,
-    ) {
-        self.answered(self.bus.owner(app, channel), request_id);
-        let taken = self.take_waiting(connections, app, channel, request_id);
-        let (left, stay): (Vec<_>, Vec<_>) =
-            taken.into_iter().partition(|waiting| waiting.has_left || subscriber(connections, waiting.id).is_none());
-        // First those who stay, so that nobody is taken for the last one here who is not.
-        for Waiting { id, awaited, .. } in stay {
-            self.entered_one(connections, id, app, channel, awaited, subscribed);
-        }
-        for Waiting { awaited, done, .. } in left {
-            let user_id = match awaited {
-                Awaited::Subscription { user_id } => user_id,
-                Awaited::UserEvents { .. } => None,
-            };
-            self.leave_home(connections, app, channel, user_id);
-            drop(done);
-        }
-    }
-
-    /// Drops a clone of `done` once this connection, which has left, has left the owner of this channel too.
-    pub(super) fn report_left(&mut self, app: usize, channel: &Arc<str>, id: ConnectionId, done: &Done) {
-        let waiting = self.local_apps[app].waiting.get_mut(channel).into_iter().flatten();
-        for waiting in waiting.filter(|waiting| waiting.id == id) {
-            waiting.done = Some(done.clone());
-        }
-    }
-
-    /// The owner of a channel does not let in whoever waits with this ticket: there is nothing to undo for any of them.
-    pub(super) fn turned_away(
-        &mut self,
-        connections: &mut Connections<Client>,
-        app: usize,
-        channel: &Arc<str>,
-        request_id: RequestId,
-        why: Rejected,
-    ) {
-        self.answered(self.bus.owner(app, channel), request_id);
-        let waiting = self.take_waiting(connections, app, channel, request_id);
-        for Waiting { id, .. } in waiting.iter().filter(|waiting| !waiting.has_left) {
-            self.refuse_subscription(connections, *id, app, channel, &Refused::turned_away(why));
-        }
-        // Somebody else may have left meanwhile and have taken this one for a reason to stay.
-        if !waiting.is_empty() {
-            self.leave_home(connections, app, channel, None);
-        }
-    }
-
-    fn take_waiting(
-        &mut self,
-        connections: &mut Connections<Client>,
-        app: usize,
-        channel: &Arc<str>,
-        request_id: RequestId,
-    ) -> Vec<Waiting> {
-        let local_app = &mut self.local_apps[app];
-        let Some(waiting) = local_app.waiting.get_mut(channel) else { return Vec::new() };
-        let (taken, rest) =
-            std::mem::take(waiting).into_iter().partition::<Vec<_>, _>(|one| one.request_id == request_id);
-        *waiting = rest;
-        if waiting.is_empty() {
-            local_app.waiting.remove(channel);
-            if local_app.waiting.is_empty() {
-                local_app.waiting.shrink_to_fit();
-            }
-        }
-        local_app.waiters -= taken.len();
-        for Waiting { id, .. } in &taken {
-            if let Some(subscriber) = subscriber(connections, *id) {
-                subscriber.extras().answered(channel);
-                subscriber.tidy();
-            }
-        }
-        taken
-    }
-
-    /// A connection is in a channel now.
-    fn entered_one(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        channel: &Arc<str>,
-        awaited: Awaited,
-        subscribed: &Subscribed,
-    ) {
-        match awaited {
-            Awaited::Subscription { user_id } => self.subscribed(connections, id, app, channel, user_id, subscribed),
-            Awaited::UserEvents { user_data } => {
-                self.local_apps[app].members.join(Arc::clone(channel), id);
-                if let Some(user_data) = user_data {
-                    self.signed_in(connections, id, app, &user_data);
-                }
-            }
-        }
-    }
-
-    /// From here on the connection gets what is published, and it is told so.
-    fn subscribed(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        channel: &Arc<str>,
-        user_id: Option<Arc<str>>,
-        subscribed: &Subscribed,
-    ) {
-        let Some(subscriber) = subscriber(connections, id) else { return };
-        let socket_id = subscriber.socket_id;
-        if Kind::of(channel).needs_signature() {
-            subscriber.authorized = true;
-        }
-        if let Some(user_id) = user_id {
-            subscriber.extras().presences.push((Arc::clone(channel), user_id));
-        }
-        let joined = self.local_apps[app].members.join(Arc::clone(channel), id);
-        let members = subscribed.members.as_deref();
-        self.send_event(connections, id, &ServerEvent::SubscriptionSucceeded { channel, members });
-        match &subscribed.last_event {
-            LastEvent::Found(message) => {
-                // A reader that is too slow is closed by the shard, and counted there.
-                let _ = connections.send_prepared(id, message);
-            }
-            LastEvent::Missing => self.send_event(connections, id, &ServerEvent::CacheMiss { channel }),
-            LastEvent::NotKept => {}
-        }
-        if joined != Joined::Already {
-            let event = || Event::Subscribed { channel: Arc::clone(channel), socket_id };
-            self.note(&self.local_apps[app].app, event);
-            self.recount(connections, app, channel);
-        }
+        });
     }
 
     pub(super) fn unsubscribe(&mut self, connections: &mut Connections<Client>, id: ConnectionId, name: &str) {
@@ -347,70 +108,11 @@ impl PusherHandler {
         let (app, socket_id) = (subscriber.admission.index(), subscriber.socket_id);
         let user_id = subscriber.extras.as_mut().and_then(|extras| extras.forget(name));
         subscriber.tidy();
-        let local_app = &self.local_apps[app];
-        let channel =
-            local_app.members.name(name).or_else(|| local_app.waiting.get_key_value(name).map(|(name, _)| name));
-        let Some(channel) = channel.map(Arc::clone) else { return };
-        if self.leave(connections, id, app, &channel, user_id, false) {
-            self.note(&self.local_apps[app].app, || Event::Unsubscribed { channel, socket_id });
+        let Some(channel) = self.members(app).and_then(|members| members.name(name)).map(Arc::clone) else { return };
+        let left = self.call(connections, app, |hub, effects| hub.members.leave(id, &channel, user_id, false, effects));
+        if let (Some(true), Some(local_app)) = (left, self.local_app(app)) {
+            self.note(local_app.hub.app(), || Event::Unsubscribed { channel, socket_id });
         }
-    }
-
-    /// A connection leaves a channel, or does not wait for it any longer; whether it did either. The owner learns of the second once it has
-    /// answered.
-    fn leave(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        channel: &Arc<str>,
-        user_id: Option<Arc<str>>,
-        has_ended: bool,
-    ) -> bool {
-        let local_app = &mut self.local_apps[app];
-        let waiting = local_app.waiting.get_mut(channel).into_iter().flatten();
-        let mut waited = false;
-        for waiting in waiting.filter(|waiting| waiting.id == id && !waiting.has_left) {
-            // Its user is sent what it is sent, until it ends.
-            if has_ended || matches!(waiting.awaited, Awaited::Subscription { .. }) {
-                (waiting.has_left, waited) = (true, true);
-            }
-        }
-        let left = local_app.members.leave(channel, id);
-        if left == Left::Absent {
-            return waited;
-        }
-        self.leave_home(connections, app, channel, user_id);
-        if left == Left::Others {
-            self.recount(connections, app, channel);
-        }
-        true
-    }
-
-    /// Tells the owner of a channel that a user's connection, which it has let in, has left; or that nobody here is left, if so. While anybody
-    /// waits for the owner, somebody is.
-    fn leave_home(
-        &mut self,
-        connections: &mut Connections<Client>,
-        app: usize,
-        channel: &Arc<str>,
-        user_id: Option<Arc<str>>,
-    ) {
-        let local_app = &mut self.local_apps[app];
-        let is_last = local_app.members.members(channel).len() == 0 && !local_app.waiting.contains_key(channel);
-        if user_id.is_none() && !is_last {
-            return;
-        }
-        if is_last {
-            local_app.uncounted.remove(channel);
-        }
-        let owner = self.bus.owner(app, channel);
-        if owner == self.shard {
-            return self.own_leave(connections, app, channel, self.shard, user_id.as_ref(), is_last);
-        }
-        let channel = Arc::clone(channel);
-        // It may overtake questions that have not been sent yet: the last one here leaves only when none about this channel is open.
-        self.bus.tell(owner, Mail::Leave { app, channel, shard: self.shard, user_id, is_last });
     }
 
     /// A connection is gone.
@@ -418,82 +120,51 @@ impl PusherHandler {
         &mut self,
         connections: &mut Connections<Client>,
         id: ConnectionId,
-        app: usize,
+        app: AppIndex,
         extras: Option<Box<Extras>>,
     ) {
         let Extras { user, presences, waiting, .. } = *extras.unwrap_or_default();
-        for (channel, user_id) in presences {
-            self.leave(connections, id, app, &channel, Some(user_id), true);
-        }
-        for channel in waiting {
-            self.leave(connections, id, app, &channel, None, true);
-        }
-        if self.local_apps[app].app.snapshot().config.features.subscription_count {
-            let channels: Vec<Arc<str>> = self.local_apps[app].members.channels_of(id).map(Arc::clone).collect();
-            for channel in channels {
-                self.leave(connections, id, app, &channel, None, true);
+        self.call(connections, app, |hub, effects| {
+            for (channel, user_id) in presences {
+                hub.members.leave(id, &channel, Some(user_id), true, effects);
             }
-        }
-        let mut vacated = Vec::new();
-        self.local_apps[app].members.leave_all(id, |channel| vacated.push(channel));
-        for channel in vacated {
-            self.leave_home(connections, app, &channel, None);
-        }
-        if let Some(user) = user {
-            self.sign_out(connections, id, app, &user);
-        }
-    }
-
-    /// Tells the owner of a channel how many are subscribed here, where members want to know.
-    pub(super) fn recount(&mut self, connections: &mut Connections<Client>, app: usize, channel: &Arc<str>) {
-        let local_app = &self.local_apps[app];
-        if !local_app.app.snapshot().config.features.subscription_count || !Kind::of(channel).is_counted() {
-            return;
-        }
-        let count = local_app.members.members(channel).len();
-        if count == 0 {
-            return; // the owner learns of that as this shard leaves
-        }
-        let owner = self.bus.owner(app, channel);
-        if owner == self.shard {
-            return self.own_count(connections, app, channel, self.shard, count);
-        }
-        let mail = Mail::Count { app, channel: Arc::clone(channel), shard: self.shard, connections: count };
-        if self.bus.ask(owner, mail, channel.len()).is_err() {
-            // It is made up for when the mailbox has room again.
-            self.local_apps[app].uncounted.insert(Arc::clone(channel));
-        }
-    }
-
-    fn refuse_subscription(
-        &mut self,
-        connections: &mut Connections<Client>,
-        id: ConnectionId,
-        app: usize,
-        channel: &str,
-        refused: &Refused,
-    ) {
-        let &Refused { kind, ref error, status } = refused;
-        self.send_event(connections, id, &ServerEvent::SubscriptionError { channel, kind, error, status });
-        if let Some(subscriber) = subscriber(connections, id) {
-            self.refused(app, subscriber.socket_id, error);
-        }
+            for channel in waiting {
+                hub.members.leave(id, &channel, None, true, effects);
+            }
+            hub.members.leave_all(id, effects);
+            if let Some(user) = user {
+                hub.members.sign_out(id, &user.id, user.is_shown, effects);
+            }
+        });
     }
 }
 
-impl LocalApp {
-    /// Whether the connection has subscribed to the channel, and waits for the answer.
-    fn awaits(&self, channel: &str, id: ConnectionId) -> bool {
-        let mut waiting = self.waiting.get(channel).into_iter().flatten();
-        waiting.any(|waiting| {
-            waiting.id == id && !waiting.has_left && matches!(waiting.awaited, Awaited::Subscription { .. })
-        })
+/// Whether there is room for one more subscription beside those that are `taken`. Those that wait for an answer are among them, or a client
+/// that does not wait for answers would get any number.
+fn check_room(
+    members: &Members<ConnectionId>,
+    id: ConnectionId,
+    limits: &Limits,
+    name: &str,
+    taken: usize,
+) -> Result<(), Refused> {
+    if members.subscribed().is_member(name, id) {
+        return Ok(());
     }
+    let most = limits.subscriptions;
+    if taken >= most {
+        let error = format!("A connection may be subscribed to at most {most} channels.");
+        return Err(Refused { kind: "LimitReached", error, status: 409 });
+    }
+    if members.waiters() >= MOST_WAITING {
+        return Err(Refused::busy());
+    }
+    Ok(())
 }
 
 impl Extras {
     /// One answer about this channel has come.
-    fn answered(&mut self, channel: &str) {
+    pub(super) fn answered(&mut self, channel: &str) {
         if let Some(position) = self.waiting.iter().position(|waiting| **waiting == *channel) {
             self.waiting.swap_remove(position);
         }
@@ -524,12 +195,11 @@ impl Refused {
         Self { kind: "ServerError", error, status: 503 }
     }
 
-    fn turned_away(why: Rejected) -> Self {
+    pub(super) fn rejected(why: Rejected) -> Self {
         match why {
             Rejected::Busy => Self::busy(),
-            Rejected::Full(full) => {
-                let error =
-                    format!("The maximum members per presence channel limit was reached: at most {}.", full.most);
+            Rejected::Full { most } => {
+                let error = format!("The maximum members per presence channel limit was reached: at most {most}.");
                 Self { kind: "LimitReached", error, status: 409 }
             }
             Rejected::TooManyChannels { most } => {
@@ -543,7 +213,7 @@ impl Refused {
 }
 
 /// Checks name, signature and what a member says of itself.
-fn vet(
+fn authorize(
     snapshot: &AppSnapshot,
     socket_id: SocketId,
     name: &str,

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::app::{AppConfig, Callback, Limits, TokenAuth, TokenKeys, UpgradeAuth, Webhook};
+use crate::bus::Post;
 use crate::connect_auth::testing::with_secret;
 use crate::events::Entry;
-use crate::node::{Node, Publication};
-use crate::presence::Roster;
+use crate::hub::command::{self, Content, Publication, Push};
+use crate::hub::presence::Roster;
+use crate::node::Node;
 use crate::pusher::auth::Signature;
 use crate::pusher::channel::Channel;
 use proptest::prelude::*;
@@ -28,8 +30,16 @@ fn node_of(shards: usize, app: AppConfig) -> Parts {
     let apps = Arc::new(Apps::new([app], &Limits::default()).expect("one app"));
     let bus = Arc::new(ShardBus::new(shards));
     let stage = |shard| {
-        let sessions =
-            PusherHandler::new(shard, Arc::clone(&apps), Arc::clone(&bus), events.clone(), "", 120, 1 << 20, drop);
+        let sessions = PusherHandler::new(
+            ShardIndex::new(shard),
+            Arc::clone(&apps),
+            Arc::clone(&bus),
+            events.clone(),
+            "",
+            120,
+            1 << 20,
+            drop,
+        );
         Stage::new(sessions, Settings::default())
     };
     let stages: Vec<_> = (0..shards).map(stage).collect();
@@ -37,9 +47,26 @@ fn node_of(shards: usize, app: AppConfig) -> Parts {
     (Node::new(apps, Arc::clone(&bus), events), bus, stages, entries)
 }
 
+const APP: AppIndex = AppIndex::FIRST;
+
+/// The shard that owns a channel.
+fn owner(bus: &ShardBus, channel: &str) -> usize {
+    bus.owner(APP, Some(channel)).get()
+}
+
+fn hub(stage: &mut Stage<PusherHandler>) -> &mut Hub<ConnectionId> {
+    let handler = stage.handler();
+    handler.open(APP);
+    &mut handler.local_apps[APP.get()].as_mut().expect("it was opened").hub
+}
+
+fn is_vacant(stage: &mut Stage<PusherHandler>) -> bool {
+    hub(stage).is_vacant()
+}
+
 /// A channel whose owner is the second of two shards.
 fn far_channel(bus: &ShardBus) -> String {
-    (0..1000).map(|number| format!("channel-{number}")).find(|name| bus.owner(0, name) == 1).expect("one of many")
+    (0..1000).map(|number| format!("channel-{number}")).find(|name| owner(&bus, name) == 1).expect("one of many")
 }
 
 fn subscriber(stage: &mut Stage<PusherHandler>) -> Peer {
@@ -65,7 +92,9 @@ fn unsubscribe(peer: &mut Peer, channel: &str) {
 
 fn publish(node: &Node, channel: &str, event: &str) {
     let app = node.apps().by_id("1").expect("the app");
-    node.publish(&app, &[channel], &Publication { event, data: &"".into(), excluded: None }).expect("room");
+    let event = command::Event::published(event, &"".into());
+    let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now() };
+    node.publish(&app, std::iter::once(publication), None).expect("room");
 }
 
 /// The names of the events that have come.
@@ -83,6 +112,12 @@ fn settle(stages: &mut [Stage<PusherHandler>]) {
     for _ in 0..4 {
         stages.iter_mut().for_each(Stage::settle);
     }
+}
+
+/// Says that something for a channel found no room.
+fn missed(channel: &str) -> Mail {
+    let content = Content::Push(Push::Missed { channel: channel.into() });
+    Mail::Hub(Envelope { app: APP, from: ShardIndex::new(0), content })
 }
 
 const SUBSCRIBED: &str = "pusher_internal:subscription_succeeded";
@@ -179,7 +214,8 @@ fn the_home_forgets_a_shard_whose_last_member_has_left() {
             subscribe(&mut peer, &channel);
             if wait {
                 settle(&mut stages);
-                assert_eq!(stages[1].handler().local_apps[0].owner.shards(&channel).collect::<Vec<_>>(), [0]);
+                let shards: Vec<_> = hub(&mut stages[1]).owner().shards(&channel).map(ShardIndex::get).collect();
+                assert_eq!(shards, [0]);
             }
             if vanish {
                 peer.finish();
@@ -187,12 +223,7 @@ fn the_home_forgets_a_shard_whose_last_member_has_left() {
                 unsubscribe(&mut peer, &channel);
             }
             settle(&mut stages);
-            assert!(stages[1].handler().local_apps[0].owner.is_vacant(), "{wait} {vanish}");
-            let local_app = &stages[0].handler().local_apps[0];
-            assert!(
-                local_app.members.is_empty() && local_app.waiting.is_empty() && local_app.waiters == 0,
-                "{wait} {vanish}"
-            );
+            assert!(stages.iter_mut().all(is_vacant), "{wait} {vanish}");
         }
     }
 }
@@ -204,7 +235,7 @@ fn members_that_missed_an_event_are_sent_back_to_begin_anew() {
     subscribe(&mut concerned, "chat");
     subscribe(&mut other, "news");
     stages[0].settle();
-    bus.tell(0, Mail::Missed { app: 0, channel: "chat".into() });
+    bus.tell(ShardIndex::new(0), missed("chat"));
     stages[0].settle();
     assert_eq!([heard(&mut concerned), heard(&mut other)], [[SUBSCRIBED]; 2]);
     assert_eq!(concerned.closed().map(Close::code), Some(OVER_CAPACITY));
@@ -214,7 +245,7 @@ fn members_that_missed_an_event_are_sent_back_to_begin_anew() {
 #[test]
 fn channels_that_wait_for_their_homes_are_bounded() {
     let (_, bus, mut stages) = node(2);
-    stages[0].handler().local_apps[0].waiters = subscribe::MOST_WAITING;
+    hub(&mut stages[0]).members.set_waiters(subscribe::MOST_WAITING);
     let mut peer = subscriber(&mut stages[0]);
     subscribe(&mut peer, &far_channel(&bus));
     stages[0].settle();
@@ -267,7 +298,8 @@ fn visit(peer: &mut Peer, socket_id: &str, channel: &str, user: u8) {
 /// Fills a shard's mailbox to the last byte: until it is read, the shard's questions are answered with `Busy`, and it misses events.
 fn fill_mailbox(bus: &ShardBus, shard: usize) {
     // One mail of any size finds room where nothing waits.
-    let _ = bus.ask(shard, Mail::Tick, 16 << 20);
+    let content = Content::Push(Push::Status { user_id: "nobody".into(), is_online: true });
+    let _ = bus.offer(ShardIndex::new(shard), Envelope { app: APP, from: ShardIndex::new(shard), content }, 16 << 20);
 }
 
 /// An app whose presence channels have room for so many users.
@@ -279,11 +311,11 @@ fn app_for(presence_members: usize) -> AppConfig {
 /// A presence channel whose owner is the second of two shards.
 fn far_presence(bus: &ShardBus) -> String {
     let mut names = (0..1000).map(|number| format!("presence-{number}"));
-    names.find(|name| bus.owner(0, name) == 1).expect("one of many")
+    names.find(|name| owner(&bus, name) == 1).expect("one of many")
 }
 
 fn users_at(stage: &mut Stage<PusherHandler>, channel: &str) -> BTreeSet<String> {
-    let roster = stage.handler().local_apps[0].owner.roster(channel);
+    let roster = hub(stage).owner().roster(channel);
     roster.into_iter().flat_map(Roster::users).map(ToString::to_string).collect()
 }
 
@@ -422,7 +454,7 @@ proptest! {
         steps in steps(),
     ) {
         let (_, bus, mut stages, mut entries) = node_of(SHARDS, app_for(limit));
-        let owner = bus.owner(0, channel);
+        let owner = owner(&bus, channel);
         let mut crowd: Vec<PresenceMember> =
             (0..CROWD).map(|number| PresenceMember::new(number, &mut stages[number % SHARDS])).collect();
         for step in steps {
@@ -471,9 +503,7 @@ proptest! {
         }
         settle(&mut stages);
         for stage in &mut stages {
-            let local_app = &stage.handler().local_apps[0];
-            prop_assert!(local_app.owner.is_vacant() && local_app.members.is_empty() && local_app.waiting.is_empty());
-            prop_assert_eq!(local_app.waiters, 0);
+            prop_assert!(is_vacant(stage));
         }
         entries.close();
     }
@@ -607,7 +637,7 @@ fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_other
     let app = AppConfig { limits: Some(limits), ..AppConfig::parse("1:key:secret").expect("an app") };
     let (_, bus, mut stages, _entries) = node_of(2, app);
     let far: Vec<String> =
-        (0..1000).map(|number| format!("channel-{number}")).filter(|name| bus.owner(0, name) == 1).take(8).collect();
+        (0..1000).map(|number| format!("channel-{number}")).filter(|name| owner(&bus, name) == 1).take(8).collect();
     let mut peer = subscriber(&mut stages[0]);
     for name in &far {
         subscribe(&mut peer, name);
@@ -626,12 +656,10 @@ fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_other
         unsubscribe(&mut peer, name);
     }
     stages[0].settle();
-    let local_app = &stages[0].handler().local_apps[0];
-    assert_eq!((local_app.waiters, local_app.members.channels().len()), (3, 0));
+    let members = &hub(&mut stages[0]).members;
+    assert_eq!((members.waiters(), members.subscribed().channels().len()), (3, 0));
     settle(&mut stages);
-    let local_app = &stages[0].handler().local_apps[0];
-    assert!(local_app.waiters == 0 && local_app.waiting.is_empty());
-    assert!(stages[1].handler().local_apps[0].owner.is_vacant());
+    assert!(stages.iter_mut().all(is_vacant));
 }
 
 /// Signs in as this user.
@@ -645,7 +673,7 @@ fn a_terminated_connection_is_nowhere_although_it_does_not_answer_the_close() {
     let (_, bus, mut stages, _entries) = node_of(2, app_for(9));
     let channel = far_presence(&bus);
     let mut others = (0..1000).map(|number| format!("presence-other-{number}"));
-    let other_channel = others.find(|name| bus.owner(0, name) == 1).expect("one of many");
+    let other_channel = others.find(|name| owner(&bus, name) == 1).expect("one of many");
     let [(mut deaf, deaf_id), (mut other, other_id)] = [0, 1].map(|shard| greeted(&mut stages[shard]));
     sign_in(&mut deaf, &deaf_id, r#"{"id":"7"}"#);
     for (peer, socket_id, user) in [(&mut deaf, &deaf_id, 7), (&mut other, &other_id, 8)] {
@@ -660,7 +688,7 @@ fn a_terminated_connection_is_nowhere_although_it_does_not_answer_the_close() {
     visit(&mut deaf, &deaf_id, &other_channel, 7);
     stages[0].settle();
     let (done, mut all_done) = tokio::sync::mpsc::channel(1);
-    bus.tell(0, Mail::Terminate { app: 0, user_id: "7".into(), done });
+    bus.tell(ShardIndex::new(0), Mail::Terminate { app: APP, user_id: "7".into(), done });
     stages[0].settle();
     deaf.send(said);
     stages[0].settle();
@@ -676,8 +704,7 @@ fn a_terminated_connection_is_nowhere_although_it_does_not_answer_the_close() {
     assert_eq!(users_at(&mut stages[1], &channel), ["8".to_owned()].into());
     assert_eq!(users_at(&mut stages[1], &other_channel), BTreeSet::new());
     assert_eq!(stages[0].census().open, 1, "it has not answered yet");
-    let local_app = &stages[0].handler().local_apps[0];
-    assert!(local_app.members.is_empty() && local_app.waiting.is_empty() && local_app.signed_in.is_empty());
+    assert!(hub(&mut stages[0]).members.is_vacant());
 }
 
 #[test]
@@ -686,7 +713,7 @@ fn who_missed_an_event_is_in_no_channel_any_more_although_it_does_not_answer_the
     let (mut deaf, deaf_id) = greeted(&mut stages[0]);
     visit(&mut deaf, &deaf_id, "presence-room", 7);
     stages[0].settle();
-    bus.tell(0, Mail::Missed { app: 0, channel: "presence-room".into() });
+    bus.tell(ShardIndex::new(0), missed("presence-room"));
     stages[0].settle();
     assert_eq!(users_at(&mut stages[0], "presence-room"), BTreeSet::new());
 }
@@ -695,7 +722,7 @@ fn who_missed_an_event_is_in_no_channel_any_more_although_it_does_not_answer_the
 fn what_is_sent_to_a_user_reaches_it_from_its_sign_in_on_and_once() {
     let (node, bus, mut stages) = node(2);
     let mut users = (0..1000).map(|number| number.to_string());
-    let user = users.find(|user| bus.owner(0, &Channel::of_user(user)) == 1).expect("one of many");
+    let user = users.find(|user| owner(&bus, &Channel::of_user(user)) == 1).expect("one of many");
     let channel = Channel::of_user(&user);
     let (mut peer, socket_id) = greeted(&mut stages[0]);
     let user_data = json!({ "id": user }).to_string();
@@ -733,17 +760,14 @@ fn what_is_sent_to_a_user_reaches_it_from_its_sign_in_on_and_once() {
         peer.finish();
     }
     settle(&mut stages);
-    for stage in &mut stages {
-        let local_app = &stage.handler().local_apps[0];
-        assert!(local_app.owner.is_vacant() && local_app.members.is_empty() && local_app.waiting.is_empty());
-    }
+    assert!(stages.iter_mut().all(is_vacant));
 }
 
 #[test]
 fn who_subscribes_to_the_users_channel_before_the_sign_in_is_answered_is_told_of_both() {
     let (_, bus, mut stages) = node(2);
     let mut users = (0..1000).map(|number| number.to_string());
-    let user = users.find(|user| bus.owner(0, &Channel::of_user(user)) == 1).expect("one of many");
+    let user = users.find(|user| owner(&bus, &Channel::of_user(user)) == 1).expect("one of many");
     let (mut peer, socket_id) = greeted(&mut stages[0]);
     sign_in(&mut peer, &socket_id, &json!({ "id": user }).to_string());
     subscribe(&mut peer, &Channel::of_user(&user));
@@ -773,8 +797,7 @@ fn an_app_has_no_more_channels_than_it_may_on_all_shards_together() {
     let app = AppConfig { limits: Some(limits), ..AppConfig::parse("1:key:secret").expect("an app") };
     let (node, bus, mut stages, _entries) = node_of(2, app);
     let bus = &*bus;
-    let of =
-        |shard| (0..1000).map(|number| format!("channel-{number}")).filter(move |name| bus.owner(0, name) == shard);
+    let of = |shard| (0..1000).map(|number| format!("channel-{number}")).filter(move |name| owner(&bus, name) == shard);
     let (near, far): (Vec<_>, Vec<_>) = (of(0).take(3).collect(), of(1).take(3).collect());
     let [mut peer, mut other] = [(); 2].map(|()| subscriber(&mut stages[0]));
     for name in [&near[0], &far[0]] {
@@ -791,7 +814,10 @@ fn an_app_has_no_more_channels_than_it_may_on_all_shards_together() {
         let error = refusal["data"]["error"].as_str().expect("a text");
         assert!(error.contains("as many channels as it may, 2,") && error.contains("max-channels"), "{error}");
     }
-    let refused: u64 = stages.iter_mut().map(|stage| stage.handler().local_apps[0].traffic.get().refused).sum();
+    let refused: u64 = stages
+        .iter_mut()
+        .map(|stage| stage.handler().local_app(APP).map_or(0, |local_app| local_app.traffic.get().refused))
+        .sum();
     assert_eq!(refused, 2);
     // Those that there are can be joined, and a channel that was left makes room for another.
     for name in [&near[0], &far[0]] {
@@ -836,14 +862,14 @@ fn who_came_in_by_a_token_is_its_user_to_the_end() {
     let app = node.apps().by_id("1").expect("the app");
     assert_eq!(app.connections(), 2);
     let (done, _) = tokio::sync::mpsc::channel(1);
-    bus.tell_all(|| Mail::Terminate { app: 0, user_id: "eve".into(), done: done.clone() });
+    bus.tell_all(|| Mail::Terminate { app: APP, user_id: "eve".into(), done: done.clone() });
     stages[0].settle();
     assert_eq!([heard(&mut first), heard(&mut second)], [[""; 0]; 2], "that was somebody else");
-    bus.tell_all(|| Mail::Terminate { app: 0, user_id: "ada".into(), done: done.clone() });
+    bus.tell_all(|| Mail::Terminate { app: APP, user_id: "ada".into(), done: done.clone() });
     stages[0].settle();
     assert_eq!([heard(&mut first), heard(&mut second)], [["pusher:error"]; 2]);
     stages[0].settle();
-    let signed_in = stages[0].shard.handler().inner.local_apps[0].signed_in.members("ada").len();
+    let signed_in = hub(&mut stages[0]).members.signed_in("ada").len();
     assert_eq!((signed_in, app.connections()), (0, 0));
 }
 
@@ -854,7 +880,8 @@ fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
     let (events, _entries) = EventBus::new();
     let apps = Arc::new(Apps::new([guarded_app(upgrade)], &Limits::default()).expect("one app"));
     let bus = Arc::new(ShardBus::new(1));
-    let sessions = PusherHandler::new(0, Arc::clone(&apps), Arc::clone(&bus), events, "", 120, 1 << 20, drop);
+    let sessions =
+        PusherHandler::new(ShardIndex::new(0), Arc::clone(&apps), Arc::clone(&bus), events, "", 120, 1 << 20, drop);
     let mut stage = Stage::new(sessions.with_connect_auth(Arc::new(connect_auth)), Settings::default());
     bus.connect(vec![stage.shard.mailbox()]);
     let mut come = |stage: &mut Stage<PusherHandler>| {
@@ -870,11 +897,11 @@ fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
     stage.settle();
     for handshake in [of_gone, of_other] {
         let identity = crate::pusher::member::Identity { user_id: "ada".into(), user_info: None };
-        bus.tell(0, Mail::Vetted { handshake, app: 0, outcome: Box::new(Ok(identity)) });
+        bus.tell(ShardIndex::new(0), Mail::Authorized { handshake, app: APP, outcome: Box::new(Ok(identity)) });
     }
     stage.settle();
     assert!(app.connections() == 1 && !gone.is_open());
-    let signed_in = stage.shard.handler().inner.local_apps[0].signed_in.members("ada").len();
+    let signed_in = hub(&mut stage).members.signed_in("ada").len();
     assert_eq!(signed_in, 1);
     while !other.is_open() {
         assert_ne!(other.remote.waiting(), 0, "the handshake failed");

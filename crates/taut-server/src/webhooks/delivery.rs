@@ -65,6 +65,7 @@ mod tests {
     use crate::app::{AppConfig, Limits, Webhook};
     use crate::apps::Apps;
     use crate::http::testing::{Answer, Receiver};
+    use crate::place::AppIndex;
     use crate::webhooks::payload::Payload;
     use crate::webhooks::queue::Target;
 
@@ -73,7 +74,7 @@ mod tests {
         let url = receiver.url("/");
         let app = AppConfig { webhooks: vec![Webhook::new(&*url)], ..AppConfig::development() };
         let app = Arc::clone(&Apps::new([app], &Limits::default()).expect("one app").all()[0]);
-        let target = Target { app: 0, url: url.into(), nth: 0 };
+        let target = Target { app: AppIndex::new(0), url: url.into(), nth: 0 };
         make(&Client::new(), &Attempt { id: 1, app, target, payload: Payload::new(5, "{}") }).await
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::apps::App;
 use crate::events::Event;
+use crate::place::AppIndex;
 
 use super::Millis;
 use super::store::HeldRow;
@@ -22,7 +23,7 @@ pub(super) struct Grace {
 /// One channel, or one user in it. Tenants are never taken away, so an index stands for one app for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    app: usize,
+    app: AppIndex,
     channel: Arc<str>,
     user_id: Option<Arc<str>>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use taut_proto::backoff::Backoff;
 
 use crate::apps::App;
+use crate::place::AppIndex;
 
 use super::Millis;
 use super::payload::Payload;
@@ -44,7 +45,7 @@ pub(super) struct Bounds {
 /// One webhook of one app. Of several with the same address the first is 0, the second 1 and so on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Target {
-    pub(super) app: usize,
+    pub(super) app: AppIndex,
     pub(super) url: Arc<str>,
     pub(super) nth: u32,
 }

@@ -60,7 +60,7 @@ impl<'a> Overview<'a> {
     pub(super) fn new(statistics: &'a Statistics, apps: &'a [Arc<App>]) -> Self {
         let stats = &statistics.stats;
         let apps = apps.iter().filter(|app| app.snapshot().known).map(|app| {
-            let traffic = statistics.apps.get(app.index()).copied().unwrap_or_default();
+            let traffic = statistics.apps.get(app.index().get()).copied().unwrap_or_default();
             AppConfig {
                 id: app.id(),
                 enabled: app.snapshot().config.enabled,

@@ -1,0 +1,222 @@
+//! One shard's end of the bus.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use taut_proto::Time;
+
+use super::Busy;
+use crate::events::Event;
+use crate::hub::Hub;
+use crate::hub::command::{Command, Content, Delivery, Envelope, Publication, Push, Reply, RequestId};
+use crate::hub::effects::{Effect, Effects, Tell};
+use crate::hub::members::MEMBERS;
+use crate::place::{AppIndex, ShardIndex};
+
+/// Does what the hubs of a shard want done: here at once, or on another shard by mail.
+#[derive(Debug)]
+pub(crate) struct BusEnd<C> {
+    here: ShardIndex,
+    /// What the hub that was called last wants done: to be [settled](Self::settle) before another one is called.
+    pub(crate) effects: Effects<C>,
+    /// To the other shards.
+    windows: Vec<Window<C>>,
+}
+
+/// Takes envelopes to other shards: those from one shard to another stay in order.
+pub(crate) trait Post<C> {
+    /// The shard that owns a channel, or the app's users.
+    fn owner(&self, app: AppIndex, channel: Option<&str>) -> ShardIndex;
+
+    /// Sends what may be given back when there is no room.
+    fn offer(&self, to: ShardIndex, envelope: Envelope<C>, bytes: usize) -> Result<(), Envelope<C>>;
+
+    /// Sends what must not be lost.
+    fn send(&self, to: ShardIndex, envelope: Envelope<C>);
+}
+
+/// The connections of a shard, and those who want to know what happens.
+pub(crate) trait Outlet<C> {
+    fn deliver(&mut self, hub: &Hub<C>, delivery: &Delivery);
+
+    /// The subscribers of a channel have missed an event.
+    fn missed(&mut self, channel: Arc<str>);
+
+    fn tell(&mut self, connection: C, tell: Tell);
+
+    fn happened(&mut self, event: Event);
+}
+
+/// Subscriptions that one shard has asked another one for: only so many at a time, since each reply may be long.
+#[derive(Debug)]
+struct Window<C> {
+    /// The weight of those that are not answered yet.
+    in_flight: u32,
+    /// Those that are still to be sent, in order. There are no more of these than connections that wait.
+    queue: VecDeque<(RequestId, Envelope<C>)>,
+}
+
+impl<C: Copy + Eq + Hash> BusEnd<C> {
+    pub(crate) fn new(here: ShardIndex) -> Self {
+        Self { here, effects: Effects::new(), windows: Vec::new() }
+    }
+
+    pub(crate) fn here(&self) -> ShardIndex {
+        self.here
+    }
+
+    /// Takes an event to its channel's owner.
+    pub(crate) fn publish(
+        &mut self,
+        hub: &mut Hub<C>,
+        publication: Publication,
+        post: &impl Post<C>,
+        now: Time,
+    ) -> Result<(), Busy> {
+        let app = hub.app().index();
+        let owner = post.owner(app, Some(&publication.channel));
+        let bytes = publication.bytes();
+        let command = Command::Publish(publication);
+        if owner == self.here {
+            hub.command(self.here, command, now, &mut self.effects);
+            return Ok(());
+        }
+        post.offer(owner, Envelope { app, from: self.here, content: Content::Command(command) }, bytes)
+            .map_err(|_| Busy)
+    }
+
+    /// An envelope has come.
+    pub(crate) fn receive(
+        &mut self,
+        hub: &mut Hub<C>,
+        from: ShardIndex,
+        content: Content<C>,
+        post: &impl Post<C>,
+        now: Time,
+        outlet: &mut impl Outlet<C>,
+    ) {
+        match content {
+            Content::Command(command) => hub.command(from, command, now, &mut self.effects),
+            Content::Reply(reply) => {
+                if let Reply::Subscribed { request, .. } | Reply::Rejected { request, .. } = &reply {
+                    self.answered(from, *request, post);
+                }
+                hub.members.reply(reply, &mut self.effects);
+            }
+            Content::Push(push) => self.take_push(hub, push, outlet),
+        }
+    }
+
+    /// Does all that is to be done, and what comes of that.
+    pub(crate) fn settle(&mut self, hub: &mut Hub<C>, post: &impl Post<C>, now: Time, outlet: &mut impl Outlet<C>) {
+        let app = hub.app().index();
+        while let Some(effect) = self.effects.pop() {
+            match effect {
+                Effect::Command(command) => {
+                    let owner = post.owner(app, command.channel().map(|channel| &**channel));
+                    if owner == self.here {
+                        hub.command(self.here, command, now, &mut self.effects);
+                    } else {
+                        self.send(hub, owner, command, post);
+                    }
+                }
+                Effect::Reply(shard, reply) if shard == self.here => hub.members.reply(reply, &mut self.effects),
+                Effect::Reply(shard, reply) => self.answer(hub, shard, reply, post, now),
+                Effect::Push(shard, push) if shard == self.here => self.take_push(hub, push, outlet),
+                Effect::Push(shard, push) => self.pass_on(app, shard, push, post),
+                Effect::Tell(connection, tell) => outlet.tell(connection, tell),
+                Effect::Happened(event) => outlet.happened(event),
+                Effect::Done(token) => drop(token),
+            }
+        }
+    }
+
+    fn send(&mut self, hub: &mut Hub<C>, owner: ShardIndex, command: Command<C>, post: &impl Post<C>) {
+        let envelope =
+            |command| Envelope { app: hub.app().index(), from: self.here, content: Content::Command(command) };
+        match command {
+            Command::Subscribe { request, .. } => {
+                let envelope = envelope(command);
+                self.window(owner).queue.push_back((request, envelope));
+                self.advance(owner, post);
+            }
+            Command::Count { ref channel, .. } => {
+                let channel = Arc::clone(channel);
+                if post.offer(owner, envelope(command), channel.len()).is_err() {
+                    hub.members.count_later(channel);
+                }
+            }
+            command => post.send(owner, envelope(command)),
+        }
+    }
+
+    fn answer(&mut self, hub: &mut Hub<C>, shard: ShardIndex, reply: Reply<C>, post: &impl Post<C>, now: Time) {
+        let envelope = |reply| Envelope { app: hub.app().index(), from: self.here, content: Content::Reply(reply) };
+        let bytes = match &reply {
+            Reply::Subscribed { channel, subscribed, .. } if subscribed.is_long() => channel.len() + subscribed.bytes(),
+            // A word, and there are no more of them than the other shard may ask for at a time.
+            _ => return post.send(shard, envelope(reply)),
+        };
+        if let Err(Envelope { content: Content::Reply(reply), .. }) = post.offer(shard, envelope(reply), bytes) {
+            let reply = hub.refused(shard, reply, now, &mut self.effects);
+            post.send(shard, Envelope { app: hub.app().index(), from: self.here, content: Content::Reply(reply) });
+        }
+    }
+
+    fn pass_on(&self, app: AppIndex, shard: ShardIndex, push: Push, post: &impl Post<C>) {
+        let envelope = |push| Envelope { app, from: self.here, content: Content::Push(push) };
+        match push {
+            Push::Deliver(delivery) => {
+                let (channel, bytes) = (Arc::clone(&delivery.channel), delivery.bytes());
+                if post.offer(shard, envelope(Push::Deliver(delivery)), bytes).is_err() {
+                    post.send(shard, envelope(Push::Missed { channel }));
+                }
+            }
+            push => post.send(shard, envelope(push)),
+        }
+    }
+
+    fn take_push(&mut self, hub: &mut Hub<C>, push: Push, outlet: &mut impl Outlet<C>) {
+        match push {
+            Push::Deliver(delivery) => outlet.deliver(hub, &delivery),
+            Push::Missed { channel } => outlet.missed(channel),
+            Push::Status { user_id, is_online } => hub.members.status(&user_id, is_online, &mut self.effects),
+        }
+    }
+
+    /// There is room for other subscriptions.
+    fn answered(&mut self, owner: ShardIndex, request: RequestId, post: &impl Post<C>) {
+        let window = self.window(owner);
+        window.in_flight = window.in_flight.saturating_sub(request.weight);
+        self.advance(owner, post);
+    }
+
+    fn advance(&mut self, owner: ShardIndex, post: &impl Post<C>) {
+        let window = self.window(owner);
+        while let Some((request, _)) = window.queue.front() {
+            if window.in_flight > 0 && window.in_flight + request.weight > WINDOW {
+                return;
+            }
+            window.in_flight += request.weight;
+            if let Some((_, envelope)) = window.queue.pop_front() {
+                post.send(owner, envelope);
+            }
+        }
+        window.queue.shrink_to(SMALL);
+    }
+
+    fn window(&mut self, owner: ShardIndex) -> &mut Window<C> {
+        let index = owner.get();
+        if self.windows.len() <= index {
+            self.windows.resize_with(index + 1, || Window { in_flight: 0, queue: VecDeque::new() });
+        }
+        &mut self.windows[index]
+    }
+}
+
+/// The weight that may be under way to one shard: sixteen lists of members, or a thousand replies that are a word. Tests reach it at once.
+const WINDOW: u32 = if cfg!(test) { 2 * MEMBERS } else { 1024 };
+
+/// Envelopes for which a window keeps its room.
+const SMALL: usize = 64;

@@ -1,0 +1,84 @@
+//! Channels and users, as pure values: commands in, effects out. No socket, clock, task or shard is known here.
+//!
+//! Each channel has one [owner](owner::Owner), on one shard: it orders, remembers and decides. Each shard knows which of its own connections
+//! are [members](members::Members), and what they wait for. How a command comes to an owner is the [bus](crate::bus)'s business.
+
+mod channels;
+pub(crate) mod command;
+pub(crate) mod effects;
+mod history;
+pub(crate) mod members;
+pub(crate) mod owner;
+pub(crate) mod presence;
+#[cfg(test)]
+mod simulation;
+pub mod subscriptions;
+mod users;
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use taut_proto::Time;
+
+use crate::apps::App;
+use crate::place::ShardIndex;
+use command::{Command, Rejected, Reply};
+use effects::Effects;
+use members::Members;
+use owner::Owner;
+
+/// One app on one shard. `C` is how the shard names its connections.
+#[derive(Debug)]
+pub(crate) struct Hub<C> {
+    app: Arc<App>,
+    pub(crate) members: Members<C>,
+    owner: Owner,
+}
+
+impl<C: Copy + Eq + Hash> Hub<C> {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { members: Members::new(Arc::clone(&app)), app, owner: Owner::default() }
+    }
+
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// A command has come to the owner, from one of the shards.
+    pub(crate) fn command(&mut self, from: ShardIndex, command: Command<C>, now: Time, effects: &mut Effects<C>) {
+        self.owner.handle(&self.app, from, command, now, effects);
+    }
+
+    /// The owner's reply to `shard` finds no room there. Gives the one to send instead.
+    ///
+    /// A user who has come by it leaves again. If nobody else is interested over there, that shard says so itself.
+    pub(crate) fn refused(
+        &mut self,
+        shard: ShardIndex,
+        reply: Reply<C>,
+        now: Time,
+        effects: &mut Effects<C>,
+    ) -> Reply<C> {
+        let Reply::Subscribed { channel, request, user_id, .. } = reply else { return reply };
+        if user_id.is_some() {
+            let command = Command::Unsubscribe { channel: Arc::clone(&channel), user_id, is_last: false };
+            self.command(shard, command, now, effects);
+        }
+        Reply::Rejected { channel, request, why: Rejected::Busy }
+    }
+
+    /// To be called about once a second.
+    pub(crate) fn tick(&mut self, now: Time, effects: &mut Effects<C>) {
+        self.members.tick(effects);
+        self.owner.tick(now, effects);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.members.is_vacant() && self.owner.is_vacant()
+    }
+}

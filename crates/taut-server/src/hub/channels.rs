@@ -1,0 +1,317 @@
+//! The channels that a shard owns. Methods say what has changed; [`Owner`](super::owner::Owner) says it to whom it concerns.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use taut_proto::Time;
+
+use super::command::{LastEvent, Publication, Rejected, Subscribe, Subscribed};
+use super::history::History;
+use super::presence::Roster;
+use super::subscriptions::{Joined, Left, Subscriptions};
+use crate::app::Limits;
+use crate::place::ShardIndex;
+
+/// The channels of one app whose owner a shard is.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    /// The shards that want a channel, this one among them.
+    shards: Subscriptions<ShardIndex>,
+    rosters: HashMap<Arc<str>, Roster>,
+    history: History,
+    /// Cache channels in which a subscriber found nothing, until something is published there or the last subscriber leaves.
+    missed: HashSet<Arc<str>>,
+    counts: HashMap<Arc<str>, Count>,
+}
+
+/// What a subscription has changed for others.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Entered {
+    /// The channel was vacant.
+    pub(super) occupied: bool,
+    /// The user was not there.
+    pub(super) added: bool,
+    /// The first subscriber that finds no last event.
+    pub(super) missed: bool,
+}
+
+/// What it has changed for others that a subscriber left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// The channel is vacant.
+    pub(super) vacated: bool,
+    /// The user is not there any more.
+    pub(super) removed: bool,
+    /// The shard is not interested any more.
+    pub(super) shard_left: bool,
+}
+
+impl Channels {
+    /// A connection of `shard` subscribes.
+    pub(super) fn enter(
+        &mut self,
+        channel: &Arc<str>,
+        shard: ShardIndex,
+        subscribe: &Subscribe,
+        limits: &Limits,
+        now: Time,
+    ) -> Result<(Subscribed, Entered), Rejected> {
+        let mut subscribed = Subscribed::default();
+        let mut entered = Entered::default();
+        let (Subscribe::Presence { last_event, .. } | Subscribe::Members { last_event }) = subscribe else {
+            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
+            if matches!(subscribe, Subscribe::LastEvent) {
+                (subscribed.last_event, entered.missed) = self.last_event(channel, now);
+            }
+            return Ok((subscribed, entered));
+        };
+        if let Subscribe::Presence { member, .. } = subscribe {
+            let roster = self.rosters.get(channel);
+            let (most, count) = (limits.presence_members, roster.map_or(0, Roster::len));
+            // A further connection of somebody who is there already makes nothing fuller.
+            if count >= most && !roster.is_some_and(|roster| roster.contains(&member.user_id)) {
+                return Err(Rejected::Full { most });
+            }
+            let roster = self.rosters.entry(Arc::clone(channel)).or_default();
+            entered.added = roster.join(&member.user_id, member.user_info.as_deref());
+            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
+        }
+        subscribed.members = self.rosters.get(channel).map(|roster| roster.members().into());
+        if *last_event {
+            (subscribed.last_event, entered.missed) = self.last_event(channel, now);
+        }
+        Ok((subscribed, entered))
+    }
+
+    /// A connection of `shard` leaves: of this user in a presence channel, and the last of its shard if `is_last`.
+    pub(super) fn leave(
+        &mut self,
+        channel: &Arc<str>,
+        shard: ShardIndex,
+        user_id: Option<&Arc<str>>,
+        is_last: bool,
+    ) -> Gone {
+        let mut gone = Gone::default();
+        if let Some((user_id, roster)) = user_id.zip(self.rosters.get_mut(channel)) {
+            gone.removed = roster.leave(user_id);
+            if roster.is_empty() {
+                self.rosters.remove(channel);
+                give_back(&mut self.rosters);
+            }
+        }
+        if is_last {
+            let left = self.shards.leave(channel, shard);
+            (gone.vacated, gone.shard_left) = (left == Left::Last, left != Left::Absent);
+        }
+        if gone.vacated {
+            self.missed.remove(channel);
+            if self.missed.is_empty() {
+                self.missed.shrink_to_fit();
+            }
+            self.counts.remove(channel);
+            give_back(&mut self.counts);
+        }
+        gone
+    }
+
+    /// Keeps what was published to a cache channel.
+    pub(super) fn keep(&mut self, publication: &Publication, limits: &Limits, now: Time) {
+        self.missed.remove(&publication.channel);
+        self.history.put(publication, now, limits.cache_ttl, limits.cache);
+    }
+
+    /// The last event of a cache channel, and for how long it is kept.
+    pub(super) fn kept(&self, channel: &str, now: Time) -> Option<(&Publication, Duration)> {
+        self.history.last(channel, now)
+    }
+
+    /// Whether anybody is in the channel.
+    pub(super) fn is_occupied(&self, channel: &str) -> bool {
+        self.shards.name(channel).is_some()
+    }
+
+    /// The shards that want the channel.
+    pub(super) fn shards(&self, channel: &str) -> impl ExactSizeIterator<Item = ShardIndex> {
+        self.shards.members(channel)
+    }
+
+    /// How many channels are occupied.
+    pub(super) fn channels(&self) -> usize {
+        self.shards.channels().len()
+    }
+
+    /// Who is in a presence channel.
+    pub(super) fn roster(&self, channel: &str) -> Option<&Roster> {
+        self.rosters.get(channel)
+    }
+
+    /// All presence channels with somebody in them.
+    pub(super) fn rosters(&self) -> impl Iterator<Item = (&Arc<str>, &Roster)> {
+        self.rosters.iter()
+    }
+
+    /// `shard` has so many connections in the channel now. Gives the sum if the members are to be told: at most once in a while where they are many.
+    pub(super) fn count(
+        &mut self,
+        channel: &Arc<str>,
+        shard: ShardIndex,
+        connections: usize,
+        now: Time,
+    ) -> Option<usize> {
+        if self.shards.members(channel).len() == 0 {
+            return None;
+        }
+        let count = self.counts.entry(Arc::clone(channel)).or_default();
+        count.by_shard.retain(|(other, _)| *other != shard);
+        if connections > 0 {
+            count.by_shard.push((shard, connections));
+        }
+        count.changed = true;
+        count.tell(now)
+    }
+
+    /// What is left to be told of how many there are, after a while.
+    pub(super) fn late_counts(&mut self, now: Time) -> Vec<(Arc<str>, usize)> {
+        let late = self.counts.iter_mut().filter(|(_, count)| count.changed);
+        late.filter_map(|(channel, count)| Some((Arc::clone(channel), count.tell(now)?))).collect()
+    }
+
+    /// Forgets what is too old.
+    pub(super) fn sweep(&mut self, now: Time) {
+        self.history.sweep(now);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_vacant(&self) -> bool {
+        self.shards.is_empty() && self.rosters.is_empty() && self.counts.is_empty() && self.missed.is_empty()
+    }
+
+    fn last_event(&mut self, channel: &Arc<str>, now: Time) -> (LastEvent, bool) {
+        match self.history.last(channel, now) {
+            Some((publication, _)) => (LastEvent::Found(publication.encoded()), false),
+            None => (LastEvent::Missing, self.missed.insert(Arc::clone(channel))),
+        }
+    }
+}
+
+/// How many are subscribed to a channel.
+#[derive(Debug, Default)]
+struct Count {
+    by_shard: Vec<(ShardIndex, usize)>,
+    /// When the members were told last.
+    told: Option<Time>,
+    changed: bool,
+}
+
+impl Count {
+    fn tell(&mut self, now: Time) -> Option<usize> {
+        let sum: usize = self.by_shard.iter().map(|(_, connections)| connections).sum();
+        let is_early = self.told.is_some_and(|told| now.since(told) < COUNT_INTERVAL);
+        if sum > MANY && is_early {
+            return None;
+        }
+        self.told = Some(now);
+        self.changed = false;
+        Some(sum)
+    }
+}
+
+/// Keeps a table from staying as large as it once was.
+pub(super) fn give_back<Value>(table: &mut HashMap<Arc<str>, Value>) {
+    if table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len() * 2);
+    }
+}
+
+/// Subscribers beyond whom the count is told once in a while only.
+const MANY: usize = 100;
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::{Event, PresenceMember};
+    use super::*;
+    use crate::pusher::payload::Payload;
+    use std::time::Instant;
+
+    fn visit(
+        owner: &mut Channels,
+        shard: usize,
+        user_id: &str,
+        most: usize,
+    ) -> Result<(Subscribed, Entered), Rejected> {
+        let member = PresenceMember { user_id: user_id.into(), user_info: None };
+        let limits = Limits { presence_members: most, ..Limits::default() };
+        owner.enter(
+            &"presence-a".into(),
+            ShardIndex::new(shard),
+            &Subscribe::Presence { member, last_event: false },
+            &limits,
+            Time::ZERO,
+        )
+    }
+
+    fn leave(owner: &mut Channels, shard: usize, user_id: &str, is_last: bool) -> Gone {
+        owner.leave(&"presence-a".into(), ShardIndex::new(shard), Some(&user_id.into()), is_last)
+    }
+
+    #[test]
+    fn the_first_and_the_last_are_noticed_of_channels_and_of_users() {
+        let mut owner = Channels::default();
+        let entered = |visit: Result<(Subscribed, Entered), Rejected>| visit.expect("room").1;
+        assert_eq!(entered(visit(&mut owner, 0, "1", 9)), Entered { occupied: true, added: true, missed: false });
+        assert_eq!(entered(visit(&mut owner, 1, "1", 9)), Entered::default());
+        assert_eq!(entered(visit(&mut owner, 1, "2", 9)), Entered { added: true, ..Entered::default() });
+        assert_eq!(leave(&mut owner, 0, "1", true), Gone { shard_left: true, ..Gone::default() });
+        assert_eq!(leave(&mut owner, 1, "1", false), Gone { removed: true, ..Gone::default() });
+        assert_eq!(leave(&mut owner, 1, "2", true), Gone { vacated: true, removed: true, shard_left: true });
+        assert_eq!(leave(&mut owner, 1, "2", true), Gone::default(), "there is nothing left to undo");
+        assert!(owner.is_vacant());
+    }
+
+    #[test]
+    fn a_full_channel_still_lets_further_connections_of_its_members_in() {
+        let mut owner = Channels::default();
+        visit(&mut owner, 0, "1", 1).expect("room");
+        assert_eq!(visit(&mut owner, 0, "2", 1).map(drop), Err(Rejected::Full { most: 1 }));
+        let (subscribed, _) = visit(&mut owner, 0, "1", 1).expect("a member");
+        assert!(subscribed.members.expect("a list").contains(r#"\"count\":1"#));
+        assert_eq!(visit(&mut Channels::default(), 0, "1", 0).map(drop), Err(Rejected::Full { most: 0 }));
+    }
+
+    #[test]
+    fn only_the_first_miss_is_told_until_something_comes_or_all_leave() {
+        let mut owner = Channels::default();
+        let (channel, limits): (Arc<str>, _) = ("cache-a".into(), Limits::default());
+        let enter = |owner: &mut Channels| {
+            owner.enter(&channel, ShardIndex::new(0), &Subscribe::LastEvent, &limits, Time::ZERO).expect("room")
+        };
+        assert!(enter(&mut owner).1.missed && !enter(&mut owner).1.missed);
+        assert!(matches!(enter(&mut owner).0.last_event, LastEvent::Missing));
+        owner.leave(&channel, ShardIndex::new(0), None, true);
+        assert!(enter(&mut owner).1.missed);
+        let event = Event::published("event", &Payload::from("x"));
+        let publication = Publication { channel: Arc::clone(&channel), event, excluded: None, at: Instant::now() };
+        owner.keep(&publication, &limits, Time::ZERO);
+        assert!(matches!(enter(&mut owner).0.last_event, LastEvent::Found(_)));
+        assert!(!enter(&mut owner).1.missed);
+    }
+
+    #[test]
+    fn counts_are_told_at_once_up_to_a_hundred_and_every_five_seconds_beyond() {
+        let mut owner = Channels::default();
+        let channel: Arc<str> = "a".into();
+        let second = |number| Time::ZERO + Duration::from_secs(number);
+        owner.enter(&channel, ShardIndex::new(0), &Subscribe::Events, &Limits::default(), Time::ZERO).expect("room");
+        assert_eq!(owner.count(&channel, ShardIndex::new(0), 60, second(0)), Some(60));
+        assert_eq!(owner.count(&channel, ShardIndex::new(1), 40, second(0)), Some(100));
+        assert_eq!(owner.count(&channel, ShardIndex::new(1), 41, second(0)), None);
+        assert_eq!(owner.late_counts(second(4)), []);
+        assert_eq!(owner.late_counts(second(5)), [(Arc::clone(&channel), 101)]);
+        assert_eq!(owner.late_counts(second(10)), [], "nothing has changed");
+        assert_eq!(owner.count(&channel, ShardIndex::new(1), 42, second(10)), Some(102));
+        assert_eq!(owner.count(&channel, ShardIndex::new(0), 0, second(10)), Some(42));
+        assert_eq!(owner.count(&"b".into(), ShardIndex::new(0), 1, second(10)), None, "nobody is there to be told");
+    }
+}

@@ -1,0 +1,296 @@
+//! What shards say to each other about channels and users.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use taut_proto::Prepared;
+
+use crate::place::{AppIndex, ShardIndex};
+use crate::pusher::event::ServerEvent;
+use crate::pusher::payload::Payload;
+use crate::pusher::socket_id::SocketId;
+
+/// A message from one shard to another. `C` is how shards name their connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope<C> {
+    pub(crate) app: AppIndex,
+    pub(crate) from: ShardIndex,
+    pub(crate) content: Content<C>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Content<C> {
+    Command(Command<C>),
+    Reply(Reply<C>),
+    Push(Push),
+}
+
+/// To the owner of a channel or of an app's users.
+#[derive(Clone, Debug)]
+pub(crate) enum Command<C> {
+    Publish(Publication),
+    /// A connection subscribes, and the owner has to know: it answers with [`Reply::Subscribed`] or [`Reply::Rejected`].
+    Subscribe {
+        channel: Arc<str>,
+        request: RequestId,
+        subscribe: Subscribe,
+    },
+    /// A connection that the owner let in has left: of this user in a presence channel, and the last one of its shard if `is_last`.
+    Unsubscribe {
+        channel: Arc<str>,
+        user_id: Option<Arc<str>>,
+        is_last: bool,
+    },
+    /// The sender has this many subscribers.
+    Count {
+        channel: Arc<str>,
+        subscribers: usize,
+    },
+    /// A connection has signed in.
+    SignIn {
+        user_id: Arc<str>,
+    },
+    /// A connection that had signed in has ended.
+    SignOut {
+        user_id: Arc<str>,
+    },
+    /// A connection watches these users: answered with [`Reply::Watched`].
+    Watch {
+        user_ids: Arc<[Arc<str>]>,
+        connection: C,
+    },
+    /// The sender has no connection left that watches this user.
+    Unwatch {
+        user_id: Arc<str>,
+    },
+}
+
+impl<C> Command<C> {
+    /// The channel whose owner it is for; `None` if it is for the owner of the app's users.
+    pub(crate) fn channel(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Publish(Publication { channel, .. })
+            | Self::Subscribe { channel, .. }
+            | Self::Unsubscribe { channel, .. }
+            | Self::Count { channel, .. } => Some(channel),
+            Self::SignIn { .. } | Self::SignOut { .. } | Self::Watch { .. } | Self::Unwatch { .. } => None,
+        }
+    }
+}
+
+/// From an owner to the shard that asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply<C> {
+    /// Everything that is published from here on comes, too. Names the user that has come to a presence channel by it: the owner takes that back if the reply finds no room.
+    Subscribed {
+        channel: Arc<str>,
+        request: RequestId,
+        user_id: Option<Arc<str>>,
+        subscribed: Subscribed,
+    },
+    Rejected {
+        channel: Arc<str>,
+        request: RequestId,
+        why: Rejected,
+    },
+    /// Which of the users are online, and which are not.
+    Watched {
+        connection: C,
+        online: Vec<Arc<str>>,
+        offline: Vec<Arc<str>>,
+    },
+}
+
+/// From an owner to every shard that is interested.
+#[derive(Clone, Debug)]
+pub(crate) enum Push {
+    Deliver(Delivery),
+    /// A delivery found no room in the mailbox: the channel's subscribers there have missed it.
+    Missed {
+        channel: Arc<str>,
+    },
+    /// A user who is watched there has come online or gone offline.
+    Status {
+        user_id: Arc<str>,
+        is_online: bool,
+    },
+}
+
+/// Names a [`Command::Subscribe`], and says how much its answer may weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    pub(super) number: u32,
+    pub(crate) weight: u32,
+}
+
+/// An event on its way to its channel's owner. The owner puts it in order, keeps it where it is to be kept, and encodes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    pub(crate) channel: Arc<str>,
+    pub(crate) event: Event,
+    /// The connection that does not get it.
+    pub(crate) excluded: Option<SocketId>,
+    /// When it came from its publisher.
+    pub(crate) at: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// From a backend: its name, and then its data as a JSON string. One text, which the channels of one request share.
+    Published { text: Arc<str>, name: usize },
+    /// From a client. The data is JSON of any kind.
+    Client { name: Box<str>, data: Option<Box<str>>, user_id: Option<Arc<str>> },
+}
+
+impl Event {
+    pub(crate) fn published(name: &str, data: &Payload<'_>) -> Self {
+        let mut text = String::with_capacity(name.len() + data.written_size());
+        text.push_str(name);
+        data.write(&mut text);
+        Self::Published { text: text.into(), name: name.len() }
+    }
+}
+
+impl Publication {
+    /// Writes the message that subscribers get.
+    pub(crate) fn write(&self, out: &mut String) {
+        let channel = &*self.channel;
+        match &self.event {
+            Event::Published { text, name } => {
+                let (event, data) = text.split_at(*name);
+                out.reserve(text.len() + channel.len() + FRAME);
+                ServerEvent::Published { event, channel, data: &Payload::written(data) }.write(out);
+            }
+            Event::Client { name: event, data, user_id } => {
+                let (data, user_id) = (data.as_deref(), user_id.as_deref());
+                ServerEvent::Client { event, channel, data, user_id }.write(out);
+            }
+        }
+    }
+
+    pub(crate) fn encoded(&self) -> Prepared {
+        let mut text = String::new();
+        self.write(&mut text);
+        Prepared::new(text.as_str())
+    }
+
+    /// The event's name.
+    pub(crate) fn name(&self) -> &str {
+        match &self.event {
+            Event::Published { text, name } => &text[..*name],
+            Event::Client { name, .. } => name,
+        }
+    }
+
+    /// The event's data, as its publisher meant it.
+    pub(crate) fn data(&self) -> Cow<'_, str> {
+        match &self.event {
+            // The text of a borrowed payload is borrowed for as long as the payload.
+            Event::Published { text, name } => Payload::written(&text[*name..]).text().into_owned().into(),
+            Event::Client { data, .. } => data.as_deref().unwrap_or_default().into(),
+        }
+    }
+
+    /// Bytes that it takes in a mailbox.
+    pub(crate) fn bytes(&self) -> usize {
+        let event = match &self.event {
+            Event::Published { text, .. } => text.len(),
+            Event::Client { name, data, .. } => name.len() + data.as_ref().map_or(0, |data| data.len()),
+        };
+        self.channel.len() + event
+    }
+}
+
+/// An event as its owner encoded it, on its way to subscribers.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) channel: Arc<str>,
+    pub(crate) message: Prepared,
+    /// The connection that does not get it.
+    pub(crate) excluded: Option<SocketId>,
+    /// When it came from its publisher; `None` for what the server itself announces.
+    pub(crate) at: Option<Instant>,
+}
+
+impl Delivery {
+    pub(crate) fn bytes(&self) -> usize {
+        self.channel.len() + self.message.len()
+    }
+}
+
+/// What a connection wants of a channel.
+#[derive(Clone, Debug)]
+pub(crate) enum Subscribe {
+    /// What is published.
+    Events,
+    /// The last event as well.
+    LastEvent,
+    /// To be seen there as this user, and to hear who else is there.
+    Presence { member: PresenceMember, last_event: bool },
+    /// It is there already, and wants to hear again who else is.
+    Members { last_event: bool },
+}
+
+impl Subscribe {
+    /// Whether the channel's owner has something to say that is not the same for everybody at any time.
+    pub(crate) fn needs_owner(&self) -> bool {
+        !matches!(self, Self::Events)
+    }
+}
+
+/// A user who comes to a presence channel.
+#[derive(Clone, Debug)]
+pub(crate) struct PresenceMember {
+    pub(crate) user_id: Arc<str>,
+    /// JSON text.
+    pub(crate) user_info: Option<Box<str>>,
+}
+
+/// What a connection hears once it is subscribed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subscribed {
+    /// Who is in a presence channel: see [`Roster::members`](super::presence::Roster::members).
+    pub(crate) members: Option<Box<str>>,
+    pub(crate) last_event: LastEvent,
+}
+
+impl Subscribed {
+    /// Whether there is more to say than that one is subscribed.
+    pub(crate) fn is_long(&self) -> bool {
+        self.members.is_some() || !matches!(self.last_event, LastEvent::NotKept)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let last_event = match &self.last_event {
+            LastEvent::Found(message) => message.len(),
+            LastEvent::NotKept | LastEvent::Missing => 0,
+        };
+        last_event + self.members.as_ref().map_or(0, |members| members.len())
+    }
+}
+
+/// What a cache channel has for a new subscriber.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum LastEvent {
+    /// It is not a cache channel.
+    #[default]
+    NotKept,
+    /// There is none.
+    Missing,
+    Found(Prepared),
+}
+
+/// Why a channel's owner rejects a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    /// The presence channel has this many users, its limit.
+    Full { most: usize },
+    /// The app has this many channels, its limit, and this would be a new one.
+    TooManyChannels { most: usize },
+    /// There is no room for the answer.
+    Busy,
+}
+
+/// Bytes of an event beside its name, its channel and its data, a few escapes included.
+const FRAME: usize = 64;

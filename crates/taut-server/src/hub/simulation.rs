@@ -1,0 +1,577 @@
+//! Several shards' hubs and their ends of the bus, on a network that the test decides about: any envelope may be late, and any that may be
+//! refused is at times. Each client is held against a plain model of what it must hear.
+
+use super::Hub;
+use super::command::{Content, Delivery, Envelope, Event as Published, LastEvent, PresenceMember, Publication};
+use super::effects::Tell;
+use super::members::Intent;
+use crate::app::{AppConfig, Features, Limits};
+use crate::apps::{App, Apps};
+use crate::bus::{BusEnd, Outlet, Post};
+use crate::events::Event;
+use crate::hub::command::{Command, Subscribe};
+use crate::place::{AppIndex, ShardIndex};
+use crate::pusher::channel::{Channel, Kind};
+use crate::pusher::payload::Payload;
+use crate::pusher::socket_id::SocketId;
+use proptest::prelude::*;
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use taut_proto::Time;
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A client subscribes to a channel; to its user's, it signs in.
+    Subscribe(usize, usize),
+    Unsubscribe(usize, usize),
+    /// A client ends, and another one takes its place.
+    Vanish(usize),
+    /// A client watches another one's user.
+    Watch(usize, usize),
+    /// A backend publishes.
+    Publish(usize),
+    /// A client publishes.
+    ClientEvent(usize, usize),
+    /// A shard takes one envelope.
+    Take(usize),
+    /// A shard takes all that it has.
+    TakeAll(usize),
+    /// From now on a shard's mailbox is full, or is not.
+    Fill(usize, bool),
+    /// A second goes by.
+    Tick,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (client, channel, shard) = (0..CLIENTS, 0..CHANNELS.len(), 0..SHARDS);
+    let step = prop_oneof![
+        12 => (client.clone(), channel.clone()).prop_map(|(client, channel)| Step::Subscribe(client, channel)),
+        9 => (client.clone(), channel.clone()).prop_map(|(client, channel)| Step::Unsubscribe(client, channel)),
+        3 => client.clone().prop_map(Step::Vanish),
+        2 => (client.clone(), client.clone()).prop_map(|(client, other)| Step::Watch(client, other)),
+        5 => channel.clone().prop_map(Step::Publish),
+        3 => (client, channel).prop_map(|(client, channel)| Step::ClientEvent(client, channel)),
+        14 => shard.clone().prop_map(Step::Take),
+        6 => shard.clone().prop_map(Step::TakeAll),
+        2 => (shard, any::<bool>()).prop_map(|(shard, is_full)| Step::Fill(shard, is_full)),
+        1 => Just(Step::Tick),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_overtakes_what_every_client_hears_what_it_must(limit in 1..=USERS, steps in steps()) {
+        let mut world = World::new(limit);
+        for step in steps {
+            world.step(step);
+            world.check_limit(limit);
+        }
+        world.come_to_rest();
+        world.check_at_rest();
+        world.end();
+    }
+}
+
+const SHARDS: usize = 3;
+const CLIENTS: usize = 9;
+const USERS: usize = 4;
+/// The last one stands for the channel of each client's own user.
+const CHANNELS: [&str; 6] = ["chat", "cache-chat", "presence-room", "presence-cache-room", "private-chat", "#user"];
+
+struct World {
+    app: Arc<App>,
+    network: Network,
+    shards: Vec<(Hub<u32>, BusEnd<u32>)>,
+    clients: Clients,
+    published: usize,
+    now: Time,
+}
+
+/// The mailboxes, by shard.
+#[derive(Default)]
+struct Network {
+    queues: RefCell<Vec<VecDeque<Envelope<u32>>>>,
+    is_full: RefCell<[bool; SHARDS]>,
+}
+
+impl Post<u32> for Network {
+    /// Channels are spread in their order; the users are the last shard's.
+    fn owner(&self, _: AppIndex, channel: Option<&str>) -> ShardIndex {
+        let sum = |name: &str| name.bytes().map(usize::from).sum::<usize>();
+        ShardIndex::new(channel.map_or(SHARDS - 1, |name| sum(name) % SHARDS))
+    }
+
+    fn offer(&self, to: ShardIndex, envelope: Envelope<u32>, _: usize) -> Result<(), Envelope<u32>> {
+        if self.is_full.borrow()[to.get()] {
+            return Err(envelope);
+        }
+        self.send(to, envelope);
+        Ok(())
+    }
+
+    fn send(&self, to: ShardIndex, envelope: Envelope<u32>) {
+        self.queues.borrow_mut()[to.get()].push_back(envelope);
+    }
+}
+
+/// All clients there ever were, and what has happened.
+#[derive(Default)]
+struct Clients {
+    all: Vec<Client>,
+    /// Who is in each of the places.
+    places: Vec<u32>,
+    /// The events of each channel, in the order in which its owner took them.
+    order: BTreeMap<String, Vec<String>>,
+    /// What webhooks have been told is there.
+    occupied: BTreeSet<String>,
+    counts: BTreeMap<String, usize>,
+    /// Channels whose subscribers on a shard have missed something.
+    missed: Vec<(usize, Arc<str>)>,
+    here: usize,
+}
+
+/// One client, and what it knows.
+struct Client {
+    id: u32,
+    shard: usize,
+    user: String,
+    has_ended: bool,
+    /// What it has asked for and not left, nor been refused.
+    wants: BTreeSet<String>,
+    /// The channels that it has been let into.
+    channels: BTreeMap<String, Seen>,
+    /// The answers that have still to come, by channel.
+    pending: Vec<String>,
+    is_signed_in: bool,
+    watches: BTreeMap<String, Option<bool>>,
+}
+
+/// What a client has seen of a channel.
+#[derive(Default)]
+struct Seen {
+    /// Who is there, of a presence channel.
+    users: Option<BTreeSet<String>>,
+    /// The user that it is there.
+    user_id: Option<Arc<str>>,
+    /// The event that was last heard; `None` before the first.
+    last: Option<String>,
+    /// It had no last event when it was let in.
+    was_empty: bool,
+}
+
+impl Client {
+    fn new(id: u32, place: usize) -> Self {
+        Self {
+            id,
+            shard: place % SHARDS,
+            user: (place % USERS).to_string(),
+            has_ended: false,
+            wants: BTreeSet::new(),
+            channels: BTreeMap::new(),
+            pending: Vec::new(),
+            is_signed_in: false,
+            watches: BTreeMap::new(),
+        }
+    }
+
+    fn socket_id(&self) -> SocketId {
+        SocketId::from_random([self.id as u8; 16])
+    }
+
+    fn channel(&self, number: usize) -> String {
+        if CHANNELS[number] == "#user" { Channel::of_user(&self.user) } else { CHANNELS[number].to_owned() }
+    }
+
+    fn hear(&mut self, channel: &str, message: &Value, order: &[String]) {
+        let seen = self.channels.get_mut(channel).unwrap_or_else(|| panic!("{message} before it was let in"));
+        let inner = || serde_json::from_str::<Value>(message["data"].as_str().expect("a string")).expect("JSON");
+        match message["event"].as_str().expect("a name") {
+            "pusher_internal:member_added" => {
+                let user = inner()["user_id"].as_str().expect("a text").to_owned();
+                assert!(seen.users.as_mut().expect("a list").insert(user), "added twice: {message}");
+            }
+            "pusher_internal:member_removed" => {
+                let user = inner()["user_id"].as_str().expect("a text").to_owned();
+                assert_ne!(user, self.user, "removed while it is there");
+                assert!(seen.users.as_mut().expect("a list").remove(&user), "was not there: {message}");
+            }
+            "pusher_internal:subscription_count" => {}
+            name => {
+                let position = |name: &str| order.iter().position(|one| one == name).expect("it was published");
+                let next = position(name);
+                match &seen.last {
+                    // Its own events are not for it.
+                    Some(last) => {
+                        let own = format!("client-{}-", self.id);
+                        let between = &order[position(last) + 1..next];
+                        assert!(position(last) < next, "again, or out of order: {name}");
+                        assert!(between.iter().all(|one| one.starts_with(&own)), "a gap before {name}: {between:?}");
+                    }
+                    None if seen.was_empty => assert_eq!(next, 0, "a gap before {name}"),
+                    None => {}
+                }
+                seen.last = Some(name.to_owned());
+            }
+        }
+    }
+}
+
+impl Outlet<u32> for Clients {
+    fn deliver(&mut self, hub: &Hub<u32>, delivery: &Delivery) {
+        let Delivery { channel, message, excluded, .. } = delivery;
+        let message: Value = serde_json::from_slice(message.payload()).expect("JSON");
+        for id in hub.members.subscribed().members(channel) {
+            let client = &mut self.all[id as usize];
+            if *excluded != Some(client.socket_id()) {
+                let order = self.order.get(&**channel).map_or(&[][..], |order| order);
+                client.hear(channel, &message, order);
+            }
+        }
+    }
+
+    fn missed(&mut self, channel: Arc<str>) {
+        self.missed.push((self.here, channel));
+    }
+
+    fn tell(&mut self, connection: u32, tell: Tell) {
+        let client = &mut self.all[connection as usize];
+        if let Tell::Answered { channel } = &tell {
+            let position = client.pending.iter().position(|one| **one == **channel).expect("it was asked");
+            client.pending.swap_remove(position);
+            return;
+        }
+        if let (true, Tell::Watchlist { .. }) = (client.has_ended, &tell) {
+            return; // the reply to its question comes too late
+        }
+        assert!(!client.has_ended, "told after its end: {tell:?}");
+        match tell {
+            Tell::Answered { .. } => {}
+            Tell::Subscribed { channel, user_id, subscribed, is_new } => {
+                assert!(client.wants.contains(&*channel), "it has left");
+                let seen = client.channels.entry((*channel).to_owned()).or_default();
+                if let Some(user_id) = user_id {
+                    assert!(seen.user_id.is_none() && *user_id == *client.user);
+                    seen.user_id = Some(user_id);
+                }
+                let users = subscribed.members.map(|members| users_of(&members));
+                if Kind::of(&channel).is_presence() {
+                    assert!(users.as_ref().expect("a list").contains(&client.user), "let in, but not there");
+                    assert!(is_new || users == seen.users, "{users:?} {:?}", seen.users);
+                }
+                seen.users = users;
+                match subscribed.last_event {
+                    LastEvent::NotKept => assert!(!Kind::of(&channel).is_cache()),
+                    LastEvent::Missing => seen.was_empty |= is_new,
+                    LastEvent::Found(message) => {
+                        let message: Value = serde_json::from_slice(message.payload()).expect("JSON");
+                        let name = message["event"].as_str().expect("a name").to_owned();
+                        // What came later is on its way to it.
+                        assert!(self.order[&*channel].contains(&name));
+                        if is_new {
+                            seen.last = Some(name);
+                        }
+                    }
+                }
+            }
+            Tell::Rejected { channel, .. } => {
+                if !client.channels.contains_key(&*channel) {
+                    client.wants.remove(&*channel);
+                }
+            }
+            Tell::SignedIn { .. } => client.is_signed_in = true,
+            Tell::Watchlist { online, offline } => {
+                for (users, is_online) in [(online, true), (offline, false)] {
+                    for user in users {
+                        let known = client.watches.get_mut(&*user).expect("it watches that one");
+                        *known = Some(is_online);
+                    }
+                }
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Event) {
+        let name = |channel: &str, user: &str| format!("{channel} {user}");
+        match event {
+            Event::ChannelOccupied { channel } => assert!(self.occupied.insert(name(&channel, ""))),
+            Event::ChannelVacated { channel } => {
+                self.counts.remove(&*channel);
+                assert!(self.occupied.remove(&name(&channel, "")));
+            }
+            Event::MemberAdded { channel, user_id } => assert!(self.occupied.insert(name(&channel, &user_id))),
+            Event::MemberRemoved { channel, user_id } => assert!(self.occupied.remove(&name(&channel, &user_id))),
+            Event::SubscriptionCount { channel, count } => {
+                self.counts.insert((*channel).to_owned(), count);
+            }
+            Event::CacheMiss { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Who is in the list that a new subscriber hears, which is JSON within a JSON string.
+fn users_of(members: &str) -> BTreeSet<String> {
+    let text: String = serde_json::from_str(&format!("\"{members}\"")).expect("a string");
+    let members: Value = serde_json::from_str(&text).expect("JSON in it");
+    let ids = members["presence"]["ids"].as_array().expect("a list");
+    ids.iter().map(|id| id.as_str().expect("a text").to_owned()).collect()
+}
+
+impl World {
+    fn new(limit: usize) -> Self {
+        let limits = Limits { presence_members: limit, ..Limits::default() };
+        let features = Features { subscription_count: true, ..Features::default() };
+        let config = AppConfig { limits: Some(limits), features, ..AppConfig::parse("1:key:secret").expect("an app") };
+        let app = Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]);
+        let network = Network::default();
+        network.queues.borrow_mut().resize_with(SHARDS, VecDeque::new);
+        let shard = |number| (Hub::new(Arc::clone(&app)), BusEnd::new(ShardIndex::new(number)));
+        let shards = (0..SHARDS).map(shard).collect();
+        let mut world = Self { app, network, shards, clients: Clients::default(), published: 0, now: Time::ZERO };
+        for place in 0..CLIENTS {
+            world.clients.places.push(place as u32);
+            world.clients.all.push(Client::new(place as u32, place));
+        }
+        world
+    }
+
+    /// Calls the hub of a shard, and settles what comes of it; then closes those who have missed something, as a shard does.
+    fn call(&mut self, shard: usize, call: impl FnOnce(&mut Hub<u32>, &mut BusEnd<u32>, &Network, Time, &mut Clients)) {
+        let Self { shards, network, clients, now, .. } = self;
+        let (hub, end) = &mut shards[shard];
+        clients.here = shard;
+        call(hub, end, network, *now, clients);
+        end.settle(hub, network, *now, clients);
+        for (shard, channel) in std::mem::take(&mut self.clients.missed) {
+            let subscribers: Vec<u32> = self.shards[shard].0.members.subscribed().members(&channel).collect();
+            subscribers.into_iter().for_each(|id| self.vanish(id));
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Subscribe(place, channel) => self.subscribe(self.clients.places[place], channel),
+            Step::Unsubscribe(place, channel) => self.unsubscribe(self.clients.places[place], channel),
+            Step::Vanish(place) => self.vanish(self.clients.places[place]),
+            Step::Watch(place, other) => self.watch(self.clients.places[place], other % USERS),
+            Step::Publish(channel) => self.publish(channel),
+            Step::ClientEvent(place, channel) => self.client_event(self.clients.places[place], channel),
+            Step::Take(shard) => drop(self.take(shard)),
+            Step::TakeAll(shard) => while self.take(shard) {},
+            Step::Fill(shard, is_full) => self.network.is_full.borrow_mut()[shard] = is_full,
+            Step::Tick => self.tick(),
+        }
+    }
+
+    fn subscribe(&mut self, id: u32, number: usize) {
+        let client = &mut self.clients.all[id as usize];
+        let (shard, name, user) = (client.shard, client.channel(number), client.user.clone());
+        let is_waiting = self.shards[shard].0.members.is_waiting(&name, id);
+        // To subscribe while it waits is answered by the shard itself; to sign in twice as well.
+        if is_waiting || (CHANNELS[number] == "#user" && !client.wants.insert(name.clone())) {
+            return;
+        }
+        client.wants.insert(name.clone());
+        let kind = Kind::of(&name);
+        let member =
+            kind.is_presence().then(|| PresenceMember { user_id: client.user.as_str().into(), user_info: None });
+        self.call(shard, |hub, end, _, _, clients| {
+            let before = hub.members.waiters();
+            if CHANNELS[number] == "#user" {
+                clients.all[id as usize].channels.entry(name.clone()).or_default();
+                hub.members.sign_in(id, &user.as_str().into(), true, &mut end.effects);
+                let intent = Intent::UserEvents { user_data: Some("{}".into()) };
+                hub.members.enter(id, &name, Subscribe::Events, intent, &mut end.effects);
+            } else {
+                hub.members.subscribe(id, &name, member, kind.is_cache(), &mut end.effects);
+            }
+            if hub.members.waiters() > before {
+                clients.all[id as usize].pending.push(name);
+            }
+        });
+    }
+
+    fn unsubscribe(&mut self, id: u32, number: usize) {
+        let client = &mut self.clients.all[id as usize];
+        let (shard, name) = (client.shard, client.channel(number));
+        if CHANNELS[number] == "#user" {
+            return;
+        }
+        client.wants.remove(&name);
+        let user_id = client.channels.remove(&name).and_then(|seen| seen.user_id);
+        self.call(shard, |hub, end, _, _, _| {
+            hub.members.leave(id, &name.into(), user_id, false, &mut end.effects);
+        });
+    }
+
+    fn vanish(&mut self, id: u32) {
+        let client = &mut self.clients.all[id as usize];
+        let (shard, user) = (client.shard, client.user.clone());
+        client.has_ended = true;
+        client.wants.clear();
+        let (channels, pending) = (std::mem::take(&mut client.channels), client.pending.clone());
+        let has_signed_in = channels.contains_key(&Channel::of_user(&user));
+        let place = self.clients.places.iter().position(|&one| one == id).expect("it is there");
+        self.clients.places[place] = self.clients.all.len() as u32;
+        self.clients.all.push(Client::new(self.clients.all.len() as u32, place));
+        self.call(shard, |hub, end, _, _, _| {
+            let effects = &mut end.effects;
+            for (name, seen) in channels {
+                if let Some(user_id) = seen.user_id {
+                    hub.members.leave(id, &name.into(), Some(user_id), true, effects);
+                }
+            }
+            for name in pending {
+                hub.members.leave(id, &name.into(), None, true, effects);
+            }
+            hub.members.leave_all(id, effects);
+            if has_signed_in {
+                hub.members.sign_out(id, &user.as_str().into(), true, effects);
+            } else {
+                hub.members.sign_out(id, &user.as_str().into(), false, effects);
+            }
+        });
+    }
+
+    fn watch(&mut self, id: u32, user: usize) {
+        let client = &mut self.clients.all[id as usize];
+        let (shard, user) = (client.shard, user.to_string());
+        client.watches.entry(user.clone()).or_default();
+        self.call(shard, |hub, end, _, _, _| {
+            hub.members.watch(id, std::iter::once(Arc::from(user)), &mut end.effects);
+        });
+    }
+
+    fn publish(&mut self, number: usize) {
+        self.published += 1;
+        let channel = if CHANNELS[number] == "#user" { Channel::of_user("1") } else { CHANNELS[number].to_owned() };
+        let event = Published::published(&format!("event-{}", self.published), &Payload::from(""));
+        let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now() };
+        let (app, from) = (self.app.index(), ShardIndex::new(0));
+        let owner = self.network.owner(app, Some(&publication.channel));
+        let content = Content::Command(Command::Publish(publication));
+        // A publisher who is turned away has published nothing.
+        drop(self.network.offer(owner, Envelope { app, from, content }, 0));
+    }
+
+    fn client_event(&mut self, id: u32, number: usize) {
+        self.published += 1;
+        let client = &self.clients.all[id as usize];
+        let (shard, name) = (client.shard, client.channel(number));
+        // Only what backends publish is kept, so that a new subscriber of a cache channel would see a gap.
+        let takes_client_events = Kind::of(&name).takes_client_events() && !Kind::of(&name).is_cache();
+        if !takes_client_events || !client.channels.contains_key(&name) {
+            return;
+        }
+        let event =
+            Published::Client { name: format!("client-{id}-{}", self.published).into(), data: None, user_id: None };
+        let excluded = Some(client.socket_id());
+        let publication = Publication { channel: name.as_str().into(), event, excluded, at: Instant::now() };
+        if self.network.owner(self.app.index(), Some(&name)).get() == shard {
+            self.took(&publication);
+        }
+        // One that is refused was not published.
+        self.call(shard, |hub, end, network, now, _| {
+            let _ = end.publish(hub, publication, network, now);
+        });
+    }
+
+    /// An owner takes an event now.
+    fn took(&mut self, publication: &Publication) {
+        let order = self.clients.order.entry((*publication.channel).to_owned()).or_default();
+        order.push(publication.name().to_owned());
+    }
+
+    fn take(&mut self, shard: usize) -> bool {
+        let envelope = self.network.queues.borrow_mut()[shard].pop_front();
+        let Some(Envelope { from, content, .. }) = envelope else { return false };
+        if let Content::Command(Command::Publish(publication)) = &content {
+            self.took(publication);
+        }
+        self.call(shard, |hub, end, network, now, clients| end.receive(hub, from, content, network, now, clients));
+        true
+    }
+
+    fn tick(&mut self) {
+        self.now = self.now + Duration::from_secs(1);
+        for shard in 0..SHARDS {
+            self.call(shard, |hub, end, _, now, _| hub.tick(now, &mut end.effects));
+        }
+    }
+
+    /// Until nobody has anything more to say.
+    fn come_to_rest(&mut self) {
+        *self.network.is_full.borrow_mut() = [false; SHARDS];
+        for _ in 0..10 {
+            self.tick();
+            while (0..SHARDS).any(|shard| self.take(shard)) {}
+        }
+    }
+
+    fn check_limit(&self, limit: usize) {
+        for (hub, _) in &self.shards {
+            assert!(hub.owner().rosters().all(|(_, roster)| roster.len() <= limit));
+        }
+    }
+
+    fn check_at_rest(&self) {
+        let there: Vec<&Client> = self.clients.places.iter().map(|&id| &self.clients.all[id as usize]).collect();
+        let mut occupied = BTreeSet::new();
+        for name in CHANNELS.iter().filter(|name| **name != "#user") {
+            let subscribers: Vec<_> = there.iter().filter(|client| client.wants.contains(*name)).collect();
+            let users: BTreeSet<String> = subscribers.iter().map(|client| client.user.clone()).collect();
+            if !subscribers.is_empty() {
+                occupied.insert(format!("{name} "));
+            }
+            if Kind::of(name).is_presence() {
+                occupied.extend(users.iter().map(|user| format!("{name} {user}")));
+            } else {
+                let count = self.clients.counts.get(*name).copied();
+                assert_eq!(count, (!subscribers.is_empty()).then_some(subscribers.len()), "{name}");
+            }
+            for client in subscribers {
+                let seen = client.channels.get(*name).unwrap_or_else(|| panic!("{} was let in to {name}", client.id));
+                assert_eq!(seen.users, Kind::of(name).is_presence().then(|| users.clone()), "{name}");
+                self.check_last(client, name, seen);
+            }
+        }
+        assert_eq!(self.clients.occupied, occupied);
+        let is_online = |user: &str| there.iter().any(|client| client.is_signed_in && client.user == user);
+        for client in &there {
+            assert!(client.pending.is_empty(), "{:?}", client.pending);
+            for (user, known) in &client.watches {
+                assert_eq!(*known, Some(is_online(user)), "{} of {user}", client.id);
+            }
+            assert_eq!(client.is_signed_in, client.wants.contains(&Channel::of_user(&client.user)));
+        }
+    }
+
+    /// Whoever has heard anything has heard the last event, too.
+    fn check_last(&self, client: &Client, name: &str, seen: &Seen) {
+        let own = format!("client-{}-", client.id);
+        let order = self.clients.order.get(name).map_or(&[][..], |order| order);
+        let last = order.iter().rfind(|one| !one.starts_with(&own));
+        if let Some(heard) = &seen.last {
+            assert_eq!(Some(heard), last, "{} in {name}", client.id);
+        }
+    }
+
+    /// All clients go, and nothing is left of them.
+    fn end(&mut self) {
+        for place in 0..CLIENTS {
+            self.vanish(self.clients.places[place]);
+        }
+        self.come_to_rest();
+        assert_eq!(self.clients.occupied, BTreeSet::new());
+        for (hub, _) in &self.shards {
+            assert!(hub.is_vacant(), "{hub:?}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The users of an app, as the shard sees them that owns them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::channels::give_back;
+use super::subscriptions::Subscriptions;
+use crate::place::ShardIndex;
+
+/// The users of one app who have signed in, and the shards that watch them. One shard keeps them for all.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    /// How many connections each has.
+    online: HashMap<Arc<str>, usize>,
+    /// The shards with connections that watch a user.
+    watched: Subscriptions<ShardIndex>,
+}
+
+impl Users {
+    /// A connection signs in; whether it is the user's first.
+    pub(super) fn sign_in(&mut self, user_id: &Arc<str>) -> bool {
+        let connections = self.online.entry(Arc::clone(user_id)).or_default();
+        *connections += 1;
+        *connections == 1
+    }
+
+    /// A connection that had signed in ends; whether it was the user's last.
+    pub(super) fn sign_out(&mut self, user_id: &Arc<str>) -> bool {
+        let Some(connections) = self.online.get_mut(user_id) else { return false };
+        *connections -= 1;
+        let is_last = *connections == 0;
+        if is_last {
+            self.online.remove(user_id);
+            give_back(&mut self.online);
+        }
+        is_last
+    }
+
+    /// From now on `shard` watches these users; says which of them are online and which are not.
+    pub(super) fn watch(&mut self, user_ids: &[Arc<str>], shard: ShardIndex) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        for user_id in user_ids {
+            self.watched.join(Arc::clone(user_id), shard);
+        }
+        user_ids.iter().cloned().partition(|user_id| self.online.contains_key(user_id))
+    }
+
+    /// `shard` stops watching this user.
+    pub(super) fn unwatch(&mut self, user_id: &str, shard: ShardIndex) {
+        self.watched.leave(user_id, shard);
+    }
+
+    /// The shards that watch the user.
+    pub(super) fn watching(&self, user_id: &str) -> impl ExactSizeIterator<Item = ShardIndex> {
+        self.watched.members(user_id)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_vacant(&self) -> bool {
+        self.online.is_empty() && self.watched.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_online_from_their_first_connection_to_their_last() {
+        let (mut users, shard) = (Users::default(), ShardIndex::new(3));
+        let [ann, bob]: [Arc<str>; 2] = ["ann".into(), "bob".into()];
+        assert!(users.sign_in(&ann) && !users.sign_in(&ann));
+        assert_eq!(
+            users.watch(&[Arc::clone(&ann), Arc::clone(&bob)], shard),
+            (vec![Arc::clone(&ann)], vec![Arc::clone(&bob)])
+        );
+        assert_eq!(users.watching("bob").collect::<Vec<_>>(), [shard]);
+        assert!(!users.sign_out(&ann) && users.sign_out(&ann) && !users.sign_out(&bob));
+        users.unwatch("ann", shard);
+        users.unwatch("bob", shard);
+        assert!(users.is_vacant());
+    }
+}

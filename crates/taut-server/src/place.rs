@@ -1,0 +1,46 @@
+//! Which app, and which shard: numbers that must not be taken for one another.
+
+use std::fmt;
+
+/// The place of an app among all: 0, 1 and so on, for tables by app. It stays the same for as long as the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AppIndex(u32);
+
+impl AppIndex {
+    #[cfg(test)]
+    pub(crate) const FIRST: Self = Self(0);
+
+    /// # Panics
+    /// Beyond four billion apps.
+    pub(crate) fn new(index: usize) -> Self {
+        Self(u32::try_from(index).expect("fewer than four billion apps"))
+    }
+
+    /// For tables by app.
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One shard of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ShardIndex(u16);
+
+impl ShardIndex {
+    /// # Panics
+    /// Beyond 65,536 shards.
+    pub(crate) fn new(index: usize) -> Self {
+        Self(u16::try_from(index).expect("no more shards than a computer has processors"))
+    }
+
+    /// For tables by shard.
+    pub(crate) fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for ShardIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
