@@ -1,0 +1,237 @@
+"""Tests of ./test and interop/install, over folders of made-up parts: python3 -m unittest discover -s tests.d"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+PASSES = 'purpose="it passes"\nquick=yes\nrun() {\n  echo all is well\n}\n'
+FAILS = 'purpose="it fails"\nrun() {\n  false\n  echo never reached\n}\n'
+SKIPS = 'purpose="it skips"\nrun() {\n  skip "there is no moon here"\n}\n'
+
+
+class RunnerTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="taut-runner-")
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.parts = self.folder / "parts"
+        self.parts.mkdir()
+        self.environment = {
+            **os.environ,
+            "TAUT_TEST_PARTS": str(self.parts),
+            "TAUT_CACHE": str(self.folder / "cache"),
+            "CARGO_TARGET_DIR": str(self.folder / "target"),
+        }
+
+    def part(self, name, text):
+        (self.parts / name).write_text(text)
+
+    def program(self, name, text):
+        """A program that is found before the system's own of that name."""
+        bin = self.folder / "bin"
+        bin.mkdir(exist_ok=True)
+        (bin / name).write_text("#!/usr/bin/env bash\n" + text)
+        (bin / name).chmod(0o755)
+        self.environment["PATH"] = f"{bin}:{os.environ['PATH']}"
+
+    def start(self, *arguments):
+        process = subprocess.Popen(
+            [REPOSITORY / "test", *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def run_test(self, *arguments):
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output
+
+    def assert_gone(self, pid):
+        with self.assertRaises(ProcessLookupError, msg="it still runs"):
+            os.kill(int(pid), 0)
+
+    def test_parts_run_in_the_order_of_their_numbers_and_all_may_pass(self):
+        self.part("20-second", PASSES)
+        self.part("10-first", PASSES)
+        code, output = self.run_test()
+        self.assertEqual(code, 0)
+        self.assertRegex(output, r"(?s)==== first: it passes\nall is well\n.*==== second: it passes\nall is well\n")
+        self.assertIn("2 passed, 0 failed, 0 skipped", output)
+
+    def test_a_failed_part_fails_the_run_and_the_others_still_run(self):
+        self.part("10-bad", FAILS)
+        self.part("20-good", PASSES)
+        code, output = self.run_test()
+        self.assertEqual(code, 1)
+        self.assertNotIn("never reached", output)
+        self.assertRegex(output, r"bad +FAILED")
+        self.assertRegex(output, r"good +passed")
+
+    def test_a_part_that_cannot_run_is_skipped_and_the_summary_says_why(self):
+        self.part("10-moon", SKIPS)
+        code, output = self.run_test()
+        self.assertEqual(code, 0)
+        self.assertIn("!!!! moon did NOT run: there is no moon here", output)
+        self.assertIn("0 passed, 0 failed, 1 skipped", output)
+
+    def test_a_note_of_a_part_that_passes_is_in_the_summary(self):
+        self.part("10-noted", 'purpose="it notes"\nrun() {\n  note "half of it"\n}\n')
+        code, output = self.run_test()
+        self.assertEqual(code, 0)
+        self.assertIn("!!!! noted: half of it", output)
+
+    def test_a_part_that_hangs_is_ended_at_its_deadline_and_its_running_tests_are_named(self):
+        self.part(
+            "10-hang",
+            'purpose="it hangs"\nrun() {\n  printf "%s\\n" "test a::slow has been running for over 60 seconds" "test a::late has been running '
+            'for over 60 seconds" "test a::late ... ok" >"$logs/hang.log"\n  sleep 300 & echo "pid $!"\n  wait\n}\n',
+        )
+        self.part("20-next", PASSES)
+        self.environment["TAUT_TEST_DEADLINE"] = "2"
+        code, output = self.run_test()
+        self.assertEqual(code, 1)
+        self.assertIn("!!!! hang: it did not end within 2 s; still running: a::slow\n", output.replace("slow \n", "slow\n"))
+        self.assertRegex(output, r"next +passed")
+        self.assert_gone(re.search(r"pid (\d+)", output)[1])
+
+    def test_a_part_that_ignores_sigterm_is_killed(self):
+        self.part("10-deaf", 'purpose="it is deaf"\nrun() {\n  trap "" TERM\n  echo "pid $BASHPID"\n  while :; do sleep 1 || true; done\n}\n')
+        self.environment["TAUT_TEST_DEADLINE"] = "1"
+        code, output = self.run_test()
+        self.assertEqual(code, 1)
+        self.assert_gone(re.search(r"pid (\d+)", output)[1])
+
+    def test_what_a_part_leaves_running_is_ended(self):
+        self.part("10-litter", 'purpose="it litters"\nrun() {\n  sleep 300 & echo "pid $!"\n}\n')
+        code, output = self.run_test()
+        self.assertEqual(code, 0)
+        self.assert_gone(re.search(r"pid (\d+)", output)[1])
+
+    def test_a_signal_ends_the_run_and_all_that_it_has_started(self):
+        for number, code in [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]:
+            with self.subTest(signal=number):
+                self.part("10-hang", 'purpose="it hangs"\nrun() {\n  sleep 300 & echo "pid $!"\n  wait\n}\n')
+                process = self.start("hang")
+                for line in process.stdout:
+                    if found := re.search(r"pid (\d+)", line):
+                        break
+                process.send_signal(number)
+                output, _ = process.communicate(timeout=60)
+                self.assertEqual(process.returncode, code)
+                self.assertIn("ending hang", output)
+                self.assert_gone(found[1])
+
+    def test_parts_that_wait_run_together_and_each_output_comes_whole(self):
+        # Each ends only once the other has begun.
+        meet = 'purpose="it meets"\ntogether=yes\nrun() {\n  : >"$logs/%s.here"\n  echo %s begins\n  until [[ -e $logs/%s.here ]]; do sleep 0.1; done\n  echo %s ends\n}\n'
+        self.part("10-a", meet % ("a", "a", "b", "a"))
+        self.part("20-b", meet % ("b", "b", "a", "b"))
+        self.part("30-alone", PASSES)
+        self.environment["TAUT_TEST_DEADLINE"] = "20"
+        code, output = self.run_test()
+        self.assertEqual(code, 0)
+        for part in "ab":
+            self.assertIn(f"==== {part}: it meets\n{part} begins\n{part} ends\n", output)
+        self.assertLess(output.index("a ends"), output.index("==== alone"))
+
+    def test_a_part_that_hangs_beside_others_is_ended_alone(self):
+        self.part("10-hang", 'purpose="it hangs"\ntogether=yes\nrun() {\n  sleep 300\n}\n')
+        self.part("20-good", PASSES + "together=yes\n")
+        self.environment["TAUT_TEST_DEADLINE"] = "2"
+        code, output = self.run_test()
+        self.assertEqual(code, 1)
+        self.assertRegex(output, r"hang +FAILED")
+        self.assertRegex(output, r"good +passed")
+
+    def test_only_the_parts_that_are_asked_for_run(self):
+        self.part("10-one", PASSES)
+        self.part("20-two", PASSES)
+        self.part("30-three", PASSES)
+        code, output = self.run_test("three", "one", "one")
+        self.assertEqual(code, 0)
+        self.assertIn("not asked for: two", output)
+        self.assertEqual(output.count("all is well"), 2)
+        code, output = self.run_test("--skip", "two", "--skip=one")
+        self.assertEqual(code, 0)
+        self.assertIn("!!!! two did NOT run, as --skip said. Not checked: it passes", output)
+        self.assertIn("1 passed, 0 failed, 2 skipped", output)
+
+    def test_wrong_use_runs_nothing_and_names_the_parts(self):
+        self.part("10-one", PASSES)
+        self.part("20-two", PASSES)
+        for arguments in [["three"], ["--skip"], ["--skip", "three"], ["--skip=three"], ["one", "--skip", "two"], ["--wrong"], [""]]:
+            with self.subTest(arguments=arguments):
+                code, output = self.run_test(*arguments)
+                self.assertEqual(code, 2)
+                self.assertIn("The parts: one two", output)
+                self.assertNotIn("all is well", output)
+
+    def test_quick_runs_what_is_marked_so(self):
+        self.part("10-one", PASSES)
+        self.part("20-bad", FAILS)
+        code, output = self.run_test("quick")
+        self.assertEqual(code, 0)
+        self.assertIn("not asked for: bad", output)
+
+    def test_quick_installs_nothing(self):
+        for program in ["apt-get", "npm", "pip", "sudo"]:
+            self.program(program, f'echo {program} "$@" >>"{self.folder}/installed"\n')
+        self.program("cargo", f'echo cargo "$@" >>"{self.folder}/installed"\n')
+        self.part("10-maybe", 'purpose="it wants a tool"\nneeds="cargo-deny"\nquick=if-installed\nrun() {\n  echo ran\n}\n')
+        code, output = self.run_test("quick")
+        self.assertEqual(code, 0)
+        self.assertIn("!!!! maybe did NOT run: missing here: cargo-deny, and quick installs nothing: './test maybe' does", output)
+        self.part("20-must", 'purpose="it wants packages"\nneeds="npm:sdk-that-is-not-there"\nquick=yes\nrun() {\n  echo ran\n}\n')
+        code, output = self.run_test("quick")
+        self.assertEqual(code, 1)
+        self.assertIn("missing here: ", output)
+        self.assertNotIn("ran\n", output)
+        self.assertFalse((self.folder / "installed").exists())
+        # Asked for by its name, it is installed; without Python's packages cargo compiles it.
+        self.program("python3", "exit 1\n")
+        self.run_test("maybe")
+        self.assertIn("cargo install", (self.folder / "installed").read_text())
+
+    def test_what_cannot_be_had_here_skips_the_part_with_its_reason(self):
+        self.part("10-suite", 'purpose="it wants Python 2.7"\nneeds="autobahn"\nrun() {\n  echo ran\n}\n')
+        self.environment["PYTHON27"] = "/nowhere/python2.7"
+        code, output = self.run_test()
+        self.assertEqual(code, 0)
+        self.assertIn("!!!! suite did NOT run: the suite needs a Python 2.7", output)
+
+
+class ListTest(unittest.TestCase):
+    def setUp(self):
+        listing = subprocess.run([REPOSITORY / "test", "--list"], capture_output=True, text=True, check=True).stdout
+        self.parts = dict(line.split(maxsplit=1) for line in listing.splitlines())
+
+    def test_every_part_has_a_purpose_and_only_needs_that_can_be_installed(self):
+        for part, purpose in self.parts.items():
+            with self.subTest(part=part):
+                self.assertGreater(len(purpose), 10)
+                known = subprocess.run([REPOSITORY / "interop/install", "--check", "--for", part], capture_output=True, text=True)
+                self.assertNotIn("there is no", known.stderr)
+
+    def test_the_table_of_contributing_md_has_all_parts_in_their_order(self):
+        table = re.findall(r"^\| `([a-z]+)` \|", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+        self.assertEqual(table, list(self.parts))
+
+
+if __name__ == "__main__":
+    unittest.main()
