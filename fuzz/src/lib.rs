@@ -8,13 +8,19 @@
 //! ```
 
 pub mod cancelled;
+pub mod client_event;
 pub mod client_handshake;
 pub mod decode_splits;
 pub mod deflate;
 mod octets;
 pub mod outbox;
+pub mod proxy_header;
+pub mod publish;
 pub mod server_handshake;
 pub mod shard;
+pub mod signed_request;
+pub mod token;
+pub mod transports;
 
 pub use octets::Octets;
 
@@ -22,12 +28,18 @@ pub use octets::Octets;
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("cancelled", cancelled::run),
+    ("client_event", client_event::run),
     ("client_handshake", client_handshake::run),
     ("decode_splits", decode_splits::run),
     ("deflate", deflate::run),
     ("outbox", outbox::run),
+    ("proxy_header", proxy_header::run),
+    ("publish", publish::run),
     ("server_handshake", server_handshake::run),
     ("shard", shard::run),
+    ("signed_request", signed_request::run),
+    ("token", token::run),
+    ("transports", transports::run),
 ];

@@ -42,6 +42,8 @@ use crate::transports::{self, Transports};
 use crate::webhooks::Webhooks;
 pub(crate) use console::Console;
 use console::Login;
+#[cfg(feature = "testing")]
+pub(crate) use events::testing as events_testing;
 pub(crate) use health::Readiness;
 use listener::Listener;
 pub(crate) use operators::{console_router, metrics_router};

@@ -36,6 +36,8 @@ use callback::Answer;
 pub(crate) use forwarded::client_of;
 use jwks::{Known, Sets};
 use limiter::CallbackLimiter;
+#[cfg(feature = "testing")]
+pub use token::testing as token_testing;
 use token::{Claims, Expected, Key, Token, TokenError};
 
 /// What shards ask before they let a client in.

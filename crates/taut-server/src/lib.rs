@@ -30,6 +30,8 @@ mod query;
 mod reload;
 mod server;
 mod shard;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace;
 mod transports;
 mod webhooks;

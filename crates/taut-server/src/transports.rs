@@ -340,6 +340,41 @@ const SHORTEST_NAME: usize = 8;
 /// Bytes.
 const LONGEST_PLACE: usize = 256;
 
+/// For the fuzz targets.
+#[cfg(feature = "testing")]
+pub mod testing {
+    use super::codec;
+
+    /// The messages in a request's body.
+    pub fn messages(body: &[u8]) -> Option<Vec<String>> {
+        codec::messages(body)
+    }
+
+    /// A frame with these messages.
+    pub fn frame(messages: &[String]) -> String {
+        let mut out = String::new();
+        codec::write_messages(&mut out, messages.iter().map(|message| codec::quoted(message)));
+        out
+    }
+
+    /// The path in the first message of SockJS.
+    pub fn path(message: &str) -> Option<String> {
+        codec::path(message)
+    }
+
+    /// A frame as a call of JSONP, if that function may be called.
+    pub fn call(callback: &str, frame: &str) -> Option<String> {
+        let mut out = String::new();
+        codec::is_callback(callback).then(|| codec::write_call(&mut out, callback, frame))?;
+        Some(out)
+    }
+
+    /// A field of a form.
+    pub fn field(form: &[u8], name: &str) -> Option<Vec<u8>> {
+        codec::field(form, name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -328,6 +328,20 @@ fn largest_batch(limits: &Limits) -> usize {
     limits.batch * largest_body(limits) + 1024
 }
 
+/// For the fuzz targets.
+#[cfg(feature = "testing")]
+pub(crate) mod testing {
+    use super::{Event, Limits, bytes_without_lone_surrogates, parse_batch};
+
+    pub(crate) fn event(body: &[u8], limits: &Limits) -> Option<usize> {
+        Event::parse(&bytes_without_lone_surrogates(body), limits).ok().map(|event| event.channels.len())
+    }
+
+    pub(crate) fn batch(body: &[u8], limits: &Limits) -> Option<usize> {
+        parse_batch(&bytes_without_lone_surrogates(body), limits).ok().map(|events| events.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -247,6 +247,30 @@ pub(super) const LARGEST_TOKEN: usize = 8 * 1024;
 /// Seconds by which the clocks of issuer and server may differ.
 const LEEWAY: u64 = 60;
 
+/// For the fuzz targets.
+#[cfg(feature = "testing")]
+pub mod testing {
+    use super::{Expected, Key, Token, TokenError};
+
+    /// Whose a token is that this secret has signed; otherwise why it is rejected. `now` is in seconds since 1970.
+    pub fn user_of(token: &str, secret: &str, now: u64) -> Result<Box<str>, String> {
+        let claims = || -> Result<_, TokenError> {
+            let token = Token::parse(token)?;
+            token.verify(Key::Secret(secret))?;
+            token.claims(Expected::default(), now)
+        };
+        claims().map(|claims| claims.user_id).map_err(|flaw| flaw.to_string())
+    }
+
+    /// Reads the claims of a token whoever signed it, so that random ones come further.
+    pub fn read_unverified(token: &str, now: u64) {
+        if let Ok(token) = Token::parse(token) {
+            let expected = Expected { issuer: Some("issuer"), audience: Some("audience") };
+            let _ = (token.key_id(), token.claims(expected, now), token.claims(Expected::default(), now));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
