@@ -22,7 +22,7 @@ impl Speech {
 const RAW: [&str; 2] = ["raw TCP", "raw TCP, tokio"];
 
 /// The raw echo comes first: all others are measured against it.
-pub(crate) const ROWS: [Row; 15] = [
+pub(crate) const ROWS: [Row; 16] = [
     Row {
         name: RAW[0],
         command: &["target/release/peer-raw"],
@@ -134,6 +134,14 @@ pub(crate) const ROWS: [Row; 15] = [
         remedy: "cargo build --release",
         address: Address::Printed,
         version: Version::Pinned("sockudo-ws"),
+    },
+    Row {
+        name: "actix-ws",
+        command: &["target/release/peer-actix-ws"],
+        needs: "target/release/peer-actix-ws",
+        remedy: "cargo build --release",
+        address: Address::Printed,
+        version: Version::Pinned("actix-ws"),
     },
     Row {
         name: "ws",
