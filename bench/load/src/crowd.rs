@@ -12,8 +12,9 @@ use measure::window::{Reading, Window};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::case::Case;
+use crate::case::{Case, Content};
 use crate::connect::connect;
+use crate::frames::Frames;
 use crate::peers::Speech;
 
 /// What is sent and what has to come back, made before anything is measured: one period of `in_flight` different
@@ -26,19 +27,26 @@ pub(crate) struct Traffic {
     replies: Vec<u8>,
     reply_length: usize,
     in_flight: usize,
+    kind: u8,
+    /// Of each message, if it may come back in several frames.
+    payloads: Vec<Vec<u8>>,
     speech: Speech,
 }
 
 impl Traffic {
     pub(crate) fn new(case: &Case, speech: Speech) -> Self {
-        let kind = if case.binary { opcode::BINARY } else { opcode::TEXT };
+        let kind = if case.content == Content::Binary { opcode::BINARY } else { opcode::TEXT };
         let mut requests = Vec::new();
         let mut replies = Vec::new();
+        let mut payloads = Vec::new();
         for number in 0..case.in_flight {
-            let payload = payload(case.payload, number);
+            let payload = payload(case.content, case.payload, number);
             let seed = number as u8;
             push_masked(&mut requests, kind, &payload, [seed ^ 0x37, seed ^ 0xFA, seed ^ 0x21, seed ^ 0x3D]);
             push_unmasked(&mut replies, kind, &payload);
+            if case.may_be_fragmented() && speech == Speech::WebSocket {
+                payloads.push(payload);
+            }
         }
         if speech == Speech::Raw {
             // The raw echo gets the very bytes a WebSocket server gets, masks and all.
@@ -51,7 +59,7 @@ impl Traffic {
         while replies.len() < period + SAMPLE {
             replies.extend_from_within(..period.min(SAMPLE));
         }
-        Self { requests, request_length, replies, reply_length, in_flight: case.in_flight, speech }
+        Self { requests, request_length, replies, reply_length, in_flight: case.in_flight, kind, payloads, speech }
     }
 
     /// The first message as it is sent.
@@ -93,8 +101,10 @@ struct Connection {
     unsent: usize,
     /// Where in the period of requests the next byte to send lies.
     next_request: usize,
-    /// Where in the period of replies the next byte to come lies.
+    /// Where in the period of replies the next byte to come lies, if they are counted by their bytes.
     next_reply: usize,
+    /// And if they are counted by their frames.
+    frames: Frames,
     /// Messages sent (or about to be) and not echoed.
     outstanding: usize,
 }
@@ -109,7 +119,7 @@ impl Crowd {
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
-            connections.push(Connection { stream, unsent: 0, next_request: 0, next_reply: 0, outstanding: 0 });
+            connections.push(Connection::new(stream));
         }
         Ok(Self {
             poll,
@@ -204,6 +214,10 @@ impl Crowd {
 }
 
 impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, unsent: 0, next_request: 0, next_reply: 0, frames: Frames::default(), outstanding: 0 }
+    }
+
     fn start(&mut self, traffic: &Traffic) -> Outcome<()> {
         self.outstanding = traffic.in_flight;
         self.unsent = traffic.request_period();
@@ -254,6 +268,16 @@ impl Connection {
     /// Compares the beginning of what came (whole bytes are compared before the run; this finds a stream that has slipped
     /// or is out of order) and counts the messages that it completes.
     fn count(&mut self, traffic: &Traffic, received: &[u8]) -> Outcome<usize> {
+        let messages = if traffic.payloads.is_empty() {
+            self.count_bytes(traffic, received)?
+        } else {
+            self.frames.count(&traffic.payloads, traffic.kind, received)?
+        };
+        self.outstanding = self.outstanding.checked_sub(messages).ok_or("more came back than was sent")?;
+        Ok(messages)
+    }
+
+    fn count_bytes(&mut self, traffic: &Traffic, received: &[u8]) -> Outcome<usize> {
         let sample = received.len().min(SAMPLE);
         if received[..sample] != traffic.replies[self.next_reply..self.next_reply + sample] {
             return Err("what comes back is not what was sent".into());
@@ -261,7 +285,6 @@ impl Connection {
         let end = self.next_reply + received.len();
         let messages = end / traffic.reply_length - self.next_reply / traffic.reply_length;
         self.next_reply = end % traffic.reply_period();
-        self.outstanding = self.outstanding.checked_sub(messages).ok_or("more came back than was sent")?;
         Ok(messages)
     }
 
@@ -282,9 +305,14 @@ impl Connection {
 }
 
 /// Printable, of the length asked for, and different for each number.
-fn payload(length: usize, number: usize) -> Vec<u8> {
-    let letters = b'a'..=b'z';
-    letters.cycle().skip(number % 26).take(length).collect()
+fn payload(content: Content, length: usize, number: usize) -> Vec<u8> {
+    if content != Content::NonAscii {
+        return (b'a'..=b'z').cycle().skip(number % 26).take(length).collect();
+    }
+    let letters: String = ('а'..='я').cycle().skip(number % 32).take(length / 2).collect();
+    let mut text = letters.into_bytes();
+    text.resize(length, b'.');
+    text
 }
 
 /// Bytes compared at the beginning of every read: enough to notice a slip, too few to cost the load its headroom.
@@ -296,7 +324,7 @@ const BUFFER_LENGTH: usize = 256 * 1024;
 mod tests {
     use super::*;
 
-    const CASE: Case = Case { connections: 1, payload: 20, in_flight: 3, binary: false };
+    const CASE: Case = Case { connections: 1, payload: 20, in_flight: 3, content: Content::Ascii };
 
     #[test]
     fn websocket_requests_have_six_bytes_of_frame_and_replies_two() {
@@ -320,7 +348,15 @@ mod tests {
 
     fn connection(listener: &std::net::TcpListener) -> Connection {
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        Connection { stream: TcpStream::from_std(stream), unsent: 0, next_request: 0, next_reply: 0, outstanding: 3 }
+        Connection { outstanding: 3, ..Connection::new(TcpStream::from_std(stream)) }
+    }
+
+    #[test]
+    fn text_that_is_not_ascii_has_the_length_asked_for_and_is_valid() {
+        for length in [1, 2, 65_535, 65_536] {
+            let text = String::from_utf8(payload(Content::NonAscii, length, 3)).unwrap();
+            assert_eq!((text.len(), text.is_ascii()), (length, length < 2));
+        }
     }
 
     #[test]

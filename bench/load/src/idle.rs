@@ -9,7 +9,7 @@ use measure::memory::{BeforeAndAfter, settled};
 use measure::server::Server;
 use serde::Serialize;
 
-use crate::case::{Bytes, Case};
+use crate::case::{Bytes, Case, Content};
 use crate::connect::connect;
 use crate::crowd::Traffic;
 use crate::peers::Speech;
@@ -21,21 +21,21 @@ pub(crate) struct Idle {
     pub(crate) connections: usize,
     /// Payload of the one message, in bytes.
     pub(crate) payload: usize,
-    /// Whether it is binary, and not text.
-    pub(crate) binary: bool,
+    /// What it holds.
+    pub(crate) content: Content,
 }
 
 /// Idle after a chat line, and after one large message: some servers keep its buffer.
 pub(crate) const IDLE: [Idle; 2] = [
-    Idle { connections: 10_000, payload: 20, binary: false },
-    Idle { connections: 2_000, payload: 16 * 1024, binary: false },
+    Idle { connections: 10_000, payload: 20, content: Content::Ascii },
+    Idle { connections: 2_000, payload: 16 * 1024, content: Content::Ascii },
 ];
 
 impl Idle {
     /// Opens the connections one by one and reads what the server has come to hold.
     pub(crate) fn measure(self, speech: Speech, server: &Server) -> Outcome<BeforeAndAfter> {
-        let Self { connections, payload, binary } = self;
-        let traffic = Traffic::new(&Case { connections, payload, in_flight: 1, binary }, speech);
+        let Self { connections, payload, content } = self;
+        let traffic = Traffic::new(&Case { connections, payload, in_flight: 1, content }, speech);
         let mut echo = vec![0; traffic.reply_length()];
         let mut open = |number: usize| -> Outcome<TcpStream> {
             let mut stream = connect(speech, server.address, number)?;

@@ -6,6 +6,7 @@ mod arguments;
 mod case;
 mod connect;
 mod crowd;
+mod frames;
 mod idle;
 mod peers;
 mod verify;
@@ -16,7 +17,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use arguments::Arguments;
-use case::Case;
+use case::{Case, Content};
 use crowd::Crowd;
 use measure::Outcome;
 use measure::memory::IdleMemory;
@@ -60,7 +61,8 @@ fn run(arguments: &Arguments) -> Outcome<()> {
 /// What the tables say.
 fn words(arguments: &Arguments) -> Words {
     let Arguments { server_core, load_core, rounds, window, warm_up, .. } = arguments;
-    let binary = arguments.cases.iter().any(|case| case.binary) || arguments.idle.iter().any(|idle| idle.binary);
+    let binary = arguments.cases.iter().any(|case| case.content == Content::Binary)
+        || arguments.idle.iter().any(|idle| idle.content == Content::Binary);
     Words {
         introduction: format!(
             "Servers (one thread each) on core {server_core}, load (one thread) on core {load_core}; {} messages; \

@@ -7,7 +7,7 @@ use std::thread;
 use measure::Outcome;
 use measure::frame::{Frame, NORMAL_CLOSE, opcode, push_masked, push_unmasked};
 
-use crate::case::Case;
+use crate::case::{Case, Content};
 use crate::connect::connect;
 use crate::peers::Speech;
 
@@ -39,7 +39,7 @@ fn web_socket(stream: &mut TcpStream, cases: &[Case]) -> Outcome<()> {
         echo(stream, opcode::BINARY, &every_byte(length))?;
     }
     for case in cases {
-        one_frame(stream, case)?;
+        measured(stream, case)?;
     }
     pipelined(stream)?;
     byte_by_byte(stream)?;
@@ -78,10 +78,14 @@ fn expect_message(stream: &mut TcpStream, kind: u8, payload: &[u8]) -> Outcome<(
     }
 }
 
-/// The load counts bytes, so at the lengths measured the echo has to be one frame with the shortest header.
-fn one_frame(stream: &mut TcpStream, case: &Case) -> Outcome<()> {
-    let kind = if case.binary { opcode::BINARY } else { opcode::TEXT };
+/// The load counts bytes, so at the lengths measured the echo has to be one frame with the shortest header; above them
+/// it counts frames.
+fn measured(stream: &mut TcpStream, case: &Case) -> Outcome<()> {
+    let kind = if case.content == Content::Binary { opcode::BINARY } else { opcode::TEXT };
     let payload = every_character(case.payload);
+    if case.may_be_fragmented() {
+        return echo(stream, kind, &payload);
+    }
     let mut out = Vec::new();
     push_masked(&mut out, kind, &payload, key(1));
     stream.write_all(&out)?;
