@@ -30,7 +30,7 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room {
         name: "taut-proto",
-        may: &["base64", "bytes", "http", "httparse", "memchr", "sha1", "simdutf8"],
+        may: &["base64", "bytes", "http", "httparse", "memchr", "multiversion", "sha1", "simdutf8"],
         optional: &["flate2"],
         never: &[
             ("tokio*", "the core has no runtime"),
