@@ -1,6 +1,7 @@
 //! Messages and control frames into bytes: masks for clients, fragments for large messages.
 
 use crate::frame::{Header, Opcode};
+use crate::outbox::KEEP_FROM;
 use crate::{Outbox, Role, Scratch};
 
 /// Writes a message as one frame, or as several of at most `fragment` bytes when it is larger (RFC 6455 §5.4).
@@ -31,25 +32,29 @@ pub(crate) fn own_message(
 ) {
     if payload.len() <= fragment {
         outbox.push_own_frame(header(role, opcode, &payload, scratch), payload);
-    } else {
+    } else if fragment < KEEP_FROM {
         fragments(role, opcode, &payload, fragment, scratch, outbox);
+    } else {
+        let length = payload.len();
+        outbox.push_own_fragments(payload, fragment, |chunk, range| {
+            fragment_header(header(role, opcode, chunk, scratch), range.start == 0, range.end == length)
+        });
     }
 }
 
-fn fragments(
-    role: Role,
-    mut opcode: Opcode,
-    payload: &[u8],
-    fragment: usize,
-    scratch: &mut Scratch,
-    outbox: &mut Outbox,
-) {
+fn fragments(role: Role, opcode: Opcode, payload: &[u8], fragment: usize, scratch: &mut Scratch, outbox: &mut Outbox) {
     let mut fragments = payload.chunks(fragment.max(1)).peekable();
+    let mut is_first = true;
     while let Some(chunk) = fragments.next() {
-        let fin = fragments.peek().is_none();
-        outbox.push_frame(Header { fin, ..header(role, opcode, chunk, scratch) }, chunk);
-        opcode = Opcode::Continuation;
+        let header = fragment_header(header(role, opcode, chunk, scratch), is_first, fragments.peek().is_none());
+        outbox.push_frame(header, chunk);
+        is_first = false;
     }
+}
+
+/// RFC 6455 §5.4: the first fragment has the opcode of the message, and only the last ends it.
+fn fragment_header(header: Header, is_first: bool, is_last: bool) -> Header {
+    Header { fin: is_last, opcode: if is_first { header.opcode } else { Opcode::Continuation }, ..header }
 }
 
 /// Writes a compressed message, as one frame.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::frame::{Header, MAX_HEADER, Opcode};
 use crate::prepared::Frame;
@@ -125,6 +127,41 @@ impl Outbox {
         }
     }
 
+    /// As `push_own_frame`, in frames of at most `fragment` bytes: `header` is asked for that of each, by its payload and
+    /// where in the message it lies. Whoever is to be let in between finds them apart.
+    pub(crate) fn push_own_fragments(
+        &mut self,
+        mut payload: Vec<u8>,
+        fragment: usize,
+        mut header: impl FnMut(&[u8], &Range<usize>) -> Header,
+    ) {
+        let length = payload.len();
+        let ranges = (0..length).step_by(fragment).map(|start| start..(start + fragment).min(length));
+        // Of one that is mostly empty more memory would be held than is counted.
+        if payload.capacity() / 2 > length {
+            for range in ranges {
+                self.push_frame(header(&payload[range.clone()], &range), &payload[range]);
+            }
+            return;
+        }
+        // All of them are masked before they are shared.
+        let mut frames = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let chunk = &mut payload[range.clone()];
+            let header = header(chunk, &range);
+            if let Some(key) = header.mask {
+                mask::apply(chunk, key, 0);
+            }
+            frames.push((header.to_bytes(), range));
+        }
+        self.close_tail();
+        let payload = Arc::new(payload);
+        for ((header, size), range) in frames {
+            self.len += size + range.len();
+            self.segments.push_back(Segment::Fragment { header, size: size as u8, payload: payload.clone(), range });
+        }
+    }
+
     fn push_large_frame(&mut self, header: Header, mut payload: Vec<u8>) {
         if let Some(key) = header.mask {
             mask::apply(&mut payload, key, 0);
@@ -234,6 +271,13 @@ enum Segment {
         size: u8,
         payload: Vec<u8>,
     },
+    /// A frame with a part of a message that was given to us.
+    Fragment {
+        header: [u8; MAX_HEADER],
+        size: u8,
+        payload: Arc<Vec<u8>>,
+        range: Range<usize>,
+    },
     /// A ping or pong that went ahead.
     Urgent(Opcode, Vec<u8>),
 }
@@ -245,6 +289,7 @@ impl Segment {
             Self::Own(bytes) | Self::Urgent(_, bytes) => [bytes, &[]],
             Self::Shared(prepared, frame) => [prepared.frame(*frame), &[]],
             Self::Large { header, size, payload } => [&header[..usize::from(*size)], payload],
+            Self::Fragment { header, size, payload, range } => [&header[..usize::from(*size)], &payload[range.clone()]],
         }
     }
 
@@ -256,6 +301,8 @@ impl Segment {
         match self {
             Self::Own(bytes) | Self::Urgent(_, bytes) => bytes.capacity(),
             Self::Large { payload, .. } => payload.capacity(),
+            // The rest of the message is counted by the other frames, or was written.
+            Self::Fragment { range, .. } => range.len(),
             Self::Shared(..) => 0,
         }
     }
@@ -268,7 +315,7 @@ const SEGMENT: usize = 64 << 10;
 const URGENT_FROM: usize = 4 << 10;
 
 /// A payload that is given to us is kept from this size on; below, a copy costs less than slices of their own.
-const KEEP_FROM: usize = 8 << 10;
+pub(crate) const KEEP_FROM: usize = 8 << 10;
 
 /// A shared frame up to this size is copied: cheaper than a handle counted by several threads, and it lets small
 /// messages leave in one slice.

@@ -190,6 +190,22 @@ fn a_message_that_spans_reads_costs_a_few_allocations() {
     }
 }
 
+// What is given to the outbox stays where it is, however many frames it leaves in.
+#[test]
+fn a_large_message_that_is_given_is_not_copied() {
+    for role in ROLES {
+        for length in [10_000, 64 << 10, 1 << 20] {
+            let mut driven = Driven::new(role, settings(role));
+            let message = vec![7; length];
+            let info = measure(|| {
+                assert!(driven.connection.send(message, &mut driven.scratch, &mut driven.outbox).is_ok());
+            });
+            show(&format!("{length} bytes given to a {role:?}"), &info);
+            assert!(info.bytes_max < 8 << 10, "{} at the peak", info.bytes_max);
+        }
+    }
+}
+
 // A message for many connections is framed once; small ones are copied, large ones shared.
 #[test]
 fn a_prepared_message_is_not_copied_for_each_connection() {

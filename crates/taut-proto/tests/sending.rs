@@ -144,6 +144,35 @@ fn large_messages_are_sent_in_fragments_by_the_rules() {
     }
 }
 
+// RFC 6455 §5.4: a message that is given, and so kept where it lies, leaves in the same frames as one that is lent.
+#[test]
+fn fragments_of_a_message_that_is_given_are_those_of_one_that_is_lent() {
+    for role in ROLES {
+        for length in [64_u32 << 10, (64 << 10) + 1, 128 << 10, 300_000] {
+            let payload: Vec<u8> = (0..length).map(|number| (number % 251) as u8).collect();
+            let [mut lent, mut given] = [settings(role), settings(role)].map(|settings| end(role, settings));
+            assert!(lent.send(&payload[..]) && lent.send("next"));
+            assert!(given.send(payload) && given.send("next"));
+            assert_eq!(written_frames(&mut given), written_frames(&mut lent), "{length} bytes");
+        }
+    }
+}
+
+// RFC 6455 §5.5.2: a pong does not wait behind the fragments of a large message.
+#[test]
+fn a_pong_gets_between_the_fragments_of_a_message_that_is_given() {
+    let mut server = server();
+    assert!(server.send(vec![7; 300_000]));
+    let begun = server.write(1000);
+    server.receive(&masked(true, Opcode::Ping, b"now"), Time::ZERO);
+    let mut bytes = begun;
+    while !server.outbox.is_empty() {
+        bytes.extend(server.write(usize::MAX));
+    }
+    let opcodes: Vec<Opcode> = frames(&bytes).iter().map(|(header, _)| header.opcode).take(3).collect();
+    assert_eq!(opcodes, [Opcode::Binary, Opcode::Pong, Opcode::Continuation]);
+}
+
 // RFC 6455 §5.5: our own control frames carry 125 bytes at most and are never in fragments.
 #[test]
 fn our_control_frames_are_short_and_whole() {
