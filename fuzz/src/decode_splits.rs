@@ -1,7 +1,8 @@
-//! Any bytes in any reads: the same events, bounded memory, well-formed answers.
+//! Any bytes in any reads, into a lent buffer or into the message's own: the same events, bounded memory, well-formed
+//! answers.
 //!
 //! Input: one octet of choices (role, deflate, takeover, a small limit), one with the number of read sizes, the sizes
-//! (each plus one, used over and over), and the bytes from the wire.
+//! (each plus one, used over and over; an even one asks where the bytes belong), and the bytes from the wire.
 
 use std::sync::Arc;
 
@@ -27,8 +28,13 @@ pub fn run(data: &[u8]) {
         if rest.is_empty() {
             break;
         }
-        let (read, after) = rest.split_at(size.min(rest.len()));
-        split.receive(read, Time::ZERO);
+        let (mut read, mut after) = rest.split_at(size.min(rest.len()));
+        if size.is_multiple_of(2) {
+            (read, after) = rest.split_at(split.read(read, Time::ZERO));
+            assert!(!read.is_empty(), "there is always room for something");
+        } else {
+            split.receive(read, Time::ZERO);
+        }
         // What is held follows what has come: not the announced lengths, and not the number of pieces.
         let come = wire.len() - after.len();
         let held = split.connection.buffered();

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decode::{Chunk, Decoder};
+use crate::decode::{Chunk, Cut, Decoder};
 #[cfg(feature = "deflate")]
 use crate::deflate::{Agreed, codec::Takeover};
 use crate::frame::{Header, MAX_CONTROL_PAYLOAD, Opcode};
 use crate::heartbeat::{Beat, Pulse};
-use crate::message::{Assembly, check_length};
+use crate::message::{Assembly, Whole, check_length};
 use crate::prepared::Frame;
 use crate::{
     Close, CloseCode, Input, Limits, Message, Outbox, Prepared, Role, Scratch, Settings, Time, Violation, encode,
@@ -21,6 +21,7 @@ use crate::{
 /// It does no I/O. A driver tells it what happened, by verbs:
 ///
 /// - [`receive`](Self::receive) with the bytes of a read, until it gives `None`; [`receive_eof`](Self::receive_eof);
+/// - [`read_into`](Self::read_into) before a read, if the bytes of a large message should be read to where they stay;
 /// - [`send`](Self::send), [`send_prepared`](Self::send_prepared), [`ping`](Self::ping), [`close`](Self::close)
 ///   for the application;
 /// - [`handle_deadline`](Self::handle_deadline) when [`deadline`](Self::deadline) has come;
@@ -36,7 +37,8 @@ use crate::{
 /// [`Violation`] once, and discards whatever comes after. After a peer's close frame, too, everything is discarded.
 ///
 /// Memory: an idle connection owns nothing on the heap. While a message spans reads it holds what has come of
-/// it, at most [`Limits::message`](crate::Limits::message) and what a vector adds by growing.
+/// it, at most [`Limits::message`](crate::Limits::message), and room for as much again. A peer that has finished a large
+/// message gets room for another, up to 1 MiB, as soon as it begins one.
 pub struct Connection {
     settings: Arc<Settings>,
     decoder: Decoder,
@@ -52,6 +54,8 @@ pub struct Connection {
     defers: bool,
     /// The peer's close frame came in the middle of a message.
     cut_off: bool,
+    /// What power of two the largest message that was put together does not exceed, as far as the peer is trusted.
+    proven: u8,
     #[cfg(feature = "deflate")]
     agreed: Option<Agreed>,
 }
@@ -59,7 +63,7 @@ pub struct Connection {
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'i> {
-    /// A message, lent from the input when it lay within one read.
+    /// A message, lent from the input when it lay within one read and has no more than 32 KiB.
     Message(Message<'i>),
     /// A part of a message that is received in parts: see [`Connection::receive_parts`].
     Part(Part<'i>),
@@ -81,6 +85,15 @@ pub struct Part<'i> {
     pub is_text: bool,
     /// Whether the message ends here.
     pub is_last: bool,
+}
+
+/// Where the next bytes that come belong: see [`Connection::read_into`].
+#[derive(Debug)]
+pub struct ReadInto<'c> {
+    /// Append what is read; leave what is in it. It has room for `limit` bytes.
+    pub buffer: &'c mut Vec<u8>,
+    /// How many bytes may be read, never 0. What follows them may be of another frame.
+    pub limit: usize,
 }
 
 /// A deadline that has passed.
@@ -148,6 +161,7 @@ impl Connection {
             in_message: false,
             defers: false,
             cut_off: false,
+            proven: 0,
             #[cfg(feature = "deflate")]
             agreed: None,
         }
@@ -185,7 +199,8 @@ impl Connection {
     ) -> Result<Option<Event<'i>>, Violation> {
         if self.partial.is_none()
             && !self.has_ended()
-            && let Some((opcode, payload)) = self.decoder.whole_message(input, self.role, self.settings.limits.message)
+            && let Some((opcode, payload)) =
+                self.decoder.whole_message(input, self.role, self.settings.limits.message.min(CUT.whole))
         {
             self.pulse.received(now);
             return match Message::lent(opcode, payload) {
@@ -231,6 +246,59 @@ impl Connection {
             Err(violation) => Err(self.violated(violation, input, scratch, outbox)),
             event => event,
         }
+    }
+
+    /// Where the next bytes from the peer belong, if at least `at_least` bytes of payload are missing from the frame that
+    /// is in progress: append what you read there, then call [`received_into`](Self::received_into). The kernel then
+    /// copies the bytes to where they stay. `None`: read into a buffer that you lend, and call
+    /// [`receive`](Self::receive).
+    ///
+    /// Ask before each read, once every byte of earlier reads has been received. It is never a duty: a driver may pass
+    /// all bytes to `receive`, and has to if it wants [parts](Self::receive_parts). A read of this kind ends where the
+    /// frame does, so `at_least` should be large enough to pay for the read that fetches what follows; 16 KiB is.
+    ///
+    /// Whatever the header announces, there is no more room than for as much as has come of the message already, for
+    /// 16 KiB, or for as much as the largest message before it had (rounded up to a power of two, at most 1 MiB). Text is not received this way: a `String`
+    /// takes only what is known to be UTF-8, so text is checked in the buffer that you lend and copied piece by piece.
+    pub fn read_into(&mut self, at_least: usize) -> Option<ReadInto<'_>> {
+        if self.partial.is_none() || self.has_ended() {
+            return None;
+        }
+        let (header, missing) = self.decoder.in_progress()?;
+        if header.opcode.is_control() || missing < at_least as u64 {
+            return None;
+        }
+        let message = self.partial.as_mut()?.message.as_mut()?;
+        let (buffer, limit) = message.room(missing, header.fin)?;
+        Some(ReadInto { buffer, limit })
+    }
+
+    /// Takes note that `count` bytes have come and were appended to the buffer of [`read_into`](Self::read_into); gives
+    /// the message if it is whole now. Nothing may have been received in between.
+    ///
+    /// # Panics
+    /// When more is said to have been appended than there is, or than `read_into` gave as the limit.
+    pub fn received_into(
+        &mut self,
+        count: usize,
+        now: Time,
+        scratch: &mut Scratch,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Event<'static>>, Violation> {
+        let Some(partial) = &mut self.partial else { return Ok(None) };
+        let (Some(message), Some((header, missing))) = (&mut partial.message, self.decoder.in_progress()) else {
+            return Ok(None);
+        };
+        assert!(count as u64 <= missing, "more was read than belongs to the message");
+        self.pulse.received(now);
+        partial.bytes = partial.bytes.saturating_add(count);
+        let is_last = self.decoder.received_elsewhere(message.newest(count));
+        if !is_last || !header.fin {
+            return Ok(None);
+        }
+        self.whole_message(scratch).inspect_err(|&violation| {
+            self.fail_or_defer(Close::from(violation), scratch, outbox);
+        })
     }
 
     /// Ends the connection.
@@ -474,7 +542,8 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
-        while let Some(chunk) = self.decoder.next(input, self.role)? {
+        let cut = if reception == Reception::Parts { UNCUT } else { CUT };
+        while let Some(chunk) = self.decoder.next(input, self.role, cut)? {
             self.check_compressed(&chunk)?;
             if !chunk.header.opcode.is_control() {
                 let event = self.data(reception, chunk, now, scratch)?;
@@ -515,7 +584,7 @@ impl Connection {
         now: Time,
         scratch: &mut Scratch,
     ) -> Result<Option<Event<'i>>, Violation> {
-        let Chunk { header, first, last, payload } = chunk;
+        let Chunk { header, first, last, payload, ahead } = chunk;
         let limits = &self.settings.limits;
         let in_progress = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
         if first {
@@ -536,7 +605,8 @@ impl Connection {
         }
         let partial = self.partial.get_or_insert_with(|| Box::new(Partial::begun(now)));
         partial.bytes = partial.bytes.saturating_add(payload.len());
-        let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed));
+        let proven = 1 << self.proven;
+        let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed, proven));
         let is_last = last && header.fin;
         if (reception == Reception::Parts || message.is_in_parts())
             && let Some(payload) = message.part(payload)?
@@ -552,15 +622,19 @@ impl Connection {
         if first {
             message.announce(header.length, limits)?;
         }
-        message.push(payload)?;
-        if !is_last {
-            return Ok(None);
-        }
+        message.push(payload, ahead, header.fin)?;
+        if is_last { self.whole_message(scratch) } else { Ok(None) }
+    }
+
+    /// The message in progress, whose last piece is kept.
+    fn whole_message(&mut self, scratch: &mut Scratch) -> Result<Option<Event<'static>>, Violation> {
         let Some(message) = self.take_message() else { return Ok(None) };
-        let compressed = message.is_compressed();
-        let (opcode, payload) = message.into_parts()?;
-        let payload = if compressed { self.inflate(&payload, scratch)? } else { payload };
-        Message::owned(opcode, payload).map(|message| Some(Event::Message(message)))
+        self.proven = self.proven.max(message.len().min(TRUST).next_power_of_two().trailing_zeros() as u8);
+        let message = match message.into_whole()? {
+            Whole::Message(message) => message,
+            Whole::Compressed(opcode, payload) => Message::owned(opcode, self.inflate(&payload, scratch)?)?,
+        };
+        Ok(Some(Event::Message(message)))
     }
 
     /// The message in progress, which is whole now.
@@ -740,6 +814,19 @@ enum State {
     },
     Done,
 }
+
+/// What is kept is unmasked, checked and copied a piece at a time, which stays in the processor's first cache meanwhile.
+/// A message that does not fit there is not lent, though it lies within the read: most receivers would copy it, and
+/// three passes through the second cache cost more than that.
+const CUT: Cut = Cut { whole: 32 << 10, piece: 16 << 10 };
+
+/// Bytes that are set aside for a message as soon as it begins, at most and only for a peer that has finished one about
+/// as long on the same connection: growing step by step, a message is copied once more on the way. What a peer
+/// announces and does not send is set aside and never touched.
+const TRUST: usize = 1 << 20;
+
+/// What is only handed on need not be cut.
+const UNCUT: Cut = Cut { whole: usize::MAX, piece: usize::MAX };
 
 /// How messages that span reads are handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

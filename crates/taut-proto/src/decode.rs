@@ -63,6 +63,26 @@ pub(crate) struct Chunk<'i> {
     /// The frame's payload ends here.
     pub(crate) last: bool,
     pub(crate) payload: &'i mut [u8],
+    /// Payload bytes of the frame that follow this piece, and how many of them the input holds already.
+    pub(crate) ahead: Ahead,
+}
+
+/// How payload is cut that is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// Bytes of a frame up to which it is given whole if it lies within the read.
+    pub(crate) whole: usize,
+    /// Bytes of a piece of any other.
+    pub(crate) piece: usize,
+}
+
+/// Payload bytes of a frame that follow a piece of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ahead {
+    /// All of them, come or not.
+    pub(crate) announced: u64,
+    /// Those that the input holds already.
+    pub(crate) come: usize,
 }
 
 /// Where in a frame the bytes so far have led: 40 bytes per connection.
@@ -78,14 +98,16 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// The next piece, or `None` when the input is used up.
-    pub(crate) fn next<'i>(&mut self, input: &mut Input<'i>, role: Role) -> Result<Option<Chunk<'i>>, Violation> {
+    /// The next piece, or `None` when the input is used up. A frame that does not lie within one read, or is longer
+    /// than may be, comes in pieces.
+    pub(crate) fn next<'i>(
+        &mut self,
+        input: &mut Input<'i>,
+        role: Role,
+        cut: Cut,
+    ) -> Result<Option<Chunk<'i>>, Violation> {
         let (header, first) = if self.in_payload {
-            // It was parsed once, so it parses again; a frame in pieces is rare enough for that.
-            let Ok(Some((header, _))) = Header::parse(&self.header[..usize::from(self.header_size)]) else {
-                unreachable!("a stored header was complete");
-            };
-            (header, false)
+            (self.stored_header(), false)
         } else {
             let Some(header) = self.header(input)? else { return Ok(None) };
             // RFC 6455 §5.1: a client masks every frame, a server none.
@@ -100,7 +122,10 @@ impl Decoder {
         if !first && input.is_empty() {
             return Ok(None);
         }
-        let length = usize::try_from(self.remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
+        let come = usize::try_from(self.remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
+        // What is to be inflated is not kept if it lies within the read.
+        let is_whole = first && come as u64 == self.remaining && (come <= cut.whole || header.compressed);
+        let length = if is_whole { come } else { come.min(cut.piece) };
         let payload = input.take(length);
         if let Some(key) = header.mask {
             self.phase = mask::apply(payload, key, if first { 0 } else { self.phase });
@@ -114,7 +139,35 @@ impl Decoder {
         if !self.in_payload {
             self.header_size = 0;
         }
-        Ok(Some(Chunk { header, first, last: !self.in_payload, payload }))
+        let ahead = Ahead { announced: self.remaining, come: come - length };
+        Ok(Some(Chunk { header, first, last: !self.in_payload, payload, ahead }))
+    }
+
+    /// The header of the frame whose payload is in progress, and how many bytes of it are still to come.
+    pub(crate) fn in_progress(&self) -> Option<(Header, u64)> {
+        self.in_payload.then(|| (self.stored_header(), self.remaining))
+    }
+
+    /// Takes note of payload that was received elsewhere, at most what is still to come, and unmasks it there; whether
+    /// the frame ends with it.
+    pub(crate) fn received_elsewhere(&mut self, payload: &mut [u8]) -> bool {
+        if let Some(key) = self.stored_header().mask {
+            self.phase = mask::apply(payload, key, self.phase);
+        }
+        self.remaining -= payload.len() as u64;
+        self.in_payload = self.remaining > 0;
+        if !self.in_payload {
+            self.header_size = 0;
+        }
+        !self.in_payload
+    }
+
+    fn stored_header(&self) -> Header {
+        // It was parsed once, so it parses again; a frame in pieces is rare enough for that.
+        let Ok(Some((header, _))) = Header::parse(&self.header[..usize::from(self.header_size)]) else {
+            unreachable!("a stored header was complete");
+        };
+        header
     }
 
     /// The common case in few steps: a whole, plain message that lies before us.

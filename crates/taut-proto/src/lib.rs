@@ -23,6 +23,40 @@
 //! # Ok::<(), taut_proto::Violation>(())
 //! ```
 //!
+//! A large message need not pass through the driver's buffer. Before each read a driver can ask where the bytes belong:
+//!
+//! ```
+//! # use std::io::Read;
+//! # use taut_proto::{Connection, Event, Input, Outbox, ReadInto, Scratch, Time};
+//! fn read(
+//!     socket: &mut impl Read,
+//!     own: &mut [u8],
+//!     connection: &mut Connection,
+//!     now: Time,
+//!     scratch: &mut Scratch,
+//!     outbox: &mut Outbox,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     if let Some(ReadInto { buffer, limit }) = connection.read_into(16 << 10) {
+//!         let start = buffer.len();
+//!         buffer.resize(start + limit, 0);
+//!         let read = socket.read(&mut buffer[start..]);
+//!         buffer.truncate(start + read.as_ref().map_or(0, |count| *count)); // also after an error
+//!         if let Some(Event::Message(message)) = connection.received_into(read?, now, scratch, outbox)? {
+//!             let _ = connection.send(message, scratch, outbox);
+//!         }
+//!     } else {
+//!         let count = socket.read(own)?;
+//!         let mut input = Input::new(&mut own[..count]);
+//!         while let Some(event) = connection.receive(&mut input, now, scratch, outbox)? {
+//!             if let Event::Message(message) = event {
+//!                 let _ = connection.send(message, scratch, outbox);
+//!             }
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
 //! The rules of driving a connection stand on [`Connection`]; the opening handshake is in [`handshake`].
 
 // A print panics where its output is gone; a library leaves that to the program.
@@ -55,7 +89,7 @@ mod violation;
 pub use backoff::Backoff;
 pub use close::Close;
 pub use close_code::CloseCode;
-pub use connection::{Connection, Event, Lapse, Part, SendError, UnexpectedEnd};
+pub use connection::{Connection, Event, Lapse, Part, ReadInto, SendError, UnexpectedEnd};
 pub use decode::Input;
 pub use frame::{Header, Opcode};
 pub use heartbeat::Heartbeat;

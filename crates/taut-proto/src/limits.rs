@@ -9,7 +9,8 @@ pub struct Limits {
     /// Bytes of a whole message, after inflating; 1 MiB for a server, 16 MiB for a client.
     ///
     /// Costs at most twice this per connection, and only while a message is incomplete: memory grows with the
-    /// bytes received, never with a length announced. A frame may be as long as a message.
+    /// bytes received, never with a length announced alone. (A peer that has finished a large message gets room for
+    /// another as soon as it begins one, up to 1 MiB.) A frame may be as long as a message.
     pub message: usize,
     /// Frames of one message, empty ones included; 1,024.
     ///

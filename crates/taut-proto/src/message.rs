@@ -1,8 +1,9 @@
 //! Pieces of payload into a whole message: lent from the input when it lies within one read, else put together.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::{fmt, mem};
 
+use crate::decode::Ahead;
 use crate::frame::Opcode;
 use crate::utf8::{self, Utf8};
 use crate::{Limits, Violation};
@@ -121,13 +122,31 @@ pub(crate) struct Assembly {
     /// What comes is handed on and not kept.
     in_parts: bool,
     fragments: u32,
+    /// Bytes that the peer has been seen to send in one message.
+    proven: usize,
     utf8: Utf8,
-    payload: Vec<u8>,
+    content: Content,
+}
+
+/// What has come of a message.
+#[derive(Debug)]
+enum Content {
+    /// Whole characters. It grows by pieces that were just checked, so that it never has to be checked as a whole:
+    /// copying a piece while it is in the processor's first cache costs less than that.
+    Text(String),
+    /// Of a binary message, or of a compressed one of either kind: bytes are checked when they are inflated.
+    Bytes(Vec<u8>),
 }
 
 impl Assembly {
-    pub(crate) fn new(opcode: Opcode, compressed: bool) -> Self {
-        Self { opcode, compressed, in_parts: false, fragments: 0, utf8: Utf8::default(), payload: Vec::new() }
+    /// Of a peer that has finished a message of `proven` bytes before.
+    pub(crate) fn new(opcode: Opcode, compressed: bool, proven: usize) -> Self {
+        let content = if opcode == Opcode::Text && !compressed {
+            Content::Text(String::new())
+        } else {
+            Content::Bytes(Vec::new())
+        };
+        Self { opcode, compressed, in_parts: false, fragments: 0, proven, utf8: Utf8::default(), content }
     }
 
     /// Takes note of another frame, before any of its payload is kept.
@@ -136,20 +155,60 @@ impl Assembly {
         if self.fragments > limits.fragments {
             return Err(Violation::TooManyFragments);
         }
-        check_length(self.payload.len(), length, limits)?;
-        // Room for what is announced, as far as that is cheap; the rest grows with what really comes.
-        let room = usize::try_from(length).map_or(ROOM, |length| length.min(ROOM));
-        self.payload.reserve(room);
-        Ok(())
+        check_length(self.len(), length, limits)
     }
 
-    pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<(), Violation> {
-        // Compressed bytes are not text yet; they are checked when they are inflated.
-        if self.opcode == Opcode::Text && !self.compressed {
-            self.utf8.check(chunk)?;
+    /// Keeps the next piece of a frame, of which so much follows, and maybe other frames.
+    pub(crate) fn push(&mut self, chunk: &[u8], ahead: Ahead, is_last_frame: bool) -> Result<(), Violation> {
+        let come = chunk.len() + ahead.come;
+        self.make_room(come, self.len() + come, chunk.len() as u64 + ahead.announced, is_last_frame);
+        match &mut self.content {
+            Content::Text(text) => self.utf8.check(chunk, |characters| text.push_str(characters)),
+            Content::Bytes(bytes) => {
+                bytes.extend_from_slice(chunk);
+                Ok(())
+            }
         }
-        self.payload.extend_from_slice(chunk);
-        Ok(())
+    }
+
+    /// Makes room for `needed` bytes, and for more of what is announced: for as much as has `come`, as the peer has been
+    /// seen to send, or as is cheap. So memory grows with what really comes, and no further than to the end of the frame
+    /// if the message ends there.
+    fn make_room(&mut self, needed: usize, come: usize, announced: u64, is_last_frame: bool) {
+        let kept = self.len();
+        if self.capacity() - kept >= needed {
+            return;
+        }
+        let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+        let likely = self.proven.saturating_sub(kept);
+        let room = announced.min(come.max(ROOM).max(likely)).max(needed);
+        // Each of many small frames must not move all that is kept.
+        let room = if is_last_frame { room } else { room.max(kept).max(likely) };
+        match &mut self.content {
+            Content::Text(text) => text.reserve_exact(self.utf8.carried().len() + room),
+            Content::Bytes(bytes) => bytes.reserve_exact(room),
+        }
+    }
+
+    /// Where the next bytes of a frame belong of which so many are still to come, and how many there is room for; `None`
+    /// if they have to be looked at before they are kept.
+    pub(crate) fn room(&mut self, announced: u64, is_last_frame: bool) -> Option<(&mut Vec<u8>, usize)> {
+        if self.in_parts || matches!(self.content, Content::Text(_)) {
+            return None;
+        }
+        // For what is left of the last time a read would not pay.
+        let most = usize::try_from(announced).unwrap_or(usize::MAX);
+        self.make_room(most.min(ROOM), self.len(), announced, is_last_frame);
+        let Content::Bytes(bytes) = &mut self.content else { return None };
+        let room = bytes.capacity() - bytes.len();
+        Some((bytes, most.min(room)))
+    }
+
+    /// The last `count` bytes, which were appended to the buffer that `room` gave.
+    pub(crate) fn newest(&mut self, count: usize) -> &mut [u8] {
+        let Content::Bytes(bytes) = &mut self.content else { return &mut [] };
+        let start = bytes.len().checked_sub(count).expect("as many bytes were appended as were said to be");
+        &mut bytes[start..]
     }
 
     /// Hands on the next part, behind what was kept before the message was received in parts; `None` if it cannot be,
@@ -158,14 +217,21 @@ impl Assembly {
         if self.compressed {
             return Ok(None);
         }
-        self.in_parts = true;
-        if self.opcode == Opcode::Text {
-            self.utf8.check(chunk)?;
+        let mut kept = Vec::new();
+        if !self.in_parts {
+            self.in_parts = true;
+            kept = match mem::replace(&mut self.content, Content::Bytes(Vec::new())) {
+                Content::Text(text) => text.into_bytes(),
+                Content::Bytes(bytes) => bytes,
+            };
+            kept.extend_from_slice(self.utf8.carried());
         }
-        if self.payload.is_empty() {
+        if self.opcode == Opcode::Text {
+            self.utf8.check(chunk, |_| {})?;
+        }
+        if kept.is_empty() {
             return Ok(Some(Cow::Borrowed(chunk)));
         }
-        let mut kept = std::mem::take(&mut self.payload);
         kept.extend_from_slice(chunk);
         Ok(Some(Cow::Owned(kept)))
     }
@@ -185,21 +251,36 @@ impl Assembly {
 
     /// Bytes that are kept.
     pub(crate) fn len(&self) -> usize {
-        self.payload.len()
+        match &self.content {
+            Content::Text(text) => text.len() + self.utf8.carried().len(),
+            Content::Bytes(bytes) => bytes.len(),
+        }
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.payload.capacity()
+        match &self.content {
+            Content::Text(text) => text.capacity(),
+            Content::Bytes(bytes) => bytes.capacity(),
+        }
     }
 
-    pub(crate) fn is_compressed(&self) -> bool {
-        self.compressed
-    }
-
-    pub(crate) fn into_parts(self) -> Result<(Opcode, Vec<u8>), Violation> {
+    /// The whole message, or what it is to be inflated from.
+    pub(crate) fn into_whole(self) -> Result<Whole, Violation> {
         self.utf8.finish()?;
-        Ok((self.opcode, self.payload))
+        Ok(match self.content {
+            Content::Text(text) => Whole::Message(text.into()),
+            Content::Bytes(bytes) if self.compressed => Whole::Compressed(self.opcode, bytes),
+            Content::Bytes(bytes) => Whole::Message(bytes.into()),
+        })
     }
+}
+
+/// What an [`Assembly`] becomes.
+#[derive(Debug)]
+pub(crate) enum Whole {
+    Message(Message<'static>),
+    /// A message of that kind, to be inflated.
+    Compressed(Opcode, Vec<u8>),
 }
 
 /// RFC 6455 §10.4: limits on frames and on the message they add up to, checked at the header.

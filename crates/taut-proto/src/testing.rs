@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Close, CloseCode, Connection, Event, Input, Message, Outbox, Role, Scratch, Settings, Time, Violation};
+use crate::{
+    Close, CloseCode, Connection, Event, Input, Message, Outbox, ReadInto, Role, Scratch, Settings, Time, Violation,
+};
 
 /// One end of a [`Link`]: a connection with what it lends and what it has seen.
 pub struct End {
@@ -33,6 +35,18 @@ pub enum Seen {
     Violation(Violation),
 }
 
+impl From<Event<'_>> for Seen {
+    fn from(event: Event<'_>) -> Self {
+        match event {
+            Event::Message(message) => Self::Message(message.into_owned()),
+            Event::Part(part) => Self::Part(part.payload.into_owned(), part.is_last),
+            Event::Ping(payload) => Self::Ping(payload.into_owned()),
+            Event::Pong(payload, _) => Self::Pong(payload.into_owned()),
+            Event::Close(close) => Self::Close(close),
+        }
+    }
+}
+
 impl End {
     /// An end that is not joined to another.
     pub fn new(connection: Connection) -> Self {
@@ -49,6 +63,22 @@ impl End {
         self.receive_as(true, bytes, now);
     }
 
+    /// One read of `bytes` by a driver that reads where they [belong](Connection::read_into); gives how many it takes.
+    pub fn read(&mut self, bytes: &[u8], now: Time) -> usize {
+        let Some(ReadInto { buffer, limit }) = self.connection.read_into(1) else {
+            self.receive(bytes, now);
+            return bytes.len();
+        };
+        let count = limit.min(bytes.len());
+        buffer.extend_from_slice(&bytes[..count]);
+        let Self { connection, scratch, outbox, .. } = self;
+        match connection.received_into(count, now, scratch, outbox) {
+            Ok(event) => self.events.extend(event.map(Seen::from)),
+            Err(violation) => self.events.push(Seen::Violation(violation)),
+        }
+        count
+    }
+
     fn receive_as(&mut self, in_parts: bool, bytes: &[u8], now: Time) {
         let mut bytes = bytes.to_vec();
         let mut input = Input::new(&mut bytes);
@@ -61,11 +91,7 @@ impl End {
             };
             self.events.push(match event {
                 Ok(None) => return,
-                Ok(Some(Event::Message(message))) => Seen::Message(message.into_owned()),
-                Ok(Some(Event::Part(part))) => Seen::Part(part.payload.into_owned(), part.is_last),
-                Ok(Some(Event::Ping(payload))) => Seen::Ping(payload.into_owned()),
-                Ok(Some(Event::Pong(payload, _))) => Seen::Pong(payload.into_owned()),
-                Ok(Some(Event::Close(close))) => Seen::Close(close),
+                Ok(Some(event)) => event.into(),
                 Err(violation) => Seen::Violation(violation),
             });
         }

@@ -100,6 +100,41 @@ proptest! {
         }
     }
 
+    // RFC 6455 §5.4: where a driver reads the bytes to does not change what they mean, whatever comes between.
+    #[test]
+    fn any_mixture_of_reads_into_the_message_and_elsewhere_gives_the_same_events(
+        frames in conversation(), reads in prop::collection::vec((1_usize..200, any::<bool>()), 1..20), close: bool,
+    ) {
+        let mut bytes: Vec<u8> = frames
+            .iter()
+            .flat_map(|Sent(fin, opcode, payload)| {
+                // Half of the conversations are binary, since text is not read into the message.
+                let opcode = if close && *opcode == Opcode::Text { Opcode::Binary } else { *opcode };
+                masked(*fin, opcode, payload)
+            })
+            .collect();
+        if close {
+            bytes.extend(masked(true, Opcode::Close, b"\x03\xe8done"));
+        }
+        let mut whole = server();
+        whole.receive(&bytes, Time::ZERO);
+        let mut mixed = server();
+        let mut rest = &bytes[..];
+        for &(size, asks) in reads.iter().cycle() {
+            let read = &rest[..size.min(rest.len())];
+            let mut taken = read.len();
+            if asks { taken = mixed.read(read, Time::ZERO) } else { mixed.receive(read, Time::ZERO) }
+            prop_assert!(taken > 0);
+            rest = &rest[taken..];
+            if rest.is_empty() { break }
+        }
+        prop_assert!(!whole.events.iter().any(|seen| matches!(seen, Seen::Violation(_))));
+        prop_assert_eq!(&whole.events, &mixed.events);
+        if !close {
+            prop_assert_eq!(mixed.connection.buffered(), 0);
+        }
+    }
+
     // The same for bytes that mean nothing: the same violation after the same events.
     #[test]
     fn any_split_of_garbage_ends_the_same(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1_usize..20) {
