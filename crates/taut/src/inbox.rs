@@ -17,11 +17,14 @@ pub(crate) struct Bounds {
     pub(crate) messages: usize,
     /// And their bytes; 1 MiB. The last may exceed it.
     pub(crate) bytes: usize,
+    /// Bytes that have to be missing from a message for a read into its own buffer; 16 KiB. Fewer are read together with
+    /// what follows them.
+    pub(crate) direct: usize,
 }
 
 impl Bounds {
     /// What holds for every connection outside of tests.
-    pub(crate) const STANDARD: Self = Self { outgoing: 1 << 20, messages: 1024, bytes: 1 << 20 };
+    pub(crate) const STANDARD: Self = Self { outgoing: 1 << 20, messages: 1024, bytes: 1 << 20, direct: 16 << 10 };
 }
 
 /// Messages that were received and wait for `recv`.
@@ -87,6 +90,13 @@ impl Inbox {
             }
         };
         self.entries.push_back(entry);
+    }
+
+    /// As `push`, of a message that has its own memory already.
+    pub(crate) fn push_own(&mut self, message: Message<'static>) {
+        self.bytes += message.as_bytes().len();
+        self.large.push_back(message);
+        self.entries.push_back(Entry::Large);
     }
 
     /// The next message; a short one in the memory of one that was sent.

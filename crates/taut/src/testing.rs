@@ -584,10 +584,10 @@ const PIECES: [usize; 10] = [0, 1, 3, 14, 100, 1000, 5000, 64 << 10, 64 << 10, 6
 const OVERHEAD: usize = 16 << 10;
 
 /// Bounds that a workload meets often.
-const TIGHT: Bounds = Bounds { outgoing: 2000, messages: 3, bytes: 4000 };
+const TIGHT: Bounds = Bounds { outgoing: 2000, messages: 3, bytes: 4000, direct: 1 };
 
 /// And all the time.
-const TIGHTER: Bounds = Bounds { outgoing: 1, messages: 1, bytes: 1 };
+const TIGHTER: Bounds = Bounds { outgoing: 1, messages: 1, bytes: 1, direct: 100 };
 
 /// Polls in which everything has arrived, and many more.
 const ROUNDS: usize = 200_000;

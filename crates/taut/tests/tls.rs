@@ -62,6 +62,12 @@ async fn echoed(client: &Client) -> Result<(), Error> {
         socket.send(text).await?;
         assert_eq!(socket.recv().await?.unwrap().as_text(), Some(text));
     }
+    // What is binary is read into the message, of which TLS gives a record at a time.
+    for length in [30_000_u32, 300_000, 1 << 20] {
+        let sent: Vec<u8> = (0..length).map(|number| (number % 251) as u8).collect();
+        socket.send(sent.clone()).await?;
+        assert!(socket.recv().await?.unwrap().as_bytes() == sent, "{length} bytes");
+    }
     let info = socket.transport(Transport::tls).expect("TLS");
     assert_eq!((info.version(), info.peer_certificates().len()), (Some(TlsVersion::Tls13), 1));
     assert!(socket.transport(|transport| transport.tcp().expect("TCP below").nodelay().unwrap()));

@@ -1,11 +1,14 @@
 //! How bytes move: writing, reading, the clock, and the end of the stream.
 
 use std::borrow::Cow;
-use std::pin::Pin;
+use std::io::ErrorKind;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use taut_proto::{Close, Connection, Event, Input, Lapse, Message, Outbox, Part, Role, Scratch, Time, Violation};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use taut_proto::{
+    Close, Connection, Event, Input, Lapse, Message, Outbox, Part, ReadInto, Role, Scratch, Time, Violation,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::sleep_until;
 
 use super::{Driver, Ending, Overflow, Parts, Phase};
@@ -48,12 +51,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 ready!(stream.poll_write(cx, front))
             };
             match written {
-                Ok(0) => self.break_off(std::io::ErrorKind::WriteZero.into()),
+                Ok(0) => self.break_off(ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     backlog.outbox.consume(count);
                     self.unflushed = true;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => self.break_off(error),
             }
         }
@@ -81,6 +84,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             });
             return Poll::Ready(());
         }
+        if overflow != Overflow::Parts
+            && let Some(ReadInto { buffer, limit }) = self.connection.read_into(self.bounds.direct)
+        {
+            // The future holds nothing: what it has read is in the buffer.
+            let mut stream = (&mut self.stream).take(limit.min(MOST) as u64);
+            let read = ready!(pin!(stream.read_buf(buffer)).poll(cx));
+            self.read_into(read, overflow, now);
+            return Poll::Ready(());
+        }
         Loan::with(|loan| {
             // Taken out, so that the rest of the loan can be used while it is parsed.
             let mut buffer = std::mem::take(&mut loan.buffer);
@@ -98,12 +110,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                     self.conclude_early(loan);
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
             });
             loan.buffer = buffer;
             read
         })
+    }
+
+    /// Takes note of a read into the buffer of the message that is in progress.
+    fn read_into(&mut self, read: std::io::Result<usize>, overflow: Overflow, now: Time) {
+        match read {
+            Ok(0) => self.end_of_input(),
+            Ok(count) => Loan::with(|loan| {
+                let Self { connection, backlog, ending, parts, bounds, .. } = self;
+                let Backlog { outbox, inbox, part, .. } = loan.lend(backlog);
+                let event = connection.received_into(count, now, &mut loan.scratch, outbox);
+                let mut parser = Parser { connection, ending, parts, outbox, part };
+                match event {
+                    Ok(Some(Event::Message(message))) if inbox.has_room(bounds) => inbox.push_own(message),
+                    Ok(Some(Event::Message(_))) => parser.ending.get_or_insert_default().discarded += 1,
+                    event => drop(parser.note(event, overflow, now)),
+                }
+                self.conclude_early(loan);
+            }),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
+        }
     }
 
     /// Takes messages out of the input until it is used up or the inbox is full.
@@ -339,6 +372,10 @@ impl Parser<'_> {
         ending
     }
 }
+
+/// Bytes of one read into a message. They are unmasked before they leave the processor's second cache, and a stream that
+/// overwrites what it is lent before it reads has no more to overwrite each time.
+const MOST: usize = 256 << 10;
 
 /// Slices of one vectored write.
 const SLICES: usize = 16;
