@@ -1,9 +1,18 @@
-//! The opening handshake of both sides (RFC 6455 §4) over HTTP/1.1, without I/O.
+//! The opening handshake of both sides (RFC 6455 §4), without I/O.
 //!
-//! A server collects bytes until [`HeadScan`] finds the end of the head, parses a [`Request`], turns it into an
-//! [`Upgrade`] and writes the answer; or it writes the [`Refusal`] that any of these steps gave. What follows the
-//! head is the first frames and belongs to the connection. A client writes a [`ClientRequest`] and
-//! [`validate`](ClientRequest::validate)s what comes back. Deadlines belong to whoever has a clock: 10 seconds for
+//! The server's side is values: a [`RequestHead`] goes in, [`Request`] holds it to the rules of HTTP,
+//! [`Request::upgrade`] to those of WebSocket, and a [`Response`] comes out, of the [`Upgrade`] or of the [`Refusal`] that
+//! any of these steps gave. Where the values come from makes no difference to the rules:
+//!
+//! | handshake | its head | its response |
+//! |---|---|---|
+//! | HTTP/1.1 as text | [`http1::parse_request`] | [`http1::write_response`] |
+//! | HTTP/1.1, parsed by an HTTP library | a [`RequestHead`] literal | the parts of [`Response`] |
+//! | HTTP/2 (RFC 8441), HTTP/3 (RFC 9220) | [`RequestHead::extended_connect`] | the parts of [`Response`], status 200 |
+//!
+//! A server that reads text collects bytes until [`HeadScan`] finds the end of the head. What follows the head is the first
+//! frames and belongs to the connection. A client writes a [`ClientRequest`] and
+//! [`validate`](ClientRequest::validate)s what comes back. Deadlines belong to the driver, which has a clock: 10 seconds for
 //! the whole head is usual.
 //!
 //! ```
@@ -33,19 +42,25 @@
 mod client;
 pub(crate) mod deflate;
 mod head;
+mod headers;
+pub mod http1;
 mod key;
 pub mod origin;
 mod refusal;
 mod request;
+mod response;
 mod server;
 #[cfg(test)]
 mod testing;
 
 pub use client::{Agreed, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection};
-pub use head::{HeadLimits, HeadScan};
+pub use head::{HeadLimits, RequestHead, Version};
+pub use headers::Headers;
+pub use http1::HeadScan;
 pub use key::{accept_key, encode_nonce, is_valid_key};
 pub use refusal::{Cause, Refusal};
 pub use request::{Framing, Request};
+pub use response::Response;
 pub use server::Upgrade;
 
 use std::borrow::Cow;
@@ -165,8 +180,25 @@ impl fmt::Display for InvalidHeader {
 
 impl std::error::Error for InvalidHeader {}
 
-/// Appends `name: value` and a line end, if both may be sent.
+/// Appends `name: value` and a line end, if the application may set this header.
 fn write_header(name: &str, value: &str, reserved: &[&str], out: &mut Vec<u8>) -> Result<(), InvalidHeader> {
+    check_own_header(name, value, reserved)?;
+    http1::write_line(out, name, value.as_bytes());
+    Ok(())
+}
+
+/// Whether the application may set this header.
+fn check_own_header(name: &str, value: &str, reserved: &[&str]) -> Result<(), InvalidHeader> {
+    check_header(name, value)?;
+    let is_ours = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    if is_ours("sec-websocket-") || reserved.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
+        return Err(InvalidHeader::Reserved);
+    }
+    Ok(())
+}
+
+/// Whether a header is one header, wherever it is sent.
+fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
     if !is_token(name) {
         return Err(InvalidHeader::Name);
     }
@@ -174,18 +206,7 @@ fn write_header(name: &str, value: &str, reserved: &[&str], out: &mut Vec<u8>) -
     if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
         return Err(InvalidHeader::Value);
     }
-    let is_ours = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    if is_ours("sec-websocket-") || reserved.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
-        return Err(InvalidHeader::Reserved);
-    }
-    write_line(out, name, value.as_bytes());
     Ok(())
-}
-
-fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
-    }
 }
 
 /// A token as HTTP defines it: what header names, subprotocols and extension names are made of.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use allocation_counter::{AllocationInfo, measure};
 use support::{frame, masked, other, scratch, settings};
-use taut_proto::handshake::{HeadLimits, HeadScan};
+use taut_proto::handshake::{HeadLimits, HeadScan, Request};
 use taut_proto::{Connection, Event, Input, Opcode, Outbox, Prepared, Role, Scratch, Settings, Time, Violation};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
@@ -409,5 +409,24 @@ fn memory_is_flat_under_an_endless_head() {
         show(what, &info);
         assert!(refused_at <= limits.bytes);
         assert!(info.bytes_max <= 3 * limits.bytes as u64, "{} at the peak", info.bytes_max);
+    }
+}
+
+#[test]
+fn the_head_of_a_common_request_is_parsed_without_allocation() {
+    let limits = HeadLimits::default();
+    let head = |more: usize| {
+        format!("GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n{}\r\n", "X: y\r\n".repeat(more)).into_bytes()
+    };
+    for (headers, most) in [(10, 0), (24, 0), (25, 2), (100, 2)] {
+        let head = head(headers - 2);
+        let info = measure(|| {
+            let mut scan = HeadScan::new();
+            assert!(scan.find(&head, &limits).is_ok());
+            let request = Request::parse_found(&head, &scan).expect("well-formed");
+            assert!(request.wants_upgrade() && request.header("x") == Some("y"));
+        });
+        show(&format!("a head of {headers} headers"), &info);
+        assert!(info.count_total <= most, "{} allocations for {headers} headers", info.count_total);
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 #[cfg(feature = "deflate")]
 use super::deflate;
-use super::head::{HeadLimits, Headers};
+use super::head::{HeadLimits, ResponseHead, Version};
+use super::headers::Headers;
+use super::http1;
 use super::key::{accept_key, encode_nonce};
 use super::refusal::{Cause, Refusal};
 use super::{InvalidHeader, MalformedExtensions, Offer, is_token, split_host, write_header};
@@ -212,21 +214,12 @@ pub struct ClientResponse<'a> {
 impl<'a> ClientResponse<'a> {
     /// Parses a head that [`HeadScan`](super::HeadScan) found, under the same limits.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Rejection> {
-        let (head, mut headers) = Headers::prepare(head, limits)?;
-        // RFC 9112 §2.2: only a server skips empty lines.
-        if head.starts_with(b"\r") {
+        let ResponseHead { status, version, headers } = http1::parse_response(head, limits)?;
+        headers.check(&SINGLE)?;
+        if !matches!(status, 100..600) {
             return Err(Rejection::Malformed);
         }
-        let (status, version) = {
-            let mut parsed = httparse::Response::new(headers.room());
-            if !matches!(parsed.parse(head), Ok(httparse::Status::Complete(_))) {
-                return Err(Rejection::Malformed);
-            }
-            (parsed.code, parsed.version)
-        };
-        headers.check(&SINGLE)?;
-        let status = status.filter(|status| matches!(status, 100..600)).ok_or(Rejection::Malformed)?;
-        Ok(Self { status, is_http_1_1: version == Some(1), headers })
+        Ok(Self { status, is_http_1_1: version == Version::Http11, headers })
     }
 
     /// The HTTP status.
@@ -260,8 +253,8 @@ impl<'a> ClientResponse<'a> {
 
 impl fmt::Debug for ClientResponse<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
-        f.debug_struct("ClientResponse").field("status", &self.status).field("headers", &names).finish_non_exhaustive()
+        let Self { status, headers, .. } = self;
+        f.debug_struct("ClientResponse").field("status", status).field("headers", headers).finish_non_exhaustive()
     }
 }
 

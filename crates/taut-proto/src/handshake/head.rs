@@ -1,336 +1,145 @@
-//! Where an HTTP/1.1 head ends, and what its header lines are (RFC 9112 §2 to §5).
+//! The head of a request as values, however it has come.
 
-use std::str;
+use std::fmt;
 
-use super::list;
+use super::headers::Headers;
 use super::refusal::{Cause, Refusal};
+
+/// The head of a request as values, borrowed from whoever received it.
+///
+/// It has three sources: [`http1::parse_request`](super::http1::parse_request) for the text of HTTP/1.1, a struct literal
+/// where an HTTP library has parsed the text already, and [`extended_connect`](Self::extended_connect) for a stream of
+/// HTTP/2 or HTTP/3. Nothing is checked yet: [`Request::new`](super::Request::new) does that.
+///
+/// Its `Debug` shows neither the query nor the values of headers, which hold secrets.
+#[derive(Clone)]
+pub struct RequestHead<'a> {
+    /// The method as written: methods are case-sensitive.
+    pub method: &'a str,
+    /// `:scheme`, or the scheme of a target in absolute form that was split already.
+    pub scheme: Option<&'a str>,
+    /// `:authority`, or the authority of a target in absolute form that was split already.
+    pub authority: Option<&'a str>,
+    /// The request target: `:path`, or what the request line of HTTP/1.1 says, in any of its forms (RFC 9112 §3.2).
+    pub target: &'a str,
+    /// `:protocol`, which makes an extended CONNECT of a CONNECT (RFC 8441 §4).
+    pub protocol: Option<&'a str>,
+    /// The version of HTTP.
+    pub version: Version,
+    /// The headers in order, without the pseudo-headers above.
+    pub headers: Headers<'a>,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The head of an extended CONNECT for `:protocol` `websocket`: the handshake of RFC 8441 §5 (HTTP/2) and RFC 9220 §3
+    /// (HTTP/3). `path` has the optional query.
+    pub fn extended_connect(
+        version: Version,
+        scheme: &'a str,
+        authority: &'a str,
+        path: &'a str,
+        headers: Headers<'a>,
+    ) -> Self {
+        Self {
+            method: "CONNECT",
+            scheme: Some(scheme),
+            authority: Some(authority),
+            target: path,
+            protocol: Some("websocket"),
+            version,
+            headers,
+        }
+    }
+
+    /// A head to be filled in.
+    pub(super) fn empty() -> Self {
+        Self {
+            method: "",
+            scheme: None,
+            authority: None,
+            target: "",
+            protocol: None,
+            version: Version::Http11,
+            headers: Headers::new(),
+        }
+    }
+
+    /// Checks what a parser of text has checked already: sizes, and characters that no header may hold.
+    pub(super) fn check(&self, limits: &HeadLimits) -> Result<(), Refusal> {
+        if self.headers.len() > limits.headers {
+            return Err(Cause::TooManyHeaders.into());
+        }
+        if self.length() > limits.bytes {
+            return Err(Cause::HeadTooLarge.into());
+        }
+        let is_line = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte > b' ' && byte != 0x7f);
+        if !super::is_token(self.method) || !is_line(self.target) {
+            return Err(Cause::Malformed.into());
+        }
+        self.headers.check_characters()?;
+        Ok(())
+    }
+
+    /// Its length as a text of HTTP/1.1, so that a limit means the same for every version.
+    fn length(&self) -> usize {
+        let absolute =
+            self.scheme.zip(self.authority).map_or(0, |(scheme, authority)| scheme.len() + 3 + authority.len());
+        let line = self.method.len() + 1 + absolute + self.target.len() + " HTTP/1.1\r\n".len();
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + 2 + value.len() + 2).sum();
+        line + headers + 2
+    }
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.target.split('?').next().unwrap_or_default();
+        let mut shown = f.debug_struct("RequestHead");
+        shown.field("method", &self.method).field("path", &path).field("version", &self.version);
+        shown.field("headers", &self.headers).finish_non_exhaustive()
+    }
+}
+
+/// The head of a response as values.
+pub(super) struct ResponseHead<'a> {
+    pub(super) status: u16,
+    pub(super) version: Version,
+    pub(super) headers: Headers<'a>,
+}
+
+/// A version of HTTP. Later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0, which cannot upgrade.
+    Http10,
+    /// HTTP/1.1: the handshake of RFC 6455 §4.
+    Http11,
+    /// HTTP/2: the handshake of RFC 8441.
+    Http2,
+    /// HTTP/3: the handshake of RFC 9220.
+    Http3,
+}
+
+impl Version {
+    /// Whether a connection of this version carries many requests, each on a stream.
+    pub(super) fn has_streams(self) -> bool {
+        self >= Self::Http2
+    }
+}
 
 /// How large a head may be. The same limits hold for a request that a server reads and for a response that a
 /// client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes of the head with its final empty line; 16 KiB. This much may be held for every peer that has not
-    /// finished its handshake; browsers with many cookies need about 8 KiB.
+    /// finished its handshake; browsers with many cookies need about 8 KiB. A head that came by HTTP/2 or HTTP/3 counts
+    /// as much as its text in HTTP/1.1 would.
     pub bytes: usize,
-    /// Header lines; 100. Parsing costs 32 bytes for each line that is really there.
+    /// Header lines; 100. Parsing allocates 32 bytes for each line that is really there if there are more than 24.
     pub headers: usize,
 }
 
 impl Default for HeadLimits {
     fn default() -> Self {
         Self { bytes: 16 << 10, headers: 100 }
-    }
-}
-
-/// Finds the end of a head in bytes that arrive in any pieces.
-///
-/// It remembers how far it has looked, so a head costs one pass however many reads bring it (CVE-2023-43669). There
-/// is no guard against tiny reads: the cost of a byte does not depend on the read that brings it, the byte limit ends
-/// an endless head, and a peer that is merely slow is honest until the deadline of its driver.
-#[derive(Clone, Debug, Default)]
-pub struct HeadScan {
-    /// Bytes that need not be looked at again.
-    scanned: usize,
-    /// Where the line begins that `scanned` stands in.
-    line: usize,
-    /// Complete lines so far: the first line and the headers.
-    lines: usize,
-    /// Empty lines before the first.
-    empty_lines: usize,
-    is_complete: bool,
-}
-
-impl HeadScan {
-    /// A scan that has seen nothing.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Looks for the end of the head in `bytes`: everything received so far, from the head's first byte.
-    ///
-    /// `Some(n)` means that the head is `bytes[..n]`, a few empty lines before it included; what follows belongs to the next
-    /// protocol and does not count against the limits. `None` asks for more bytes.
-    ///
-    /// # Errors
-    /// 431 when the head is larger than `limits`, 400 when a line is one that HTTP/1.1 forbids.
-    pub fn find(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Refusal> {
-        if self.is_complete {
-            return Ok(Some(self.scanned));
-        }
-        let within = &bytes[..bytes.len().min(limits.bytes)];
-        while let Some(&byte) = within.get(self.scanned) {
-            let is_line_start = self.scanned == self.line;
-            match byte {
-                b'\r' => match within.get(self.scanned + 1) {
-                    None => break,
-                    // RFC 9112 §2.2: old clients end the content of their last request with a line end too many.
-                    Some(b'\n') if is_line_start && self.lines == 0 => {
-                        self.empty_lines += 1;
-                        if self.empty_lines > MOST_EMPTY_LINES {
-                            return Err(Cause::Malformed.into());
-                        }
-                        self.scanned += 2;
-                        self.line = self.scanned;
-                    }
-                    Some(b'\n') => {
-                        if !is_line_start && self.lines > limits.headers {
-                            return Err(Cause::TooManyHeaders.into());
-                        }
-                        self.lines += usize::from(!is_line_start);
-                        self.scanned += 2;
-                        self.line = self.scanned;
-                        if is_line_start {
-                            self.is_complete = true;
-                            return Ok(Some(self.scanned));
-                        }
-                    }
-                    Some(_) => return Err(Cause::LineEnd.into()),
-                },
-                // RFC 9112 §2.2 lets a recipient take a lone LF for a line end. Whoever stands before us may not
-                // have done so, and then we would see headers that it did not.
-                b'\n' => return Err(Cause::LineEnd.into()),
-                // RFC 9110 §5.5: NUL in a value is dangerous whatever is made of it.
-                0 => return Err(Cause::Nul.into()),
-                // RFC 9112 §5.2: a server refuses folded lines.
-                b' ' | b'\t' if is_line_start => return Err(Cause::FoldedLine.into()),
-                // Nothing of interest comes before one of these.
-                _ => {
-                    let rest = &within[self.scanned + 1..];
-                    self.scanned += 1 + memchr::memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
-                }
-            }
-        }
-        if bytes.len() >= limits.bytes { Err(Cause::HeadTooLarge.into()) } else { Ok(None) }
-    }
-}
-
-/// Empty lines that may precede a head.
-const MOST_EMPTY_LINES: usize = 4;
-
-/// The header lines of a head, in order, names as written.
-pub(super) struct Headers<'a>(Vec<httparse::Header<'a>>);
-
-impl<'a> Headers<'a> {
-    /// Checks the lines of a head and gives the head without what follows it, and room for its headers.
-    pub(super) fn prepare(bytes: &'a [u8], limits: &HeadLimits) -> Result<(&'a [u8], Self), Refusal> {
-        let mut scan = HeadScan::new();
-        scan.find(bytes, limits)?;
-        Self::prepare_found(bytes, &scan)
-    }
-
-    /// The same for a head that `scan` has found, and so checked.
-    pub(super) fn prepare_found(bytes: &'a [u8], scan: &HeadScan) -> Result<(&'a [u8], Self), Refusal> {
-        let head = bytes.get(..scan.scanned).filter(|_| scan.is_complete).ok_or(Cause::Incomplete)?;
-        // Sized by the lines that are there, so a generous limit costs nothing.
-        Ok((head, Self(vec![httparse::EMPTY_HEADER; scan.lines.saturating_sub(1)])))
-    }
-
-    /// Where `httparse` puts the headers.
-    pub(super) fn room(&mut self) -> &mut [httparse::Header<'a>] {
-        &mut self.0
-    }
-
-    /// Refuses what would make two readers of this head understand different things: headers of `single` that occur
-    /// twice, and headers of the handshake that are not ASCII.
-    pub(super) fn check(&self, single: &[&'static str]) -> Result<(), Refusal> {
-        for name in single {
-            if self.named(name).nth(1).is_some() {
-                return Err(Cause::RepeatedHeader(name).into());
-            }
-        }
-        let is_ours = |name: &str| {
-            let starts =
-                |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-            starts("sec-websocket-")
-                || single
-                    .iter()
-                    .chain(&["connection", "transfer-encoding", "upgrade"])
-                    .any(|own| name.eq_ignore_ascii_case(own))
-        };
-        if self.0.iter().any(|header| !header.value.is_ascii() && is_ours(header.name)) {
-            return Err(Cause::NotAscii.into());
-        }
-        Ok(())
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.0.iter().map(|header| (header.name, header.value))
-    }
-
-    /// The first header of this name, if it is UTF-8.
-    pub(super) fn first(&self, name: &str) -> Option<&'a str> {
-        self.named(name).next().and_then(text)
-    }
-
-    /// All headers of this name that are UTF-8.
-    pub(super) fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'_, 'n, 'a> {
-        self.named(name).filter_map(text)
-    }
-
-    /// The first header of this name, as sent.
-    pub(super) fn value(&self, name: &str) -> Option<&'a [u8]> {
-        self.named(name).next()
-    }
-
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.named(name).next().is_some()
-    }
-
-    /// Whether a comma-separated list, over all headers of this name, holds a token in any case.
-    pub(super) fn lists(&self, name: &str, token: &str) -> bool {
-        self.all(name).flat_map(list).any(|element| element.eq_ignore_ascii_case(token))
-    }
-
-    fn named<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'_, 'n, 'a> {
-        self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
-    }
-}
-
-fn text(value: &[u8]) -> Option<&str> {
-    // RFC 9110 §5.6.3: spaces and tabs. There is no other white space in a value that was parsed.
-    Some(str::from_utf8(value).ok()?.trim_ascii())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LIMITS: HeadLimits = HeadLimits { bytes: 64, headers: 3 };
-
-    /// The verdict on `bytes` when they arrive in pieces of the given sizes, over and over.
-    fn scanned(bytes: &[u8], sizes: &[usize], limits: &HeadLimits) -> Result<Option<usize>, Refusal> {
-        let mut scan = HeadScan::new();
-        let mut received = 0;
-        let mut sizes = sizes.iter().cycle();
-        while received < bytes.len() {
-            received = bytes.len().min(received + sizes.next().copied().unwrap_or(1).max(1));
-            let found = scan.find(&bytes[..received], limits);
-            if found != Ok(None) {
-                // Asking again gives the same answer.
-                assert_eq!(scan.find(&bytes[..received], limits), found);
-                return found;
-            }
-        }
-        Ok(None)
-    }
-
-    fn cause(bytes: &[u8], limits: &HeadLimits) -> Option<Cause> {
-        scanned(bytes, &[bytes.len()], limits).err().map(|refusal| refusal.cause())
-    }
-
-    // RFC 6455 §4.2.1: the request is a valid HTTP request; it ends with the first empty line.
-    #[test]
-    fn bytes_after_the_head_belong_to_the_next_protocol() {
-        let mut bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-        let end = bytes.len();
-        bytes.extend_from_slice(b"\x81\x05hello\r\n\r\n\0\n");
-        bytes.resize(10 * LIMITS.bytes, 0xff);
-        assert_eq!(scanned(&bytes, &[bytes.len()], &LIMITS), Ok(Some(end)));
-    }
-
-    #[test]
-    fn a_head_of_exactly_the_limit_is_found() {
-        for (length, expected) in [(64, Ok(Some(64))), (65, Err(Refusal::from(Cause::HeadTooLarge)))] {
-            let mut bytes = b"GET / HTTP/1.1\r\nX: ".to_vec();
-            bytes.resize(length - 4, b'x');
-            bytes.extend_from_slice(b"\r\n\r\n");
-            assert_eq!(scanned(&bytes, &[bytes.len()], &LIMITS), expected);
-        }
-    }
-
-    // CVE-2024-37890: 10 000 headers are refused when the one over the limit ends.
-    // CVE-2026-54465: a list of headers that never ends is refused at the limit, whoever sends it.
-    #[test]
-    fn one_header_too_many_is_refused() {
-        let head = |headers: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a:\r\n".repeat(headers));
-        assert_eq!(cause(head(3).as_bytes(), &LIMITS), None);
-        assert_eq!(cause(head(4).as_bytes(), &LIMITS), Some(Cause::TooManyHeaders));
-        let endless = format!("GET / HTTP/1.1\r\n{}", "a:\r\n".repeat(10_000));
-        assert_eq!(cause(endless.as_bytes(), &HeadLimits::default()), Some(Cause::TooManyHeaders));
-        let wide = HeadLimits { headers: usize::MAX, ..HeadLimits::default() };
-        assert_eq!(cause(endless.as_bytes(), &wide), Some(Cause::HeadTooLarge));
-    }
-
-    // CVE-2023-43669: a header of 1 MiB in one-byte writes is refused at 16 KiB, and costs one look at each byte.
-    #[test]
-    fn a_long_header_in_one_byte_writes_takes_linear_time() {
-        let mut bytes = b"GET / HTTP/1.1\r\nX: ".to_vec();
-        bytes.resize(1 << 20, b'x');
-        let limits = HeadLimits::default();
-        let mut scan = HeadScan::new();
-        let refused_at = (1..=bytes.len()).find(|&received| scan.find(&bytes[..received], &limits).is_err());
-        assert_eq!(refused_at, Some(16 << 10));
-
-        // The same with a limit that lets all of it in: a scan from the start at each byte would take 5·10¹¹ steps.
-        let wide = HeadLimits { bytes: 2 << 20, ..limits };
-        let mut scan = HeadScan::new();
-        let began = std::time::Instant::now();
-        for received in 1..=bytes.len() {
-            assert_eq!(scan.find(&bytes[..received], &wide), Ok(None));
-        }
-        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
-    }
-
-    #[test]
-    fn an_honest_head_in_one_byte_segments_is_found() {
-        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(460));
-        assert_eq!(scanned(head.as_bytes(), &[1], &HeadLimits::default()), Ok(Some(head.len())));
-    }
-
-    // RFC 6455 §4.2.1: a head that is not HTTP/1.1 is refused, here because of how its lines end or begin.
-    #[test]
-    fn lines_that_http_forbids_are_refused() {
-        for (head, expected) in [
-            ("GET / HTTP/1.1\nHost: a\n\n", Cause::LineEnd),
-            ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", Cause::LineEnd),
-            ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Cause::LineEnd),
-            ("GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", Cause::LineEnd),
-            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", Cause::FoldedLine),
-            ("GET / HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n", Cause::FoldedLine),
-            ("GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", Cause::Nul),
-            ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Cause::Malformed),
-            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Cause::LineEnd),
-            (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Cause::FoldedLine),
-        ] {
-            assert_eq!(cause(head.as_bytes(), &LIMITS), Some(expected), "{head:?}");
-        }
-    }
-
-    // RFC 9112 §2.2: a server ignores at least one empty line before the request line.
-    #[test]
-    fn a_few_empty_lines_before_a_head_are_skipped() {
-        for lines in 1..=MOST_EMPTY_LINES {
-            let head = format!("{}GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n".repeat(lines));
-            for sizes in [&[1][..], &[100]] {
-                assert_eq!(scanned(head.as_bytes(), sizes, &LIMITS), Ok(Some(head.len())), "{lines}");
-            }
-        }
-    }
-
-    proptest! {
-        // CVE-2023-43669: how a head is cut into reads changes nothing.
-        #[test]
-        fn any_split_of_a_head_gives_the_same_result(
-            bytes in prop::collection::vec(prop::sample::select(&b"aG: \t\r\n\r\n\0"[..]), 0..90),
-            lines in prop::collection::vec("[a-zA-Z:]{1,9}( [a-z]{0,9})?", 1..7),
-            sizes in prop::collection::vec(1_usize..20, 1..9),
-        ) {
-            let head = format!("{}\r\n\r\nframes", lines.join("\r\n"));
-            let mixed = [head.as_bytes(), &bytes].concat();
-            for bytes in [&bytes, head.as_bytes(), &mixed] {
-                prop_assert_eq!(scanned(bytes, &sizes, &LIMITS), scanned(bytes, &[bytes.len()], &LIMITS));
-                prop_assert_eq!(scanned(bytes, &[1], &LIMITS), scanned(bytes, &[bytes.len()], &LIMITS));
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_scanned_without_a_panic(bytes: Vec<u8>, limit in 0_usize..64, headers in 0_usize..4) {
-            let limits = HeadLimits { bytes: limit, headers };
-            if let Ok(Some(end)) = HeadScan::new().find(&bytes, &limits) {
-                prop_assert!(end <= limit && bytes[..end].ends_with(b"\r\n\r\n"));
-            }
-        }
     }
 }

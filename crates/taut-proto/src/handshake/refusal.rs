@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::write_line;
+use super::head::Version;
+use super::http1;
+use super::response::Response;
 
 /// Why a request is not upgraded, and the response that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,37 +62,48 @@ impl Refusal {
         self.cause.status()
     }
 
-    /// Appends the whole response to `out`. The connection is to be closed once it is written: what else was received
-    /// may be part of a body that nobody asked for.
-    pub fn write_response(&self, out: &mut Vec<u8>) {
+    /// The response that says so. After it the connection is to be closed: what else was received may be part of a body
+    /// that nobody asked for. Where that is not so, [`Response::keep_open`] gives the response for it.
+    ///
+    /// Over HTTP/2 and HTTP/3 it has no `Connection` and no `Upgrade` (RFC 9113 §8.2.2); 426, which needs the latter, is
+    /// 400 there.
+    pub fn response(&self, version: Version) -> Response<'static> {
+        let has_streams = version.has_streams();
         let status = self.status();
-        let body = format!("{self}\n");
-        let head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
-        out.extend_from_slice(head.as_bytes());
+        let mut response = Response::new(if has_streams && status == 426 { 400 } else { status });
         match status {
-            401 => write_line(out, "WWW-Authenticate", b"Bearer"),
+            401 => response.push("WWW-Authenticate", "Bearer"),
             // RFC 9110 §15.5.6: 405 says what is allowed.
-            405 => write_line(out, "Allow", b"GET"),
+            405 => response.push("Allow", if has_streams { "CONNECT" } else { "GET" }),
             426 => {
-                // RFC 9110 §15.5.22: 426 says what to upgrade to.
-                write_line(out, "Upgrade", b"websocket");
+                if !has_streams {
+                    // RFC 9110 §15.5.22: 426 says what to upgrade to.
+                    response.push("Upgrade", "websocket");
+                }
                 // RFC 6455 §4.2.2 (4), §4.4: and which versions are spoken.
-                write_line(out, "Sec-WebSocket-Version", b"13");
+                response.push("Sec-WebSocket-Version", "13");
             }
             _ => {}
         }
         let retry_after = self.retry_after.or(if status == 503 { Some(RETRY_AFTER) } else { None });
         if let Some(delay) = retry_after {
             let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
-            write_line(out, "Retry-After", seconds.to_string().as_bytes());
+            response.push("Retry-After", seconds.to_string());
         }
-        // RFC 9110 §7.8: `Upgrade` is hop by hop, so `Connection` names it.
-        let connection: &[u8] = if status == 426 { b"Upgrade, close" } else { b"close" };
-        write_line(out, "Connection", connection);
-        write_line(out, "Content-Type", b"text/plain; charset=utf-8");
-        write_line(out, "Content-Length", body.len().to_string().as_bytes());
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(body.as_bytes());
+        if !has_streams {
+            // RFC 9110 §7.8: `Upgrade` is hop by hop, so `Connection` names it.
+            response.push("Connection", if status == 426 { "Upgrade, close" } else { "close" });
+        }
+        let body = format!("{self}\n");
+        response.push("Content-Type", "text/plain; charset=utf-8");
+        response.push("Content-Length", body.len().to_string());
+        response.set_body(body);
+        response
+    }
+
+    /// Appends the whole [`response`](Self::response) to `out` as the text of HTTP/1.1.
+    pub fn write_response(&self, out: &mut Vec<u8>) {
+        http1::write_response(&self.response(Version::Http11), out);
     }
 }
 
@@ -163,6 +176,8 @@ pub enum Cause {
     Nul,
     /// The origin may not connect.
     Origin,
+    /// A CONNECT over HTTP/2 or HTTP/3 whose `:protocol` is not `websocket`.
+    Protocol,
     /// A header twice that may occur once.
     RepeatedHeader(&'static str),
     /// The head took too long.
@@ -187,7 +202,7 @@ impl Cause {
             Self::Timeout => 408,
             Self::MissingConnection | Self::MissingUpgrade | Self::Version => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
-            Self::TransferCoding => 501,
+            Self::Protocol | Self::TransferCoding => 501,
             Self::Busy => 503,
             _ => 400,
         }
@@ -226,6 +241,7 @@ impl fmt::Display for Cause {
             Self::NotAscii => "A header of the handshake holds bytes outside ASCII.",
             Self::Nul => "The request's head holds a NUL byte.",
             Self::Origin => "Pages of this origin may not connect; the server must allow it.",
+            Self::Protocol => "The :protocol of an extended CONNECT must be websocket.",
             Self::Timeout => "The request's head took too long to arrive.",
             Self::TooManyHeaders => "The request has too many headers.",
             Self::TransferCoding => "The only transfer coding that the server understands is chunked.",
@@ -237,27 +253,6 @@ impl fmt::Display for Cause {
 
 /// What 503 says when the application does not.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// The reason phrase of a status (RFC 9110 §15.5, §15.6); it may be empty.
-fn reason(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        410 => "Gone",
-        413 => "Content Too Large",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        _ => "",
-    }
-}
 
 #[cfg(test)]
 mod tests {

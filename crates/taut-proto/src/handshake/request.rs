@@ -1,90 +1,114 @@
-//! The head of a client's request: parsing it (RFC 9112 §2 to §5) and questions about it.
+//! A client's request: the rules of HTTP that hold for every one (RFC 9110, RFC 9112, RFC 9113), and questions about it.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use super::head::{HeadLimits, HeadScan, Headers};
+use super::head::{HeadLimits, RequestHead, Version};
+use super::headers::Headers;
+use super::http1::{self, HeadScan};
 use super::refusal::{Cause, Refusal};
 use super::{list, split_host};
 
-/// The head of an HTTP/1.1 request, lent from the bytes that it was parsed from.
+/// A request whose head follows the rules of HTTP, borrowed from what it was received in.
 ///
 /// Any request can be looked at; [`wants_upgrade`](Self::wants_upgrade) tells a WebSocket handshake from plain HTTP.
 /// Its `Debug` shows neither the query nor the values of headers, which hold secrets.
 pub struct Request<'a> {
-    method: &'a str,
-    target: &'a str,
+    head: RequestHead<'a>,
     host: Option<&'a str>,
     path: &'a str,
     query: Option<&'a str>,
-    is_http_1_1: bool,
     framing: Framing,
-    pub(super) headers: Headers<'a>,
 }
 
 /// How a request says where its content ends (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes follow the head; 0 when it says nothing.
+    /// So many bytes follow the head; 0 when it says nothing. In HTTP/2 and HTTP/3 the stream says where content ends.
     Length(u64),
     /// Chunks follow, the last of which is empty (RFC 9112 §7.1).
     Chunked,
 }
 
 impl<'a> Request<'a> {
-    /// Parses a head that [`HeadScan`] found. What follows the head in `head` is not looked at.
+    /// Parses a head of HTTP/1.1 that [`HeadScan`] found. What follows the head in `head` is not looked at.
     ///
     /// # Errors
     /// 431 when it is larger than `limits`; 501 when its content has a transfer coding beside chunked; 400 when it is not
     /// HTTP/1.1, when two programs could read it differently (folded lines, lone line feeds, a header twice that may occur
     /// once, two ways to tell where the content ends) or when its host or length is missing or malformed.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Refusal> {
-        Self::parse_prepared(Headers::prepare(head, limits)?)
+        let mut scan = HeadScan::new();
+        scan.find(head, limits)?;
+        Self::parse_found(head, &scan)
     }
 
-    /// The same for a head that `scan` has found at the beginning of `bytes`, within the limits that it was given: nothing is looked at a second time
-    /// that the scan has seen to.
+    /// Parses a head of HTTP/1.1 that `scan` has found at the beginning of `bytes`. The checks of the scan, the limits
+    /// among them, are not repeated.
     ///
     /// # Errors
     /// As [`parse`](Self::parse); also when the scan has found nothing, or in other bytes.
     pub fn parse_found(bytes: &'a [u8], scan: &HeadScan) -> Result<Self, Refusal> {
-        Self::parse_prepared(Headers::prepare_found(bytes, scan)?)
+        let mut request = Self::unchecked(RequestHead::empty());
+        http1::read_request(bytes, scan, &mut request.head)?;
+        request.check()?;
+        Ok(request)
     }
 
-    fn parse_prepared((head, mut headers): (&'a [u8], Headers<'a>)) -> Result<Self, Refusal> {
-        let (method, target, version) = {
-            let mut parsed = httparse::Request::new(headers.room());
-            match parsed.parse(head) {
-                Ok(httparse::Status::Complete(_)) => {}
-                Ok(httparse::Status::Partial) => return Err(Cause::Incomplete.into()),
-                Err(_) => return Err(Cause::Malformed.into()),
-            }
-            (parsed.method, parsed.path, parsed.version)
-        };
-        let (Some(method), Some(target)) = (method, target) else {
+    /// Takes a head that has come as values: from an HTTP library, or over HTTP/2 or HTTP/3.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), so far as there are faults that values can have: a line end or NUL in a header is one.
+    pub fn new(head: RequestHead<'a>, limits: &HeadLimits) -> Result<Self, Refusal> {
+        head.check(limits)?;
+        let mut request = Self::unchecked(head);
+        request.check()?;
+        Ok(request)
+    }
+
+    fn unchecked(head: RequestHead<'a>) -> Self {
+        Self { head, host: None, path: "", query: None, framing: Framing::Length(0) }
+    }
+
+    /// Applies the rules that hold for every request, plain HTTP too, and keeps what they have found out.
+    fn check(&mut self) -> Result<(), Refusal> {
+        let Self { head, host, path, query, framing } = self;
+        let authority;
+        (authority, *path, *query) = split(head)?;
+        let RequestHead { headers, version, .. } = head;
+        if version.has_streams() {
+            check_fields(headers)?;
+        } else if head.protocol.is_some() {
             return Err(Cause::Malformed.into());
-        };
-        let (authority, path, query) = split_target(target).ok_or(Cause::InvalidTarget)?;
+        }
         headers.check(&SINGLE)?;
         // RFC 9112 §3.2.2: the host of a target in absolute form takes the place of the `Host` header.
-        let host = authority.or_else(|| headers.first("host"));
-        let is_http_1_1 = version == Some(1);
-        check_host(&headers, authority, is_http_1_1)?;
-        // A handshake has no content at all, which it is told instead.
-        let is_handshake = || headers.lists("upgrade", "websocket");
-        let framing =
-            framing(&headers, is_http_1_1).map_err(|cause| if is_handshake() { Cause::Body } else { cause })?;
-        Ok(Self { method, target, host, path, query, is_http_1_1, framing, headers })
+        *host = authority.or_else(|| headers.first("host"));
+        check_host(headers, authority, *version)?;
+        // A handshake has no content at all, and its refusal says that instead.
+        *framing = find_framing(headers, *version)
+            .map_err(|cause| if headers.lists("upgrade", "websocket") { Cause::Body } else { cause })?;
+        Ok(())
+    }
+
+    /// The head as it came.
+    pub fn head(&self) -> &RequestHead<'a> {
+        &self.head
     }
 
     /// The method, as written: methods have a case.
     pub fn method(&self) -> &'a str {
-        self.method
+        self.head.method
+    }
+
+    /// The version of HTTP.
+    pub fn version(&self) -> Version {
+        self.head.version
     }
 
     /// Whether it is of HTTP/1.1, and not of HTTP/1.0.
     pub fn is_http_1_1(&self) -> bool {
-        self.is_http_1_1
+        self.head.version == Version::Http11
     }
 
     /// Where its content ends, which begins behind the head.
@@ -92,9 +116,9 @@ impl<'a> Request<'a> {
         self.framing
     }
 
-    /// The request target as written.
+    /// The request target as written; in HTTP/2 and HTTP/3 `:path`.
     pub fn target(&self) -> &'a str {
-        self.target
+        self.head.target
     }
 
     /// The target's path, still percent-encoded; `/` when a target in absolute form has none.
@@ -118,17 +142,17 @@ impl<'a> Request<'a> {
     /// The first value of a header, without the space around it; `None` when it is absent or not UTF-8. Headers that
     /// the handshake or authorization rests on occur once and are ASCII, or the head was refused.
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.headers.first(name)
+        self.head.headers.first(name)
     }
 
     /// All values of a header that are UTF-8, in order.
     pub fn header_values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'_, 'n, 'a> {
-        self.headers.all(name)
+        self.head.headers.all(name)
     }
 
     /// All headers: names as written, values as bytes.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.headers.iter()
+        self.head.headers.iter()
     }
 
     /// The host, and the port if one is given, that the request is for.
@@ -168,15 +192,19 @@ impl<'a> Request<'a> {
 
     /// Whether this is, or tries to be, a WebSocket handshake and not a plain HTTP request.
     pub fn wants_upgrade(&self) -> bool {
-        self.headers.lists("upgrade", "websocket")
+        if self.head.version.has_streams() {
+            // RFC 8441 §4, §5. Protocol names have no case (RFC 9110 §7.8).
+            return self.head.protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
+        }
+        self.head.headers.lists("upgrade", "websocket")
     }
 }
 
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        let RequestHead { method, headers, .. } = &self.head;
         let mut shown = f.debug_struct("Request");
-        shown.field("method", &self.method).field("path", &self.path).field("headers", &names).finish_non_exhaustive()
+        shown.field("method", method).field("path", &self.path).field("headers", headers).finish_non_exhaustive()
     }
 }
 
@@ -185,13 +213,24 @@ impl fmt::Debug for Request<'_> {
 const SINGLE: [&str; 6] =
     ["authorization", "content-length", "host", "origin", "sec-websocket-key", "sec-websocket-version"];
 
+/// RFC 9113 §8.2.1, §8.2.2: names are in lower case, and what concerns one connection is not a header there. RFC 9114 §4.2
+/// says so of HTTP/3.
+fn check_fields(headers: &Headers<'_>) -> Result<(), Cause> {
+    let is_allowed = |(name, value): (&str, &[u8])| match name {
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => false,
+        "te" => value.trim_ascii() == b"trailers",
+        _ => !name.bytes().any(|byte| byte.is_ascii_uppercase()),
+    };
+    if headers.iter().all(is_allowed) { Ok(()) } else { Err(Cause::Malformed) }
+}
+
 /// RFC 9112 §3.2: a request of HTTP/1.1 without `Host`, or any with a malformed one, is answered 400.
 ///
 /// CVE-2026-61666: a malformed host is refused here, before anybody builds an address from it.
-fn check_host(headers: &Headers<'_>, authority: Option<&str>, is_http_1_1: bool) -> Result<(), Cause> {
+fn check_host(headers: &Headers<'_>, authority: Option<&str>, version: Version) -> Result<(), Cause> {
     let field = match headers.value("host") {
         Some(value) => Some(str::from_utf8(value).map_err(|_| Cause::InvalidHost)?.trim_ascii()),
-        None if is_http_1_1 => return Err(Cause::MissingHost),
+        None if version == Version::Http11 => return Err(Cause::MissingHost),
         None => None,
     };
     // RFC 9110 §7.2: the field is empty where the target has no authority.
@@ -199,18 +238,20 @@ fn check_host(headers: &Headers<'_>, authority: Option<&str>, is_http_1_1: bool)
     if [field, authority].into_iter().flatten().any(is_malformed) {
         return Err(Cause::InvalidHost);
     }
-    Ok(())
+    // RFC 9113 §8.3.1: two hosts that differ are one too many. HTTP/1.1 says which of them counts.
+    let differs = || field.zip(authority).is_some_and(|(field, authority)| !field.eq_ignore_ascii_case(authority));
+    if version.has_streams() && differs() { Err(Cause::InvalidHost) } else { Ok(()) }
 }
 
 /// RFC 9112 §6.1, §6.3: where the content ends, unless two programs could see that differently.
-fn framing(headers: &Headers<'_>, is_http_1_1: bool) -> Result<Framing, Cause> {
+fn find_framing(headers: &Headers<'_>, version: Version) -> Result<Framing, Cause> {
     let length = headers.value("content-length");
     if headers.contains("transfer-encoding") {
         if length.is_some() {
             return Err(Cause::AmbiguousLength);
         }
         // What is of HTTP/1.0 may have come through a proxy that knows nothing of chunks.
-        if !is_http_1_1 {
+        if version == Version::Http10 {
             return Err(Cause::TransferEncoding);
         }
         let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
@@ -238,6 +279,17 @@ fn number(value: &[u8]) -> Option<u64> {
     // The parser of numbers would take a plus sign, too.
     let digits = str::from_utf8(value.trim_ascii()).ok()?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// Authority, path and query of a head.
+fn split<'a>(head: &RequestHead<'a>) -> Result<(Option<&'a str>, &'a str, Option<&'a str>), Cause> {
+    let (authority, path, query) = split_target(head.target).ok_or(Cause::InvalidTarget)?;
+    // Once the authority is apart, the target is a path; two of them would contradict each other.
+    let is_split = head.authority.is_some() || head.version.has_streams();
+    match authority {
+        Some(_) if is_split => Err(Cause::InvalidTarget),
+        _ => Ok((head.authority.or(authority), path, query)),
+    }
 }
 
 /// Authority, path and query of a request target (RFC 9112 §3.2). `*` and the authority form, which no handshake may

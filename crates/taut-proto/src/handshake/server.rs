@@ -1,52 +1,30 @@
-//! What a server does with a request (RFC 6455 §4.2): check it and answer it.
+//! What a server does with a request (RFC 6455 §4.2, RFC 8441 §5): check it and answer it.
 
 use std::fmt;
 
+use super::head::RequestHead;
 use super::key::{accept_key, is_valid_key};
 use super::refusal::{Cause, Refusal};
 use super::request::Request;
-use super::{InvalidHeader, MalformedExtensions, Offer, is_token, write_header, write_line};
+use super::response::Response;
+use super::{InvalidHeader, MalformedExtensions, Offer, check_own_header, http1, is_token};
 
 impl<'a> Request<'a> {
-    /// Checks everything that RFC 6455 §4.2.1 asks of a client's handshake. Who may connect (origin, path, token) is
-    /// the application's to check, before or after.
+    /// Checks everything that RFC 6455 §4.2.1 asks of a client's handshake, or RFC 8441 where it comes over HTTP/2 or
+    /// HTTP/3. Who may connect (origin, path, token) is the application's to check, before or after.
     ///
     /// # Errors
-    /// 405 for a method other than GET, 426 for a request that does not upgrade to version 13, otherwise 400.
+    /// 405 for a method other than GET (over HTTP/2: CONNECT), 426 for a request that does not upgrade to version 13, 501
+    /// for an extended CONNECT to another protocol, otherwise 400.
     pub fn upgrade(&self) -> Result<Upgrade<'_>, Refusal> {
-        // RFC 6455 §4.2.1 (1): GET, HTTP/1.1 or higher, a path or an absolute HTTP URI.
-        if self.method() != "GET" {
-            return Err(Cause::Method.into());
-        }
-        if !self.is_http_1_1() {
-            return Err(Cause::HttpVersion.into());
-        }
-        if !self.path().starts_with('/') {
-            return Err(Cause::InvalidTarget.into());
-        }
-        // RFC 6455 §4.2.1 (2): a host.
-        if !self.headers.contains("host") || self.host().is_none_or(str::is_empty) {
-            return Err(Cause::MissingHost.into());
-        }
-        // RFC 6455 §4.2.1 (3): `Upgrade` with "websocket" in any case.
-        if !self.wants_upgrade() {
-            return Err(Cause::MissingUpgrade.into());
-        }
-        // RFC 6455 §4.2.1 (4): `Connection` with "upgrade" in any case.
-        if !self.headers.lists("connection", "upgrade") {
-            return Err(Cause::MissingConnection.into());
-        }
-        // RFC 6455 §4.2.1 (6), §4.4: version 13. Earlier drafts are not spoken (GHSA-4mp9-239f-g9hg).
-        if self.header("sec-websocket-version") != Some("13") {
-            return Err(Cause::Version.into());
-        }
-        // RFC 6455 §4.2.1 (5): a key that decodes to 16 bytes.
-        let key = self.header("sec-websocket-key").ok_or(Cause::MissingKey)?;
-        if !is_valid_key(key) {
-            return Err(Cause::InvalidKey.into());
-        }
+        let accept = if self.version().has_streams() {
+            self.check_extended_connect()?;
+            None
+        } else {
+            Some(self.check_upgrade()?)
+        };
         // CVE-2026-69243: bytes that a proxy takes for the body of this request would be frames to us.
-        let has_body = self.headers.iter().any(|(name, value)| {
+        let has_body = self.headers().any(|(name, value)| {
             name.eq_ignore_ascii_case("transfer-encoding")
                 || (name.eq_ignore_ascii_case("content-length") && value.trim_ascii() != b"0")
         });
@@ -60,12 +38,76 @@ impl<'a> Request<'a> {
         }
         Ok(Upgrade {
             request: self,
-            accept: accept_key(key),
+            accept,
             subprotocol: None,
             #[cfg(feature = "deflate")]
             deflate: None,
             headers: Vec::new(),
         })
+    }
+
+    /// The handshake of HTTP/1.1; gives the value of `Sec-WebSocket-Accept`.
+    fn check_upgrade(&self) -> Result<[u8; 28], Cause> {
+        let RequestHead { headers, .. } = self.head();
+        // RFC 6455 §4.2.1 (1): GET, HTTP/1.1 or higher, a path or an absolute HTTP URI.
+        if self.method() != "GET" {
+            return Err(Cause::Method);
+        }
+        if !self.is_http_1_1() {
+            return Err(Cause::HttpVersion);
+        }
+        self.check_target()?;
+        // RFC 6455 §4.2.1 (2): a host.
+        if !headers.contains("host") || self.host().is_none_or(str::is_empty) {
+            return Err(Cause::MissingHost);
+        }
+        // RFC 6455 §4.2.1 (3): `Upgrade` with "websocket" in any case.
+        if !self.wants_upgrade() {
+            return Err(Cause::MissingUpgrade);
+        }
+        // RFC 6455 §4.2.1 (4): `Connection` with "upgrade" in any case.
+        if !headers.lists("connection", "upgrade") {
+            return Err(Cause::MissingConnection);
+        }
+        self.check_version()?;
+        // RFC 6455 §4.2.1 (5): a key that decodes to 16 bytes.
+        let key = self.header("sec-websocket-key").ok_or(Cause::MissingKey)?;
+        if is_valid_key(key) { Ok(accept_key(key)) } else { Err(Cause::InvalidKey) }
+    }
+
+    /// The handshake of HTTP/2 and HTTP/3. `:protocol` takes the place of `Upgrade` and `Connection`; a key is not looked
+    /// at, since it proved that the server is not an HTTP cache, and a stream is proof enough (RFC 8441 §5).
+    fn check_extended_connect(&self) -> Result<(), Cause> {
+        // RFC 8441 §5: CONNECT.
+        if self.method() != "CONNECT" {
+            return Err(Cause::Method);
+        }
+        // RFC 9220 §3: a protocol that is not known is answered 501.
+        if !self.wants_upgrade() {
+            return Err(Cause::Protocol);
+        }
+        // RFC 8441 §4: an extended CONNECT has `:scheme` and `:path`.
+        if self.head().scheme.is_none() {
+            return Err(Cause::InvalidTarget);
+        }
+        self.check_target()?;
+        // RFC 8441 §4: `:authority` says which host it is for, as in any other request.
+        if self.host().is_none_or(str::is_empty) {
+            return Err(Cause::MissingHost);
+        }
+        self.check_version()
+    }
+
+    /// RFC 6455 §4.2.1 (1), RFC 8441 §5: a path, of an HTTP URI if it is absolute.
+    fn check_target(&self) -> Result<(), Cause> {
+        let is_http = |scheme: &str| ["http", "https"].iter().any(|http| scheme.eq_ignore_ascii_case(http));
+        let is_valid = self.path().starts_with('/') && self.head().scheme.is_none_or(is_http);
+        if is_valid { Ok(()) } else { Err(Cause::InvalidTarget) }
+    }
+
+    /// RFC 6455 §4.2.1 (6), §4.4: version 13. Earlier drafts are not spoken (GHSA-4mp9-239f-g9hg).
+    fn check_version(&self) -> Result<(), Cause> {
+        if self.header("sec-websocket-version") == Some("13") { Ok(()) } else { Err(Cause::Version) }
     }
 
     /// RFC 6455 §4.1 (10): tokens, each once. Sorting keeps the search for repeats fast however many there are.
@@ -85,7 +127,7 @@ impl<'a> Request<'a> {
 
     /// RFC 6455 §9.1: if there is a list, it has at least one element.
     fn lacks_offers(&self) -> bool {
-        self.headers.contains("sec-websocket-extensions") && self.offers().next().is_none()
+        self.head().headers.contains("sec-websocket-extensions") && self.offers().next().is_none()
     }
 }
 
@@ -94,12 +136,13 @@ impl<'a> Request<'a> {
 /// What is not chosen is not answered: no subprotocol and no extension, which every client must accept.
 pub struct Upgrade<'r> {
     request: &'r Request<'r>,
-    accept: [u8; 28],
+    /// `None` where the handshake has no key: over HTTP/2 and HTTP/3.
+    accept: Option<[u8; 28]>,
     subprotocol: Option<&'r str>,
     #[cfg(feature = "deflate")]
     deflate: Option<super::deflate::Agreed>,
-    /// Further header lines, complete.
-    headers: Vec<u8>,
+    /// The application's headers, checked.
+    headers: Vec<(String, String)>,
 }
 
 impl<'r> Upgrade<'r> {
@@ -147,26 +190,43 @@ impl<'r> Upgrade<'r> {
     /// # Errors
     /// When name or value could not be sent as one header, or when the handshake writes this header itself.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidHeader> {
-        write_header(name, value, &RESERVED, &mut self.headers)?;
+        check_own_header(name, value, &RESERVED)?;
+        self.headers.push((name.to_owned(), value.to_owned()));
         Ok(self)
     }
 
-    /// Appends the `101 Switching Protocols` response to `out`. Frames may follow at once.
-    pub fn write_response(&self, out: &mut Vec<u8>) {
-        // RFC 6455 §4.2.2 (5): status 101, then `Upgrade`, `Connection` and `Sec-WebSocket-Accept`.
-        out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
-        write_line(out, "Sec-WebSocket-Accept", &self.accept);
+    /// The response that accepts the handshake: status 101, or 200 over HTTP/2 and HTTP/3. Frames may follow at once.
+    pub fn response(&self) -> Response<'_> {
+        let mut response = match &self.accept {
+            // RFC 6455 §4.2.2 (5): status 101, then `Upgrade`, `Connection` and `Sec-WebSocket-Accept`.
+            Some(accept) => {
+                let mut response = Response::new(101);
+                response.push("Upgrade", "websocket");
+                response.push("Connection", "Upgrade");
+                response.push("Sec-WebSocket-Accept", String::from_utf8_lossy(accept));
+                response
+            }
+            // RFC 8441 §5: a status of 2xx, and none of these.
+            None => Response::new(200),
+        };
         if let Some(subprotocol) = self.subprotocol {
-            write_line(out, "Sec-WebSocket-Protocol", subprotocol.as_bytes());
+            response.push("Sec-WebSocket-Protocol", subprotocol);
         }
         #[cfg(feature = "deflate")]
         if let Some(agreed) = &self.deflate {
-            out.extend_from_slice(b"Sec-WebSocket-Extensions: ");
-            super::deflate::write_response(agreed, out);
-            out.extend_from_slice(b"\r\n");
+            let mut value = Vec::new();
+            super::deflate::write_response(agreed, &mut value);
+            response.push("Sec-WebSocket-Extensions", String::from_utf8_lossy(&value).into_owned());
         }
-        out.extend_from_slice(&self.headers);
-        out.extend_from_slice(b"\r\n");
+        for (name, value) in &self.headers {
+            response.push(name.as_str(), value.as_str());
+        }
+        response
+    }
+
+    /// Appends the [`response`](Self::response) to `out` as the text of HTTP/1.1.
+    pub fn write_response(&self, out: &mut Vec<u8>) {
+        http1::write_response(&self.response(), out);
     }
 }
 
