@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Cause, Deadline, Doing};
 use crate::head::Head;
+use crate::request;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 use crate::{Deflate, Error, Request, Transport, WebSocket};
@@ -163,7 +164,9 @@ impl Acceptor {
         let read = timeout_at(deadline, head.read(&mut transport, &HeadLimits::default())).await;
         let request = match read {
             Err(_) => Err(Refusal::timeout()),
-            Ok(read) => read?.and_then(|end| Ok((self.request(&head.bytes[..end], peer)?, end))),
+            Ok(read) => {
+                read?.and_then(|end| Ok((self.request(request::Head::Text(head.bytes[..end].into()), peer)?, end)))
+            }
         };
         match request {
             Ok((request, end)) => {
@@ -179,7 +182,7 @@ impl Acceptor {
     }
 
     /// Judges the head of a request.
-    pub(crate) fn request(&self, head: &[u8], peer: Option<SocketAddr>) -> Result<Request, Refusal> {
+    pub(crate) fn request(&self, head: request::Head, peer: Option<SocketAddr>) -> Result<Request, Refusal> {
         let request = Request::new(head, peer)?;
         let parsed = request.parsed();
         match &self.0.origins {

@@ -86,9 +86,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        let head = upgrade::head(&parts.method, &parts.uri, parts.version, &parts.headers)?;
+        let head = upgrade::Parts::new(&parts.method, &parts.uri, parts.version, &parts.headers)?;
         let acceptor = parts.extensions.get::<Acceptor>().cloned().unwrap_or_default();
-        let upgrade = Self::new(acceptor, &head, &mut parts.extensions)?;
+        let upgrade = Self::new(acceptor, head, &mut parts.extensions)?;
         Ok(match parts.extensions.get::<Shutdown>() {
             Some(shutdown) => upgrade.shutdown(shutdown),
             None => upgrade,

@@ -18,7 +18,7 @@ use crate::tls::TlsInfo;
 pub struct Request(Arc<Inner>);
 
 struct Inner {
-    head: Box<[u8]>,
+    head: Head,
     peer: Option<SocketAddr>,
     #[cfg(feature = "tls")]
     tls: Option<TlsInfo>,
@@ -26,10 +26,10 @@ struct Inner {
 
 impl Request {
     /// Checks a head by everything that RFC 6455 §4.2.1 asks of it.
-    pub(crate) fn new(head: &[u8], peer: Option<SocketAddr>) -> Result<Self, Refusal> {
-        handshake::Request::parse(head, &HeadLimits::default())?.upgrade()?;
+    pub(crate) fn new(head: Head, peer: Option<SocketAddr>) -> Result<Self, Refusal> {
+        head.request()?.upgrade()?;
         Ok(Self(Arc::new(Inner {
-            head: head.into(),
+            head,
             peer,
             #[cfg(feature = "tls")]
             tls: None,
@@ -111,9 +111,29 @@ impl Request {
     }
 
     pub(crate) fn parsed(&self) -> handshake::Request<'_> {
-        match handshake::Request::parse(&self.0.head, &HeadLimits::default()) {
+        match self.0.head.request() {
             Ok(request) => request,
             Err(_) => unreachable!("it was parsed before"),
+        }
+    }
+}
+
+/// The head of a request, kept as it came.
+pub(crate) enum Head {
+    /// As text, with nothing behind it.
+    Text(Box<[u8]>),
+    /// As values, from an HTTP library.
+    #[cfg(feature = "hyper")]
+    Parts(Box<crate::upgrade::Parts>),
+}
+
+impl Head {
+    fn request(&self) -> Result<handshake::Request<'_>, Refusal> {
+        let limits = HeadLimits::default();
+        match self {
+            Self::Text(text) => handshake::Request::parse(text, &limits),
+            #[cfg(feature = "hyper")]
+            Self::Parts(parts) => handshake::Request::new(parts.head(), &limits),
         }
     }
 }

@@ -36,18 +36,18 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, Method, Response, Uri, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Response, Uri, Version};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use taut_proto::Role;
-use taut_proto::handshake::Refusal;
+use taut_proto::handshake::{self, Refusal, RequestHead};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -55,6 +55,7 @@ use tokio::time::timeout;
 use crate::acceptor::incoming::{Answer, answer};
 use crate::attend::{Attendant, Fault, Problem, Progress, Stage, Watch};
 use crate::error::{Cause, Deadline, Doing};
+use crate::request::Head;
 use crate::server::Report;
 use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
 
@@ -68,8 +69,8 @@ impl Acceptor {
     /// # Errors
     /// Why it is refused; [`refuse`] makes a response of it.
     pub fn upgrade<B>(&self, request: &mut http::Request<B>) -> Result<Upgrade, Refusal> {
-        let head = head(request.method(), request.uri(), request.version(), request.headers())?;
-        Upgrade::new(self.clone(), &head, request.extensions_mut())
+        let parts = Parts::new(request.method(), request.uri(), request.version(), request.headers())?;
+        Upgrade::new(self.clone(), parts, request.extensions_mut())
     }
 }
 
@@ -85,17 +86,20 @@ pub struct Upgrade {
     request: Request,
     acceptor: Acceptor,
     answer: Answer,
+    response: Response<()>,
     handover: OnUpgrade,
     report: Option<Report>,
     guest: Option<Guest>,
 }
 
 impl Upgrade {
-    pub(crate) fn new(acceptor: Acceptor, head: &[u8], extensions: &mut Extensions) -> Result<Self, Refusal> {
-        let request = acceptor.request(head, extensions.get::<SocketAddr>().copied())?;
-        let Ok(answer) = answer(&request, &acceptor, &[]) else { unreachable!("the request is good, with no headers") };
+    pub(crate) fn new(acceptor: Acceptor, parts: Parts, extensions: &mut Extensions) -> Result<Self, Refusal> {
+        let request = acceptor.request(Head::Parts(Box::new(parts)), extensions.get::<SocketAddr>().copied())?;
+        let mut response = Response::new(());
+        let answer = answer(&request, &acceptor, &[], |accepted| response = converted(accepted).map(|_| ()));
+        let Ok(answer) = answer else { unreachable!("the request is good, with no headers") };
         let handover = extensions.remove::<OnUpgrade>().ok_or_else(|| Refusal::with_status(500, NO_HANDOVER))?;
-        Ok(Self { request, acceptor, answer, handover, report: None, guest: None })
+        Ok(Self { request, acceptor, answer, response, handover, report: None, guest: None })
     }
 
     /// What the client asks for, to be kept.
@@ -123,7 +127,7 @@ impl Upgrade {
     /// The response that accepts the client, `101 Switching Protocols`. Headers of your own may be added, such as
     /// `Set-Cookie`; those of the handshake are there.
     pub fn response(&self) -> Response<()> {
-        parsed(&self.answer.response).map(|_| ())
+        self.response.clone()
     }
 
     /// Waits until hyper has sent the response and handed the connection over, at most for the
@@ -187,7 +191,7 @@ impl Upgrade {
     /// # Cancel safety
     /// Dropping it drops the connection.
     pub async fn into_websocket(self) -> Result<WebSocket, Error> {
-        let Self { acceptor, answer: Answer { subprotocol, deflate, .. }, handover, .. } = self;
+        let Self { acceptor, answer: Answer { subprotocol, deflate }, handover, .. } = self;
         let terms = acceptor.terms();
         let upgraded = timeout(terms.timeout, handover)
             .await
@@ -214,17 +218,8 @@ impl fmt::Debug for Upgrade {
 
 /// The response that refuses a client and tells it why. The connection stays open for its next request.
 pub fn refuse(refusal: &Refusal) -> Response<String> {
-    let mut bytes = Vec::new();
-    refusal.write_response(&mut bytes);
-    let mut response = parsed(&bytes);
-    let headers = response.headers_mut();
     // What else was received is hyper's to make sense of, and it knows where the request ends.
-    headers.remove(http::header::CONNECTION);
-    if headers.contains_key(http::header::UPGRADE) {
-        // RFC 9110 §7.8: `Upgrade` is hop by hop, so `Connection` names it.
-        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("Upgrade"));
-    }
-    response
+    converted(&refusal.response(handshake::Version::Http11).keep_open())
 }
 
 /// Ends connections that have been upgraded. A graceful shutdown of hyper or axum does not: to it a connection is over
@@ -279,22 +274,39 @@ struct Guest {
     _alive: watch::Receiver<()>,
 }
 
-/// The head of a request as it was, or could have been, on the wire: what judges the heads of a server of our own judges
-/// this one.
-pub(crate) fn head(method: &Method, target: &Uri, version: Version, headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
-    if version > Version::HTTP_11 {
-        return Err(Refusal::with_status(501, NOT_HTTP_1));
+/// What hyper has parsed of a request and the handshake is judged by. Its headers share their memory with hyper's.
+pub(crate) struct Parts {
+    method: Method,
+    uri: Uri,
+    version: handshake::Version,
+    headers: HeaderMap,
+}
+
+impl Parts {
+    pub(crate) fn new(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let version = match version {
+            Version::HTTP_11 => handshake::Version::Http11,
+            later if later > Version::HTTP_11 => return Err(Refusal::with_status(501, NOT_HTTP_1)),
+            _ => handshake::Version::Http10,
+        };
+        Ok(Self { method: method.clone(), uri: uri.clone(), version, headers: headers.clone() })
     }
-    let mut head = Vec::with_capacity(1024);
-    // None of the parts can hold a line end: the types of `http` see to that.
-    let _ = write!(head, "{method} {target} {version:?}\r\n");
-    for (name, value) in headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
+
+    /// The head as the rules of the handshake want it.
+    pub(crate) fn head(&self) -> RequestHead<'_> {
+        let authority = self.uri.authority().map(http::uri::Authority::as_str);
+        // The authority form, of a CONNECT, has neither a path nor a scheme.
+        let target = self.uri.path_and_query().map(http::uri::PathAndQuery::as_str).or(authority);
+        RequestHead {
+            method: self.method.as_str(),
+            scheme: self.uri.scheme_str(),
+            authority: authority.filter(|_| self.uri.scheme().is_some()),
+            target: target.unwrap_or_default(),
+            protocol: None,
+            version: self.version,
+            headers: self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         }
     }
-    head.extend_from_slice(b"\r\n");
-    Ok(head)
 }
 
 /// Whether a client tries to open a WebSocket.
@@ -304,18 +316,17 @@ pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
     upgrades.any(|list| list.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
 }
 
-/// A response that we have written ourselves, as hyper wants it.
-fn parsed(bytes: &[u8]) -> Response<String> {
-    let text = String::from_utf8_lossy(bytes);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
-    let response = Response::builder().status(status);
-    let response = lines
-        .filter_map(|line| line.split_once(": "))
-        .fold(response, |response, (name, value)| response.header(name, value))
-        .body(body.to_owned());
-    response.unwrap_or_else(|_| unreachable!("our responses are well-formed"))
+/// A response of the handshake as hyper wants it.
+fn converted(response: &handshake::Response<'_>) -> Response<String> {
+    let headers = response.headers().filter_map(|(name, value)| {
+        let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+    });
+    let mut converted = Response::new(response.body().to_owned());
+    converted.headers_mut().extend(headers);
+    let status = http::StatusCode::from_u16(response.status());
+    *converted.status_mut() = status.unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    converted
 }
 
 /// What hyper has read from, without hyper; and what it has read already.

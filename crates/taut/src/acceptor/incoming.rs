@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taut_proto::handshake::Refusal;
+use taut_proto::handshake::{Refusal, Response, http1};
 use taut_proto::{Role, deflate};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
@@ -73,7 +73,8 @@ impl Incoming {
     }
 
     async fn open(mut self) -> Result<WebSocket, Error> {
-        let Answer { response, subprotocol, deflate } = self.answer()?;
+        let mut response = Vec::new();
+        let Answer { subprotocol, deflate } = self.answer(&mut response)?;
         let Some(mut transport) = self.0.transport.take() else { unreachable!("it is answered once") };
         self.0.acceptor.respond(&mut transport, &response).await?;
         let settings = Arc::clone(&self.0.acceptor.terms().settings);
@@ -107,8 +108,10 @@ impl Incoming {
         Ok(())
     }
 
-    fn answer(&self) -> Result<Answer, Error> {
-        answer(&self.0.request, &self.0.acceptor, self.0.headers.as_ref().map_err(Clone::clone)?)
+    /// Writes the response that accepts the client to `text`.
+    fn answer(&self, text: &mut Vec<u8>) -> Result<Answer, Error> {
+        let headers = self.0.headers.as_ref().map_err(Clone::clone)?;
+        answer(&self.0.request, &self.0.acceptor, headers, |response| http1::write_response(response, text))
     }
 }
 
@@ -136,15 +139,19 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// The response that accepts a client, and what it agrees on.
+/// What client and server agree on.
 pub(crate) struct Answer {
-    pub(crate) response: Vec<u8>,
     pub(crate) subprotocol: Option<String>,
     pub(crate) deflate: Option<deflate::Agreed>,
 }
 
-/// Accepts a request on an acceptor's terms.
-pub(crate) fn answer(request: &Request, acceptor: &Acceptor, headers: &[(String, String)]) -> Result<Answer, Error> {
+/// Accepts a request on an acceptor's terms; `write` is given the response that says so.
+pub(crate) fn answer(
+    request: &Request,
+    acceptor: &Acceptor,
+    headers: &[(String, String)],
+    write: impl FnOnce(&Response<'_>),
+) -> Result<Answer, Error> {
     let terms = acceptor.terms();
     let parsed = request.parsed();
     let mut upgrade = parsed.upgrade().map_err(Cause::Refused)?;
@@ -155,9 +162,8 @@ pub(crate) fn answer(request: &Request, acceptor: &Acceptor, headers: &[(String,
     for (name, value) in headers {
         upgrade = upgrade.header(name, value).map_err(Cause::Header)?;
     }
-    let mut response = Vec::new();
-    upgrade.write_response(&mut response);
-    Ok(Answer { response, subprotocol: upgrade.subprotocol().map(str::to_owned), deflate })
+    write(&upgrade.response());
+    Ok(Answer { subprotocol: upgrade.subprotocol().map(str::to_owned), deflate })
 }
 
 /// Writes a refusal and lets the client read it: to drop a socket with unread bytes would reset it, and the response
