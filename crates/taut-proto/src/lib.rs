@@ -80,6 +80,7 @@ mod prepared;
 mod role;
 mod scratch;
 mod settings;
+mod teardown;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod time;
@@ -100,5 +101,6 @@ pub use prepared::Prepared;
 pub use role::Role;
 pub use scratch::Scratch;
 pub use settings::Settings;
+pub use teardown::{Teardown, TeardownStep};
 pub use time::Time;
 pub use violation::Violation;

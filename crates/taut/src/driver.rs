@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use taut_proto::{Close, Connection, Message, Part, Role, SendError, Settings, Time};
+use taut_proto::{Close, Connection, Message, Part, Role, SendError, Settings, Teardown, Time};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
@@ -451,13 +451,9 @@ pub(crate) enum Writing {
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Live,
-    /// The last frame is in the outbox, or was written, and the peer's has come or is no longer wanted.
-    Ending {
-        /// Our side is shut.
-        shut: bool,
-        /// The peer's is.
-        ended: bool,
-    },
+    /// The last frame is in the outbox, or was written, and the peer's has come or is no longer wanted. What is left is the
+    /// [`Teardown`] of the TCP connection.
+    Ending,
     Over,
 }
 
@@ -500,8 +496,8 @@ struct Ending {
     broken: Option<Error>,
     /// By when the connection has ended, if we began the close.
     close_by: Option<Time>,
-    /// By when the TCP connection has, once the protocol has.
-    deadline: Time,
+    /// How the TCP connection ends, once the protocol has.
+    teardown: Option<Teardown>,
     /// When sending came to a halt because neither side reads.
     stalled: Option<Time>,
     /// Messages that came while we were closing and found no room.

@@ -6,7 +6,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use taut_proto::{
-    Close, Connection, Event, Input, Lapse, Message, Outbox, Part, ReadInto, Role, Scratch, Time, Violation,
+    Close, Connection, Event, Input, Lapse, Message, Outbox, Part, ReadInto, Scratch, Teardown, TeardownStep, Time,
+    Violation,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::sleep_until;
@@ -29,7 +30,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let now = self.now();
                 if self.poll_read(overflow, now, cx).is_ready() { Poll::Ready(()) } else { self.poll_deadline(now, cx) }
             }
-            Phase::Ending { .. } => self.poll_end(cx),
+            Phase::Ending => self.poll_end(cx),
             Phase::Over => Poll::Ready(()),
         }
     }
@@ -227,27 +228,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Ends the TCP connection after the last frame (RFC 6455 §7.1.1): writes what is left, a server then shuts its
-    /// side; reads to the end, which a client leaves to the server; none of it beyond the deadline.
+    /// Ends the TCP connection after the last frame, as its [`Teardown`] says.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Phase::Ending { mut shut, mut ended } = self.phase else { return Poll::Ready(()) };
-        let written = self.poll_write(cx).is_ready();
-        if written && !shut && (self.role == Role::Server || ended) {
-            // An error means that there is nothing left to shut.
-            shut = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+        let Some(mut teardown) = self.ending().teardown else { return Poll::Ready(()) };
+        if teardown.step() == TeardownStep::Write && self.poll_write(cx).is_ready() {
+            teardown.wrote();
+        }
+        // An error means that there is nothing left to shut.
+        if teardown.step() == TeardownStep::Shut && Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
+            teardown.shut();
         }
         let mut changed = false;
-        if !ended {
+        if teardown.is_reading() {
             let read = Loan::with(|loan| {
                 let mut room = ReadBuf::new(&mut loan.buffer);
                 Pin::new(&mut self.stream).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
             });
             changed = read.is_ready();
-            ended = matches!(read, Poll::Ready(Ok(0) | Err(_)));
+            if matches!(read, Poll::Ready(Ok(0) | Err(_))) {
+                teardown.ended();
+            }
         }
-        self.phase = Phase::Ending { shut, ended };
-        let deadline = self.ending().deadline;
-        if (ended && shut) || self.poll_time(deadline, self.now(), cx).is_ready() {
+        if !teardown.is_over() && self.poll_time(teardown.deadline(), self.now(), cx).is_ready() {
+            teardown.handle_deadline(self.now());
+        }
+        self.ending().teardown = Some(teardown);
+        if teardown.is_over() {
             self.phase = Phase::Over;
             self.drop_output();
             self.timer = None;
@@ -258,12 +264,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// The protocol has ended; the TCP connection is still to be.
     fn end(&mut self, outcome: Result<Close, Error>, now: Time) {
-        let timeout = self.connection.settings().close_timeout;
+        let (role, timeout) = (self.role, self.connection.settings().close_timeout);
         let ending = self.ending();
         ending.since.get_or_insert(now);
-        ending.deadline = ending.close_by.unwrap_or(now + timeout);
+        let deadline = ending.close_by.unwrap_or(now + timeout);
+        ending.teardown = Some(Teardown::new(role, deadline));
         ending.outcome.get_or_insert(outcome);
-        self.phase = Phase::Ending { shut: false, ended: false };
+        self.phase = Phase::Ending;
     }
 
     /// Everything has ended.
