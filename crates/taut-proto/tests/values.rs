@@ -45,13 +45,15 @@ fn of<'a>(headers: &[(&'a str, &'a [u8])]) -> Headers<'a> {
 }
 
 /// The headers of `head` and one more.
-fn with<'a>(head: RequestHead<'a>, name: &'a str, value: &'a [u8]) -> RequestHead<'a> {
-    RequestHead { headers: head.headers.iter().chain([(name, value)]).collect(), ..head }
+fn with<'a>(mut head: RequestHead<'a>, name: &'a str, value: &'a [u8]) -> RequestHead<'a> {
+    head.headers = head.headers.iter().chain([(name, value)]).collect();
+    head
 }
 
 /// The headers of `head` without those of a name.
-fn without<'a>(head: RequestHead<'a>, name: &str) -> RequestHead<'a> {
-    RequestHead { headers: head.headers.iter().filter(|(own, _)| *own != name).collect(), ..head }
+fn without<'a>(mut head: RequestHead<'a>, name: &str) -> RequestHead<'a> {
+    head.headers = head.headers.iter().filter(|(own, _)| *own != name).collect();
+    head
 }
 
 /// Why a head is refused, as a request or as a handshake.

@@ -110,7 +110,7 @@ impl<C: Copy + Eq + Hash> Members<C> {
                 self.wait(connection, channel, request, intent);
             }
             (subscribed, asked) => {
-                let channel = subscribed.or(asked.map(|(channel, _)| channel)).unwrap_or_else(|| name.into());
+                let channel = subscribed.or_else(|| asked.map(|(channel, _)| channel)).unwrap_or_else(|| name.into());
                 let request = self.next_request(&subscribe);
                 self.wait(connection, Arc::clone(&channel), request, intent);
                 effects.command(Command::Subscribe { channel, request, subscribe });
@@ -161,7 +161,9 @@ impl<C: Copy + Eq + Hash> Members<C> {
                 Intent::UserEvents { .. } => None,
             };
             self.leave_owner(channel, user_id, effects);
-            token.into_iter().for_each(|token| effects.push(Effect::Done(token)));
+            if let Some(token) = token {
+                effects.push(Effect::Done(token));
+            }
         }
     }
 
@@ -210,7 +212,9 @@ impl<C: Copy + Eq + Hash> Members<C> {
                 effects.tell(connection, Tell::Subscribed { channel, user_id, subscribed, is_new });
             }
             Intent::UserEvents { user_data } => {
-                user_data.into_iter().for_each(|user_data| effects.tell(connection, Tell::SignedIn { user_data }));
+                if let Some(user_data) = user_data {
+                    effects.tell(connection, Tell::SignedIn { user_data });
+                }
             }
         }
         if is_new {

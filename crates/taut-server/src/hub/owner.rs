@@ -56,8 +56,8 @@ impl Owner {
                 self.unsubscribe(app, &channel, from, user_id, is_last, now, effects);
             }
             Command::Count { channel, subscribers } => self.count(app, &channel, from, subscribers, now, effects),
-            Command::SignIn { user_id } => self.set_online(user_id, true, effects),
-            Command::SignOut { user_id } => self.set_online(user_id, false, effects),
+            Command::SignIn { user_id } => self.set_online(&user_id, true, effects),
+            Command::SignOut { user_id } => self.set_online(&user_id, false, effects),
             Command::Watch { user_ids, connection } => {
                 let (online, offline) = self.users.watch(&user_ids, from);
                 effects.push(Effect::Reply(from, Reply::Watched { connection, online, offline }));
@@ -79,7 +79,7 @@ impl Owner {
         let message = effects.encode(|text| publication.write(text));
         let &Publication { ref channel, excluded, at, .. } = publication;
         let delivery = Delivery { channel: Arc::clone(channel), message, excluded, at: Some(at) };
-        deliver(delivery, shards, effects);
+        deliver(&delivery, shards, effects);
     }
 
     /// Sends an event of the server's own.
@@ -90,7 +90,8 @@ impl Owner {
             return;
         }
         let message = effects.encode(|text| event.write(text));
-        deliver(Delivery { channel: Arc::clone(channel), message, excluded: None, at: None }, shards, effects);
+        let delivery = Delivery { channel: Arc::clone(channel), message, excluded: None, at: None };
+        deliver(&delivery, shards, effects);
     }
 
     /// Those who are there already hear of it before the new subscriber does.
@@ -178,13 +179,13 @@ impl Owner {
     }
 
     /// Those who watch a user hear of its first connection and of its last.
-    fn set_online<C>(&mut self, user_id: Arc<str>, is_online: bool, effects: &mut Effects<C>) {
-        let is_change = if is_online { self.users.sign_in(&user_id) } else { self.users.sign_out(&user_id) };
+    fn set_online<C>(&mut self, user_id: &Arc<str>, is_online: bool, effects: &mut Effects<C>) {
+        let is_change = if is_online { self.users.sign_in(user_id) } else { self.users.sign_out(user_id) };
         if !is_change {
             return;
         }
-        for shard in self.users.watching(&user_id) {
-            effects.push(Effect::Push(shard, Push::Status { user_id: Arc::clone(&user_id), is_online }));
+        for shard in self.users.watching(user_id) {
+            effects.push(Effect::Push(shard, Push::Status { user_id: Arc::clone(user_id), is_online }));
         }
     }
 
@@ -233,7 +234,7 @@ impl Owner {
     }
 }
 
-fn deliver<C>(delivery: Delivery, shards: impl ExactSizeIterator<Item = ShardIndex>, effects: &mut Effects<C>) {
+fn deliver<C>(delivery: &Delivery, shards: impl ExactSizeIterator<Item = ShardIndex>, effects: &mut Effects<C>) {
     for shard in shards {
         effects.push(Effect::Push(shard, Push::Deliver(delivery.clone())));
     }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use taut_proto::Time;
 
 /// What happens next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// A client subscribes to a channel; to its user's, it signs in.
     Subscribe(usize, usize),
@@ -351,7 +351,9 @@ impl World {
         end.settle(hub, network, *now, clients);
         for (shard, channel) in std::mem::take(&mut self.clients.missed) {
             let subscribers: Vec<u32> = self.shards[shard].0.members.subscribed().members(&channel).collect();
-            subscribers.into_iter().for_each(|id| self.vanish(id));
+            for id in subscribers {
+                self.vanish(id);
+            }
         }
     }
 

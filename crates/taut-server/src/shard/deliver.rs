@@ -123,13 +123,13 @@ impl ClientOutlet<'_> {
         subscribed: &Subscribed,
         is_new: bool,
     ) {
-        let Some(subscriber) = subscriber(self.connections, id) else { return };
-        let socket_id = subscriber.socket_id;
+        let Some(client) = subscriber(self.connections, id) else { return };
+        let socket_id = client.socket_id;
         if Kind::of(channel).needs_signature() {
-            subscriber.authorized = true;
+            client.authorized = true;
         }
         if let Some(user_id) = user_id {
-            subscriber.extras().presences.push((Arc::clone(channel), user_id));
+            client.extras().presences.push((Arc::clone(channel), user_id));
         }
         let members = subscribed.members.as_deref();
         self.send(id, &ServerEvent::SubscriptionSucceeded { channel, members });

@@ -38,10 +38,10 @@ impl PusherHandler {
             (Arc::clone(name), Occupancy { subscriptions, users: owner.roster(name).map(Roster::len) })
         };
         // The owner of a presence channel knows its users, whether it has subscribers of its own or not.
-        let owned = owner.rosters().map(|(name, _)| name).filter(|name| name.starts_with(prefix));
+        let at_home = owner.rosters().map(|(name, _)| name).filter(|name| name.starts_with(prefix));
         wanted
             .map(|(name, count)| occupancy(name, count))
-            .chain(owned.filter(|name| subscribed.name(name).is_none()).map(|name| occupancy(name, 0)))
+            .chain(at_home.filter(|name| subscribed.name(name).is_none()).map(|name| occupancy(name, 0)))
             .collect()
     }
 

@@ -131,7 +131,9 @@ impl PusherHandler {
                 subscriber(connections, id).map_or_else(Vec::new, |subscriber| subscriber.extras().waiting.clone());
             self.dismiss_with_error(connections, id, Close::new(UNAUTHORIZED, reason));
             self.call(connections, app, |hub, _| {
-                waiting.iter().for_each(|channel| hub.members.report_left(channel, id, &token));
+                for channel in &waiting {
+                    hub.members.report_left(channel, id, &token);
+                }
             });
         }
     }

@@ -66,7 +66,7 @@ fn is_vacant(stage: &mut Stage<PusherHandler>) -> bool {
 
 /// A channel whose owner is the second of two shards.
 fn far_channel(bus: &ShardBus) -> String {
-    (0..1000).map(|number| format!("channel-{number}")).find(|name| owner(&bus, name) == 1).expect("one of many")
+    (0..1000).map(|number| format!("channel-{number}")).find(|name| owner(bus, name) == 1).expect("one of many")
 }
 
 fn subscriber(stage: &mut Stage<PusherHandler>) -> Peer {
@@ -311,7 +311,7 @@ fn app_for(presence_members: usize) -> AppConfig {
 /// A presence channel whose owner is the second of two shards.
 fn far_presence(bus: &ShardBus) -> String {
     let mut names = (0..1000).map(|number| format!("presence-{number}"));
-    names.find(|name| owner(&bus, name) == 1).expect("one of many")
+    names.find(|name| owner(bus, name) == 1).expect("one of many")
 }
 
 fn users_at(stage: &mut Stage<PusherHandler>, channel: &str) -> BTreeSet<String> {
@@ -797,7 +797,7 @@ fn an_app_has_no_more_channels_than_it_may_on_all_shards_together() {
     let app = AppConfig { limits: Some(limits), ..AppConfig::parse("1:key:secret").expect("an app") };
     let (node, bus, mut stages, _entries) = node_of(2, app);
     let bus = &*bus;
-    let of = |shard| (0..1000).map(|number| format!("channel-{number}")).filter(move |name| owner(&bus, name) == shard);
+    let of = |shard| (0..1000).map(|number| format!("channel-{number}")).filter(move |name| owner(bus, name) == shard);
     let (near, far): (Vec<_>, Vec<_>) = (of(0).take(3).collect(), of(1).take(3).collect());
     let [mut peer, mut other] = [(); 2].map(|()| subscriber(&mut stages[0]));
     for name in [&near[0], &far[0]] {
