@@ -219,6 +219,7 @@ const FLOORS: &[Floor] = &[
     Floor { modules: &["reload", "transports"], reason: "clients by HTTP, and what changes while the server runs" },
     Floor { modules: &["api"], reason: "what can be asked by HTTP" },
     Floor { modules: &["server"], reason: "puts everything together" },
+    Floor { modules: &["testing"], reason: "what fuzz targets may reach, of any floor" },
 ];
 
 /// What the sources under one folder or file must not name. Tests at the bottom of a file and comments are not looked at.

@@ -52,9 +52,10 @@ mod response;
 mod server;
 #[cfg(test)]
 mod testing;
+mod version;
 
 pub use client::{Agreed, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection};
-pub use head::{HeadLimits, RequestHead, Version};
+pub use head::{HeadLimits, RequestHead};
 pub use headers::Headers;
 pub use http1::HeadScan;
 pub use key::{accept_key, encode_nonce, is_valid_key};
@@ -62,6 +63,7 @@ pub use refusal::{Cause, Refusal};
 pub use request::{Framing, Request};
 pub use response::Response;
 pub use server::Upgrade;
+pub use version::Version;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -60,7 +60,7 @@ use taut_proto::handshake::Refusal;
 
 use crate::attend::Problem;
 pub use crate::upgrade::{Shutdown, Upgrade};
-use crate::{Acceptor, WebSocket, upgrade};
+use crate::{Acceptor, WebSocket, request, upgrade};
 
 impl Upgrade {
     /// Accepts the client, and runs the handler in a task of its own: see [`run`](Self::run).
@@ -86,7 +86,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        let head = upgrade::Parts::new(&parts.method, &parts.uri, parts.version, &parts.headers)?;
+        let head = request::Parts::new(&parts.method, &parts.uri, parts.version, &parts.headers)?;
         let acceptor = parts.extensions.get::<Acceptor>().cloned().unwrap_or_default();
         let upgrade = Self::new(acceptor, head, &mut parts.extensions)?;
         Ok(match parts.extensions.get::<Shutdown>() {

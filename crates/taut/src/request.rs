@@ -1,5 +1,8 @@
 //! What a client asks for when it wants to connect.
 
+#[cfg(feature = "hyper")]
+mod parts;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +12,8 @@ use taut_proto::handshake::{self, HeadLimits, Refusal};
 
 #[cfg(feature = "tls")]
 use crate::tls::TlsInfo;
+#[cfg(feature = "hyper")]
+pub(crate) use parts::Parts;
 
 /// A client's request to open a WebSocket: what decides whether it may.
 ///
@@ -124,7 +129,7 @@ pub(crate) enum Head {
     Text(Box<[u8]>),
     /// As values, from an HTTP library.
     #[cfg(feature = "hyper")]
-    Parts(Box<crate::upgrade::Parts>),
+    Parts(Box<Parts>),
 }
 
 impl Head {

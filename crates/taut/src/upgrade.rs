@@ -42,12 +42,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Response, Uri, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use taut_proto::Role;
-use taut_proto::handshake::{self, Refusal, RequestHead};
+use taut_proto::handshake::{self, Refusal};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -55,7 +55,7 @@ use tokio::time::timeout;
 use crate::acceptor::incoming::{Answer, answer};
 use crate::attend::{Attendant, Fault, Problem, Progress, Stage, Watch};
 use crate::error::{Cause, Deadline, Doing};
-use crate::request::Head;
+use crate::request::{Head, Parts};
 use crate::server::Report;
 use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
 
@@ -274,41 +274,6 @@ struct Guest {
     _alive: watch::Receiver<()>,
 }
 
-/// What hyper has parsed of a request and the handshake is judged by. Its headers share their memory with hyper's.
-pub(crate) struct Parts {
-    method: Method,
-    uri: Uri,
-    version: handshake::Version,
-    headers: HeaderMap,
-}
-
-impl Parts {
-    pub(crate) fn new(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Self, Refusal> {
-        let version = match version {
-            Version::HTTP_11 => handshake::Version::Http11,
-            later if later > Version::HTTP_11 => return Err(Refusal::with_status(501, NOT_HTTP_1)),
-            _ => handshake::Version::Http10,
-        };
-        Ok(Self { method: method.clone(), uri: uri.clone(), version, headers: headers.clone() })
-    }
-
-    /// The head as the rules of the handshake want it.
-    pub(crate) fn head(&self) -> RequestHead<'_> {
-        let authority = self.uri.authority().map(http::uri::Authority::as_str);
-        // The authority form, of a CONNECT, has neither a path nor a scheme.
-        let target = self.uri.path_and_query().map(http::uri::PathAndQuery::as_str).or(authority);
-        RequestHead {
-            method: self.method.as_str(),
-            scheme: self.uri.scheme_str(),
-            authority: authority.filter(|_| self.uri.scheme().is_some()),
-            target: target.unwrap_or_default(),
-            protocol: None,
-            version: self.version,
-            headers: self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
-        }
-    }
-}
-
 /// Whether a client tries to open a WebSocket.
 #[cfg(feature = "tower")]
 pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
@@ -346,8 +311,6 @@ fn taken_over(upgraded: Upgraded) -> Result<(Transport, Vec<u8>), Error> {
     // Copied, since hyper's buffer is many times as large.
     Ok((stream.into(), unread.to_vec()))
 }
-
-const NOT_HTTP_1: &str = "WebSocket over HTTP/2 or later is not spoken here; connect by HTTP/1.1.";
 
 const NO_HANDOVER: &str = "The server cannot upgrade this connection: hyper's OnUpgrade is not among the request's \
                            extensions. Was it taken already, or is this not hyper?";

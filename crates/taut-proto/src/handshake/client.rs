@@ -5,11 +5,12 @@ use std::time::Duration;
 
 #[cfg(feature = "deflate")]
 use super::deflate;
-use super::head::{HeadLimits, ResponseHead, Version};
+use super::head::{HeadLimits, ResponseHead};
 use super::headers::Headers;
 use super::http1;
 use super::key::{accept_key, encode_nonce};
 use super::refusal::{Cause, Refusal};
+use super::version::Version;
 use super::{InvalidHeader, MalformedExtensions, Offer, is_token, split_host, write_header};
 
 /// What a client asks for. Everything that ends up in the request is checked when it is set, so no text, wherever the

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::headers::Headers;
 use super::refusal::{Cause, Refusal};
+use super::version::Version;
 
 /// The head of a request as values, borrowed from whoever received it.
 ///
@@ -104,26 +105,6 @@ pub(super) struct ResponseHead<'a> {
     pub(super) status: u16,
     pub(super) version: Version,
     pub(super) headers: Headers<'a>,
-}
-
-/// A version of HTTP. Later ones are greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
-    /// HTTP/1.0, which cannot upgrade.
-    Http10,
-    /// HTTP/1.1: the handshake of RFC 6455 §4.
-    Http11,
-    /// HTTP/2: the handshake of RFC 8441.
-    Http2,
-    /// HTTP/3: the handshake of RFC 9220.
-    Http3,
-}
-
-impl Version {
-    /// Whether a connection of this version carries many requests, each on a stream.
-    pub(super) fn has_streams(self) -> bool {
-        self >= Self::Http2
-    }
 }
 
 /// How large a head may be. The same limits hold for a request that a server reads and for a response that a

@@ -5,10 +5,11 @@
 
 use std::mem::MaybeUninit;
 
-use super::head::{HeadLimits, RequestHead, ResponseHead, Version};
+use super::head::{HeadLimits, RequestHead, ResponseHead};
 use super::headers::Headers;
 use super::refusal::{Cause, Refusal};
 use super::response::Response;
+use super::version::Version;
 
 /// Parses the head of a request. What follows the head in `bytes` is not looked at.
 ///
@@ -227,6 +228,13 @@ fn reason(status: u16) -> &'static str {
 
 /// Empty lines that may precede a head.
 const MOST_EMPTY_LINES: usize = 4;
+
+impl Refusal {
+    /// Appends the whole [`response`](Self::response) to `out` as the text of HTTP/1.1.
+    pub fn write_response(&self, out: &mut Vec<u8>) {
+        write_response(&self.response(Version::Http11), out);
+    }
+}
 
 #[cfg(test)]
 mod tests {

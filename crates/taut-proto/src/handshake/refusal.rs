@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::head::Version;
-use super::http1;
 use super::response::Response;
+use super::version::Version;
 
 /// Why a request is not upgraded, and the response that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,11 +98,6 @@ impl Refusal {
         response.push("Content-Length", body.len().to_string());
         response.set_body(body);
         response
-    }
-
-    /// Appends the whole [`response`](Self::response) to `out` as the text of HTTP/1.1.
-    pub fn write_response(&self, out: &mut Vec<u8>) {
-        http1::write_response(&self.response(Version::Http11), out);
     }
 }
 

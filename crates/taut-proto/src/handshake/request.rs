@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::head::{HeadLimits, RequestHead, Version};
+use super::head::{HeadLimits, RequestHead};
 use super::headers::Headers;
 use super::http1::{self, HeadScan};
 use super::refusal::{Cause, Refusal};
+use super::version::Version;
 use super::{list, split_host};
 
 /// A request whose head follows the rules of HTTP, borrowed from what it was received in.
