@@ -202,7 +202,7 @@ mod tests {
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
     use taut_proto::handshake::Request;
     use taut_proto::{CloseCode, Message};
-    use taut_shard::{Drain, Drainer, Handler, Session, Settings, Shard, Verdict};
+    use taut_shard::{Drain, Drainer, Handler, HandshakeId, Session, Settings, Shard, Verdict};
     use tokio::runtime::Runtime;
 
     use super::*;
@@ -371,7 +371,7 @@ mod tests {
         type User = ();
         type Mail = ();
 
-        fn request<'r>(&mut self, _: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, ()> {
+        fn request<'r>(&mut self, _: &'r Request<'r>, _: SocketAddr, _: HandshakeId) -> Verdict<'r, ()> {
             Verdict::HandOver
         }
 

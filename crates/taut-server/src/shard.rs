@@ -360,7 +360,7 @@ impl Handler for PusherHandler {
     type User = Client;
     type Mail = Mail;
 
-    fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, Client> {
+    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, Client> {
         if !request.wants_upgrade() {
             let content = self.inline.as_ref().and_then(|inline| inline.content(request));
             return content.map_or(Verdict::HandOver, |content| Verdict::Respond { content });

@@ -3,36 +3,32 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use slab::Slab;
 use taut_proto::deflate::Agreed;
 use taut_proto::handshake::Refusal;
 use taut_proto::{Close, Connection, Message, Outbox, Prepared, Role, Scratch, SendError, Time};
 
+use crate::conn::{Conn, Http, Open, Stage};
+use crate::id::{ConnectionId, HandshakeId};
 use crate::outboxes::Outboxes;
 use crate::settings::{Outgoing, Settings, SlowReader};
 
-/// Names a connection of one shard, for as long as it lives and never again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId {
-    pub(crate) index: u32,
-    generation: u32,
-}
-
-/// Names a handshake of one shard that waits for its answer, until it has it or has ended, and never again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HandshakeId {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-}
-
 /// The open connections of a shard: what may be done to any of them.
 pub struct Connections<User> {
-    members: Vec<Option<Member<User>>>,
+    /// All sockets of the shard, by token: these connections, those that are to become some, and those that have ended.
+    conns: Slab<Conn<User>>,
     open: usize,
+    /// Handshakes in progress.
+    pub(crate) handshakes: usize,
+    /// HTTP connections that have had an answer.
+    pub(crate) kept: usize,
     generation: u32,
     /// Of the handshakes.
     asked: u32,
     /// What the handler has answered and the shard has not acted on.
     pub(crate) answers: Vec<(HandshakeId, Answer<User>)>,
+    /// Connections whose pause is over.
+    pub(crate) resumed: Vec<ConnectionId>,
     /// Connections with something to write, each once, the longest waiting first.
     dirty: VecDeque<ConnectionId>,
     /// Connections for whom much has gathered, though their sockets may take it.
@@ -47,27 +43,6 @@ pub struct Connections<User> {
     reading: Option<ConnectionId>,
     settings: Arc<Settings>,
     protocol: Arc<taut_proto::Settings>,
-}
-
-/// What becomes of a request in the end.
-#[derive(Debug)]
-pub enum Answer<User> {
-    /// The upgrade is accepted, and the connection carries this.
-    Accept(User),
-    /// It is answered with a status, and the socket closed.
-    Refuse(Refusal),
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a message may not have been sent"]
-pub enum Sent {
-    /// It is on its way.
-    Sent,
-    /// The peer reads too slowly: it was dropped, or the connection with it, as the policy says, and counted.
-    Slow,
-    /// The connection is closing or has ended.
-    Closed,
 }
 
 /// What a shard has counted since it began.
@@ -91,37 +66,38 @@ pub struct Stats {
     pub overloaded: u64,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "a byte each; every connection has them")]
-pub(crate) struct Member<User> {
-    pub(crate) connection: Connection,
-    pub(crate) outbox: Option<Box<Outbox>>,
-    generation: u32,
-    /// It has something to write that its socket was not asked to take.
-    dirty: bool,
-    /// It is on the list of those.
-    queued: bool,
-    /// It is on the list of those for whom much has gathered.
-    brimming: bool,
-    /// The socket took no more: nothing is to be tried until it is writable.
-    pub(crate) full: bool,
-    /// A socket that was full has taken something since the heartbeat last asked.
-    pub(crate) moved: bool,
-    pub(crate) slow: bool,
-    /// What becomes of it when it reads too slowly.
-    slow_reader: SlowReader,
-    /// Bytes that may wait for it. Half a word, as every connection has it.
-    outgoing: u32,
-    user: User,
+/// What becomes of a request in the end.
+#[derive(Debug)]
+pub enum Answer<User> {
+    /// The upgrade is accepted, and the connection carries this.
+    Accept(User),
+    /// It is answered with a status, and the socket closed.
+    Refuse(Refusal),
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a message may not have been sent"]
+pub enum Sent {
+    /// It is on its way.
+    Sent,
+    /// The peer reads too slowly: it was dropped, or the connection with it, as the policy says, and counted.
+    Slow,
+    /// The connection is closing or has ended.
+    Closed,
 }
 
 impl<User> Connections<User> {
     pub(crate) fn new(settings: Arc<Settings>, scratch: Scratch) -> Self {
         Self {
-            members: Vec::new(),
+            conns: Slab::new(),
             open: 0,
+            handshakes: 0,
+            kept: 0,
             generation: 0,
             asked: 0,
             answers: Vec::new(),
+            resumed: Vec::new(),
             dirty: VecDeque::new(),
             brimming: Vec::new(),
             outboxes: Outboxes::new(),
@@ -147,9 +123,7 @@ impl<User> Connections<User> {
 
     /// All that are open.
     pub fn ids(&self) -> impl Iterator<Item = ConnectionId> {
-        self.members.iter().enumerate().filter_map(|(index, member)| {
-            member.as_ref().map(|member| ConnectionId { index: index as u32, generation: member.generation })
-        })
+        self.open_conns().map(|(token, open)| open.id(token))
     }
 
     /// The time of this tick; it does not move within one.
@@ -164,13 +138,12 @@ impl<User> Connections<User> {
 
     /// What a connection carries.
     pub fn user(&mut self, id: ConnectionId) -> Option<&mut User> {
-        self.member(id).map(|member| &mut member.user)
+        self.get_mut(id).map(|open| &mut open.user)
     }
 
     /// Bytes that wait for a connection's peer to read.
     pub fn waiting(&self, id: ConnectionId) -> usize {
-        let member = self.members.get(id.index as usize).and_then(Option::as_ref);
-        member.and_then(|member| member.outbox.as_ref()).map_or(0, |outbox| outbox.len())
+        self.get(id).map_or(0, Open::waiting)
     }
 
     /// Sends a message. It leaves when the read or the tick that this happens in is over, with everything else
@@ -193,14 +166,44 @@ impl<User> Connections<User> {
         let now = self.now;
         let close = close.into();
         self.act(id, |connection, scratch, outbox| connection.close(close, now, scratch, outbox));
+        // The peer's answer is waited for. The handler gets no message any more.
+        self.resume(id);
+    }
+
+    /// Stops reading a connection, until [`resume`](Self::resume): for whoever passes its messages on to somebody slower.
+    ///
+    /// The handler gets no message of it from now on, not even those that this read has brought: they wait, and so does
+    /// what the peer sends, in its socket, until the peer cannot send any more. One read is all that the shard holds.
+    /// Messages can be sent as ever.
+    ///
+    /// What is not read is not noticed: pings are not answered, and the peer's end or a reset shows when the connection
+    /// is resumed, or at the next write. The heartbeat rests meanwhile, since no pong could be seen, and a message that
+    /// has begun has its time again afterwards: nobody is given up for a silence that is ours. [`close`](Self::close)
+    /// ends the pause, and so does a drain: the peer's close frame has to be read.
+    ///
+    /// Does nothing to a connection that is closing or has ended.
+    pub fn pause(&mut self, id: ConnectionId) {
+        if let Some(open) = self.get_mut(id).filter(|open| open.connection.is_open()) {
+            open.paused.get_or_insert_default().is_over = false;
+        }
+    }
+
+    /// Reads a connection again that was [paused](Self::pause), beginning with what waits: in this tick, once the call
+    /// that this happens in is over. Does nothing to others.
+    pub fn resume(&mut self, id: ConnectionId) {
+        if let Some(paused) = self.get_mut(id).and_then(|open| open.paused.as_mut())
+            && !std::mem::replace(&mut paused.is_over, true)
+        {
+            self.resumed.push(id);
+        }
     }
 
     /// Changes how much may wait for a connection's peer, from its next message on; at first it is as
     /// [`Settings::outgoing`] and [`Settings::slow_reader`] say. Does nothing to a connection that has ended.
     pub fn set_outgoing(&mut self, id: ConnectionId, outgoing: Outgoing) {
-        if let Some(member) = self.member(id) {
-            member.outgoing = saturate(outgoing.bytes);
-            member.slow_reader = outgoing.slow_reader;
+        if let Some(open) = self.get_mut(id) {
+            open.outgoing = u32::try_from(outgoing.bytes).unwrap_or(u32::MAX);
+            open.slow_reader = outgoing.slow_reader;
         }
     }
 
@@ -216,76 +219,175 @@ impl<User> Connections<User> {
         HandshakeId { index: index as u32, generation: self.asked }
     }
 
-    pub(crate) fn open(&mut self, index: usize, agreed: Option<Agreed>, random: u32, user: User) -> ConnectionId {
+    // The sockets.
+
+    /// The token that the next socket gets.
+    pub(crate) fn next_token(&self) -> usize {
+        self.conns.vacant_key()
+    }
+
+    /// Takes a socket in; gives its token.
+    pub(crate) fn insert(&mut self, conn: Conn<User>) -> usize {
+        self.count(&conn.stage);
+        self.conns.insert(conn)
+    }
+
+    /// Takes a socket out.
+    pub(crate) fn remove(&mut self, token: usize) -> Option<Conn<User>> {
+        let conn = self.conns.try_remove(token)?;
+        self.uncount(token, &conn.stage);
+        Some(conn)
+    }
+
+    /// Drops all sockets.
+    pub(crate) fn clear(&mut self) {
+        for token in self.conns.iter().map(|(token, _)| token).collect::<Vec<_>>() {
+            self.remove(token);
+        }
+    }
+
+    /// Moves a socket on to another stage; gives the one it was at.
+    pub(crate) fn enter(&mut self, token: usize, stage: Stage<User>) -> Option<Stage<User>> {
+        if !self.conns.contains(token) {
+            return None;
+        }
+        self.count(&stage);
+        let former = std::mem::replace(&mut self.conns[token].stage, stage);
+        self.uncount(token, &former);
+        Some(former)
+    }
+
+    /// Opens a connection on a socket whose handshake is done.
+    pub(crate) fn open(&mut self, token: usize, agreed: Option<Agreed>, random: u32, user: User) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
         let mut connection = Connection::new(Role::Server, Arc::clone(&self.protocol), self.now, random);
         if let Some(agreed) = agreed {
             connection = connection.with_deflate(agreed);
         }
-        if self.members.len() <= index {
-            self.members.resize_with(index + 1, || None);
-        }
-        let generation = self.generation;
-        let member = Member {
-            connection,
-            outbox: None,
-            generation,
-            dirty: false,
-            queued: false,
-            brimming: false,
-            full: false,
-            moved: false,
-            slow: false,
-            slow_reader: self.settings.slow_reader,
-            outgoing: saturate(self.settings.outgoing),
-            user,
-        };
-        self.members[index] = Some(member);
-        self.open += 1;
+        let open = Open::new(connection, self.generation, &self.settings, user);
+        let id = open.id(token);
+        self.enter(token, Stage::Open(open));
         self.stats.opened += 1;
-        ConnectionId { index: index as u32, generation }
+        id
     }
 
-    pub(crate) fn id_at(&self, index: usize) -> Option<ConnectionId> {
-        let member = self.members.get(index)?.as_ref()?;
-        Some(ConnectionId { index: index as u32, generation: member.generation })
+    /// A connection answers HTTP requests from now on: it is no longer a handshake in progress.
+    pub(crate) fn keep(&mut self, token: usize) {
+        if let Some(http) = self.http(token)
+            && !std::mem::replace(&mut http.is_kept, true)
+        {
+            self.handshakes -= 1;
+            self.kept += 1;
+        }
     }
 
-    pub(crate) fn member(&mut self, id: ConnectionId) -> Option<&mut Member<User>> {
-        self.members.get_mut(id.index as usize)?.as_mut().filter(|member| member.generation == id.generation)
+    /// How many sockets there are.
+    pub(crate) fn sockets(&self) -> usize {
+        self.conns.len()
+    }
+
+    pub(crate) fn conn(&mut self, token: usize) -> Option<&mut Conn<User>> {
+        self.conns.get_mut(token)
+    }
+
+    /// A connection, and where its outbox comes from and goes to.
+    pub(crate) fn conn_and_outboxes(&mut self, token: usize) -> Option<(&mut Conn<User>, &mut Outboxes)> {
+        Some((self.conns.get_mut(token)?, &mut self.outboxes))
+    }
+
+    pub(crate) fn conns(&self) -> impl Iterator<Item = (usize, &Conn<User>)> {
+        self.conns.iter()
+    }
+
+    /// A connection that speaks HTTP.
+    pub(crate) fn http(&mut self, token: usize) -> Option<&mut Http> {
+        match &mut self.conns.get_mut(token)?.stage {
+            Stage::Http(http) => Some(http),
+            Stage::Open(_) | Stage::Lingering(_) => None,
+        }
+    }
+
+    /// Those that speak HTTP.
+    pub(crate) fn http_conns(&self) -> impl Iterator<Item = (usize, &Http)> {
+        self.conns.iter().filter_map(|(token, conn)| match &conn.stage {
+            Stage::Http(http) => Some((token, &**http)),
+            Stage::Open(_) | Stage::Lingering(_) => None,
+        })
+    }
+
+    fn open_conns(&self) -> impl Iterator<Item = (usize, &Open<User>)> {
+        self.conns.iter().filter_map(|(token, conn)| match &conn.stage {
+            Stage::Open(open) => Some((token, open)),
+            Stage::Http(_) | Stage::Lingering(_) => None,
+        })
+    }
+
+    pub(crate) fn id_at(&self, token: usize) -> Option<ConnectionId> {
+        match &self.conns.get(token)?.stage {
+            Stage::Open(open) => Some(open.id(token)),
+            Stage::Http(_) | Stage::Lingering(_) => None,
+        }
+    }
+
+    fn get(&self, id: ConnectionId) -> Option<&Open<User>> {
+        match &self.conns.get(id.token())?.stage {
+            Stage::Open(open) if open.generation == id.generation => Some(open),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Open<User>> {
+        open_in(&mut self.conns, id)
+    }
+
+    fn count(&mut self, stage: &Stage<User>) {
+        if let Some(count) = self.counter(stage) {
+            *count += 1;
+        }
+    }
+
+    fn uncount(&mut self, token: usize, stage: &Stage<User>) {
+        if let Some(count) = self.counter(stage) {
+            *count -= 1;
+        }
+        if let Stage::Open(open) = stage
+            && self.reading != Some(open.id(token))
+        {
+            self.unfinished -= open.excess();
+        }
+    }
+
+    fn counter(&mut self, stage: &Stage<User>) -> Option<&mut usize> {
+        match stage {
+            Stage::Http(http) if http.is_kept => Some(&mut self.kept),
+            Stage::Http(_) => Some(&mut self.handshakes),
+            Stage::Open(_) => Some(&mut self.open),
+            Stage::Lingering(_) => None,
+        }
     }
 
     /// How many outboxes open connections have, and the bytes in them.
     #[cfg(feature = "testing")]
     pub(crate) fn outboxes(&self) -> (usize, usize) {
-        let outboxes = self.members.iter().flatten().filter_map(|member| member.outbox.as_ref());
+        let outboxes = self.open_conns().filter_map(|(_, open)| open.outbox.as_ref());
         outboxes.fold((0, 0), |(count, bytes), outbox| (count + 1, bytes + outbox.len()))
     }
 
-    /// Takes a connection out; gives what it carried and what it had still to write.
-    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<(User, Option<Box<Outbox>>)> {
-        self.member(id)?;
-        let member = self.members[id.index as usize].take()?;
-        self.open -= 1;
-        if self.reading != Some(id) {
-            self.unfinished -= excess(&member.connection);
-        }
-        Some((member.user, member.outbox))
-    }
+    // What they receive and are sent.
 
     /// A connection's unfinished message may grow or end from now on, until [`has_read`](Self::has_read).
     pub(crate) fn begin_reading(&mut self, id: ConnectionId) {
-        self.unfinished -= self.member(id).map_or(0, |member| excess(&member.connection));
+        self.unfinished -= self.get(id).map_or(0, Open::excess);
         self.reading = Some(id);
     }
 
     /// Takes into account what a connection's message holds now; what is to be done about it.
     pub(crate) fn has_read(&mut self, id: ConnectionId) -> Unfinished {
         self.reading = None;
-        let Some(member) = self.member(id).filter(|member| member.connection.is_receiving()) else {
+        let Some(open) = self.get(id).filter(|open| open.connection.is_receiving()) else {
             return Unfinished::None;
         };
-        let excess = excess(&member.connection);
+        let excess = open.excess();
         let has_room = excess == 0 || self.unfinished + excess <= self.settings.unfinished;
         self.unfinished += excess;
         if has_room { Unfinished::Some } else { Unfinished::TooMuch }
@@ -294,7 +396,7 @@ impl<User> Connections<User> {
     /// Bytes that unfinished messages hold beyond what each may.
     #[cfg(feature = "testing")]
     pub(crate) fn unfinished(&self) -> usize {
-        let counted: usize = self.members.iter().flatten().map(|member| excess(&member.connection)).sum();
+        let counted: usize = self.open_conns().map(|(_, open)| open.excess()).sum();
         assert_eq!(self.unfinished, counted, "what is counted is what is held");
         counted
     }
@@ -306,32 +408,50 @@ impl<User> Connections<User> {
         id: ConnectionId,
         act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
     ) -> Option<T> {
-        self.act_within(false, id, act).ok()
+        self.act_if(Rule::Always, id, act).ok()
     }
 
-    /// The same, unless it is to be bounded and more waits to be written than may.
+    /// Lets a connection act on what it has received, unless it is paused.
     #[inline]
-    fn act_within<T>(
+    pub(crate) fn receive<T>(
         &mut self,
-        is_bounded: bool,
+        id: ConnectionId,
+        receive: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
+    ) -> Result<T, Idle> {
+        self.act_if(Rule::Unpaused, id, receive)
+    }
+
+    /// Holds what was read of a connection that is paused.
+    pub(crate) fn hold(&mut self, id: ConnectionId, bytes: &[u8]) {
+        if let Some(paused) = self.get_mut(id).and_then(|open| open.paused.as_mut()) {
+            paused.held.extend_from_slice(bytes);
+        }
+    }
+
+    #[inline]
+    fn act_if<T>(
+        &mut self,
+        rule: Rule,
         id: ConnectionId,
         act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
     ) -> Result<T, Idle> {
-        let member = self.members.get_mut(id.index as usize).and_then(Option::as_mut);
-        let member = member.filter(|member| member.generation == id.generation).ok_or(Idle::Gone)?;
-        let outbox = member.outbox.get_or_insert_with(|| self.outboxes.take());
-        let allowed = member.outgoing as usize;
-        if is_bounded && outbox.len() > allowed {
+        let open = open_in(&mut self.conns, id).ok_or(Idle::Gone)?;
+        if matches!(rule, Rule::Unpaused) && open.paused.is_some() {
+            return Err(Idle::Paused);
+        }
+        let outbox = open.outbox.get_or_insert_with(|| self.outboxes.take());
+        let allowed = open.outgoing as usize;
+        if matches!(rule, Rule::Bounded) && outbox.len() > allowed {
             return Err(Idle::Slow);
         }
-        let outcome = act(&mut member.connection, &mut self.scratch, outbox);
-        member.dirty = true;
-        if !member.queued {
-            member.queued = true;
+        let outcome = act(&mut open.connection, &mut self.scratch, outbox);
+        open.dirty = true;
+        if !open.queued {
+            open.queued = true;
             self.dirty.push_back(id);
         }
-        if outbox.len() > allowed.min(CORK) && !member.full && !member.brimming {
-            member.brimming = true;
+        if outbox.len() > allowed.min(CORK) && !open.full && !open.brimming {
+            open.brimming = true;
             self.brimming.push(id);
         }
         Ok(outcome)
@@ -340,8 +460,8 @@ impl<User> Connections<User> {
     /// Takes one of those for whom much has gathered.
     pub(crate) fn pop_brimming(&mut self) -> Option<ConnectionId> {
         let id = self.brimming.pop()?;
-        if let Some(member) = self.member(id) {
-            member.brimming = false;
+        if let Some(open) = self.get_mut(id) {
+            open.brimming = false;
         }
         Some(id)
     }
@@ -355,21 +475,14 @@ impl<User> Connections<User> {
     /// will say when it has room.
     pub(crate) fn pop_dirty(&mut self) -> Option<ConnectionId> {
         while let Some(id) = self.dirty.pop_front() {
-            let Some(member) = self.member(id) else { continue };
-            let may_write = !member.full || member.slow || !member.connection.is_open();
-            member.queued = false;
-            if std::mem::take(&mut member.dirty) && may_write {
+            let Some(open) = self.get_mut(id) else { continue };
+            let may_write = !open.full || open.slow || !open.connection.is_open();
+            open.queued = false;
+            if std::mem::take(&mut open.dirty) && may_write {
                 return Some(id);
             }
         }
         None
-    }
-
-    /// Takes the mark off a connection that is about to be written.
-    pub(crate) fn clean(&mut self, id: ConnectionId) {
-        if let Some(member) = self.member(id) {
-            member.dirty = false;
-        }
     }
 
     fn write(
@@ -378,17 +491,17 @@ impl<User> Connections<User> {
         write: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> Result<(), SendError>,
     ) -> Sent {
         // A message of any size may go to a reader that has kept up.
-        match self.act_within(true, id, write) {
+        match self.act_if(Rule::Bounded, id, write) {
             Ok(Ok(())) => Sent::Sent,
-            Ok(Err(_)) | Err(Idle::Gone) => Sent::Closed,
+            Ok(Err(_)) | Err(Idle::Gone | Idle::Paused) => Sent::Closed,
             Err(Idle::Slow) => self.overrun(id),
         }
     }
 
     fn overrun(&mut self, id: ConnectionId) -> Sent {
-        let Some(member) = self.member(id) else { return Sent::Closed };
-        let policy = member.slow_reader;
-        let first = policy == SlowReader::Close && !std::mem::replace(&mut member.slow, true);
+        let Some(open) = self.get_mut(id) else { return Sent::Closed };
+        let policy = open.slow_reader;
+        let first = policy == SlowReader::Close && !std::mem::replace(&mut open.slow, true);
         if policy == SlowReader::Drop {
             self.stats.dropped += 1;
         } else if first {
@@ -400,8 +513,13 @@ impl<User> Connections<User> {
     }
 }
 
-fn saturate(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+/// Apart from the rest, whose other parts are borrowed beside it.
+#[inline]
+fn open_in<User>(conns: &mut Slab<Conn<User>>, id: ConnectionId) -> Option<&mut Open<User>> {
+    match &mut conns.get_mut(id.token())?.stage {
+        Stage::Open(open) if open.generation == id.generation => Some(open),
+        _ => None,
+    }
 }
 
 /// What a read has left of a message.
@@ -414,19 +532,21 @@ pub(crate) enum Unfinished {
     TooMuch,
 }
 
-/// Bytes of its unfinished message that count.
-fn excess(connection: &Connection) -> usize {
-    connection.unfinished().saturating_sub(ALLOWANCE)
+/// When a connection may act.
+#[derive(Clone, Copy)]
+enum Rule {
+    Always,
+    /// No more waits to be written than may.
+    Bounded,
+    Unpaused,
 }
 
 /// Why a connection did not act.
-enum Idle {
+pub(crate) enum Idle {
     Gone,
     Slow,
+    Paused,
 }
-
-/// Bytes of an unfinished message that anybody may hold, so that those who hold much keep out nobody who sends little.
-const ALLOWANCE: usize = 16 << 10;
 
 /// Bytes that gather for one connection before they are written, the read or the tick that they answer over or not.
 const CORK: usize = 256 << 10;

@@ -7,7 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use taut_proto::handshake::{Refusal, Request, Upgrade, origin};
 use taut_proto::{Close, CloseCode, Lapse, Message, Prepared, Violation};
 
-use crate::connections::{ConnectionId, Connections, HandshakeId, Sent};
+use crate::connections::{Connections, Sent};
+use crate::id::{ConnectionId, HandshakeId};
 use crate::settings::Outgoing;
 
 /// An application on one shard. Every method runs on the shard's thread and must not block: what may wait (DNS, a
@@ -36,20 +37,11 @@ pub trait Handler: Sized {
     /// What other threads may tell this shard, through its [`Mailbox`](crate::Mailbox).
     type Mail: Send + 'static;
 
-    /// A request came. By default every WebSocket request of the same origin is accepted and anything else refused.
+    /// Decides about a request. By default every WebSocket request of the same origin is accepted and anything else
+    /// refused.
     ///
-    /// The shard adds permessage-deflate to an accepted upgrade if it is configured to.
-    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr) -> Verdict<'r, Self::User> {
-        let _ = peer;
-        let checked = origin::same_host(request).and_then(|()| request.upgrade());
-        match checked {
-            Ok(upgrade) => Verdict::Accept(upgrade, Self::User::default()),
-            Err(refusal) => Verdict::Refuse(refusal),
-        }
-    }
-
-    /// The same, of a handshake that may be answered later, under this id. The shard calls this one, and by default it
-    /// asks [`request`](Self::request): write one of the two.
+    /// The shard adds permessage-deflate to an accepted upgrade if it is configured to. An upgrade may be decided about
+    /// later, under `id`: return [`Verdict::Later`], and call [`Connections::answer`].
     ///
     /// ```
     /// # use std::{net::SocketAddr, sync::mpsc::Sender};
@@ -65,7 +57,7 @@ pub trait Handler: Sized {
     ///     type User = String;
     ///     type Mail = (HandshakeId, Option<String>);
     ///
-    ///     fn handshake<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, id: HandshakeId) -> Verdict<'r, String> {
+    ///     fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, id: HandshakeId) -> Verdict<'r, String> {
     ///         let upgrade = match request.upgrade() {
     ///             Ok(upgrade) => upgrade,
     ///             Err(refusal) => return Verdict::Refuse(refusal),
@@ -84,14 +76,13 @@ pub trait Handler: Sized {
     /// #   fn message(&mut self, _: &mut Session<'_, String>, _: Message<'_>) {}
     /// }
     /// ```
-    fn handshake<'r>(
-        &mut self,
-        request: &'r Request<'r>,
-        peer: SocketAddr,
-        id: HandshakeId,
-    ) -> Verdict<'r, Self::User> {
-        let _ = id;
-        self.request(request, peer)
+    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, Self::User> {
+        let _ = (peer, id);
+        let checked = origin::same_host(request).and_then(|()| request.upgrade());
+        match checked {
+            Ok(upgrade) => Verdict::Accept(upgrade, Self::User::default()),
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
     }
 
     /// A connection is open. Its handshake's answer goes out with what is sent here.
@@ -269,6 +260,16 @@ impl<'a, User> Session<'a, User> {
     /// Changes how much may wait for the peer; see [`Connections::set_outgoing`].
     pub fn set_outgoing(&mut self, outgoing: Outgoing) {
         self.connections.set_outgoing(self.id, outgoing);
+    }
+
+    /// Stops reading; see [`Connections::pause`].
+    pub fn pause(&mut self) {
+        self.connections.pause(self.id);
+    }
+
+    /// Reads again; see [`Connections::resume`].
+    pub fn resume(&mut self) {
+        self.connections.resume(self.id);
     }
 
     /// Begins the close; see [`Connections::close`].

@@ -6,16 +6,23 @@ use std::sync::Arc;
 
 use crate::handler::Handover;
 use crate::mailbox::{Mailbox, Refused};
+use crate::pipe::ShardPipe;
 
 /// A handle for handing sockets to a shard; clones go to the same one. From [`Shard::intake`](crate::Shard::intake).
 pub struct Intake<Stream = TcpStream> {
-    arrivals: Mailbox<(Stream, SocketAddr)>,
-    returns: Mailbox<Handover<Stream>>,
+    pub(crate) arrivals: Mailbox<(Arrival<Stream>, SocketAddr)>,
+    pub(crate) returns: Mailbox<Handover<Stream>>,
+}
+
+/// What is handed in.
+pub(crate) enum Arrival<Stream> {
+    Stream(Stream),
+    Pipe(ShardPipe),
 }
 
 impl<Stream> Intake<Stream> {
     pub(crate) fn new(wake: Arc<dyn Fn() + Send + Sync>) -> Self {
-        let arrivals = Mailbox::new(WAITING * size_of::<(Stream, SocketAddr)>(), Arc::clone(&wake));
+        let arrivals = Mailbox::new(WAITING * size_of::<(Arrival<Stream>, SocketAddr)>(), Arc::clone(&wake));
         Self { arrivals, returns: Mailbox::new(usize::MAX, wake) }
     }
 
@@ -30,7 +37,24 @@ impl<Stream> Intake<Stream> {
     /// The stream comes back while 1,024 sockets wait already, as they do when the shard has as many handshakes or
     /// connections as it may, and once the shard drains or has stopped.
     pub fn adopt(&self, stream: Stream, peer: SocketAddr) -> Result<(), Refused<Stream>> {
-        self.arrivals.push((stream, peer), 0).map_err(|Refused((stream, _))| Refused(stream))
+        match self.arrivals.push((Arrival::Stream(stream), peer), 0) {
+            Err(Refused((Arrival::Stream(stream), _))) => Err(Refused(stream)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the shard its end of a [`pipe()`](crate::pipe()), otherwise as [`adopt`](Self::adopt). Never waits.
+    ///
+    /// A client that comes by a pipe is served as any other, except that its requests are not
+    /// [handed over](crate::Verdict::HandOver): there is no socket to hand over, and the pipe ends.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt).
+    pub fn adopt_pipe(&self, pipe: ShardPipe, peer: SocketAddr) -> Result<(), Refused<ShardPipe>> {
+        match self.arrivals.push((Arrival::Pipe(pipe), peer), 0) {
+            Err(Refused((Arrival::Pipe(pipe), _))) => Err(Refused(pipe)),
+            _ => Ok(()),
+        }
     }
 
     /// Gives a connection back that was [handed over](crate::Handler::hand_over), once its request was answered and that
@@ -53,24 +77,6 @@ impl<Stream> Intake<Stream> {
     pub(crate) fn rearm(&self) {
         self.arrivals.rearm();
         self.returns.rearm();
-    }
-
-    pub(crate) fn pop(&self) -> Option<(Stream, SocketAddr)> {
-        self.arrivals.pop()
-    }
-
-    pub(crate) fn pop_returned(&self) -> Option<Handover<Stream>> {
-        self.returns.pop()
-    }
-
-    /// Whether nobody waits for a place.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.arrivals.is_empty()
-    }
-
-    /// Whether connections are back that the shard has not looked at.
-    pub(crate) fn has_returned(&self) -> bool {
-        !self.returns.is_empty()
     }
 }
 

@@ -32,13 +32,17 @@
 // A print panics where its output is gone; a library leaves that to the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod conn;
 mod connections;
 mod deadlines;
 mod handler;
+mod http1;
+mod id;
 mod intake;
 mod listen;
 mod mailbox;
 mod outboxes;
+mod pipe;
 mod proxy;
 mod settings;
 mod shard;
@@ -46,14 +50,16 @@ mod socket;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
-mod wire;
+mod transport;
 
-pub use connections::{Answer, ConnectionId, Connections, HandshakeId, Sent, Stats};
+pub use connections::{Answer, Connections, Sent, Stats};
 pub use handler::{Closed, Handler, Handover, Reason, Responded, Session, Verdict};
+pub use id::{ConnectionId, HandshakeId};
 pub use intake::Intake;
 pub use listen::listen;
 pub use mailbox::{Mailbox, Refused};
+pub use pipe::{Pipe, ShardPipe, pipe};
 pub use proxy::{InvalidNetwork, Network, ProxyProtocol};
 pub use settings::{Outgoing, Settings, SlowReader};
 pub use shard::{Drain, DrainGroup, Drainer, Shard};
-pub use socket::{Kernel, Ready, Socket, System};
+pub use socket::{AnySocket, Kernel, Ready, Socket, System};

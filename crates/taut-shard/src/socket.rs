@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,12 @@ use mio::event::Source;
 use mio::{Events, Interest, Poll, Token, Waker};
 use taut_proto::Time;
 
+use crate::pipe::ShardPipe;
+
 /// What a shard needs of the operating system.
 pub trait Kernel {
     /// A connected socket that never blocks.
-    type Socket: Socket;
+    type Socket: Socket + Into<AnySocket>;
     /// A socket that is connected already, on its way from another thread.
     type Stream: Send + 'static;
 
@@ -45,8 +47,11 @@ pub trait Kernel {
     /// Watches a socket for reading and writing, under a number.
     fn watch(&mut self, socket: &mut Self::Socket, token: usize) -> io::Result<()>;
 
-    /// No longer watches a socket, which is about to leave.
-    fn forget(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+    /// Lets a socket leave the shard: it is no longer watched.
+    ///
+    /// # Errors
+    /// When it is not a socket of the operating system, or cannot be released; it is closed then.
+    fn release(&mut self, socket: AnySocket) -> io::Result<TcpStream>;
 
     /// Ends listening: new connections are refused.
     fn stop_listening(&mut self);
@@ -59,9 +64,88 @@ pub trait Kernel {
 pub trait Socket: Read + Write {
     /// Ends the writing side: the peer reads to the end.
     fn shutdown_write(&mut self) -> io::Result<()>;
+}
 
-    /// Leaves the shard.
-    fn into_stream(self) -> io::Result<TcpStream>;
+/// A connected socket of whatever kind, as a shard holds it. TCP is a kind of its own, called without indirection.
+pub struct AnySocket(Kind);
+
+enum Kind {
+    Tcp(mio::net::TcpStream),
+    Pipe(ShardPipe),
+    Other(Box<dyn Socket + Send>),
+}
+
+impl AnySocket {
+    /// A socket that is not the operating system's, such as a test's.
+    pub fn other(socket: impl Socket + Send + 'static) -> Self {
+        Self(Kind::Other(Box::new(socket)))
+    }
+
+    /// The pipe, if it is one.
+    pub(crate) fn as_pipe(&self) -> Option<&ShardPipe> {
+        match &self.0 {
+            Kind::Pipe(pipe) => Some(pipe),
+            Kind::Tcp(_) | Kind::Other(_) => None,
+        }
+    }
+}
+
+impl From<ShardPipe> for AnySocket {
+    fn from(pipe: ShardPipe) -> Self {
+        Self(Kind::Pipe(pipe))
+    }
+}
+
+impl From<mio::net::TcpStream> for AnySocket {
+    fn from(socket: mio::net::TcpStream) -> Self {
+        Self(Kind::Tcp(socket))
+    }
+}
+
+impl Read for AnySocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => socket.read(buffer),
+            Kind::Pipe(socket) => socket.read(buffer),
+            Kind::Other(socket) => socket.read(buffer),
+        }
+    }
+}
+
+impl Write for AnySocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => socket.write(bytes),
+            Kind::Pipe(socket) => socket.write(bytes),
+            Kind::Other(socket) => socket.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => socket.write_vectored(slices),
+            Kind::Pipe(socket) => socket.write_vectored(slices),
+            Kind::Other(socket) => socket.write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Nothing is buffered.
+        Ok(())
+    }
+}
+
+impl Socket for AnySocket {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => socket.shutdown_write(),
+            Kind::Pipe(socket) => {
+                socket.finish();
+                Ok(())
+            }
+            Kind::Other(socket) => socket.shutdown_write(),
+        }
+    }
 }
 
 /// What is ready.
@@ -176,8 +260,10 @@ impl Kernel for System {
         socket.register(self.poll.registry(), Token(token), Interest::READABLE | Interest::WRITABLE)
     }
 
-    fn forget(&mut self, socket: &mut Self::Socket) -> io::Result<()> {
-        socket.deregister(self.poll.registry())
+    fn release(&mut self, socket: AnySocket) -> io::Result<TcpStream> {
+        let Kind::Tcp(mut socket) = socket.0 else { return Err(io::ErrorKind::Unsupported.into()) };
+        socket.deregister(self.poll.registry())?;
+        Ok(socket.into())
     }
 
     fn stop_listening(&mut self) {
@@ -213,10 +299,6 @@ fn answer(socket: &mut mio::net::TcpStream, response: &[u8]) {
 impl Socket for mio::net::TcpStream {
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
-    }
-
-    fn into_stream(self) -> io::Result<TcpStream> {
-        Ok(self.into())
     }
 }
 

@@ -17,8 +17,8 @@ use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan, Request};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Close, CloseCode, Connection, Message, Role, Time};
 use taut_shard::{
-    Closed, Connections, Drain, Drainer, Handler, Handover, Intake, Mailbox, Refused, Responded, Session, Settings,
-    Shard, Verdict, listen,
+    Closed, Connections, Drain, Drainer, Handler, Handover, HandshakeId, Intake, Mailbox, Refused, Responded, Session,
+    Settings, Shard, Verdict, listen,
 };
 
 #[test]
@@ -381,7 +381,7 @@ impl Handler for Echo {
     /// Asks how many connections are open.
     type Mail = Sender<usize>;
 
-    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, ()> {
+    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, _: HandshakeId) -> Verdict<'r, ()> {
         if request.path() == "/echo" {
             return Verdict::Respond { content: request.header("content-length").unwrap().parse().unwrap() };
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use taut_proto::handshake::Request;
 use taut_proto::{CloseCode, Message};
-use taut_shard::{Drain, Handler, Session, Settings, Shard, Verdict, listen, tls};
+use taut_shard::{Drain, Handler, HandshakeId, Session, Settings, Shard, Verdict, listen, tls};
 
 use super::{Arguments, Starvation, limits};
 use crate::stop::Stop;
@@ -59,7 +59,7 @@ impl Handler for Echo {
     type User = ();
     type Mail = ();
 
-    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr) -> Verdict<'r, ()> {
+    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, _: HandshakeId) -> Verdict<'r, ()> {
         match request.upgrade() {
             Ok(upgrade) => Verdict::Accept(upgrade, ()),
             Err(refusal) => Verdict::Refuse(refusal),

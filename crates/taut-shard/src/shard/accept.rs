@@ -8,20 +8,23 @@ use std::time::Duration;
 use taut_proto::handshake::Refusal;
 
 use super::Shard;
+use crate::conn::{Conn, Http};
 use crate::handler::Handler;
-use crate::socket::Kernel;
-use crate::wire::{Opening, Wire};
+use crate::intake::Arrival;
+use crate::pipe::ShardPipe;
+use crate::socket::{AnySocket, Kernel};
+use crate::transport::Transport;
 
 impl<H: Handler, K: Kernel> Shard<H, K> {
     /// Whether there is a place for a new socket, or one can be made.
     pub(crate) fn has_room(&self) -> bool {
-        let has_place = self.wires.len() < self.settings.connections || self.kept > 0;
-        self.handshakes < self.settings.pending_handshakes && has_place
+        let has_place = self.connections.sockets() < self.settings.connections || self.connections.kept > 0;
+        self.connections.handshakes < self.settings.pending_handshakes && has_place
     }
 
     /// Whether others wait for the place of a handshake, as far as is known.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.starved.is_some() || !self.has_room() && (self.accepting || !self.intake.is_empty())
+        self.starved.is_some() || !self.has_room() && (self.accepting || !self.intake.arrivals.is_empty())
     }
 
     /// Takes sockets from the listener's queue.
@@ -32,7 +35,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             }
             match self.kernel.accept() {
                 // It may have been the only free descriptor: those behind it have waited as long as before.
-                Ok((socket, peer)) => self.take(socket, peer, Origin::Listener),
+                Ok((socket, peer)) => self.take(Incoming::Socket(socket), peer, Origin::Listener),
                 Err(error) => match error.kind() {
                     // Linux looks for a descriptor first: there is one, and nobody waits for it.
                     io::ErrorKind::WouldBlock => {
@@ -74,22 +77,27 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     pub(crate) fn adopt(&mut self) {
         self.intake.rearm();
         for _ in 0..ACCEPTS {
-            let Some(handover) = self.intake.pop_returned() else { break };
+            let Some(handover) = self.intake.returns.pop() else { break };
             self.take_back(handover);
         }
         for _ in 0..ACCEPTS {
-            if self.intake.is_empty() || !self.has_room() {
+            if self.intake.arrivals.is_empty() || !self.has_room() {
                 return;
             }
-            let Some((stream, peer)) = self.intake.pop() else { return };
-            // What cannot be taken over is closed, which its peer sees.
-            if let Ok(socket) = self.kernel.adopt(stream) {
-                self.take(socket, peer, Origin::Intake);
-            }
+            let Some((arrival, peer)) = self.intake.arrivals.pop() else { return };
+            let incoming = match arrival {
+                Arrival::Pipe(pipe) => Incoming::Pipe(pipe),
+                Arrival::Stream(stream) => match self.kernel.adopt(stream) {
+                    Ok(socket) => Incoming::Socket(socket),
+                    // What cannot be taken over is closed, which its peer sees.
+                    Err(_) => continue,
+                },
+            };
+            self.take(incoming, peer, Origin::Intake);
         }
     }
 
-    fn take(&mut self, mut socket: K::Socket, peer: SocketAddr, origin: Origin) {
+    fn take(&mut self, incoming: Incoming<K::Socket>, peer: SocketAddr, origin: Origin) {
         let tls = match &self.settings.tls {
             Some(config) if origin == Origin::Listener => match rustls::ServerConnection::new(Arc::clone(config)) {
                 Ok(tls) => Some(Box::new(tls)),
@@ -97,21 +105,36 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             },
             _ => None,
         };
-        if self.wires.len() >= self.settings.connections {
+        if self.connections.sockets() >= self.settings.connections {
             self.close_longest_idle(Duration::ZERO);
         }
-        let entry = self.wires.vacant_entry();
-        let token = entry.key();
-        if self.kernel.watch(&mut socket, token).is_err() {
-            return;
-        }
+        let token = self.connections.next_token();
+        let Ok(socket) = self.watch(incoming, token) else { return };
         let deadline = self.connections.now + self.settings.handshake_timeout;
-        let is_announced = origin == Origin::Listener && self.settings.proxy_protocol.is_expected_from(peer);
-        let opening = Opening::new(deadline, is_announced);
-        entry.insert(Wire::new(socket, tls, opening, peer));
-        self.handshakes += 1;
+        let has_proxy_header = origin == Origin::Listener && self.settings.proxy_protocol.is_expected_from(peer);
+        let http = Http::new(peer, deadline, has_proxy_header);
+        self.connections.insert(Conn::new(Transport::new(socket, tls), http));
         self.set_deadline(token, deadline.min(self.connections.now + self.settings.handshake_grace));
     }
+
+    fn watch(&mut self, incoming: Incoming<K::Socket>, token: usize) -> io::Result<AnySocket> {
+        match incoming {
+            Incoming::Socket(mut socket) => {
+                self.kernel.watch(&mut socket, token)?;
+                Ok(socket.into())
+            }
+            Incoming::Pipe(pipe) => {
+                pipe.watch(token, &self.pipes);
+                Ok(pipe.into())
+            }
+        }
+    }
+}
+
+/// A socket that comes in.
+enum Incoming<S> {
+    Socket(S),
+    Pipe(ShardPipe),
 }
 
 /// How a socket came to the shard.

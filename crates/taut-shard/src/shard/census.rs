@@ -1,10 +1,9 @@
 //! What a shard holds, counted for tests.
 
 use super::Shard;
-use crate::connections::Member;
+use crate::conn::{Conn, Stage};
 use crate::handler::Handler;
 use crate::socket::Kernel;
-use crate::wire::{Phase, Wire};
 
 /// What a shard holds at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,20 +30,20 @@ pub struct Census {
 
 impl<H: Handler, K: Kernel> Shard<H, K> {
     pub(crate) fn census(&self) -> Census {
-        let count = |is: fn(&Phase) -> bool| self.wires.iter().filter(|(_, wire)| is(&wire.phase)).count();
         let (outboxes, waiting) = self.connections.outboxes();
-        let kept = count(|phase| matches!(phase, Phase::Handshake(opening) if opening.is_kept));
-        assert_eq!(self.kept, kept, "those that are kept are counted");
+        let kept = self.connections.http_conns().filter(|(_, http)| http.is_kept).count();
+        assert_eq!(self.connections.kept, kept, "those that are kept are counted");
+        let lingering = self.connections.conns().filter(|(_, conn)| matches!(conn.stage, Stage::Lingering(_))).count();
         Census {
-            wires: self.wires.len(),
-            handshakes: self.handshakes,
+            wires: self.connections.sockets(),
+            handshakes: self.connections.handshakes,
             kept,
             open: self.connections.len(),
-            lingering: count(|phase| matches!(phase, Phase::Lingering { .. })),
+            lingering,
             outboxes,
             waiting,
             unfinished: self.connections.unfinished(),
-            connection_size: size_of::<Wire<K::Socket>>() + size_of::<Option<Member<H::User>>>(),
+            connection_size: size_of::<Conn<H::User>>(),
         }
     }
 }

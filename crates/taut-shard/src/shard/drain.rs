@@ -10,10 +10,10 @@ use taut_proto::handshake::Refusal;
 use taut_proto::{Close, Time};
 
 use super::Shard;
-use crate::connections::ConnectionId;
+use crate::conn::HttpStage;
 use crate::handler::{Handler, Reason};
+use crate::id::ConnectionId;
 use crate::socket::Kernel;
-use crate::wire::{Phase, Wire};
 
 /// How a shard is to stop.
 #[derive(Clone, Debug)]
@@ -228,18 +228,16 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         if passed >= draining.drain.deadline {
             for id in self.connections.ids().collect::<Vec<_>>() {
-                self.drop_connection(id.index as usize, Reason::Stopped);
+                self.drop_connection(id.token(), Reason::Stopped);
             }
-            self.wires.clear();
-            self.handshakes = 0;
-            self.kept = 0;
+            self.connections.clear();
         }
         self.answer_drain_group();
     }
 
     /// Tells a [`DrainGroup`] that the last connection has ended, and whether mail was handled since it last asked.
     fn answer_drain_group(&mut self) {
-        let Some(draining) = self.draining.as_mut().filter(|_| self.wires.is_empty()) else { return };
+        let Some(draining) = self.draining.as_mut().filter(|_| self.connections.sockets() == 0) else { return };
         let shared = &self.drain;
         let asked = shared.asked.load(Ordering::SeqCst);
         // Looked at after the question: mail that was sent before it is handled by now, or is still there.
@@ -256,28 +254,23 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     /// A client that has begun to speak is told to come back; one that has not, as a browser's connection in reserve,
     /// has nothing to be told, and would be waited for until its deadline. One that has not read its last answer may.
     fn end_handshakes(&mut self) {
-        let opening = |(token, wire): (usize, &Wire<K::Socket>)| match &wire.phase {
-            Phase::Handshake(opening) => {
-                Some((token, opening.unsent.is_some(), opening.is_silent() || opening.is_announced))
-            }
-            _ => None,
-        };
-        for (token, is_unsent, is_silent) in self.wires.iter().filter_map(opening).collect::<Vec<_>>() {
-            if is_unsent {
-                self.end_kept(token);
-            } else if is_silent {
-                self.end_handshake(token);
-                self.wires.remove(token);
-            } else {
-                self.refuse(token, &Refusal::busy(DRAINING_RETRY));
+        for token in self.connections.http_conns().map(|(token, _)| token).collect::<Vec<_>>() {
+            let Some(http) = self.connections.http(token) else { continue };
+            match http.stage {
+                HttpStage::Responding(_) => self.end_kept(token),
+                HttpStage::Request | HttpStage::Deciding(_) if !http.is_idle() => {
+                    self.refuse(token, &Refusal::busy(DRAINING_RETRY));
+                }
+                _ => drop(self.connections.remove(token)),
             }
         }
     }
 
     /// Whether the drain is complete.
     pub(crate) fn is_drained(&self) -> bool {
-        let drained =
-            self.draining.is_some() && self.wires.is_empty() && !self.drain.waits_for_end.load(Ordering::SeqCst);
+        let drained = self.draining.is_some()
+            && self.connections.sockets() == 0
+            && !self.drain.waits_for_end.load(Ordering::SeqCst);
         if drained {
             self.mailbox.close();
         }

@@ -1,26 +1,24 @@
 //! The kernel that is none.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use taut_proto::Time;
 
-use crate::{Kernel, Ready, Socket};
+use crate::{AnySocket, Kernel, Ready, Socket};
 
 /// The test's hold on the kernel and on the peers; clones are the same one.
 #[derive(Clone)]
-pub struct Network(Rc<RefCell<World>>);
+pub struct Network(Arc<Mutex<World>>);
 
 impl Network {
     /// A listener that nobody has come to, at time zero.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(World {
+        Self(Arc::new(Mutex::new(World {
             now: Time::ZERO,
             listening: true,
             arrived: false,
@@ -46,7 +44,7 @@ impl Network {
 
     /// A peer connects: it waits in the listener's queue. One that comes after the listener has gone is reset.
     pub fn connect(&self) -> Remote {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.world();
         let index = world.pipes.len();
         world.pipes.push(Pipe::new());
         if world.listening {
@@ -61,7 +59,7 @@ impl Network {
 
     /// A peer connects past the listener: gives its end, and the one that a shard may be handed.
     pub fn pair(&self) -> (Remote, FakeStream) {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.world();
         let index = world.pipes.len();
         world.pipes.push(Pipe::new());
         drop(world);
@@ -70,7 +68,7 @@ impl Network {
 
     /// A peer connects and is gone before it is accepted.
     pub fn connect_and_abort(&self) {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.world();
         world.queue.push_back(None);
         world.arrived = true;
     }
@@ -78,62 +76,67 @@ impl Network {
     /// Until it is lifted, accepting fails with this error number and takes nothing off the queue, as when there are
     /// no descriptors left.
     pub fn fail_accept(&self, error: Option<i32>) {
-        self.0.borrow_mut().accept_error = error;
+        self.world().accept_error = error;
     }
 
     /// Lets so many in although accepting fails, as when descriptors become free.
     pub fn accept_only(&self, count: usize) {
-        self.0.borrow_mut().accepts_left = count;
+        self.world().accepts_left = count;
     }
 
     /// Peers in the listener's queue.
     pub fn queued(&self) -> usize {
-        self.0.borrow().queue.len()
+        self.world().queue.len()
     }
 
     /// What time it is.
     pub fn now(&self) -> Time {
-        self.0.borrow().now
+        self.world().now
     }
 
     /// Lets time pass.
     pub fn advance(&self, duration: Duration) {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.world();
         world.now = world.now + duration;
     }
 
     /// Whether the shard would be asleep now, had its last wait been a real one.
     pub fn is_asleep(&self) -> bool {
-        self.0.borrow().asleep
+        self.world().asleep
     }
 
     /// How long the last wait was for.
     pub fn timeout(&self) -> Option<Duration> {
-        self.0.borrow().timeout
+        self.world().timeout
     }
 
     /// How often the waker was called.
     pub fn wakes(&self) -> usize {
-        self.0.borrow().wakes.load(Ordering::SeqCst)
+        self.world().wakes.load(Ordering::SeqCst)
     }
 
     /// What is ready at the same time is told in an order that this number makes; 0 for that in which it came.
     pub fn order(&self, seed: u64) {
-        self.0.borrow_mut().order = seed;
+        self.world().order = seed;
     }
 
     /// With one change, only that is told, as by `kqueue`, and not all else that is true, as by `epoll`.
     pub fn tell_changes_only(&self, only: bool) {
-        self.0.borrow_mut().changes_only = only;
+        self.world().changes_only = only;
     }
 
     /// What the numbers that spread timers begin at; 99 unless told, which makes them no spread at first.
     pub fn draw_from(&self, drawn: u32) {
-        self.0.borrow_mut().drawn = drawn;
+        self.world().drawn = drawn;
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        // A test that fails in the middle of a change is over anyway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pipe<T>(&self, index: usize, act: impl FnOnce(&mut Pipe) -> T) -> T {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.world();
         let pipe = &mut world.pipes[index];
         let outcome = act(pipe);
         // Each change is told once, and only of a socket that is watched.
@@ -163,13 +166,13 @@ impl Kernel for Fake {
     }
 
     fn random(&mut self) -> u32 {
-        let mut world = self.0.0.borrow_mut();
+        let mut world = self.0.world();
         world.drawn = world.drawn.wrapping_add(1);
         world.drawn
     }
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        let world = &mut *self.0.0.borrow_mut();
+        let world = &mut *self.0.world();
         if std::mem::take(&mut world.arrived) && !world.queue.is_empty() {
             ready.push(Ready::Accept);
         }
@@ -200,7 +203,7 @@ impl Kernel for Fake {
     }
 
     fn accept(&mut self) -> io::Result<(FakeSocket, SocketAddr)> {
-        let mut world = self.0.0.borrow_mut();
+        let mut world = self.0.world();
         // Linux takes a descriptor before it looks whether anybody waits.
         if let Some(error) = world.accept_error.filter(|_| world.listening) {
             world.accepts_left =
@@ -217,7 +220,7 @@ impl Kernel for Fake {
     }
 
     fn turn_away(&mut self, response: &[u8]) -> io::Result<()> {
-        let index = self.0.0.borrow_mut().queue.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let index = self.0.world().queue.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         let Some(index) = index else { return Err(io::ErrorKind::ConnectionAborted.into()) };
         self.0.pipe(index, |pipe| {
             pipe.down.extend(response);
@@ -239,13 +242,12 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn forget(&mut self, socket: &mut FakeSocket) -> io::Result<()> {
-        socket.network.pipe(socket.index, |pipe| pipe.token = None);
-        Ok(())
+    fn release(&mut self, _: AnySocket) -> io::Result<TcpStream> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn stop_listening(&mut self) {
-        let mut world = self.0.0.borrow_mut();
+        let mut world = self.0.world();
         world.listening = false;
         for index in std::mem::take(&mut world.queue).into_iter().flatten() {
             world.pipes[index].reset = true;
@@ -253,7 +255,7 @@ impl Kernel for Fake {
     }
 
     fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let wakes = Arc::clone(&self.0.0.borrow().wakes);
+        let wakes = Arc::clone(&self.0.world().wakes);
         Arc::new(move || {
             wakes.fetch_add(1, Ordering::SeqCst);
         })
@@ -338,9 +340,11 @@ impl Socket for FakeSocket {
             Ok(())
         })
     }
+}
 
-    fn into_stream(self) -> io::Result<TcpStream> {
-        Err(io::ErrorKind::Unsupported.into())
+impl From<FakeSocket> for AnySocket {
+    fn from(socket: FakeSocket) -> Self {
+        Self::other(socket)
     }
 }
 

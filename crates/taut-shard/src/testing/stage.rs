@@ -7,8 +7,7 @@ use std::time::Duration;
 use taut_proto::Message;
 use taut_proto::handshake::Request;
 
-use super::{Client, Fake, Network};
-use crate::shard::Census;
+use super::{Census, Client, Fake, Network};
 use crate::{
     Closed, ConnectionId, Connections, Handler, Handover, HandshakeId, Responded, Session, Settings, Shard, Verdict,
 };
@@ -167,9 +166,9 @@ impl<H: Handler> Handler for Watched<H> {
     type User = H::User;
     type Mail = H::Mail;
 
-    fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, H::User> {
+    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, H::User> {
         assert!(self.asked.insert(id), "the id of a handshake was used again");
-        self.inner.handshake(request, peer, id)
+        self.inner.request(request, peer, id)
     }
 
     fn opened(&mut self, session: &mut Session<'_, H::User>) {

@@ -323,7 +323,7 @@ impl Handler for Room {
     type User = usize;
     type Mail = Vec<u8>;
 
-    fn handshake<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, id: HandshakeId) -> Verdict<'r, usize> {
+    fn request<'r>(&mut self, request: &'r Request<'r>, _: SocketAddr, id: HandshakeId) -> Verdict<'r, usize> {
         let number = request.path().trim_start_matches('/').parse().unwrap_or(usize::MAX);
         match request.upgrade() {
             Ok(upgrade) if number < self.ledger.len() && number % 8 == 2 => {

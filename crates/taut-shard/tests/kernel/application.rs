@@ -27,6 +27,8 @@ pub(crate) struct Application {
     pub(crate) outgoing: Vec<Outgoing>,
     /// Is sent to each connection when it opens.
     pub(crate) greeting: Option<&'static str>,
+    /// Connections are paused as they open.
+    pub(crate) is_paused_at_first: bool,
     /// Is accepted when one closes.
     pub(crate) successor: Option<HandshakeId>,
     /// Whoever is left is told when one closes.
@@ -38,7 +40,7 @@ impl Handler for Application {
     type User = String;
     type Mail = String;
 
-    fn handshake<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, String> {
+    fn request<'r>(&mut self, request: &'r Request<'r>, peer: SocketAddr, id: HandshakeId) -> Verdict<'r, String> {
         self.peers.push(peer);
         match request.path() {
             "/secret" => Verdict::Refuse(Refusal::unauthorized("who are you?")),
@@ -80,6 +82,9 @@ impl Handler for Application {
         if let Some(outgoing) = self.outgoing.get(self.opened.len() - 1) {
             session.set_outgoing(*outgoing);
         }
+        if self.is_paused_at_first {
+            session.pause();
+        }
         if let Some(greeting) = self.greeting {
             self.sent.push(session.send(greeting));
         }
@@ -93,6 +98,11 @@ impl Handler for Application {
                 self.sent.push(session.send(user));
             }
             Some("quiet") => {}
+            Some("pause") => session.pause(),
+            Some("blink") => {
+                session.pause();
+                session.resume();
+            }
             Some(text) if text.starts_with("all ") => broadcast(session.connections(), text, &mut self.sent),
             _ => self.sent.push(session.send(message.clone())),
         }
@@ -112,6 +122,9 @@ impl Handler for Application {
     fn mail(&mut self, connections: &mut Connections<String>, mail: String) {
         // "first" goes to the connection that opened first, whether or not it still lives.
         match mail.split_once(' ') {
+            Some(("pause", _)) => self.opened.iter().for_each(|id| connections.pause(*id)),
+            Some(("resume", _)) => self.opened.iter().for_each(|id| connections.resume(*id)),
+            Some(("close", _)) => self.opened.iter().for_each(|id| connections.close(*id, CloseCode::GOING_AWAY)),
             Some(("first", text)) => self.sent.push(connections.send(self.opened[0], text)),
             Some(("accept", user)) => {
                 self.pending.drain(..).for_each(|id| connections.answer(id, Answer::Accept(user.to_owned())));

@@ -252,6 +252,42 @@ fn line_ends_behind_content_are_no_request() {
 }
 
 #[test]
+fn line_ends_that_come_in_halves_are_no_request_either() {
+    let mut stage = stage();
+    let backend = stage.network.connect();
+    backend.write(&request("one"));
+    stage.settle();
+    assert_eq!(text(&backend), response("one"));
+    for half in [b"\r", b"\n"].repeat(6) {
+        backend.write(half);
+        stage.sleep(Duration::from_secs(5));
+    }
+    stage.sleep(Duration::from_secs(14));
+    assert_eq!((text(&backend).as_str(), backend.is_at_end()), ("", false));
+    backend.write(&request("two"));
+    stage.settle();
+    assert_eq!(text(&backend), response("two"));
+}
+
+#[test]
+fn an_upgrade_on_a_kept_connection_has_as_long_for_its_decision_as_on_a_new_one() {
+    let mut stage = stage();
+    let remote = stage.network.connect();
+    remote.write(&request("one"));
+    stage.settle();
+    text(&remote);
+    stage.sleep(Duration::from_secs(74));
+    let mut client = Client::on(&stage.network, remote);
+    client.write(&client.request("/later"));
+    stage.sleep(Duration::from_secs(9));
+    assert_eq!(client.remote.waiting(), 0, "it was refused when its time to be idle was over");
+    stage.shard.mailbox().push("accept somebody".to_owned(), 0).unwrap();
+    stage.settle();
+    client.read(usize::MAX);
+    assert!(client.is_open());
+}
+
+#[test]
 fn who_has_asked_and_ended_its_side_is_answered_all_of_it() {
     // As much as the socket takes at once, and less than one answer.
     for capacity in [1 << 20, 10] {

@@ -9,6 +9,8 @@ mod handshake;
 mod intake;
 mod later;
 mod messages;
+mod pausing;
+mod pipes;
 mod proxy;
 mod slow;
 mod time;

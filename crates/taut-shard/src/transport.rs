@@ -1,100 +1,24 @@
-//! One socket of a shard: what goes through it, plain or by TLS.
+//! What goes through one socket, plain or by TLS.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 
-use taut_proto::deflate::Agreed;
-use taut_proto::handshake::HeadScan;
-use taut_proto::{Outbox, Time};
+use taut_proto::Outbox;
 
-use crate::socket::Socket;
+use crate::socket::{AnySocket, Socket};
 
-/// A socket and where its connection stands.
-pub(crate) struct Wire<S> {
-    pub(crate) socket: S,
+/// A socket, and TLS on it.
+pub(crate) struct Transport {
+    pub(crate) socket: AnySocket,
     pub(crate) tls: Option<Box<rustls::ServerConnection>>,
-    pub(crate) phase: Phase,
-    pub(crate) peer: SocketAddr,
-    /// The tick its deadline comes up at; 0 when none is set.
-    pub(crate) due: u64,
     /// There may be more to read.
     pub(crate) readable: bool,
     /// The peer will send no more: a short read is not the last.
     pub(crate) ended: bool,
-    /// It is on the list of those to be read again.
-    pub(crate) queued: bool,
 }
 
-pub(crate) enum Phase {
-    Handshake(Box<Opening>),
-    Open,
-    /// The connection has ended: write what is left, shut the write side, read to the end (RFC 6455 §7.1.1).
-    Lingering {
-        deadline: Time,
-        outbox: Option<Box<Outbox>>,
-        shut: bool,
-    },
-}
-
-/// A handshake in progress.
-pub(crate) struct Opening {
-    /// The PROXY header has still to come, before everything else.
-    pub(crate) is_announced: bool,
-    /// What comes first, as far as it has come: the PROXY header, then the head; what came behind it while the answer is pending.
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) scan: HeadScan,
-    pub(crate) deadline: Time,
-    pub(crate) pending: Option<Pending>,
-    /// Bytes of content that belong to the head, which is here, and that the answer waits for.
-    pub(crate) content: Option<usize>,
-    /// It was answered a request, and is no handshake in progress any more; now another may come.
-    pub(crate) is_kept: bool,
-    /// What the socket did not take of an answer. Nothing more is read before it has.
-    pub(crate) unsent: Option<Box<Outbox>>,
-}
-
-impl Opening {
-    pub(crate) fn new(deadline: Time, is_announced: bool) -> Self {
-        Self {
-            is_announced,
-            bytes: Vec::new(),
-            scan: HeadScan::default(),
-            deadline,
-            pending: None,
-            content: None,
-            is_kept: false,
-            unsent: None,
-        }
-    }
-
-    /// Nothing has come of a request, nor is one waiting for its answer.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.bytes.is_empty() && self.pending.is_none()
-    }
-}
-
-/// A request that waits for its answer.
-pub(crate) struct Pending {
-    /// Of the [`HandshakeId`](crate::HandshakeId).
-    pub(crate) generation: u32,
-    pub(crate) acceptance: Acceptance,
-}
-
-/// What a request is answered if it is accepted.
-pub(crate) struct Acceptance {
-    pub(crate) response: Vec<u8>,
-    pub(crate) deflate: Option<Agreed>,
-}
-
-impl<S: Socket> Wire<S> {
-    pub(crate) fn new(
-        socket: S,
-        tls: Option<Box<rustls::ServerConnection>>,
-        opening: Opening,
-        peer: SocketAddr,
-    ) -> Self {
-        let phase = Phase::Handshake(Box::new(opening));
-        Self { socket, tls, phase, peer, due: 0, readable: false, ended: false, queued: false }
+impl Transport {
+    pub(crate) fn new(socket: AnySocket, tls: Option<Box<rustls::ServerConnection>>) -> Self {
+        Self { socket, tls, readable: false, ended: false }
     }
 
     /// Reads what has come: how many bytes, 0 at the end, `None` when there is nothing now.
