@@ -8,7 +8,7 @@
 //! proxies show it. It is bound to the key of its app, has to be long enough not to be guessed, and is worth nothing once the session is over.
 
 mod codec;
-mod loopback;
+mod connector;
 mod session;
 mod sockjs;
 mod table;
@@ -37,8 +37,8 @@ use crate::config::{Config, Network};
 use crate::connect_auth;
 use crate::http::answer::ApiError;
 use crate::shard::{GOING_DOWN, OVER_CAPACITY, PATH_NOT_FOUND, no_such_app};
-pub(crate) use loopback::Connector;
-use loopback::Request;
+pub(crate) use connector::Connector;
+use connector::Request;
 use session::{Mode, Session, Timeouts};
 use table::{Full, Table};
 

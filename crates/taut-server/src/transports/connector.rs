@@ -1,16 +1,17 @@
 //! The way of a session to a shard.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
 use taut::{Client, Error, Heartbeat, Settings, WebSocket};
-use taut_shard::Intake;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use taut_shard::{Intake, Pipe, pipe};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Where sessions become clients of the shards: of each in turn.
 #[derive(Debug)]
@@ -67,55 +68,67 @@ impl Connector {
         if let Some(origin) = origin {
             client = client.origin(origin);
         }
-        let (ours, theirs) = timeout(OPENING, pair()).await.map_err(Error::other)?.map_err(Error::other)?;
+        let (ours, theirs) = pipe(CAPACITY);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.intakes.len().max(1);
-        let taken = self.intakes.get(turn).is_some_and(|intake| intake.adopt(theirs, request.peer).is_ok());
+        let taken = self.intakes.get(turn).is_some_and(|intake| intake.adopt_pipe(theirs, request.peer).is_ok());
         if !taken {
             return Err(Error::other("the shard takes no more"));
         }
-        client.connect_over(ours).await
+        client.connect_over(Link(ours)).await
     }
 }
 
-/// Two ends of one connection within this machine: ours, and the shard's.
-///
-/// # Cancel safety
-/// Dropping it drops both.
-async fn pair() -> io::Result<(TcpStream, std::net::TcpStream)> {
-    pair_through(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?).await
+/// Our end of the pipe to a shard, as tokio's streams are.
+struct Link(Pipe);
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let count = ready!(self.0.poll_read(context, buffer.initialize_unfilled()))?;
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
+    }
 }
 
-async fn pair_through(listener: &TcpListener) -> io::Result<(TcpStream, std::net::TcpStream)> {
-    let ours = TcpStream::connect(listener.local_addr()?).await?;
-    let theirs = loop {
-        let (theirs, peer) = listener.accept().await?;
-        // Any program of this machine may have connected first; it is not to speak as this client.
-        if peer == ours.local_addr()? {
-            break theirs;
-        }
-    };
-    ours.set_nodelay(true)?;
-    theirs.set_nodelay(true)?;
-    Ok((ours, theirs.into_std()?))
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.shutdown();
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// The way is short: what takes longer is a server that has too much to do.
 const OPENING: Duration = Duration::from_secs(5);
 
+/// Bytes that may be under way to a shard, and as many from it, beside what the shard itself holds for a slow reader. As
+/// much as a socket of the kernel takes: a client over HTTP stands as long a burst as one that has a socket.
+const CAPACITY: usize = 4 << 20;
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::*;
+
     #[tokio::test]
-    async fn who_connects_to_the_pair_before_us_is_not_taken_for_us() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
-        let mut stranger = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
-        let (mut ours, theirs) = pair_through(&listener).await.expect("a pair");
-        assert_eq!(theirs.peer_addr().ok(), ours.local_addr().ok());
-        assert_eq!(stranger.read(&mut [0]).await.ok(), Some(0), "he is turned away");
-        let mut theirs = TcpStream::from_std(theirs).expect("non-blocking");
-        theirs.write_all(b"x").await.expect("written");
-        assert_eq!(ours.read_u8().await.ok(), Some(b'x'));
+    async fn a_link_ends_where_the_shard_lets_go_of_it() {
+        let (ours, theirs) = pipe(CAPACITY);
+        let mut link = Link(ours);
+        link.write_all(b"a request").await.expect("there is room");
+        let waiting = tokio::spawn(async move { (link.read(&mut [0]).await.ok(), link.write(b"x").await.is_err()) });
+        tokio::task::yield_now().await;
+        drop(theirs);
+        assert_eq!(waiting.await.expect("it ends"), (Some(0), true));
     }
 }
