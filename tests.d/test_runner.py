@@ -51,6 +51,8 @@ class RunnerTest(unittest.TestCase):
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # Under nohup it is ignored, and bash cannot trap what was ignored when it began.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.wait)

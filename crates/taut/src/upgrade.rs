@@ -42,7 +42,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, HeaderValue, Response};
+use http::{Extensions, HeaderValue, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
@@ -276,7 +276,7 @@ struct Guest {
 
 /// Whether a client tries to open a WebSocket.
 #[cfg(feature = "tower")]
-pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_websocket(headers: &http::HeaderMap) -> bool {
     let mut upgrades = headers.get_all(http::header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
     upgrades.any(|list| list.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
 }
