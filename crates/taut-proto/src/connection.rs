@@ -258,8 +258,9 @@ impl Connection {
     /// frame does, so `at_least` should be large enough to pay for the read that fetches what follows; 16 KiB is.
     ///
     /// Whatever the header announces, there is no more room than for as much as has come of the message already, for
-    /// 16 KiB, or for as much as the largest message before it had (rounded up to a power of two, at most 1 MiB). Text is not received this way: a `String`
-    /// takes only what is known to be UTF-8, so text is checked in the buffer that you lend and copied piece by piece.
+    /// 16 KiB, or for as much as the largest message before it had (rounded up to a power of two, at most 1 MiB). Text
+    /// is not received this way: a `String` takes only what is known to be UTF-8, so text is checked in the buffer that
+    /// you lend and copied piece by piece.
     pub fn read_into(&mut self, at_least: usize) -> Option<ReadInto<'_>> {
         if self.partial.is_none() || self.has_ended() {
             return None;

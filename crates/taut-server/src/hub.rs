@@ -12,7 +12,7 @@ pub(crate) mod owner;
 pub(crate) mod presence;
 #[cfg(test)]
 mod simulation;
-pub mod subscriptions;
+pub(crate) mod subscriptions;
 mod users;
 
 use std::hash::Hash;

@@ -18,7 +18,7 @@ pub mod config;
 mod connect_auth;
 mod events;
 mod http;
-pub mod hub;
+mod hub;
 mod limit;
 mod node;
 mod origin;

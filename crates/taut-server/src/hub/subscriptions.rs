@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// step of [`leave_all`](Self::leave_all), takes constant time. Measured: 96 bytes for a member of one channel, some 37 for each further one,
 /// and 190 for a channel; what a burst took is given back.
 #[derive(Debug)]
-pub struct Subscriptions<Member> {
+pub(crate) struct Subscriptions<Member> {
     slots: Vec<Slot<Member>>,
     free: Vec<u32>,
     by_name: HashMap<Arc<str>, u32>,
@@ -23,12 +23,12 @@ pub struct Subscriptions<Member> {
 
 impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
     /// Nobody wants anything.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { slots: Vec::new(), free: Vec::new(), by_name: HashMap::new(), by_member: HashMap::new() }
     }
 
     /// From now on `member` wants `channel`. Its name is kept as it is given, so that several tables can share one.
-    pub fn join(&mut self, channel: impl AsRef<str> + Into<Arc<str>>, member: Member) -> Joined {
+    pub(crate) fn join(&mut self, channel: impl AsRef<str> + Into<Arc<str>>, member: Member) -> Joined {
         let slot = match self.by_name.get(channel.as_ref()) {
             Some(&slot) => {
                 if self.find(slot, member).is_some() {
@@ -53,7 +53,7 @@ impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
     }
 
     /// From now on `member` does not want `channel` any more.
-    pub fn leave(&mut self, channel: &str, member: Member) -> Left {
+    pub(crate) fn leave(&mut self, channel: &str, member: Member) -> Left {
         let Some(&slot) = self.by_name.get(channel) else {
             return Left::Absent;
         };
@@ -70,7 +70,7 @@ impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
     }
 
     /// `member` is gone: it leaves all its channels. `vacated` gets the names of those where it was the last.
-    pub fn leave_all(&mut self, member: Member, mut vacated: impl FnMut(Arc<str>)) {
+    pub(crate) fn leave_all(&mut self, member: Member, mut vacated: impl FnMut(Arc<str>)) {
         for Subscription { slot, seat } in self.by_member.remove(&member).unwrap_or_default() {
             if self.remove_seat(slot, seat) {
                 vacated(self.vacate(slot));
@@ -80,39 +80,40 @@ impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
     }
 
     /// Whether `member` wants `channel`.
-    pub fn is_member(&self, channel: &str, member: Member) -> bool {
+    pub(crate) fn is_member(&self, channel: &str, member: Member) -> bool {
         self.by_name.get(channel).is_some_and(|&slot| self.find(slot, member).is_some())
     }
 
     /// Those who want `channel`, each once, in no particular order.
-    pub fn members(&self, channel: &str) -> impl ExactSizeIterator<Item = Member> {
+    pub(crate) fn members(&self, channel: &str) -> impl ExactSizeIterator<Item = Member> {
         let seats = self.by_name.get(channel).map_or(&[][..], |&slot| &self.slots[slot as usize].seats);
         seats.iter().map(|seat| seat.member)
     }
 
     /// The channels that `member` wants.
-    pub fn channels_of(&self, member: Member) -> impl ExactSizeIterator<Item = &Arc<str>> {
+    pub(crate) fn channels_of(&self, member: Member) -> impl ExactSizeIterator<Item = &Arc<str>> {
         let subscriptions = self.by_member.get(&member).map_or(&[][..], Vec::as_slice);
         subscriptions.iter().map(|subscription| &self.slots[subscription.slot as usize].name)
     }
 
     /// The channels that anybody wants, with how many do.
-    pub fn channels(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, usize)> {
+    pub(crate) fn channels(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, usize)> {
         self.by_name.iter().map(|(name, &slot)| (name, self.slots[slot as usize].seats.len()))
     }
 
     /// The channel's name as it is kept here, if anybody wants it.
-    pub fn name(&self, channel: &str) -> Option<&Arc<str>> {
+    pub(crate) fn name(&self, channel: &str) -> Option<&Arc<str>> {
         self.by_name.get_key_value(channel).map(|(name, _)| name)
     }
 
     /// How many channels `member` wants.
-    pub fn subscriptions(&self, member: Member) -> usize {
+    pub(crate) fn subscriptions(&self, member: Member) -> usize {
         self.by_member.get(&member).map_or(0, Vec::len)
     }
 
     /// Whether nobody wants anything.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
@@ -196,7 +197,7 @@ impl<Member: Copy + Eq + Hash> Default for Subscriptions<Member> {
 
 /// What joining a channel changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joined {
+pub(crate) enum Joined {
     /// Nobody wanted the channel before: tell the level above.
     First,
     /// Others want it too.
@@ -207,7 +208,7 @@ pub enum Joined {
 
 /// What leaving a channel changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub(crate) enum Left {
     /// Nobody wants the channel now: tell the level above.
     Last,
     /// Others still want it.
