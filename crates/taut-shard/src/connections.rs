@@ -295,6 +295,7 @@ impl<User> Connections<User> {
         Some((self.conns.get_mut(token)?, &mut self.outboxes))
     }
 
+    #[cfg(feature = "testing")]
     pub(crate) fn conns(&self) -> impl Iterator<Item = (usize, &Conn<User>)> {
         self.conns.iter()
     }
