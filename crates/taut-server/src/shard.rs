@@ -114,13 +114,14 @@ struct Extras {
 /// One app on this shard.
 #[derive(Debug)]
 struct LocalApp {
+    app: Arc<App>,
     hub: Hub<ConnectionId>,
     traffic: Cell<Traffic>,
 }
 
 impl LocalApp {
     fn new(app: Arc<App>) -> Self {
-        Self { hub: Hub::new(app), traffic: Cell::default() }
+        Self { hub: Hub::new(Arc::clone(&app)), app, traffic: Cell::default() }
     }
 
     fn count(&self, count: impl FnOnce(&mut Traffic)) {
@@ -212,10 +213,10 @@ impl PusherHandler {
         call: impl FnOnce(&mut Hub<ConnectionId>, &mut BusEnd<ConnectionId>, &ShardBus, Time, &mut ClientOutlet<'_>) -> T,
     ) -> Option<T> {
         self.open(app)?;
-        let LocalApp { hub, traffic } = self.local_apps.get_mut(app.get())?.as_deref_mut()?;
-        let (now, live) = (connections.now(), Arc::clone(hub.app()));
+        let LocalApp { app: live, hub, traffic } = self.local_apps.get_mut(app.get())?.as_deref_mut()?;
+        let now = connections.now();
         let mut outlet = ClientOutlet {
-            app: &live,
+            app: live,
             traffic,
             connections,
             events: &self.events,
@@ -239,7 +240,7 @@ impl PusherHandler {
         let id = session.id();
         let event = ServerEvent::ConnectionEstablished { socket_id, activity_timeout: self.activity_timeout };
         self.send_event(session.connections(), id, &event);
-        let Some(app) = self.local_app(app).map(|local_app| Arc::clone(local_app.hub.app())) else { return };
+        let Some(app) = self.local_app(app).map(|local_app| Arc::clone(&local_app.app)) else { return };
         let snapshot = Arc::clone(&app.snapshot());
         session.set_outgoing(Outgoing { bytes: self.outgoing, slow_reader: snapshot.limits.slow_reader });
         let timeout = snapshot.config.features.authorization_timeout;
@@ -352,7 +353,7 @@ impl PusherHandler {
     fn refused(&self, app: AppIndex, socket_id: SocketId, reason: &str) {
         let Some(local_app) = self.local_app(app) else { return };
         local_app.count(|traffic| traffic.refused += 1);
-        self.note(local_app.hub.app(), || Event::Refused { socket_id, reason: reason.into() });
+        self.note(&local_app.app, || Event::Refused { socket_id, reason: reason.into() });
     }
 }
 

@@ -92,7 +92,7 @@ impl PusherHandler {
         if self.events.wants(snapshot, WebhookEvent::ClientEvent) {
             let (channel, event) = (Arc::clone(channel), event.into());
             let data = data.map_or_else(Box::default, text_of);
-            self.events.record(local_app.hub.app(), Event::ClientEvent { channel, event, data, socket_id, user_id });
+            self.events.record(&local_app.app, Event::ClientEvent { channel, event, data, socket_id, user_id });
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ impl PusherHandler {
 
     fn statistics(&self, connections: &Connections<Client>) -> Statistics {
         let traffic = |local_app: &Option<Box<LocalApp>>| {
-            let Some(LocalApp { hub, traffic }) = local_app.as_deref() else { return Traffic::default() };
+            let Some(LocalApp { hub, traffic, .. }) = local_app.as_deref() else { return Traffic::default() };
             Traffic {
                 subscriptions: hub.members.subscribed().channels().map(|(_, count)| count as u64).sum(),
                 channels: hub.owner().occupied() as u64,

@@ -85,7 +85,7 @@ impl PusherHandler {
         let Some(subscriber) = subscriber(connections, id) else { return };
         let socket_id = subscriber.socket_id;
         if let Some(local_app) = self.local_app(app) {
-            self.note(local_app.hub.app(), || Event::SignedIn { socket_id, user_id: Arc::clone(user_id) });
+            self.note(&local_app.app, || Event::SignedIn { socket_id, user_id: Arc::clone(user_id) });
         }
         self.call(connections, app, |hub, effects| hub.members.sign_in(id, user_id, is_shown, effects));
     }
@@ -104,7 +104,7 @@ impl PusherHandler {
         if watchlist.is_empty() {
             return;
         }
-        let most = local_app.hub.app().snapshot().limits.watchlist;
+        let most = local_app.app.snapshot().limits.watchlist;
         if watchlist.len() > most {
             let message = format!("Watchlist limit exceeded: only the first {most} users are watched");
             let event = ServerEvent::Error { code: Some(WATCHLIST_EXCEEDED), message: &message, channel: None };

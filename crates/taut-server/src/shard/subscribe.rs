@@ -111,7 +111,7 @@ impl PusherHandler {
         let Some(channel) = self.members(app).and_then(|members| members.name(name)).map(Arc::clone) else { return };
         let left = self.call(connections, app, |hub, effects| hub.members.leave(id, &channel, user_id, false, effects));
         if let (Some(true), Some(local_app)) = (left, self.local_app(app)) {
-            self.note(local_app.hub.app(), || Event::Unsubscribed { channel, socket_id });
+            self.note(&local_app.app, || Event::Unsubscribed { channel, socket_id });
         }
     }
 
