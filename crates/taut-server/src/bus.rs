@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn homes_are_spread_and_stay() {
+    fn owners_are_spread_and_stay() {
         let bus = ShardBus::new(4);
         let mut counts = [0; 4];
         for number in 0..1000 {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_goes_to_its_home_only() {
+    fn an_event_goes_to_its_owner_only() {
         let (bus, mut shards) = shards(2);
         let channel = channel_of(&bus, 1);
         assert_eq!(publish(&bus, [publication(&channel, 10)]), Ok(()));

@@ -92,7 +92,7 @@ struct Inner {
 }
 
 impl EventBus {
-    /// A journal, and where the webhooks read it.
+    /// An event bus, and where the webhooks read it.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Entry>) {
         let (webhooks, receiver) = mpsc::channel(MOST_WAITING);
         let (console, _) = broadcast::channel(MOST_SHOWN);
@@ -150,7 +150,7 @@ impl EventBus {
     }
 }
 
-/// A view on the journal.
+/// A view on the event bus.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) entries: broadcast::Receiver<Arc<Entry>>,

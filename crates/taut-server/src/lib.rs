@@ -3,8 +3,8 @@
 //! [`Server::start`] takes a [`Config`] and gives a [`Running`] server:
 //!
 //! - clients connect to `/app/KEY` and live on the shards of `taut-shard`, one thread each, without locks;
-//! - backends publish by signed requests to `/apps/ID/events`, served by hyper on tokio;
-//! - a channel has one home among the shards, which gives its events their order.
+//! - backends publish by signed requests to `/apps/ID/events`, answered on the shard where they are plain, otherwise by axum on tokio;
+//! - a channel has one owner among the shards, which gives its events their order.
 
 // A print panics where its output is gone; a library leaves that to the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

@@ -1,6 +1,6 @@
 //! Webhooks: what happens is told by `POST` to the addresses that an app names.
 //!
-//! Events come by the [journal](crate::events), from which one task takes them. A removal waits three seconds, in case that it is undone. What is to
+//! Events come by the [event bus](crate::events), from which one task takes them. A removal waits three seconds, in case that it is undone. What is to
 //! be told becomes deliveries, one for each webhook that wants it; a delivery is kept by the store before it is tried, and until it has
 //! succeeded or failed for good. So each comes at least once, and no order is promised. What waits is bounded, in memory and in the file.
 
@@ -60,7 +60,7 @@ impl DataDirectory {
 }
 
 impl Webhooks {
-    /// Starts to deliver what the journal brings, and what an earlier run has left in the data directory. Without one all is in memory alone.
+    /// Starts to deliver what the event bus brings, and what an earlier run has left in the data directory. Without one all is in memory alone.
     pub(crate) fn start(
         runtime: &Handle,
         apps: &Arc<Apps>,
@@ -111,7 +111,7 @@ impl Webhooks {
         statistics
     }
 
-    /// Ends the deliveries: takes down what the journal still has, sends all that is due, and returns when that is done or the deadline has passed.
+    /// Ends the deliveries: takes down what the event bus still has, sends all that is due, and returns when that is done or the deadline has passed.
     ///
     /// With a data directory, what waits (for the end of its grace, or for its next attempt) is left to the next run. Without one, nothing waits for
     /// its grace any more, and what fails is tried again until the deadline.
@@ -125,7 +125,7 @@ impl Webhooks {
         let _ = over.wait_for(|over| *over).await;
     }
 
-    /// Waits until so many entries of the journal are kept by the store, or need not be.
+    /// Waits until so many entries of the event bus are kept by the store, or need not be.
     #[cfg(test)]
     async fn recorded(&self, entries: u64) {
         let mut progress = self.0.progress.subscribe();
@@ -148,7 +148,7 @@ pub(crate) struct Statistics {
     pub(crate) dead_letters: usize,
     /// How long the oldest of those not delivered waits.
     pub(crate) oldest: Option<Duration>,
-    /// Entries of the journal that are taken down, since the start; like all below.
+    /// entries of the event bus that are taken down, since the start; like all below.
     pub(crate) recorded: u64,
     /// Requests that have succeeded.
     pub(crate) delivered: u64,
@@ -188,7 +188,7 @@ impl Shared {
         self.wake.notified().await;
     }
 
-    /// Tells how many entries of the journal are taken down.
+    /// Tells how many entries of the event bus are taken down.
     fn progress(&self, recorded: u64) {
         self.progress.send_if_modified(|before| std::mem::replace(before, recorded) != recorded);
     }

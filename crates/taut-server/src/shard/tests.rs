@@ -123,14 +123,14 @@ fn missed(channel: &str) -> Mail {
 const SUBSCRIBED: &str = "pusher_internal:subscription_succeeded";
 
 #[test]
-fn the_first_member_of_a_shard_is_told_only_when_the_channels_home_knows() {
+fn the_first_member_of_a_shard_is_told_only_when_the_channels_owner_knows() {
     let (node, bus, mut stages) = node(2);
     let channel = far_channel(&bus);
     let mut peer = subscriber(&mut stages[0]);
     publish(&node, &channel, "early");
     subscribe(&mut peer, &channel);
     stages[0].settle();
-    assert_eq!(heard(&mut peer), [""; 0], "the home does not know yet");
+    assert_eq!(heard(&mut peer), [""; 0], "the owner does not know yet");
     // It has not even looked, but this comes to it after our interest.
     publish(&node, &channel, "late");
     stages[1].settle();
@@ -156,7 +156,7 @@ fn the_second_member_of_a_shard_waits_for_the_same_answer_or_for_none() {
 }
 
 #[test]
-fn at_home_the_answer_comes_at_once() {
+fn on_the_owners_shard_the_answer_comes_at_once() {
     let (node, bus, mut stages) = node(2);
     let channel = far_channel(&bus);
     let mut peer = subscriber(&mut stages[1]);
@@ -205,7 +205,7 @@ fn who_leaves_and_comes_back_before_the_answer_is_subscribed() {
 }
 
 #[test]
-fn the_home_forgets_a_shard_whose_last_member_has_left() {
+fn the_owner_forgets_a_shard_whose_last_member_has_left() {
     let (_, bus, mut stages) = node(2);
     let channel = far_channel(&bus);
     for wait in [true, false] {
@@ -243,7 +243,7 @@ fn members_that_missed_an_event_are_sent_back_to_begin_anew() {
 }
 
 #[test]
-fn channels_that_wait_for_their_homes_are_bounded() {
+fn channels_that_wait_for_their_owners_are_bounded() {
     let (_, bus, mut stages) = node(2);
     hub(&mut stages[0]).members.set_waiters(subscribe::MOST_WAITING);
     let mut peer = subscriber(&mut stages[0]);

@@ -317,7 +317,7 @@ impl State {
         self.is_stored && self.retry_store.is_none()
     }
 
-    /// How many entries of the journal are accounted for. `is_saving`: the store is at work.
+    /// How many entries of the event bus are accounted for. `is_saving`: the store is at work.
     pub(super) fn recorded(&mut self, is_saving: bool) -> u64 {
         // What cancels, or finds no room, is nothing to the store.
         if !is_saving && self.is_saved() {

@@ -69,7 +69,7 @@ pub(super) struct Group {
     pub(super) is_whole: bool,
     /// The deliveries that may be sent once this is written.
     pub(super) closed: Vec<u64>,
-    /// How many entries of the journal are accounted for then.
+    /// How many entries of the event bus are accounted for then.
     pub(super) recorded: u64,
 }
 

@@ -22,7 +22,7 @@ use crate::pusher::socket_id::SocketId;
 use super::testing::Folder;
 use super::{DataDirectory, Statistics, Webhooks};
 
-/// A journal, and webhooks that read it.
+/// An event bus, and webhooks that read it.
 struct Server {
     apps: Arc<Apps>,
     app: Arc<App>,

@@ -1,4 +1,4 @@
-//! The task that moves events from the journal to their receivers.
+//! The task that moves events from the event bus to their receivers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -186,7 +186,7 @@ fn random() -> u64 {
     getrandom::u64().unwrap_or(u64::MAX)
 }
 
-/// Entries of the journal that are taken down under one lock.
+/// entries of the event bus that are taken down under one lock.
 const MOST_AT_ONCE: usize = 256;
 
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
