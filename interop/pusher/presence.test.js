@@ -40,8 +40,9 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
 
     /** All that a client has heard of who came and went, when an event published after that has come. */
     const comingsAndGoings = async (recorder, name) => {
-      await pusher.trigger(name, 'roll-call', {});
-      await recorder.until({ on: name, event: 'roll-call' });
+      const rollCall = fresh('roll-call'); // an earlier one has perhaps been heard already
+      await pusher.trigger(name, rollCall, {});
+      await recorder.until({ on: name, event: rollCall });
       const all = await recorder.heard({ on: name });
       return all.filter(({ event }) => [ADDED, REMOVED].includes(event)).map(({ event, data }) => [event, data.id]);
     };
