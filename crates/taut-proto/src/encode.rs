@@ -65,6 +65,7 @@ pub(crate) fn compressed(role: Role, opcode: Opcode, payload: &[u8], scratch: &m
 }
 
 /// A whole, plain frame's header.
+#[inline]
 pub(crate) fn header(role: Role, opcode: Opcode, payload: &[u8], scratch: &mut Scratch) -> Header {
     // RFC 6455 §5.3: a fresh key for every frame of a client.
     let mask = (role == Role::Client).then(|| scratch.mask_key());

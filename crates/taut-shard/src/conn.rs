@@ -1,5 +1,6 @@
 //! One connection of a shard, from its socket's first byte to its last.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use taut_proto::deflate::Agreed;
@@ -183,6 +184,22 @@ impl<User> Open<User> {
         ConnectionId { index: token as u32, generation: self.generation }
     }
 
+    /// It has something to write: puts it on the list of those. Says whether so much has gathered that it is to be
+    /// written at once.
+    #[inline]
+    pub(crate) fn queue(&mut self, id: ConnectionId, dirty: &mut VecDeque<ConnectionId>) -> bool {
+        self.dirty = true;
+        if !self.queued {
+            self.queued = true;
+            dirty.push_back(id);
+        }
+        if self.brimming || self.full || self.waiting() <= CORK.min(self.outgoing as usize) {
+            return false;
+        }
+        self.brimming = true;
+        true
+    }
+
     /// Bytes that wait for the peer to read.
     pub(crate) fn waiting(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len())
@@ -209,6 +226,9 @@ impl Lingering {
         Self { deadline, outbox, is_shut: false }
     }
 }
+
+/// Bytes that gather for one connection before they are written, the read or the tick that they answer over or not.
+const CORK: usize = 256 << 10;
 
 /// Bytes unread by a peer above which it is not read from.
 const BACKED_UP: usize = 64 << 10;

@@ -382,7 +382,7 @@ impl<User> Connections<User> {
         self.reading = Some(id);
     }
 
-    /// Takes into account what a connection's message holds now; what is to be done about it.
+    /// Accounts for what a connection's message holds now. Says what to do about that.
     pub(crate) fn has_read(&mut self, id: ConnectionId) -> Unfinished {
         self.reading = None;
         let Some(open) = self.get(id).filter(|open| open.connection.is_receiving()) else {
@@ -402,24 +402,31 @@ impl<User> Connections<User> {
         counted
     }
 
-    /// Lets a connection act on what it has received or on its deadline.
-    #[inline]
+    /// Lets a connection act, on its deadline for instance.
     pub(crate) fn act<T>(
         &mut self,
         id: ConnectionId,
         act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
     ) -> Option<T> {
-        self.act_if(Rule::Always, id, act).ok()
+        let open = open_in(&mut self.conns, id)?;
+        let outbox = open.outbox.get_or_insert_with(|| self.outboxes.take());
+        let outcome = act(&mut open.connection, &mut self.scratch, outbox);
+        if open.queue(id, &mut self.dirty) {
+            self.brimming.push(id);
+        }
+        Some(outcome)
     }
 
-    /// Lets a connection act on what it has received, unless it is paused.
+    /// A connection that is to receive bytes, unless it is paused, and what that takes. Its replies are not queued: they
+    /// are flushed when the read is over.
     #[inline]
-    pub(crate) fn receive<T>(
-        &mut self,
-        id: ConnectionId,
-        receive: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
-    ) -> Result<T, Idle> {
-        self.act_if(Rule::Unpaused, id, receive)
+    pub(crate) fn receiver(&mut self, id: ConnectionId) -> Result<(&mut Connection, &mut Scratch, &mut Outbox), Idle> {
+        let open = open_in(&mut self.conns, id).ok_or(Idle::Gone)?;
+        if open.paused.is_some() {
+            return Err(Idle::Paused);
+        }
+        let outbox = open.outbox.get_or_insert_with(|| self.outboxes.take());
+        Ok((&mut open.connection, &mut self.scratch, outbox))
     }
 
     /// Holds what was read of a connection that is paused.
@@ -427,35 +434,6 @@ impl<User> Connections<User> {
         if let Some(paused) = self.get_mut(id).and_then(|open| open.paused.as_mut()) {
             paused.held.extend_from_slice(bytes);
         }
-    }
-
-    #[inline]
-    fn act_if<T>(
-        &mut self,
-        rule: Rule,
-        id: ConnectionId,
-        act: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> T,
-    ) -> Result<T, Idle> {
-        let open = open_in(&mut self.conns, id).ok_or(Idle::Gone)?;
-        if matches!(rule, Rule::Unpaused) && open.paused.is_some() {
-            return Err(Idle::Paused);
-        }
-        let outbox = open.outbox.get_or_insert_with(|| self.outboxes.take());
-        let allowed = open.outgoing as usize;
-        if matches!(rule, Rule::Bounded) && outbox.len() > allowed {
-            return Err(Idle::Slow);
-        }
-        let outcome = act(&mut open.connection, &mut self.scratch, outbox);
-        open.dirty = true;
-        if !open.queued {
-            open.queued = true;
-            self.dirty.push_back(id);
-        }
-        if outbox.len() > allowed.min(CORK) && !open.full && !open.brimming {
-            open.brimming = true;
-            self.brimming.push(id);
-        }
-        Ok(outcome)
     }
 
     /// Takes one of those for whom much has gathered.
@@ -486,17 +464,23 @@ impl<User> Connections<User> {
         None
     }
 
+    #[inline]
     fn write(
         &mut self,
         id: ConnectionId,
         write: impl FnOnce(&mut Connection, &mut Scratch, &mut Outbox) -> Result<(), SendError>,
     ) -> Sent {
+        let Some(open) = open_in(&mut self.conns, id) else { return Sent::Closed };
+        let outbox = open.outbox.get_or_insert_with(|| self.outboxes.take());
         // A message of any size may go to a reader that has kept up.
-        match self.act_if(Rule::Bounded, id, write) {
-            Ok(Ok(())) => Sent::Sent,
-            Ok(Err(_)) | Err(Idle::Gone | Idle::Paused) => Sent::Closed,
-            Err(Idle::Slow) => self.overrun(id),
+        if outbox.len() > open.outgoing as usize {
+            return self.overrun(id);
         }
+        let outcome = write(&mut open.connection, &mut self.scratch, outbox);
+        if open.queue(id, &mut self.dirty) {
+            self.brimming.push(id);
+        }
+        if outcome.is_ok() { Sent::Sent } else { Sent::Closed }
     }
 
     fn overrun(&mut self, id: ConnectionId) -> Sent {
@@ -533,21 +517,8 @@ pub(crate) enum Unfinished {
     TooMuch,
 }
 
-/// When a connection may act.
-#[derive(Clone, Copy)]
-enum Rule {
-    Always,
-    /// No more waits to be written than may.
-    Bounded,
-    Unpaused,
-}
-
 /// Why a connection did not act.
 pub(crate) enum Idle {
     Gone,
-    Slow,
     Paused,
 }
-
-/// Bytes that gather for one connection before they are written, the read or the tick that they answer over or not.
-const CORK: usize = 256 << 10;

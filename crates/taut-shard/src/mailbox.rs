@@ -100,6 +100,10 @@ impl<Mail> Mailbox<Mail> {
     }
 
     pub(crate) fn pop(&self) -> Option<Mail> {
+        // To find the queue empty is the common case, and cheaper than to pop nothing.
+        if self.0.queue.is_empty() {
+            return None;
+        }
         let (mail, bytes) = self.0.queue.pop()?;
         self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
         Some(mail)

@@ -240,6 +240,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         // The first frames may have come with the handshake.
         if !rest.is_empty() {
             self.messages(id, rest);
+            self.flush(token);
         }
     }
 

@@ -121,7 +121,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
     }
 
-    /// Bytes of frames have come.
+    /// Bytes of frames have come. The caller flushes the replies.
     pub(crate) fn messages(&mut self, id: ConnectionId, bytes: &mut [u8]) {
         self.connections.begin_reading(id);
         self.messages_in(id, bytes);
@@ -138,17 +138,16 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let count = bytes.len();
         let mut input = Input::new(bytes);
         loop {
-            let received = self.connections.receive(id, |connection, scratch, outbox| {
-                (connection.receive(&mut input, now, scratch, outbox), connection.is_open())
-            });
-            let (event, is_open) = match received {
-                Ok(received) => received,
+            let (connection, scratch, outbox) = match self.connections.receiver(id) {
+                Ok(receiver) => receiver,
                 Err(Idle::Paused) => {
                     let used = count - input.len();
                     return self.connections.hold(id, &bytes[used..]);
                 }
-                Err(Idle::Gone | Idle::Slow) => return,
+                Err(Idle::Gone) => return,
             };
+            let event = connection.receive(&mut input, now, scratch, outbox);
+            let is_open = connection.is_open();
             match event {
                 Ok(None) => return,
                 Ok(Some(Event::Message(message))) => {
