@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use taut_proto::deflate::Agreed;
 use taut_proto::handshake::HeadLimits;
-use taut_proto::{Connection, Outbox, Time};
+use taut_proto::{Connection, Outbox, Role, Teardown, Time};
 
 use crate::http1::Exchange;
 use crate::id::ConnectionId;
@@ -30,7 +30,7 @@ pub(crate) enum Stage<User> {
     Http(Box<Http>),
     /// A WebSocket.
     Open(Open<User>),
-    /// The connection has ended: write what is left, shut the write side, read to the end (RFC 6455 §7.1.1).
+    /// The connection has ended, and is torn down (RFC 6455 §7.1.1).
     Lingering(Lingering),
 }
 
@@ -109,11 +109,9 @@ pub(crate) struct Paused {
 
 /// A connection that has ended.
 pub(crate) struct Lingering {
-    pub(crate) deadline: Time,
+    pub(crate) teardown: Teardown,
     /// What is still to be written.
     pub(crate) outbox: Option<Box<Outbox>>,
-    /// The write side is shut.
-    pub(crate) is_shut: bool,
 }
 
 impl<User> Conn<User> {
@@ -223,7 +221,7 @@ impl<User> Open<User> {
 
 impl Lingering {
     pub(crate) fn new(deadline: Time, outbox: Option<Box<Outbox>>) -> Self {
-        Self { deadline, outbox, is_shut: false }
+        Self { teardown: Teardown::new(Role::Server, deadline), outbox }
     }
 }
 

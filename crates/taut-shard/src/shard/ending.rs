@@ -2,14 +2,16 @@
 
 use std::{io, mem};
 
-use taut_proto::{Outbox, Time};
+use taut_proto::{Outbox, TeardownStep, Time};
 
 use super::Shard;
 use crate::conn::{Conn, HttpStage, Lingering, Open, Stage};
 use crate::deadlines::Deadlines;
 use crate::handler::{Closed, Handler, Reason};
 use crate::id::ConnectionId;
+use crate::outboxes::Outboxes;
 use crate::socket::Kernel;
+use crate::transport::Transport;
 
 impl<H: Handler, K: Kernel> Shard<H, K> {
     /// The peer has nothing more to say.
@@ -24,7 +26,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             // Whoever has asked is still to be answered, and may have asked for more than that.
             Some(Stage::Http(http)) if matches!(http.stage, HttpStage::Responding(_)) => {}
             Some(Stage::Http(_)) => self.shut(token),
-            Some(Stage::Lingering(_)) => drop(self.connections.remove(token)),
+            // What is left is still written: the peer may read, though it sends no more.
+            Some(Stage::Lingering(lingering)) => {
+                lingering.teardown.ended();
+                self.tear_down(token);
+            }
             None => {}
         }
     }
@@ -86,6 +92,35 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         former
     }
 
+    /// Ends the TCP connection, as its [`Teardown`](taut_proto::Teardown) says.
+    pub(crate) fn tear_down(&mut self, token: usize) {
+        let Some((conn, outboxes)) = self.connections.conn_and_outboxes(token) else { return };
+        let Stage::Lingering(Lingering { teardown, outbox }) = &mut conn.stage else { return };
+        loop {
+            let done = match teardown.step() {
+                TeardownStep::Write => write_rest(&mut conn.transport, outbox, outboxes).inspect(|done| {
+                    if *done {
+                        teardown.wrote();
+                    }
+                }),
+                TeardownStep::Shut => conn.transport.shutdown().inspect(|done| {
+                    if *done {
+                        teardown.shut();
+                    }
+                }),
+                TeardownStep::Read => return,
+                TeardownStep::Reset | TeardownStep::Done => break,
+            };
+            match done {
+                Ok(true) => {}
+                // The socket says when it has room.
+                Ok(false) => return,
+                Err(_) => break,
+            }
+        }
+        self.connections.remove(token);
+    }
+
     // Time.
 
     /// Sets a socket's deadline by what its connection says.
@@ -109,14 +144,15 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     /// A socket's entry in the wheel has come up.
     pub(crate) fn handle_deadline(&mut self, token: usize, is_crowded: bool) {
         let now = self.connections.now;
-        match self.connections.conn(token).map(|conn| &conn.stage) {
+        match self.connections.conn(token).map(|conn| &mut conn.stage) {
             Some(Stage::Http(http)) if now < http.deadline => self.handle_slow_request(token, is_crowded),
             Some(Stage::Http(_)) => self.handle_late_request(token),
-            Some(Stage::Lingering(lingering)) if now < lingering.deadline => {
-                let deadline = lingering.deadline;
+            Some(Stage::Lingering(lingering)) => {
+                lingering.teardown.handle_deadline(now);
+                let deadline = lingering.teardown.deadline();
+                self.tear_down(token);
                 self.set_deadline(token, deadline);
             }
-            Some(Stage::Lingering(_)) => drop(self.connections.remove(token)),
             Some(Stage::Open(_)) => self.handle_open_deadline(token),
             None => {}
         }
@@ -149,4 +185,20 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         self.connections.has_read(id);
     }
+}
+
+/// Writes what a connection has left; whether nothing is.
+fn write_rest(
+    transport: &mut Transport,
+    outbox: &mut Option<Box<Outbox>>,
+    outboxes: &mut Outboxes,
+) -> io::Result<bool> {
+    let Some(mut rest) = outbox.take() else { return Ok(true) };
+    let is_written = transport.write(&mut rest)?;
+    if is_written {
+        outboxes.give(rest);
+    } else {
+        *outbox = Some(rest);
+    }
+    Ok(is_written)
 }

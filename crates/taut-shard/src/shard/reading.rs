@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use taut_proto::{Close, CloseCode, Event, Input};
+use taut_proto::{Close, CloseCode, Event, Input, TeardownStep};
 
 use super::Shard;
 use crate::conn::{Conn, HttpStage, Paused, Stage};
@@ -85,7 +85,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 self.messages(id, bytes);
             }
             // After our end nothing counts but the peer's.
-            (Stage::Lingering(lingering), _) if lingering.is_shut => {}
+            (Stage::Lingering(lingering), _) if lingering.teardown.step() == TeardownStep::Read => {}
             (Stage::Http(http), _) if matches!(http.stage, HttpStage::ProxyHeader(_)) => {
                 self.proxy_header(token, bytes);
             }

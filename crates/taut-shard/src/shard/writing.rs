@@ -30,7 +30,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let open = match &mut conn.stage {
             Stage::Open(open) => open,
             Stage::Http(_) => return self.flush_http(token),
-            Stage::Lingering(_) => return self.flush_lingering(token),
+            Stage::Lingering(_) => return self.tear_down(token),
         };
         open.dirty = false;
         if open.slow {
@@ -72,24 +72,6 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         self.flush_response(token);
         self.advance(token);
-    }
-
-    fn flush_lingering(&mut self, token: usize) {
-        let Some((conn, outboxes)) = self.connections.conn_and_outboxes(token) else { return };
-        let Stage::Lingering(lingering) = &mut conn.stage else { return };
-        if let Some(mut outbox) = lingering.outbox.take() {
-            match conn.transport.write(&mut outbox) {
-                Ok(true) => outboxes.give(outbox),
-                Ok(false) => lingering.outbox = Some(outbox),
-                Err(_) => return drop(self.connections.remove(token)),
-            }
-        }
-        if lingering.outbox.is_none() && !lingering.is_shut {
-            match conn.transport.shutdown() {
-                Ok(done) => lingering.is_shut = done,
-                Err(_) => drop(self.connections.remove(token)),
-            }
-        }
     }
 }
 

@@ -150,6 +150,41 @@ fn a_close_frame_behind_a_full_socket_is_still_written_then_the_socket_shut() {
     assert_eq!(client.closed().unwrap().code(), CloseCode::PROTOCOL_ERROR);
 }
 
+// RFC 6455 §7.1.1: a peer that has sent its close frame, and ended its side, may still read what was under way to it.
+#[test]
+fn a_peer_that_ends_its_side_after_its_close_frame_still_gets_all_that_waits() {
+    let mut stage = stage();
+    let mut client = stage.open();
+    client.remote.set_capacity(1000);
+    let text = "x".repeat(30_000);
+    client.end.send(text.as_str());
+    client.flush();
+    client.close(CloseCode::NORMAL);
+    client.remote.finish();
+    stage.settle();
+    assert!(matches!(reason(&mut stage), Reason::Closed(close) if close.code() == CloseCode::NORMAL));
+    assert_eq!(stage.census().lingering, 1, "much is still to be written");
+    stage.exchange(&mut [&mut client]);
+    assert_eq!(client.texts(), [text]);
+    assert_eq!(client.closed().unwrap().code(), CloseCode::NORMAL);
+    assert_eq!(stage.census().wires, 0, "both sides have ended");
+}
+
+#[test]
+fn a_peer_that_ends_its_side_and_does_not_read_is_let_go_at_the_deadline() {
+    let mut stage = stage();
+    let mut client = stage.open();
+    client.remote.set_capacity(1000);
+    client.send("x".repeat(30_000));
+    client.close(CloseCode::NORMAL);
+    client.remote.finish();
+    stage.settle();
+    stage.advance(Duration::from_millis(4_999));
+    assert_eq!(stage.census().lingering, 1);
+    stage.advance(Duration::from_millis(101));
+    assert_eq!(stage.census().wires, 0);
+}
+
 #[test]
 fn a_peer_may_end_or_reset_at_any_byte() {
     let mut bytes = Vec::new();
