@@ -1,7 +1,7 @@
-//! Where requests go, and what must not be told about that.
+//! Checks the addresses that requests go to, and hides their secrets when they are shown.
 //!
-//! Only the form is looked at. Addresses come from the operator, so an address inside of the own network is as good as any; whoever lets others
-//! name addresses has to see to it that requests from this server reach nothing that they should not.
+//! Only the form is checked. Operators configure these addresses, so private networks are as good as any other. If you
+//! let others configure them, make sure that requests from this server reach nothing they should not.
 
 use std::fmt;
 

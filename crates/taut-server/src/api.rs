@@ -1,4 +1,8 @@
-//! The HTTP side: what backends, operators and the chat page ask. It runs on tokio, apart from the shards.
+//! The HTTP API, the pages and the endpoints for operators. Runs on tokio, apart from the shards.
+//!
+//! A backend's request passes `signed` (which app, body within limits) and `auth` (signature, status, rate). `inline`
+//! answers plain publishes and health checks on the shard that reads them, through the same `auth`; every refusal is
+//! left to the HTTP side. `traffic` counts, times and logs each request by its route.
 
 mod auth;
 mod channels;

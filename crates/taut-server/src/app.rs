@@ -1,4 +1,4 @@
-//! Apps: who may use this server, with which secrets, within which limits, and with what switched on.
+//! The configuration of an app: its keys, limits, features and webhooks.
 
 mod public_key;
 mod upgrade;

@@ -1,4 +1,4 @@
-//! Apps while they are served: found by id and by key, counted, and replaced without a restart.
+//! The apps while they are served: found by id or key, counted, and replaced without a restart.
 
 use std::collections::HashMap;
 use std::fmt;

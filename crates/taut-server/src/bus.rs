@@ -1,7 +1,10 @@
-//! The way to a channel's owner, and what else shards say to each other.
+//! The way to a channel's owner, and whatever else shards tell each other.
 //!
-//! Every channel has one owner among a node's shards. Whatever is published to it goes through there, so that all its subscribers see one
-//! order; the owner knows which shards are interested and passes it on to those only. Nobody but the bus asks where an owner is.
+//! Every channel has one owner among the shards of a node. All events of the channel go through it, so all subscribers
+//! see one order; it passes an event on only to shards with subscribers. Only the bus knows which shard the owner is.
+//!
+//! Publishers are turned away with 503 while any mailbox is half full. A gap is never silent: subscribers of a shard
+//! that missed an event are closed, and reconnect.
 
 mod end;
 

@@ -1,4 +1,8 @@
-//! What can be set about a server, and from where.
+//! The configuration of a server, and the sources it is read from.
+//!
+//! [`SETTINGS`] lists what flags, variables and the file can set. `sources` combines these, `apps` reads an app as a
+//! table, `database` reads apps from a database, and `compat`, `soketi`, `dotenv` and `import` read other servers'
+//! configurations.
 
 mod apps;
 mod compat;

@@ -1,7 +1,7 @@
-//! Who may open a connection at all: what an app may ask of its clients before their WebSockets are accepted, beyond what Pusher's protocol has.
+//! Authorizes connections before the upgrade, for apps that ask for it. Pusher's protocol has nothing of the kind.
 //!
-//! What can be decided by what is known here is decided on the shard, in some tens of microseconds. For anything else `serve` asks, on tokio, and
-//! its answer comes back to the shard as mail.
+//! What can be decided on the shard is decided there, in tens of microseconds: tokens with a known key. Anything else
+//! (fetching keys, asking the application) is done by `serve` on tokio, whose answer returns to the shard as mail.
 
 mod callback;
 mod forwarded;

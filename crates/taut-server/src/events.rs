@@ -1,4 +1,6 @@
-//! What happens, for those who want to know: webhooks and the console.
+//! What happens on the server, for webhooks and the console.
+//!
+//! Shards record it. Recording costs nothing while nobody listens, and a slow viewer is told how much it missed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -1,4 +1,8 @@
-//! HTTP/1.1: answering requests whose connections have left their shards for it, and requests to others.
+//! HTTP/1.1 on tokio: answers requests whose connections have left their shards, and sends requests to others.
+//!
+//! `exchange` carries one request and its response, and gives the connection back to its shard with the bytes that
+//! follow. hyper does not serve these connections: it never gives one back, and its parser would judge the same bytes a
+//! second time by other rules.
 
 pub(crate) mod answer;
 pub(crate) mod body;

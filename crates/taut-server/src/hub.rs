@@ -1,7 +1,8 @@
-//! Channels and users, as pure values: commands in, effects out. No socket, clock, task or shard is known here.
+//! Channels and users as pure values: commands in, effects out. No socket, clock, task or shard.
 //!
-//! Each channel has one [owner](owner::Owner), on one shard: it orders, remembers and decides. Each shard knows which of its own connections
-//! are [members](members::Members), and what they wait for. How a command comes to an owner is the [bus](crate::bus)'s business.
+//! Each channel has one [owner](owner::Owner), on one shard: it orders, remembers and decides. Each shard knows which
+//! of its connections are [members](members::Members) and what they wait for. How a command reaches an owner is up to
+//! the [bus](crate::bus).
 
 mod channels;
 pub(crate) mod command;

@@ -1,4 +1,4 @@
-//! Token buckets: so much at once, so much in the long run; and who counts as one.
+//! Token buckets: a burst and a rate; and which clients share one.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! One process with its shards, seen from outside them.
+//! One process with all its shards, as the HTTP side sees it: publishes, queries, terminations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which pages may connect to an app.
+//! Which web pages may connect to an app, by their origin.
 
 use taut_proto::handshake::origin::Pattern;
 

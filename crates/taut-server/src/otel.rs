@@ -1,7 +1,7 @@
-//! For those who send spans from here to a collector, by the exporters of `opentelemetry-otlp`.
+//! For programs that send the server's spans to a collector, with the exporters of `opentelemetry-otlp`.
 //!
-//! The server's spans go to the tracer provider of `opentelemetry::global`, and callers are understood by the propagator there. Whoever embeds the
-//! server sets both, best before the server starts.
+//! Spans go to the tracer provider of `opentelemetry::global`, and its propagator reads the callers' trace context. Set
+//! both before the server starts.
 
 use std::io;
 use std::pin::Pin;

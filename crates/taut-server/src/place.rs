@@ -1,4 +1,4 @@
-//! Which app, and which shard: numbers that must not be taken for one another.
+//! Indices of apps and shards, as types that cannot be mixed up.
 
 use std::fmt;
 

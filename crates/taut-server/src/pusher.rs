@@ -1,4 +1,4 @@
-//! The Pusher protocol as values and text: nothing here owns a socket, a clock or a table.
+//! The Pusher protocol as values and text. Nothing here owns a socket, a clock or a table.
 
 pub mod auth;
 pub mod channel;

@@ -1,4 +1,4 @@
-//! What may be asked of the shards, and what they answer. The asker waits; a shard never does.
+//! Questions to the shards, and their answers. The asker waits; a shard never does.
 
 use std::sync::Arc;
 use std::time::Duration;

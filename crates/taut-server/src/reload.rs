@@ -1,4 +1,4 @@
-//! What changes while the server runs: its configuration, read again, and the apps in its database.
+//! What changes while the server runs: a configuration that is read again, and the apps in its database.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

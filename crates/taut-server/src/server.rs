@@ -1,4 +1,6 @@
-//! Starting and stopping.
+//! Starts and stops the server.
+//!
+//! `Prepared` does everything that can fail because of a mistake in the configuration; `serve --check` stops there.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,8 @@
-//! What one client may do, on one shard.
+//! The Pusher protocol on one shard: [`PusherHandler`] is the event loop's handler.
+//!
+//! `connect` lets clients in; `subscribe`, `sign_in` and `client_events` check what they ask for and call the hub;
+//! `deliver` sends them the outcome; `query` answers questions of the HTTP side. An app takes memory here only once a
+//! client or publisher comes to it.
 
 mod accept_backoff;
 mod client_events;

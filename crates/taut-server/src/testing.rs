@@ -1,4 +1,4 @@
-//! What strangers send, read as the server reads it: for the fuzz targets of `fuzz/`.
+//! Parsers of untrusted input, for the fuzz targets in `fuzz/`.
 
 use crate::app::Limits;
 

@@ -1,9 +1,10 @@
-//! What OpenTelemetry is told of: requests of backends, upgrades that have to wait for somebody, and requests that are made from here.
+//! Spans for OpenTelemetry: requests of backends, upgrades that wait for an answer, and requests that the server makes.
 //!
-//! Without the feature `otel` all of this is empty. With it, spans go to where `opentelemetry::global` says, and nowhere while that says nothing.
+//! Without the feature `otel` all of this is empty. With it, spans go where `opentelemetry::global` says, and nowhere
+//! until it says so.
 //!
-//! They are apart from the log and its spans: neither depends on the level of the other, and an attribute is what is written here and nothing else.
-//! None is secret or about a person: no query, no body, no name of a channel or a user, nobody's address. A message of a WebSocket has no span.
+//! These spans are separate from the log's: neither depends on the other's level. Attributes hold no secrets and
+//! nothing personal: no query, no body, no name of a channel or user, no address. WebSocket messages have no span.
 
 #[cfg(not(feature = "otel"))]
 mod absent;

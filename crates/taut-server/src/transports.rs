@@ -1,11 +1,13 @@
-//! The connection of a client that cannot have a WebSocket, carried by HTTP requests, as pusher-js does by itself: XHR streaming, XHR polling
-//! and SockJS, below `/pusher`.
+//! Clients that cannot have a WebSocket, carried by HTTP requests below `/pusher`: XHR streaming, XHR polling and
+//! SockJS, as pusher-js falls back to them.
 //!
-//! A session here is an ordinary client of a shard: its own end of a private pair of sockets speaks WebSocket with the shard, which knows nothing of
-//! HTTP. So whatever holds for clients holds for these.
+//! A session is an ordinary client of a shard: it speaks WebSocket with the shard over a [`taut_shard::pipe()`], so
+//! every rule for clients holds for it too. `codec` is the text, `session` the queue and the task, `connector` opens
+//! the pipe, `table` holds the sessions and decides which makes room, `xhr` and `sockjs` answer the requests.
 //!
-//! The client makes up the session's name, and whoever knows it can speak and listen in the client's place, as with any token in a URL: logs of
-//! proxies show it. It is bound to the key of its app, has to be long enough not to be guessed, and is worth nothing once the session is over.
+//! The client chooses the session's name, and anyone who knows it can speak and listen in the client's place, as with
+//! any token in a URL; logs of proxies show it. It is bound to the app's key, must be too long to guess, and is
+//! worthless once the session is over.
 
 mod codec;
 mod connector;

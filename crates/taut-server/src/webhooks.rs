@@ -1,8 +1,12 @@
-//! Webhooks: what happens is told by `POST` to the addresses that an app names.
+//! Webhooks: tells the addresses that an app names what happened, by `POST`.
 //!
-//! Events come by the [event bus](crate::events), from which one task takes them. A removal waits three seconds, in case that it is undone. What is to
-//! be told becomes deliveries, one for each webhook that wants it; a delivery is kept by the store before it is tried, and until it has
-//! succeeded or failed for good. So each comes at least once, and no order is promised. What waits is bounded, in memory and in the file.
+//! One task takes events from the [event bus](crate::events). A removal is held for three seconds in case it is undone.
+//! Each event becomes one delivery per webhook that wants it, and the store keeps a delivery from before the first
+//! attempt until it has succeeded or failed for good. So each arrives at least once, in no promised order. What waits
+//! is bounded, in memory and in the file.
+//!
+//! Memory is the truth and the file its mirror: it is read only at the start. While the disk fails, the server goes on
+//! as if there were no file, opens it again every five seconds, and then writes all that waits.
 
 mod address;
 mod dead_letters;

@@ -5,8 +5,12 @@
 //! A connection stays with its shard for life; run one shard for each core. Other threads reach a shard through its
 //! bounded [`Mailbox`].
 //!
-//! On by default: a heartbeat, limits on messages, heads and handshakes in progress, deadlines on handshake and
-//! close, the same-origin check, a bound on what may wait for a slow reader. TLS is a setting.
+//! On by default: a heartbeat, limits on messages, heads and handshakes in progress, deadlines for handshake and
+//! close, the same-origin check, a bound on what waits for a slow reader. TLS is a setting.
+//!
+//! A handler also sees plain HTTP requests. It answers them on the shard or hands the connection over; either way the
+//! connection stays for the next request, which may be an upgrade. One parser judges every head. Idle connections own
+//! no buffer and no outbox, and unfinished messages share one bound beyond 16 KiB each.
 //!
 //! ```no_run
 //! use taut_proto::Message;
