@@ -31,8 +31,8 @@ async function start() {
     const response = await fetch('/chat/config', { signal: AbortSignal.timeout(10_000) });
     if (response.status === 404) {
       showState('unavailable', 'No chat on this server');
-      return explain('This server has no chat', 'The chat belongs to the development app, and this server was started with apps of ' +
-        'its own. Run “taut serve” without an app to try it.');
+      return explain('This server has no chat', 'The chat belongs to the development app, but this server was started with other apps. ' +
+        'Run “taut serve” without an app to try it.');
     }
     if (!response.ok) throw new Error(await complaint(response));
     config = await response.json();
@@ -57,7 +57,7 @@ async function start() {
     allowSending(true);
     taut.ping();
   });
-  channel.bind('pusher:subscription_error', ({ error }) => hint(`The channel is closed to us: ${error}`, true));
+  channel.bind('pusher:subscription_error', ({ error }) => hint(`The subscription was refused: ${error}`, true));
   setInterval(() => document.hidden || taut.ping(), PING_EVERY);
 }
 
@@ -88,7 +88,7 @@ function connected() {
   if (lostAt !== null) {
     const seconds = Math.round((performance.now() - lostAt) / 1000);
     note(`Back after ${seconds < 1 ? 'less than a second' : seconds === 1 ? 'a second' : `${seconds} seconds`}. ` +
-      'What was said meanwhile is not shown.');
+      'Messages in between are not shown.');
     lostAt = null;
   }
 }
@@ -126,8 +126,8 @@ page.composer.addEventListener('submit', (event) => {
   const text = page.text.value.trim();
   const excess = new TextEncoder().encode(text).length - MAX_TEXT_BYTES;
   if (!text) return;
-  if (!ready) return hint('Not connected just now. What you wrote stays here until the connection is back.', true);
-  if (excess > 0) return hint(`That is ${excess} ${excess === 1 ? 'byte' : 'bytes'} too long; ${MAX_TEXT_BYTES} are the most.`, true);
+  if (!ready) return hint('Not connected right now. Your text stays here until the connection is back.', true);
+  if (excess > 0) return hint(`That is ${excess} ${excess === 1 ? 'byte' : 'bytes'} too long; the maximum is ${MAX_TEXT_BYTES}.`, true);
   if (posting >= MAX_POSTING) return hint(`${MAX_POSTING} messages are still on their way; wait for those first.`, true);
   hint();
   page.text.value = '';
@@ -170,7 +170,7 @@ async function post(id) {
       signal: AbortSignal.timeout(10_000),
     });
     if (!response.ok) throw new Error(await complaint(response));
-    if (sent.has(id)) entry.overdue = setTimeout(() => fate(entry.item, 'pending', 'sent, but its frame has not come back'), ECHO_WITHIN);
+    if (sent.has(id)) entry.overdue = setTimeout(() => fate(entry.item, 'pending', 'sent, but its frame has not arrived'), ECHO_WITHIN);
   } catch (error) {
     if (!sent.has(id)) return; // the frame has come back: it arrived, whatever became of the answer
     const again = document.createElement('button');

@@ -61,7 +61,7 @@ export class Taut extends Emitter {
     const { host, port, tls, path = '', activityTimeout = 120_000, pongTimeout = 30_000, connectTimeout = 10_000 } = options;
     const page = globalThis.location;
     if (typeof key !== 'string' || !key) throw new TypeError('Taut: the app key must be a non-empty string');
-    if (!host && !page) throw new TypeError('Taut: outside of a page, options.host must say where the server is');
+    if (!host && !page) throw new TypeError('Taut: outside a web page, options.host must name the server');
     const authority = host || port ? (host ?? page.hostname) + (port ? `:${port}` : '') : page.host;
     const scheme = tls ?? page?.protocol === 'https:' ? 'wss' : 'ws';
     this.#url = `${scheme}://${authority}${path}/app/${encodeURIComponent(key)}?protocol=7&client=taut-js&version=0.1.0`;
@@ -144,7 +144,7 @@ export class Taut extends Emitter {
     this.emit('frame', { direction: 'in', text });
     const message = decode(text);
     if (typeof message?.event !== 'string') {
-      return this.emit('error', { code: null, message: 'The server sent a frame that is no Pusher message' });
+      return this.emit('error', { code: null, message: 'The server sent a frame that is not a Pusher message' });
     }
     const { event } = message, data = decode(message.data), channel = this.#channels.get(message.channel);
     if (event === 'pusher:connection_established') this.#established(data);

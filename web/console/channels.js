@@ -24,8 +24,8 @@ export async function refresh() {
     page['known-channels'].replaceChildren(...channels.slice(0, 100).map(({ name }) => Object.assign(document.createElement('option'), { value: name })));
     const more = total > channels.length ? `the fullest ${number(channels.length)} of ` : '';
     if (channels.length) show(table(channels), `${more}${plural(total, 'channel')}`);
-    else if (filter) show(empty('Nothing matches', 'No occupied channel has that in its name.'), plural(0, 'channel'));
-    else show(empty('No occupied channels', 'A channel is here from its first subscriber until its last one leaves.'), plural(0, 'channel'));
+    else if (filter) show(empty('Nothing matches', 'No occupied channel has a name like that.'), plural(0, 'channel'));
+    else show(empty('No occupied channels', 'A channel exists from its first subscriber until its last one leaves.'), plural(0, 'channel'));
     if (chosen) await showChosen();
   } catch (error) {
     if (error instanceof Unauthorized) throw error;
@@ -91,15 +91,15 @@ async function showChosen() {
     content.push(create('h4', '', 'Members'));
     content.push(channel.members.length
       ? create('ul', 'members', ...channel.members.map((user) => create('li', '', user)), ...(rest > 0 ? [create('li', 'rest', `and ${number(rest)} more`)] : []))
-      : create('p', 'hint', 'Nobody is here.'));
+      : create('p', 'hint', 'Nobody is in this channel.'));
   }
   if (channel.cached) {
     const { data, size, ttl } = channel.cached;
     content.push(create('h4', '', 'Cached event'));
-    content.push(data === undefined ? create('p', 'hint', 'Encrypted from end to end.') : create('pre', '', pretty(data)));
+    content.push(data === undefined ? create('p', 'hint', 'End-to-end encrypted.') : create('pre', '', pretty(data)));
     content.push(create('p', 'hint', `${bytes(size)}, kept for ${seconds(ttl)} more`));
   } else if (name.includes('cache-')) {
-    content.push(create('h4', '', 'Cached event'), create('p', 'hint', 'None yet: the next one is kept.'));
+    content.push(create('h4', '', 'Cached event'), create('p', 'hint', 'None yet. The next event will be kept.'));
   }
   const text = content.map((part) => part.textContent).join('|');
   page['channel-detail'].hidden = false;

@@ -43,14 +43,14 @@ export function follow(tell) {
   let lost = false;
   source = new EventSource('/console/api/events');
   source.onopen = () => {
-    if (lost) note('The connection was lost. What happened meanwhile is not shown.');
+    if (lost) note('The connection was lost. Events in between are not shown.');
     lost = false;
     tell('live');
   };
   source.onmessage = ({ data }) => came(JSON.parse(data));
   source.addEventListener('missed', ({ data }) => {
     missed += Number(data);
-    note(`${plural(Number(data), 'event')} missed: more happened than this page could take.`);
+    note(`${plural(Number(data), 'event')} missed: there were more than this page could show.`);
   });
   source.onerror = async () => {
     lost = true;
@@ -58,7 +58,7 @@ export function follow(tell) {
     // The server has said no: because of the login, or because too many watch.
     const session = await ask('session').catch(() => null);
     if (session && !session.admitted) return tell('closed');
-    tell('lost', session ? 'No place for another viewer' : undefined);
+    tell('lost', session ? 'Too many viewers' : undefined);
     setTimeout(() => follow(tell), TRY_AGAIN);
   };
 }
@@ -138,7 +138,7 @@ function settle() {
   page['events-empty'].hidden = !nothing;
   if (nothing) {
     const [heading, text] = kept.length
-      ? ['Nothing matches', 'Change the filters above, or wait for something that does.']
+      ? ['Nothing matches', 'Change the filters above, or wait for a matching event.']
       : ['Listening', 'Connections, subscriptions and messages appear here the moment they happen.'];
     write(page['events-empty'].querySelector('h3'), heading);
     write(page['events-empty'].querySelector('p'), text);
@@ -216,7 +216,7 @@ function inside(row) {
   ].filter(([, value]) => value !== undefined);
   const list = create('dl', 'facts', ...facts.map(([name, value]) => create('div', '', create('dt', '', name), create('dd', '', String(value)))));
   const content = create('div', 'inside', list);
-  if (row.encrypted) content.append(create('p', 'hint', 'The data is encrypted from end to end: the server cannot read it.'));
+  if (row.encrypted) content.append(create('p', 'hint', 'The data is end-to-end encrypted: the server cannot read it.'));
   if (row.data) {
     const data = create('pre', '', pretty(row.data));
     data.tabIndex = 0;

@@ -99,7 +99,7 @@ function showLatency(counts) {
   const isRecent = total > 0;
   const shown = isRecent ? recent : counts;
   const all = shown.reduce((sum, count) => sum + count, 0);
-  write(page['latency-span'], all === 0 ? 'no events yet' : `${plural(all, 'event')}, ${isRecent ? 'last minute' : 'since the start'}`);
+  write(page['latency-span'], all === 0 ? 'no events yet' : `${plural(all, 'event')}, ${isRecent ? 'last minute' : 'since the server started'}`);
   for (const [id, part] of QUANTILES) write(page[id], all ? `< ${microseconds(quantile(shown, all, part))}` : '–');
   drawBars(shown, all);
 }
