@@ -9,7 +9,7 @@ pub(crate) fn allow_most() {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     match (raised, maximum) {
         (Ok(()), Some(limit)) => {
-            tracing::info!(limit, before, "file descriptors: there may be one client for each, less a few");
+            tracing::info!(limit, before, "limit of file descriptors; each client takes one");
         }
         (Ok(()), None) => tracing::info!(before, "file descriptors: there is no limit"),
         // Some systems have a limit for each process below the one that they state.

@@ -14,10 +14,10 @@ use taut_proto::{Settings, deflate};
 
 use crate::output;
 
-/// Send every message back to whoever sent it
+/// Send every message back to its sender
 ///
-/// Anyone may connect, whatever page they come from: an echo has nothing to protect. Messages may be as long as
-/// 64 MiB, in as many fragments as they like.
+/// Accepts connections from any web page: an echo has nothing to protect. Messages may have up to 64 MiB, in any
+/// number of fragments.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Where to listen; port 0 lets the system choose
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     deflate: bool,
 
-    /// Keep the compression context from message to message, at some 450 KiB a connection
+    /// Keep the compression context between messages, at about 450 KiB per connection
     #[arg(long, requires = "deflate")]
     context_takeover: bool,
 
@@ -86,7 +86,7 @@ impl Starvation {
     fn tell(&mut self, error: &io::Error) {
         if self.0.is_none_or(|told| told.elapsed() >= Duration::from_secs(10)) {
             self.0 = Some(Instant::now());
-            tracing::warn!(%error, "no file descriptor is left for those who connect: allow more (ulimit -n)");
+            tracing::warn!(%error, "no file descriptor is left for new clients: raise the limit (ulimit -n)");
         }
     }
 }

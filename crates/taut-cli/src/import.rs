@@ -10,10 +10,10 @@ use taut_server::config::import_soketi;
 
 use crate::output;
 
-/// Turn another server's configuration into one for Taut
+/// Convert another server's configuration for Taut
 ///
-/// Reads a configuration of soketi, in JSON. What has no counterpart is kept in comments, and told. For Laravel Reverb there is nothing to turn:
-/// given its config/reverb.php, it says which of its variables Taut reads.
+/// Reads a soketi configuration in JSON. Settings without a counterpart become comments and are reported. Laravel Reverb
+/// needs no conversion: given its config/reverb.php, the command lists the variables that Taut reads.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The file to read: soketi's JSON, or config/reverb.php
@@ -60,11 +60,11 @@ fn create(path: &PathBuf) -> io::Result<fs::File> {
 }
 
 const REVERB: &str = "\
-Reverb's configuration is a program, and nearly all in it comes from the environment, which is the application's .env:
+Reverb's configuration is a PHP program that takes nearly everything from the environment: the application's .env.
 
   taut serve --env-file .env
 
-Taut reads these of its variables, where it is told nothing else:
+Taut reads these variables, unless its own settings say otherwise:
 
   REVERB_APP_ID, REVERB_APP_KEY, REVERB_APP_SECRET   the app
   REVERB_APP_MAX_CONNECTIONS                         its limit of connections
@@ -76,13 +76,13 @@ Taut reads these of its variables, where it is told nothing else:
   REVERB_APP_MAX_MESSAGE_SIZE                        --max-message
   REVERB_MAX_REQUEST_SIZE                            --max-event-data
 
-What none of them says is as Reverb has it: port 8080 of all addresses, for instance.
+Whatever they leave unset has Reverb's default, such as port 8080 on all addresses.
 
-What stands in the file itself is written into a taut.toml by hand: allowed_origins is origins, without \"*\" (with none, all pages may
-connect) and with a scheme (https://example.com); several apps are several tables [[apps]]; a certificate of options.tls is
-tls-certificate and tls-key. Scaling over Redis has no counterpart: one process uses all cores.
+Settings in the file itself go into a taut.toml by hand: allowed_origins becomes origins, without \"*\" (with none, all pages may connect)
+and with a scheme (https://example.com); each app becomes a table [[apps]]; a certificate in options.tls becomes tls-certificate and
+tls-key. Scaling over Redis has no counterpart: one process uses all cores.
 
-REVERB_HOST, REVERB_PORT and REVERB_SCHEME say where Laravel and its pages find the server, and stay as they are.
+REVERB_HOST, REVERB_PORT and REVERB_SCHEME tell Laravel and its pages where the server is. Leave them as they are.
 ";
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use taut_server::config::LogFormat;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Serve, and try out, WebSocket connections that stay up
+/// WebSockets that stay up: a realtime server and an echo server
 #[derive(Parser)]
 #[command(name = "taut", version, arg_required_else_help = true)]
 struct Arguments {

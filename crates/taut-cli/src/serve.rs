@@ -16,7 +16,7 @@ use crate::reload::{Event, Events};
 use crate::stop::{Requester, Stop};
 use crate::traces;
 
-/// Serve channels to browsers and apps, by the Pusher protocol
+/// Serve channels to browsers and apps with the Pusher protocol
 pub(crate) struct Arguments {
     sources: Sources,
     /// Whether to say what would be served, and not to serve it.
@@ -107,7 +107,7 @@ fn summary(Loaded { config, notes, .. }: &Loaded, checked: &Checked) -> String {
         let _ = writeln!(text, "  apps in the table {} of the database: {stored}", config.apps_table);
     }
     if config.apps.is_empty() && config.apps_file.is_none() && config.apps_database.is_none() {
-        text.push_str("  no app: the development app is served, on this machine only\n");
+        text.push_str("  no apps configured: serves the development app, on this machine only\n");
     }
     for app in &config.apps {
         let keys: Vec<&str> = app.keys.iter().map(|key| key.key.as_str()).collect();
@@ -161,9 +161,9 @@ fn development(app: &AppConfig, origin: &str, token: Option<&str>) -> String {
     format!(
         "\n  Open {origin}/ in two tabs to try it.\n  \
          Look inside: {console}\n\n  \
-         No app was given, so the development app is served, on this machine only:\n\n    \
+         No app is configured, so this is the development app, reachable from this machine only:\n\n    \
          app id   {}\n    key      {}\n    secret   {}\n\n  \
-         For your own, see: taut serve --help",
+         To serve your own app, see: taut serve --help",
         app.id,
         app.key().key,
         app.key().secret.reveal(),
@@ -173,15 +173,17 @@ fn development(app: &AppConfig, origin: &str, token: Option<&str>) -> String {
 // The flags are those of the server's own list of settings, so that each is described in one place.
 impl Args for Arguments {
     fn augment_args(command: Command) -> Command {
-        let about = "Serve channels to browsers and apps, by the Pusher protocol";
+        let about = "Serve channels to browsers and apps with the Pusher protocol";
         let long = format!(
-            "{about}\n\nWith no app given, a development app is served and printed, on this machine only, and / is a chat \
-             to try it with. Every setting can be a flag, an environment variable, or a line of the file that --config names: \
-             a flag goes before the variable, and that before the file. docs/configuration.md has all of them."
+            "{about}\n\nWithout an app, it serves a development app on this machine only and prints its credentials; open / \
+             to try a chat. Every setting can be a flag, an environment variable, or a line of the file given with \
+             --config. Flags override variables, and variables override the file. docs/configuration.md lists all settings."
         );
         let check = Arg::new("check")
             .long("check")
-            .help("Say what would be served, or every mistake of the configuration and where it is, and do not serve")
+            .help(
+                "Check the configuration without serving: print what would be served, or every mistake and where it is",
+            )
             .action(ArgAction::SetTrue);
         let command = RETIRED.iter().fold(command, |command, setting| {
             command.arg(Arg::new(setting.name).long(setting.name).hide(true).action(ArgAction::Append))

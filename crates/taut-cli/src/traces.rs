@@ -80,7 +80,7 @@ impl Wanted {
             return Ok(Self { collector: None, remark: None });
         }
         if let Some(exporter) = set(EXPORTER).filter(|exporter| exporter != "otlp") {
-            return Err(format!("{EXPORTER} asks for {exporter:?}, and there is nothing but otlp and none"));
+            return Err(format!("{EXPORTER} is {exporter:?}; Taut supports otlp and none"));
         }
         // The specification would send to this machine unasked; a server does not.
         let (variable, url) = match (set(TRACES_ENDPOINT), set(ENDPOINT)) {
@@ -91,9 +91,11 @@ impl Wanted {
         // The address may hold a secret, and is not repeated.
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         match host.and_then(|rest| rest.split(['/', '?']).next()) {
-            None | Some("") => return Err(format!("{variable} is no address like http://127.0.0.1:4318")),
+            None | Some("") => return Err(format!("{variable} is not an address like http://127.0.0.1:4318")),
             Some(host) if host.contains('@') => {
-                return Err(format!("{variable} holds a name or a password: put it into OTEL_EXPORTER_OTLP_HEADERS"));
+                return Err(format!(
+                    "{variable} contains a user name or password: put it into OTEL_EXPORTER_OTLP_HEADERS"
+                ));
             }
             Some(_) => {}
         }
@@ -102,11 +104,11 @@ impl Wanted {
             Some(value) => value
                 .parse()
                 .map(std::time::Duration::from_millis)
-                .map_err(|_| format!("{TIMEOUT} is no number of milliseconds"))?,
+                .map_err(|_| format!("{TIMEOUT} is not a number of milliseconds"))?,
         };
         let protocol = set(TRACES_PROTOCOL).or_else(|| set(PROTOCOL)).filter(|protocol| protocol != "http/protobuf");
         let remark = protocol.map(|protocol| {
-            format!("traces are sent by http/protobuf, which the collector has to take: {protocol:?}, as {PROTOCOL} says, is not spoken")
+            format!("{PROTOCOL} is {protocol:?}, which Taut does not speak: traces are sent by http/protobuf, which the collector must accept")
         });
         Ok(Self { collector: Some(Collector { url, within }), remark })
     }

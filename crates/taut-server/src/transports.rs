@@ -186,7 +186,7 @@ impl Transports {
         match self.entrance.open(&request, &self.path_prefix).await {
             Ok(socket) => Ok(session.relay(socket, messages).await),
             Err(error) if error.is_invalid() => {
-                Err(Close::new(PATH_NOT_FOUND, "Path not found: the request's host, origin or path is none"))
+                Err(Close::new(PATH_NOT_FOUND, "Path not found: the request's host, origin or path is invalid"))
             }
             Err(error) => {
                 tracing::debug!(%error, "no shard took a session over HTTP");
@@ -274,7 +274,7 @@ impl<'p> Place<'p> {
             is_sane.then_some(Self { session, app })
         };
         parse().ok_or_else(|| {
-            let error = format!("A session's name has {SHORTEST_NAME} characters or more, drawn at random.");
+            let error = format!("A session's name must have {SHORTEST_NAME} characters or more, drawn at random.");
             ApiError::new(StatusCode::NOT_FOUND, error)
         })
     }

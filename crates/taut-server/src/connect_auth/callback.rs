@@ -61,7 +61,7 @@ pub(super) async fn ask(
         let deadline = Instant::now() + callback.timeout;
         let Ok(_turn) = timeout_at(deadline, turns.acquire()).await else {
             let Callback { timeout, concurrency, .. } = callback;
-            return Err(format!("there was no turn within {timeout:?}: {concurrency} are asked about already"));
+            return Err(format!("no free slot within {timeout:?}: {concurrency} requests are in flight already"));
         };
         let uri = address::parse(&callback.url).map_err(|error| error.to_string())?;
         let mut request = client::post(uri, snapshot.config.key(), body)?;
@@ -104,7 +104,7 @@ fn read(snapshot: &AppSnapshot, answer: client::Answer) -> Result<Answer, String
     }
     let answer = answer.body?;
     let member = str::from_utf8(&answer).ok().and_then(|answer| Member::parse(answer).ok());
-    let Member { user_id, user_info } = member.ok_or("the answer is no JSON object with a user_id")?;
+    let Member { user_id, user_info } = member.ok_or("the answer is not a JSON object with a user_id")?;
     let identity = Identity { user_id: user_id.into(), user_info: user_info.as_deref().map(Box::from) };
     check_limits(&identity, &snapshot.limits).map_err(|flaw| flaw.to_string())?;
     Ok(Answer::Accepted(identity))

@@ -134,11 +134,7 @@ impl Set {
                 Keys { members: keys.into(), fetched: Some(now), tried: Some(now) }
             }
             Err(reason) => {
-                tracing::warn!(
-                    url,
-                    reason,
-                    "the keys for tokens cannot be fetched: those from before stay in use, if any"
-                );
+                tracing::warn!(url, reason, "cannot fetch the keys for tokens; previously fetched keys stay in use");
                 Keys { tried: Some(now), ..Keys::clone(&self.keys.load()) }
             }
         };
@@ -186,8 +182,9 @@ fn parse(json: &[u8]) -> Result<Vec<Named>, String> {
     struct Document {
         keys: Vec<serde_json::Value>,
     }
-    let document: Document = serde_json::from_slice(json)
-        .map_err(|error| format!("the answer is no set of keys (line {}, column {})", error.line(), error.column()))?;
+    let document: Document = serde_json::from_slice(json).map_err(|error| {
+        format!("the answer is not a set of keys (line {}, column {})", error.line(), error.column())
+    })?;
     let keys: Vec<Named> = document.keys.iter().filter_map(named).take(MOST_KEYS).collect();
     if keys.is_empty() {
         return Err("the set has no key for RS256, ES256 or EdDSA".to_owned());

@@ -200,16 +200,13 @@ impl fmt::Display for TokenError {
             Self::Form => {
                 "the token is no JSON Web Token: three parts in base64url, the first two of them JSON objects"
             }
-            Self::Critical => "the token has a header parameter that has to be understood (crit) and is not",
+            Self::Critical => "the token has a critical header parameter (crit) that is not supported",
             Self::Algorithm { expected } => {
-                return write!(
-                    formatter,
-                    "the token is not signed with {expected}, which is what the app's key is for"
-                );
+                return write!(formatter, "the token is not signed with {expected}, the algorithm of the app's key");
             }
             Self::Key => "the token is not signed by a key that the app's issuer has published",
-            Self::NoKeyId => "the token does not say by which of its issuer's keys it is signed (kid)",
-            Self::Signature => "the token's signature is not that of the app's key",
+            Self::NoKeyId => "the token does not name the key that signed it (kid)",
+            Self::Signature => "the token's signature does not match the app's key",
             Self::NoExpiry => "the token has no time at which it expires (exp)",
             Self::Expired => "the token has expired (exp)",
             Self::Early => "the token is not valid yet (nbf)",
@@ -220,10 +217,7 @@ impl fmt::Display for TokenError {
                 return write!(formatter, "the user that the token names is too long, at most {most} characters (sub)");
             }
             Self::LargeInfo { most } => {
-                return write!(
-                    formatter,
-                    "what the token says of its user is too large, at most {most} bytes (user_info)"
-                );
+                return write!(formatter, "the token's user_info is too large, at most {most} bytes");
             }
         })
     }

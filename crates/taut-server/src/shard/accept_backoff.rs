@@ -14,7 +14,7 @@ pub(super) fn tell(error: &io::Error, turned_away: usize) {
         tracing::warn!(
             %error,
             turned_away,
-            "no file descriptor is left for those who connect: allow more (LimitNOFILE= of systemd, ulimit -n, ulimits of Docker), or set max-connections"
+            "no file descriptor is left for new clients: raise the limit (LimitNOFILE= of systemd, ulimit -n, ulimits of Docker), or set max-connections"
         );
     }
 }

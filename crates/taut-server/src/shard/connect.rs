@@ -75,7 +75,7 @@ impl PusherHandler {
         check_standing(&snapshot)?;
         check_version(request)?;
         if !origin::is_allowed(&snapshot.config.origins, request.header("origin")) {
-            return Err(Close::new(UNAUTHORIZED, "Origin not allowed: the app's configuration lists those that are"));
+            return Err(Close::new(UNAUTHORIZED, "Origin not allowed: it is not listed in the app's configuration"));
         }
         Ok((app, snapshot))
     }

@@ -177,7 +177,7 @@ impl PusherHandler {
         let subscribers: Vec<ConnectionId> = members.subscribed().members(channel).collect();
         tracing::warn!(
             members = subscribers.len(),
-            "the mailbox was full: closing the members of a channel that missed an event"
+            "mailbox full: closing the subscribers of a channel that missed an event"
         );
         for id in subscribers {
             let reason = "Over capacity: an event was missed, please come back";

@@ -167,7 +167,7 @@ fn check<'a>(
     }
     match current {
         Some(current) if *current != *user.id => {
-            Err("Sign-in refused: the connection has signed in as another user already.".to_owned())
+            Err("Sign-in refused: the connection is already signed in as another user.".to_owned())
         }
         _ => Ok(user),
     }

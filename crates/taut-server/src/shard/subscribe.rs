@@ -237,7 +237,7 @@ fn authorize(
         return Ok((kind, None));
     }
     let Some(channel_data) = channel_data else {
-        let error = "A presence channel needs channel_data, or a connection that has signed in.";
+        let error = "A presence channel needs channel_data or a signed-in connection.";
         return user.map(|user| (kind, Some(user))).ok_or_else(|| Refused::unauthorized(error.to_owned()));
     };
     let described = Described::parse(channel_data).map_err(|error| Refused::invalid(error.to_string()))?;

@@ -71,7 +71,7 @@ pub(super) async fn say(fallback: &Transports, head: &Parts, body: &[u8]) -> Res
     let place = Place::parse(head.uri.path(), &fallback.path_prefix)?;
     let session = fallback.session(&place)?;
     let messages = codec::messages(body)
-        .ok_or_else(|| ApiError::bad_request("The body is a JSON array of strings, each of them a message."))?;
+        .ok_or_else(|| ApiError::bad_request("The body must be a JSON array of strings, one per message."))?;
     session.say(messages).await.map_err(|_| no_session())
 }
 

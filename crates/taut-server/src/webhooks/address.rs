@@ -61,7 +61,7 @@ impl fmt::Display for InvalidWebhook {
                 write!(formatter, "the webhook's header {name:?} has a name or a value that HTTP does not allow")
             }
             Self::Reserved { name } => {
-                write!(formatter, "the webhook's header {name:?} is set by the protocol; leave it away")
+                write!(formatter, "the webhook's header {name:?} is set by the protocol; remove it")
             }
         }
     }

@@ -36,12 +36,12 @@ pub(super) async fn make(client: &Client, attempt: &Attempt) -> Verdict {
 fn prepare(attempt: &Attempt) -> Result<Request<Full<Bytes>>, String> {
     let snapshot = attempt.app.snapshot();
     if !snapshot.known {
-        return Err("the app is not configured any more".to_owned());
+        return Err("the app is no longer configured".to_owned());
     }
     let mut same_address = snapshot.config.webhooks.iter().filter(|webhook| *webhook.url == *attempt.target.url);
     let first = same_address.clone().next();
     let webhook = same_address.nth(attempt.target.nth as usize).or(first);
-    let webhook = webhook.ok_or("the app has no webhook with this address any more")?;
+    let webhook = webhook.ok_or("there is no webhook with this address in the app's configuration")?;
     let uri = address::parse(&webhook.url).map_err(|error| error.to_string())?;
     let mut request = client::post(uri, snapshot.config.key(), attempt.payload.body())?;
     for header in headers(webhook) {

@@ -315,7 +315,7 @@ impl Queue {
         let delivery = self.deliveries.get(&id)?;
         let too_late = now >= delivery.created + WINDOW && now >= delivery.since + WINDOW;
         if too_late && delivery.attempts == 0 && endpoint.failures >= FAILING {
-            let error = "there was no time to try before five minutes were over: requests to this address keep failing";
+            let error = "five minutes passed before it could be tried: requests to this address keep failing";
             let letter = self.bury(id, error.into(), now);
             self.wake(index);
             return letter.map(Due::Dead);

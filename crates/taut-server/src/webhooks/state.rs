@@ -81,7 +81,7 @@ impl State {
                 let endpoint = self.queue.endpoint(&app, &row.url, row.nth);
                 self.queue.restore(id, endpoint, row.created, row.payload, now);
             } else {
-                let last_error = "the app is not configured any more".into();
+                let last_error = "the app is no longer configured".into();
                 unknown.push(StoredLetter { id, row, died: now, attempts: 0, last_error });
             }
         }
@@ -302,7 +302,7 @@ impl State {
             let every = RETRY_STORE / 1000;
             tracing::error!(
                 %error,
-                "webhooks are delivered, but not kept any more: those that wait are lost if the server ends. The disk is tried again every {every} s"
+                "cannot write webhooks to disk: they are still delivered, but those that wait are lost if the server stops. It tries again every {every} s"
             );
         }
         self.retry_store = Some(now + RETRY_STORE);

@@ -256,13 +256,13 @@ impl fmt::Display for StoreError {
         write!(formatter, "the webhooks' file {} cannot be used: {error}. ", path.display())?;
         formatter.write_str(match &**error {
             redb::Error::DatabaseAlreadyOpen => {
-                "Another server uses it: stop that one, or give each a data directory of its own"
+                "Another server uses it: stop that server, or give each its own data directory"
             }
             redb::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "Let the server's user read and write the data directory"
             }
-            redb::Error::Io(_) | redb::Error::PreviousIo => "See to the disk: it needs room, and has to be writable",
-            _ => "If it is damaged, move it away: what was still to be delivered is lost then, and nothing else",
+            redb::Error::Io(_) | redb::Error::PreviousIo => "Check the disk: it needs free space and must be writable",
+            _ => "If it is damaged, move it away: this loses only the webhooks that were still waiting",
         })
     }
 }
