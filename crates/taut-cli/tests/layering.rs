@@ -58,6 +58,7 @@ const ROOMS: &[Room] = &[
             "getrandom",
             "ipnet",
             "mio",
+            "rustix",
             "rustls",
             "rustls-pki-types",
             "slab",

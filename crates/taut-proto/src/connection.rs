@@ -261,10 +261,15 @@ impl Connection {
     /// 16 KiB, or for as much as the largest message before it had (rounded up to a power of two, at most 1 MiB). Text
     /// is not received this way: a `String` takes only what is known to be UTF-8, so text is checked in the buffer that
     /// you lend and copied piece by piece.
+    #[inline]
     pub fn read_into(&mut self, at_least: usize) -> Option<ReadInto<'_>> {
         if self.partial.is_none() || self.has_ended() {
             return None;
         }
+        self.room(at_least)
+    }
+
+    fn room(&mut self, at_least: usize) -> Option<ReadInto<'_>> {
         let (header, missing) = self.decoder.in_progress()?;
         if header.opcode.is_control() || missing < at_least as u64 {
             return None;

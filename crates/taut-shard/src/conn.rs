@@ -1,11 +1,12 @@
 //! One connection of a shard, from its socket's first byte to its last.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 
 use taut_proto::deflate::Agreed;
 use taut_proto::handshake::HeadLimits;
-use taut_proto::{Connection, Outbox, Role, Teardown, Time};
+use taut_proto::{Connection, Outbox, ReadInto, Role, Teardown, Time};
 
 use crate::http1::Exchange;
 use crate::id::ConnectionId;
@@ -130,6 +131,23 @@ impl<User> Conn<User> {
         }
     }
 
+    /// The id of a connection that has begun to receive a message in the clear, which may go on with the next read.
+    #[inline]
+    pub(crate) fn receiving(&self, token: usize) -> Option<ConnectionId> {
+        match &self.stage {
+            Stage::Open(open) if self.transport.tls.is_none() && open.connection.is_receiving() => Some(open.id(token)),
+            _ => None,
+        }
+    }
+
+    /// Reads to where the message in progress lies; `None` when its bytes do not belong there.
+    pub(crate) fn read_message(&mut self) -> Option<io::Result<Option<usize>>> {
+        let Stage::Open(open) = &mut self.stage else { return None };
+        let ReadInto { buffer, limit } = open.connection.read_into(LARGE)?;
+        // All the room is read into, and what follows may belong elsewhere.
+        (buffer.capacity() - buffer.len() == limit).then(|| self.transport.read_append(buffer))
+    }
+
     /// Whether it is to be put on the list of those to be read again, on which it then is.
     pub(crate) fn enqueue(&mut self) -> bool {
         self.transport.readable && !std::mem::replace(&mut self.queued, true)
@@ -224,6 +242,9 @@ impl Lingering {
         Self { teardown: Teardown::new(Role::Server, deadline), outbox }
     }
 }
+
+/// Bytes of a message that must be missing for a read of their own to pay.
+const LARGE: usize = 16 << 10;
 
 /// Bytes that gather for one connection before they are written, the read or the tick that they answer over or not.
 const CORK: usize = 256 << 10;

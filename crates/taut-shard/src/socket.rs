@@ -62,6 +62,11 @@ pub trait Kernel {
 
 /// A connected socket.
 pub trait Socket: Read + Write {
+    /// Reads once and appends to `buffer`, as much as it has room for; how many bytes, 0 at the end.
+    fn read_append(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        read_zeroed(self, buffer)
+    }
+
     /// Ends the writing side: the peer reads to the end.
     fn shutdown_write(&mut self) -> io::Result<()>;
 }
@@ -136,6 +141,14 @@ impl Write for AnySocket {
 }
 
 impl Socket for AnySocket {
+    fn read_append(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => socket.read_append(buffer),
+            Kind::Pipe(socket) => read_zeroed(socket, buffer),
+            Kind::Other(socket) => socket.read_append(buffer),
+        }
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Kind::Tcp(socket) => socket.shutdown_write(),
@@ -146,6 +159,15 @@ impl Socket for AnySocket {
             Kind::Other(socket) => socket.shutdown_write(),
         }
     }
+}
+
+/// Reads into room that was filled with zeros.
+fn read_zeroed<S: Read + ?Sized>(socket: &mut S, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let length = buffer.len();
+    buffer.resize(buffer.capacity(), 0);
+    let read = socket.read(&mut buffer[length..]);
+    buffer.truncate(length + *read.as_ref().unwrap_or(&0));
+    read
 }
 
 /// What is ready.
@@ -297,6 +319,12 @@ fn answer(socket: &mut mio::net::TcpStream, response: &[u8]) {
 }
 
 impl Socket for mio::net::TcpStream {
+    #[cfg(unix)]
+    fn read_append(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        // Without `unsafe`, std reads only to where it has written zeros before.
+        Ok(rustix::io::read(&*self, rustix::buffer::spare_capacity(buffer))?)
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }

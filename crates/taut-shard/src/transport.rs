@@ -23,11 +23,24 @@ impl Transport {
 
     /// Reads what has come: how many bytes, 0 at the end, `None` when there is nothing now.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.read_once(buffer.len(), |socket| socket.read(buffer))
+    }
+
+    /// As [`read`](Self::read), appended to `buffer`, as much as it has room for.
+    pub(crate) fn read_append(&mut self, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        self.read_once(buffer.capacity() - buffer.len(), |socket| socket.read_append(buffer))
+    }
+
+    fn read_once(
+        &mut self,
+        room: usize,
+        mut read: impl FnMut(&mut AnySocket) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
         loop {
-            return match self.socket.read(buffer) {
+            return match read(&mut self.socket) {
                 Ok(count) => {
                     // Readiness is told by the edge; a read that leaves room has taken everything.
-                    if count < buffer.len() && !self.ended {
+                    if count < room && !self.ended {
                         self.readable = false;
                     }
                     Ok(Some(count))

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use taut_proto::{Close, CloseCode, Event, Input, TeardownStep};
+use taut_proto::{Close, CloseCode, Event, Input, Message, TeardownStep, Violation};
 
 use super::Shard;
 use crate::conn::{Conn, HttpStage, Paused, Stage};
@@ -50,6 +50,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if most == 0 || !conn.transport.readable {
             return false;
         }
+        if let Some(id) = conn.receiving(token)
+            && self.read_message(id)
+        {
+            return false;
+        }
+        let Some(conn) = self.connections.conn(token) else { return false };
         match conn.transport.read(&mut buffer[..most]) {
             Ok(None) => return false,
             Ok(Some(0)) => {
@@ -66,6 +72,41 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             }
         }
         self.flush(token);
+        true
+    }
+
+    /// Reads to where a large message lies that has begun, so that the kernel copies its bytes there and nobody copies
+    /// them again; false when they do not belong there, and nothing was read.
+    fn read_message(&mut self, id: ConnectionId) -> bool {
+        let now = self.connections.now;
+        let token = id.token();
+        self.connections.begin_reading(id);
+        let read = self.connections.conn(token).and_then(Conn::read_message);
+        let Some(read) = read else {
+            self.connections.has_read(id);
+            return false;
+        };
+        if let Ok(Some(count @ 1..)) = read
+            && let Ok((connection, scratch, outbox)) = self.connections.receiver(id)
+        {
+            let event = connection.received_into(count, now, scratch, outbox);
+            let is_open = connection.is_open();
+            match event {
+                Ok(Some(Event::Message(message))) => self.handle_message(id, message, is_open),
+                event => drop(self.handle_event(id, event)),
+            }
+        }
+        self.account(id);
+        match read {
+            Ok(None) => {}
+            Ok(Some(0)) => self.handle_end(token),
+            Ok(Some(_)) => {
+                self.flush(token);
+                // It may have been as much as many reads: the others have their turn.
+                self.read_again(token);
+            }
+            Err(error) => self.fail(token, error),
+        }
         true
     }
 
@@ -125,6 +166,11 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     pub(crate) fn messages(&mut self, id: ConnectionId, bytes: &mut [u8]) {
         self.connections.begin_reading(id);
         self.messages_in(id, bytes);
+        self.account(id);
+    }
+
+    /// Takes into account what a read has left of a message.
+    fn account(&mut self, id: ConnectionId) {
         match self.connections.has_read(id) {
             Unfinished::None => {}
             // It has a deadline now, which may be sooner than what the wheel holds.
@@ -150,26 +196,41 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             let is_open = connection.is_open();
             match event {
                 Ok(None) => return,
-                Ok(Some(Event::Message(message))) => {
-                    self.connections.stats.messages += 1;
-                    // After our close frame the handler has nothing more to hear.
-                    if is_open {
-                        self.handler.message(&mut Session::new(id, &mut self.connections), message);
+                Ok(Some(Event::Message(message))) => self.handle_message(id, message, is_open),
+                event => {
+                    if !self.handle_event(id, event) {
+                        return;
                     }
-                    self.flush_brimming();
-                }
-                Ok(Some(Event::Close(close))) => {
-                    let was_cut_off = self.connections.get_mut(id).is_some_and(|open| open.connection.was_cut_off());
-                    let reason = if was_cut_off { Reason::CutOff(close) } else { Reason::Closed(close) };
-                    return self.finish(id.token(), reason);
-                }
-                Ok(Some(_)) => {}
-                Err(violation) => {
-                    self.connections.stats.violations += 1;
-                    return self.finish(id.token(), Reason::Violated(violation));
                 }
             }
         }
+    }
+
+    #[inline]
+    fn handle_message(&mut self, id: ConnectionId, message: Message<'_>, is_open: bool) {
+        self.connections.stats.messages += 1;
+        // After our close frame the handler has nothing more to hear.
+        if is_open {
+            self.handler.message(&mut Session::new(id, &mut self.connections), message);
+        }
+        self.flush_brimming();
+    }
+
+    /// Does what anything but a message leads to; whether more may come.
+    fn handle_event(&mut self, id: ConnectionId, event: Result<Option<Event<'_>>, Violation>) -> bool {
+        let reason = match event {
+            Ok(Some(Event::Close(close))) => {
+                let was_cut_off = self.connections.get_mut(id).is_some_and(|open| open.connection.was_cut_off());
+                if was_cut_off { Reason::CutOff(close) } else { Reason::Closed(close) }
+            }
+            Ok(_) => return true,
+            Err(violation) => {
+                self.connections.stats.violations += 1;
+                Reason::Violated(violation)
+            }
+        };
+        self.finish(id.token(), reason);
+        false
     }
 
     /// Goes on with connections whose pause is over.

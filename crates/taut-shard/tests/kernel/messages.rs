@@ -1,8 +1,8 @@
 //! Messages to and fro, and the cork (one write for each read and each tick).
 
 use taut_proto::{Message, Opcode};
-use taut_shard::Sent;
 use taut_shard::testing::Client;
+use taut_shard::{Reason, Sent};
 
 use crate::application::{reason, stage, stage_with};
 
@@ -116,6 +116,51 @@ fn a_message_may_span_any_reads() {
         client.send(Message::from(vec![0, 1, 2]));
         stage.exchange(&mut [&mut client]);
         assert_eq!(client.messages(), [Message::from(text), Message::from(vec![0, 1, 2])], "reads of {size}");
+    }
+}
+
+#[test]
+fn a_large_binary_message_is_read_to_where_it_stays() {
+    for cut in [0, 1, 70_000, usize::MAX] {
+        let mut stage = stage_with(|settings| settings.protocol.limits.message = 4 << 20);
+        let mut client = stage.open();
+        let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+        client.remote.set_up_capacity(usize::MAX);
+        client.end.send(bytes.as_slice());
+        client.end.send("behind it");
+        client.remote.set_read_limit(cut.max(1).saturating_mul(7919));
+        // The first message teaches that large ones come; then there is room for the whole of it at once.
+        client.end.send(bytes.as_slice());
+        let before = client.remote.reads();
+        client.flush();
+        stage.settle();
+        let messages = &stage.handler().messages;
+        assert_eq!(messages.len(), 3);
+        assert!(messages[0].as_bytes() == bytes && messages[2].as_bytes() == bytes);
+        assert_eq!(messages[1], Message::from("behind it"));
+        if cut == usize::MAX {
+            assert!(client.remote.reads() - before < 20, "{} reads", client.remote.reads() - before);
+        }
+        assert_eq!(stage.census().unfinished, 0);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_within_a_large_message_is_told_why() {
+    for (reset, is_known) in [(false, true), (true, false)] {
+        let mut stage = stage();
+        let client = stage.open();
+        client.remote.write(&[&[0x82, 0xff][..], &200_000_u64.to_be_bytes(), &[0; 4], &[0; 150_000]].concat());
+        stage.settle();
+        assert!(stage.census().unfinished > 0);
+        if reset {
+            client.remote.reset(false);
+        } else {
+            client.remote.finish();
+        }
+        stage.settle();
+        assert_eq!(matches!(reason(&mut stage), Reason::Ended), is_known);
+        assert_eq!((stage.census().wires, stage.census().unfinished), (0, 0));
     }
 }
 
