@@ -98,7 +98,7 @@ pub struct ReadInto<'c> {
 
 /// A deadline that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lapse {
+pub enum Timeout {
     /// The peer fell silent and did not answer a ping. A close frame is in the outbox, for what it is worth.
     Heartbeat,
     /// The peer did not answer our close frame.
@@ -457,14 +457,14 @@ impl Connection {
         }
     }
 
-    /// Sends the heartbeat's ping, or tells what has lapsed; does nothing before the deadline.
-    pub fn handle_deadline(&mut self, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) -> Option<Lapse> {
+    /// Sends the heartbeat's ping, or returns the timeout that ended the connection; does nothing before the deadline.
+    pub fn handle_deadline(&mut self, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) -> Option<Timeout> {
         if self.state == State::Open
             && let Some(partial) = &mut self.partial
             && !partial.goes_on(now, &self.settings.limits)
         {
             self.fail(&Close::new(CloseCode::POLICY, "message too slow"), scratch, outbox);
-            return Some(Lapse::Message);
+            return Some(Timeout::Message);
         }
         match self.state {
             State::Open | State::Deferred(_) => match self.pulse.beat(now, &self.settings.heartbeat) {
@@ -476,12 +476,12 @@ impl Connection {
                 }
                 Beat::Dead => {
                     self.fail(&Close::new(self.settings.heartbeat_code, "heartbeat timeout"), scratch, outbox);
-                    Some(Lapse::Heartbeat)
+                    Some(Timeout::Heartbeat)
                 }
             },
             State::Closing { deadline } if now >= deadline => {
                 self.end();
-                Some(Lapse::Close)
+                Some(Timeout::Close)
             }
             _ => None,
         }

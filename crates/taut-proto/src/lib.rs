@@ -90,7 +90,7 @@ mod violation;
 pub use backoff::Backoff;
 pub use close::Close;
 pub use close_code::CloseCode;
-pub use connection::{Connection, Event, Lapse, Part, ReadInto, SendError, UnexpectedEnd};
+pub use connection::{Connection, Event, Part, ReadInto, SendError, Timeout, UnexpectedEnd};
 pub use decode::Input;
 pub use frame::{Header, Opcode};
 pub use heartbeat::Heartbeat;

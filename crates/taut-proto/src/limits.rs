@@ -25,7 +25,7 @@ pub struct Limits {
     /// seconds. [`Duration::MAX`] sets no limit.
     ///
     /// A peer that falls behind is sent a close frame with code 1008
-    /// ([`Lapse::Message`](crate::Lapse::Message)). In the middle of a frame no pong can come (RFC 6455 §5.4), so the
+    /// ([`Timeout::Message`](crate::Timeout::Message)). In the middle of a frame no pong can come (RFC 6455 §5.4), so the
     /// heartbeat takes every byte for life, and without this a message of one byte a second would be held for ever.
     pub message_timeout: Duration,
     /// Bytes of an unfinished message that have to come within each [`message_timeout`](Self::message_timeout); 16 KiB,

@@ -119,7 +119,7 @@ impl End {
     }
 
     /// Lets the deadline be handled.
-    pub fn handle_deadline(&mut self, now: Time) -> Option<crate::Lapse> {
+    pub fn handle_deadline(&mut self, now: Time) -> Option<crate::Timeout> {
         self.connection.handle_deadline(now, &mut self.scratch, &mut self.outbox)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::{close_code, end, frame, masked, other, scratch, server, settings, text, written, written_frames};
 use taut_proto::testing::{Link, Seen};
-use taut_proto::{Close, CloseCode, Lapse, Opcode, Role, Time, UnexpectedEnd, Violation};
+use taut_proto::{Close, CloseCode, Opcode, Role, Time, Timeout, UnexpectedEnd, Violation};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
@@ -220,6 +220,6 @@ fn a_peer_that_goes_on_sending_cannot_put_the_end_off() {
         link.server.receive(&masked(true, Opcode::Ping, b"still here"), link.now);
         assert_eq!(link.server.connection.deadline(), Some(deadline));
     }
-    assert_eq!(link.server.handle_deadline(link.now), Some(Lapse::Close));
+    assert_eq!(link.server.handle_deadline(link.now), Some(Timeout::Close));
     assert!(link.server.connection.is_done());
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::{client, end, frame, masked, server, settings, unmasked};
 use taut_proto::testing::{End, Seen};
-use taut_proto::{Lapse, Message, Opcode, Role, Time, Violation};
+use taut_proto::{Message, Opcode, Role, Time, Timeout, Violation};
 
 /// The header of a frame that announces so much, and nothing of its payload.
 fn header(opcode: Opcode, length: u64) -> Vec<u8> {
@@ -133,7 +133,7 @@ fn a_message_that_is_too_large_is_refused_at_the_header_that_makes_it_so() {
 #[test]
 fn what_is_read_into_a_message_counts_for_its_pace_and_as_a_sign_of_life() {
     let minute = |minutes: u64| Time::ZERO + Duration::from_secs(60 * minutes);
-    for (bytes, expected) in [((16 << 10) - 1, Some(Lapse::Message)), (16 << 10, None)] {
+    for (bytes, expected) in [((16 << 10) - 1, Some(Timeout::Message)), (16 << 10, None)] {
         let mut server = server();
         server.receive(&header(Opcode::Binary, 1 << 20), Time::ZERO);
         // Just before, so that the heartbeat has nothing to say.

@@ -497,18 +497,18 @@ fn a_silent_link_is_pinged_and_a_dead_one_is_given_up() {
     link.now = link.server.connection.deadline().unwrap();
     assert_eq!(link.server.handle_deadline(link.now), None);
     link.now = link.server.connection.deadline().unwrap();
-    assert_eq!(link.server.handle_deadline(link.now), Some(taut_proto::Lapse::Heartbeat));
+    assert_eq!(link.server.handle_deadline(link.now), Some(taut_proto::Timeout::Heartbeat));
     assert!(link.server.connection.is_done() && link.server.connection.deadline().is_none());
 }
 
 // RFC 6455 §7.1.1: a reasonable time-out when the peer does not answer the close.
 #[test]
-fn an_unanswered_close_lapses() {
+fn an_unanswered_close_times_out() {
     let mut server = server();
     server.close(CloseCode::GOING_AWAY, Time::ZERO);
     assert_eq!(server.connection.deadline(), Some(Time::from_millis(5000)));
     assert_eq!(server.handle_deadline(Time::from_millis(4999)), None);
-    assert_eq!(server.handle_deadline(Time::from_millis(5000)), Some(taut_proto::Lapse::Close));
+    assert_eq!(server.handle_deadline(Time::from_millis(5000)), Some(taut_proto::Timeout::Close));
     assert!(server.connection.receive_eof().is_ok(), "we have said why");
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::{close_code, end, frame, masked, other, server, settings, text};
 use taut_proto::testing::{Link, Seen};
-use taut_proto::{Close, CloseCode, Heartbeat, Lapse, Opcode, Role, Settings, Time, Violation};
+use taut_proto::{Close, CloseCode, Heartbeat, Opcode, Role, Settings, Time, Timeout, Violation};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
@@ -114,14 +114,14 @@ fn a_message_of_one_byte_a_second_is_given_up_however_it_is_cut() {
                 } else {
                     server.receive(byte, seconds(second));
                 }
-                if let Some(lapse) = server.handle_deadline(seconds(second)) {
-                    lapsed = Some((lapse, second));
+                if let Some(timeout) = server.handle_deadline(seconds(second)) {
+                    lapsed = Some((timeout, second));
                     break;
                 }
             }
             // A minute after the header is whole.
-            let (lapse, second) = lapsed.expect("for ever");
-            assert_eq!(lapse, Lapse::Message);
+            let (timeout, second) = lapsed.expect("for ever");
+            assert_eq!(timeout, Timeout::Message);
             assert!((60..=at_most).contains(&second), "{second}");
             assert_eq!((close_code(&mut server), server.connection.buffered()), (1008, 0));
             assert!(server.connection.is_done() && server.connection.deadline().is_none());
@@ -165,7 +165,7 @@ fn a_message_that_falls_behind_its_pace_is_given_up_at_the_end_of_that_minute() 
         assert_eq!(server.connection.deadline(), Some(seconds(125)));
         server.receive(&masked(false, Opcode::Continuation, &vec![0; second_minute]), seconds(124));
         assert_eq!(server.handle_deadline(seconds(124)), None);
-        assert_eq!(server.handle_deadline(seconds(125)), is_given_up.then_some(Lapse::Message));
+        assert_eq!(server.handle_deadline(seconds(125)), is_given_up.then_some(Timeout::Message));
         assert_eq!(server.connection.is_open(), !is_given_up);
     }
 }
@@ -219,7 +219,7 @@ fn nothing_but_an_unfinished_message_is_hurried() {
     // Once we close, the close has its own time, and what the peer still sends may take all of it.
     server.close(CloseCode::NORMAL, seconds(51));
     assert_eq!(server.connection.deadline(), Some(seconds(56)));
-    assert_eq!(server.handle_deadline(seconds(56)), Some(Lapse::Close));
+    assert_eq!(server.handle_deadline(seconds(56)), Some(Timeout::Close));
 }
 
 #[test]
@@ -230,23 +230,23 @@ fn an_unfinished_message_and_the_heartbeat_each_keep_their_time() {
     let first = silent.connection.deadline().unwrap();
     assert!(first < seconds(23));
     assert_eq!(silent.handle_deadline(first), None);
-    let mut lapse = None;
-    while lapse.is_none() {
-        lapse = silent.handle_deadline(silent.connection.deadline().unwrap());
+    let mut timeout = None;
+    while timeout.is_none() {
+        timeout = silent.handle_deadline(silent.connection.deadline().unwrap());
     }
-    assert_eq!(lapse, Some(Lapse::Heartbeat));
+    assert_eq!(timeout, Some(Timeout::Heartbeat));
 
     // One that answers pings between the fragments does not gain time by it.
     let mut link = Link::new();
     assert!(link.client.send_fragment("a", false));
     link.settle(usize::MAX);
-    let mut lapse = None;
-    while lapse.is_none() {
+    let mut timeout = None;
+    while timeout.is_none() {
         link.now = link.server.connection.deadline().unwrap();
-        lapse = link.server.handle_deadline(link.now);
+        timeout = link.server.handle_deadline(link.now);
         link.settle(usize::MAX);
     }
-    assert_eq!((lapse, link.now), (Some(Lapse::Message), seconds(60)));
+    assert_eq!((timeout, link.now), (Some(Timeout::Message), seconds(60)));
     assert_eq!(link.client.events.last(), Some(&Seen::Close(Close::new(CloseCode::POLICY, "message too slow"))));
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 
 use taut_proto::handshake::{Refusal, Request, Upgrade, origin};
-use taut_proto::{Close, CloseCode, Lapse, Message, Prepared, Violation};
+use taut_proto::{Close, CloseCode, Message, Prepared, Timeout, Violation};
 
 use crate::connections::{Connections, Sent};
 use crate::id::{ConnectionId, HandshakeId};
@@ -204,7 +204,7 @@ pub enum Reason {
     /// The same, but in the middle of a message: the handler was not given what had come of it (RFC 6455 §5.4).
     CutOff(Close),
     /// The peer did not answer our ping or our close frame in time, or did not go on with its message.
-    Lapsed(Lapse),
+    TimedOut(Timeout),
     /// The peer ended the connection without a close frame.
     Ended,
     /// The socket failed.

@@ -177,10 +177,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             open.connection.note_reading(now);
         }
         self.connections.begin_reading(id);
-        let lapse =
+        let timeout =
             self.connections.act(id, |connection, scratch, outbox| connection.handle_deadline(now, scratch, outbox));
-        match lapse {
-            Some(Some(lapse)) => self.finish(token, Reason::Lapsed(lapse)),
+        match timeout {
+            Some(Some(timeout)) => self.finish(token, Reason::TimedOut(timeout)),
             _ => self.schedule(token),
         }
         self.connections.has_read(id);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taut_proto::{CloseCode, Lapse, Opcode, Violation};
+use taut_proto::{CloseCode, Opcode, Timeout, Violation};
 use taut_shard::testing::Client;
 use taut_shard::{Reason, Sent};
 
@@ -52,7 +52,7 @@ fn a_peer_that_never_answers_our_close_is_let_go_at_the_deadline() {
     stage.advance(Duration::from_millis(4_999));
     assert_eq!(stage.census().open, 1);
     stage.advance(Duration::from_millis(101));
-    assert!(matches!(reason(&mut stage), Reason::Lapsed(Lapse::Close)));
+    assert!(matches!(reason(&mut stage), Reason::TimedOut(Timeout::Close)));
     assert!(client.remote.is_shut());
     stage.advance(Duration::from_millis(5_100));
     assert!(client.remote.is_gone());

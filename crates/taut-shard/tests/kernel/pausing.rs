@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, DEFAULT_VERSIONS};
-use taut_proto::{CloseCode, Lapse, Opcode};
+use taut_proto::{CloseCode, Opcode, Timeout};
 use taut_shard::testing::{Client, Stage};
 use taut_shard::{Drain, Reason};
 
@@ -162,7 +162,7 @@ fn a_paused_peer_is_neither_pinged_nor_given_up_and_has_its_time_again_afterward
     stage.sleep(Duration::from_millis(19_500));
     assert_eq!(stage.census().open, 1, "{:?}", stage.handler().closed);
     stage.sleep(Duration::from_secs(60));
-    assert!(matches!(reason(&mut stage), Reason::Lapsed(Lapse::Heartbeat)));
+    assert!(matches!(reason(&mut stage), Reason::TimedOut(Timeout::Heartbeat)));
 }
 
 #[test]

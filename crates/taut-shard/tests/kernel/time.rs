@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taut_proto::{CloseCode, Heartbeat, Lapse, Opcode};
+use taut_proto::{CloseCode, Heartbeat, Opcode, Timeout};
 use taut_shard::Reason;
 use taut_shard::testing::Client;
 
@@ -19,7 +19,7 @@ fn a_silent_peer_is_pinged_and_given_up_when_it_does_not_answer() {
     stage.sleep(Duration::from_millis(19_800));
     assert_eq!(stage.census().open, 1);
     stage.sleep(Duration::from_millis(300));
-    assert!(matches!(reason(&mut stage), Reason::Lapsed(Lapse::Heartbeat)));
+    assert!(matches!(reason(&mut stage), Reason::TimedOut(Timeout::Heartbeat)));
     client.read(usize::MAX);
     assert_eq!(client.frames.opcodes, [Opcode::Ping, Opcode::Close]);
     assert_eq!(client.closed().unwrap().code(), CloseCode::INTERNAL_ERROR);
@@ -96,7 +96,7 @@ fn heartbeats_of_those_that_opened_together_are_spread() {
 #[test]
 fn a_deadline_of_the_past_does_not_reach_the_next_in_the_same_place() {
     let mut stage = stage();
-    // Its handshake would lapse at 10 s.
+    // Its handshake would time out at 10 s.
     let first = Client::new(&stage.network);
     stage.settle();
     stage.advance(Duration::from_secs(9));
@@ -125,7 +125,7 @@ fn a_close_timeout_sooner_than_the_heartbeat_is_kept() {
     client.send("close");
     stage.settle();
     stage.sleep(Duration::from_millis(1_200));
-    assert!(matches!(reason(&mut stage), Reason::Lapsed(Lapse::Close)));
+    assert!(matches!(reason(&mut stage), Reason::TimedOut(Timeout::Close)));
 }
 
 #[test]

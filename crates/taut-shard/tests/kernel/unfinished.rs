@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taut_proto::{CloseCode, Heartbeat, Lapse};
+use taut_proto::{CloseCode, Heartbeat, Timeout};
 use taut_shard::Reason;
 use taut_shard::testing::Client;
 
@@ -71,7 +71,7 @@ fn a_message_that_does_not_go_on_is_given_up_whatever_the_heartbeat() {
         stage.sleep(Duration::from_millis(900));
         assert_eq!(stage.census().open, 1);
         stage.sleep(Duration::from_millis(300));
-        assert!(matches!(reason(&mut stage), Reason::Lapsed(Lapse::Message)));
+        assert!(matches!(reason(&mut stage), Reason::TimedOut(Timeout::Message)));
         assert_eq!(close_code(&mut client), Some(CloseCode::POLICY));
     }
 }

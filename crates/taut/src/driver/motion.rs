@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use taut_proto::{
-    Close, Connection, Event, Input, Lapse, Message, Outbox, Part, ReadInto, Scratch, Teardown, TeardownStep, Time,
+    Close, Connection, Event, Input, Message, Outbox, Part, ReadInto, Scratch, Teardown, TeardownStep, Time, Timeout,
     Violation,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -192,21 +192,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         ready!(self.poll_time(deadline, now, cx));
         let now = self.now();
         let Self { connection, backlog, .. } = self;
-        let lapse = Loan::with(|loan| {
+        let timeout = Loan::with(|loan| {
             let Backlog { outbox, .. } = loan.lend(backlog);
             connection.handle_deadline(now, &mut loan.scratch, outbox)
         });
-        match lapse {
+        match timeout {
             None => {}
-            Some(Lapse::Heartbeat) => {
+            Some(Timeout::Heartbeat) => {
                 // The peer is most likely gone: the close frame is tried once, not waited for.
                 let _ = self.poll_write(cx);
                 self.over(Err(Cause::Deadline(Deadline::Heartbeat).into()));
             }
-            Some(Lapse::Close) => self.over(Err(Cause::Deadline(Deadline::Close).into())),
+            Some(Timeout::Close) => self.over(Err(Cause::Deadline(Deadline::Close).into())),
             // The peer is there, and is to see why: the close frame would be lost with a connection that is dropped while
             // the peer still sends.
-            Some(Lapse::Message) => self.end(Err(Cause::Deadline(Deadline::Message).into()), now),
+            Some(Timeout::Message) => self.end(Err(Cause::Deadline(Deadline::Message).into()), now),
         }
         Poll::Ready(())
     }
