@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use taut_proto::deflate::{Agreed, Window};
+use taut_proto::deflate::{NegotiatedDeflate, Window};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Connection, Header, Opcode, Role, Settings, Time};
 
@@ -62,7 +62,7 @@ fn end(choices: u8) -> End {
     let mut connection = Connection::new(role, Arc::new(settings(choices)), Time::ZERO, 0);
     if choices & 2 != 0 {
         let window = Window { bits: 8 + (choices >> 4) % 8, takeover: choices & 4 != 0 };
-        connection = connection.with_deflate(Agreed::new(window, window));
+        connection = connection.with_deflate(NegotiatedDeflate::new(window, window));
     }
     End::new(connection)
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use taut_proto::deflate::{Agreed, Window};
+use taut_proto::deflate::{NegotiatedDeflate, Window};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Connection, Header, Message, Opcode, Role, Settings, Time};
 
@@ -16,15 +16,15 @@ pub fn run(data: &[u8]) {
     let mut octets = Octets::new(data);
     let choices = octets.octet();
     let window = Window { bits: 8 + (choices >> 4) % 8, takeover: choices & 2 != 0 };
-    let agreed = Agreed::new(window, window);
+    let agreed = NegotiatedDeflate::new(window, window);
     if choices & 1 == 0 { inflate(octets, agreed) } else { round_trip(octets, agreed) }
 }
 
-fn end(role: Role, agreed: Agreed, settings: Settings) -> End {
+fn end(role: Role, agreed: NegotiatedDeflate, settings: Settings) -> End {
     End::new(Connection::new(role, Arc::new(settings), Time::ZERO, 0).with_deflate(agreed))
 }
 
-fn inflate(mut octets: Octets<'_>, agreed: Agreed) {
+fn inflate(mut octets: Octets<'_>, agreed: NegotiatedDeflate) {
     let mut settings = Settings::client();
     let limit = octets.number();
     settings.limits.message = limit;
@@ -46,7 +46,7 @@ fn inflate(mut octets: Octets<'_>, agreed: Agreed) {
     }
 }
 
-fn round_trip(mut octets: Octets<'_>, agreed: Agreed) {
+fn round_trip(mut octets: Octets<'_>, agreed: NegotiatedDeflate) {
     let mut settings = Settings::server();
     settings.deflate_from = usize::from(octets.octet());
     settings.limits.message = 1 << 24;

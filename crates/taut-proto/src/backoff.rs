@@ -24,7 +24,7 @@ pub struct Backoff {
     /// How long a connection must have been open for the next failure to count as the first; 5 s, or the last delay
     /// if that was longer, so that a server which accepts and then drops is not asked ever faster.
     pub stable: Duration,
-    /// The longest `Retry-After` that is obeyed; 10 min. A server, or whoever answers for it, could name a year.
+    /// The longest `Retry-After` that is obeyed; 10 min. A server, or a proxy in front of it, could name a year.
     pub retry_after_cap: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Default for Backoff {
 
 /// Where one client stands in its [`Backoff`]: how many attempts have failed, and whether the last connection lasted.
 ///
-/// There is no limit on attempts; who wants one compares [`attempt`](Self::attempt).
+/// There is no limit on attempts; to set one, compare [`attempt`](Self::attempt).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reconnect {
     backoff: Backoff,

@@ -47,7 +47,7 @@ impl Close {
         Ok(Self { code, reason: reason.to_owned() })
     }
 
-    /// The payload of the frame that says this: empty when there is no code to send.
+    /// The close frame's payload: empty without a code.
     pub(crate) fn payload(&self) -> Vec<u8> {
         if !self.code.is_sendable() {
             return Vec::new();

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decode::{Chunk, Cut, Decoder};
+use crate::decode::{Chunk, Decoder, PieceLimits};
 #[cfg(feature = "deflate")]
-use crate::deflate::{Agreed, codec::Takeover};
+use crate::deflate::{NegotiatedDeflate, codec::Takeover};
 use crate::frame::{Header, MAX_CONTROL_PAYLOAD, Opcode};
-use crate::heartbeat::{Beat, Pulse};
+use crate::heartbeat::{Keepalive, KeepaliveAction};
 use crate::message::{Assembly, Whole, check_length};
 use crate::prepared::Frame;
 use crate::{
@@ -33,11 +33,11 @@ use crate::{
 ///   to the end and drops it, a client waits for the server to do so (RFC 6455 §7.1.1), either for no longer than
 ///   the close timeout.
 ///
-/// A violation is not a path of its own: `receive` puts the close frame into the outbox, returns the
-/// [`Violation`] once, and discards whatever comes after. After a peer's close frame, too, everything is discarded.
+/// A violation needs no special handling: `receive` puts the close frame into the outbox, returns the [`Violation`]
+/// once, and discards everything after it. After the peer's close frame, too, everything is discarded.
 ///
-/// Memory: an idle connection owns nothing on the heap. While a message spans reads it holds what has come of
-/// it, at most [`Limits::message`](crate::Limits::message), and room for as much again. A peer that has finished a large
+/// Memory: an idle connection owns nothing on the heap. While a message spans reads it holds what has come of it, at
+/// most [`Limits::message`](crate::Limits::message), and room for as much again. A peer that has finished a large
 /// message gets room for another, up to 1 MiB, as soon as it begins one.
 pub struct Connection {
     settings: Arc<Settings>,
@@ -45,22 +45,22 @@ pub struct Connection {
     partial: Option<Box<Partial>>,
     #[cfg(feature = "deflate")]
     takeover: Option<Box<Takeover>>,
-    pulse: Pulse,
+    keepalive: Keepalive,
     state: State,
     role: Role,
     /// We are in the middle of a message that we send in fragments.
     in_message: bool,
-    /// Whether an end waits for `conclude`.
-    defers: bool,
+    /// Our close frame waits for `conclude`.
+    defers_close: bool,
     /// The peer's close frame came in the middle of a message.
     cut_off: bool,
-    /// What power of two the largest message that was put together does not exceed, as far as the peer is trusted.
-    proven: u8,
+    /// Log2 of the largest message that the peer has finished, rounded up, and at most that of [`MAX_PREALLOCATION`].
+    message_len_log2: u8,
     #[cfg(feature = "deflate")]
-    agreed: Option<Agreed>,
+    deflate: Option<NegotiatedDeflate>,
 }
 
-/// What a read brought.
+/// What a read contained.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'i> {
     /// A message, lent from the input when it lay within one read and has no more than 32 KiB.
@@ -76,7 +76,7 @@ pub enum Event<'i> {
     Close(Close),
 }
 
-/// A piece of a message that is handed on as it comes. It may end anywhere, in the middle of a character too.
+/// A piece of a message that is passed on as it comes. It may end anywhere, even in the middle of a character.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Part<'i> {
     /// The bytes; never empty but for the last part.
@@ -123,7 +123,7 @@ pub enum SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Closed => "the connection is closing: nothing can be sent any more",
+            Self::Closed => "the connection is closing: nothing more can be sent",
             Self::InMessage => "another message is being sent in fragments: finish that one first",
             Self::PingTooLong => "a ping carries at most 125 bytes",
         })
@@ -155,33 +155,33 @@ impl Connection {
             partial: None,
             #[cfg(feature = "deflate")]
             takeover: None,
-            pulse: Pulse::new(now, random),
+            keepalive: Keepalive::new(now, random),
             state: State::Open,
             role,
             in_message: false,
-            defers: false,
+            defers_close: false,
             cut_off: false,
-            proven: 0,
+            message_len_log2: 0,
             #[cfg(feature = "deflate")]
-            agreed: None,
+            deflate: None,
         }
     }
 
-    /// The same for a driver that receives ahead of its application: after the peer's close frame, or a violation,
-    /// nothing more is received, but our close frame is not sent before [`conclude`](Self::conclude). Until then the
-    /// application can answer the messages that came before.
+    /// Holds back our close frame until [`conclude`](Self::conclude), for a driver that receives ahead of its
+    /// application: after the peer's close frame, or a violation, nothing more is received, but the application can
+    /// still answer the messages that came before.
     #[must_use]
     pub fn with_deferred_end(mut self) -> Self {
-        self.defers = true;
+        self.defers_close = true;
         self
     }
 
-    /// The same with permessage-deflate as the handshake agreed on it.
+    /// Turns permessage-deflate on, as negotiated in the handshake.
     #[cfg(feature = "deflate")]
     #[must_use]
-    pub fn with_deflate(mut self, agreed: Agreed) -> Self {
-        self.takeover = Takeover::new(&agreed);
-        self.agreed = Some(agreed);
+    pub fn with_deflate(mut self, deflate: NegotiatedDeflate) -> Self {
+        self.takeover = Takeover::new(&deflate);
+        self.deflate = Some(deflate);
         self
     }
 
@@ -200,23 +200,22 @@ impl Connection {
         if self.partial.is_none()
             && !self.has_ended()
             && let Some((opcode, payload)) =
-                self.decoder.whole_message(input, self.role, self.settings.limits.message.min(CUT.whole))
+                self.decoder.whole_message(input, self.role, self.settings.limits.message.min(PIECES.whole))
         {
-            self.pulse.received(now);
+            self.keepalive.received(now);
             return match Message::lent(opcode, payload) {
                 Ok(message) => Ok(Some(Event::Message(message))),
-                Err(violation) => Err(self.violated(violation, input, scratch, outbox)),
+                Err(violation) => Err(self.fail_with(violation, input, scratch, outbox)),
             };
         }
-        self.receive_as(Reception::Whole, input, now, scratch, outbox)
+        self.receive_as(Delivery::Whole, input, now, scratch, outbox)
     }
 
-    /// As [`receive`](Self::receive), but hands on the message that is in progress, or the next to begin, as it comes:
-    /// in [parts](Event::Part), which are kept nowhere and so count against no limit.
+    /// Like [`receive`](Self::receive), but returns the current or next message in [parts](Event::Part), as they come.
+    /// Parts are not kept and so count against no limit.
     ///
-    /// A message that lies within the read is given as a whole all the same. So is one that is compressed, under the
-    /// usual limits: it is inflated at once. The rest of a message that has begun in parts comes in parts from
-    /// `receive` too.
+    /// A message that lies within the read still comes whole. So does a compressed one, under the usual limits, because
+    /// it is inflated at once. Once a message has begun in parts, `receive` returns the rest in parts too.
     pub fn receive_parts<'i>(
         &mut self,
         input: &mut Input<'i>,
@@ -224,12 +223,12 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
-        self.receive_as(Reception::Parts, input, now, scratch, outbox)
+        self.receive_as(Delivery::Parts, input, now, scratch, outbox)
     }
 
     fn receive_as<'i>(
         &mut self,
-        reception: Reception,
+        delivery: Delivery,
         input: &mut Input<'i>,
         now: Time,
         scratch: &mut Scratch,
@@ -240,27 +239,27 @@ impl Connection {
             return Ok(None);
         }
         if !input.is_empty() {
-            self.pulse.received(now);
+            self.keepalive.received(now);
         }
-        match self.next_event(reception, input, now, scratch, outbox) {
-            Err(violation) => Err(self.violated(violation, input, scratch, outbox)),
+        match self.next_event(delivery, input, now, scratch, outbox) {
+            Err(violation) => Err(self.fail_with(violation, input, scratch, outbox)),
             event => event,
         }
     }
 
-    /// Where the next bytes from the peer belong, if at least `at_least` bytes of payload are missing from the frame that
-    /// is in progress: append what you read there, then call [`received_into`](Self::received_into). The kernel then
-    /// copies the bytes to where they stay. `None`: read into a buffer that you lend, and call
+    /// Where the next bytes from the peer belong, if at least `at_least` bytes of payload are missing from the frame
+    /// that is in progress: append what you read there, then call [`received_into`](Self::received_into). The kernel
+    /// then copies the bytes to where they stay. `None`: read into a buffer that you lend, and call
     /// [`receive`](Self::receive).
     ///
     /// Ask before each read, once every byte of earlier reads has been received. It is never a duty: a driver may pass
     /// all bytes to `receive`, and has to if it wants [parts](Self::receive_parts). A read of this kind ends where the
     /// frame does, so `at_least` should be large enough to pay for the read that fetches what follows; 16 KiB is.
     ///
-    /// Whatever the header announces, there is no more room than for as much as has come of the message already, for
-    /// 16 KiB, or for as much as the largest message before it had (rounded up to a power of two, at most 1 MiB). Text
-    /// is not received this way: a `String` takes only what is known to be UTF-8, so text is checked in the buffer that
-    /// you lend and copied piece by piece.
+    /// Whatever the header announces, there is room for no more than the largest of these: the bytes that have come of
+    /// the message already, 16 KiB, and the largest message before it (rounded up to a power of two, at most 1 MiB).
+    /// Text is not received this way: a `String` takes only what is known to be UTF-8, so text is checked in the buffer
+    /// that you lend and copied piece by piece.
     #[inline]
     pub fn read_into(&mut self, at_least: usize) -> Option<ReadInto<'_>> {
         if self.partial.is_none() || self.has_ended() {
@@ -296,7 +295,7 @@ impl Connection {
             return Ok(None);
         };
         assert!(count as u64 <= missing, "more was read than belongs to the message");
-        self.pulse.received(now);
+        self.keepalive.received(now);
         partial.bytes = partial.bytes.saturating_add(count);
         let is_last = self.decoder.received_elsewhere(message.newest(count));
         if !is_last || !header.fin {
@@ -307,8 +306,8 @@ impl Connection {
         })
     }
 
-    /// Ends the connection.
-    fn violated(
+    /// Ends the connection because of a violation.
+    fn fail_with(
         &mut self,
         violation: Violation,
         input: &mut Input<'_>,
@@ -320,8 +319,7 @@ impl Connection {
         violation
     }
 
-    /// Ends the connection after what [`receive`](Self::receive) has told, if that was
-    /// [deferred](Self::with_deferred_end).
+    /// Sends our close frame and ends the connection, if that was [deferred](Self::with_deferred_end).
     pub fn conclude(&mut self, scratch: &mut Scratch, outbox: &mut Outbox) {
         if let State::Deferred(close) = &self.state {
             let close = Close::clone(close);
@@ -336,7 +334,7 @@ impl Connection {
         if clean { Ok(()) } else { Err(UnexpectedEnd) }
     }
 
-    /// Puts a message into the outbox, compressed if that was agreed and pays.
+    /// Puts a message into the outbox, compressed if that was negotiated and makes it smaller.
     ///
     /// A message that is lent is copied. One that is given, as a `String` or a `Vec`, is kept if it is large.
     pub fn send<'a>(
@@ -346,17 +344,17 @@ impl Connection {
         outbox: &mut Outbox,
     ) -> Result<(), SendError> {
         let message = message.into();
-        self.ready()?;
+        self.check_ready()?;
         #[cfg(feature = "deflate")]
-        if self.agreed.is_some() && self.send_deflated(message.opcode(), message.as_bytes(), scratch, outbox) {
+        if self.deflate.is_some() && self.send_deflated(message.opcode(), message.as_bytes(), scratch, outbox) {
             return Ok(());
         }
         self.send_plain(message, scratch, outbox);
         Ok(())
     }
 
-    /// Puts a message into the outbox as it is, whatever was agreed: for secrets beside text that an attacker
-    /// can choose, whose length compression would tell (as CRIME and BREACH showed).
+    /// Puts a message into the outbox uncompressed, whatever was negotiated: for secrets next to text that an attacker
+    /// can choose, which compression would leak by the message's length (CRIME, BREACH).
     pub fn send_uncompressed<'a>(
         &mut self,
         message: impl Into<Message<'a>>,
@@ -364,7 +362,7 @@ impl Connection {
         outbox: &mut Outbox,
     ) -> Result<(), SendError> {
         let message = message.into();
-        self.ready()?;
+        self.check_ready()?;
         self.send_plain(message, scratch, outbox);
         Ok(())
     }
@@ -376,7 +374,7 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<(), SendError> {
-        self.ready()?;
+        self.check_ready()?;
         if self.role == Role::Client {
             // A client's frames differ by their mask keys: nothing to share.
             encode::message(self.role, prepared.opcode(), prepared.payload(), usize::MAX, scratch, outbox);
@@ -401,7 +399,7 @@ impl Connection {
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<(), SendError> {
-        self.open()?;
+        self.check_open()?;
         // RFC 6455 §5.4: the first frame has the opcode of the message, the others that of a continuation.
         let opcode = if self.in_message { Opcode::Continuation } else { fragment.opcode() };
         let header = encode::header(self.role, opcode, fragment.as_bytes(), scratch);
@@ -410,9 +408,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Puts a ping of our own into the outbox; the heartbeat sends its pings by itself.
+    /// Puts a ping into the outbox. The heartbeat's pings are sent without it.
     pub fn ping(&mut self, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) -> Result<(), SendError> {
-        self.open()?;
+        self.check_open()?;
         if payload.len() > MAX_CONTROL_PAYLOAD {
             return Err(SendError::PingTooLong);
         }
@@ -420,8 +418,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Begins the close: puts our close frame into the outbox and waits for the peer's. Does nothing the second
-    /// time.
+    /// Starts the close handshake: puts our close frame into the outbox and waits for the peer's. Calling it again does
+    /// nothing.
     pub fn close(&mut self, close: impl Into<Close>, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) {
         self.conclude(scratch, outbox);
         if self.is_open() {
@@ -447,11 +445,11 @@ impl Connection {
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Open => {
-                let heartbeat = self.pulse.deadline(&self.settings.heartbeat);
+                let heartbeat = self.keepalive.deadline(&self.settings.heartbeat);
                 let message = self.partial.as_ref().map(|partial| partial.deadline(&self.settings.limits));
                 heartbeat.into_iter().chain(message).min()
             }
-            State::Deferred(_) => self.pulse.deadline(&self.settings.heartbeat),
+            State::Deferred(_) => self.keepalive.deadline(&self.settings.heartbeat),
             State::Closing { deadline } => Some(deadline),
             State::Done => None,
         }
@@ -461,20 +459,20 @@ impl Connection {
     pub fn handle_deadline(&mut self, now: Time, scratch: &mut Scratch, outbox: &mut Outbox) -> Option<Timeout> {
         if self.state == State::Open
             && let Some(partial) = &mut self.partial
-            && !partial.goes_on(now, &self.settings.limits)
+            && !partial.keeps_pace(now, &self.settings.limits)
         {
             self.fail(&Close::new(CloseCode::POLICY, "message too slow"), scratch, outbox);
             return Some(Timeout::Message);
         }
         match self.state {
-            State::Open | State::Deferred(_) => match self.pulse.beat(now, &self.settings.heartbeat) {
-                Beat::Wait => None,
-                Beat::Ping(payload) => {
+            State::Open | State::Deferred(_) => match self.keepalive.handle_deadline(now, &self.settings.heartbeat) {
+                KeepaliveAction::Wait => None,
+                KeepaliveAction::Ping(payload) => {
                     let header = encode::header(self.role, Opcode::Ping, &payload, scratch);
                     outbox.push_urgent(header, &payload, false);
                     None
                 }
-                Beat::Dead => {
+                KeepaliveAction::TimedOut => {
                     self.fail(&Close::new(self.settings.heartbeat_code, "heartbeat timeout"), scratch, outbox);
                     Some(Timeout::Heartbeat)
                 }
@@ -487,13 +485,13 @@ impl Connection {
         }
     }
 
-    /// The peer has read something that waited for it, while it may be too far behind to see our ping: it is alive, and
-    /// its answer is waited for anew. For a driver whose peer reads slowly.
+    /// Restarts the wait for a pong, because the peer has read something. For a driver whose peer reads slowly: it is
+    /// alive, but may be too far behind to have seen our ping.
     pub fn note_reading(&mut self, now: Time) {
-        self.pulse.read(now);
+        self.keepalive.read(now);
     }
 
-    /// How it was told to behave.
+    /// The settings it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -503,14 +501,14 @@ impl Connection {
         matches!(self.state, State::Open | State::Deferred(_))
     }
 
-    /// Whether nothing will be received or sent any more: flush the outbox and end the TCP connection.
+    /// Whether the protocol has ended: flush the outbox and end the TCP connection.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// The round trip of the last heartbeat that was answered.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.pulse.round_trip()
+        self.keepalive.round_trip()
     }
 
     /// Whether the peer is in the middle of a message, or of a frame.
@@ -542,17 +540,17 @@ impl Connection {
 
     fn next_event<'i>(
         &mut self,
-        reception: Reception,
+        delivery: Delivery,
         input: &mut Input<'i>,
         now: Time,
         scratch: &mut Scratch,
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'i>>, Violation> {
-        let cut = if reception == Reception::Parts { UNCUT } else { CUT };
+        let cut = if delivery == Delivery::Parts { WHOLE_READS } else { PIECES };
         while let Some(chunk) = self.decoder.next(input, self.role, cut)? {
             self.check_compressed(&chunk)?;
             if !chunk.header.opcode.is_control() {
-                let event = self.data(reception, chunk, now, scratch)?;
+                let event = self.data(delivery, chunk, now, scratch)?;
                 if event.is_some() {
                     return Ok(event);
                 }
@@ -565,14 +563,14 @@ impl Connection {
         Ok(None)
     }
 
-    /// RSV1 says that a message is compressed, on its first frame, if that was agreed.
-    #[cfg_attr(not(feature = "deflate"), expect(clippy::unused_self, reason = "nothing was agreed then"))]
+    /// RSV1 marks a message as compressed, on its first frame, if compression was negotiated.
+    #[cfg_attr(not(feature = "deflate"), expect(clippy::unused_self, reason = "nothing is negotiated then"))]
     fn check_compressed(&self, chunk: &Chunk<'_>) -> Result<(), Violation> {
         if !chunk.header.compressed {
             return Ok(());
         }
         #[cfg(feature = "deflate")]
-        if self.agreed.is_some() {
+        if self.deflate.is_some() {
             // RFC 7692 §6.1: not on control frames, not on later fragments.
             return match chunk.header.opcode {
                 Opcode::Text | Opcode::Binary => Ok(()),
@@ -585,7 +583,7 @@ impl Connection {
 
     fn data<'i>(
         &mut self,
-        reception: Reception,
+        delivery: Delivery,
         chunk: Chunk<'i>,
         now: Time,
         scratch: &mut Scratch,
@@ -609,12 +607,13 @@ impl Connection {
                 return Message::owned(header.opcode, payload).map(|message| Some(Event::Message(message)));
             }
         }
-        let partial = self.partial.get_or_insert_with(|| Box::new(Partial::begun(now)));
+        let partial = self.partial.get_or_insert_with(|| Box::new(Partial::new(now)));
         partial.bytes = partial.bytes.saturating_add(payload.len());
-        let proven = 1 << self.proven;
-        let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed, proven));
+        let expected_len = 1 << self.message_len_log2;
+        let message =
+            partial.message.get_or_insert_with(|| Assembly::new(header.opcode, header.compressed, expected_len));
         let is_last = last && header.fin;
-        if (reception == Reception::Parts || message.is_in_parts())
+        if (delivery == Delivery::Parts || message.is_in_parts())
             && let Some(payload) = message.part(payload)?
         {
             let is_text = message.is_text();
@@ -635,7 +634,8 @@ impl Connection {
     /// The message in progress, whose last piece is kept.
     fn whole_message(&mut self, scratch: &mut Scratch) -> Result<Option<Event<'static>>, Violation> {
         let Some(message) = self.take_message() else { return Ok(None) };
-        self.proven = self.proven.max(message.len().min(TRUST).next_power_of_two().trailing_zeros() as u8);
+        self.message_len_log2 =
+            self.message_len_log2.max(message.len().min(MAX_PREALLOCATION).next_power_of_two().trailing_zeros() as u8);
         let message = match message.into_whole()? {
             Whole::Message(message) => message,
             Whole::Compressed(opcode, payload) => Message::owned(opcode, self.inflate(&payload, scratch)?)?,
@@ -655,7 +655,7 @@ impl Connection {
         if first && last {
             return Some(Cow::Borrowed(payload));
         }
-        let partial = self.partial.get_or_insert_with(|| Box::new(Partial::begun(now)));
+        let partial = self.partial.get_or_insert_with(|| Box::new(Partial::new(now)));
         partial.control.extend_from_slice(payload);
         if !last {
             return None;
@@ -687,7 +687,7 @@ impl Connection {
                 Ok(Event::Ping(payload))
             }
             Opcode::Pong => {
-                let round_trip = self.pulse.pong(&payload, now);
+                let round_trip = self.keepalive.pong(&payload, now);
                 Ok(Event::Pong(payload, round_trip))
             }
             _ => {
@@ -716,7 +716,7 @@ impl Connection {
         Err(Violation::ReservedBits)
     }
 
-    /// Sends compressed if that was agreed and pays; says whether it did.
+    /// Sends a message compressed if that was negotiated and makes it smaller; returns whether it did.
     #[cfg(feature = "deflate")]
     fn send_deflated(&mut self, opcode: Opcode, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) -> bool {
         let Some(window) = self.outgoing_window().filter(|_| payload.len() >= self.settings.deflate_from) else {
@@ -739,7 +739,7 @@ impl Connection {
     #[cfg(feature = "deflate")]
     fn outgoing_window(&self) -> Option<u8> {
         // RFC 7692 §7.1.2: a window of 8 bits cannot be produced; not compressing is always allowed.
-        self.agreed.map(|agreed| agreed.outgoing.bits).filter(|&bits| bits > 8)
+        self.deflate.map(|deflate| deflate.outgoing.bits).filter(|&bits| bits > 8)
     }
 
     #[cfg(feature = "deflate")]
@@ -747,7 +747,7 @@ impl Connection {
         if let Some(bits) = self.outgoing_window()
             && prepared.payload().len() >= self.settings.deflate_from
             // Under takeover a message compressed without our context would part the two windows.
-            && self.agreed.is_some_and(|agreed| !agreed.outgoing.takeover)
+            && self.deflate.is_some_and(|deflate| !deflate.outgoing.takeover)
         {
             return prepared.deflated(bits, &mut scratch.codec);
         }
@@ -765,22 +765,22 @@ impl Connection {
     }
 
     /// Whether another message may begin.
-    fn ready(&self) -> Result<(), SendError> {
-        if self.in_message && self.is_open() { Err(SendError::InMessage) } else { self.open() }
+    fn check_ready(&self) -> Result<(), SendError> {
+        if self.in_message && self.is_open() { Err(SendError::InMessage) } else { self.check_open() }
     }
 
-    fn open(&self) -> Result<(), SendError> {
+    fn check_open(&self) -> Result<(), SendError> {
         if self.is_open() { Ok(()) } else { Err(SendError::Closed) }
     }
 
-    /// Whether nothing is received any more.
+    /// Whether the peer's side has ended: what it still sends is discarded.
     fn has_ended(&self) -> bool {
         matches!(self.state, State::Deferred(_) | State::Done)
     }
 
     fn fail_or_defer(&mut self, close: Close, scratch: &mut Scratch, outbox: &mut Outbox) {
-        // Whoever has begun to close has nothing to answer any more.
-        if self.defers && self.state == State::Open {
+        // After our own close frame there is nothing left to answer.
+        if self.defers_close && self.state == State::Open {
             self.state = State::Deferred(Box::new(close));
             self.partial = None;
         } else {
@@ -821,22 +821,22 @@ enum State {
     Done,
 }
 
-/// What is kept is unmasked, checked and copied a piece at a time, which stays in the processor's first cache meanwhile.
-/// A message that does not fit there is not lent, though it lies within the read: most receivers would copy it, and
-/// three passes through the second cache cost more than that.
-const CUT: Cut = Cut { whole: 32 << 10, piece: 16 << 10 };
+/// Payload that is kept is unmasked, checked and copied in pieces that fit the processor's L1 cache. A message that
+/// does not fit there is not lent even if it lies within the read: most receivers would copy it, and three passes
+/// through L2 cost more than that.
+const PIECES: PieceLimits = PieceLimits { whole: 32 << 10, piece: 16 << 10 };
 
-/// Bytes that are set aside for a message as soon as it begins, at most and only for a peer that has finished one about
-/// as long on the same connection: growing step by step, a message is copied once more on the way. What a peer
-/// announces and does not send is set aside and never touched.
-const TRUST: usize = 1 << 20;
+/// Bytes that are reserved at most as soon as a message begins, and only if the peer has finished one about as long on
+/// the same connection: a message that grows step by step is copied once more on the way. If the peer announces more
+/// than it sends, the rest is reserved and never touched.
+const MAX_PREALLOCATION: usize = 1 << 20;
 
-/// What is only handed on need not be cut.
-const UNCUT: Cut = Cut { whole: usize::MAX, piece: usize::MAX };
+/// For payload that is only passed on.
+const WHOLE_READS: PieceLimits = PieceLimits { whole: usize::MAX, piece: usize::MAX };
 
-/// How messages that span reads are handed on.
+/// How messages that span reads reach the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reception {
+enum Delivery {
     Whole,
     Parts,
 }
@@ -846,30 +846,30 @@ enum Reception {
 struct Partial {
     message: Option<Assembly>,
     control: Vec<u8>,
-    /// Since when the message is to go on, and the bytes of it that have come since.
+    /// When the pace was checked last, and the bytes that have come since.
     since: Time,
     bytes: usize,
 }
 
 impl Partial {
-    fn begun(now: Time) -> Self {
+    fn new(now: Time) -> Self {
         Self { message: None, control: Vec::new(), since: now, bytes: 0 }
     }
 
-    /// By when it has to have gone on.
+    /// When [`keeps_pace`](Self::keeps_pace) has to be asked.
     fn deadline(&self, limits: &Limits) -> Time {
         self.since + limits.message_timeout
     }
 
-    /// Whether it goes on fast enough, as far as can be said now. From its deadline on time is counted anew, and so are
-    /// bytes but for those that came beyond what had to: who sends in bursts must not fall between two counts.
-    fn goes_on(&mut self, now: Time, limits: &Limits) -> bool {
+    /// Whether the message comes fast enough. At its deadline the count restarts, but bytes beyond the required pace
+    /// carry over: a peer that sends in bursts must not fall between two counts.
+    fn keeps_pace(&mut self, now: Time, limits: &Limits) -> bool {
         if now < self.deadline(limits) {
             return true;
         }
-        let goes_on = self.bytes >= limits.message_pace;
+        let keeps_pace = self.bytes >= limits.message_pace;
         let beyond = self.bytes.saturating_sub(limits.message_pace);
         (self.since, self.bytes) = (now, beyond.min(limits.message_pace));
-        goes_on
+        keeps_pace
     }
 }

@@ -19,7 +19,7 @@ impl<'i> Input<'i> {
         Self { rest: bytes, pings: 0 }
     }
 
-    /// The same for what is left of a read, in the rest of which there were so many [`pings`](Self::pings).
+    /// Says how many [`pings`](Self::pings) were in the part of the read that was received before.
     #[must_use]
     pub fn after_pings(mut self, pings: u32) -> Self {
         self.pings = pings;
@@ -67,9 +67,9 @@ pub(crate) struct Chunk<'i> {
     pub(crate) ahead: Ahead,
 }
 
-/// How payload is cut that is kept.
+/// How long the pieces of a payload may be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct PieceLimits {
     /// Bytes of a frame up to which it is given whole if it lies within the read.
     pub(crate) whole: usize,
     /// Bytes of a piece of any other.
@@ -81,8 +81,8 @@ pub(crate) struct Cut {
 pub(crate) struct Ahead {
     /// All of them, come or not.
     pub(crate) announced: u64,
-    /// Those that the input holds already.
-    pub(crate) come: usize,
+    /// Those that are already in the input.
+    pub(crate) available: usize,
 }
 
 /// Where in a frame the bytes so far have led: 40 bytes per connection.
@@ -104,7 +104,7 @@ impl Decoder {
         &mut self,
         input: &mut Input<'i>,
         role: Role,
-        cut: Cut,
+        limits: PieceLimits,
     ) -> Result<Option<Chunk<'i>>, Violation> {
         let (header, first) = if self.in_payload {
             (self.stored_header(), false)
@@ -122,10 +122,10 @@ impl Decoder {
         if !first && input.is_empty() {
             return Ok(None);
         }
-        let come = usize::try_from(self.remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
+        let available = usize::try_from(self.remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
         // What is to be inflated is not kept if it lies within the read.
-        let is_whole = first && come as u64 == self.remaining && (come <= cut.whole || header.compressed);
-        let length = if is_whole { come } else { come.min(cut.piece) };
+        let is_whole = first && available as u64 == self.remaining && (available <= limits.whole || header.compressed);
+        let length = if is_whole { available } else { available.min(limits.piece) };
         let payload = input.take(length);
         if let Some(key) = header.mask {
             self.phase = mask::apply(payload, key, if first { 0 } else { self.phase });
@@ -139,7 +139,7 @@ impl Decoder {
         if !self.in_payload {
             self.header_size = 0;
         }
-        let ahead = Ahead { announced: self.remaining, come: come - length };
+        let ahead = Ahead { announced: self.remaining, available: available - length };
         Ok(Some(Chunk { header, first, last: !self.in_payload, payload, ahead }))
     }
 

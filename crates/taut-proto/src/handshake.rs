@@ -1,8 +1,8 @@
 //! The opening handshake of both sides (RFC 6455 §4), without I/O.
 //!
 //! The server's side is values: a [`RequestHead`] goes in, [`Request`] holds it to the rules of HTTP,
-//! [`Request::upgrade`] to those of WebSocket, and a [`Response`] comes out, of the [`Upgrade`] or of the [`Refusal`] that
-//! any of these steps gave. Where the values come from makes no difference to the rules:
+//! [`Request::upgrade`] to those of WebSocket, and a [`Response`] comes out, of the [`Upgrade`] or of the [`Refusal`]
+//! that any of these steps gave. Where the values come from makes no difference to the rules:
 //!
 //! | handshake | its head | its response |
 //! |---|---|---|
@@ -10,10 +10,10 @@
 //! | HTTP/1.1, parsed by an HTTP library | a [`RequestHead`] literal | the parts of [`Response`] |
 //! | HTTP/2 (RFC 8441), HTTP/3 (RFC 9220) | [`RequestHead::extended_connect`] | the parts of [`Response`], status 200 |
 //!
-//! A server that reads text collects bytes until [`HeadScan`] finds the end of the head. What follows the head is the first
-//! frames and belongs to the connection. A client writes a [`ClientRequest`] and
-//! [`validate`](ClientRequest::validate)s what comes back. Deadlines belong to the driver, which has a clock: 10 seconds for
-//! the whole head is usual.
+//! A server that reads text collects bytes until [`HeadScan`] finds the end of the head. What follows the head is the
+//! first frames and belongs to the connection. A client writes a [`ClientRequest`] and
+//! [`validate`](ClientRequest::validate)s what comes back. Deadlines belong to the driver, which has a clock: 10
+//! seconds for the whole head is usual.
 //!
 //! ```
 //! use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan, Request, Refusal};
@@ -35,8 +35,8 @@
 //!     refusal.write_response(&mut response);
 //! }
 //!
-//! let agreed = client.validate(&response, nonce, &limits).unwrap();
-//! assert_eq!(agreed.subprotocol, Some("v2.chat"));
+//! let accepted = client.validate(&response, nonce, &limits).unwrap();
+//! assert_eq!(accepted.subprotocol, Some("v2.chat"));
 //! ```
 
 mod client;
@@ -54,7 +54,7 @@ mod server;
 mod testing;
 mod version;
 
-pub use client::{Agreed, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection};
+pub use client::{Accepted, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection};
 pub use head::{HeadLimits, RequestHead};
 pub use headers::Headers;
 pub use http1::HeadScan;
@@ -389,7 +389,8 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(parsed(&unclosed), None);
         }
-        // Twenty linear passes take milliseconds; one quadratic pass takes over 4·10⁹ steps, an exponential one never ends.
+        // Twenty linear passes take milliseconds; one quadratic pass takes over 4·10⁹ steps, an exponential one never
+        // ends.
         assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
         assert!(parsed(&format!("{unclosed}\"")).is_some());
     }

@@ -1,4 +1,4 @@
-//! When to ping, when to give up.
+//! When to ping, and when to give up.
 
 use std::time::Duration;
 
@@ -45,14 +45,14 @@ impl Heartbeat {
     }
 }
 
-/// One connection's heartbeat.
+/// One connection's heartbeat: when the peer was heard last, and the ping that waits for its pong.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct Keepalive {
     last_received: Time,
     /// When the last ping was sent.
     ping_sent: Time,
-    /// When the driver looked last, while that ping had no answer.
-    looked: Time,
+    /// When the deadline was handled last, while that ping had no answer.
+    checked: Time,
     /// Microseconds; 0 before the first.
     round_trip: u32,
     /// Counts pings, and is the payload by which their pongs are known.
@@ -63,21 +63,29 @@ pub(crate) struct Pulse {
     awaits_pong: bool,
 }
 
-/// What a heartbeat asks for when its deadline has come.
+/// What to do when the heartbeat's deadline has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beat {
+pub(crate) enum KeepaliveAction {
     Wait,
     Ping([u8; 8]),
-    Dead,
+    TimedOut,
 }
 
-impl Pulse {
+impl Keepalive {
     pub(crate) fn new(now: Time, random: u32) -> Self {
         let spread = 900 + (random % 201) as u16;
-        Self { last_received: now, ping_sent: now, looked: now, round_trip: 0, sequence: 0, spread, awaits_pong: false }
+        Self {
+            last_received: now,
+            ping_sent: now,
+            checked: now,
+            round_trip: 0,
+            sequence: 0,
+            spread,
+            awaits_pong: false,
+        }
     }
 
-    /// Any received byte is life.
+    /// Any received byte shows that the peer is alive.
     pub(crate) fn received(&mut self, now: Time) {
         self.last_received = now;
     }
@@ -93,12 +101,12 @@ impl Pulse {
         Some(round_trip)
     }
 
-    /// The peer has read some of what lies before a ping that it has not answered: that is life too, and the answer is
-    /// waited for anew.
+    /// The peer has read some of what lies before an unanswered ping. That shows that it is alive too, so the wait for
+    /// its answer restarts.
     pub(crate) fn read(&mut self, now: Time) {
         if self.is_unanswered() {
-            (self.ping_sent, self.looked) = (now, now);
-            // Its round trip would tell nothing.
+            (self.ping_sent, self.checked) = (now, now);
+            // The round trip of that ping would be meaningless.
             self.sequence = self.sequence.wrapping_add(1);
         }
     }
@@ -107,32 +115,36 @@ impl Pulse {
         (self.round_trip > 0).then(|| Duration::from_micros(u64::from(self.round_trip)))
     }
 
-    /// When to [`beat`](Self::beat). What is received never makes it sooner: the next ping may be due an interval after
-    /// any moment, so while an answer is awaited, for however long, the driver looks once an interval.
+    /// When to call [`handle_deadline`](Self::handle_deadline). Received bytes never make it sooner: they may make a
+    /// ping due one interval later, so while an answer is awaited the driver checks at least once an interval.
     pub(crate) fn deadline(&self, heartbeat: &Heartbeat) -> Option<Time> {
         if heartbeat.is_off() {
             return None;
         }
         let interval = heartbeat.interval.saturating_mul(u32::from(self.spread)) / 1000;
         Some(if self.is_unanswered() {
-            (self.ping_sent + heartbeat.timeout).min(self.looked + interval)
+            (self.ping_sent + heartbeat.timeout).min(self.checked + interval)
         } else {
             self.last_received + interval
         })
     }
 
-    pub(crate) fn beat(&mut self, now: Time, heartbeat: &Heartbeat) -> Beat {
+    pub(crate) fn handle_deadline(&mut self, now: Time, heartbeat: &Heartbeat) -> KeepaliveAction {
         match self.deadline(heartbeat) {
             Some(deadline) if now >= deadline => {}
-            _ => return Beat::Wait,
+            _ => return KeepaliveAction::Wait,
         }
         if self.is_unanswered() {
-            self.looked = now;
-            return if now >= self.ping_sent + heartbeat.timeout { Beat::Dead } else { Beat::Wait };
+            self.checked = now;
+            return if now >= self.ping_sent + heartbeat.timeout {
+                KeepaliveAction::TimedOut
+            } else {
+                KeepaliveAction::Wait
+            };
         }
         self.sequence = self.sequence.wrapping_add(1);
-        (self.ping_sent, self.looked, self.awaits_pong) = (now, now, true);
-        Beat::Ping(self.payload())
+        (self.ping_sent, self.checked, self.awaits_pong) = (now, now, true);
+        KeepaliveAction::Ping(self.payload())
     }
 
     /// Whether nothing has come since the last ping. Any bytes are as good as its pong.
@@ -151,57 +163,60 @@ mod tests {
 
     const HEARTBEAT: Heartbeat = Heartbeat::standard();
 
-    fn pulse() -> Pulse {
-        Pulse::new(Time::ZERO, 100) // spread 1000: exactly the interval
+    fn keepalive() -> Keepalive {
+        Keepalive::new(Time::ZERO, 100) // spread 1000: exactly the interval
     }
 
     #[test]
     fn a_silent_peer_is_pinged_once_and_then_given_up() {
-        let mut pulse = pulse();
-        assert_eq!(pulse.beat(Time::from_millis(19_999), &HEARTBEAT), Beat::Wait);
-        assert!(matches!(pulse.beat(Time::from_millis(20_000), &HEARTBEAT), Beat::Ping(_)));
-        assert_eq!(pulse.beat(Time::from_millis(39_999), &HEARTBEAT), Beat::Wait);
-        assert_eq!(pulse.beat(Time::from_millis(40_000), &HEARTBEAT), Beat::Dead);
+        let mut keepalive = keepalive();
+        assert_eq!(keepalive.handle_deadline(Time::from_millis(19_999), &HEARTBEAT), KeepaliveAction::Wait);
+        assert!(matches!(keepalive.handle_deadline(Time::from_millis(20_000), &HEARTBEAT), KeepaliveAction::Ping(_)));
+        assert_eq!(keepalive.handle_deadline(Time::from_millis(39_999), &HEARTBEAT), KeepaliveAction::Wait);
+        assert_eq!(keepalive.handle_deadline(Time::from_millis(40_000), &HEARTBEAT), KeepaliveAction::TimedOut);
     }
 
     #[test]
     fn any_byte_is_life_even_without_the_pong() {
-        let mut pulse = pulse();
-        assert!(matches!(pulse.beat(Time::from_millis(20_000), &HEARTBEAT), Beat::Ping(_)));
-        pulse.received(Time::from_millis(39_000));
-        assert_eq!(pulse.beat(Time::from_millis(40_000), &HEARTBEAT), Beat::Wait);
-        assert!(matches!(pulse.beat(Time::from_millis(59_000), &HEARTBEAT), Beat::Ping(_)), "silence begins anew");
-        assert_eq!(pulse.beat(Time::from_millis(79_000), &HEARTBEAT), Beat::Dead);
+        let mut keepalive = keepalive();
+        assert!(matches!(keepalive.handle_deadline(Time::from_millis(20_000), &HEARTBEAT), KeepaliveAction::Ping(_)));
+        keepalive.received(Time::from_millis(39_000));
+        assert_eq!(keepalive.handle_deadline(Time::from_millis(40_000), &HEARTBEAT), KeepaliveAction::Wait);
+        assert!(
+            matches!(keepalive.handle_deadline(Time::from_millis(59_000), &HEARTBEAT), KeepaliveAction::Ping(_)),
+            "silence begins anew"
+        );
+        assert_eq!(keepalive.handle_deadline(Time::from_millis(79_000), &HEARTBEAT), KeepaliveAction::TimedOut);
     }
 
-    /// When a peer is pinged that answers each ping `delay` later and is silent otherwise, and that a driver looks after
-    /// which sets its timer anew only when it has fired: in milliseconds.
+    /// When a peer is pinged that answers each ping `delay` later and is silent otherwise, and that a driver looks
+    /// after which sets its timer anew only when it has fired: in milliseconds.
     fn pings(interval: u64, timeout: u64, delay: u64, answers_by_pong: bool) -> Vec<u64> {
         let heartbeat =
             Heartbeat { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout) };
-        let (mut pulse, mut pings) = (pulse(), Vec::new());
+        let (mut keepalive, mut pings) = (keepalive(), Vec::new());
         let mut answers: Vec<(u64, [u8; 8])> = Vec::new();
-        let mut timer = pulse.deadline(&heartbeat).unwrap();
+        let mut timer = keepalive.deadline(&heartbeat).unwrap();
         for now in 0..100_000 {
             let time = Time::from_millis(now);
             if let Some((_, payload)) = answers.pop_if(|(at, _)| *at == now) {
-                pulse.received(time);
+                keepalive.received(time);
                 if answers_by_pong {
-                    assert!(pulse.pong(&payload, time).is_some());
+                    assert!(keepalive.pong(&payload, time).is_some());
                 }
             }
             if time < timer {
                 continue;
             }
-            match pulse.beat(time, &heartbeat) {
-                Beat::Wait => {}
-                Beat::Ping(payload) => {
+            match keepalive.handle_deadline(time, &heartbeat) {
+                KeepaliveAction::Wait => {}
+                KeepaliveAction::Ping(payload) => {
                     pings.push(now);
                     answers.push((now + delay, payload));
                 }
-                Beat::Dead => panic!("given up at {now} although it answers"),
+                KeepaliveAction::TimedOut => panic!("given up at {now} although it answers"),
             }
-            timer = pulse.deadline(&heartbeat).unwrap();
+            timer = keepalive.deadline(&heartbeat).unwrap();
             assert!(timer > time, "a driver would spin");
         }
         pings
@@ -234,13 +249,13 @@ mod tests {
         for (interval, timeout) in [(2_000, 500), (2_000, 2_000), (2_000, 6_000), (2_000, 7_100)] {
             let heartbeat =
                 Heartbeat { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout) };
-            let (mut pulse, mut pinged) = (pulse(), 0);
+            let (mut keepalive, mut pinged) = (keepalive(), 0);
             let dead = loop {
-                let now = pulse.deadline(&heartbeat).unwrap();
-                match pulse.beat(now, &heartbeat) {
-                    Beat::Wait => {}
-                    Beat::Ping(_) => pinged += 1,
-                    Beat::Dead => break now,
+                let now = keepalive.deadline(&heartbeat).unwrap();
+                match keepalive.handle_deadline(now, &heartbeat) {
+                    KeepaliveAction::Wait => {}
+                    KeepaliveAction::Ping(_) => pinged += 1,
+                    KeepaliveAction::TimedOut => break now,
                 }
             };
             assert_eq!((dead, pinged), (Time::from_millis(interval + timeout), 1));
@@ -249,45 +264,49 @@ mod tests {
 
     #[test]
     fn an_answer_in_the_very_moment_of_the_ping_is_one() {
-        let mut pulse = pulse();
+        let mut keepalive = keepalive();
         let now = Time::from_millis(20_000);
-        assert!(matches!(pulse.beat(now, &HEARTBEAT), Beat::Ping(_)));
-        pulse.received(now);
-        assert_eq!(pulse.deadline(&HEARTBEAT), Some(Time::from_millis(40_000)));
-        assert!(matches!(pulse.beat(Time::from_millis(40_000), &HEARTBEAT), Beat::Ping(_)));
+        assert!(matches!(keepalive.handle_deadline(now, &HEARTBEAT), KeepaliveAction::Ping(_)));
+        keepalive.received(now);
+        assert_eq!(keepalive.deadline(&HEARTBEAT), Some(Time::from_millis(40_000)));
+        assert!(matches!(keepalive.handle_deadline(Time::from_millis(40_000), &HEARTBEAT), KeepaliveAction::Ping(_)));
     }
 
     #[test]
     fn a_peer_that_reads_is_waited_for_anew() {
-        let mut pulse = pulse();
-        let Beat::Ping(payload) = pulse.beat(Time::from_millis(20_000), &HEARTBEAT) else { panic!() };
-        pulse.read(Time::from_millis(39_000));
-        assert_eq!(pulse.beat(Time::from_millis(58_999), &HEARTBEAT), Beat::Wait);
-        assert_eq!(pulse.pong(&payload, Time::from_millis(58_999)), None, "it was behind what was read");
-        assert_eq!(pulse.beat(Time::from_millis(59_000), &HEARTBEAT), Beat::Dead);
+        let mut keepalive = keepalive();
+        let KeepaliveAction::Ping(payload) = keepalive.handle_deadline(Time::from_millis(20_000), &HEARTBEAT) else {
+            panic!()
+        };
+        keepalive.read(Time::from_millis(39_000));
+        assert_eq!(keepalive.handle_deadline(Time::from_millis(58_999), &HEARTBEAT), KeepaliveAction::Wait);
+        assert_eq!(keepalive.pong(&payload, Time::from_millis(58_999)), None, "it was behind what was read");
+        assert_eq!(keepalive.handle_deadline(Time::from_millis(59_000), &HEARTBEAT), KeepaliveAction::TimedOut);
         // Without a ping there is nothing to wait for.
-        let mut pulse = Pulse::new(Time::ZERO, 100);
-        pulse.read(Time::from_millis(10_000));
-        assert!(matches!(pulse.beat(Time::from_millis(20_000), &HEARTBEAT), Beat::Ping(_)));
+        let mut keepalive = Keepalive::new(Time::ZERO, 100);
+        keepalive.read(Time::from_millis(10_000));
+        assert!(matches!(keepalive.handle_deadline(Time::from_millis(20_000), &HEARTBEAT), KeepaliveAction::Ping(_)));
     }
 
     #[test]
     fn the_round_trip_is_known_by_the_newest_ping_alone() {
-        let mut pulse = pulse();
-        let Beat::Ping(payload) = pulse.beat(Time::from_millis(20_000), &HEARTBEAT) else { panic!() };
-        assert_eq!(pulse.pong(b"unsolicited", Time::from_millis(20_001)), None);
-        assert_eq!(pulse.round_trip(), None, "there was none yet");
-        assert_eq!(pulse.pong(&payload, Time::from_millis(20_030)), Some(Duration::from_millis(30)));
-        assert_eq!(pulse.pong(&payload, Time::from_millis(20_040)), None, "answered once");
-        assert_eq!(pulse.round_trip(), Some(Duration::from_millis(30)));
+        let mut keepalive = keepalive();
+        let KeepaliveAction::Ping(payload) = keepalive.handle_deadline(Time::from_millis(20_000), &HEARTBEAT) else {
+            panic!()
+        };
+        assert_eq!(keepalive.pong(b"unsolicited", Time::from_millis(20_001)), None);
+        assert_eq!(keepalive.round_trip(), None, "there was none yet");
+        assert_eq!(keepalive.pong(&payload, Time::from_millis(20_030)), Some(Duration::from_millis(30)));
+        assert_eq!(keepalive.pong(&payload, Time::from_millis(20_040)), None, "answered once");
+        assert_eq!(keepalive.round_trip(), Some(Duration::from_millis(30)));
     }
 
     #[test]
     fn intervals_are_spread_by_a_tenth() {
-        let deadline = |random| Pulse::new(Time::ZERO, random).deadline(&HEARTBEAT).unwrap();
+        let deadline = |random| Keepalive::new(Time::ZERO, random).deadline(&HEARTBEAT).unwrap();
         assert_eq!(deadline(0), Time::from_millis(18_000));
         assert_eq!(deadline(200), Time::from_millis(22_000));
-        assert_eq!(Pulse::new(Time::ZERO, 0).deadline(&Heartbeat::off()), None);
+        assert_eq!(Keepalive::new(Time::ZERO, 0).deadline(&Heartbeat::off()), None);
     }
 
     // Whoever writes "a thousand billion years" instead of switching it off gets no overflow.
@@ -295,9 +314,9 @@ mod tests {
     fn any_interval_has_a_deadline() {
         for seconds in [1 << 40, u64::MAX / 1000, u64::MAX - 1] {
             let heartbeat = Heartbeat { interval: Duration::from_secs(seconds), timeout: Duration::MAX };
-            let mut pulse = pulse();
-            assert!(pulse.deadline(&heartbeat) > Some(Time::from_millis(1 << 40)));
-            assert_eq!(pulse.beat(Time::from_millis(1 << 40), &heartbeat), Beat::Wait);
+            let mut keepalive = keepalive();
+            assert!(keepalive.deadline(&heartbeat) > Some(Time::from_millis(1 << 40)));
+            assert_eq!(keepalive.handle_deadline(Time::from_millis(1 << 40), &heartbeat), KeepaliveAction::Wait);
         }
     }
 }

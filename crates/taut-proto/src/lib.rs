@@ -1,8 +1,8 @@
 //! WebSocket (RFC 6455) and permessage-deflate (RFC 7692) without I/O.
 //!
-//! Bytes and time are arguments. This crate opens no socket, reads no clock, draws no random number and spawns
-//! no task; whoever drives it lends it what arrived and takes what is to be written. The same core serves the
-//! synchronous loop of `taut-shard`, the tokio driver of `taut`, a fuzzer and a browser build.
+//! Bytes and time are arguments. This crate opens no socket, reads no clock, draws no random number and spawns no task;
+//! its driver lends it the bytes that arrived and writes the bytes it returns. The same core serves the synchronous
+//! loop of `taut-shard`, the tokio driver of `taut`, a fuzzer and a browser build.
 //!
 //! ```
 //! use taut_proto::{Connection, Event, Input, Outbox, Role, Scratch, Settings, Time};
@@ -23,7 +23,7 @@
 //! # Ok::<(), taut_proto::Violation>(())
 //! ```
 //!
-//! A large message need not pass through the driver's buffer. Before each read a driver can ask where the bytes belong:
+//! A large message can bypass the driver's buffer. Before each read a driver can ask where the bytes belong:
 //!
 //! ```
 //! # use std::io::Read;
@@ -57,7 +57,7 @@
 //! }
 //! ```
 //!
-//! The rules of driving a connection stand on [`Connection`]; the opening handshake is in [`handshake`].
+//! How to drive a connection is described on [`Connection`]; the opening handshake is in [`handshake`].
 
 // A print panics where its output is gone; a library leaves that to the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

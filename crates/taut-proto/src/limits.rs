@@ -24,9 +24,9 @@ pub struct Limits {
     /// How long a peer may take over [`message_pace`](Self::message_pace) bytes of a message that it has begun; 60
     /// seconds. [`Duration::MAX`] sets no limit.
     ///
-    /// A peer that falls behind is sent a close frame with code 1008
-    /// ([`Timeout::Message`](crate::Timeout::Message)). In the middle of a frame no pong can come (RFC 6455 §5.4), so the
-    /// heartbeat takes every byte for life, and without this a message of one byte a second would be held for ever.
+    /// A peer that falls behind is sent a close frame with code 1008 ([`Timeout::Message`](crate::Timeout::Message)).
+    /// In the middle of a frame no pong can come (RFC 6455 §5.4), so the heartbeat takes every byte for life, and
+    /// without this a message of one byte a second would be held for ever.
     pub message_timeout: Duration,
     /// Bytes of an unfinished message that have to come within each [`message_timeout`](Self::message_timeout); 16 KiB,
     /// which is 273 bytes a second. As many that came beyond them count for the next. A message that goes on like this

@@ -12,7 +12,7 @@ pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4], phase: u8) -> u8 {
     phase_after(bytes, phase)
 }
 
-/// The same with the widest vectors that the processor has.
+/// Unmasks with the widest vectors that the processor has.
 #[multiversion(targets("x86_64+avx2"))]
 fn apply_large(bytes: &mut [u8], key: [u8; 4], phase: u8) -> u8 {
     let key = rotated(key, phase);

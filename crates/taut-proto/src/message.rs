@@ -122,8 +122,8 @@ pub(crate) struct Assembly {
     /// What comes is handed on and not kept.
     in_parts: bool,
     fragments: u32,
-    /// Bytes that the peer has been seen to send in one message.
-    proven: usize,
+    /// Bytes worth reserving: the peer has finished a message of this length before.
+    expected_len: usize,
     utf8: Utf8,
     content: Content,
 }
@@ -139,14 +139,14 @@ enum Content {
 }
 
 impl Assembly {
-    /// Of a peer that has finished a message of `proven` bytes before.
-    pub(crate) fn new(opcode: Opcode, compressed: bool, proven: usize) -> Self {
+    /// A message of which nothing has come, from a peer that has finished one of `expected_len` bytes before.
+    pub(crate) fn new(opcode: Opcode, compressed: bool, expected_len: usize) -> Self {
         let content = if opcode == Opcode::Text && !compressed {
             Content::Text(String::new())
         } else {
             Content::Bytes(Vec::new())
         };
-        Self { opcode, compressed, in_parts: false, fragments: 0, proven, utf8: Utf8::default(), content }
+        Self { opcode, compressed, in_parts: false, fragments: 0, expected_len, utf8: Utf8::default(), content }
     }
 
     /// Takes note of another frame, before any of its payload is kept.
@@ -160,8 +160,8 @@ impl Assembly {
 
     /// Keeps the next piece of a frame, of which so much follows, and maybe other frames.
     pub(crate) fn push(&mut self, chunk: &[u8], ahead: Ahead, is_last_frame: bool) -> Result<(), Violation> {
-        let come = chunk.len() + ahead.come;
-        self.make_room(come, self.len() + come, chunk.len() as u64 + ahead.announced, is_last_frame);
+        let available = chunk.len() + ahead.available;
+        self.make_room(available, self.len() + available, chunk.len() as u64 + ahead.announced, is_last_frame);
         match &mut self.content {
             Content::Text(text) => self.utf8.check(chunk, |characters| text.push_str(characters)),
             Content::Bytes(bytes) => {
@@ -171,17 +171,17 @@ impl Assembly {
         }
     }
 
-    /// Makes room for `needed` bytes, and for more of what is announced: for as much as has `come`, as the peer has been
-    /// seen to send, or as is cheap. So memory grows with what really comes, and no further than to the end of the frame
-    /// if the message ends there.
-    fn make_room(&mut self, needed: usize, come: usize, announced: u64, is_last_frame: bool) {
+    /// Reserves `needed` bytes, and more of what is announced: as much as is `available`, as the peer has sent in one
+    /// message before, or as is cheap. So memory grows with what has really come, and not beyond the end of the last
+    /// frame.
+    fn make_room(&mut self, needed: usize, available: usize, announced: u64, is_last_frame: bool) {
         let kept = self.len();
         if self.capacity() - kept >= needed {
             return;
         }
         let announced = usize::try_from(announced).unwrap_or(usize::MAX);
-        let likely = self.proven.saturating_sub(kept);
-        let room = announced.min(come.max(ROOM).max(likely)).max(needed);
+        let likely = self.expected_len.saturating_sub(kept);
+        let room = announced.min(available.max(ROOM).max(likely)).max(needed);
         // Each of many small frames must not move all that is kept.
         let room = if is_last_frame { room } else { room.max(kept).max(likely) };
         match &mut self.content {
@@ -190,8 +190,8 @@ impl Assembly {
         }
     }
 
-    /// Where the next bytes of a frame belong of which so many are still to come, and how many there is room for; `None`
-    /// if they have to be looked at before they are kept.
+    /// Where the next bytes of a frame belong of which so many are still to come, and how many there is room for;
+    /// `None` if they have to be looked at before they are kept.
     pub(crate) fn room(&mut self, announced: u64, is_last_frame: bool) -> Option<(&mut Vec<u8>, usize)> {
         if self.in_parts || matches!(self.content, Content::Text(_)) {
             return None;

@@ -127,8 +127,8 @@ impl Outbox {
         }
     }
 
-    /// As `push_own_frame`, in frames of at most `fragment` bytes: `header` is asked for that of each, by its payload and
-    /// where in the message it lies. Whoever is to be let in between finds them apart.
+    /// As `push_own_frame`, in frames of at most `fragment` bytes: `header` is asked for that of each, by its payload
+    /// and where in the message it lies. Urgent frames can be sent between them.
     pub(crate) fn push_own_fragments(
         &mut self,
         mut payload: Vec<u8>,

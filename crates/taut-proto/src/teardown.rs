@@ -5,11 +5,13 @@ use crate::{Role, Time};
 /// The end of a TCP connection after its last frame, as a state machine: its driver says what has happened, and it says
 /// what to do next.
 ///
-/// RFC 6455 §7.1.1: the server ends the TCP connection first, so that it is the one that keeps `TIME_WAIT`; it shuts its
-/// sending side, then reads to the end, since a socket that is dropped with unread bytes is reset, and the peer may lose the
-/// close frame with it. A client waits for the server's end before it shuts. None of it lasts beyond a deadline.
+/// RFC 6455 §7.1.1: the server ends the TCP connection first, so that it is the one that keeps `TIME_WAIT`; it shuts
+/// its sending side, then reads to the end, since a socket that is dropped with unread bytes is reset, and the peer may
+/// lose the close frame with it. A client waits for the server's end before it shuts. None of it lasts beyond a
+/// deadline.
 ///
-/// Until the peer has ended, read and discard whatever the [`step`](Self::step): a peer that is not read may not read either.
+/// Until the peer has ended, read and discard whatever the [`step`](Self::step): a peer that is not read may not read
+/// either.
 ///
 /// ```
 /// use taut_proto::{Role, Teardown, TeardownStep, Time};

@@ -10,7 +10,8 @@ pub(crate) struct Utf8 {
 }
 
 impl Utf8 {
-    /// Checks the next chunk of a text and hands on what has become whole characters by it. Every byte is looked at once.
+    /// Checks the next chunk of a text and hands on what has become whole characters by it. Every byte is looked at
+    /// once.
     pub(crate) fn check(&mut self, mut chunk: &[u8], mut whole: impl FnMut(&str)) -> Result<(), Violation> {
         while self.carried > 0 {
             let Some((&next, rest)) = chunk.split_first() else { return Ok(()) };

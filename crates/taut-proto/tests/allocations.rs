@@ -309,7 +309,7 @@ fn memory_is_flat_under_a_flood_of_closes() {
 #[cfg(feature = "deflate")]
 #[test]
 fn memory_is_flat_under_a_deflate_bomb() {
-    use taut_proto::deflate::{Agreed, Window};
+    use taut_proto::deflate::{NegotiatedDeflate, Window};
 
     const LIMIT: usize = 1 << 20;
     // 1030:1, the most that DEFLATE has: one literal, then as many of its longest repeats as it takes.
@@ -329,7 +329,7 @@ fn memory_is_flat_under_a_deflate_bomb() {
                 let mut settings = settings(role);
                 settings.limits.message = LIMIT;
                 let connection = Connection::new(role, Arc::new(settings), Time::ZERO, 0);
-                let mut driven = Driven::with(connection.with_deflate(Agreed::new(window, window)));
+                let mut driven = Driven::with(connection.with_deflate(NegotiatedDeflate::new(window, window)));
                 let mut violation = None;
                 let info = measure(|| violation = driven.receive(&bytes, false).1);
                 show(&format!("a bomb of {} MiB in {} bytes", size >> 20, compressed.len()), &info);
@@ -346,12 +346,12 @@ fn memory_is_flat_under_a_deflate_bomb() {
 #[cfg(feature = "deflate")]
 #[test]
 fn compressors_are_owned_only_where_a_context_is_kept() {
-    use taut_proto::deflate::{Agreed, Window};
+    use taut_proto::deflate::{NegotiatedDeflate, Window};
 
     let settings = Arc::new(Settings::server());
     let costs = [(false, false), (true, false), (false, true)].map(|(outgoing, incoming)| {
         let window = |takeover| Window { bits: 15, takeover };
-        let agreed = Agreed::new(window(outgoing), window(incoming));
+        let agreed = NegotiatedDeflate::new(window(outgoing), window(incoming));
         let mut connection = None;
         let info = measure(|| {
             let plain = Connection::new(Role::Server, Arc::clone(&settings), Time::ZERO, 0);
@@ -364,7 +364,8 @@ fn compressors_are_owned_only_where_a_context_is_kept() {
     assert!(costs[1] <= 400 << 10 && costs[2] <= 100 << 10, "{costs:?}");
 }
 
-// CVE-2022-35922, RUSTSEC-2022-0035: an announced length is never memory. CVE-2026-54274: a large frame that stays incomplete.
+// CVE-2022-35922, RUSTSEC-2022-0035: an announced length is never memory. CVE-2026-54274: a large frame that stays
+// incomplete.
 // CVE-2018-21035: the limits by default are finite.
 #[test]
 fn memory_is_flat_under_announced_lengths() {

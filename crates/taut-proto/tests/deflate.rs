@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use support::{close_code, frame, frames, other, scratch, settings, text, written, written_frames};
-use taut_proto::deflate::{self, Agreed, Config, Offer, Window};
+use taut_proto::deflate::{self, Config, NegotiatedDeflate, Offer, Window};
 use taut_proto::testing::{End, Seen};
 use taut_proto::{Connection, Message, Opcode, Prepared, Role, SendError, Settings, Time, Violation};
 
@@ -29,30 +29,30 @@ fn negotiated(client: Config, server: Config) -> (End, End) {
     (end(Role::Client, of_client), end(Role::Server, of_server))
 }
 
-fn end(role: Role, agreed: Agreed) -> End {
+fn end(role: Role, agreed: NegotiatedDeflate) -> End {
     end_with(role, agreed, settings(role))
 }
 
-fn end_with(role: Role, agreed: Agreed, settings: Settings) -> End {
+fn end_with(role: Role, agreed: NegotiatedDeflate, settings: Settings) -> End {
     End::new(Connection::new(role, Arc::new(settings), Time::ZERO, 0).with_deflate(agreed))
 }
 
 /// The same window both ways.
-fn window(bits: u8, takeover: bool) -> Agreed {
+fn window(bits: u8, takeover: bool) -> NegotiatedDeflate {
     let window = Window { bits, takeover };
-    Agreed::new(window, window)
+    NegotiatedDeflate::new(window, window)
 }
 
-fn full() -> Agreed {
+fn full() -> NegotiatedDeflate {
     window(15, true)
 }
 
-fn fresh() -> Agreed {
+fn fresh() -> NegotiatedDeflate {
     window(15, false)
 }
 
 /// The payload that a sender of this agreement puts on the wire for a message.
-fn compressed(message: &[u8], agreed: Agreed) -> Vec<u8> {
+fn compressed(message: &[u8], agreed: NegotiatedDeflate) -> Vec<u8> {
     let mut sender = end(Role::Server, agreed);
     assert!(sender.send(message));
     let frames = written_frames(&mut sender);
@@ -248,8 +248,8 @@ fn the_context_is_kept_in_each_direction_that_agreed_to_it_and_in_no_other() {
             for incoming in [true, false] {
                 let out = Window { bits: 15, takeover: outgoing };
                 let back = Window { bits: 15, takeover: incoming };
-                let mut ours = end(role, Agreed::new(out, back));
-                let mut theirs = end(other(role), Agreed::new(back, out));
+                let mut ours = end(role, NegotiatedDeflate::new(out, back));
+                let mut theirs = end(other(role), NegotiatedDeflate::new(back, out));
                 let message = String::from_utf8(incompressible(600).iter().map(|byte| b'a' + byte % 26).collect());
                 let message = message.expect("letters");
                 for takeover in [outgoing, incoming] {

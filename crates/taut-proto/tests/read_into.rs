@@ -149,13 +149,13 @@ fn what_is_read_into_a_message_counts_for_its_pace_and_as_a_sign_of_life() {
 #[cfg(feature = "deflate")]
 #[test]
 fn a_compressed_message_is_read_where_it_is_kept_and_inflated_when_it_is_whole() {
-    use taut_proto::deflate::{Agreed, Window};
+    use taut_proto::deflate::{NegotiatedDeflate, Window};
     use taut_proto::{Connection, Outbox, Settings};
 
     let window = Window { bits: 15, takeover: false };
     let deflating = |role, settings: Settings| {
         let connection = Connection::new(role, settings.into(), Time::ZERO, 0);
-        End::new(connection.with_deflate(Agreed::new(window, window)))
+        End::new(connection.with_deflate(NegotiatedDeflate::new(window, window)))
     };
     // What compresses badly, so that much is left to be read.
     let mut state = 1_u32;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use taut_proto::deflate::Agreed;
+use taut_proto::deflate::NegotiatedDeflate;
 use taut_proto::handshake::HeadLimits;
 use taut_proto::{Connection, Outbox, ReadInto, Role, Teardown, Time};
 
@@ -68,7 +68,7 @@ pub(crate) struct Pending {
 /// What an upgrade is answered if it is accepted.
 pub(crate) struct Acceptance {
     pub(crate) response: Vec<u8>,
-    pub(crate) deflate: Option<Agreed>,
+    pub(crate) deflate: Option<NegotiatedDeflate>,
 }
 
 /// A WebSocket.

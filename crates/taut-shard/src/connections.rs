@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slab::Slab;
-use taut_proto::deflate::Agreed;
+use taut_proto::deflate::NegotiatedDeflate;
 use taut_proto::handshake::Refusal;
 use taut_proto::{Close, Connection, Message, Outbox, Prepared, Role, Scratch, SendError, Time};
 
@@ -258,7 +258,13 @@ impl<User> Connections<User> {
     }
 
     /// Opens a connection on a socket whose handshake is done.
-    pub(crate) fn open(&mut self, token: usize, agreed: Option<Agreed>, random: u32, user: User) -> ConnectionId {
+    pub(crate) fn open(
+        &mut self,
+        token: usize,
+        agreed: Option<NegotiatedDeflate>,
+        random: u32,
+        user: User,
+    ) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
         let mut connection = Connection::new(Role::Server, Arc::clone(&self.protocol), self.now, random);
         if let Some(agreed) = agreed {

@@ -75,9 +75,9 @@ impl Acceptor {
     }
 
     /// The pages that may connect, such as `https://chat.example`, compared by scheme, host and port; by default those
-    /// that were loaded from the host and port that the request is for. A default port may be written or left out; pages
-    /// without a host, such as those of Electron and Cordova, are `null` or `file://`. Clients that are not browsers send
-    /// no origin and are not concerned.
+    /// that were loaded from the host and port that the request is for. A default port may be written or left out;
+    /// pages without a host, such as those of Electron and Cordova, are `null` or `file://`. Clients that are not
+    /// browsers send no origin and are not concerned.
     ///
     /// Any other page that a user visits could otherwise act for that user (cross-site WebSocket hijacking): browsers
     /// send cookies along, and the same-origin policy does not apply.

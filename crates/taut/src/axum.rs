@@ -34,8 +34,8 @@
 //!
 //! # Shutdown
 //!
-//! The graceful shutdown of `axum::serve` does not wait for WebSockets: to it their connections are over. A [`Shutdown`]
-//! does, given in the same way:
+//! The graceful shutdown of `axum::serve` does not wait for WebSockets: to it their connections are over. A
+//! [`Shutdown`] does, given in the same way:
 //!
 //! ```no_run
 //! # use axum::{Extension, Router};
@@ -96,8 +96,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     }
 }
 
-/// A [`Refusal`] that axum can answer with: what [`Upgrade`] rejects a request with, and what a handler may return for a
-/// client that it does not want.
+/// A [`Refusal`] that axum can answer with: what [`Upgrade`] rejects a request with, and what a handler may return for
+/// a client that it does not want.
 ///
 /// ```
 /// use axum::response::Response;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
-use taut_proto::handshake::{Agreed, ClientRequest, ClientResponse, HeadLimits, InvalidRequest, Rejection};
+use taut_proto::handshake::{Accepted, ClientRequest, ClientResponse, HeadLimits, InvalidRequest, Rejection};
 use taut_proto::{Role, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -99,8 +99,8 @@ impl Client {
     }
 
     /// Offers the token as a subprotocol, `bearer.TOKEN`, after those already offered: what a page in a browser does,
-    /// which cannot set headers. For servers that know it only so; otherwise [`bearer`](Self::bearer) is better. A token
-    /// may have letters, digits and a few signs; base64url without padding fits.
+    /// which cannot set headers. For servers that know it only so; otherwise [`bearer`](Self::bearer) is better. A
+    /// token may have letters, digits and a few signs; base64url without padding fits.
     #[must_use]
     pub fn bearer_subprotocol(self, token: &str) -> Self {
         self.part(Part::Subprotocol(format!("{BEARER}{token}")))
@@ -194,8 +194,8 @@ impl Client {
     /// How many redirects are followed; 10. With 0 the first is an error with its status.
     ///
     /// To another origin (scheme, host or port) go no cookies, no token, no certificate and no headers of the
-    /// application's but `Accept`, `Accept-Language` and `User-Agent`, and they do not come back when it leads back. From
-    /// `wss://` to `ws://` no redirect is followed.
+    /// application's but `Accept`, `Accept-Language` and `User-Agent`, and they do not come back when it leads back.
+    /// From `wss://` to `ws://` no redirect is followed.
     #[must_use]
     pub fn redirects(mut self, most: usize) -> Self {
         self.redirects = most;
@@ -322,7 +322,7 @@ impl Client {
             let end = head.read(&mut stream, &limits).await?.map_err(|refusal| rejected(refusal.into()))?;
             let response = ClientResponse::parse(&head.bytes[..end], &limits).map_err(rejected)?;
             match request.check(&response, nonce) {
-                Ok(Agreed { subprotocol, deflate, .. }) => {
+                Ok(Accepted { subprotocol, deflate, .. }) => {
                     let unread = head.rest(end);
                     let settings = Arc::clone(&self.settings);
                     return WebSocket::open(stream, Role::Client, settings, deflate, subprotocol, unread);
@@ -472,8 +472,8 @@ fn rejected(rejection: Rejection) -> Error {
     Cause::Rejected(rejection).into()
 }
 
-/// RFC 9110 §10.2.3: `Retry-After` may be a date. It is taken by the clock that wrote it, the `Date` of the response, so
-/// that it does not matter whether ours is right.
+/// RFC 9110 §10.2.3: `Retry-After` may be a date. It is taken by the clock that wrote it, the `Date` of the response,
+/// so that it does not matter whether ours is right.
 fn with_date(mut rejection: Rejection, response: &ClientResponse<'_>, now: SystemTime) -> Rejection {
     let date = |name| response.header(name).and_then(|date| httpdate::parse_http_date(date).ok());
     if let Rejection::Status { retry_after: retry_after @ None, .. } = &mut rejection

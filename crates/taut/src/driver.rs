@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         stream: S,
         role: Role,
         settings: Arc<Settings>,
-        deflate: Option<taut_proto::deflate::Agreed>,
+        deflate: Option<taut_proto::deflate::NegotiatedDeflate>,
         random: u32,
         unread: Vec<u8>,
     ) -> Self {
@@ -119,8 +119,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.ending.as_ref().map_or(0, |ending| ending.discarded)
     }
 
-    /// Hands over what was received, to be taken message by message without coming back here; false after a clean close.
-    /// Whoever waits gets nothing to keep.
+    /// Hands over what was received, to be taken message by message without coming back here; false after a clean
+    /// close. Whoever waits gets nothing to keep.
     pub(crate) fn poll_received(
         &mut self,
         received: &mut Option<Box<Inbox>>,
@@ -177,7 +177,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         yield_now(cx)
     }
 
-    /// Gives up the rest of a message of which parts were received. One that has begun meanwhile is still to be received.
+    /// Gives up the rest of a message of which parts were received. One that has begun meanwhile is still to be
+    /// received.
     pub(crate) fn skip_parts(&mut self) {
         self.skip(Parts::Received);
     }
@@ -392,8 +393,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Whether what has been received is all that the peer has begun. For those who receive: whoever closes or sends has
-    /// lost nothing by a message of the peer's that was cut off.
+    /// Whether what has been received is all that the peer has begun. For those who receive: whoever closes or sends
+    /// has lost nothing by a message of the peer's that was cut off.
     fn received_all(&self) -> Result<(), Error> {
         match self.ending.as_deref() {
             // Of a message that the application gave up nothing is missed.
@@ -451,8 +452,8 @@ pub(crate) enum Writing {
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Live,
-    /// The last frame is in the outbox, or was written, and the peer's has come or is no longer wanted. What is left is the
-    /// [`Teardown`] of the TCP connection.
+    /// The last frame is in the outbox, or was written, and the peer's has come or is no longer wanted. What is left is
+    /// the [`Teardown`] of the TCP connection.
     Ending,
     Over,
 }

@@ -28,9 +28,9 @@ impl Error {
         matches!(*self.0, Cause::Closed | Cause::ClosedBy(_) | Cause::Disconnected)
     }
 
-    /// Whether a deadline passed: connecting, the handshake, the heartbeat, the close, a message that the peer began and
-    /// did not go on with ([`Limits::message_timeout`](crate::Limits::message_timeout)), or a send that could not go on
-    /// because neither side reads.
+    /// Whether a deadline passed: connecting, the handshake, the heartbeat, the close, a message that the peer began
+    /// and did not go on with ([`Limits::message_timeout`](crate::Limits::message_timeout)), or a send that could not
+    /// go on because neither side reads.
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Cause::Deadline(_))
     }

@@ -11,8 +11,8 @@
 //! | [tls] | Whose certificates are trusted? How do I get through a proxy? |
 //! | [testing] | How do I test what I have built on it? |
 //!
-//! The code on these pages is compiled and, where it needs no network, run by the tests of the library. Whole programs are
-//! in the folder `examples` of the repository.
+//! The code on these pages is compiled and, where it needs no network, run by the tests of the library. Whole programs
+//! are in the folder `examples` of the repository.
 
 /// What it looks like: connect, send, receive, serve, split.
 pub mod tour {

@@ -1,8 +1,8 @@
 //! WebSockets on tokio, for connections that stay up: a client and a server.
 //!
-//! On by default, in both roles: a heartbeat that notices a dead peer, limits on what a peer may make us hold, deadlines
-//! on connecting and closing; on a server the check that a web page comes from the same origin. Every call can be dropped
-//! before it is done, and loses nothing.
+//! On by default, in both roles: a heartbeat that notices a dead peer, limits on what a peer may make us hold,
+//! deadlines on connecting and closing; on a server the check that a web page comes from the same origin. Every call
+//! can be dropped before it is done, and loses nothing.
 //!
 //! Connect:
 //!

@@ -44,9 +44,9 @@ use crate::{Acceptor, Error, Incoming, Request, WebSocket};
 /// ```
 ///
 /// Each client has a task of its own, in which the handler runs. What the handler sends while the task is polled once
-/// leaves in one write when the poll is over: a loop of `recv` and `send` writes once for all that one read has brought.
-/// When the handler returns, the connection is closed: with code 1000, or 1011 when it returned an error or panicked. A
-/// panic ends its own client's task and no other.
+/// leaves in one write when the poll is over: a loop of `recv` and `send` writes once for all that one read has
+/// brought. When the handler returns, the connection is closed: with code 1000, or 1011 when it returned an error or
+/// panicked. A panic ends its own client's task and no other.
 pub struct Server {
     listener: TcpListener,
     acceptor: Acceptor,
@@ -286,8 +286,8 @@ impl fmt::Debug for Serving {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// The listener could not accept, such as for want of file descriptors. It is tried again, some ten times a second; after
-    /// two seconds clients that wait are answered with 503.
+    /// The listener could not accept, such as for want of file descriptors. It is tried again, some ten times a second;
+    /// after two seconds clients that wait are answered with 503.
     Accept(io::Error),
     /// A client that did not get as far as the handler.
     Handshake(Option<SocketAddr>, Error),

@@ -31,9 +31,9 @@ impl Stream for Receiver {
     }
 }
 
-/// What is sent waits for a flush, or for 64 KiB to gather, as with [`feed`](WebSocket::feed); a sink takes no more while
-/// 1 MiB or more is pending. Closing it closes the connection with code 1000 and waits for the peer's answer; as with
-/// [`close`](WebSocket::close), what comes meanwhile is kept up to a bound.
+/// What is sent waits for a flush, or for 64 KiB to gather, as with [`feed`](WebSocket::feed); a sink takes no more
+/// while 1 MiB or more is pending. Closing it closes the connection with code 1000 and waits for the peer's answer; as
+/// with [`close`](WebSocket::close), what comes meanwhile is kept up to a bound.
 ///
 /// # Errors
 /// Those of the methods. A message whose `start_send` fails was not sent, and one whose `start_send` does not is

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use taut_proto::deflate::{Agreed, Window};
+use taut_proto::deflate::{NegotiatedDeflate, Window};
 use taut_proto::{CloseCode, Message, Role, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -45,7 +45,7 @@ impl Workload {
         let capacity = script.choose(&[16, 100, 1000, 8 << 10, 64 << 10]);
         let wires = [Wire::shared(capacity), Wire::shared(capacity)];
         let window = |takeover| Window { bits: 15, takeover };
-        let agreed = |outgoing, incoming| Some(Agreed::new(window(outgoing), window(incoming)));
+        let agreed = |outgoing, incoming| Some(NegotiatedDeflate::new(window(outgoing), window(incoming)));
         let how = script.byte();
         // Half of them in several tasks, half of them inside of a cork.
         let (is_split, is_corked) = (how & 4 > 0, how & 8 > 0);

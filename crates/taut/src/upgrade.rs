@@ -74,11 +74,11 @@ impl Acceptor {
     }
 }
 
-/// A client that may connect: return its [`response`](Self::response), and [`run`](Self::run) a handler in a task of its
-/// own.
+/// A client that may connect: return its [`response`](Self::response), and [`run`](Self::run) a handler in a task of
+/// its own.
 ///
-/// What the client asks for is its [`Request`]: `upgrade.bearer()`, `upgrade.cookie("session")`. Names of headers are in
-/// lower case, as hyper gives them.
+/// What the client asks for is its [`Request`]: `upgrade.bearer()`, `upgrade.cookie("session")`. Names of headers are
+/// in lower case, as hyper gives them.
 ///
 /// Dropped, it ends the connection as soon as hyper has handed it over. To refuse a client, return another response.
 #[must_use = "the connection ends when it is dropped"]
@@ -185,8 +185,8 @@ impl Upgrade {
     /// owner; [`on_failure`](Self::on_failure) and [`shutdown`](Self::shutdown) do not reach it.
     ///
     /// # Errors
-    /// [`is_timeout`](Error::is_timeout): the connection was not handed over in time. [`is_io`](Error::is_io): it broke,
-    /// or another response was sent.
+    /// [`is_timeout`](Error::is_timeout): the connection was not handed over in time. [`is_io`](Error::is_io): it
+    /// broke, or another response was sent.
     ///
     /// # Cancel safety
     /// Dropping it drops the connection.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taut_proto::deflate::Agreed;
+use taut_proto::deflate::NegotiatedDeflate;
 use taut_proto::{Close, Message, Role, Settings};
 
 use crate::driver::Driver;
@@ -34,7 +34,7 @@ impl WebSocket {
         transport: Transport,
         role: Role,
         settings: Arc<Settings>,
-        deflate: Option<Agreed>,
+        deflate: Option<NegotiatedDeflate>,
         subprotocol: Option<&str>,
         unread: Vec<u8>,
     ) -> Result<Self, Error> {

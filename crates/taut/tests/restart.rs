@@ -24,8 +24,8 @@ fn a_thousand_clients_come_back_spread_over_five_seconds() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let spread = runtime.block_on(restart(Backoff::default()));
     let most = spread.print("by default");
-    // Expected are 2 % of the clients in each tenth of a second. A machine that is busy bunches them somewhat; without a
-    // window it would be all of them.
+    // Expected are 2 % of the clients in each tenth of a second. A machine that is busy bunches them somewhat; without
+    // a window it would be all of them.
     assert!(most <= CLIENTS * 15 / 100, "{most} clients came back within 100 ms");
     let last = spread.after[CLIENTS - 1];
     assert!(last > Duration::from_secs(4) && last < Duration::from_secs(9), "the last came back after {last:?}");

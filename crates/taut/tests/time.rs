@@ -178,7 +178,8 @@ async fn a_large_message_at_a_decent_pace_takes_as_long_as_it_takes() {
     assert_eq!(half_an_hour.await, 90 * (6 << 10));
 }
 
-/// Sends a message of so many pieces, and pauses after each that is sent and after each part that is received. Gives how many bytes came.
+/// Sends a message of so many pieces, and pauses after each that is sent and after each part that is received. Gives
+/// how many bytes came.
 async fn streamed(
     client: &mut Socket,
     server: &mut Socket,

@@ -4,7 +4,7 @@
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::Violation;
-use crate::deflate::Agreed;
+use crate::deflate::NegotiatedDeflate;
 
 /// Compressors without history, shared by all connections of a thread. Each is made on first need.
 #[derive(Default)]
@@ -40,13 +40,13 @@ pub(crate) struct Takeover {
 
 impl Takeover {
     /// `None` when neither direction keeps its context.
-    pub(crate) fn new(agreed: &Agreed) -> Option<Box<Self>> {
-        if !agreed.outgoing.takeover && !agreed.incoming.takeover {
+    pub(crate) fn new(negotiated: &NegotiatedDeflate) -> Option<Box<Self>> {
+        if !negotiated.outgoing.takeover && !negotiated.incoming.takeover {
             return None;
         }
         Some(Box::new(Self {
-            deflater: agreed.outgoing.takeover.then(|| new_deflater(agreed.outgoing.bits.max(MIN_BITS))),
-            inflater: agreed.incoming.takeover.then(|| Inflater::new(agreed.incoming.bits.max(MIN_BITS))),
+            deflater: negotiated.outgoing.takeover.then(|| new_deflater(negotiated.outgoing.bits.max(MIN_BITS))),
+            inflater: negotiated.incoming.takeover.then(|| Inflater::new(negotiated.incoming.bits.max(MIN_BITS))),
         }))
     }
 
@@ -213,8 +213,8 @@ mod tests {
 
     fn takeover(bits: u8) -> (Takeover, Takeover) {
         let window = Window { bits, takeover: true };
-        let agreed = Agreed::new(window, window);
-        (*Takeover::new(&agreed).unwrap(), *Takeover::new(&agreed).unwrap())
+        let negotiated = NegotiatedDeflate::new(window, window);
+        (*Takeover::new(&negotiated).unwrap(), *Takeover::new(&negotiated).unwrap())
     }
 
     proptest! {

@@ -13,8 +13,8 @@ use super::refusal::{Cause, Refusal};
 use super::version::Version;
 use super::{InvalidHeader, MalformedExtensions, Offer, is_token, split_host, write_header};
 
-/// What a client asks for. Everything that ends up in the request is checked when it is set, so no text, wherever the
-/// application has it from, can add a header or a request of its own (CVE-2026-1527).
+/// A client's request to open a WebSocket. Everything in it is checked when it is set, so no text, wherever the
+/// application has it from, can smuggle in another header or another request (CVE-2026-1527).
 ///
 /// Its `Debug` shows neither the query nor the values of headers, which hold secrets.
 #[derive(Clone)]
@@ -127,12 +127,12 @@ impl ClientRequest {
 
     /// Checks the response to the request that was written with the same nonce: everything that RFC 6455 §4.1 asks
     /// before the connection is open. `head` is what [`HeadScan`](super::HeadScan) found.
-    pub fn validate(&self, head: &[u8], nonce: [u8; 16], limits: &HeadLimits) -> Result<Agreed<'_>, Rejection> {
+    pub fn validate(&self, head: &[u8], nonce: [u8; 16], limits: &HeadLimits) -> Result<Accepted<'_>, Rejection> {
         self.check(&ClientResponse::parse(head, limits)?, nonce)
     }
 
-    /// The same for a response that is already parsed, when its headers are of interest too.
-    pub fn check(&self, response: &ClientResponse<'_>, nonce: [u8; 16]) -> Result<Agreed<'_>, Rejection> {
+    /// Checks a response that is already parsed, for callers that need its headers too.
+    pub fn check(&self, response: &ClientResponse<'_>, nonce: [u8; 16]) -> Result<Accepted<'_>, Rejection> {
         // RFC 6455 §4.1 response (1): any other status is HTTP's business.
         if response.status != 101 {
             return Err(Rejection::Status {
@@ -162,7 +162,7 @@ impl ClientRequest {
             return Err(Rejection::Accept);
         }
         #[cfg(feature = "deflate")]
-        let agreed = self.check_extensions(headers)?;
+        let negotiated = self.check_extensions(headers)?;
         #[cfg(not(feature = "deflate"))]
         check_no_extensions(headers)?;
         // RFC 6455 §4.1 response (6): none, or one that was offered, in the same case.
@@ -175,26 +175,27 @@ impl ClientRequest {
                 Some(self.subprotocols.iter().find(|offered| *offered == name).ok_or(Rejection::Subprotocol)?.as_str())
             }
         };
-        Ok(Agreed {
+        Ok(Accepted {
             subprotocol,
             #[cfg(feature = "deflate")]
-            deflate: agreed,
+            deflate: negotiated,
         })
     }
 
     /// RFC 6455 §4.1 response (5): no extension that was not offered, and each as RFC 7692 has it.
     #[cfg(feature = "deflate")]
-    fn check_extensions(&self, headers: &Headers<'_>) -> Result<Option<deflate::Agreed>, Rejection> {
-        let mut agreed = None;
+    fn check_extensions(&self, headers: &Headers<'_>) -> Result<Option<deflate::NegotiatedDeflate>, Rejection> {
+        let mut negotiated = None;
         for extension in extensions(headers) {
             let extension = extension?;
-            let Some(config) = self.deflate.as_ref().filter(|_| extension.name() == deflate::NAME && agreed.is_none())
+            let Some(config) =
+                self.deflate.as_ref().filter(|_| extension.name() == deflate::NAME && negotiated.is_none())
             else {
                 return Err(Rejection::Extension);
             };
-            agreed = Some(deflate::validate_response(&extension, config).map_err(Rejection::Deflate)?);
+            negotiated = Some(deflate::validate_response(&extension, config).map_err(Rejection::Deflate)?);
         }
-        Ok(agreed)
+        Ok(negotiated)
     }
 }
 
@@ -243,7 +244,7 @@ impl<'a> ClientResponse<'a> {
         self.headers.iter()
     }
 
-    /// `Retry-After` in seconds (RFC 9110 §10.2.3). The form with a date needs a clock: it is for whoever has one.
+    /// `Retry-After` in seconds (RFC 9110 §10.2.3). A date needs a clock, so the caller has to read it.
     pub fn retry_after(&self) -> Option<Duration> {
         let seconds = self.header("retry-after")?;
         // `parse` alone would let a sign pass.
@@ -259,22 +260,22 @@ impl fmt::Debug for ClientResponse<'_> {
     }
 }
 
-/// What client and server agreed on.
+/// A handshake that the client accepts: what was negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Agreed<'r> {
+pub struct Accepted<'r> {
     /// The subprotocol that the server chose among the offered ones, if any.
     pub subprotocol: Option<&'r str>,
     /// permessage-deflate, if it was offered and accepted.
     #[cfg(feature = "deflate")]
-    pub deflate: Option<deflate::Agreed>,
+    pub deflate: Option<deflate::NegotiatedDeflate>,
 }
 
 /// Why a response does not open a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// `Sec-WebSocket-Accept` is missing or does not belong to our key: whoever answered did not understand the
+    /// `Sec-WebSocket-Accept` is missing or does not belong to our key: the server did not understand the
     /// request, or the response is from a cache.
     Accept,
     /// `Connection` does not name `Upgrade`.
@@ -506,7 +507,7 @@ mod tests {
         lines.join("\r\n") + "\r\n\r\n"
     }
 
-    fn validated<'r>(request: &'r ClientRequest, response: &str) -> Result<Agreed<'r>, Rejection> {
+    fn validated<'r>(request: &'r ClientRequest, response: &str) -> Result<Accepted<'r>, Rejection> {
         request.validate(response.as_bytes(), NONCE, &HeadLimits::default())
     }
 
@@ -611,10 +612,10 @@ mod tests {
     #[test]
     fn the_sample_response_opens_the_connection() {
         let request = full();
-        let agreed = validated(&request, &response(None, &[])).expect("good");
-        assert_eq!(agreed.subprotocol, None);
+        let accepted = validated(&request, &response(None, &[])).expect("good");
+        assert_eq!(accepted.subprotocol, None);
         #[cfg(feature = "deflate")]
-        assert_eq!(agreed.deflate, None);
+        assert_eq!(accepted.deflate, None);
     }
 
     // RFC 6455 §4.1 response (1): a status other than 101 is handled as HTTP says.
@@ -717,12 +718,12 @@ mod tests {
         let request = full();
         let answered = |value: &str| {
             let line = format!("Sec-WebSocket-Extensions: {value}");
-            validated(&request, &response(None, &[&line])).map(|agreed| agreed.deflate)
+            validated(&request, &response(None, &[&line])).map(|accepted| accepted.deflate)
         };
-        let agreed = answered("permessage-deflate; client_max_window_bits=10; server_no_context_takeover");
-        let agreed = agreed.expect("valid").expect("agreed");
-        assert_eq!(agreed.outgoing, deflate::Window { bits: 10, takeover: true });
-        assert_eq!(agreed.incoming, deflate::Window { bits: 15, takeover: false });
+        let negotiated = answered("permessage-deflate; client_max_window_bits=10; server_no_context_takeover");
+        let negotiated = negotiated.expect("valid").expect("agreed");
+        assert_eq!(negotiated.outgoing, deflate::Window { bits: 10, takeover: true });
+        assert_eq!(negotiated.incoming, deflate::Window { bits: 15, takeover: false });
         let invalid = deflate::InvalidResponse::Parameter(deflate::InvalidParameter::WindowBits);
         assert_eq!(answered("permessage-deflate; server_max_window_bits=7"), Err(Rejection::Deflate(invalid)));
     }
@@ -803,9 +804,9 @@ mod tests {
             let supported: Vec<_> = supported.iter().map(String::as_str).collect();
             let upgrade = parsed.upgrade().expect("a handshake").select_subprotocol(&supported);
             upgrade.write_response(&mut answer);
-            let agreed = request.validate(&answer, nonce, &limits).expect("an answer");
-            prop_assert_eq!(agreed.subprotocol, upgrade.subprotocol());
-            prop_assert_eq!(agreed.subprotocol, supported.into_iter().find(|name| offered.contains(*name)));
+            let accepted = request.validate(&answer, nonce, &limits).expect("an answer");
+            prop_assert_eq!(accepted.subprotocol, upgrade.subprotocol());
+            prop_assert_eq!(accepted.subprotocol, supported.into_iter().find(|name| offered.contains(*name)));
         }
 
         #[test]

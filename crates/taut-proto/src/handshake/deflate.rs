@@ -1,21 +1,21 @@
 //! Negotiation of permessage-deflate (RFC 7692 §5, §7.1).
 //!
-//! The RFC names directions by role, `server_…` and `client_…`. [`Config`] and [`Agreed`] name them as this endpoint
-//! sees them, outgoing and incoming, so that nothing behind the handshake asks which role it plays.
+//! The RFC names directions by role, `server_…` and `client_…`. [`Config`] and [`NegotiatedDeflate`] name them as this
+//! endpoint sees them, outgoing and incoming, so that nothing after the handshake depends on its role.
 
 use std::fmt;
 
 use super::Param;
 pub use super::{MalformedExtensions, Offer, Offers, Params};
 
-/// What this endpoint wishes for.
+/// What this endpoint offers or accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Whether our messages may refer to earlier ones; false. It compresses small similar messages far better and
     /// costs a compressor per connection, some 370 KiB at 15 bits; without it one compressor serves all connections.
     pub outgoing_takeover: bool,
-    /// The same for the peer's messages; false. It costs some 16 KiB and twice a window of 2^`incoming_bits` bytes
-    /// per connection.
+    /// Whether the peer's messages may refer to earlier ones; false. Costs some 16 KiB and twice a window of
+    /// 2^`incoming_bits` bytes per connection.
     ///
     /// Safari 15.0 to 15.3 loses its connection when a server asks it not to; a server that must serve those needs
     /// true.
@@ -48,9 +48,9 @@ impl Default for Config {
     }
 }
 
-/// What both sides agreed on.
+/// permessage-deflate as both sides have negotiated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Agreed {
+pub struct NegotiatedDeflate {
     /// Of the messages that we send.
     pub outgoing: Window,
     /// Of the messages that we receive.
@@ -62,8 +62,8 @@ pub struct Agreed {
     parameters: Parameters,
 }
 
-impl Agreed {
-    /// What a server agreed on by other means than [`accept`], such as an HTTP library's own handshake.
+impl NegotiatedDeflate {
+    /// What a server has negotiated without [`accept`], such as in an HTTP library's own handshake.
     pub const fn new(outgoing: Window, incoming: Window) -> Self {
         let parameters = Parameters {
             server_no_context_takeover: !outgoing.takeover,
@@ -207,14 +207,14 @@ impl std::error::Error for InvalidResponse {}
 ///
 /// An offer with an unknown, repeated or invalid parameter is declined and the next one considered, as is one that
 /// asks the server for a window of 2^8 bytes, which zlib cannot produce.
-pub fn accept<'a>(offers: impl IntoIterator<Item = Offer<'a>>, config: &Config) -> Option<Agreed> {
+pub fn accept<'a>(offers: impl IntoIterator<Item = Offer<'a>>, config: &Config) -> Option<NegotiatedDeflate> {
     let is_deflate = |offer: &Offer<'_>| offer.name() == NAME;
     offers.into_iter().filter(is_deflate).find_map(|offer| accept_one(Parameters::from_offer(&offer).ok()?, *config))
 }
 
 /// Appends the value of `Sec-WebSocket-Extensions` with which a server answers.
-pub fn write_response(agreed: &Agreed, out: &mut Vec<u8>) {
-    write(agreed.parameters, false, out);
+pub fn write_response(negotiated: &NegotiatedDeflate, out: &mut Vec<u8>) {
+    write(negotiated.parameters, false, out);
 }
 
 /// Appends the value of `Sec-WebSocket-Extensions` with which a client offers.
@@ -223,7 +223,7 @@ pub fn write_offer(config: &Config, out: &mut Vec<u8>) {
 }
 
 /// A client's check of the server's answer to [`write_offer`] with the same `config` (RFC 7692 §5, §7.1).
-pub fn validate_response(response: &Offer<'_>, config: &Config) -> Result<Agreed, InvalidResponse> {
+pub fn validate_response(response: &Offer<'_>, config: &Config) -> Result<NegotiatedDeflate, InvalidResponse> {
     if response.name() != NAME {
         return Err(InvalidResponse::OtherExtension);
     }
@@ -248,7 +248,7 @@ pub fn validate_response(response: &Offer<'_>, config: &Config) -> Result<Agreed
         return Err(InvalidResponse::ClientWindow);
     }
     let outgoing_bits = parameters.client_max_window_bits.unwrap_or(MOST_BITS).min(config.outgoing_limit());
-    Ok(Agreed {
+    Ok(NegotiatedDeflate {
         outgoing: Window {
             bits: outgoing_bits,
             // RFC 7692 §7.1.1.2: if the server asks, the client obeys; if not, it is still the client's choice.
@@ -273,7 +273,7 @@ const MOST_BITS: u8 = 15;
 /// distances that it cannot follow.
 const LEAST_OUTGOING_BITS: u8 = 9;
 
-fn accept_one(offer: Parameters, config: Config) -> Option<Agreed> {
+fn accept_one(offer: Parameters, config: Config) -> Option<NegotiatedDeflate> {
     let outgoing_bits = offer.server_max_window_bits.unwrap_or(MOST_BITS).min(config.outgoing_limit());
     if outgoing_bits < LEAST_OUTGOING_BITS {
         return None;
@@ -290,12 +290,12 @@ fn accept_one(offer: Parameters, config: Config) -> Option<Agreed> {
         // RFC 7692 §7.1.1.2: in an offer it is a promise that the server may hold the client to.
         takeover: config.incoming_takeover && !offer.client_no_context_takeover,
     };
-    let mut agreed = Agreed::new(outgoing, incoming);
+    let mut negotiated = NegotiatedDeflate::new(outgoing, incoming);
     // RFC 7692 §7.1.2.1: an offered limit is accepted by answering it, 15 too.
     if offer.server_max_window_bits.is_some() {
-        agreed.parameters.server_max_window_bits = Some(outgoing_bits);
+        negotiated.parameters.server_max_window_bits = Some(outgoing_bits);
     }
-    Some(agreed)
+    Some(negotiated)
 }
 
 /// What a client of this configuration offers. It always lets the server limit the client's window: that costs
@@ -360,7 +360,7 @@ mod tests {
         Offer::list(value).collect::<Result<_, _>>().expect("a well-formed header")
     }
 
-    fn accepted(value: &str, config: Config) -> Option<Agreed> {
+    fn accepted(value: &str, config: Config) -> Option<NegotiatedDeflate> {
         accept(offers(value), &config)
     }
 
@@ -376,7 +376,7 @@ mod tests {
         String::from_utf8(out).expect("ASCII")
     }
 
-    fn validated(value: &str, config: Config) -> Result<Agreed, InvalidResponse> {
+    fn validated(value: &str, config: Config) -> Result<NegotiatedDeflate, InvalidResponse> {
         validate_response(&offers(value)[0], &config)
     }
 
@@ -440,9 +440,10 @@ mod tests {
     fn every_window_of_the_server_from_9_bits_is_answered_and_kept() {
         for bits in 9..=15 {
             for value in [format!("{bits}"), format!("\"{bits}\"")] {
-                let agreed = accepted(&format!("{NAME}; server_max_window_bits={value}"), TAKEOVER).expect("accepted");
-                assert_eq!(agreed.outgoing, Window { bits, takeover: true });
-                assert_eq!(agreed.parameters().server_max_window_bits, Some(bits));
+                let negotiated =
+                    accepted(&format!("{NAME}; server_max_window_bits={value}"), TAKEOVER).expect("accepted");
+                assert_eq!(negotiated.outgoing, Window { bits, takeover: true });
+                assert_eq!(negotiated.parameters().server_max_window_bits, Some(bits));
             }
         }
         let narrow = Config { outgoing_bits: 11, ..TAKEOVER };
@@ -465,9 +466,9 @@ mod tests {
             ("; client_max_window_bits=10", Some(10)),
             ("; client_max_window_bits=8", Some(8)),
         ] {
-            let agreed = accepted(&format!("{NAME}{params}"), narrow).expect("accepted");
-            assert_eq!(agreed.parameters().client_max_window_bits, bits, "{params}");
-            assert_eq!(agreed.incoming.bits, bits.unwrap_or(15), "{params}");
+            let negotiated = accepted(&format!("{NAME}{params}"), narrow).expect("accepted");
+            assert_eq!(negotiated.parameters().client_max_window_bits, bits, "{params}");
+            assert_eq!(negotiated.incoming.bits, bits.unwrap_or(15), "{params}");
         }
         assert_eq!(response(&format!("{NAME}; client_max_window_bits"), TAKEOVER).as_deref(), Some(NAME));
     }
@@ -487,8 +488,8 @@ mod tests {
             (Config { incoming_takeover: true, ..Config::default() }, no_server, false, true),
         ] {
             let value = format!("{NAME}{params}");
-            let agreed = accepted(&value, config).expect("accepted");
-            assert_eq!((agreed.outgoing.takeover, agreed.incoming.takeover), (outgoing, incoming), "{params}");
+            let negotiated = accepted(&value, config).expect("accepted");
+            assert_eq!((negotiated.outgoing.takeover, negotiated.incoming.takeover), (outgoing, incoming), "{params}");
             let expected =
                 [NAME, if outgoing { "" } else { no_server }, if incoming { "" } else { no_client }].concat();
             assert_eq!(response(&value, config), Some(expected));
@@ -544,17 +545,17 @@ mod tests {
     // RFC 7692 §7.1.2.1: a window that the server limits without being asked is fine too.
     #[test]
     fn a_fitting_response_gives_the_windows_of_both_directions() {
-        let agreed = validated(NAME, TAKEOVER).expect("fits");
+        let negotiated = validated(NAME, TAKEOVER).expect("fits");
         let full = Window { bits: 15, takeover: true };
-        assert_eq!((agreed.outgoing, agreed.incoming, agreed.compress), (full, full, true));
+        assert_eq!((negotiated.outgoing, negotiated.incoming, negotiated.compress), (full, full, true));
 
         let value = format!("{NAME}; client_max_window_bits=9; server_max_window_bits=8; client_no_context_takeover");
-        let agreed = validated(&value, TAKEOVER).expect("fits");
-        assert_eq!(agreed.outgoing, Window { bits: 9, takeover: false });
-        assert_eq!(agreed.incoming, Window { bits: 8, takeover: true });
+        let negotiated = validated(&value, TAKEOVER).expect("fits");
+        assert_eq!(negotiated.outgoing, Window { bits: 9, takeover: false });
+        assert_eq!(negotiated.incoming, Window { bits: 8, takeover: true });
 
-        let agreed = validated(&format!("{NAME}; server_no_context_takeover"), Config::default()).expect("fits");
-        assert_eq!((agreed.outgoing.takeover, agreed.incoming.takeover), (false, false));
+        let negotiated = validated(&format!("{NAME}; server_no_context_takeover"), Config::default()).expect("fits");
+        assert_eq!((negotiated.outgoing.takeover, negotiated.incoming.takeover), (false, false));
         let narrow = Config { outgoing_bits: 12, ..TAKEOVER };
         assert_eq!(validated(NAME, narrow).expect("fits").outgoing.bits, 12);
     }
@@ -562,8 +563,8 @@ mod tests {
     // RFC 7692 §7.1.2.2: a client of which a window of 2^8 bytes is asked uses no larger one, here by not compressing.
     #[test]
     fn a_client_that_is_asked_for_8_bits_does_not_compress() {
-        let agreed = validated(&format!("{NAME}; client_max_window_bits=8"), TAKEOVER).expect("fits");
-        assert_eq!((agreed.outgoing.bits, agreed.compress), (8, false));
+        let negotiated = validated(&format!("{NAME}; client_max_window_bits=8"), TAKEOVER).expect("fits");
+        assert_eq!((negotiated.outgoing.bits, negotiated.compress), (8, false));
     }
 
     // RFC 7692 §7.1: what a client of ours offers.
@@ -610,12 +611,12 @@ mod tests {
         #[test]
         fn any_parameters_are_read_without_a_panic(value in "permessage-deflate(; ?(server|client)_(max_window_bits|no_context_takeover)(=\"?[0-9]{0,3}\"?)?){0,5}") {
             for offer in Offer::list(&value).map_while(Result::ok) {
-                if let Some(agreed) = accept([offer], &TAKEOVER) {
-                    prop_assert!(agreed.compress && (9..=15).contains(&agreed.outgoing.bits));
-                    prop_assert!((8..=15).contains(&agreed.incoming.bits));
+                if let Some(negotiated) = accept([offer], &TAKEOVER) {
+                    prop_assert!(negotiated.compress && (9..=15).contains(&negotiated.outgoing.bits));
+                    prop_assert!((8..=15).contains(&negotiated.incoming.bits));
                 }
-                if let Ok(agreed) = validate_response(&offer, &TAKEOVER) {
-                    prop_assert_eq!(agreed.compress, agreed.outgoing.bits >= 9);
+                if let Ok(negotiated) = validate_response(&offer, &TAKEOVER) {
+                    prop_assert_eq!(negotiated.compress, negotiated.outgoing.bits >= 9);
                 }
             }
         }

@@ -6,11 +6,11 @@ use super::headers::Headers;
 use super::refusal::{Cause, Refusal};
 use super::version::Version;
 
-/// The head of a request as values, borrowed from whoever received it.
+/// The head of a request as values, borrowed from its receiver.
 ///
-/// It has three sources: [`http1::parse_request`](super::http1::parse_request) for the text of HTTP/1.1, a struct literal
-/// where an HTTP library has parsed the text already, and [`extended_connect`](Self::extended_connect) for a stream of
-/// HTTP/2 or HTTP/3. Nothing is checked yet: [`Request::new`](super::Request::new) does that.
+/// It has three sources: [`http1::parse_request`](super::http1::parse_request) for the text of HTTP/1.1, a struct
+/// literal where an HTTP library has parsed the text already, and [`extended_connect`](Self::extended_connect) for a
+/// stream of HTTP/2 or HTTP/3. Nothing is checked yet: [`Request::new`](super::Request::new) does that.
 ///
 /// Its `Debug` shows neither the query nor the values of headers, which hold secrets.
 #[derive(Clone)]
@@ -32,8 +32,8 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// The head of an extended CONNECT for `:protocol` `websocket`: the handshake of RFC 8441 §5 (HTTP/2) and RFC 9220 §3
-    /// (HTTP/3). `path` has the optional query.
+    /// The head of an extended CONNECT for `:protocol` `websocket`: the handshake of RFC 8441 §5 (HTTP/2) and RFC 9220
+    /// §3 (HTTP/3). `path` has the optional query.
     pub fn extended_connect(
         version: Version,
         scheme: &'a str,

@@ -7,8 +7,8 @@ use super::{is_token, list};
 
 /// The headers of a head, in order: names and values as they came, borrowed.
 ///
-/// Up to 24 are held in place, so that parsing a common head allocates nothing; more take one allocation. Its `Debug` shows
-/// the names alone, since values hold secrets.
+/// Up to 24 are held in place, so that parsing a common head allocates nothing; more take one allocation. Its `Debug`
+/// shows the names alone, since values hold secrets.
 ///
 /// ```
 /// use taut_proto::handshake::Headers;

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as text: where a head ends, what it says, and how a response is written (RFC 9112 §2 to §5).
 //!
-//! The one codec of this crate for heads. What it parses is a [`RequestHead`], what it writes is a [`Response`]; the rules
-//! of the handshake see neither lines nor line ends.
+//! The one codec of this crate for heads. What it parses is a [`RequestHead`], what it writes is a [`Response`]; the
+//! rules of the handshake see neither lines nor line ends.
 
 use std::mem::MaybeUninit;
 
@@ -25,7 +25,8 @@ pub fn parse_request<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Request
     Ok(head)
 }
 
-/// Parses the head of a request that `scan` has found at the beginning of `bytes`. The checks of the scan are not repeated.
+/// Parses the head of a request that `scan` has found at the beginning of `bytes`. The checks of the scan are not
+/// repeated.
 ///
 /// It is put into `head`, an empty one, since moving it about costs more than finding its lines.
 pub(super) fn read_request<'a>(bytes: &'a [u8], scan: &HeadScan, head: &mut RequestHead<'a>) -> Result<(), Cause> {
@@ -116,8 +117,8 @@ impl HeadScan {
 
     /// Looks for the end of the head in `bytes`: everything received so far, from the head's first byte.
     ///
-    /// `Some(n)` means that the head is `bytes[..n]`, a few empty lines before it included; what follows belongs to the next
-    /// protocol and does not count against the limits. `None` asks for more bytes.
+    /// `Some(n)` means that the head is `bytes[..n]`, a few empty lines before it included; what follows belongs to the
+    /// next protocol and does not count against the limits. `None` asks for more bytes.
     ///
     /// # Errors
     /// 431 when the head is larger than `limits`, 400 when a line is one that HTTP/1.1 forbids.

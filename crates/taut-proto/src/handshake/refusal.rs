@@ -17,12 +17,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// 401: whoever connects must present a valid bearer token.
+    /// 401: the client must present a valid bearer token.
     pub fn unauthorized(text: impl Into<Cow<'static, str>>) -> Self {
         Self::with_status(401, text)
     }
 
-    /// 403: whoever connects is known, or need not be, but may not.
+    /// 403: the client may not connect, even if it is known.
     pub fn forbidden(text: impl Into<Cow<'static, str>>) -> Self {
         Self::with_status(403, text)
     }
@@ -38,7 +38,7 @@ impl Refusal {
     }
 
     /// Any other refusal. A status outside 400 to 599 would not refuse and becomes 500. `text` is the response's body
-    /// and is shown to whoever connects.
+    /// and is shown to the client.
     pub fn with_status(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
         let status = if matches!(status, 400..600) { status } else { 500 };
         Self { cause: Cause::Application(status), text: Some(text.into()), retry_after: None }
@@ -64,8 +64,8 @@ impl Refusal {
     /// The response that says so. After it the connection is to be closed: what else was received may be part of a body
     /// that nobody asked for. Where that is not so, [`Response::keep_open`] gives the response for it.
     ///
-    /// Over HTTP/2 and HTTP/3 it has no `Connection` and no `Upgrade` (RFC 9113 §8.2.2); 426, which needs the latter, is
-    /// 400 there.
+    /// Over HTTP/2 and HTTP/3 it has no `Connection` and no `Upgrade` (RFC 9113 §8.2.2); 426, which needs the latter,
+    /// is 400 there.
     pub fn response(&self, version: Version) -> Response<'static> {
         let has_streams = version.has_streams();
         let status = self.status();
@@ -146,7 +146,7 @@ pub enum Cause {
     InvalidKey,
     /// `Content-Length` is not a number.
     InvalidLength,
-    /// `Sec-WebSocket-Protocol` holds something that is no token, or a token twice.
+    /// `Sec-WebSocket-Protocol` holds something other than a token, or a token twice.
     InvalidSubprotocols,
     /// The request target is neither a path nor an absolute HTTP URI.
     InvalidTarget,

@@ -5,11 +5,12 @@ use std::fmt;
 
 use super::check_header;
 
-/// The response to a handshake: of an [`Upgrade`](super::Upgrade), which accepts it, or of a [`Refusal`](super::Refusal).
+/// The response to a handshake: of an [`Upgrade`](super::Upgrade), which accepts it, or of a
+/// [`Refusal`](super::Refusal).
 ///
-/// [`http1::write_response`](super::http1::write_response) makes text of it. Where an HTTP library writes the response, it
-/// takes the parts from here. No name and no value can hold a line end or NUL, whatever a client or an application came up
-/// with (CVE-2026-1527).
+/// [`http1::write_response`](super::http1::write_response) makes text of it. Where an HTTP library writes the response,
+/// it takes the parts from here. No name and no value can hold a line end or NUL, whatever a client or an application
+/// came up with (CVE-2026-1527).
 ///
 /// Its `Debug` shows no values of headers, which may be cookies.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl<'r> Response<'r> {
         &self.body
     }
 
-    /// The same response for a connection that stays open for the client's next request. `Connection: close` is left out;
+    /// Keeps the connection open for the client's next request: `Connection: close` is left out;
     /// it is the default, since nobody knows where a request ends that is not understood.
     #[must_use]
     pub fn keep_open(mut self) -> Self {
@@ -53,7 +54,8 @@ impl<'r> Response<'r> {
         self
     }
 
-    /// Adds a header that is known to be one: the application's were checked when they were set, a subprotocol is a token.
+    /// Adds a header that is known to be one: the application's were checked when they were set, a subprotocol is a
+    /// token.
     pub(super) fn push(&mut self, name: impl Into<Cow<'r, str>>, value: impl Into<Cow<'r, str>>) {
         let header = (name.into(), value.into());
         debug_assert_eq!(check_header(&header.0, &header.1), Ok(()), "every value was checked when it came");

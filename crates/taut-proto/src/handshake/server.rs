@@ -14,8 +14,8 @@ impl<'a> Request<'a> {
     /// HTTP/3. Who may connect (origin, path, token) is the application's to check, before or after.
     ///
     /// # Errors
-    /// 405 for a method other than GET (over HTTP/2: CONNECT), 426 for a request that does not upgrade to version 13, 501
-    /// for an extended CONNECT to another protocol, otherwise 400.
+    /// 405 for a method other than GET (over HTTP/2: CONNECT), 426 for a request that does not upgrade to version 13,
+    /// 501 for an extended CONNECT to another protocol, otherwise 400.
     pub fn upgrade(&self) -> Result<Upgrade<'_>, Refusal> {
         let accept = if self.version().has_streams() {
             self.check_extended_connect()?;
@@ -75,8 +75,8 @@ impl<'a> Request<'a> {
         if is_valid_key(key) { Ok(accept_key(key)) } else { Err(Cause::InvalidKey) }
     }
 
-    /// The handshake of HTTP/2 and HTTP/3. `:protocol` takes the place of `Upgrade` and `Connection`; a key is not looked
-    /// at, since it proved that the server is not an HTTP cache, and a stream is proof enough (RFC 8441 §5).
+    /// The handshake of HTTP/2 and HTTP/3. `:protocol` takes the place of `Upgrade` and `Connection`; a key is not
+    /// looked at, since it proved that the server is not an HTTP cache, and a stream is proof enough (RFC 8441 §5).
     fn check_extended_connect(&self) -> Result<(), Cause> {
         // RFC 8441 §5: CONNECT.
         if self.method() != "CONNECT" {
@@ -140,7 +140,7 @@ pub struct Upgrade<'r> {
     accept: Option<[u8; 28]>,
     subprotocol: Option<&'r str>,
     #[cfg(feature = "deflate")]
-    deflate: Option<super::deflate::Agreed>,
+    deflate: Option<super::deflate::NegotiatedDeflate>,
     /// The application's headers, checked.
     headers: Vec<(String, String)>,
 }
@@ -180,8 +180,8 @@ impl<'r> Upgrade<'r> {
     /// [`extensions`](Self::extensions).
     #[cfg(feature = "deflate")]
     #[must_use]
-    pub fn with_deflate(mut self, agreed: Option<super::deflate::Agreed>) -> Self {
-        self.deflate = agreed;
+    pub fn with_deflate(mut self, deflate: Option<super::deflate::NegotiatedDeflate>) -> Self {
+        self.deflate = deflate;
         self
     }
 
@@ -213,9 +213,9 @@ impl<'r> Upgrade<'r> {
             response.push("Sec-WebSocket-Protocol", subprotocol);
         }
         #[cfg(feature = "deflate")]
-        if let Some(agreed) = &self.deflate {
+        if let Some(deflate) = &self.deflate {
             let mut value = Vec::new();
-            super::deflate::write_response(agreed, &mut value);
+            super::deflate::write_response(deflate, &mut value);
             response.push("Sec-WebSocket-Extensions", String::from_utf8_lossy(&value).into_owned());
         }
         for (name, value) in &self.headers {
@@ -497,8 +497,8 @@ mod tests {
         let request = request(&head);
         let upgrade = request.upgrade().expect("good");
         let config = deflate::Config { outgoing_takeover: true, incoming_bits: 12, ..deflate::Config::default() };
-        let agreed = deflate::accept(upgrade.extensions(), &config);
-        let response = written(|out| upgrade.with_deflate(agreed).write_response(out));
+        let deflate = deflate::accept(upgrade.extensions(), &config);
+        let response = written(|out| upgrade.with_deflate(deflate).write_response(out));
         let line = "\r\nSec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; client_max_window_bits=12\r\n";
         assert!(response.contains(line), "{response}");
     }

@@ -284,7 +284,7 @@ impl Frames {
     }
 }
 
-fn connection(agreed: Option<deflate::Agreed>) -> Connection {
+fn connection(agreed: Option<deflate::NegotiatedDeflate>) -> Connection {
     let mut settings = Settings::client();
     // A test's client is silent when its test is.
     settings.heartbeat = Heartbeat::off();

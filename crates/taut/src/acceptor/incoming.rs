@@ -142,7 +142,7 @@ impl fmt::Debug for Incoming {
 /// What client and server agree on.
 pub(crate) struct Answer {
     pub(crate) subprotocol: Option<String>,
-    pub(crate) deflate: Option<deflate::Agreed>,
+    pub(crate) deflate: Option<deflate::NegotiatedDeflate>,
 }
 
 /// Accepts a request on an acceptor's terms; `write` is given the response that says so.

@@ -31,8 +31,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for a `ws://` or `wss://` URL, or for one relative to the page's, such as `/feed`. From a page that came
-    /// by `https://`, a browser connects by `wss://` only.
+    /// A client for a `ws://` or `wss://` URL, or for one relative to the page's, such as `/feed`. From a page that
+    /// came by `https://`, a browser connects by `wss://` only.
     pub fn new(url: &str) -> Self {
         Self { url: url.to_owned(), subprotocols: Vec::new(), timeout: CONNECT }
     }

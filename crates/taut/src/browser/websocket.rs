@@ -45,8 +45,8 @@ impl WebSocket {
 
     /// Sends a message: text from a string, binary from bytes.
     ///
-    /// Waits while 1 MiB or more of earlier messages are pending. As no event tells that, it looks every 10 milliseconds
-    /// (every second in a page that is not shown). Then the browser has the message and writes it.
+    /// Waits while 1 MiB or more of earlier messages are pending. As no event tells that, it looks every 10
+    /// milliseconds (every second in a page that is not shown). Then the browser has the message and writes it.
     ///
     /// # Errors
     /// When the connection is closed or has failed; the message was not sent.

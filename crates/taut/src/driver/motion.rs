@@ -19,8 +19,8 @@ use crate::error::{Cause, Deadline, Doing};
 use crate::loan::Loan;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is for
-    /// those to see who wait for room: to everybody else it would be one more turn for nothing.
+    /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is
+    /// for those to see who wait for room: to everybody else it would be one more turn for nothing.
     pub(super) fn poll_turn(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
         match self.phase {
             Phase::Live => {
@@ -204,8 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.over(Err(Cause::Deadline(Deadline::Heartbeat).into()));
             }
             Some(Timeout::Close) => self.over(Err(Cause::Deadline(Deadline::Close).into())),
-            // The peer is there, and is to see why: the close frame would be lost with a connection that is dropped while
-            // the peer still sends.
+            // The peer is there, and is to see why: the close frame would be lost with a connection that is dropped
+            // while the peer still sends.
             Some(Timeout::Message) => self.end(Err(Cause::Deadline(Deadline::Message).into()), now),
         }
         Poll::Ready(())
@@ -380,8 +380,8 @@ impl Parser<'_> {
     }
 }
 
-/// Bytes of one read into a message. They are unmasked before they leave the processor's second cache, and a stream that
-/// overwrites what it is lent before it reads has no more to overwrite each time.
+/// Bytes of one read into a message. They are unmasked before they leave the processor's second cache, and a stream
+/// that overwrites what it is lent before it reads has no more to overwrite each time.
 const MOST: usize = 256 << 10;
 
 /// Slices of one vectored write.

@@ -1,8 +1,8 @@
 //! Gathers what a task sends while it is polled once, to write it once.
 //!
 //! A write per message is what a WebSocket server spends its time on. So where the task is ours, what its code sends is
-//! only queued, and leaves in one write when the poll is over, whatever the code waits for then: nothing is left behind,
-//! and nobody has to call `flush`. (`recv` writes before it waits in any case; often nothing is left to do.)
+//! only queued, and leaves in one write when the poll is over, whatever the code waits for then: nothing is left
+//! behind, and nobody has to call `flush`. (`recv` writes before it waits in any case; often nothing is left to do.)
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

@@ -45,8 +45,9 @@ enum Choice {
 }
 
 impl Proxy {
-    /// A proxy that understands CONNECT: `http://host:port`, or `https://host:port` for one that is reached by TLS; with
-    /// `user:password@` before the host, percent-encoded, if it asks for them. The ports are 80 and 443 by default.
+    /// A proxy that understands CONNECT: `http://host:port`, or `https://host:port` for one that is reached by TLS;
+    /// with `user:password@` before the host, percent-encoded, if it asks for them. The ports are 80 and 443 by
+    /// default.
     ///
     /// # Errors
     /// [`is_invalid`](Error::is_invalid): the URL is malformed or of another scheme.
@@ -68,9 +69,9 @@ impl Proxy {
     /// [`http`](Self::http) or [`socks5`](Self::socks5), or `host:port`. What is wrong with it is told when connecting.
     ///
     /// `NO_PROXY` lists, with commas, what is connected to directly: a domain with all below it (`example.org`), an
-    /// address or a range of them (`10.0.0.0/8`), each with a port or without, or `*` for everything. Loopback addresses
-    /// and `localhost` always are. `HTTP_PROXY` in upper case does not count within a CGI program, where a request can
-    /// set it (httpoxy, CVE-2016-5385).
+    /// address or a range of them (`10.0.0.0/8`), each with a port or without, or `*` for everything. Loopback
+    /// addresses and `localhost` always are. `HTTP_PROXY` in upper case does not count within a CGI program, where a
+    /// request can set it (httpoxy, CVE-2016-5385).
     pub fn from_environment() -> Self {
         Self(Choice::Environment(Arc::new(Environment::new(|name| {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())

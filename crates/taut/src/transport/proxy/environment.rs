@@ -9,8 +9,8 @@ use crate::Error;
 use crate::tls::ClientTls;
 use crate::url::split_authority;
 
-/// What the variables say. It is looked into when there is a server to connect to: a mistake in one that does not matter
-/// hurts nobody.
+/// What the variables say. It is looked into when there is a server to connect to: a mistake in one that does not
+/// matter hurts nobody.
 #[derive(Clone)]
 pub(super) struct Environment {
     https: Option<Variable>,
