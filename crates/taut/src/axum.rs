@@ -58,7 +58,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use taut_proto::handshake::Refusal;
 
-use crate::attend::Problem;
+use crate::handler_task::BoxError;
 pub use crate::upgrade::{Shutdown, Upgrade};
 use crate::{Acceptor, WebSocket, request, upgrade};
 
@@ -70,7 +70,7 @@ impl Upgrade {
     where
         H: FnOnce(WebSocket) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Problem>,
+        E: Into<BoxError>,
     {
         let response = self.response().map(|()| Body::empty());
         tokio::spawn(self.run(handler));

@@ -15,19 +15,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use crate::Error;
-use crate::backlog::Backlog;
+use crate::buffers::{Bounds, Inbox, Queues, SHORT, ThreadBuffers, Unparsed};
 use crate::error::{Cause, Deadline};
-use crate::inbox::{Bounds, Inbox};
-use crate::loan::Loan;
-use crate::spare::SHORT;
-use crate::unread::Unread;
 
 /// A stream and the connection on it.
 pub(crate) struct Driver<S> {
     stream: S,
     connection: Connection,
     /// What waits to be written or received; lent by the thread while there is something.
-    backlog: Option<Box<Backlog>>,
+    queues: Option<Box<Queues>>,
     /// Made when first needed; it may fire too early, since deadlines move with what is received.
     timer: Option<Pin<Box<Sleep>>>,
     /// What [`Time`] counts from.
@@ -57,11 +53,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(agreed) = deflate {
             connection = connection.with_deflate(agreed);
         }
-        let unread = (!unread.is_empty()).then(|| Unread::new(unread));
+        let unparsed = (!unread.is_empty()).then(|| Unparsed::new(unread));
         Self {
             stream,
             connection,
-            backlog: unread.map(|unread| Box::new(Backlog { unread, ..Backlog::default() })),
+            queues: unparsed.map(|unparsed| Box::new(Queues { unparsed, ..Queues::default() })),
             timer: None,
             start: Instant::now(),
             bounds: &Bounds::STANDARD,
@@ -88,9 +84,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn progress(&self) -> Progress {
         let is_live = matches!(self.phase, Phase::Live);
         let waiting = self
-            .backlog
+            .queues
             .as_ref()
-            .map_or([0; 3], |backlog| [backlog.inbox.len(), backlog.unread.len(), backlog.outbox.len()]);
+            .map_or([0; 3], |queues| [queues.inbox.len(), queues.unparsed.len(), queues.outbox.len()]);
         (waiting, is_live, matches!(self.phase, Phase::Over))
     }
 
@@ -100,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Bytes accepted and not yet written.
     pub(crate) fn pending(&self) -> usize {
-        self.backlog.as_ref().map_or(0, |backlog| backlog.outbox.len())
+        self.queues.as_ref().map_or(0, |queues| queues.outbox.len())
     }
 
     /// Whether a message could be sent.
@@ -131,9 +127,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.skip(Parts::Begun);
         self.skip(Parts::Received);
         for _ in 0..TURNS {
-            if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.inbox.is_empty()) {
-                let own = received.get_or_insert_with(|| Loan::with(Loan::inbox));
-                std::mem::swap(&mut **own, &mut backlog.inbox);
+            if let Some(queues) = self.queues.as_mut().filter(|queues| !queues.inbox.is_empty()) {
+                let own = received.get_or_insert_with(|| ThreadBuffers::with(ThreadBuffers::take_inbox));
+                std::mem::swap(&mut **own, &mut queues.inbox);
                 // Pongs that came of the same read do not wait for an application that takes its time.
                 if writing == Writing::Now {
                     let _ = self.poll_write(cx);
@@ -147,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             if self.poll_turn(Overflow::Wait, cx).is_pending() {
                 self.settle();
-                Loan::take_back_inbox(received);
+                ThreadBuffers::recycle_inbox(received);
                 return Poll::Pending;
             }
         }
@@ -157,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// The next part of the message that is in progress, or of the next one; `None` after a clean close.
     pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
         for _ in 0..TURNS {
-            if let Some(part) = self.backlog.as_mut().and_then(|backlog| backlog.pop_part()) {
+            if let Some(part) = self.queues.as_mut().and_then(|queues| queues.pop_part()) {
                 if self.parts == Parts::Begun {
                     self.parts = Parts::Received;
                 }
@@ -186,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn skip(&mut self, parts: Parts) {
         if self.parts == parts {
             self.parts = Parts::Skipped;
-            if let Some(part) = self.backlog.as_mut().and_then(|backlog| backlog.part.take())
+            if let Some(part) = self.queues.as_mut().and_then(|queues| queues.part.take())
                 && part.is_last
             {
                 self.parts = Parts::None;
@@ -216,10 +212,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Accepts a message that is one of several, to be written with them; false where there is more to it than that.
     #[inline]
     pub(crate) fn queue(&mut self, message: &mut Message<'_>) -> bool {
-        let Self { connection, backlog: Some(backlog), ending: None, bounds, .. } = self else { return false };
+        let Self { connection, queues: Some(queues), ending: None, bounds, .. } = self else { return false };
         connection.is_open()
-            && backlog.outbox.len() < GATHERED.min(bounds.outgoing)
-            && Loan::with(|loan| connection.send(hand_over(message), &mut loan.scratch, &mut backlog.outbox)).is_ok()
+            && queues.outbox.len() < GATHERED.min(bounds.outgoing)
+            && ThreadBuffers::with(|buffers| {
+                connection.send(hand_over(message), &mut buffers.scratch, &mut queues.outbox)
+            })
+            .is_ok()
     }
 
     /// Accepts a message, after [`poll_ready`](Self::poll_ready) has found that it can be, and writes what the stream
@@ -230,10 +229,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
-        let Self { connection, backlog, .. } = self;
-        Loan::with(|loan| {
-            let Backlog { outbox, .. } = loan.lend(backlog);
-            connection.send(hand_over(message), &mut loan.scratch, outbox)
+        let Self { connection, queues, .. } = self;
+        ThreadBuffers::with(|buffers| {
+            let Queues { outbox, .. } = buffers.fill_in(queues);
+            connection.send(hand_over(message), &mut buffers.scratch, outbox)
         })
         .map_err(|_: SendError| Error::from(Cause::Closed))?;
         self.write(writing, cx);
@@ -248,10 +247,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
-        let Self { connection, backlog, .. } = self;
-        Loan::with(|loan| {
-            let Backlog { outbox, .. } = loan.lend(backlog);
-            connection.send_fragment(fragment, is_last, &mut loan.scratch, outbox)
+        let Self { connection, queues, .. } = self;
+        ThreadBuffers::with(|buffers| {
+            let Queues { outbox, .. } = buffers.fill_in(queues);
+            connection.send_fragment(fragment, is_last, &mut buffers.scratch, outbox)
         })
         .map_err(|_| Error::from(Cause::Closed))?;
         self.write(writing, cx);
@@ -279,10 +278,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Queues a ping.
     pub(crate) fn ping(&mut self, payload: &[u8], writing: Writing, cx: &mut Context<'_>) -> Result<(), Error> {
         self.check_open()?;
-        let Self { connection, backlog, .. } = self;
-        Loan::with(|loan| {
-            let Backlog { outbox, .. } = loan.lend(backlog);
-            connection.ping(payload, &mut loan.scratch, outbox)
+        let Self { connection, queues, .. } = self;
+        ThreadBuffers::with(|buffers| {
+            let Queues { outbox, .. } = buffers.fill_in(queues);
+            connection.ping(payload, &mut buffers.scratch, outbox)
         })
         .map_err(|error| Error::from(Cause::Ping(error)))?;
         self.write(writing, cx);
@@ -319,10 +318,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.conclude();
         if self.connection.is_open() {
             let now = self.now();
-            let Self { connection, backlog, .. } = self;
-            Loan::with(|loan| {
-                let Backlog { outbox, .. } = loan.lend(backlog);
-                connection.close(close.clone(), now, &mut loan.scratch, outbox);
+            let Self { connection, queues, .. } = self;
+            ThreadBuffers::with(|buffers| {
+                let Queues { outbox, .. } = buffers.fill_in(queues);
+                connection.close(close.clone(), now, &mut buffers.scratch, outbox);
             });
             let close_by = self.connection.deadline();
             let ending = self.ending();
@@ -348,7 +347,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Gets on with what is pending, and reads meanwhile as far as there is room; ready when anything has changed.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let has_room = self.backlog.as_ref().is_none_or(|backlog| backlog.inbox.has_room(self.bounds));
+        let has_room = self.queues.as_ref().is_none_or(|queues| queues.inbox.has_room(self.bounds));
         let before = self.pending();
         if has_room || !matches!(self.phase, Phase::Live) {
             self.goes_on();
@@ -425,8 +424,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Gives back to the thread what is not in use.
     pub(crate) fn settle(&mut self) {
-        if self.backlog.as_ref().is_some_and(|backlog| backlog.is_empty()) {
-            Loan::take_back(self.backlog.take());
+        if self.queues.as_ref().is_some_and(|queues| queues.is_empty()) {
+            ThreadBuffers::recycle_queues(self.queues.take());
         }
     }
 
@@ -574,7 +573,7 @@ mod tests {
     }
 
     fn held(driver: &Driver<DuplexStream>, received: &Received) -> [usize; 3] {
-        [driver.connection.buffered(), usize::from(driver.backlog.is_some()), usize::from(received.is_some())]
+        [driver.connection.buffered(), usize::from(driver.queues.is_some()), usize::from(received.is_some())]
     }
 
     #[test]
@@ -612,7 +611,7 @@ mod tests {
             let waited = tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| driver.poll_ready(cx))).await;
             assert!(waited.is_err(), "nobody reads: {waited:?}");
             assert_eq!(driver.progress().0[0], most);
-            assert!(driver.backlog.as_ref().is_some_and(|backlog| backlog.unread.len() <= 128 << 10));
+            assert!(driver.queues.as_ref().is_some_and(|queues| queues.unparsed.len() <= 128 << 10));
             drop(driver);
             assert!(flood.await.unwrap().is_err());
         }

@@ -118,16 +118,16 @@
 
 #[cfg(not(target_family = "wasm"))]
 mod acceptor;
-#[cfg(not(target_family = "wasm"))]
-mod attend;
 #[cfg(all(feature = "axum", not(target_family = "wasm")))]
 pub mod axum;
-#[cfg(not(target_family = "wasm"))]
-mod backlog;
 #[cfg(target_family = "wasm")]
 mod browser;
 #[cfg(not(target_family = "wasm"))]
+mod buffers;
+#[cfg(not(target_family = "wasm"))]
 mod client;
+#[cfg(not(target_family = "wasm"))]
+mod drain;
 #[cfg(not(target_family = "wasm"))]
 mod driver;
 #[cfg(not(target_family = "wasm"))]
@@ -135,13 +135,9 @@ mod error;
 #[cfg(not(target_family = "wasm"))]
 pub mod guide;
 #[cfg(not(target_family = "wasm"))]
+mod handler_task;
+#[cfg(not(target_family = "wasm"))]
 mod head;
-#[cfg(not(target_family = "wasm"))]
-mod inbox;
-#[cfg(not(target_family = "wasm"))]
-mod large;
-#[cfg(not(target_family = "wasm"))]
-mod loan;
 #[cfg(not(target_family = "wasm"))]
 pub mod reconnect;
 #[cfg(not(target_family = "wasm"))]
@@ -151,11 +147,11 @@ mod server;
 #[cfg(not(target_family = "wasm"))]
 mod shared;
 #[cfg(not(target_family = "wasm"))]
-mod spare;
-#[cfg(not(target_family = "wasm"))]
 mod split;
 #[cfg(all(feature = "stream", not(target_family = "wasm")))]
 mod stream;
+#[cfg(not(target_family = "wasm"))]
+mod streaming;
 #[cfg(all(feature = "testing", not(target_family = "wasm")))]
 #[doc(hidden)]
 pub mod testing;
@@ -165,8 +161,6 @@ pub mod tls;
 pub mod tower;
 #[cfg(not(target_family = "wasm"))]
 mod transport;
-#[cfg(not(target_family = "wasm"))]
-mod unread;
 #[cfg(all(feature = "hyper", not(target_family = "wasm")))]
 pub mod upgrade;
 #[cfg(not(target_family = "wasm"))]
@@ -181,11 +175,11 @@ pub use {
     acceptor::{Acceptor, Incoming, accept, accept_over},
     client::{Client, connect},
     error::Error,
-    large::{MessageReader, MessageWriter},
     reconnect::{Backoff, Reconnecting},
     request::Request,
     server::{Authenticated, Failure, Server, Serving},
     split::{Receiver, Sender},
+    streaming::{MessageReader, MessageWriter},
     taut_proto::deflate::Config as Deflate,
     taut_proto::handshake::Refusal,
     taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation},

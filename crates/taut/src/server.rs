@@ -16,8 +16,9 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::attend::{self, Attendant, Fault, Problem, Progress, Stage, Task, Watch};
+use crate::drain::{DrainSignal, DrainStage, DrainWatch};
 use crate::error::Doing;
+use crate::handler_task::{BoxError, BoxHandler, HandlerFailure, HandlerTask, panic_text};
 use crate::{Acceptor, Error, Incoming, Request, WebSocket};
 
 /// A WebSocket server on a TCP port.
@@ -151,9 +152,9 @@ impl Server {
     where
         H: Fn(Incoming) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Problem> + 'static,
+        E: Into<BoxError> + 'static,
     {
-        let handler = move |incoming| -> Task<Problem> { Box::pin(handler(incoming)) };
+        let handler = move |incoming| -> BoxHandler<BoxError> { Box::pin(handler(incoming)) };
         Serving { server: self, handler: Arc::new(handler), until: Box::pin(pending()), drain: DRAIN }
     }
 }
@@ -180,7 +181,7 @@ impl<H> Authenticated<H> {
         U: Send + 'static,
         S: Fn(WebSocket, U) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Problem> + Send + 'static,
+        E: Into<BoxError> + Send + 'static,
     {
         let Self { server, hook } = self;
         let handler = Arc::new(handler);
@@ -190,7 +191,7 @@ impl<H> Authenticated<H> {
             async move {
                 match who.await {
                     Ok(user) => handler(incoming.accept().await?, user).await.map_err(Into::into),
-                    Err(refusal) => Ok::<_, Problem>(incoming.refuse(refusal).await?),
+                    Err(refusal) => Ok::<_, BoxError>(incoming.refuse(refusal).await?),
                 }
             }
         })
@@ -211,7 +212,7 @@ impl<H> fmt::Debug for Authenticated<H> {
 #[must_use = "nothing is served until it is awaited"]
 pub struct Serving {
     server: Server,
-    handler: Arc<dyn Fn(Incoming) -> Task<Problem> + Send + Sync>,
+    handler: Arc<dyn Fn(Incoming) -> BoxHandler<BoxError> + Send + Sync>,
     until: Pin<Box<dyn Future<Output = ()> + Send>>,
     drain: Duration,
 }
@@ -233,32 +234,32 @@ impl Serving {
     async fn run(self) -> Result<(), Error> {
         let Self { server, handler, mut until, drain } = self;
         let Server { listener, acceptor, handshakes, connections, report } = server;
-        let service = Arc::new(Service { acceptor, handler, report, progress: Arc::default() });
+        let service = Arc::new(Service { acceptor, handler, report, drain: Arc::default() });
         // However this ends, also by being dropped, the clients' tasks end too.
         let over = Over(Arc::clone(&service));
         let (alive, mut all_gone) = mpsc::channel::<()>(1);
         let handshakes = Arc::new(Semaphore::new(handshakes));
-        let mut spare = Spare::new(&service.acceptor);
+        let mut reserved = ReservedDescriptor::new(&service.acceptor);
         loop {
             let (stream, peer, permit) = tokio::select! {
                 biased;
                 () = &mut until => break,
-                client = next(&listener, &handshakes, &mut spare, &service.report) => client,
+                client = next(&listener, &handshakes, &mut reserved, &service.report) => client,
             };
             let is_one_too_many = alive.strong_count() > connections;
             let opening = Arc::clone(&service).open(stream, peer, permit, is_one_too_many);
-            tokio::spawn(Client {
+            tokio::spawn(ClientTask {
                 service: Arc::clone(&service),
                 peer,
                 phase: Phase::Opening(Box::pin(opening)),
-                watch: Watch::new(Arc::clone(&service.progress)),
+                watch: DrainWatch::new(Arc::clone(&service.drain)),
                 _alive: alive.clone(),
             });
         }
         // Whoever connects from now on is turned away by the kernel.
         drop(listener);
         drop(alive);
-        service.progress.enter(Stage::Draining);
+        service.drain.enter(DrainStage::Draining);
         if timeout(drain, all_gone.recv()).await.is_err() {
             drop(over);
             all_gone.recv().await;
@@ -313,11 +314,11 @@ impl fmt::Display for Failure {
 async fn next(
     listener: &TcpListener,
     handshakes: &Arc<Semaphore>,
-    spare: &mut Spare,
+    reserved: &mut ReservedDescriptor,
     report: &Report,
 ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let Ok(permit) = Arc::clone(handshakes).acquire_owned().await else { unreachable!("it is never closed") };
-    let mut starved = None;
+    let mut starved_since = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => return (stream, peer, permit),
@@ -326,8 +327,8 @@ async fn next(
             Err(error) => {
                 report(&Failure::Accept(error));
                 // Some may be free again in a moment; after that, an answer is better than to wait without end.
-                if starved.get_or_insert_with(Instant::now).elapsed() >= STARVATION {
-                    spare.turn_away(listener).await;
+                if starved_since.get_or_insert_with(Instant::now).elapsed() >= STARVATION {
+                    reserved.turn_away(listener).await;
                 }
                 sleep(PAUSE).await;
             }
@@ -336,13 +337,13 @@ async fn next(
 }
 
 /// A descriptor that is kept, so that, when there is no other, one is left to answer clients with.
-struct Spare {
+struct ReservedDescriptor {
     file: Option<File>,
     /// What they are told.
     response: Vec<u8>,
 }
 
-impl Spare {
+impl ReservedDescriptor {
     fn new(acceptor: &Acceptor) -> Self {
         let mut response = Vec::new();
         // Before its handshake, a client by TLS understands nothing but the end.
@@ -401,9 +402,9 @@ fn is_of_client(error: &io::Error) -> bool {
 /// What the tasks of all clients have in common.
 struct Service {
     acceptor: Acceptor,
-    handler: Arc<dyn Fn(Incoming) -> Task<Problem> + Send + Sync>,
+    handler: Arc<dyn Fn(Incoming) -> BoxHandler<BoxError> + Send + Sync>,
     report: Report,
-    progress: Arc<Progress>,
+    drain: Arc<DrainSignal>,
 }
 
 impl Service {
@@ -414,7 +415,7 @@ impl Service {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
         is_one_too_many: bool,
-    ) -> Option<Task<Problem>> {
+    ) -> Option<BoxHandler<BoxError>> {
         match self.acceptor.accept(stream).await {
             Ok(incoming) if is_one_too_many => {
                 let _ = incoming.refuse(Refusal::busy(BUSY)).await;
@@ -426,7 +427,7 @@ impl Service {
                 match catch_unwind(AssertUnwindSafe(|| (self.handler)(incoming))) {
                     Ok(task) => Some(task),
                     Err(panic) => {
-                        (self.report)(&Failure::Panicked(Some(peer), attend::text(&panic)));
+                        (self.report)(&Failure::Panicked(Some(peer), panic_text(&panic)));
                         resume_unwind(panic)
                     }
                 }
@@ -442,11 +443,11 @@ impl Service {
 /// One client's task: reads the request, then attends to the handler.
 ///
 /// Written by hand, since there is one for each connection and the compiler's would be three times as large.
-struct Client {
+struct ClientTask {
     service: Arc<Service>,
     peer: SocketAddr,
     phase: Phase,
-    watch: Watch,
+    watch: DrainWatch,
     /// Dropped when the task has ended.
     _alive: mpsc::Sender<()>,
 }
@@ -454,11 +455,11 @@ struct Client {
 /// What a client's task is at.
 enum Phase {
     /// Boxed, so that its room is given back when it is done.
-    Opening(Pin<Box<dyn Future<Output = Option<Task<Problem>>> + Send>>),
-    Attending(Attendant<Problem>),
+    Opening(Pin<Box<dyn Future<Output = Option<BoxHandler<BoxError>>> + Send>>),
+    Running(HandlerTask<BoxError>),
 }
 
-impl Future for Client {
+impl Future for ClientTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -466,19 +467,19 @@ impl Future for Client {
         let stage = watch.stage(cx);
         loop {
             match phase {
-                Phase::Opening(_) if stage != Stage::Open => return Poll::Ready(()),
+                Phase::Opening(_) if stage != DrainStage::Open => return Poll::Ready(()),
                 Phase::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
-                    Some(task) => *phase = Phase::Attending(Attendant::new(task)),
+                    Some(task) => *phase = Phase::Running(HandlerTask::new(task)),
                     None => return Poll::Ready(()),
                 },
-                Phase::Attending(attendant) => {
+                Phase::Running(task) => {
                     let report = |fault| {
                         (service.report)(&match fault {
-                            Fault::Failed(problem) => Failure::Handler(Some(*peer), problem),
-                            Fault::Panicked(text) => Failure::Panicked(Some(*peer), text),
+                            HandlerFailure::Failed(problem) => Failure::Handler(Some(*peer), problem),
+                            HandlerFailure::Panicked(text) => Failure::Panicked(Some(*peer), text),
                         });
                     };
-                    return attendant.poll(stage, report, cx);
+                    return task.poll(stage, report, cx);
                 }
             }
         }
@@ -490,7 +491,7 @@ struct Over(Arc<Service>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        self.0.progress.enter(Stage::Over);
+        self.0.drain.enter(DrainStage::Over);
     }
 }
 

@@ -1,4 +1,4 @@
-//! A connection and those who use it: one handle in one task, or several in several.
+//! A connection and its handles: one in one task, or several in several tasks.
 
 pub(crate) mod cork;
 
@@ -7,17 +7,17 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 
 use taut_proto::{Close, CloseCode, Message, Part};
 
+use crate::buffers::{Inbox, Recycled};
 use crate::driver::{Driver, Progress, Writing};
 use crate::error::Cause;
-use crate::inbox::Inbox;
-use crate::spare::Spare;
 use crate::{Error, Transport};
+use cork::CorkId;
 
-/// A WebSocket, a Sender or a Receiver: the calls that these have in common.
+/// The calls that a `WebSocket`, a `Sender` and a `Receiver` have in common.
 pub(crate) struct Handle {
     shared: Arc<Shared>,
-    /// What it has taken over from the connection to be received, all that came in one read; lent by the thread. Most
-    /// messages are so received without the lock.
+    /// Messages of one read that were taken over from the connection, in an inbox that the thread lends. Most messages
+    /// are received from here, without the lock.
     received: Option<Box<Inbox>>,
 }
 
@@ -26,11 +26,11 @@ impl Handle {
     pub(crate) fn new(driver: Driver<Transport>, subprotocol: Option<&str>) -> Self {
         let state = State {
             driver,
-            hub: None,
+            wakers: None,
             handles: 1,
-            user: 0,
+            last_cork: None,
             is_queued: false,
-            writer: 0,
+            writing_cork: None,
             #[cfg(feature = "stream")]
             has_failed: false,
         };
@@ -41,28 +41,28 @@ impl Handle {
         Self { shared, received: None }
     }
 
-    /// Has the current cork close the connection when its task leaves it open.
+    /// Has the current cork close the connection if its task leaves it open.
     pub(crate) fn adopt(&self) {
         cork::accepted(&self.shared);
     }
 
-    /// Another one, perhaps for another task.
+    /// Another handle, perhaps for another task.
     pub(crate) fn share(&self) -> Self {
         let mut state = self.shared.lock();
-        state.hub.get_or_insert_default();
+        state.wakers.get_or_insert_default();
         state.handles += 1;
         Self::of(Arc::clone(&self.shared))
     }
 
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message<'static>>, Error>> {
-        self.poll_recv_with(|message, spare| spare.owned(message), cx)
+        self.poll_recv_with(|message, recycled| recycled.owned(message), cx)
     }
 
     #[inline]
     pub(crate) fn poll_recv_with<T>(
         &mut self,
-        mut receive: impl FnMut(Message<'_>, &mut Spare) -> T,
+        mut receive: impl FnMut(Message<'_>, &mut Recycled) -> T,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<T>, Error>> {
         loop {
@@ -75,14 +75,14 @@ impl Handle {
         }
     }
 
-    /// Takes over what has come; false after a clean close.
+    /// Takes over the messages that have come; false after a clean close.
     #[inline(never)]
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         let Self { shared, received } = self;
         shared.poll(cx, |driver, writing, cx| driver.poll_received(received, writing, cx))
     }
 
-    /// As `poll_send`, for whoever receives as well: keeps the memory of the message for the next that is received.
+    /// Sends for a handle that receives as well: the memory of the message is kept for the next that is received.
     #[inline]
     pub(crate) fn poll_send_and_keep(
         &mut self,
@@ -96,27 +96,27 @@ impl Handle {
         Poll::Ready(Ok(()))
     }
 
-    /// The message is of no more use when it is accepted.
+    /// Sends a message, of which nothing may be left when it is accepted.
     #[inline]
     pub(crate) fn poll_send(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        // The usual case by itself: one of many messages of one poll.
+        // The usual case: one of many messages of one poll.
         let mut state = self.shared.lock();
         if state.is_queued_in(cork::current()) && state.driver.queue(message) {
             return Poll::Ready(Ok(()));
         }
         drop(state);
-        self.poll_send_anew(message, cx)
+        self.poll_send_uncorked(message, cx)
     }
 
     #[inline(never)]
-    fn poll_send_anew(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_send_uncorked(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.shared.poll(cx, |driver, writing, cx| {
             ready!(driver.poll_ready(cx))?;
             driver.accept(message, writing, cx).into()
         })
     }
 
-    /// As `poll_send`, but nothing is written unless much has gathered.
+    /// Sends a message, but writes nothing unless much has gathered.
     pub(crate) fn poll_feed(&self, message: &mut Message<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.shared.poll(cx, |driver, _, cx| {
             ready!(driver.poll_ready(cx))?;
@@ -147,7 +147,7 @@ impl Handle {
         })
     }
 
-    /// Begins the close, for nobody who waits.
+    /// Starts the close, without waiting.
     pub(crate) fn begin_close(&self, close: &Close) {
         let _ = self.shared.begin_close(close);
     }
@@ -175,11 +175,11 @@ impl Handle {
     /// For the traits of `futures`, whose users may poll one handle from two tasks.
     #[cfg(feature = "stream")]
     pub(crate) fn shared_by_tasks(&mut self) -> &mut Self {
-        self.shared.lock().hub.get_or_insert_default();
+        self.shared.lock().wakers.get_or_insert_default();
         self
     }
 
-    /// As `poll_recv`, but after an error comes the end.
+    /// Receives for a `Stream`, which ends after an error.
     #[cfg(feature = "stream")]
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message<'static>, Error>>> {
         if self.shared.lock().has_failed {
@@ -229,133 +229,142 @@ impl Drop for Handle {
 
 /// A connection behind its lock.
 ///
-/// The lock is there for [`split`](crate::WebSocket::split) and for the cork; a WebSocket that one task has to itself
-/// takes it without a wait.
+/// The lock is there for [`split`](crate::WebSocket::split) and for the cork. A WebSocket that belongs to one task
+/// never waits for it.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Here, since a WebSocket is small, and whoever awaits may hold it more than once.
+    /// Here and not in the handle, because a WebSocket should be small: its owner's future may hold it more than once.
     subprotocol: Option<Box<str>>,
 }
 
 struct State {
     driver: Driver<Transport>,
-    /// Set when there is more than one task to be woken.
-    hub: Option<Arc<Hub>>,
-    /// How many of them there are: whole ones, senders and receivers.
+    /// Set if more than one task may wait.
+    wakers: Option<Arc<WakerSet>>,
+    /// Whole WebSockets, senders and receivers.
     handles: u32,
-    /// The cork inside of which it was used last; zero: it was outside of any.
-    user: u64,
+    /// The cork inside which the connection was used last.
+    last_cork: Option<CorkId>,
     /// That cork knows that something is queued.
     is_queued: bool,
-    /// The cork that writes what the stream did not take when it was taken out; zero: none.
-    writer: u64,
-    /// A `Stream` has told the error that it ended with.
+    /// The cork that writes what the stream did not take when that cork was removed.
+    writing_cork: Option<CorkId>,
+    /// A `Stream` has returned the error that it ended with.
     #[cfg(feature = "stream")]
     has_failed: bool,
 }
 
 impl Shared {
-    /// Polls the driver on behalf of a handle; `work` is told whether what is sent is to be written at once.
+    /// Polls the driver for a handle, inside the current cork.
     fn poll<T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-        work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
+        poll: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        self.work(Some(cx.waker()), work)
+        self.in_cork(Some(cx.waker()), poll)
     }
 
-    fn work<T>(
-        self: &Arc<Self>,
-        waiter: Option<&Waker>,
-        work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        let cork = cork::current();
-        let writing = if cork == 0 { Writing::Now } else { Writing::Later };
-        let mut state = self.lock();
-        // Inside of a cork, what is sent is written when that is taken out.
-        if state.user != cork {
-            (state.user, state.is_queued) = (cork, false);
-        }
-        let (result, woken) = state.work(waiter, |driver, cx| work(driver, writing, cx));
-        let is_new = writing == Writing::Later && !state.is_queued && state.driver.pending() > 0;
-        state.is_queued |= is_new;
-        drop(state);
-        if is_new {
-            cork::queued(Arc::clone(self));
-        }
-        woken.wake();
-        result
-    }
-
-    /// The same for what never waits.
-    fn call<T>(self: &Arc<Self>, work: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> T) -> T {
-        match self.work(None, |driver, writing, cx| Poll::Ready(work(driver, writing, cx))) {
+    /// Calls the driver for a handle, inside the current cork, without waiting.
+    fn call<T>(self: &Arc<Self>, call: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> T) -> T {
+        match self.in_cork(None, |driver, writing, cx| Poll::Ready(call(driver, writing, cx))) {
             Poll::Ready(result) => result,
             Poll::Pending => unreachable!("it was ready"),
         }
     }
 
-    /// Writes what was queued inside of the cork; ready when that is done or is no concern of the cork's any more.
-    pub(crate) fn poll_corked(&self, cork: u64, cx: &mut Context<'_>) -> Poll<()> {
+    /// Tells `poll` whether to write what is sent at once. Inside a cork it is written when the cork is removed.
+    fn in_cork<T>(
+        self: &Arc<Self>,
+        waiter: Option<&Waker>,
+        poll: impl FnOnce(&mut Driver<Transport>, Writing, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let cork = cork::current();
+        let writing = if cork.is_none() { Writing::Now } else { Writing::Later };
+        self.with_driver(waiter, |state, cx| {
+            if state.last_cork != cork {
+                (state.last_cork, state.is_queued) = (cork, false);
+            }
+            let result = poll(&mut state.driver, writing, cx);
+            if writing == Writing::Later && !state.is_queued && state.driver.pending() > 0 {
+                state.is_queued = true;
+                cork::queued(Arc::clone(self));
+            }
+            result
+        })
+    }
+
+    /// Locks the connection for `poll`, then wakes others who wait for it if something has changed for them.
+    #[inline]
+    fn with_driver<T>(
+        &self,
+        waiter: Option<&Waker>,
+        poll: impl FnOnce(&mut State, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         let mut state = self.lock();
-        state.is_queued &= state.user != cork;
-        // If it is one task's and not ours, the WebSocket has moved to that one, which writes.
-        let is_ours = state.hub.is_some() || state.user == cork;
-        let (result, woken) = state.work(Some(cx.waker()), |driver, cx| {
-            let written = if is_ours { driver.poll_write(cx) } else { Poll::Ready(()) };
-            driver.settle();
-            written
-        });
-        if result.is_ready() && state.writer == cork {
-            state.writer = 0;
-        }
+        let others = state.wakers.as_ref().map(|wakers| WakeOthers::begin(Arc::clone(wakers), waiter, &state.driver));
+        let waker = others.as_ref().map(|others| &others.waker).or(waiter).unwrap_or(Waker::noop());
+        let result = poll(&mut state, &mut Context::from_waker(waker));
+        let to_wake =
+            others.map_or_else(ToWake::default, |others| others.end(waiter, result.is_ready(), &state.driver));
         drop(state);
-        woken.wake();
+        to_wake.wake();
         result
     }
 
-    /// Makes the cork the one that writes the rest, unless one that is as good is that already.
-    pub(crate) fn claim(&self, cork: u64) -> bool {
+    /// Writes what was queued inside the cork. Ready when all is written, or when another task does it.
+    pub(crate) fn poll_corked(&self, cork: CorkId, cx: &mut Context<'_>) -> Poll<()> {
+        self.with_driver(Some(cx.waker()), |state, cx| {
+            let is_last = state.last_cork == Some(cork);
+            state.is_queued &= !is_last;
+            // An unsplit WebSocket that was used outside this cork since has moved to another task, which writes.
+            let is_ours = state.wakers.is_some() || is_last;
+            let written = if is_ours { state.driver.poll_write(cx) } else { Poll::Ready(()) };
+            state.driver.settle();
+            if written.is_ready() && state.writing_cork == Some(cork) {
+                state.writing_cork = None;
+            }
+            written
+        })
+    }
+
+    /// Makes the cork the one that writes the rest, unless it is that already, or another one is that does as well.
+    pub(crate) fn claim(&self, cork: CorkId) -> bool {
         let mut state = self.lock();
-        let is_taken = state.writer == cork || (state.hub.is_some() && state.writer != 0);
+        let is_taken = state.writing_cork == Some(cork) || (state.wakers.is_some() && state.writing_cork.is_some());
         if !is_taken {
-            state.writer = cork;
+            state.writing_cork = Some(cork);
         }
         !is_taken
     }
 
-    /// The cork does not write any more.
-    pub(crate) fn release(&self, cork: u64) {
+    /// The cork no longer writes.
+    pub(crate) fn release(&self, cork: CorkId) {
         let mut state = self.lock();
-        if state.writer == cork {
-            state.writer = 0;
+        if state.writing_cork == Some(cork) {
+            state.writing_cork = None;
         }
     }
 
-    /// Begins the close and writes what can be written, on behalf of nobody who waits; whether it had not begun before.
+    /// Starts the close and writes what the stream takes, without waiting. Returns whether it had not started before.
     pub(crate) fn begin_close(&self, close: &Close) -> bool {
-        let mut state = self.lock();
-        if !state.driver.is_open() {
-            return false;
-        }
-        // Whoever waits to write what was pending before writes this as well, and must not lose its wake-up.
-        let is_free = state.driver.pending() == 0;
-        let (_, woken) = state.work(None, |driver, cx| {
-            driver.begin_close(close);
-            if is_free { driver.poll_write(cx) } else { Poll::Pending }
+        let begun = self.with_driver(None, |state, cx| {
+            if !state.driver.is_open() {
+                return Poll::Ready(false);
+            }
+            // A task that waits to write what was pending before writes this as well, and must not lose its wake-up.
+            let is_free = state.driver.pending() == 0;
+            state.driver.begin_close(close);
+            if is_free {
+                let _ = state.driver.poll_write(cx);
+            }
+            Poll::Ready(true)
         });
-        drop(state);
-        woken.wake();
-        true
+        begun == Poll::Ready(true)
     }
 
     /// Closes, without a handle.
     pub(crate) fn poll_close(&self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let mut state = self.lock();
-        let (result, woken) = state.work(Some(cx.waker()), |driver, cx| driver.poll_close(close, cx));
-        drop(state);
-        woken.wake();
-        result
+        self.with_driver(Some(cx.waker()), |state, cx| state.driver.poll_close(close, cx))
     }
 
     /// Whether there is no handle left.
@@ -364,78 +373,64 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic inside of the driver would be a bug; what it leaves behind is still a connection that can be dropped.
+        // A panic inside the driver would be a bug; what it leaves behind is still a connection that can be dropped.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Whether that cork knows already that something is to be written, and nobody else waits for this connection.
+    /// Whether that cork knows already that something is to be written, and no other task waits for this connection.
     #[inline]
-    fn is_queued_in(&self, cork: u64) -> bool {
-        self.is_queued && self.user == cork && self.hub.is_none()
-    }
-
-    /// Has the driver work, and tells whom to wake once the lock is released.
-    #[inline]
-    fn work<T>(
-        &mut self,
-        waiter: Option<&Waker>,
-        work: impl FnOnce(&mut Driver<Transport>, &mut Context<'_>) -> Poll<T>,
-    ) -> (Poll<T>, Woken) {
-        let watch = self.hub.as_ref().map(|hub| Watch::begin(Arc::clone(hub), waiter, &self.driver));
-        let waker = watch.as_ref().map(|watch| &watch.waker).or(waiter).unwrap_or(Waker::noop());
-        let result = work(&mut self.driver, &mut Context::from_waker(waker));
-        let woken = watch.map_or_else(Woken::default, |watch| watch.end(waiter, result.is_ready(), &self.driver));
-        (result, woken)
+    fn is_queued_in(&self, cork: Option<CorkId>) -> bool {
+        self.is_queued && self.last_cork == cork && self.wakers.is_none()
     }
 }
 
-/// Looks after those who wait for one connection while one of them works.
-struct Watch {
-    hub: Arc<Hub>,
-    /// A stream wakes whoever polled it last. Here that is always the hub, which wakes all who wait: or else a future
-    /// that is dropped would take another one's wake-up with it.
+/// Wakes the others who wait for a connection, if a call has changed something for them.
+struct WakeOthers {
+    wakers: Arc<WakerSet>,
+    /// A stream wakes the task that polled it last. Here that is always the set, which wakes all who wait: otherwise a
+    /// future that is dropped would take another one's wake-up with it.
     waker: Waker,
-    /// Whoever works was not there before.
+    /// The caller did not wait before.
     is_newcomer: bool,
     before: Progress,
 }
 
-impl Watch {
+impl WakeOthers {
     #[cold]
-    fn begin(hub: Arc<Hub>, waiter: Option<&Waker>, driver: &Driver<Transport>) -> Self {
-        // First, since the stream may wake the hub before the work is done.
-        let is_newcomer = waiter.is_some_and(|waker| hub.register(waker));
-        Self { waker: Waker::from(Arc::clone(&hub)), hub, is_newcomer, before: driver.progress() }
+    fn begin(wakers: Arc<WakerSet>, waiter: Option<&Waker>, driver: &Driver<Transport>) -> Self {
+        // First, since the stream may wake the set before the call returns.
+        let is_newcomer = waiter.is_some_and(|waker| wakers.register(waker));
+        Self { waker: Waker::from(Arc::clone(&wakers)), wakers, is_newcomer, before: driver.progress() }
     }
 
     #[cold]
-    fn end(self, waiter: Option<&Waker>, is_ready: bool, driver: &Driver<Transport>) -> Woken {
-        // Whoever was there before is another future of the same task, which waits.
+    fn end(self, waiter: Option<&Waker>, is_ready: bool, driver: &Driver<Transport>) -> ToWake {
+        // A waker that was there before belongs to another future of the same task, which still waits.
         if let Some(newcomer) = waiter.filter(|_| self.is_newcomer && is_ready) {
-            self.hub.forget(newcomer);
+            self.wakers.forget(newcomer);
         }
-        if driver.progress() == self.before { Woken::default() } else { self.hub.take() }
+        if driver.progress() == self.before { ToWake::default() } else { self.wakers.take() }
     }
 }
 
-/// Those who wait for one connection.
+/// The wakers of all who wait for one connection.
 #[derive(Default)]
-struct Hub(Mutex<Vec<Waker>>);
+struct WakerSet(Mutex<Vec<Waker>>);
 
-impl Hub {
-    /// Whether it was not there before.
+impl WakerSet {
+    /// Adds a waker; returns whether it was not there before.
     fn register(&self, waker: &Waker) -> bool {
         let mut waiting = self.lock();
         if waiting.iter().any(|registered| registered.will_wake(waker)) {
             return false;
         }
-        // Some belong to futures that were dropped, and who knows how many. Those that do wait will be back.
-        let all = if waiting.len() < MOST { Vec::new() } else { std::mem::take(&mut *waiting) };
+        // An unknown number belongs to futures that were dropped. All are woken: those that still wait come back.
+        let all = if waiting.len() < MAX_WAKERS { Vec::new() } else { std::mem::take(&mut *waiting) };
         waiting.push(waker.clone());
         drop(waiting);
-        Woken::from(all).wake();
+        ToWake::from(all).wake();
         true
     }
 
@@ -443,7 +438,7 @@ impl Hub {
         self.lock().retain(|registered| !registered.will_wake(waker));
     }
 
-    fn take(&self) -> Woken {
+    fn take(&self) -> ToWake {
         std::mem::take(&mut *self.lock()).into()
     }
 
@@ -452,36 +447,36 @@ impl Hub {
     }
 }
 
-impl Wake for Hub {
+impl Wake for WakerSet {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Outside of the lock: a waker may do anything.
+        // Outside the lock: a waker may do anything.
         self.take().wake();
     }
 }
 
-/// Whom to wake.
+/// Wakers to be woken once the lock is released.
 #[derive(Default)]
 #[must_use]
-struct Woken(Option<Box<[Waker]>>);
+struct ToWake(Option<Box<[Waker]>>);
 
-impl From<Vec<Waker>> for Woken {
+impl From<Vec<Waker>> for ToWake {
     fn from(wakers: Vec<Waker>) -> Self {
         Self((!wakers.is_empty()).then(|| wakers.into_boxed_slice()))
     }
 }
 
-impl Woken {
+impl ToWake {
     fn wake(self) {
         self.0.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
-/// Wakers that wait for one connection before all of them are asked to say again whether they do.
-const MOST: usize = 256;
+/// Wakers that wait for one connection before all of them are woken, to find out which still do.
+const MAX_WAKERS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -505,12 +500,12 @@ mod tests {
         let sender = Handle::new(driver, None).share();
         let mut large = Message::from(vec![0; 2 << 20]);
         assert!(sender.try_send(&mut large).is_ok());
-        let most = || sender.shared.lock().hub.as_ref().map_or(0, |hub| hub.lock().len());
+        let most = || sender.shared.lock().wakers.as_ref().map_or(0, |wakers| wakers.lock().len());
         for _ in 0..10_000 {
             // Polled once and dropped, each by another task.
             let waker = Waker::from(Arc::new(Sleeper));
             assert!(sender.poll_send(&mut large, &mut Context::from_waker(&waker)).is_pending());
-            assert!(most() <= MOST + 1, "{}", most());
+            assert!(most() <= MAX_WAKERS + 1, "{}", most());
         }
         // Nor is anything left of those that did not have to wait.
         let before = most();

@@ -11,8 +11,8 @@ use taut_proto::deflate::{NegotiatedDeflate, Window};
 use taut_proto::{CloseCode, Message, Role, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::buffers::Bounds;
 use crate::driver::Driver;
-use crate::inbox::Bounds;
 use crate::shared::cork::Cork;
 use crate::{Error, Receiver, Sender, Transport, WebSocket};
 

@@ -26,7 +26,7 @@ use taut_proto::handshake::Refusal;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::attend::Problem;
+use crate::handler_task::BoxError;
 use crate::server::Report;
 pub use crate::upgrade::Shutdown;
 use crate::{Acceptor, Failure, Request, WebSocket, upgrade};
@@ -53,7 +53,7 @@ impl<H> UpgradeLayer<H> {
     where
         H: Fn(WebSocket, Request) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Problem>,
+        E: Into<BoxError>,
     {
         let (path, handler) = (path.into(), Arc::new(handler));
         Self { path, handler, acceptor: Acceptor::new(), check: None, report: None, shutdown: None }
@@ -98,7 +98,7 @@ impl<H> UpgradeLayer<H> {
     where
         H: Fn(WebSocket, Request) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Problem>,
+        E: Into<BoxError>,
     {
         let mut upgrade = self.acceptor.upgrade(request)?;
         if let Some(check) = &self.check {
@@ -155,7 +155,7 @@ where
     S: Service<http::Request<B>, Response = http::Response<R>>,
     H: Fn(WebSocket, Request) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
-    E: Into<Problem>,
+    E: Into<BoxError>,
     R: From<String>,
 {
     type Response = http::Response<R>;

@@ -53,8 +53,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::acceptor::incoming::{Answer, answer};
-use crate::attend::{Attendant, Fault, Problem, Progress, Stage, Watch};
+use crate::drain::{DrainSignal, DrainStage, DrainWatch};
 use crate::error::{Cause, Deadline, Doing};
+use crate::handler_task::{BoxError, HandlerFailure, HandlerTask};
 use crate::request::{Head, Parts};
 use crate::server::Report;
 use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
@@ -89,7 +90,7 @@ pub struct Upgrade {
     response: Response<()>,
     handover: OnUpgrade,
     report: Option<Report>,
-    guest: Option<Guest>,
+    handle: Option<ShutdownHandle>,
 }
 
 impl Upgrade {
@@ -99,7 +100,7 @@ impl Upgrade {
         let answer = answer(&request, &acceptor, &[], |accepted| response = converted(accepted).map(|_| ()));
         let Ok(answer) = answer else { unreachable!("the request is good, with no headers") };
         let handover = extensions.remove::<OnUpgrade>().ok_or_else(|| Refusal::with_status(500, NO_HANDOVER))?;
-        Ok(Self { request, acceptor, answer, response, handover, report: None, guest: None })
+        Ok(Self { request, acceptor, answer, response, handover, report: None, handle: None })
     }
 
     /// What the client asks for, to be kept.
@@ -120,7 +121,7 @@ impl Upgrade {
 
     /// Has the connection end with others when the server does: see [`Shutdown`].
     pub fn shutdown(mut self, shutdown: &Shutdown) -> Self {
-        self.guest = Some(shutdown.guest());
+        self.handle = Some(shutdown.handle());
         self
     }
 
@@ -150,9 +151,9 @@ impl Upgrade {
     where
         H: FnOnce(WebSocket) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Problem>,
+        E: Into<BoxError>,
     {
-        let (report, guest) = (self.report.take(), self.guest.take());
+        let (report, handle) = (self.report.take(), self.handle.take());
         let peer = self.request.peer_addr();
         // Opened inside of the cork, so that the cork knows the connection. Boxed, so that the handler's room is given
         // back when it is done.
@@ -162,20 +163,20 @@ impl Upgrade {
             handler(socket).await.map_err(|problem| Failure::Handler(peer, problem.into()))
         });
         async move {
-            let mut attendant = Attendant::<Failure>::new(task);
-            let mut watch = guest.as_ref().map(|guest| Watch::new(Arc::clone(&guest.shutdown.progress)));
+            let mut task = HandlerTask::<Failure>::new(task);
+            let mut watch = handle.as_ref().map(|handle| DrainWatch::new(Arc::clone(&handle.shutdown.drain)));
             poll_fn(|cx| {
-                let stage = watch.as_mut().map_or(Stage::Open, |watch| watch.stage(cx));
+                let stage = watch.as_mut().map_or(DrainStage::Open, |watch| watch.stage(cx));
                 let tell = |fault| {
                     let failure = match fault {
-                        Fault::Failed(failure) => failure,
-                        Fault::Panicked(text) => Failure::Panicked(peer, text),
+                        HandlerFailure::Failed(failure) => failure,
+                        HandlerFailure::Panicked(text) => Failure::Panicked(peer, text),
                     };
                     if let Some(report) = &report {
                         report(&failure);
                     }
                 };
-                attendant.poll(stage, tell, cx)
+                task.poll(stage, tell, cx)
             })
             .await;
         }
@@ -231,9 +232,9 @@ pub struct Shutdown(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    progress: Arc<Progress>,
+    drain: Arc<DrainSignal>,
     /// Each upgrade has a receiver, until its connection is gone.
-    guests: watch::Sender<()>,
+    handles: watch::Sender<()>,
 }
 
 impl Shutdown {
@@ -250,26 +251,26 @@ impl Shutdown {
     /// # Cancel safety
     /// Safe and repeatable: once polled, the connections are being closed.
     pub async fn drain(&self, timeout: Duration) {
-        self.0.progress.enter(Stage::Draining);
-        if tokio::time::timeout(timeout, self.0.guests.closed()).await.is_err() {
-            self.0.progress.enter(Stage::Over);
-            self.0.guests.closed().await;
+        self.0.drain.enter(DrainStage::Draining);
+        if tokio::time::timeout(timeout, self.0.handles.closed()).await.is_err() {
+            self.0.drain.enter(DrainStage::Over);
+            self.0.handles.closed().await;
         }
     }
 
-    fn guest(&self) -> Guest {
-        Guest { shutdown: Arc::clone(&self.0), _alive: self.0.guests.subscribe() }
+    fn handle(&self) -> ShutdownHandle {
+        ShutdownHandle { shutdown: Arc::clone(&self.0), _alive: self.0.handles.subscribe() }
     }
 }
 
 impl fmt::Debug for Shutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shutdown").field("connections", &self.0.guests.receiver_count()).finish_non_exhaustive()
+        f.debug_struct("Shutdown").field("connections", &self.0.handles.receiver_count()).finish_non_exhaustive()
     }
 }
 
 /// A connection that a [`Shutdown`] waits for.
-struct Guest {
+struct ShutdownHandle {
     shutdown: Arc<Inner>,
     _alive: watch::Receiver<()>,
 }

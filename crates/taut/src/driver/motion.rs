@@ -14,9 +14,8 @@ use tokio::time::sleep_until;
 
 use super::{Driver, Ending, Overflow, Parts, Phase};
 use crate::Error;
-use crate::backlog::Backlog;
+use crate::buffers::{Queues, ThreadBuffers};
 use crate::error::{Cause, Deadline, Doing};
-use crate::loan::Loan;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is
@@ -37,16 +36,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Writes what is pending; ready when nothing is left, also because the stream takes no more.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.outbox.is_empty()) {
+        while let Some(queues) = self.queues.as_mut().filter(|queues| !queues.outbox.is_empty()) {
             if self.ending.as_ref().is_some_and(|ending| ending.broken.is_some()) {
-                backlog.outbox = Outbox::new();
+                queues.outbox = Outbox::new();
                 break;
             }
             let stream = Pin::new(&mut self.stream);
-            let front = backlog.outbox.front();
+            let front = queues.outbox.front();
             // A vectored write costs the kernel more, and mostly there is but one piece.
-            let written = if front.len() < backlog.outbox.len() && stream.is_write_vectored() {
-                let (slices, count) = backlog.outbox.slices::<SLICES>();
+            let written = if front.len() < queues.outbox.len() && stream.is_write_vectored() {
+                let (slices, count) = queues.outbox.slices::<SLICES>();
                 ready!(stream.poll_write_vectored(cx, &slices[..count]))
             } else {
                 ready!(stream.poll_write(cx, front))
@@ -54,7 +53,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match written {
                 Ok(0) => self.break_off(ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    backlog.outbox.consume(count);
+                    queues.outbox.consume(count);
                     self.unflushed = true;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -76,12 +75,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.ending.as_ref().is_some_and(|ending| ending.deferred.is_some()) {
             return Poll::Pending;
         }
-        if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.unread.is_empty()) {
-            let mut unread = std::mem::take(&mut backlog.unread);
-            Loan::with(|loan| {
-                unread.read(|input, now| self.parse(input, overflow, now, loan));
-                self.conclude_early(loan);
-                loan.lend(&mut self.backlog).unread = unread;
+        if let Some(queues) = self.queues.as_mut().filter(|queues| !queues.unparsed.is_empty()) {
+            let mut unparsed = std::mem::take(&mut queues.unparsed);
+            ThreadBuffers::with(|buffers| {
+                unparsed.parse(|input, now| self.parse(input, overflow, now, buffers));
+                self.conclude_early(buffers);
+                buffers.fill_in(&mut self.queues).unparsed = unparsed;
             });
             return Poll::Ready(());
         }
@@ -94,9 +93,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.read_into(read, overflow, now);
             return Poll::Ready(());
         }
-        Loan::with(|loan| {
-            // Taken out, so that the rest of the loan can be used while it is parsed.
-            let mut buffer = std::mem::take(&mut loan.buffer);
+        ThreadBuffers::with(|buffers| {
+            // Taken out, so that the other buffers can be used while it is parsed.
+            let mut buffer = std::mem::take(&mut buffers.read);
             let mut room = ReadBuf::new(&mut buffer);
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
             let read = read.map(|result| result.map(|()| room.filled().len()));
@@ -104,17 +103,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(0) => self.end_of_input(),
                 Ok(count) => {
                     let mut input = Input::new(&mut buffer[..count]);
-                    self.parse(&mut input, overflow, now, loan);
+                    self.parse(&mut input, overflow, now, buffers);
                     let (left, pings) = (input.len(), input.pings());
                     if left > 0 {
-                        loan.lend(&mut self.backlog).unread.keep(&buffer[count - left..count], now, pings);
+                        buffers.fill_in(&mut self.queues).unparsed.keep(&buffer[count - left..count], now, pings);
                     }
-                    self.conclude_early(loan);
+                    self.conclude_early(buffers);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
             });
-            loan.buffer = buffer;
+            buffers.read = buffer;
             read
         })
     }
@@ -123,17 +122,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn read_into(&mut self, read: std::io::Result<usize>, overflow: Overflow, now: Time) {
         match read {
             Ok(0) => self.end_of_input(),
-            Ok(count) => Loan::with(|loan| {
-                let Self { connection, backlog, ending, parts, bounds, .. } = self;
-                let Backlog { outbox, inbox, part, .. } = loan.lend(backlog);
-                let event = connection.received_into(count, now, &mut loan.scratch, outbox);
+            Ok(count) => ThreadBuffers::with(|buffers| {
+                let Self { connection, queues, ending, parts, bounds, .. } = self;
+                let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
+                let event = connection.received_into(count, now, &mut buffers.scratch, outbox);
                 let mut parser = Parser { connection, ending, parts, outbox, part };
                 match event {
                     Ok(Some(Event::Message(message))) if inbox.has_room(bounds) => inbox.push_own(message),
                     Ok(Some(Event::Message(_))) => parser.ending.get_or_insert_default().discarded += 1,
                     event => drop(parser.note(event, overflow, now)),
                 }
-                self.conclude_early(loan);
+                self.conclude_early(buffers);
             }),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
@@ -141,12 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Takes messages out of the input until it is used up or the inbox is full.
-    fn parse(&mut self, input: &mut Input<'_>, overflow: Overflow, now: Time, loan: &mut Loan) {
-        let Self { connection, backlog, ending, parts, bounds, .. } = self;
-        let backlog = backlog.get_or_insert_with(|| loan.backlog());
-        let Backlog { outbox, inbox, part, .. } = &mut **backlog;
+    fn parse(&mut self, input: &mut Input<'_>, overflow: Overflow, now: Time, buffers: &mut ThreadBuffers) {
+        let Self { connection, queues, ending, parts, bounds, .. } = self;
+        let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
         let mut parser = Parser { connection, ending, parts, outbox, part };
-        while let Some(message) = parser.next_message(input, overflow, now, &mut loan.scratch) {
+        while let Some(message) = parser.next_message(input, overflow, now, &mut buffers.scratch) {
             if !inbox.has_room(bounds) {
                 parser.ending.get_or_insert_default().discarded += 1;
                 continue;
@@ -160,30 +158,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Ends the protocol if the peer has and it makes no difference to the application, which may still want to answer
     /// what it has received.
-    fn conclude_early(&mut self, loan: &mut Loan) {
+    fn conclude_early(&mut self, buffers: &mut ThreadBuffers) {
         // Whoever has begun to close answers nothing any more.
         let is_closing = self.ending.as_ref().is_some_and(|ending| ending.close_by.is_some());
         if is_closing || !self.has_received() {
-            self.conclude_with(loan);
+            self.conclude_with(buffers);
         }
     }
 
     /// Whether something waits to be received.
     fn has_received(&self) -> bool {
-        self.backlog.as_ref().is_some_and(|backlog| !backlog.inbox.is_empty() || backlog.part.is_some())
+        self.queues.as_ref().is_some_and(|queues| !queues.inbox.is_empty() || queues.part.is_some())
     }
 
     /// Ends the protocol if the peer has, once nothing waits that came before: until then it can be answered.
     pub(super) fn conclude(&mut self) {
         if self.ending.as_ref().is_some_and(|ending| ending.deferred.is_some()) {
-            Loan::with(|loan| self.conclude_with(loan));
+            ThreadBuffers::with(|buffers| self.conclude_with(buffers));
         }
     }
 
-    fn conclude_with(&mut self, loan: &mut Loan) {
+    fn conclude_with(&mut self, buffers: &mut ThreadBuffers) {
         let Some(outcome) = self.ending.as_mut().and_then(|ending| ending.deferred.take()) else { return };
-        let Backlog { outbox, .. } = loan.lend(&mut self.backlog);
-        self.connection.conclude(&mut loan.scratch, outbox);
+        let Queues { outbox, .. } = buffers.fill_in(&mut self.queues);
+        self.connection.conclude(&mut buffers.scratch, outbox);
         self.end(outcome, self.now());
     }
 
@@ -191,10 +189,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(deadline) = self.connection.deadline() else { return Poll::Pending };
         ready!(self.poll_time(deadline, now, cx));
         let now = self.now();
-        let Self { connection, backlog, .. } = self;
-        let timeout = Loan::with(|loan| {
-            let Backlog { outbox, .. } = loan.lend(backlog);
-            connection.handle_deadline(now, &mut loan.scratch, outbox)
+        let Self { connection, queues, .. } = self;
+        let timeout = ThreadBuffers::with(|buffers| {
+            let Queues { outbox, .. } = buffers.fill_in(queues);
+            connection.handle_deadline(now, &mut buffers.scratch, outbox)
         });
         match timeout {
             None => {}
@@ -240,8 +238,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let mut changed = false;
         if teardown.is_reading() {
-            let read = Loan::with(|loan| {
-                let mut room = ReadBuf::new(&mut loan.buffer);
+            let read = ThreadBuffers::with(|buffers| {
+                let mut room = ReadBuf::new(&mut buffers.read);
                 Pin::new(&mut self.stream).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
             });
             changed = read.is_ready();
@@ -301,13 +299,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     pub(super) fn drop_output(&mut self) {
-        if let Some(backlog) = &mut self.backlog {
-            backlog.outbox = Outbox::new();
+        if let Some(queues) = &mut self.queues {
+            queues.outbox = Outbox::new();
         }
     }
 }
 
-/// What a read is parsed with: the parts of a driver and of its backlog that know of what came.
+/// Parses a read: the fields of a driver and of its queues that are changed by it.
 struct Parser<'d> {
     connection: &'d mut Connection,
     ending: &'d mut Option<Box<Ending>>,

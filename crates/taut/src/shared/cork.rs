@@ -5,6 +5,7 @@
 //! behind, and nobody has to call `flush`. (`recv` writes before it waits in any case; often nothing is left to do.)
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -13,18 +14,29 @@ use taut_proto::CloseCode;
 
 use super::Shared;
 
-/// One task's cork, and the connections that it has to look after.
+/// One task's cork, and the connections that it is responsible for.
 pub(crate) struct Cork {
-    id: u64,
-    charges: Vec<Charge>,
+    id: CorkId,
+    connections: Vec<Corked>,
 }
 
-/// A connection that a cork looks after, and why.
-struct Charge(Arc<Shared>, Reason);
+/// Tells corks apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CorkId(NonZeroU64);
+
+impl CorkId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).expect("nobody counts to 2^64"))
+    }
+}
+
+/// A connection that a cork is responsible for, and why.
+struct Corked(Arc<Shared>, Reason);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
-    /// The task has accepted it, and is not to leave it open.
+    /// The task has accepted it, and must not leave it open.
     Accepted,
     /// The stream did not take all that was sent.
     Unwritten,
@@ -34,58 +46,57 @@ enum Reason {
 
 impl Cork {
     pub(crate) fn new() -> Self {
-        // Never zero, which means that there is none.
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), charges: Vec::new() }
+        Self { id: CorkId::next(), connections: Vec::new() }
     }
 
-    /// Polls the task inside of the cork, then writes what it has sent.
+    /// Polls the task inside the cork, then writes what it has sent.
     pub(crate) fn poll_task<T>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let inside = Inside::enter(self.id);
+        let corked = CorkedPoll::enter(self.id);
         let output = poll(cx);
         // What is dropped as the task ends is left to `poll_close`, which knows how it has ended.
-        if inside.leave(self, cx) && output.is_pending() {
+        if corked.leave(self, cx) && output.is_pending() {
             self.close_dropped();
         }
-        self.get_on(cx);
+        self.poll_connections(cx);
         output
     }
 
-    /// Begins to close what the task has accepted, in order that it comes to an end by itself; whether there was
-    /// something to begin.
+    /// Starts to close what the task has accepted, so that the task ends by itself. Returns whether there was anything
+    /// to close.
     pub(crate) fn begin_close(&mut self, code: CloseCode) -> bool {
-        let accepted = self.charges.iter().filter(|Charge(_, reason)| *reason == Reason::Accepted);
+        let accepted = self.connections.iter().filter(|Corked(_, reason)| *reason == Reason::Accepted);
         // All of them, not only up to the first.
-        accepted.fold(false, |begun, Charge(shared, _)| shared.begin_close(&code.into()) | begun)
+        accepted.fold(false, |begun, Corked(shared, _)| shared.begin_close(&code.into()) | begun)
     }
 
-    /// Closes what the task has left open, and sees it through.
+    /// Closes what the task has left open; ready when all is closed.
     pub(crate) fn poll_close(&mut self, code: CloseCode, cx: &mut Context<'_>) -> Poll<()> {
-        for Charge(_, reason) in self.charges.iter_mut().filter(|Charge(_, reason)| *reason == Reason::Accepted) {
+        for Corked(_, reason) in self.connections.iter_mut().filter(|Corked(_, reason)| *reason == Reason::Accepted) {
             *reason = Reason::Closing(code);
         }
-        self.get_on(cx);
-        if self.charges.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        self.poll_connections(cx);
+        if self.connections.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// A connection that the task has no handle of any more is closed for it.
+    /// Closes connections whose handles the task has dropped.
     fn close_dropped(&mut self) {
-        for Charge(shared, reason) in &mut self.charges {
+        for Corked(shared, reason) in &mut self.connections {
             if *reason == Reason::Accepted && shared.is_dropped() {
                 *reason = Reason::Closing(CloseCode::NORMAL);
             }
         }
     }
 
-    fn get_on(&mut self, cx: &mut Context<'_>) {
+    fn poll_connections(&mut self, cx: &mut Context<'_>) {
         let id = self.id;
-        self.charges.retain(|Charge(shared, reason)| match *reason {
+        self.connections.retain(|Corked(shared, reason)| match *reason {
             Reason::Accepted => true,
             Reason::Unwritten => shared.poll_corked(id, cx).is_pending(),
-            // Whether it ends well is nobody's concern any more.
+            // Nobody is left to be told how it ends.
             Reason::Closing(code) => shared.poll_close(&code.into(), cx).is_pending(),
         });
     }
@@ -93,25 +104,26 @@ impl Cork {
 
 impl Drop for Cork {
     fn drop(&mut self) {
-        for Charge(shared, _) in self.charges.iter().filter(|Charge(_, reason)| *reason == Reason::Unwritten) {
+        for Corked(shared, _) in self.connections.iter().filter(|Corked(_, reason)| *reason == Reason::Unwritten) {
             shared.release(self.id);
         }
     }
 }
 
-/// The cork that the current thread is in; zero outside of any.
-pub(crate) fn current() -> u64 {
+/// The cork that the current thread is inside of.
+#[inline]
+pub(crate) fn current() -> Option<CorkId> {
     CURRENT.get()
 }
 
-/// Something was queued on a connection inside of the current cork.
+/// Something was queued on a connection inside the current cork.
 pub(crate) fn queued(shared: Arc<Shared>) {
     THREAD.with_borrow_mut(|thread| thread.queued.push(shared));
 }
 
-/// The current cork's task has accepted a connection; nothing happens outside of any.
+/// The current cork's task has accepted a connection. Does nothing outside of any cork.
 pub(crate) fn accepted(shared: &Arc<Shared>) {
-    if current() != 0 {
+    if current().is_some() {
         THREAD.with_borrow_mut(|thread| thread.accepted.push(Arc::clone(shared)));
     }
 }
@@ -126,7 +138,7 @@ pub(crate) fn dropped() {
     });
 }
 
-/// What the thread knows of the cork it is in. The vectors are the thread's, so that a poll allocates nothing.
+/// What was done inside the current cork. The vectors are the thread's, so that a poll allocates nothing.
 #[derive(Default)]
 struct Thread {
     queued: Vec<Arc<Shared>>,
@@ -142,45 +154,43 @@ impl Thread {
 }
 
 thread_local! {
-    static CURRENT: Cell<u64> = const { Cell::new(0) };
+    static CURRENT: Cell<Option<CorkId>> = const { Cell::new(None) };
     static THREAD: RefCell<Thread> = RefCell::default();
 }
 
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// While a task is polled. Corks may be nested: each takes out what came after it was entered.
-struct Inside {
-    outer: u64,
+/// One poll of a task inside its cork. Corks may be nested: each handles what was queued after it was entered.
+struct CorkedPoll {
+    outer: Option<CorkId>,
     queued: usize,
     accepted: usize,
 }
 
-impl Inside {
-    fn enter(id: u64) -> Self {
+impl CorkedPoll {
+    fn enter(id: CorkId) -> Self {
         THREAD.with_borrow(|thread| {
-            let outer = CURRENT.replace(id);
+            let outer = CURRENT.replace(Some(id));
             Self { outer, queued: thread.queued.len(), accepted: thread.accepted.len() }
         })
     }
 
-    /// Writes what was queued and hands over to `cork` what is left to do; whether a handle was dropped meanwhile.
+    /// Writes what was queued and leaves the rest to `cork`. Returns whether a handle was dropped meanwhile.
     fn leave(self, cork: &mut Cork, cx: &mut Context<'_>) -> bool {
         // One by one: to write may run any code, which must not find the thread's state in use.
         while let Some(shared) = THREAD.with_borrow_mut(|thread| thread.pop(self.queued)) {
             if shared.poll_corked(cork.id, cx).is_pending() && shared.claim(cork.id) {
-                cork.charges.push(Charge(shared, Reason::Unwritten));
+                cork.connections.push(Corked(shared, Reason::Unwritten));
             }
         }
         THREAD.with_borrow_mut(|thread| {
             let accepted = thread.accepted.drain(self.accepted..);
-            cork.charges.reserve_exact(accepted.len());
-            cork.charges.extend(accepted.map(|shared| Charge(shared, Reason::Accepted)));
+            cork.connections.reserve_exact(accepted.len());
+            cork.connections.extend(accepted.map(|shared| Corked(shared, Reason::Accepted)));
             std::mem::take(&mut thread.some_dropped)
         })
     }
 }
 
-impl Drop for Inside {
+impl Drop for CorkedPoll {
     // Also when the task has panicked.
     fn drop(&mut self) {
         CURRENT.set(self.outer);
@@ -217,13 +227,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blocked_connection_is_looked_after_once_however_often_it_is_sent_to() {
+    async fn a_blocked_connection_is_kept_once_however_often_it_is_sent_to() {
         let (handle, _peer) = handle();
         let mut cork = Cork::new();
         for _ in 0..100 {
             send(&mut cork, &handle);
         }
-        assert_eq!(cork.charges.len(), 1);
+        assert_eq!(cork.connections.len(), 1);
     }
 
     #[tokio::test]
@@ -235,10 +245,10 @@ mod tests {
             send(&mut first, &handle);
             send(&mut second, &sender);
         }
-        assert_eq!((first.charges.len(), second.charges.len()), (1, 0));
+        assert_eq!((first.connections.len(), second.connections.len()), (1, 0));
         drop(first);
         send(&mut second, &sender);
-        assert_eq!(second.charges.len(), 1, "somebody has to");
+        assert_eq!(second.connections.len(), 1, "somebody has to");
         drop(peer);
     }
 }

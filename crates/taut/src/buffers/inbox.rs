@@ -1,4 +1,4 @@
-//! Messages that were received and wait for `recv`.
+//! Received messages that wait for `recv`.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use taut_proto::{Message, Part};
 
-use crate::spare::Spare;
+use super::recycled::{Recycled, SHORT};
 
 /// How much may wait.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(crate) struct Bounds {
     pub(crate) messages: usize,
     /// And their bytes; 1 MiB. The last may exceed it.
     pub(crate) bytes: usize,
-    /// Bytes that have to be missing from a message for a read into its own buffer; 16 KiB. Fewer are read together with
-    /// what follows them.
+    /// Bytes that have to be missing from a message for a read into its own buffer; 16 KiB. Fewer are read together
+    /// with what follows them.
     pub(crate) direct: usize,
 }
 
@@ -27,10 +27,10 @@ impl Bounds {
     pub(crate) const STANDARD: Self = Self { outgoing: 1 << 20, messages: 1024, bytes: 1 << 20, direct: 16 << 10 };
 }
 
-/// Messages that were received and wait for `recv`.
+/// Received messages that wait for `recv`.
 ///
-/// Short ones lie behind each other in one piece of memory, and get one of their own when they are received: that of
-/// one that was sent, if there is any, or a block from the allocator, which gives one that has just come back at a
+/// Short ones are stored back to back and copied into memory of their own when they are received: that of a message
+/// that was sent, if there is one, or a block from the allocator, which hands out a block that has just come back at a
 /// fraction of the cost of sixteen that are held at once.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -43,11 +43,11 @@ pub(crate) struct Inbox {
     /// Where in each the first message that waits begins.
     first_text: usize,
     first_binary: usize,
-    spare: Spare,
+    recycled: Recycled,
 }
 
-/// Where a message is. Two words, which are read as they were written: a larger one is copied in other pieces than it was
-/// written in, and the processor waits for that.
+/// Where a message is. Two words, which are read as they were written: a larger one is copied in other pieces than it
+/// was written in, and the processor waits for that.
 #[derive(Clone, Copy, Debug)]
 enum Entry {
     /// So many bytes of `texts`.
@@ -92,53 +92,53 @@ impl Inbox {
         self.entries.push_back(entry);
     }
 
-    /// As `push`, of a message that has its own memory already.
+    /// Pushes a message without copying it, however short.
     pub(crate) fn push_own(&mut self, message: Message<'static>) {
         self.bytes += message.as_bytes().len();
         self.large.push_back(message);
         self.entries.push_back(Entry::Large);
     }
 
-    /// The next message; a short one in the memory of one that was sent.
+    /// The next message; a short one reuses the memory of one that was sent.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Message<'static>> {
-        self.pop_with(|message, spare| spare.owned(message))
+        self.pop_with(|message, recycled| recycled.owned(message))
     }
 
-    /// Lends the next message, which saves a short one an allocation.
+    /// Lends the next message, so that a short one needs no allocation.
     #[inline]
-    pub(crate) fn pop_with<T>(&mut self, receive: impl FnOnce(Message<'_>, &mut Spare) -> T) -> Option<T> {
+    pub(crate) fn pop_with<T>(&mut self, receive: impl FnOnce(Message<'_>, &mut Recycled) -> T) -> Option<T> {
         let message = match self.entries.pop_front()? {
             Entry::Text(length) => Message::from(&self.texts[taken(&mut self.first_text, length)]),
             Entry::Binary(length) => Message::from(&self.binaries[taken(&mut self.first_binary, length)]),
             Entry::Large => self.large.pop_front()?,
         };
         self.bytes -= message.as_bytes().len();
-        let received = receive(message, &mut self.spare);
+        let received = receive(message, &mut self.recycled);
         self.tidy_up();
         Some(received)
     }
 
-    /// The next message, as the one part that it is.
+    /// The next message, as a single part.
     pub(crate) fn pop_part(&mut self) -> Option<Part<'static>> {
         let message = self.pop()?;
         let is_text = message.as_text().is_some();
         Some(Part { payload: Cow::Owned(message.into_bytes()), is_text, is_last: true })
     }
 
-    /// Keeps the memory of a message that was sent for one that will be received.
+    /// Keeps the memory of a sent message for the next to be received.
     #[inline]
     pub(crate) fn keep(&mut self, message: &mut Message<'_>) {
-        self.spare.keep(message);
+        self.recycled.keep(message);
     }
 
     /// Bytes of memory held.
     pub(crate) fn capacity(&self) -> usize {
         let entries = self.entries.capacity() * size_of::<Entry>() + self.large.capacity() * size_of::<Message<'_>>();
-        self.texts.capacity() + self.binaries.capacity() + entries + self.spare.capacity()
+        self.texts.capacity() + self.binaries.capacity() + entries + self.recycled.capacity()
     }
 
-    /// Gives up what was received: at once when nothing waits, else when much has come together.
+    /// Frees the space of messages that were received: at once if none waits, otherwise when much has gathered.
     #[inline]
     fn tidy_up(&mut self) {
         if self.entries.is_empty() || self.first_text.max(self.first_binary) > TIDY {
@@ -160,10 +160,7 @@ fn taken(first: &mut usize, length: usize) -> Range<usize> {
     start..*first
 }
 
-/// Bytes of a message that is copied twice rather than given memory of its own at once.
-const SHORT: usize = 1 << 10;
-
-/// Bytes that were received before those that wait are moved to the front.
+/// Bytes of received messages that gather before those that wait are moved to the front.
 const TIDY: usize = 1 << 20;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The memory of a message that was sent, for the next that is received.
+//! Reuses the memory of a message that was sent for the next that is received.
 //!
-//! A loop that answers each message would ask the allocator for as many bytes as it has just given back, over and over.
+//! A loop that answers each message would otherwise free and allocate the same number of bytes over and over.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use taut_proto::Message;
 
 /// The memory of a short text and of a short binary message.
 #[derive(Debug, Default)]
-pub(crate) struct Spare {
+pub(crate) struct Recycled {
     text: String,
     binary: Vec<u8>,
 }
 
-impl Spare {
-    /// Keeps the memory of a message that was sent; nothing is left of it.
+impl Recycled {
+    /// Takes the memory of a message that was sent, which is empty afterwards.
     #[inline]
     pub(crate) fn keep(&mut self, message: &mut Message<'_>) {
         match message {
@@ -30,7 +30,7 @@ impl Spare {
         }
     }
 
-    /// A message of its own; a short one in the memory of one that was sent, if that is not far too large.
+    /// Makes a message owned; a short one reuses recycled memory, unless that is far too large.
     #[inline]
     pub(crate) fn owned(&mut self, message: Message<'_>) -> Message<'static> {
         match message {
@@ -54,15 +54,16 @@ impl Spare {
     }
 }
 
-/// Whether a message fits and keeps not much more memory than it needs, as might whoever keeps the message.
+/// Whether a message fits and does not waste much: the application may keep it for long.
 fn fits(capacity: usize, length: usize) -> bool {
     capacity >= length && capacity <= WASTED + 2 * length
 }
 
-/// Bytes of a message whose memory is kept. Beyond it the allocator's share in the cost of a message is small.
+/// Bytes up to which a message is short: copying it once more is cheaper than allocating, and its memory is reused.
+/// For longer ones the allocator's share in the cost is small.
 pub(crate) const SHORT: usize = 1 << 10;
 
-/// Bytes that a message may hold in vain, besides as many as its own.
+/// Bytes that a message may waste, in addition to its own length.
 const WASTED: usize = 32;
 
 #[cfg(test)]
@@ -76,25 +77,25 @@ mod tests {
     #[test]
     fn the_memory_of_a_message_that_was_sent_is_that_of_the_next_received() {
         for lent in [Message::from("a short text"), Message::from(&b"and some bytes"[..])] {
-            let mut spare = Spare::default();
-            let mut first = spare.owned(lent.clone());
+            let mut recycled = Recycled::default();
+            let mut first = recycled.owned(lent.clone());
             assert_eq!(first, lent);
             let before = place(&first);
-            spare.keep(&mut first);
+            recycled.keep(&mut first);
             assert_ne!(place(&first), before, "nothing is left of it");
-            let second = spare.owned(lent.clone());
+            let second = recycled.owned(lent.clone());
             assert_eq!((&second, place(&second)), (&lent, before));
-            assert_ne!(place(&spare.owned(lent)), before, "it is somebody's");
+            assert_ne!(place(&recycled.owned(lent)), before, "it is somebody's");
         }
     }
 
     #[test]
     fn no_message_keeps_far_more_memory_than_it_needs() {
-        let mut spare = Spare::default();
-        spare.keep(&mut Message::from("x".repeat(1000)));
-        let Message::Text(Cow::Owned(short)) = spare.owned(Message::from("short")) else { panic!() };
+        let mut recycled = Recycled::default();
+        recycled.keep(&mut Message::from("x".repeat(1000)));
+        let Message::Text(Cow::Owned(short)) = recycled.owned(Message::from("short")) else { panic!() };
         assert!(short.capacity() <= WASTED + 2 * "short".len());
-        spare.keep(&mut Message::from(vec![0; 2 * SHORT]));
-        assert_eq!(spare.binary.capacity(), 0, "a large one is given back at once");
+        recycled.keep(&mut Message::from(vec![0; 2 * SHORT]));
+        assert_eq!(recycled.binary.capacity(), 0, "a large one is given back at once");
     }
 }

@@ -113,8 +113,8 @@ impl MessageReader<'_> {
     /// The parts of a text are cut between characters: each is UTF-8 by itself.
     ///
     /// # Errors
-    /// As [`WebSocket::recv`]: the message was not finished, whatever ended it. Also when the peer closed in the middle of
-    /// it ([`is_cut_off`](Error::is_cut_off)), as it does in answer to our close. What came before is not the whole
+    /// As [`WebSocket::recv`]: the message was not finished, whatever ended it. Also when the peer closed in the middle
+    /// of it ([`is_cut_off`](Error::is_cut_off)), as it does in answer to our close. What came before is not the whole
     /// message.
     ///
     /// # Cancel safety
@@ -182,9 +182,9 @@ impl<'ws> MessageWriter<'ws> {
     /// Waits as [`WebSocket::send`] does while much is pending.
     ///
     /// # Errors
-    /// As [`WebSocket::send`]. [`is_invalid`](Error::is_invalid), and nothing of the part was sent: it makes the text no
-    /// UTF-8, or it is text and the first part of [`send_stream`](WebSocket::send_stream) was binary, or the other way
-    /// round.
+    /// As [`WebSocket::send`]. [`is_invalid`](Error::is_invalid), and nothing of the part was sent: it makes the text
+    /// no UTF-8, or it is text and the first part of [`send_stream`](WebSocket::send_stream) was binary, or the other
+    /// way round.
     ///
     /// # Cancel safety
     /// A part of up to 64 KiB is sent or not; of a larger one the beginning may have been.
