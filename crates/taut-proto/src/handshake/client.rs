@@ -1,17 +1,18 @@
 //! The client's side of the handshake (RFC 6455 §4.1): write a request, validate the response.
 
+mod rejection;
+mod response;
+
 use std::fmt;
-use std::time::Duration;
 
 #[cfg(feature = "deflate")]
 use super::deflate;
-use super::head::{HeadLimits, ResponseHead};
+use super::head::HeadLimits;
 use super::headers::Headers;
-use super::http1;
 use super::key::{accept_key, encode_nonce};
-use super::refusal::{Cause, Refusal};
-use super::version::Version;
 use super::{InvalidHeader, MalformedExtensions, Offer, is_token, split_host, write_header};
+pub use rejection::{Fault, Rejection};
+pub use response::ClientResponse;
 
 /// A client's request to open a WebSocket. Everything in it is checked when it is set, so no text, wherever the
 /// application has it from, can smuggle in another header or another request (CVE-2026-1527).
@@ -206,60 +207,6 @@ impl fmt::Debug for ClientRequest {
     }
 }
 
-/// The head of a server's response, lent from the bytes that it was parsed from.
-pub struct ClientResponse<'a> {
-    status: u16,
-    is_http_1_1: bool,
-    headers: Headers<'a>,
-}
-
-impl<'a> ClientResponse<'a> {
-    /// Parses a head that [`HeadScan`](super::HeadScan) found, under the same limits.
-    pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Rejection> {
-        let ResponseHead { status, version, headers } = http1::parse_response(head, limits)?;
-        headers.check(&SINGLE)?;
-        if !matches!(status, 100..600) {
-            return Err(Rejection::Malformed);
-        }
-        Ok(Self { status, is_http_1_1: version == Version::Http11, headers })
-    }
-
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        self.status
-    }
-
-    /// The first value of a header, without the space around it; `None` when it is absent or not UTF-8.
-    pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.headers.first(name)
-    }
-
-    /// All values of a header that are UTF-8, in order.
-    pub fn header_values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'_, 'n, 'a> {
-        self.headers.all(name)
-    }
-
-    /// All headers: names as written, values as bytes.
-    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.headers.iter()
-    }
-
-    /// `Retry-After` in seconds (RFC 9110 §10.2.3). A date needs a clock, so the caller has to read it.
-    pub fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.header("retry-after")?;
-        // `parse` alone would let a sign pass.
-        let is_number = seconds.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| seconds.parse().ok().map(Duration::from_secs)).flatten()
-    }
-}
-
-impl fmt::Debug for ClientResponse<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { status, headers, .. } = self;
-        f.debug_struct("ClientResponse").field("status", status).field("headers", headers).finish_non_exhaustive()
-    }
-}
-
 /// A handshake that the client accepts: what was negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -269,136 +216,6 @@ pub struct Accepted<'r> {
     /// permessage-deflate, if it was offered and accepted.
     #[cfg(feature = "deflate")]
     pub deflate: Option<deflate::NegotiatedDeflate>,
-}
-
-/// Why a response does not open a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// `Sec-WebSocket-Accept` is missing or does not belong to our key: the server did not understand the
-    /// request, or the response is from a cache.
-    Accept,
-    /// `Connection` does not name `Upgrade`.
-    Connection,
-    /// The answer to the offer of permessage-deflate is invalid.
-    #[cfg(feature = "deflate")]
-    Deflate(deflate::InvalidResponse),
-    /// `Sec-WebSocket-Extensions` is malformed, or names an extension twice or one that was not offered.
-    Extension,
-    /// The head exceeds the limits.
-    HeadTooLarge,
-    /// Status 101 in an HTTP/1.0 response.
-    HttpVersion,
-    /// One interim response (RFC 9110 §15.2) after the other.
-    Interim,
-    /// The response is not HTTP/1.1.
-    Malformed,
-    /// The server did not switch protocols.
-    Status {
-        /// The HTTP status; for an interim one (100 to 199 except 101) another head follows.
-        status: u16,
-        /// How long the server asks clients to stay away.
-        retry_after: Option<Duration>,
-        /// Where a redirect points to, as sent. Credentials must not follow it to another origin, and it must not
-        /// lead from `wss` to `ws`.
-        location: Option<String>,
-    },
-    /// The server chose a subprotocol that was not offered, or more than one.
-    Subprotocol,
-    /// `Upgrade` is not `websocket`.
-    Upgrade,
-}
-
-impl Rejection {
-    /// Who has to change something.
-    pub fn fault(&self) -> Fault {
-        let is_request = matches!(self, Self::Status { status: ..500, .. }) && !self.is_transient();
-        if is_request { Fault::Request } else { Fault::Server }
-    }
-
-    /// Whether the same request may succeed later: the server is overloaded, restarting or behind a gateway that
-    /// cannot reach it.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Status { status: 408 | 425 | 429 | 500 | 502 | 503 | 504, .. })
-    }
-
-    /// Whether this is an interim response (RFC 9110 §15.2): the one that counts follows it, so read on.
-    pub fn is_interim(&self) -> bool {
-        matches!(self, Self::Status { status: 100 | 102..200, .. })
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            #[cfg(feature = "deflate")]
-            Self::Deflate(invalid) => {
-                return write!(f, "The server's answer to permessage-deflate is invalid: {invalid}.");
-            }
-            Self::Status { status, location, .. } => {
-                let advice = match status {
-                    200..=299 => "; is this the path of a WebSocket?",
-                    // RFC 9110 §15.4: these say where to go on.
-                    301 | 302 | 303 | 307 | 308 if location.is_none() => {
-                        "; it redirects without a Location header that could be read, so it leads nowhere"
-                    }
-                    301 | 302 | 303 | 307 | 308 => "; redirects are not followed here",
-                    300..=399 => "; a request that opens a WebSocket cannot be answered like this",
-                    400 => "; a proxy on the way may not pass WebSockets on",
-                    401 | 403 => "; check the credentials and the origin",
-                    404 => "; check the path",
-                    407 => "; a proxy on the way wants to know who we are",
-                    426 => "; it may want another protocol or version",
-                    429 => "; it has had too many requests of ours",
-                    502..=504 => "; it is busy or starting, or a proxy cannot reach it",
-                    _ => "",
-                };
-                return write!(f, "The server answered with HTTP status {status} instead of 101{advice}.");
-            }
-            Self::Accept => {
-                "The server's Sec-WebSocket-Accept header does not answer our key; is it a WebSocket server?"
-            }
-            Self::Connection => "The server's Connection header does not name Upgrade.",
-            Self::Extension => {
-                "The server's Sec-WebSocket-Extensions header is malformed or names what was not offered."
-            }
-            Self::HeadTooLarge => "The head of the server's response is larger than the limit.",
-            Self::Interim => "The server sends one interim response after the other, and none that counts.",
-            Self::HttpVersion => "The server switched protocols in HTTP/1.0, which cannot.",
-            Self::Malformed => "The server's response is not valid HTTP/1.1; is it a WebSocket server?",
-            Self::Subprotocol => "The server chose a subprotocol that was not offered.",
-            Self::Upgrade => "The server's Upgrade header is not websocket.",
-        })
-    }
-}
-
-impl std::error::Error for Rejection {}
-
-impl From<Refusal> for Rejection {
-    /// Heads of requests and responses are scanned alike; what is wrong with one has fewer names here.
-    fn from(refusal: Refusal) -> Self {
-        match refusal.cause() {
-            Cause::HeadTooLarge | Cause::TooManyHeaders => Self::HeadTooLarge,
-            Cause::RepeatedHeader("sec-websocket-accept") => Self::Accept,
-            Cause::RepeatedHeader("sec-websocket-protocol") => Self::Subprotocol,
-            _ => Self::Malformed,
-        }
-    }
-}
-
-impl From<MalformedExtensions> for Rejection {
-    fn from(MalformedExtensions: MalformedExtensions) -> Self {
-        Self::Extension
-    }
-}
-
-/// Who has to change something before a rejected handshake can succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// What the client asked for: address, credentials, origin, protocol.
-    Request,
-    /// The server, or something between: it breaks the protocol or is out of order.
-    Server,
 }
 
 /// A request that cannot be made.
@@ -436,9 +253,6 @@ impl fmt::Display for InvalidRequest {
 }
 
 impl std::error::Error for InvalidRequest {}
-
-/// Headers that may occur once in a response (RFC 6455 §11.3.3, §11.3.4).
-const SINGLE: [&str; 2] = ["sec-websocket-accept", "sec-websocket-protocol"];
 
 /// Request headers that the handshake writes, or that would give it a body.
 const RESERVED: [&str; 6] = ["connection", "content-length", "host", "origin", "transfer-encoding", "upgrade"];

@@ -3,10 +3,13 @@
 //! The RFC names directions by role, `server_…` and `client_…`. [`Config`] and [`NegotiatedDeflate`] name them as this
 //! endpoint sees them, outgoing and incoming, so that nothing after the handshake depends on its role.
 
+mod parameters;
+
 use std::fmt;
 
-use super::Param;
 pub use super::{MalformedExtensions, Offer, Offers, Params};
+use parameters::MOST_BITS;
+pub use parameters::{InvalidParameter, NAME, Parameters};
 
 /// What this endpoint offers or accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,84 +92,6 @@ pub struct Window {
     pub takeover: bool,
 }
 
-/// The parameters of an offer or of a response (RFC 7692 §7.1), each valid by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parameters {
-    /// The server resets its window before each message.
-    pub server_no_context_takeover: bool,
-    /// The client does.
-    pub client_no_context_takeover: bool,
-    /// The largest window of the server, 8 to 15. None means 15 and that a response need not mention it.
-    pub server_max_window_bits: Option<u8>,
-    /// The largest window of the client, 8 to 15. In an offer none means that the client cannot be asked; without a
-    /// value it stands for 15.
-    pub client_max_window_bits: Option<u8>,
-}
-
-impl Parameters {
-    /// Reads what a client offers.
-    pub fn from_offer(offer: &Offer<'_>) -> Result<Self, InvalidParameter> {
-        Self::read(offer, true)
-    }
-
-    /// Reads what a server answers.
-    pub fn from_response(response: &Offer<'_>) -> Result<Self, InvalidParameter> {
-        Self::read(response, false)
-    }
-
-    fn read(offer: &Offer<'_>, is_offer: bool) -> Result<Self, InvalidParameter> {
-        let mut read = Self::default();
-        // RFC 7692 §7.1: unknown parameters, values that are not allowed and repeats spoil the whole element.
-        for param in offer.params() {
-            let is_repeated = match param.name {
-                "server_no_context_takeover" => std::mem::replace(&mut read.server_no_context_takeover, flag(&param)?),
-                "client_no_context_takeover" => std::mem::replace(&mut read.client_no_context_takeover, flag(&param)?),
-                "server_max_window_bits" => read.server_max_window_bits.replace(window_bits(&param)?).is_some(),
-                "client_max_window_bits" => {
-                    // RFC 7692 §7.1.2.2: only in an offer may it stand without a value.
-                    let bits = if is_offer && param.value.is_none() { MOST_BITS } else { window_bits(&param)? };
-                    read.client_max_window_bits.replace(bits).is_some()
-                }
-                _ => return Err(InvalidParameter::Unknown),
-            };
-            if is_repeated {
-                return Err(InvalidParameter::Repeated);
-            }
-        }
-        Ok(read)
-    }
-}
-
-/// What is wrong with a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum InvalidParameter {
-    /// RFC 7692 does not define it.
-    Unknown,
-    /// It occurs twice.
-    Repeated,
-    /// A flag with a value.
-    UnexpectedValue,
-    /// Window bits without a value.
-    MissingValue,
-    /// Window bits that are not a number from 8 to 15, or are written with a leading zero.
-    WindowBits,
-}
-
-impl fmt::Display for InvalidParameter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "a parameter that permessage-deflate does not define",
-            Self::Repeated => "a parameter of permessage-deflate twice",
-            Self::UnexpectedValue => "a value on a parameter of permessage-deflate that takes none",
-            Self::MissingValue => "window bits without a value",
-            Self::WindowBits => "window bits that are not a number from 8 to 15",
-        })
-    }
-}
-
-impl std::error::Error for InvalidParameter {}
-
 /// Why a client cannot accept what a server answered to its offer. The server is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -214,12 +139,12 @@ pub fn accept<'a>(offers: impl IntoIterator<Item = Offer<'a>>, config: &Config) 
 
 /// Appends the value of `Sec-WebSocket-Extensions` with which a server answers.
 pub fn write_response(negotiated: &NegotiatedDeflate, out: &mut Vec<u8>) {
-    write(negotiated.parameters, false, out);
+    negotiated.parameters.write(false, out);
 }
 
 /// Appends the value of `Sec-WebSocket-Extensions` with which a client offers.
 pub fn write_offer(config: &Config, out: &mut Vec<u8>) {
-    write(offered(*config), true, out);
+    offered(*config).write(true, out);
 }
 
 /// A client's check of the server's answer to [`write_offer`] with the same `config` (RFC 7692 §5, §7.1).
@@ -263,11 +188,7 @@ pub fn validate_response(response: &Offer<'_>, config: &Config) -> Result<Negoti
     })
 }
 
-/// The extension's registered name (RFC 7692 §9).
-pub const NAME: &str = "permessage-deflate";
-
 const LEAST_BITS: u8 = 8;
-const MOST_BITS: u8 = 15;
 
 /// zlib has no raw stream with a window of 2^8 bytes: it silently takes 2^9, and the peer's inflater then meets
 /// distances that it cannot follow.
@@ -306,45 +227,6 @@ fn offered(config: Config) -> Parameters {
         client_no_context_takeover: !config.outgoing_takeover,
         server_max_window_bits: (config.incoming_limit() < MOST_BITS).then_some(config.incoming_limit()),
         client_max_window_bits: Some(config.outgoing_limit()),
-    }
-}
-
-fn write(parameters: Parameters, is_offer: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(NAME.as_bytes());
-    if parameters.server_no_context_takeover {
-        out.extend_from_slice(b"; server_no_context_takeover");
-    }
-    if parameters.client_no_context_takeover {
-        out.extend_from_slice(b"; client_no_context_takeover");
-    }
-    if let Some(bits) = parameters.server_max_window_bits {
-        out.extend_from_slice(format!("; server_max_window_bits={bits}").as_bytes());
-    }
-    match parameters.client_max_window_bits {
-        None => {}
-        // Without a value is how browsers write it, so every server has met it.
-        Some(MOST_BITS) if is_offer => out.extend_from_slice(b"; client_max_window_bits"),
-        Some(bits) => out.extend_from_slice(format!("; client_max_window_bits={bits}").as_bytes()),
-    }
-}
-
-/// RFC 7692 §7.1.1: the context takeover parameters have no value.
-fn flag(param: &Param<'_>) -> Result<bool, InvalidParameter> {
-    if param.value.is_some() { Err(InvalidParameter::UnexpectedValue) } else { Ok(true) }
-}
-
-/// RFC 7692 §7.1.2: a decimal number from 8 to 15 without leading zeros.
-fn window_bits(param: &Param<'_>) -> Result<u8, InvalidParameter> {
-    match param.value.as_deref().ok_or(InvalidParameter::MissingValue)? {
-        "8" => Ok(8),
-        "9" => Ok(9),
-        "10" => Ok(10),
-        "11" => Ok(11),
-        "12" => Ok(12),
-        "13" => Ok(13),
-        "14" => Ok(14),
-        "15" => Ok(15),
-        _ => Err(InvalidParameter::WindowBits),
     }
 }
 
