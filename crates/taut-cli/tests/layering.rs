@@ -268,15 +268,15 @@ const SOURCE_RULES: &[SourceRule] = &[
     SourceRule {
         places: &["taut/src", "taut-shard/src", "taut-server/src"],
         // Fake peers for tests, behind a feature: they have to tell frames apart.
-        except: &["taut/src/testing", "taut-shard/src/testing"],
+        except: &["taut/src/native/testing", "taut-shard/src/testing"],
         never: &["taut_proto::frame", "taut_proto::Opcode", "Opcode"],
         reason: "nobody but the protocol core looks inside a frame",
     },
     SourceRule {
         places: &["taut/src"],
-        except: &["taut/src/tls", "taut/src/error/tls"],
+        except: &["taut/src/native/tls", "taut/src/error/native/tls"],
         never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls", "webpki"],
-        reason: "`tls`, with what it reports in `error/tls`, is the only part of the library that names rustls",
+        reason: "`tls`, with what it reports in `error/native/tls`, is the only part of the library that names rustls",
     },
     SourceRule {
         places: &["taut/src"],
@@ -285,7 +285,7 @@ const SOURCE_RULES: &[SourceRule] = &[
         reason: "`browser` is the only part of the library that runs in a page",
     },
     SourceRule {
-        places: &["taut/src/browser"],
+        places: &["taut/src/browser", "taut/src/error/browser"],
         except: &[],
         never: &["tokio", "std::net", "std::thread", "std::time::Instant", "std::time::SystemTime"],
         reason: "a page has neither sockets nor threads, and std's clock panics there",

@@ -5,11 +5,8 @@
 //! each method. Nothing here is `Send`, as nothing of a page is.
 
 mod client;
-mod error;
 mod link;
 mod websocket;
 
 pub use client::{Client, connect};
-pub use error::Error;
-pub use taut_proto::{Close, CloseCode, Message};
 pub use websocket::{Receiver, Sender, WebSocket};

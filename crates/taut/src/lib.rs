@@ -116,77 +116,20 @@
 // A print panics where its output is gone; a library leaves that to the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-#[cfg(not(target_family = "wasm"))]
-mod acceptor;
-#[cfg(all(feature = "axum", not(target_family = "wasm")))]
-pub mod axum;
 #[cfg(target_family = "wasm")]
 mod browser;
-#[cfg(not(target_family = "wasm"))]
-mod buffers;
-#[cfg(not(target_family = "wasm"))]
-mod client;
-#[cfg(not(target_family = "wasm"))]
-mod drain;
-#[cfg(not(target_family = "wasm"))]
-mod driver;
-#[cfg(not(target_family = "wasm"))]
 mod error;
 #[cfg(not(target_family = "wasm"))]
 pub mod guide;
 #[cfg(not(target_family = "wasm"))]
-mod handler_task;
-#[cfg(not(target_family = "wasm"))]
-mod head;
-#[cfg(not(target_family = "wasm"))]
-pub mod reconnect;
-#[cfg(not(target_family = "wasm"))]
-mod request;
-#[cfg(not(target_family = "wasm"))]
-mod server;
-#[cfg(not(target_family = "wasm"))]
-mod shared;
-#[cfg(not(target_family = "wasm"))]
-mod split;
-#[cfg(all(feature = "stream", not(target_family = "wasm")))]
-mod stream;
-#[cfg(not(target_family = "wasm"))]
-mod streaming;
-#[cfg(all(feature = "testing", not(target_family = "wasm")))]
-#[doc(hidden)]
-pub mod testing;
-#[cfg(all(feature = "tls", not(target_family = "wasm")))]
-pub mod tls;
-#[cfg(all(feature = "tower", not(target_family = "wasm")))]
-pub mod tower;
-#[cfg(not(target_family = "wasm"))]
-mod transport;
-#[cfg(all(feature = "hyper", not(target_family = "wasm")))]
-pub mod upgrade;
-#[cfg(not(target_family = "wasm"))]
-mod url;
-#[cfg(not(target_family = "wasm"))]
-mod websocket;
+mod native;
 
 #[cfg(target_family = "wasm")]
-pub use browser::{Client, Close, CloseCode, Error, Message, Receiver, Sender, WebSocket, connect};
+pub use browser::*;
+pub use error::Error;
 #[cfg(not(target_family = "wasm"))]
-pub use {
-    acceptor::{Acceptor, Incoming, accept, accept_over},
-    client::{Client, connect},
-    error::Error,
-    reconnect::{Backoff, Reconnecting},
-    request::Request,
-    server::{Authenticated, Failure, Server, Serving},
-    split::{Receiver, Sender},
-    streaming::{MessageReader, MessageWriter},
-    taut_proto::deflate::Config as Deflate,
-    taut_proto::handshake::Refusal,
-    taut_proto::{Close, CloseCode, Heartbeat, Limits, Message, Settings, Violation},
-    transport::Transport,
-    transport::proxy::Proxy,
-    websocket::WebSocket,
-};
+pub use native::*;
+pub use taut_proto::{Close, CloseCode, Message};
 
 /// Compiles what people copy from there.
 #[cfg(all(doctest, not(target_family = "wasm")))]

@@ -1,6 +1,6 @@
 //! The examples, as programs: started, talked to over loopback, ended.
 
-#[path = "../src/tls/testing.rs"]
+#[path = "../src/native/tls/testing.rs"]
 #[allow(dead_code, reason = "others need the rest")]
 mod testing;
 

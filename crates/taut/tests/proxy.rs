@@ -1,7 +1,7 @@
 //! Through proxies, byte by byte: HTTP CONNECT and SOCKS5, on real sockets.
 
 #[cfg(feature = "tls")]
-#[path = "../src/tls/testing.rs"]
+#[path = "../src/native/tls/testing.rs"]
 #[allow(dead_code, reason = "not every test needs everything")]
 mod testing;
 

@@ -1,7 +1,7 @@
 //! `wss://` on real sockets, against a server that is rustls and nothing of ours below the WebSocket.
 #![cfg(feature = "tls")]
 
-#[path = "../src/tls/testing.rs"]
+#[path = "../src/native/tls/testing.rs"]
 #[allow(dead_code, reason = "not every test needs everything")]
 mod testing;
 

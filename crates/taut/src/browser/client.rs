@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::WebSocket;
 use super::link::Link;
-use super::{Error, WebSocket};
+use crate::Error;
 
 /// Connects to a `ws://` or `wss://` URL with the defaults of [`Client`].
 ///

@@ -15,8 +15,8 @@ use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{BinaryType, CloseEvent, MessageEvent};
 
-use super::Error;
-use super::error::{Cause, OVERFLOW};
+use crate::Error;
+use crate::error::{Cause, OVERFLOW};
 
 /// The browser's own WebSocket, and what it has told us. Dropping it closes it.
 pub(crate) struct Link {

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use taut_proto::{Close, Message};
 
-use super::Error;
 use super::link::Link;
+use crate::Error;
 
 /// An open WebSocket of the browser ([`connect`](crate::connect)).
 ///

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use taut_proto::{Close, CloseCode, Message, Part};
 
 use crate::error::Cause;
-use crate::shared::Handle;
+use crate::native::shared::Handle;
 use crate::{Error, WebSocket};
 
 impl WebSocket {

@@ -16,9 +16,9 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::drain::{DrainSignal, DrainStage, DrainWatch};
 use crate::error::Doing;
-use crate::handler_task::{BoxError, BoxHandler, HandlerFailure, HandlerTask, panic_text};
+use crate::native::drain::{DrainSignal, DrainStage, DrainWatch};
+use crate::native::handler_task::{BoxError, BoxHandler, HandlerFailure, HandlerTask, panic_text};
 use crate::{Acceptor, Error, Incoming, Request, WebSocket};
 
 /// A WebSocket server on a TCP port.

@@ -52,12 +52,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::acceptor::incoming::{Answer, answer};
-use crate::drain::{DrainSignal, DrainStage, DrainWatch};
 use crate::error::{Cause, Deadline, Doing};
-use crate::handler_task::{BoxError, HandlerFailure, HandlerTask};
-use crate::request::{Head, Parts};
-use crate::server::Report;
+use crate::native::acceptor::incoming::{Answer, answer};
+use crate::native::drain::{DrainSignal, DrainStage, DrainWatch};
+use crate::native::handler_task::{BoxError, HandlerFailure, HandlerTask};
+use crate::native::request::{Head, Parts};
+use crate::native::server::Report;
 use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
 
 impl Acceptor {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use taut_proto::deflate::NegotiatedDeflate;
 use taut_proto::{Close, Message, Role, Settings};
 
-use crate::driver::Driver;
 use crate::error::Cause;
-use crate::shared::Handle;
+use crate::native::driver::Driver;
+use crate::native::shared::Handle;
 use crate::{Error, Receiver, Sender, Transport};
 
 /// An open WebSocket, as a client ([`connect`](crate::connect)) or as a server ([`accept`](crate::accept)).

@@ -11,9 +11,9 @@ use taut_proto::deflate::{NegotiatedDeflate, Window};
 use taut_proto::{CloseCode, Message, Role, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffers::Bounds;
-use crate::driver::Driver;
-use crate::shared::cork::Cork;
+use crate::native::buffers::Bounds;
+use crate::native::driver::Driver;
+use crate::native::shared::cork::Cork;
 use crate::{Error, Receiver, Sender, Transport, WebSocket};
 
 /// A client and a server do what `data` says, over pipes that give and take bytes in the pieces `data` says, and most

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Server, invalid};
 use crate::Error;
 #[cfg(feature = "tls")]
-use crate::tls::ClientTls;
-use crate::url::split_authority;
+use crate::native::tls::ClientTls;
+use crate::native::url::split_authority;
 
 /// What the variables say. It is looked into when there is a server to connect to: a mistake in one that does not
 /// matter hurts nobody.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use taut_proto::{Close, Message};
 
 use crate::Error;
-use crate::driver::Driver;
-use crate::shared::Handle;
+use crate::native::driver::Driver;
+use crate::native::shared::Handle;
 
 /// Sends on a [`WebSocket`](crate::WebSocket) that was [split](crate::WebSocket::split); clones send on the same one.
 ///

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 #[cfg(feature = "tls")]
-use crate::tls::{TlsInfo, TlsStream};
+use crate::native::tls::{TlsInfo, TlsStream};
 
 /// The stream under a [`WebSocket`](crate::WebSocket): a TCP connection, TLS over one, or any other stream that it was
 /// opened over.

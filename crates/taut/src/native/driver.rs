@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use crate::Error;
-use crate::buffers::{Bounds, Inbox, Queues, SHORT, ThreadBuffers, Unparsed};
 use crate::error::{Cause, Deadline};
+use crate::native::buffers::{Bounds, Inbox, Queues, SHORT, ThreadBuffers, Unparsed};
 
 /// A stream and the connection on it.
 pub(crate) struct Driver<S> {

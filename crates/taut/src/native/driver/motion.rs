@@ -14,8 +14,8 @@ use tokio::time::sleep_until;
 
 use super::{Driver, Ending, Overflow, Parts, Phase};
 use crate::Error;
-use crate::buffers::{Queues, ThreadBuffers};
 use crate::error::{Cause, Deadline, Doing};
+use crate::native::buffers::{Queues, ThreadBuffers};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is

@@ -211,8 +211,8 @@ mod tests {
 
     use super::*;
     use crate::Transport;
-    use crate::driver::Driver;
-    use crate::shared::Handle;
+    use crate::native::driver::Driver;
+    use crate::native::shared::Handle;
 
     fn handle() -> (Handle, tokio::io::DuplexStream) {
         let (ours, theirs) = duplex(64);

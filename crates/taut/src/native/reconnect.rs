@@ -79,8 +79,8 @@ use taut_proto::{Close, Message};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::driver::Driver;
 use crate::error::{Cause, Deadline, Doing, Stage};
+use crate::native::driver::Driver;
 use crate::{Client, Error, WebSocket};
 
 /// A client's connection that is replaced when it is lost; see [the module](self) for what is retried and when.

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Cause, Deadline, Doing};
-use crate::head::Head;
-use crate::request;
+use crate::native::head::Head;
+use crate::native::request;
 #[cfg(feature = "tls")]
-use crate::tls::ServerTls;
+use crate::native::tls::ServerTls;
 use crate::{Deflate, Error, Request, Transport, WebSocket};
 pub use incoming::Incoming;
 use incoming::refuse;

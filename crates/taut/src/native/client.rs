@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::error::{Cause, Deadline, Doing, Stage};
-use crate::head::Head;
-use crate::request::BEARER;
+use crate::native::head::Head;
+use crate::native::request::BEARER;
 #[cfg(feature = "tls")]
-use crate::tls::ClientTls;
-use crate::transport::proxy::basic;
-use crate::transport::tcp;
-use crate::url::Url;
+use crate::native::tls::ClientTls;
+use crate::native::transport::proxy::basic;
+use crate::native::transport::tcp;
+use crate::native::url::Url;
 use crate::{Deflate, Error, Proxy, Transport, WebSocket};
 
 /// Connects to a `ws://` or `wss://` URL with the defaults of [`Client`].

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use taut_proto::handshake::{self, HeadLimits, Refusal};
 
 #[cfg(feature = "tls")]
-use crate::tls::TlsInfo;
+use crate::native::tls::TlsInfo;
 #[cfg(feature = "hyper")]
 pub(crate) use parts::Parts;
 

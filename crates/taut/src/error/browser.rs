@@ -1,18 +1,11 @@
-//! What can go wrong: one opaque word, with the questions of the native one.
+//! What can go wrong in a browser. It answers the same questions as the native error.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use taut_proto::CloseCode;
 
-/// Why a call failed.
-///
-/// Its text says what is wrong and what to do; the questions below are for programs, the same as on the native client's
-/// error, although a browser tells a page too little to answer some of them. A clean close is not an error. A
-/// connection that has failed gives the same error to every later call.
-#[derive(Clone)]
-pub struct Error(Arc<Cause>);
+use super::Error;
 
 impl Error {
     /// Whether nothing was sent because the connection is closing or was closed, by either side.
@@ -90,42 +83,10 @@ impl Error {
         }
     }
 
-    /// An error of the application's own; it is [`source`](std::error::Error::source), and transient.
-    pub fn other(problem: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Cause::Other(problem.into()).into()
-    }
-
     /// Whether the same may succeed when a client tries it again on a new connection. As a page is not told why it was
     /// not let in, that counts as transient.
     pub fn is_transient(&self) -> bool {
         !self.is_invalid() && !matches!(*self.0, Cause::Overflow)
-    }
-}
-
-impl From<Cause> for Error {
-    fn from(cause: Cause) -> Self {
-        Self(Arc::new(cause))
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Error").field(&self.0).finish()
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &*self.0 {
-            Cause::Other(problem) => Some(&**problem),
-            _ => None,
-        }
     }
 }
 
@@ -148,6 +109,16 @@ pub(crate) enum Cause {
     Setting(String),
     /// It never opened.
     Unopened,
+}
+
+impl Cause {
+    /// What was underneath.
+    pub(super) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Other(problem) => Some(&**problem),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Cause {

@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 
 use taut_proto::{Close, CloseCode, Message, Part};
 
-use crate::buffers::{Inbox, Recycled};
-use crate::driver::{Driver, Progress, Writing};
 use crate::error::Cause;
+use crate::native::buffers::{Inbox, Recycled};
+use crate::native::driver::{Driver, Progress, Writing};
 use crate::{Error, Transport};
 use cork::CorkId;
 

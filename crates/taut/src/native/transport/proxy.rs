@@ -18,8 +18,8 @@ use super::{Transport, tcp};
 use crate::Error;
 use crate::error::{Cause, Doing, ProxyFailure};
 #[cfg(feature = "tls")]
-use crate::tls::ClientTls;
-use crate::url::{percent_decode, split_authority};
+use crate::native::tls::ClientTls;
+use crate::native::url::{percent_decode, split_authority};
 use environment::Environment;
 
 /// A proxy on the way to the server: HTTP CONNECT, over TLS or not, or SOCKS5.

@@ -26,10 +26,11 @@ use taut_proto::handshake::Refusal;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::handler_task::BoxError;
-use crate::server::Report;
-pub use crate::upgrade::Shutdown;
-use crate::{Acceptor, Failure, Request, WebSocket, upgrade};
+use crate::native::handler_task::BoxError;
+use crate::native::server::Report;
+use crate::native::upgrade;
+pub use crate::native::upgrade::Shutdown;
+use crate::{Acceptor, Failure, Request, WebSocket};
 
 /// Answers the WebSocket handshakes for one path itself, each by a call of `handler` in a task of its own. Every other
 /// request goes to the service behind it, plain ones for the same path too.

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use taut_proto::CloseCode;
 
-use crate::drain::DrainStage;
-use crate::shared::cork::Cork;
+use crate::native::drain::DrainStage;
+use crate::native::shared::cork::Cork;
 
 /// The error of a handler.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

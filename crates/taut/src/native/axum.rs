@@ -58,9 +58,10 @@ use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use taut_proto::handshake::Refusal;
 
-use crate::handler_task::BoxError;
-pub use crate::upgrade::{Shutdown, Upgrade};
-use crate::{Acceptor, WebSocket, request, upgrade};
+use crate::native::handler_task::BoxError;
+pub use crate::native::upgrade::{Shutdown, Upgrade};
+use crate::native::{request, upgrade};
+use crate::{Acceptor, WebSocket};
 
 impl Upgrade {
     /// Accepts the client, and runs the handler in a task of its own: see [`run`](Self::run).

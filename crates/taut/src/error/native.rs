@@ -1,0 +1,467 @@
+//! What can go wrong with a connection over tokio.
+
+mod proxy;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use taut_proto::handshake::{InvalidHeader, InvalidRequest, Refusal, Rejection};
+use taut_proto::{Close, CloseCode, SendError, UnexpectedEnd, Violation};
+
+use super::Error;
+pub(crate) use proxy::ProxyFailure;
+
+impl Error {
+    /// Whether nothing was sent because the connection is closing or was closed, by either side.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.0, Cause::Closed | Cause::ClosedBy(_) | Cause::Disconnected)
+    }
+
+    /// Whether a deadline passed: connecting, the handshake, the heartbeat, the close, a message that the peer began
+    /// and did not go on with ([`Limits::message_timeout`](crate::Limits::message_timeout)), or a send that could not
+    /// go on because neither side reads.
+    pub fn is_timeout(&self) -> bool {
+        matches!(*self.0, Cause::Deadline(_))
+    }
+
+    /// Whether the peer broke the WebSocket protocol. It was told by a close frame.
+    pub fn is_protocol(&self) -> bool {
+        matches!(*self.0, Cause::Violation(_))
+    }
+
+    /// Whether the connection was closed in the middle of a message: what was received of it is not the message. The
+    /// close handshake itself may have been clean, and [`peer_close`](crate::WebSocket::peer_close) says what the peer
+    /// said.
+    pub fn is_cut_off(&self) -> bool {
+        matches!(*self.0, Cause::CutOff(_))
+    }
+
+    /// Whether the connection failed: it could not be made, broke, or ended without a close frame (code 1006).
+    pub fn is_io(&self) -> bool {
+        matches!(*self.0, Cause::Io { .. } | Cause::Lookup { .. } | Cause::Unreachable { .. } | Cause::UnexpectedEnd(_))
+    }
+
+    /// Whether the opening handshake failed: the server did not accept ours, or we did not accept the client's.
+    pub fn is_handshake(&self) -> bool {
+        matches!(*self.0, Cause::Redirect { .. } | Cause::Rejected(_) | Cause::Refused(_))
+    }
+
+    /// Whether TLS failed: a certificate was refused, or the two sides have too little in common. Trying again does
+    /// not help before somebody has changed something. A connection that broke meanwhile is [`is_io`](Self::is_io).
+    pub fn is_tls(&self) -> bool {
+        match &*self.0 {
+            #[cfg(feature = "tls")]
+            Cause::Tls(failure) => !failure.is_setting(),
+            _ => false,
+        }
+    }
+
+    /// Whether the proxy did not do what it was asked to; [`status`](Self::status) is then the proxy's.
+    pub fn is_proxy(&self) -> bool {
+        matches!(*self.0, Cause::Proxy(_))
+    }
+
+    /// Whether the caller asked for something that cannot be: a malformed URL or header, a ping that is too long.
+    pub fn is_invalid(&self) -> bool {
+        match &*self.0 {
+            Cause::CloseCode(_) | Cause::Header(_) | Cause::Ping(_) | Cause::ProxySettings(_) => true,
+            Cause::MixedParts | Cause::PartsNotUtf8 | Cause::Request(_) | Cause::Setting(_) | Cause::Url(_) => true,
+            #[cfg(feature = "tls")]
+            Cause::Tls(failure) => failure.is_setting(),
+            _ => false,
+        }
+    }
+
+    /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read.
+    pub fn is_full(&self) -> bool {
+        matches!(*self.0, Cause::Full)
+    }
+
+    /// The HTTP status of a handshake that failed, if it was one that HTTP has a status for; the proxy's, if it was the
+    /// proxy that failed ([`is_proxy`](Self::is_proxy)).
+    pub fn status(&self) -> Option<u16> {
+        match &*self.0 {
+            Cause::Proxy(failure) => failure.status(),
+            Cause::Redirect { status, .. } | Cause::Rejected(Rejection::Status { status, .. }) => Some(*status),
+            Cause::Refused(refusal) => Some(refusal.status()),
+            _ => None,
+        }
+    }
+
+    /// The status and `Location` of a redirect (RFC 9110 §15.4) that says where to go on.
+    pub(crate) fn redirect(&self) -> Option<(u16, &str)> {
+        match &*self.0 {
+            Cause::Rejected(Rejection::Status { status, location: Some(location), .. }) => {
+                matches!(status, 301 | 302 | 303 | 307 | 308).then_some((*status, location))
+            }
+            _ => None,
+        }
+    }
+
+    /// How long the server that did not accept the handshake asks clients to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match &*self.0 {
+            Cause::Rejected(Rejection::Status { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The close code that tells this failure: the one that the peer was sent, or 1006 for a connection that broke
+    /// (RFC 6455 §7.1.5). `None` when there was no connection or it goes on.
+    pub fn close_code(&self) -> Option<CloseCode> {
+        match &*self.0 {
+            Cause::ClosedBy(close) | Cause::CutOff(close) => Some(close.code()),
+            Cause::Deadline(Deadline::Message) => Some(CloseCode::POLICY),
+            Cause::Violation(violation) => Some(violation.close_code()),
+            Cause::UnexpectedEnd(_) | Cause::Deadline(Deadline::Close | Deadline::Heartbeat) => {
+                Some(CloseCode::ABNORMAL)
+            }
+            Cause::Io { doing: Doing::Reading | Doing::Writing, .. } => Some(CloseCode::ABNORMAL),
+            _ => None,
+        }
+    }
+
+    /// Whether the same may succeed when a client tries it again on a new connection: the server could not be reached,
+    /// the connection broke, a deadline passed, or the server refused for now.
+    // One list, but in groups that can be read.
+    #[allow(clippy::match_same_arms)]
+    pub fn is_transient(&self) -> bool {
+        // Each by its name: what is added has to be decided on.
+        match &*self.0 {
+            Cause::Deadline(_) | Cause::UnexpectedEnd(_) | Cause::Other(_) => true,
+            // Of a hook that has found the new connection closed, or has sent too much at once.
+            Cause::Closed | Cause::Disconnected | Cause::Full => true,
+            // What TLS of the application's own does not accept comes in this form. TCP gives no such error.
+            Cause::Io { doing: Doing::Connecting | Doing::Opening, error } => {
+                !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+            }
+            Cause::Io { doing: Doing::Listening, .. } => false,
+            Cause::Io { doing: Doing::Reading | Doing::Securing | Doing::Tunnelling | Doing::Writing, .. } => true,
+            // A device that is offline finds no name.
+            Cause::Lookup { .. } | Cause::Unreachable { .. } => true,
+            Cause::Proxy(failure) => failure.is_transient(),
+            Cause::Rejected(rejection) => rejection.is_transient(),
+            #[cfg(feature = "tls")]
+            Cause::Tls(_) => false,
+            Cause::CutOff(close) => may_come_back(close),
+            Cause::ClosedBy(_) | Cause::Refused(_) | Cause::Violation(_) => false,
+            Cause::CloseCode(_) | Cause::Header(_) | Cause::MixedParts | Cause::Ping(_) | Cause::Request(_) => false,
+            Cause::PartsNotUtf8 | Cause::ProxySettings(_) | Cause::Random(_) | Cause::Redirect { .. } => false,
+            Cause::Setting(_) | Cause::Url(_) => false,
+        }
+    }
+
+    pub(crate) fn io(doing: Doing, error: io::Error) -> Self {
+        // What TLS has to say may come behind its handshake: a TLS 1.3 server judges the client's certificate late.
+        #[cfg(feature = "tls")]
+        if matches!(doing, Doing::Opening | Doing::Tunnelling)
+            && let Some(failure) = tls::Failure::of(tls::Peer::Either, &error)
+        {
+            return Cause::Tls(failure).into();
+        }
+        Cause::Io { doing, error }.into()
+    }
+}
+
+/// Whether a client may come back after it was closed like this: with another code it would end the same way again.
+pub(crate) fn may_come_back(close: &Close) -> bool {
+    !matches!(close.code().as_u16(), 1002 | 1003 | 1007..=1010)
+}
+
+/// What an [`Error`] is about.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    CloseCode(CloseCode),
+    Closed,
+    /// By the server, and a reconnecting client does not come back.
+    ClosedBy(Close),
+    /// In the middle of a message, with this close frame of the peer's.
+    CutOff(Close),
+    Deadline(Deadline),
+    /// A reconnecting client has no connection now.
+    Disconnected,
+    Full,
+    Header(InvalidHeader),
+    Io {
+        doing: Doing,
+        error: io::Error,
+    },
+    /// The name cannot be looked up.
+    Lookup {
+        host: String,
+        error: io::Error,
+    },
+    MixedParts,
+    PartsNotUtf8,
+    Other(Box<dyn std::error::Error + Send + Sync>),
+    Ping(SendError),
+    Proxy(ProxyFailure),
+    /// The proxy's URL, or the variable with it, cannot be used.
+    ProxySettings(String),
+    Random(getrandom::Error),
+    Refused(Refusal),
+    /// A redirect with this status that is not followed.
+    Redirect {
+        status: u16,
+        wrong: &'static str,
+    },
+    Rejected(Rejection),
+    Request(InvalidRequest),
+    Setting(&'static str),
+    #[cfg(feature = "tls")]
+    Tls(tls::Failure),
+    UnexpectedEnd(UnexpectedEnd),
+    /// No address could be connected to; in the order in which they failed.
+    Unreachable {
+        attempts: Vec<(SocketAddr, io::Error)>,
+    },
+    Url(&'static str),
+    Violation(Violation),
+}
+
+impl Cause {
+    /// What was underneath.
+    pub(super) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::CloseCode(_)
+            | Self::Closed
+            | Self::ClosedBy(_)
+            | Self::CutOff(_)
+            | Self::Deadline(_)
+            | Self::Disconnected
+            | Self::Full
+            | Self::MixedParts
+            | Self::PartsNotUtf8
+            | Self::Url(_) => None,
+            Self::Header(invalid) => Some(invalid),
+            Self::Proxy(_) | Self::ProxySettings(_) | Self::Redirect { .. } | Self::Setting(_) => None,
+            Self::Io { error, .. } | Self::Lookup { error, .. } => Some(error),
+            Self::Other(problem) => Some(&**problem),
+            Self::Ping(error) => Some(error),
+            Self::Random(error) => Some(error),
+            Self::Refused(refusal) => Some(refusal),
+            Self::Rejected(rejection) => Some(rejection),
+            Self::Request(invalid) => Some(invalid),
+            #[cfg(feature = "tls")]
+            Self::Tls(failure) => failure.source(),
+            Self::UnexpectedEnd(end) => Some(end),
+            Self::Unreachable { attempts } => attempts.last().map(|(_, error)| error as _),
+            Self::Violation(violation) => Some(violation),
+        }
+    }
+}
+
+/// Which deadline passed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    Close,
+    /// Connecting and the client's handshake, after so long, at this stage.
+    Connect(Duration, Stage),
+    /// The server's part of the handshake, after so long.
+    Handshake(Duration),
+    Heartbeat,
+    /// The peer has begun a message and not gone on with it.
+    Message,
+    /// The peer does not read and the inbox is full, for so long.
+    Stall(Duration),
+    /// Hyper's part of the handshake, after so long.
+    #[cfg(feature = "hyper")]
+    Upgrade(Duration),
+}
+
+/// What was being done when I/O failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Doing {
+    Connecting,
+    Listening,
+    Opening,
+    /// TLS.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody does"))]
+    Securing,
+    Reading,
+    /// Asking a proxy for a tunnel.
+    Tunnelling,
+    Writing,
+}
+
+/// How far a client has come on its way to a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    #[default]
+    Lookup,
+    Tcp,
+    Proxy,
+    Tls,
+    Upgrade,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CloseCode(code) => {
+                write!(f, "close code {code} must not be sent (RFC 6455 §7.4); use 1000 or one of 3000 to 4999")
+            }
+            Self::Closed => f.write_str("the connection is closed: nothing can be sent any more"),
+            Self::ClosedBy(close) => write!(f, "the server closed the connection: {close}"),
+            Self::CutOff(close) => write!(
+                f,
+                "the connection was closed in the middle of a message, which is incomplete; the peer's close frame: {close}"
+            ),
+            Self::Deadline(deadline) => deadline.fmt(f),
+            Self::Disconnected => f.write_str("there is no connection now; nothing was sent"),
+            Self::Header(invalid) => write!(f, "a header of the response must not be sent: {invalid}"),
+            Self::Full => f.write_str("too much is waiting for the peer to read; nothing was sent"),
+            Self::Io { doing, error } => {
+                let doing = match doing {
+                    Doing::Connecting => "cannot connect",
+                    Doing::Listening => "cannot listen",
+                    Doing::Opening => "the connection broke during the opening handshake",
+                    Doing::Securing => "the connection broke during the TLS handshake",
+                    Doing::Reading => "the connection broke while reading",
+                    Doing::Tunnelling => "the connection to the proxy broke before there was a tunnel",
+                    Doing::Writing => "the connection broke while writing",
+                };
+                write!(f, "{doing}: {error}")
+            }
+            Self::Lookup { host, error } => {
+                write!(f, "the address of {host} cannot be found: {error}; is the name right, and the network there?")
+            }
+            Self::MixedParts => f.write_str("the parts of a message must all be text or all be bytes"),
+            Self::PartsNotUtf8 => {
+                f.write_str("the parts of a text message must be UTF-8 together; this one was not sent")
+            }
+            Self::Other(problem) => problem.fmt(f),
+            Self::Ping(error) => error.fmt(f),
+            Self::Proxy(failure) => failure.fmt(f),
+            Self::ProxySettings(wrong) => f.write_str(wrong),
+            Self::Random(error) => write!(f, "the operating system gives no random numbers: {error}"),
+            Self::Refused(refusal) => {
+                write!(f, "the client's handshake was refused with status {}: {refusal}", refusal.status())
+            }
+            Self::Redirect { status, wrong } => write!(f, "the server redirects us (status {status}), but {wrong}"),
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Request(invalid) => invalid.fmt(f),
+            #[cfg(feature = "tls")]
+            Self::Tls(failure) => failure.fmt(f),
+            Self::UnexpectedEnd(end) => end.fmt(f),
+            Self::Unreachable { attempts } => {
+                f.write_str("cannot connect; is the server running, and the port right? Tried")?;
+                for (index, (address, error)) in attempts.iter().enumerate() {
+                    write!(f, "{} {address}: {error}", if index == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+            Self::Setting(wrong) | Self::Url(wrong) => f.write_str(wrong),
+            Self::Violation(violation) => violation.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close => f.write_str("the peer did not answer our close frame in time; the connection was dropped"),
+            Self::Connect(after, stage) => {
+                let stage = match stage {
+                    Stage::Lookup => "the server's name was being looked up",
+                    Stage::Tcp => "no address has answered; is the URL right, and the server running?",
+                    Stage::Proxy => "the proxy has not answered",
+                    Stage::Tls => "the TLS handshake was under way; is it the right port?",
+                    Stage::Upgrade => "the server has not answered the handshake; is it a WebSocket server?",
+                };
+                write!(f, "connecting took longer than {after:?}: {stage}")
+            }
+            Self::Handshake(after) => write!(f, "the client did not finish its handshake within {after:?}"),
+            Self::Heartbeat => f.write_str("the peer fell silent and did not answer a ping; it is taken for gone"),
+            Self::Message => f.write_str(
+                "the peer began a message and did not go on with it fast enough (Limits::message_timeout); the connection \
+                 was closed",
+            ),
+            Self::Stall(after) => write!(
+                f,
+                "for {after:?} the peer has read nothing, and what it sent waits to be received here; call recv, or \
+                 close"
+            ),
+            #[cfg(feature = "hyper")]
+            Self::Upgrade(after) => write!(
+                f,
+                "the connection was not handed over within {after:?}; was the response of the upgrade returned, and \
+                 is the HTTP connection served with upgrades?"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    type Predicate = fn(&Error) -> bool;
+
+    #[test]
+    fn each_error_answers_to_one_predicate() {
+        let predicates: [Predicate; 10] = [
+            Error::is_closed,
+            Error::is_timeout,
+            Error::is_protocol,
+            Error::is_io,
+            Error::is_handshake,
+            Error::is_invalid,
+            Error::is_full,
+            Error::is_tls,
+            Error::is_proxy,
+            Error::is_cut_off,
+        ];
+        let causes = [
+            (Cause::Closed, 0),
+            (Cause::ClosedBy(CloseCode::POLICY.into()), 0),
+            (Cause::Disconnected, 0),
+            (Cause::Deadline(Deadline::Heartbeat), 1),
+            (Cause::Deadline(Deadline::Message), 1),
+            (Cause::Violation(Violation::Unmasked), 2),
+            (Cause::UnexpectedEnd(UnexpectedEnd), 3),
+            (Cause::Io { doing: Doing::Reading, error: io::ErrorKind::ConnectionReset.into() }, 3),
+            (Cause::Rejected(Rejection::Accept), 4),
+            (Cause::Refused(Refusal::timeout()), 4),
+            (Cause::Url("no"), 5),
+            (Cause::ProxySettings(String::new()), 5),
+            (Cause::CloseCode(CloseCode::ABNORMAL), 5),
+            (Cause::Full, 6),
+            (Cause::Unreachable { attempts: Vec::new() }, 3),
+            (Cause::Redirect { status: 302, wrong: "no" }, 4),
+            #[cfg(feature = "tls")]
+            (Cause::Tls(tls::Failure::Settings(String::new())), 5),
+            #[cfg(feature = "tls")]
+            (Cause::Tls(tls::Failure::NoRoots(String::new())), 7),
+            (Cause::Proxy(ProxyFailure::Status(407)), 8),
+            (Cause::CutOff(CloseCode::NORMAL.into()), 9),
+        ];
+        for (cause, expected) in causes {
+            let error = Error::from(cause);
+            let answers: Vec<_> = (0..predicates.len()).filter(|&index| predicates[index](&error)).collect();
+            assert_eq!(answers, [expected], "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_source_is_what_was_underneath() {
+        let error = Error::io(Doing::Writing, io::ErrorKind::BrokenPipe.into());
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
+        assert!(Error::from(Cause::Closed).source().is_none());
+    }
+
+    #[test]
+    fn a_rejected_handshake_tells_its_status_and_when_to_come_back() {
+        let retry_after = Some(Duration::from_secs(7));
+        let error = Error::from(Cause::Rejected(Rejection::Status { status: 503, retry_after, location: None }));
+        assert_eq!((error.status(), error.retry_after()), (Some(503), retry_after));
+        assert!(error.to_string().contains("503"));
+    }
+}
