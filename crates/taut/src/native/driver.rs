@@ -3,20 +3,20 @@
 //! All state is here and none in futures: each `poll_…` does what can be done now and may be left off at any time.
 
 mod motion;
+mod sending;
 
-use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use taut_proto::{Close, Connection, Message, Part, Role, SendError, Settings, Teardown, Time};
+use taut_proto::{Close, Connection, Part, Role, Settings, Teardown, Time};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use crate::Error;
-use crate::error::{Cause, Deadline};
-use crate::native::buffers::{Bounds, Inbox, Queues, SHORT, ThreadBuffers, Unparsed};
+use crate::error::Cause;
+use crate::native::buffers::{Bounds, Inbox, Queues, ThreadBuffers, Unparsed};
 
 /// A stream and the connection on it.
 pub(crate) struct Driver<S> {
@@ -190,128 +190,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Whether a message can be accepted now; reads meanwhile, so that a peer that only writes gets on.
-    #[inline]
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let is_usual = self.ending.is_none() && self.connection.is_open() && self.pending() < self.bounds.outgoing;
-        if is_usual { Poll::Ready(Ok(())) } else { self.poll_room(cx) }
-    }
-
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        for _ in 0..TURNS {
-            self.check_open()?;
-            if self.pending() < self.bounds.outgoing {
-                self.goes_on();
-                return Poll::Ready(Ok(()));
-            }
-            ready!(self.poll_output(cx))?;
-        }
-        yield_now(cx)
-    }
-
-    /// Accepts a message that is one of several, to be written with them; false where there is more to it than that.
-    #[inline]
-    pub(crate) fn queue(&mut self, message: &mut Message<'_>) -> bool {
-        let Self { connection, queues: Some(queues), ending: None, bounds, .. } = self else { return false };
-        connection.is_open()
-            && queues.outbox.len() < GATHERED.min(bounds.outgoing)
-            && ThreadBuffers::with(|buffers| {
-                connection.send(hand_over(message), &mut buffers.scratch, &mut queues.outbox)
-            })
-            .is_ok()
-    }
-
-    /// Accepts a message, after [`poll_ready`](Self::poll_ready) has found that it can be, and writes what the stream
-    /// takes unless that is to be done later. Nothing is left of a message that is not short.
-    pub(crate) fn accept(
-        &mut self,
-        message: &mut Message<'_>,
-        writing: Writing,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Error> {
-        let Self { connection, queues, .. } = self;
-        ThreadBuffers::with(|buffers| {
-            let Queues { outbox, .. } = buffers.fill_in(queues);
-            connection.send(hand_over(message), &mut buffers.scratch, outbox)
-        })
-        .map_err(|_: SendError| Error::from(Cause::Closed))?;
-        self.write(writing, cx);
-        Ok(())
-    }
-
-    /// Accepts a fragment of a message, as `accept` does a whole one.
-    pub(crate) fn accept_fragment(
-        &mut self,
-        fragment: &Message<'_>,
-        is_last: bool,
-        writing: Writing,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Error> {
-        let Self { connection, queues, .. } = self;
-        ThreadBuffers::with(|buffers| {
-            let Queues { outbox, .. } = buffers.fill_in(queues);
-            connection.send_fragment(fragment, is_last, &mut buffers.scratch, outbox)
-        })
-        .map_err(|_| Error::from(Cause::Closed))?;
-        self.write(writing, cx);
-        Ok(())
-    }
-
-    /// Accepts a message, or says that too much is pending.
-    pub(crate) fn try_accept(
-        &mut self,
-        message: &mut Message<'_>,
-        writing: Writing,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Error> {
-        self.check_open()?;
-        if self.pending() >= self.bounds.outgoing {
-            let _ = self.poll_write(cx);
-            self.check_open()?;
-        }
-        if self.pending() >= self.bounds.outgoing {
-            return Err(Cause::Full.into());
-        }
-        self.accept(message, writing, cx)
-    }
-
-    /// Queues a ping.
-    pub(crate) fn ping(&mut self, payload: &[u8], writing: Writing, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.check_open()?;
-        let Self { connection, queues, .. } = self;
-        ThreadBuffers::with(|buffers| {
-            let Queues { outbox, .. } = buffers.fill_in(queues);
-            connection.ping(payload, &mut buffers.scratch, outbox)
-        })
-        .map_err(|error| Error::from(Cause::Ping(error)))?;
-        self.write(writing, cx);
-        Ok(())
-    }
-
-    /// Writes what the stream takes, unless it is to be done later and little waits.
-    fn write(&mut self, writing: Writing, cx: &mut Context<'_>) {
-        if writing == Writing::Now || self.pending() >= GATHERED {
-            let _ = self.poll_write(cx);
-            self.settle();
-        }
-    }
-
-    /// Everything accepted is written; reads meanwhile while there is room.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        for _ in 0..TURNS {
-            if matches!(self.phase, Phase::Over) {
-                return Poll::Ready(self.result());
-            }
-            if self.poll_write(cx).is_ready() {
-                self.settle();
-                // It may also be ready because the stream takes no more.
-                return Poll::Ready(self.broken().cloned().map_or(Ok(()), Err));
-            }
-            ready!(self.poll_output(cx))?;
-        }
-        yield_now(cx)
-    }
-
     /// Queues a close frame, if none was sent yet.
     pub(crate) fn begin_close(&mut self, close: &Close) {
         // The peer may have done so already.
@@ -343,37 +221,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         yield_now(cx)
-    }
-
-    /// Gets on with what is pending, and reads meanwhile as far as there is room; ready when anything has changed.
-    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let has_room = self.queues.as_ref().is_none_or(|queues| queues.inbox.has_room(self.bounds));
-        let before = self.pending();
-        if has_room || !matches!(self.phase, Phase::Live) {
-            self.goes_on();
-            let turned = self.poll_turn(Overflow::Wait, cx);
-            // Once all is written there may be nobody left to wake us.
-            let has_written = self.pending() < before;
-            return if has_written { Poll::Ready(Ok(())) } else { turned.map(Ok) };
-        }
-        // Neither side reads. Silence is not the peer's fault then, so the heartbeat is left alone.
-        let _ = self.poll_write(cx);
-        if self.pending() < before {
-            self.goes_on();
-            return Poll::Ready(Ok(()));
-        }
-        let now = self.now();
-        let since = *self.ending().stalled.get_or_insert(now);
-        ready!(self.poll_time(since + STALL, now, cx));
-        self.goes_on();
-        Poll::Ready(Err(Cause::Deadline(Deadline::Stall(STALL)).into()))
-    }
-
-    /// Sending is not at a halt.
-    fn goes_on(&mut self) {
-        if let Some(ending) = &mut self.ending {
-            ending.stalled = None;
-        }
     }
 
     /// Whether a message can be accepted.
@@ -504,17 +351,6 @@ struct Ending {
     discarded: usize,
 }
 
-/// Gives what the outbox may keep; what is short is lent, so that its memory can be used again.
-#[inline]
-fn hand_over<'m>(message: &'m mut Message<'_>) -> Message<'m> {
-    match message {
-        Message::Text(Cow::Owned(text)) if text.len() > SHORT => std::mem::take(text).into(),
-        Message::Binary(Cow::Owned(bytes)) if bytes.len() > SHORT => std::mem::take(bytes).into(),
-        Message::Text(text) => Message::Text(Cow::Borrowed(text)),
-        Message::Binary(bytes) => Message::Binary(Cow::Borrowed(bytes)),
-    }
-}
-
 /// Comes back later: a stream that is always ready must not keep the thread from other tasks.
 fn yield_now<T>(cx: &Context<'_>) -> Poll<T> {
     cx.waker().wake_by_ref();
@@ -524,16 +360,11 @@ fn yield_now<T>(cx: &Context<'_>) -> Poll<T> {
 /// Steps of one poll.
 const TURNS: usize = 64;
 
-/// Bytes that are gathered before they are written after all.
-const GATHERED: usize = 64 << 10;
-
-/// How long a send waits while neither side reads.
-const STALL: Duration = Duration::from_secs(20);
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
 
+    use taut_proto::Message;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
     use super::*;

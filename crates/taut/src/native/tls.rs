@@ -190,7 +190,7 @@ mod tests {
         let named = authority.client().server_name("b.example").unwrap();
         assert!(shake(&named, "a.example", &server).await.0.is_ok());
         // What was said for one server is not used for another.
-        assert!(shake(&named.for_strangers(), "a.example", &server).await.0.is_err());
+        assert!(shake(&named.without_identity(), "a.example", &server).await.0.is_err());
     }
 
     #[tokio::test]
@@ -236,7 +236,7 @@ mod tests {
         let also = authority.client().root_pem(root).unwrap();
         for client in [&only, &also] {
             shake(client, "a.example", &server).await.0.unwrap();
-            shake(&client.for_strangers(), "a.example", &server).await.0.unwrap();
+            shake(&client.without_identity(), "a.example", &server).await.0.unwrap();
         }
 
         // Its name counts.
@@ -313,7 +313,7 @@ mod tests {
         client.unwrap();
         assert_eq!(TlsInfo::of(&server.unwrap()).peer_certificates().len(), 1);
 
-        for client in [authority.client(), good.for_strangers()] {
+        for client in [authority.client(), good.without_identity()] {
             let (client, server) = shake(&client, "a.example", &demanding).await;
             let error = client.unwrap_err();
             assert!(error.is_tls() && error.to_string().contains("client_certificate_pem"), "{error}");

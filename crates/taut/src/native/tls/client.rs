@@ -127,8 +127,8 @@ impl ClientTls {
         Ok(connected.map_err(|error| failed(Peer::Server, error))?.into())
     }
 
-    /// The same trust without what is for one server only: its name, and our certificate.
-    pub(crate) fn for_strangers(&self) -> Self {
+    /// Drops what is for one server only: its name, and our certificate. Whom it trusts stays.
+    pub(crate) fn without_identity(&self) -> Self {
         let mut other = self.clone();
         other.server_name = None;
         if self.settings.as_ref().is_some_and(|settings| settings.certificate.is_some()) {
@@ -409,6 +409,6 @@ mod tests {
         let changed = ClientTls::system().root_pem(Authority::new().root().as_bytes()).unwrap();
         assert!(!Arc::ptr_eq(&ClientTls::system().config, &changed.config));
         let named = ClientTls::system().server_name("a.example").unwrap();
-        assert!(Arc::ptr_eq(&named.for_strangers().config, &ClientTls::system().config));
+        assert!(Arc::ptr_eq(&named.without_identity().config, &ClientTls::system().config));
     }
 }

@@ -1,26 +1,26 @@
 //! Through a proxy: HTTP CONNECT (RFC 9110 §9.3.6) and SOCKS5 (RFC 1928, RFC 1929).
 
 mod environment;
+mod http_connect;
+mod socks5;
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use taut_proto::handshake::{ClientResponse, HeadLimits, HeadScan};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 
 use super::{Transport, tcp};
 use crate::Error;
-use crate::error::{Cause, Doing, ProxyFailure};
+use crate::error::{Cause, Doing};
 #[cfg(feature = "tls")]
 use crate::native::tls::ClientTls;
 use crate::native::url::{percent_decode, split_authority};
 use environment::Environment;
+use socks5::Destination;
 
 /// A proxy on the way to the server: HTTP CONNECT, over TLS or not, or SOCKS5.
 ///
@@ -188,11 +188,11 @@ impl Server {
     /// Makes a tunnel to `host` of a connection to the proxy.
     pub(crate) async fn tunnel(&self, transport: Transport, host: &str, port: u16) -> Result<Transport, Error> {
         match self.kind {
-            Kind::Http => self.connect(transport, host, port).await,
+            Kind::Http => self.http_connect(transport, host, port).await,
             #[cfg(feature = "tls")]
             Kind::Https => {
                 let secure = self.tls.connect(&self.host, transport).await?;
-                self.connect(Transport::over_tls(secure), host, port).await
+                self.http_connect(Transport::over_tls(secure), host, port).await
             }
             #[cfg(not(feature = "tls"))]
             Kind::Https => unreachable!("refused when it was parsed"),
@@ -200,92 +200,16 @@ impl Server {
                 let addresses = tcp::lookup(host, port).await?;
                 // There is one attempt, and version 4 is what every proxy can do.
                 let four = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
-                self.socks(transport, Destination::Address(*four)).await
+                self.socks5(transport, Destination::Address(*four)).await
             }
             Kind::Socks5h => {
                 let destination = match host.parse::<IpAddr>() {
                     Ok(address) => Destination::Address(SocketAddr::new(address, port)),
                     Err(_) => Destination::Name(host, port),
                 };
-                self.socks(transport, destination).await
+                self.socks5(transport, destination).await
             }
         }
-    }
-
-    async fn connect(&self, mut transport: Transport, host: &str, port: u16) -> Result<Transport, Error> {
-        // RFC 9110 §9.3.6: the target is host and port, the port even if it is the scheme's own.
-        let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        let authorization = match &self.credentials {
-            Some((user, password)) => format!("Proxy-Authorization: {}\r\n", basic(user, password)),
-            None => String::new(),
-        };
-        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
-        write(&mut transport, request.as_bytes()).await?;
-
-        let limits = HeadLimits::default();
-        let mut bytes = Vec::new();
-        for _ in 0..INTERIM_RESPONSES {
-            let end = read_head(&mut transport, &mut bytes, &limits).await?;
-            let status = match ClientResponse::parse(&bytes[..end], &limits) {
-                Ok(response) => response.status(),
-                Err(_) => return Err(Cause::Proxy(ProxyFailure::NotHttp).into()),
-            };
-            let unread = bytes.split_off(end);
-            match status {
-                // RFC 9110 §15.2: the response that counts follows.
-                100..200 => bytes = unread,
-                // RFC 9110 §9.3.6: any of these means a tunnel, and it begins right after the head.
-                200..300 if unread.is_empty() => return Ok(transport),
-                200..300 => return Ok(Transport::new(Rewound { unread, transport })),
-                status => return Err(Cause::Proxy(ProxyFailure::Status(status)).into()),
-            }
-        }
-        Err(Cause::Proxy(ProxyFailure::NotHttp).into())
-    }
-
-    async fn socks(&self, mut transport: Transport, destination: Destination<'_>) -> Result<Transport, Error> {
-        // RFC 1928 §3: version, then the methods: none needed, or user and password.
-        let methods: &[u8] = if self.credentials.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
-        write(&mut transport, methods).await?;
-        match (read::<2>(&mut transport).await?, &self.credentials) {
-            ([5, 0], _) => {}
-            ([5, 2], Some((user, password))) => {
-                // RFC 1929 §2. Both lengths were checked when the URL was parsed.
-                let mut bytes = vec![1];
-                for text in [user, password] {
-                    bytes.push(text.len() as u8);
-                    bytes.extend_from_slice(text.as_bytes());
-                }
-                write(&mut transport, &bytes).await?;
-                if read::<2>(&mut transport).await?[1] != 0 {
-                    return Err(Cause::Proxy(ProxyFailure::Credentials).into());
-                }
-            }
-            ([5, 0xff], Some(_)) => return Err(Cause::Proxy(ProxyFailure::Credentials).into()),
-            ([5, _], _) => return Err(Cause::Proxy(ProxyFailure::NoCredentials).into()),
-            _ => return Err(Cause::Proxy(ProxyFailure::NotSocks).into()),
-        }
-        // RFC 1928 §4: version, CONNECT, reserved, and where to.
-        let mut request = vec![5, 1, 0];
-        destination.write(&mut request)?;
-        write(&mut transport, &request).await?;
-        // RFC 1928 §6: version, reply, reserved, and the address that the proxy connects from.
-        let [version, reply, _, kind] = read::<4>(&mut transport).await?;
-        if version != 5 {
-            return Err(Cause::Proxy(ProxyFailure::NotSocks).into());
-        }
-        if reply != 0 {
-            return Err(Cause::Proxy(ProxyFailure::Reply(reply)).into());
-        }
-        let length = match kind {
-            1 => 4,
-            3 => usize::from(read::<1>(&mut transport).await?[0]),
-            4 => 16,
-            _ => return Err(Cause::Proxy(ProxyFailure::NotSocks).into()),
-        };
-        let mut rest = [0; 255 + 2];
-        transport.read_exact(&mut rest[..length + 2]).await.map_err(broken)?;
-        Ok(transport)
     }
 }
 
@@ -293,83 +217,6 @@ impl fmt::Debug for Server {
     // Without user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}:{}", self.kind.scheme(), self.host, self.port)
-    }
-}
-
-/// Where SOCKS leads to.
-enum Destination<'a> {
-    Address(SocketAddr),
-    Name(&'a str, u16),
-}
-
-impl Destination<'_> {
-    /// RFC 1928 §5.
-    fn write(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        let port = match self {
-            Self::Address(SocketAddr::V4(address)) => {
-                out.push(1);
-                out.extend_from_slice(&address.ip().octets());
-                address.port()
-            }
-            Self::Address(SocketAddr::V6(address)) => {
-                out.push(4);
-                out.extend_from_slice(&address.ip().octets());
-                address.port()
-            }
-            Self::Name(name, port) => {
-                let length = u8::try_from(name.len());
-                out.push(3);
-                out.push(length.map_err(|_| Cause::Url("the URL's host is too long for a SOCKS proxy"))?);
-                out.extend_from_slice(name.as_bytes());
-                *port
-            }
-        };
-        out.extend_from_slice(&port.to_be_bytes());
-        Ok(())
-    }
-}
-
-/// A stream of which something was read already.
-struct Rewound {
-    unread: Vec<u8>,
-    transport: Transport,
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.unread.is_empty() {
-            return Pin::new(&mut self.transport).poll_read(cx, room);
-        }
-        let count = self.unread.len().min(room.remaining());
-        room.put_slice(&self.unread[..count]);
-        self.unread.drain(..count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }
 
@@ -398,28 +245,6 @@ async fn write(transport: &mut Transport, bytes: &[u8]) -> Result<(), Error> {
     transport.flush().await.map_err(broken)
 }
 
-async fn read<const N: usize>(transport: &mut Transport) -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    transport.read_exact(&mut bytes).await.map_err(broken)?;
-    Ok(bytes)
-}
-
-/// Reads until the head is complete; where it ends.
-async fn read_head(transport: &mut Transport, bytes: &mut Vec<u8>, limits: &HeadLimits) -> Result<usize, Error> {
-    let mut scan = HeadScan::new();
-    loop {
-        match scan.find(bytes, limits) {
-            Ok(Some(end)) => return Ok(end),
-            Ok(None) => {}
-            Err(_) => return Err(Cause::Proxy(ProxyFailure::NotHttp).into()),
-        }
-        bytes.reserve(ROOM);
-        if transport.read_buf(bytes).await.map_err(broken)? == 0 {
-            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
-        }
-    }
-}
-
 fn broken(error: io::Error) -> Error {
     Error::io(Doing::Tunnelling, error)
 }
@@ -427,9 +252,3 @@ fn broken(error: io::Error) -> Error {
 fn invalid(wrong: String) -> Error {
     Cause::ProxySettings(wrong).into()
 }
-
-/// Interim responses that are read past before a proxy counts as broken.
-const INTERIM_RESPONSES: usize = 8;
-
-/// Bytes that there is room for at each read of a head.
-const ROOM: usize = 512;
