@@ -17,11 +17,12 @@ pub(crate) use native::{Cause, Deadline, Doing, ProxyFailure, Stage, may_come_ba
 
 /// Why a call failed.
 ///
-/// Its text says what is wrong and what to do; the methods below are for programs. A clean close is not an error. Once a
-/// connection has failed, every later call returns the same error.
+/// Its text says what is wrong and what to do; the methods below are for programs. A clean close is not an error. Once
+/// a connection has failed, every later call returns the same error.
 #[cfg_attr(
     target_family = "wasm",
-    doc = "\nThe methods are those of the native client, although a browser tells a page too little to answer some of them."
+    doc = "\nThe methods are those of the native error, although a browser tells a page too little to answer some of \
+           them."
 )]
 #[derive(Clone)]
 pub struct Error(Arc<Cause>);

@@ -14,7 +14,7 @@
 //! The code on these pages is compiled and, where it needs no network, run by the tests of the library. Whole programs
 //! are in the folder `examples` of the repository.
 
-/// What it looks like: connect, send, receive, serve, split.
+/// A tour: connect, send, receive, serve, split.
 pub mod tour {
     #![doc = include_str!("guide/tour.md")]
 }
@@ -24,17 +24,17 @@ pub mod auth {
     #![doc = include_str!("guide/auth.md")]
 }
 
-/// How to notice that the other side is gone.
+/// How to detect that the peer is gone.
 pub mod heartbeats {
     #![doc = include_str!("guide/heartbeats.md")]
 }
 
-/// What happens when somebody reads too slowly, and how much memory a peer can take.
+/// What happens when a peer reads too slowly, and how much memory it can take.
 pub mod backpressure {
     #![doc = include_str!("guide/backpressure.md")]
 }
 
-/// How a connection ends, and a server.
+/// How connections and servers end.
 pub mod closing {
     #![doc = include_str!("guide/closing.md")]
 }

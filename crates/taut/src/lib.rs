@@ -1,8 +1,8 @@
 //! WebSockets on tokio, for connections that stay up: a client and a server.
 //!
-//! On by default, in both roles: a heartbeat that notices a dead peer, limits on what a peer may make us hold,
-//! deadlines on connecting and closing; on a server the check that a web page comes from the same origin. Every call
-//! can be dropped before it is done, and loses nothing.
+//! On by default, for clients and servers: a heartbeat that detects a dead peer, limits on the memory that a peer can
+//! take, deadlines for connecting and closing; and on servers the check that a web page comes from the same origin.
+//! Every call can be dropped before it is done without losing anything.
 //!
 //! Connect:
 //!
@@ -78,23 +78,24 @@
 //!
 //! # Somebody must poll
 //!
-//! A [`WebSocket`] has no task of its own. What it does, it does inside [`recv`](WebSocket::recv),
-//! [`send`](WebSocket::send), [`flush`](WebSocket::flush) and [`close`](WebSocket::close): answer pings, send its own,
-//! notice that the peer is gone. A program that is not in one of these calls for longer than the peer's patience
-//! (20 seconds here, similar elsewhere) may be given up. The usual loop around `recv`, with whatever else the program
-//! waits for beside it in `tokio::select!`, is all that is needed: every call can be cancelled without loss.
+//! A [`WebSocket`] has no background task. It does its work inside [`recv`](WebSocket::recv),
+//! [`send`](WebSocket::send), [`flush`](WebSocket::flush) and [`close`](WebSocket::close): it answers pings, sends its
+//! own, and notices when the peer is gone. If a program is not in one of these calls for longer than the peer's timeout
+//! (20 seconds here, similar elsewhere), the peer may drop the connection. The usual loop around `recv`, in
+//! `tokio::select!` with whatever else the program waits for, is all that is needed: every call can be cancelled
+//! without loss.
 //!
 //! Everything here runs within a tokio runtime that has I/O and time enabled, as `#[tokio::main]` makes it.
 //!
 //! # In a browser
 //!
-//! For the target `wasm32-unknown-unknown` the crate is a client over the page's own WebSocket, with the same names:
-//! [`connect()`], [`Client`], [`WebSocket`], [`Sender`] and [`Receiver`], [`Message`], [`Error`] with its questions.
-//! There is neither tokio nor a runtime to be had; `wasm_bindgen_futures::spawn_local` runs the futures, which are not
-//! `Send`. What differs, because a page can do no more:
+//! For the target `wasm32-unknown-unknown` the crate is a client over the browser's WebSocket, with the same names:
+//! [`connect()`], [`Client`], [`WebSocket`], [`Sender`] and [`Receiver`], [`Message`], [`Error`] with its methods. It
+//! needs neither tokio nor another runtime: `wasm_bindgen_futures::spawn_local` runs the futures, which are not `Send`.
+//! What differs, because a page can do no more:
 //!
 //! - No headers: a token goes into [`Client::bearer_subprotocol`]. Cookies and the origin are the browser's.
-//! - A connection that was refused is [`is_io`](Error::is_io), whatever the reason; a page is not told.
+//! - A connection that was refused is [`is_io`](Error::is_io), whatever the reason: a page is not told why.
 //! - The browser reads on whether or not [`recv`](WebSocket::recv) is called. What waits is bounded as natively, 1,024
 //!   messages or 1 MiB, but then the connection is closed, with 4013.
 //! - It answers pings and sends none: the heartbeat is the server's. Compression is the browser's as well.

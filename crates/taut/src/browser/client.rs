@@ -23,7 +23,7 @@ pub async fn connect(url: &str) -> Result<WebSocket, Error> {
 /// The browser sends the server's cookies and the page's origin by itself, and a page can set no headers: a token goes
 /// into a subprotocol ([`bearer_subprotocol`](Self::bearer_subprotocol)).
 ///
-/// What is wrong with a setting is told by [`connect`](Self::connect).
+/// A setting that is wrong makes [`connect`](Self::connect) fail.
 #[derive(Clone)]
 pub struct Client {
     url: String,

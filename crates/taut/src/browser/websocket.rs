@@ -77,8 +77,8 @@ impl WebSocket {
         self.link.flush().await
     }
 
-    /// Closes the connection: everything pending is written, then a close frame, and the peer's is waited for, at most
-    /// for 5 seconds.
+    /// Closes the connection: writes everything pending and a close frame, then waits for the peer's, at most for 5
+    /// seconds.
     ///
     /// `close` is a code, [`CloseCode::NORMAL`](crate::CloseCode::NORMAL) or one of 3000 to 4999, as a page may send no
     /// other, or a [`Close`] with a reason. When the close has begun already, by either side, it is seen through and
@@ -97,7 +97,7 @@ impl WebSocket {
         self.link.close(&close.into()).await
     }
 
-    /// The subprotocol that the handshake agreed on.
+    /// The subprotocol that the handshake has selected.
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
     }
@@ -112,7 +112,7 @@ impl WebSocket {
         self.link.pending()
     }
 
-    /// Two handles for two tasks, or more: a [`Sender`] can be cloned and sends through a shared reference.
+    /// Splits it into two handles, for two tasks or more: a [`Sender`] can be cloned and sends through `&self`.
     ///
     /// The connection ends when it is closed, or when all of them are dropped.
     pub fn split(self) -> (Sender, Receiver) {
@@ -152,7 +152,7 @@ impl Sender {
         self.link.try_send(&message.into())
     }
 
-    /// Waits until everything sent so far, by whomever, has been handed to the network.
+    /// Waits until everything sent so far, by any handle, has been handed to the network.
     ///
     /// # Errors
     /// When the connection is closed or has failed.

@@ -50,8 +50,8 @@ impl Error {
         false
     }
 
-    /// Whether the caller asked for something that cannot be: a malformed URL or subprotocol, a close code that a page
-    /// may not send.
+    /// Whether the caller asked for something impossible: a malformed URL or subprotocol, a close code that a page may
+    /// not send.
     pub fn is_invalid(&self) -> bool {
         matches!(*self.0, Cause::Setting(_) | Cause::CloseCode(_))
     }
@@ -73,8 +73,8 @@ impl Error {
         None
     }
 
-    /// The close code that tells this failure: the one that the peer was sent, or 1006 for a connection that broke
-    /// (RFC 6455 §7.1.5). `None` when there was no connection or it goes on.
+    /// The close code of this failure: the one that the peer was sent, or 1006 for a connection that broke (RFC 6455
+    /// §7.1.5). `None` if there was no connection, or it goes on.
     pub fn close_code(&self) -> Option<CloseCode> {
         match *self.0 {
             Cause::Broken | Cause::Close => Some(CloseCode::ABNORMAL),

@@ -50,8 +50,8 @@ impl Error {
         matches!(*self.0, Cause::Redirect { .. } | Cause::Rejected(_) | Cause::Refused(_))
     }
 
-    /// Whether TLS failed: a certificate was refused, or the two sides have too little in common. Trying again does
-    /// not help before somebody has changed something. A connection that broke meanwhile is [`is_io`](Self::is_io).
+    /// Whether TLS failed: a certificate was refused, or the two sides have no common version or cipher. Trying again
+    /// does not help until something has changed. A connection that broke meanwhile is [`is_io`](Self::is_io).
     pub fn is_tls(&self) -> bool {
         match &*self.0 {
             #[cfg(feature = "tls")]
@@ -65,7 +65,7 @@ impl Error {
         matches!(*self.0, Cause::Proxy(_))
     }
 
-    /// Whether the caller asked for something that cannot be: a malformed URL or header, a ping that is too long.
+    /// Whether the caller asked for something impossible: a malformed URL or header, a ping that is too long.
     pub fn is_invalid(&self) -> bool {
         match &*self.0 {
             Cause::CloseCode(_) | Cause::Header(_) | Cause::Ping(_) | Cause::ProxySettings(_) => true,
@@ -102,7 +102,7 @@ impl Error {
         }
     }
 
-    /// How long the server that did not accept the handshake asks clients to stay away.
+    /// How long the server asks clients to wait before they try again, if it did not accept the handshake.
     pub fn retry_after(&self) -> Option<Duration> {
         match &*self.0 {
             Cause::Rejected(Rejection::Status { retry_after, .. }) => *retry_after,
@@ -110,8 +110,8 @@ impl Error {
         }
     }
 
-    /// The close code that tells this failure: the one that the peer was sent, or 1006 for a connection that broke
-    /// (RFC 6455 §7.1.5). `None` when there was no connection or it goes on.
+    /// The close code of this failure: the one that the peer was sent, or 1006 for a connection that broke (RFC 6455
+    /// §7.1.5). `None` if there was no connection, or it goes on.
     pub fn close_code(&self) -> Option<CloseCode> {
         match &*self.0 {
             Cause::ClosedBy(close) | Cause::CutOff(close) => Some(close.code()),

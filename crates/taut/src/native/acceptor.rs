@@ -22,7 +22,7 @@ use crate::{Deflate, Error, Request, Transport, WebSocket};
 pub use incoming::Incoming;
 use incoming::refuse;
 
-/// The terms on which clients are accepted: limits, heartbeat, origins, compression, deadlines.
+/// How clients are accepted: limits, heartbeat, origins, compression, deadlines.
 ///
 /// Clones share them. [`Server`](crate::Server) has one, and the upgrades from hyper and axum; for connections that
 /// come by another way there are [`accept`](Self::accept) and [`accept_over`](Self::accept_over).
@@ -49,7 +49,7 @@ enum Origins {
 }
 
 impl Acceptor {
-    /// The standard terms: each setting below says its default.
+    /// An acceptor with the defaults that the settings below name.
     pub fn new() -> Self {
         Self::default()
     }
@@ -60,23 +60,23 @@ impl Acceptor {
         self.change(|terms| terms.settings = Arc::new(settings))
     }
 
-    /// Agrees to permessage-deflate (RFC 7692) when a client offers it; by default nothing is compressed. Costs
-    /// processor time, and memory where the context is taken over from message to message.
+    /// Accepts permessage-deflate (RFC 7692) when a client offers it; by default nothing is compressed. Costs processor
+    /// time, and memory if the context is kept from message to message.
     #[must_use]
     pub fn deflate(self, config: Deflate) -> Self {
         self.change(|terms| terms.deflate = Some(config))
     }
 
-    /// Subprotocols that are spoken, the preferred one first; none by default. The first that a client offers is
-    /// agreed on; a client that offers none of them is accepted without one.
+    /// Sets the supported subprotocols, the preferred one first; none by default. The first one that the client also
+    /// offers is selected; a client that offers none of them is accepted without one.
     #[must_use]
     pub fn subprotocols<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Self {
         self.change(|terms| terms.subprotocols = names.into_iter().map(Into::into).collect())
     }
 
-    /// The pages that may connect, such as `https://chat.example`, compared by scheme, host and port; by default those
-    /// that were loaded from the host and port that the request is for. A default port may be written or left out;
-    /// pages without a host, such as those of Electron and Cordova, are `null` or `file://`. Clients that are not
+    /// Sets the pages that may connect, such as `https://chat.example`, compared by scheme, host and port; by default
+    /// those that were loaded from the host and port that the request is for. A default port may be written or left
+    /// out; pages without a host, such as those of Electron and Cordova, are `null` or `file://`. Clients that are not
     /// browsers send no origin and are not concerned.
     ///
     /// Any other page that a user visits could otherwise act for that user (cross-site WebSocket hijacking): browsers
@@ -86,14 +86,14 @@ impl Acceptor {
         self.change(|terms| terms.origins = Origins::Listed(origins.into_iter().map(Into::into).collect()))
     }
 
-    /// Lets every page connect: for what is public, or where a token decides and no cookie.
+    /// Lets every page connect: for public services, and those that authenticate by token and not by cookie.
     #[must_use]
     pub fn allow_any_origin(self) -> Self {
         self.change(|terms| terms.origins = Origins::Any)
     }
 
-    /// Speaks TLS, `wss://`, on every connection that [`accept`](Self::accept) is given; by default none. For upgrades
-    /// from hyper and axum TLS is the HTTP server's affair.
+    /// Speaks TLS, `wss://`, on every connection that [`accept`](Self::accept) is given; by default none. With hyper
+    /// and axum, TLS is up to the HTTP server.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(self, tls: ServerTls) -> Self {
@@ -109,7 +109,7 @@ impl Acceptor {
         false
     }
 
-    /// How long a client has for TLS and its request, and again for taking the response; 10 seconds.
+    /// Sets how long a client may take for TLS and its request, and again to take the response; 10 seconds.
     #[must_use]
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
         self.change(|terms| terms.timeout = timeout)
@@ -117,7 +117,7 @@ impl Acceptor {
 
     /// Reads the request of a client that has connected by TCP.
     ///
-    /// A request that is no handshake, or comes from a page that may not connect, is refused here.
+    /// Refuses a request that is not a handshake, or comes from a page that may not connect.
     ///
     /// # Errors
     /// [`is_handshake`](Error::is_handshake): the request was refused, and the client told why. Otherwise when the

@@ -64,7 +64,7 @@ use crate::native::{request, upgrade};
 use crate::{Acceptor, WebSocket};
 
 impl Upgrade {
-    /// Accepts the client, and runs the handler in a task of its own: see [`run`](Self::run).
+    /// Accepts the client, and spawns a task for the handler: see [`run`](Self::run).
     ///
     /// The answer can be a part of one, such as `(headers, upgrade.on_upgrade(chat))`.
     pub fn on_upgrade<H, F, E>(self, handler: H) -> Response
@@ -97,8 +97,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     }
 }
 
-/// A [`Refusal`] that axum can answer with: what [`Upgrade`] rejects a request with, and what a handler may return for
-/// a client that it does not want.
+/// A [`Refusal`] as an axum response: [`Upgrade`] rejects requests with it, and a handler may return it to refuse a
+/// client.
 ///
 /// ```
 /// use axum::response::Response;

@@ -33,7 +33,7 @@ pub async fn connect(url: &str) -> Result<WebSocket, Error> {
 
 /// A WebSocket to be opened: where to and how. It can be used any number of times.
 ///
-/// What is wrong with a setting is told by [`connect`](Self::connect).
+/// A setting that is wrong makes [`connect`](Self::connect) fail.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), taut::Error> {
@@ -82,7 +82,7 @@ impl Client {
         })
     }
 
-    /// Sends `Authorization: Bearer` with this token. It is shown by no `Debug`.
+    /// Sends `Authorization: Bearer` with this token. `Debug` never shows it.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
         self.header("Authorization", &format!("Bearer {token}"))
@@ -98,9 +98,9 @@ impl Client {
         self.header("Authorization", &basic(user, password))
     }
 
-    /// Offers the token as a subprotocol, `bearer.TOKEN`, after those already offered: what a page in a browser does,
-    /// which cannot set headers. For servers that know it only so; otherwise [`bearer`](Self::bearer) is better. A
-    /// token may have letters, digits and a few signs; base64url without padding fits.
+    /// Offers the token as a subprotocol, `bearer.TOKEN`, after those already offered: as browsers do, which cannot set
+    /// headers. For servers that accept nothing else; otherwise prefer [`bearer`](Self::bearer). A token may have
+    /// letters, digits and a few signs; base64url without padding fits.
     #[must_use]
     pub fn bearer_subprotocol(self, token: &str) -> Self {
         self.with_part(RequestPart::Subprotocol(format!("{BEARER}{token}")))
@@ -133,8 +133,7 @@ impl Client {
         self
     }
 
-    /// Names the page on whose behalf the client connects, as a browser does: `https://app.example`. By default no
-    /// origin is sent.
+    /// Sends an `Origin`, as browsers do for the page that connects: `https://app.example`. By default none is sent.
     #[must_use]
     pub fn origin(self, origin: &str) -> Self {
         self.with_part(RequestPart::Origin(origin.to_owned()))
@@ -160,15 +159,15 @@ impl Client {
         self
     }
 
-    /// How long connecting may take, from the name's lookup to the end of the handshake, TLS, a proxy and redirects
-    /// included; 10 seconds.
+    /// Sets how long connecting may take, from the DNS lookup to the end of the handshake, including TLS, a proxy and
+    /// redirects; 10 seconds.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Whom to trust, and which certificate to show, when the URL is `wss://`; [`ClientTls::system`] by default.
+    /// Sets whom to trust, and which certificate to show, for `wss://` URLs; [`ClientTls::system`] by default.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
@@ -191,21 +190,21 @@ impl Client {
         self
     }
 
-    /// How many redirects are followed; 10. With 0 the first is an error with its status.
+    /// Sets how many redirects are followed; 10. With 0, the first one is an error with its status.
     ///
-    /// To another origin (scheme, host or port) go no cookies, no token, no certificate and no headers of the
-    /// application's but `Accept`, `Accept-Language` and `User-Agent`, and they do not come back when it leads back.
-    /// From `wss://` to `ws://` no redirect is followed.
+    /// A redirect to another origin (scheme, host or port) drops cookies, token, certificate and the application's
+    /// headers, except `Accept`, `Accept-Language` and `User-Agent`, for good: they are not sent again if a later
+    /// redirect leads back. A redirect from `wss://` to `ws://` is never followed.
     #[must_use]
     pub fn redirects(mut self, most: usize) -> Self {
         self.redirects = most;
         self
     }
 
-    /// Looks the name up, connects, by TLS if the URL is `wss://`, and opens the WebSocket.
+    /// Resolves the host, connects, with TLS if the URL is `wss://`, and opens the WebSocket.
     ///
-    /// Of several addresses the first that answers is taken: the next is tried as well when one has not answered for
-    /// 250 milliseconds (RFC 8305).
+    /// If the host has several addresses, the first one that answers is used: when one has not answered for 250
+    /// milliseconds, the next is tried as well (RFC 8305).
     ///
     /// # Errors
     /// [`is_invalid`](Error::is_invalid): the URL or a setting is wrong. [`is_io`](Error::is_io): the server cannot be
@@ -223,7 +222,7 @@ impl Client {
     }
 
     /// Opens the WebSocket over a stream that is connected already: a Unix socket, a tunnel, TLS of your own. The URL
-    /// says what to ask the server for; nothing is encrypted here, even if it is `wss://`, and no redirect is followed.
+    /// says what to request; nothing is encrypted here, even if it is `wss://`, and redirects are not followed.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).

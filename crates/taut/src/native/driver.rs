@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// The same with other bounds.
+    /// Sets other bounds.
     #[cfg(feature = "testing")]
     pub(crate) fn bounded(mut self, bounds: &'static Bounds) -> Self {
         self.bounds = bounds;
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Hands over what was received, to be taken message by message without coming back here; false after a clean
-    /// close. Whoever waits gets nothing to keep.
+    /// close. A caller that has to wait gives its inbox back.
     pub(crate) fn poll_received(
         &mut self,
         received: &mut Option<Box<Inbox>>,
@@ -239,8 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Whether what has been received is all that the peer has begun. For those who receive: whoever closes or sends
-    /// has lost nothing by a message of the peer's that was cut off.
+    /// An error if the peer has begun a message that it did not finish. Only for those who receive: to close or to
+    /// send, a message that was cut off does not matter.
     fn received_all(&self) -> Result<(), Error> {
         match self.ending.as_deref() {
             // Of a message that the application gave up nothing is missed.
@@ -290,7 +290,7 @@ pub(crate) type Progress = ([usize; 3], bool, bool);
 pub(crate) enum Writing {
     /// At once, as far as the stream takes it.
     Now,
-    /// Together with what else is sent until the poll is over; whoever asks for this sees to it.
+    /// Together with everything else that is sent during the poll; the caller sees to it.
     Later,
 }
 
@@ -304,18 +304,18 @@ enum Phase {
     Over,
 }
 
-/// What becomes of input when the inbox is full.
+/// What to do with input when the inbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overflow {
     /// It waits.
     Wait,
-    /// Messages are discarded: whoever closes waits for the close frame behind all that the peer still sends.
+    /// Messages are discarded: to close, we wait for the close frame, which may come behind other messages.
     Discard,
     /// There is room for one message, or for a part of it if it does not lie within the read.
     Parts,
 }
 
-/// What becomes of the message in progress.
+/// The state of the message in progress, if it is received in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Parts {
     /// There is none that is received in parts.

@@ -34,7 +34,7 @@
 //! | the server breaks the protocol, or sends what exceeds our limits | no | |
 //! | status 408, 425, 429, 500, 502, 503, 504 | yes | 100 ms + U(0, 500 ms), after its `Retry-After` |
 //! | status 401 | once, with what [`refresh`](Reconnecting::refresh) gives | none |
-//! | any other status, an answer that is no valid handshake, a TLS certificate that is not accepted | no | |
+//! | any other status, an invalid handshake, a TLS certificate that is not accepted | no | |
 //! | a proxy that cannot reach the server, or is busy | yes | 100 ms + U(0, 500 ms) |
 //! | a proxy that refuses, a redirect that is not followed | no | |
 //! | a wrong URL or setting | no | |
@@ -111,11 +111,11 @@ type RetryIf = Box<dyn FnMut(&Ended) -> bool + Send>;
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 impl Client {
-    /// A connection that is replaced when it is lost. `on_open` is run on each new one before anything else is
-    /// received, such as to subscribe, and gives it back; when it fails, the attempt has failed. What is retried and
-    /// when stands in [`reconnect`](self). Nothing happens before the first call.
+    /// Returns a connection that is replaced when it is lost. `on_open` runs on each new connection before anything is
+    /// received, such as to subscribe, and returns it; if it fails, the attempt has failed. See [`reconnect`](self) for
+    /// what is retried, and when. Nothing happens before the first call.
     ///
-    /// `on_open` has no deadline but the heartbeat's: where it waits for an answer, a timeout is its own business.
+    /// `on_open` has no deadline but the heartbeat's: if it waits for an answer, give it a timeout.
     pub fn reconnecting<H, F>(&self, backoff: Backoff, on_open: H) -> Reconnecting
     where
         H: FnMut(WebSocket) -> F + Send + 'static,
@@ -211,7 +211,7 @@ impl Reconnecting {
         self
     }
 
-    /// Is told of each change, as it happens, inside of the call that is awaited. It must not block.
+    /// Calls `report` on each change, inside the call that is awaited. It must not block.
     #[must_use]
     pub fn on_event(mut self, report: impl FnMut(&Event) + Send + 'static) -> Self {
         self.on_event = Box::new(report);
@@ -291,14 +291,14 @@ impl Reconnecting {
         poll_fn(|cx| self.poll_open(cx)).await
     }
 
-    /// Closes for good: the connection as [`WebSocket::close`] does, or whatever was to lead to one is dropped.
-    /// What was received before is still there for [`recv`](Self::recv).
+    /// Closes for good: closes the connection, as [`WebSocket::close`] does, or drops the attempt to make one. Messages
+    /// that were received before are still there for [`recv`](Self::recv).
     ///
     /// # Errors
     /// As [`WebSocket::close`]; without a connection only for a code that must not be sent.
     ///
-    /// # Cancel safety
-    /// Safe and repeatable: once polled, nothing reconnects any more, and the next `close` or `recv` goes on with it.
+    /// # Cancel safety Safe and repeatable: once polled, it no longer reconnects, and the next `close` or `recv`
+    /// continues.
     pub async fn close(&mut self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
         poll_fn(|cx| self.poll_close(&close, cx)).await
@@ -314,7 +314,7 @@ impl Reconnecting {
         }
     }
 
-    /// Where it stands.
+    /// What it is doing.
     pub fn state(&self) -> State {
         match &self.phase {
             Phase::Due | Phase::Connecting(_) | Phase::Opening(_) | Phase::Refreshing(_) => State::Connecting,

@@ -41,7 +41,7 @@ impl Request {
         })))
     }
 
-    /// The same with what the transport knows.
+    /// Adds what the transport knows.
     #[cfg(feature = "tls")]
     pub(crate) fn with_tls(mut self, tls: Option<TlsInfo>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {

@@ -46,10 +46,10 @@ use accept::ReservedDescriptor;
 /// # }
 /// ```
 ///
-/// Each client has a task of its own, in which the handler runs. What the handler sends while the task is polled once
-/// leaves in one write when the poll is over: a loop of `recv` and `send` writes once for all that one read has
-/// brought. When the handler returns, the connection is closed: with code 1000, or 1011 when it returned an error or
-/// panicked. A panic ends its own client's task and no other.
+/// The handler runs in one task per client. What it sends during one poll of the task leaves in one write when the poll
+/// returns: a loop of `recv` and `send` writes once for all messages of a read. When the handler returns, the
+/// connection is closed: with code 1000, or 1011 if it returned an error or panicked. A panic ends the task of its
+/// client and no other.
 pub struct Server {
     listener: TcpListener,
     acceptor: Acceptor,
@@ -58,7 +58,7 @@ pub struct Server {
     report: Report,
 }
 
-/// Whom failures are told.
+/// Receives failures.
 pub(crate) type Report = Arc<dyn Fn(&Failure) + Send + Sync>;
 
 impl Server {
@@ -88,38 +88,39 @@ impl Server {
         self.listener.local_addr().map_err(|error| Error::io(Doing::Listening, error))
     }
 
-    /// On which terms clients are accepted; [`Acceptor::new`] by default.
+    /// Sets how clients are accepted; [`Acceptor::new`] by default.
     #[must_use]
     pub fn acceptor(mut self, acceptor: Acceptor) -> Self {
         self.acceptor = acceptor;
         self
     }
 
-    /// How many clients may be between their TCP connection and the answer to their request; 1,024. Beyond it nobody is
-    /// accepted, and whoever connects waits in the kernel's queue. Each costs some KB until its deadline.
+    /// Limits how many clients may be in their handshake at once; 1,024. Beyond it none is accepted: new connections
+    /// wait in the kernel's queue. Each costs some KB until its deadline.
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.handshakes = most.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How many clients may be connected; no limit by default. Beyond it clients are refused with status 503 and told
-    /// to come back.
+    /// Limits how many clients may be connected; no limit by default. Beyond it clients are refused with status 503 and
+    /// a `Retry-After`.
     #[must_use]
     pub fn max_connections(mut self, most: usize) -> Self {
         self.connections = most;
         self
     }
 
-    /// Is told of every failure: a handshake that failed, a handler's error or panic, a listener that cannot accept. By
-    /// default nobody is. Whom the handler rejects, or the hook of [`authenticate`](Self::authenticate), is no failure.
+    /// Calls `report` on every failure: a handshake that failed, a handler's error or panic, a listener that cannot
+    /// accept. By default failures are ignored. A client that the handler or the hook of
+    /// [`authenticate`](Self::authenticate) rejects is not a failure.
     #[must_use]
     pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
         self.report = Arc::new(report);
         self
     }
 
-    /// Asks `hook` who each client is before it is accepted: it gives the user, or why there is none.
+    /// Asks `hook` who each client is before it is accepted: it returns the user, or a refusal.
     ///
     /// ```no_run
     /// # struct User; async fn user_of(token: &str) -> Option<User> { None }
@@ -168,14 +169,14 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A [`Server`] that knows who its clients are: see [`Server::authenticate`].
+/// A [`Server`] that authenticates its clients: see [`Server::authenticate`].
 pub struct Authenticated<H> {
     server: Server,
     hook: H,
 }
 
 impl<H> Authenticated<H> {
-    /// Serves clients that the hook has let in, each by a call of `handler` with what the hook has given.
+    /// Serves clients that the hook has accepted, each by a call of `handler` with the user that the hook has returned.
     pub fn serve<A, U, S, F, E>(self, handler: S) -> Serving
     where
         H: Fn(Request) -> A + Send + Sync + 'static,
@@ -208,9 +209,8 @@ impl<H> fmt::Debug for Authenticated<H> {
 
 /// A [`Server`] with its handler: await it.
 ///
-/// # Cancel safety
-/// When it is dropped, or its future, nobody is accepted any more, and connections end as they do at the end of a
-/// drain: at once and without a close frame.
+/// # Cancel safety Dropping it, or its future, stops accepting and ends all connections at once, without a close frame,
+/// as at the end of a drain.
 #[must_use = "nothing is served until it is awaited"]
 pub struct Serving {
     server: Server,
@@ -220,14 +220,14 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves until `signal` is ready, then drains: accepts nobody any more, closes every connection with code 1001,
-    /// which makes its `recv` return `None`, and waits for the handlers.
+    /// Serves until `signal` is ready, then drains: stops accepting, closes every connection with code 1001, which
+    /// makes its `recv` return `None`, and waits for the handlers.
     pub fn until(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.until = Box::pin(signal);
         self
     }
 
-    /// How long a drain may take before the handlers that are left are dropped; 10 seconds.
+    /// Sets how long a drain may take before the remaining handlers are dropped; 10 seconds.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain = timeout;
         self
@@ -289,10 +289,10 @@ impl fmt::Debug for Serving {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// The listener could not accept, such as for want of file descriptors. It is tried again, some ten times a second;
-    /// after two seconds clients that wait are answered with 503.
+    /// The listener could not accept, for example because the process is out of file descriptors. It tries again some
+    /// ten times a second; after two seconds, waiting clients are answered with 503.
     Accept(io::Error),
-    /// A client that did not get as far as the handler.
+    /// A client that did not reach the handler.
     Handshake(Option<SocketAddr>, Error),
     /// A handler that returned an error.
     Handler(Option<SocketAddr>, Box<dyn std::error::Error + Send + Sync>),
@@ -414,5 +414,5 @@ const HANDSHAKES: usize = 1024;
 /// How long a drain may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// When a client that there is no room for may come back.
+/// When a client that is turned away may come back.
 const BUSY: Duration = Duration::from_secs(5);

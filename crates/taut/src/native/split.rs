@@ -12,8 +12,8 @@ use crate::native::shared::Handle;
 
 /// Sends on a [`WebSocket`](crate::WebSocket) that was [split](crate::WebSocket::split); clones send on the same one.
 ///
-/// Messages of one task arrive in the order in which it sent them. Whoever waits in a call does the connection's work
-/// meanwhile, and hands it on when the call is dropped: no future takes another one's wake-up with it.
+/// Messages of one task arrive in the order in which it sent them. A task that waits in a call does the connection's
+/// work meanwhile, and hands it on when the call is dropped: no future takes another one's wake-up with it.
 ///
 /// The heartbeat and the answers to pings need somebody who waits in [`Receiver::recv`]
 /// (see [the crate](crate#somebody-must-poll)).
@@ -39,7 +39,7 @@ impl Sender {
         poll_fn(move |cx| self.handle.poll_send(&mut message, cx))
     }
 
-    /// Sends a message at once or not at all: what a room does that must not wait for its slowest member.
+    /// Sends a message at once or not at all: for a broadcast that must not wait for the slowest receiver.
     ///
     /// # Errors
     /// [`is_full`](Error::is_full) when 1 MiB or more of earlier messages are pending. The message was not sent.
@@ -47,7 +47,8 @@ impl Sender {
         self.handle.try_send(&mut message.into())
     }
 
-    /// As [`send`](Self::send), but writes nothing until something else does, or 64 KiB have gathered.
+    /// Queues a message without writing it until another call does, or 64 KiB have gathered. Waits like
+    /// [`send`](Self::send).
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -60,7 +61,7 @@ impl Sender {
         poll_fn(move |cx| self.handle.poll_feed(&mut message, cx))
     }
 
-    /// Waits until everything sent so far, by whomever, has been handed to the transport.
+    /// Waits until everything sent so far, by any handle, has been handed to the transport.
     ///
     /// # Errors
     /// When the connection has failed.
@@ -71,7 +72,7 @@ impl Sender {
         poll_fn(|cx| self.handle.poll_flush(cx)).await
     }
 
-    /// Sends a ping of the application's own, as [`WebSocket::ping`](crate::WebSocket::ping) does.
+    /// Sends a ping, as [`WebSocket::ping`](crate::WebSocket::ping) does.
     ///
     /// # Errors
     /// As there.
@@ -88,8 +89,7 @@ impl Sender {
     /// # Errors
     /// As there.
     ///
-    /// # Cancel safety
-    /// Safe and repeatable: once polled, the close has begun, and whoever waits next goes on with it.
+    /// # Cancel safety Safe and repeatable: once polled, the close has begun, and any later call continues it.
     pub async fn close(&self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
         poll_fn(|cx| self.handle.poll_close(&close, cx)).await
@@ -105,7 +105,7 @@ impl Sender {
         self.handle.look(Driver::pending)
     }
 
-    /// The round trip of the last ping of the heartbeat that was answered.
+    /// The round-trip time of the last heartbeat ping that was answered.
     pub fn round_trip(&self) -> Option<Duration> {
         self.handle.look(Driver::round_trip)
     }

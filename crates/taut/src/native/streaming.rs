@@ -11,8 +11,8 @@ use crate::native::shared::Handle;
 use crate::{Error, WebSocket};
 
 impl WebSocket {
-    /// The next message as a stream, however large: nothing of it is kept, so no limit on messages applies; `None` once
-    /// the connection is closed.
+    /// Receives the next message as a stream, however large: it is not kept, so limits on messages do not apply; `None`
+    /// once the connection is closed.
     ///
     /// Waits until the message begins. A message that is compressed is inflated as a whole first, under the usual limit
     /// ([`Limits::message`](crate::Limits::message)), and so comes in one part.
@@ -159,8 +159,8 @@ impl fmt::Debug for MessageReader<'_> {
 /// A message that is sent part by part: see [`WebSocket::send_stream`].
 ///
 /// What is sent this way is not compressed. Dropped before [`finish`](Self::finish), when something was written, it
-/// closes the connection with code 1011: there is no other way to take back half a message, and the peer can tell that
-/// it is one.
+/// closes the connection with code 1011: half a message cannot be taken back otherwise, and the peer can tell that it
+/// is one.
 pub struct MessageWriter<'ws> {
     handle: &'ws Handle,
     /// As it was asked for, or as the first part has made it.

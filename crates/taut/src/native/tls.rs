@@ -11,7 +11,7 @@ mod testing;
 
 use std::sync::Arc;
 
-/// The version that [`ClientTls::with_config`] and [`ServerTls::with_config`] take the settings of.
+/// The version of rustls for [`ClientTls::with_config`] and [`ServerTls::with_config`].
 pub use rustls;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::{CommonState, ProtocolVersion};
@@ -27,7 +27,7 @@ use crate::error::tls::settings;
 /// TLS over another stream, of either role.
 pub(crate) type TlsStream<S> = tokio_rustls::TlsStream<S>;
 
-/// What the two sides of a TLS connection told each other.
+/// The result of a TLS handshake.
 #[derive(Clone, Debug)]
 pub struct TlsInfo {
     server_name: Option<Box<str>>,
@@ -73,7 +73,7 @@ impl TlsInfo {
         self.version
     }
 
-    /// The protocol that was agreed on (ALPN, RFC 7301), such as `http/1.1`; `None` when one side did not ask.
+    /// The negotiated protocol (ALPN, RFC 7301), such as `http/1.1`; `None` if one side did not ask.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.alpn.as_deref()
     }

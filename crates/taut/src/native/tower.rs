@@ -32,8 +32,8 @@ use crate::native::upgrade;
 pub use crate::native::upgrade::Shutdown;
 use crate::{Acceptor, Failure, Request, WebSocket};
 
-/// Answers the WebSocket handshakes for one path itself, each by a call of `handler` in a task of its own. Every other
-/// request goes to the service behind it, plain ones for the same path too.
+/// Answers the WebSocket handshakes for one path, and spawns a task with a call of `handler` for each. Every other
+/// request goes to the inner service, plain ones for the same path too.
 ///
 /// The service's body must be one that can be made of a `String`, as axum's and `Full<Bytes>` can.
 pub struct UpgradeLayer<H> {
@@ -60,28 +60,28 @@ impl<H> UpgradeLayer<H> {
         Self { path, handler, acceptor: Acceptor::new(), check: None, report: None, shutdown: None }
     }
 
-    /// On which terms clients are accepted; [`Acceptor::new`] by default.
+    /// Sets how clients are accepted; [`Acceptor::new`] by default.
     #[must_use]
     pub fn acceptor(mut self, acceptor: Acceptor) -> Self {
         self.acceptor = acceptor;
         self
     }
 
-    /// Refuses clients that `check` has a [`Refusal`] for; by default none.
+    /// Refuses clients for which `check` returns a [`Refusal`]; by default none.
     #[must_use]
     pub fn check(mut self, check: impl Fn(&Request) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
         self.check = Some(Arc::new(check));
         self
     }
 
-    /// Is told when a handler fails, or a connection before it. By default nobody is.
+    /// Calls `report` when a handler fails, or a connection before it. By default failures are ignored.
     #[must_use]
     pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
         self.report = Some(Arc::new(report));
         self
     }
 
-    /// Has connections end when the server does: see [`Shutdown`].
+    /// Closes the connections when the server shuts down: see [`Shutdown`].
     #[must_use]
     pub fn shutdown(mut self, shutdown: &Shutdown) -> Self {
         self.shutdown = Some(shutdown.clone());

@@ -35,18 +35,18 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Transport {
-    /// Any stream: a Unix socket, a tunnel, TLS of your own. A [`TcpStream`] is better given to `From`, which spares a
-    /// call through a table at every read and write.
+    /// Wraps any stream: a Unix socket, a tunnel, TLS of your own. For a [`TcpStream`] prefer `From`, which saves a
+    /// virtual call on every read and write.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self(Kind::Other(Box::new(stream)))
     }
 
-    /// The address of the peer, as far as it is TCP: of the proxy, where there is one between.
+    /// The peer's address, if the connection is TCP; with a proxy, the proxy's.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.tcp()?.peer_addr().ok()
     }
 
-    /// Our own address, as far as it is TCP.
+    /// Our own address, if the connection is TCP.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.tcp()?.local_addr().ok()
     }
@@ -61,8 +61,8 @@ impl Transport {
         }
     }
 
-    /// What was agreed on in the TLS handshake: the peer's certificates, and on a server the name that the client asked
-    /// for. `None` without TLS, and for TLS of your own.
+    /// The result of the TLS handshake: the peer's certificates, and on a server the name that the client asked for.
+    /// `None` without TLS, and for TLS of your own.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<TlsInfo> {
         match &self.0 {

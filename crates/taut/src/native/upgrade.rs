@@ -61,7 +61,7 @@ use crate::native::server::Report;
 use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
 
 impl Acceptor {
-    /// Judges a request that hyper has read, by the same rules and terms as those of a [`Server`](crate::Server): the
+    /// Checks a request that hyper has read, by the same rules and settings as a [`Server`](crate::Server) does: the
     /// handshake (RFC 6455 §4.2.1), the origin, the limits on a head.
     ///
     /// Who connects is the application's to check: by [`Upgrade::request`], or by what it knows of the HTTP request.
@@ -75,8 +75,7 @@ impl Acceptor {
     }
 }
 
-/// A client that may connect: return its [`response`](Self::response), and [`run`](Self::run) a handler in a task of
-/// its own.
+/// A client that may connect: return its [`response`](Self::response), and spawn [`run`](Self::run) with a handler.
 ///
 /// What the client asks for is its [`Request`]: `upgrade.bearer()`, `upgrade.cookie("session")`. Names of headers are
 /// in lower case, as hyper gives them.
@@ -103,23 +102,24 @@ impl Upgrade {
         Ok(Self { request, acceptor, answer, response, handover, report: None, handle: None })
     }
 
-    /// What the client asks for, to be kept.
+    /// The client's request, to be kept.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The subprotocol that is agreed on: [`Acceptor::subprotocols`] says which there are.
+    /// The selected subprotocol, one of [`Acceptor::subprotocols`].
     pub fn subprotocol(&self) -> Option<&str> {
         self.answer.subprotocol.as_deref()
     }
 
-    /// Is told when the handler fails or panics, or the connection fails before it. By default nobody is.
+    /// Calls `report` when the handler fails or panics, or the connection fails before it. By default failures are
+    /// ignored.
     pub fn on_failure(mut self, report: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
         self.report = Some(Arc::new(report));
         self
     }
 
-    /// Has the connection end with others when the server does: see [`Shutdown`].
+    /// Closes the connection when the server shuts down: see [`Shutdown`].
     pub fn shutdown(mut self, shutdown: &Shutdown) -> Self {
         self.handle = Some(shutdown.handle());
         self
@@ -182,8 +182,8 @@ impl Upgrade {
         }
     }
 
-    /// Waits in the same way and gives the bare WebSocket. It writes each message at once, and nobody closes it but its
-    /// owner; [`on_failure`](Self::on_failure) and [`shutdown`](Self::shutdown) do not reach it.
+    /// Waits like [`run`](Self::run), and returns the bare WebSocket. It writes each message at once, and only its
+    /// owner closes it; [`on_failure`](Self::on_failure) and [`shutdown`](Self::shutdown) do not reach it.
     ///
     /// # Errors
     /// [`is_timeout`](Error::is_timeout): the connection was not handed over in time. [`is_io`](Error::is_io): it

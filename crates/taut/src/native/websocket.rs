@@ -63,8 +63,8 @@ impl WebSocket {
         poll_fn(|cx| self.handle.poll_recv(cx)).await
     }
 
-    /// As [`recv`](Self::recv), but lends the message to `receive`, which spares short messages an allocation of their
-    /// own: for those that are parsed or forwarded and not kept.
+    /// Receives like [`recv`](Self::recv), but lends the message to `receive`, which saves an allocation for short
+    /// messages that are parsed or forwarded and not kept.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -116,8 +116,9 @@ impl WebSocket {
         self.handle.try_send(&mut message.into())
     }
 
-    /// As [`send`](Self::send), but writes nothing until [`flush`](Self::flush), another `send` or a
-    /// [`recv`](Self::recv) that waits does, or 64 KiB have gathered: for many messages at once.
+    /// Queues a message without writing it: [`flush`](Self::flush), another `send`, or a [`recv`](Self::recv) that
+    /// waits writes it, or the call with which 64 KiB have gathered. For many messages at once; waits like
+    /// [`send`](Self::send).
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -130,8 +131,8 @@ impl WebSocket {
         poll_fn(move |cx| self.handle.poll_feed(&mut message, cx))
     }
 
-    /// Sends a ping of at most 125 bytes of the application's own; the peer's pong is not shown. The heartbeat sends
-    /// its pings by itself.
+    /// Sends a ping with a payload of at most 125 bytes; the peer's pong is not reported. The heartbeat needs no such
+    /// call.
     ///
     /// While much is pending the ping goes ahead of it, and a second takes the first one's place.
     ///
@@ -159,8 +160,8 @@ impl WebSocket {
         poll_fn(|cx| self.handle.poll_flush(cx)).await
     }
 
-    /// Closes the connection: everything pending is written, then a close frame, and the peer's is waited for, at most
-    /// for the close timeout ([`Settings::close_timeout`], 5 seconds).
+    /// Closes the connection: writes everything pending and a close frame, then waits for the peer's, at most for the
+    /// close timeout ([`Settings::close_timeout`], 5 seconds).
     ///
     /// `close` is a code, such as [`CloseCode::NORMAL`](crate::CloseCode::NORMAL), or a [`Close`] with a reason. When
     /// the close has begun already, by either side, it is seen through and `close` goes unused.
@@ -179,7 +180,7 @@ impl WebSocket {
         poll_fn(|cx| self.handle.poll_close(&close, cx)).await
     }
 
-    /// The subprotocol that the handshake agreed on.
+    /// The subprotocol that the handshake has selected.
     pub fn subprotocol(&self) -> Option<&str> {
         self.handle.subprotocol()
     }
@@ -189,7 +190,7 @@ impl WebSocket {
         self.handle.look(|driver| driver.peer_close().cloned())
     }
 
-    /// The round trip of the last ping of the heartbeat that was answered.
+    /// The round-trip time of the last heartbeat ping that was answered.
     pub fn round_trip(&self) -> Option<Duration> {
         self.handle.look(Driver::round_trip)
     }
@@ -199,17 +200,17 @@ impl WebSocket {
         self.handle.look(Driver::pending)
     }
 
-    /// The peer's address, as far as the connection is TCP: a proxy's, where there is one between.
+    /// The peer's address, if the connection is TCP; with a proxy, the proxy's.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.transport(Transport::peer_addr)
     }
 
-    /// Looks at what it runs over, such as to ask for its TLS session or to set an option of its TCP socket.
+    /// Lends the underlying stream, such as to read its TLS session or to set an option of its TCP socket.
     pub fn transport<T>(&self, look: impl FnOnce(&Transport) -> T) -> T {
         self.handle.look(|driver| look(driver.stream()))
     }
 
-    /// Two handles for two tasks, or more: a [`Sender`] can be cloned and sends through a shared reference.
+    /// Splits it into two handles, for two tasks or more: a [`Sender`] can be cloned and sends through `&self`.
     ///
     /// The connection ends when it is closed, or when all of them are dropped.
     pub fn split(self) -> (Sender, Receiver) {

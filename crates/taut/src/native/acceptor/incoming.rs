@@ -45,12 +45,12 @@ impl Incoming {
         self.0.permit = Some(permit);
     }
 
-    /// What the client asks for, to be kept.
+    /// The client's request, to be kept.
     pub fn request(&self) -> &Request {
         &self.0.request
     }
 
-    /// Adds a header to the response, such as `Set-Cookie`. What is wrong with it is told by [`accept`](Self::accept).
+    /// Adds a header to the response, such as `Set-Cookie`. If it is invalid, [`accept`](Self::accept) fails.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Ok(headers) = &mut self.0.headers {
@@ -82,7 +82,7 @@ impl Incoming {
         WebSocket::open(transport, Role::Server, settings, deflate, subprotocol.as_deref(), unread)
     }
 
-    /// Refuses the client with a status from 400 to 599 and a text that it is shown.
+    /// Refuses the client with a status from 400 to 599 and a text for it.
     ///
     /// # Errors
     /// None: whether a refused client still takes the response changes nothing. It is a `Result` so that a handler can

@@ -340,7 +340,7 @@ impl Parser<'_> {
         None
     }
 
-    /// Takes note of what is no message; whether it is a part that somebody waits for.
+    /// Handles everything but a message. Returns whether it is a part that the caller waits for.
     fn note(&mut self, event: Result<Option<Event<'_>>, Violation>, overflow: Overflow, now: Time) -> bool {
         match event {
             Ok(Some(Event::Part(part))) => return self.note_part(part, overflow),

@@ -1,4 +1,4 @@
-//! What a reconnecting client says of itself.
+//! What a reconnecting client reports.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Whether trying again may help: what [the module](super#what-is-retried) lists.
+    /// Whether trying again may help: see [the module](super#what-is-retried).
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Closed(close) => may_come_back(close),
@@ -77,7 +77,7 @@ impl fmt::Display for Ended {
     }
 }
 
-/// A change in a [`Reconnecting`](super::Reconnecting), as [`on_event`](super::Reconnecting::on_event) is told.
+/// A change in a [`Reconnecting`](super::Reconnecting), for [`on_event`](super::Reconnecting::on_event).
 ///
 /// Attempts are counted from 1 since the last connection that lasted.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// Where a [`Reconnecting`](super::Reconnecting) stands.
+/// What a [`Reconnecting`](super::Reconnecting) is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {

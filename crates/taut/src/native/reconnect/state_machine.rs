@@ -44,7 +44,7 @@ impl Reconnecting {
         }
     }
 
-    /// Sees a connection that nothing can be sent on any more through to its end; what arrives is kept.
+    /// Receives from a connection on which nothing can be sent until it ends; the messages are kept.
     fn poll_rest(&mut self, error: &Error, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(message) = ready!(self.poll_message(cx)) {
             self.kept.push(message);

@@ -42,7 +42,7 @@ pub(super) async fn next(
     }
 }
 
-/// A descriptor that is kept, so that, when there is no other, one is left to answer clients with.
+/// A descriptor that is kept in reserve, to answer clients with when the process has run out of them.
 pub(super) struct ReservedDescriptor {
     file: Option<File>,
     /// What they are told.
@@ -63,7 +63,7 @@ impl ReservedDescriptor {
         File::open("/dev/null").ok()
     }
 
-    /// Answers those who wait, and lets them go; as many as there are, up to a bound.
+    /// Answers the clients that wait, up to a bound, and closes their connections.
     async fn turn_away(&mut self, listener: &TcpListener) {
         for _ in 0..TURNED_AWAY {
             // Somebody else may have been faster the last time.

@@ -21,7 +21,7 @@ use crate::Error;
 use crate::error::Cause;
 use crate::error::tls::{Failure, Peer, failed, is_authority, settings};
 
-/// TLS for a client: whose certificates it trusts, and which one of its own it has.
+/// TLS for a client: which certificates it trusts, and which one it shows.
 ///
 /// By default it trusts the roots that the system trusts, and nothing else; there is no way from a `wss://` URL to an
 /// unencrypted connection. Cheap to clone; clones share what was built and the sessions to resume.
@@ -66,14 +66,15 @@ impl ClientTls {
         Self::from(Settings::trusting(Roots::Given)).root_pem(roots)
     }
 
-    /// Checks no certificate: whoever is on the way can read and change everything. For a test against a server whose
-    /// certificate is out of reach; [`only_pem`](Self::only_pem) with the server's certificate is as easy, and safe.
+    /// Accepts any certificate: anyone on the network path can read and change everything. For a test against a server
+    /// whose certificate is out of reach; [`only_pem`](Self::only_pem) with the server's certificate is as easy, and
+    /// safe.
     pub fn dangerously_accept_any_certificate() -> Self {
         Self::from(Settings::trusting(Roots::Any))
     }
 
-    /// Takes settings of rustls as they are, for everything that has no word here. [`rustls`] is the
-    /// version to use; ALPN should be `http/1.1`.
+    /// Uses a rustls configuration as it is, for everything that has no method here. [`rustls`] is the version to use;
+    /// ALPN should be `http/1.1`.
     pub fn with_config(config: Arc<ClientConfig>) -> Self {
         Self { settings: None, server_name: None, config: Arc::new(OnceCell::new_with(Some(config))) }
     }

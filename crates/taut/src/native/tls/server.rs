@@ -1,4 +1,4 @@
-//! The certificate of a server, and whom it lets in.
+//! The certificate of a server, and which clients it accepts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl ServerTls {
         Self::with_certificate(Certificate::new(Some(files), key, seen))
     }
 
-    /// Takes the same from texts in PEM.
+    /// Takes the certificate chain and the private key from PEM text.
     ///
     /// # Errors
     /// [`is_invalid`](Error::is_invalid): one cannot be read, or they do not belong together.
@@ -55,8 +55,8 @@ impl ServerTls {
         Self::with_certificate(Certificate::new(None, key, Stamps::default()))
     }
 
-    /// Takes settings of rustls as they are, for everything that has no word here. [`rustls`] is the
-    /// version to use; ALPN, if any, must have `http/1.1`.
+    /// Uses a rustls configuration as it is, for everything that has no method here. [`rustls`] is the version to use;
+    /// ALPN, if any, must have `http/1.1`.
     pub fn with_config(config: Arc<ServerConfig>) -> Self {
         Self { config, certificate: None, interval: INTERVAL }
     }
@@ -83,8 +83,8 @@ impl ServerTls {
         Ok(Self { config, certificate: Some(certificate), ..self })
     }
 
-    /// How often, at most, it is looked whether the files have changed: 30 seconds. A look reads the times of two
-    /// files, on a thread of its own; the connection that causes it does not wait for it.
+    /// Sets how often, at most, the files are checked for changes; 30 seconds. A check reads the times of two files on
+    /// another thread; the connection that triggers it does not wait for it.
     #[must_use]
     pub fn reload_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
@@ -99,7 +99,7 @@ impl ServerTls {
         self.certificate.as_ref().map_or(Ok(()), |certificate| certificate.reload())
     }
 
-    /// Why the files could not be used when they were last looked at; `None` when all is well.
+    /// Why the last check could not use the files; `None` if it could.
     pub fn last_reload_error(&self) -> Option<Error> {
         self.certificate.as_ref()?.state().error.clone()
     }

@@ -64,7 +64,7 @@ impl Proxy {
         Self::always(url, &[Kind::Socks5, Kind::Socks5h])
     }
 
-    /// What the environment says now, as for other programs: `HTTPS_PROXY` for `wss://` URLs, `HTTP_PROXY` for
+    /// Takes the proxy from the environment, as other programs do: `HTTPS_PROXY` for `wss://` URLs, `HTTP_PROXY` for
     /// `ws://`, then `ALL_PROXY`; in lower case as well, which is looked at first. A value is a URL as for
     /// [`http`](Self::http) or [`socks5`](Self::socks5), or `host:port`. What is wrong with it is told when connecting.
     ///
