@@ -15,24 +15,25 @@ mod info;
 mod inline;
 mod listener;
 mod metrics;
-mod operators;
 mod pages;
+mod route;
 mod signed;
 mod traffic;
 mod users;
 mod webhooks;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Extension, Request};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
-use http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{MethodRouter, get, post};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, UPGRADE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::watch;
 
 use crate::app::Secret;
@@ -50,7 +51,7 @@ use console::Login;
 pub(crate) use events::testing as events_testing;
 pub(crate) use health::Readiness;
 use listener::Listener;
-pub(crate) use operators::{console_router, metrics_router};
+use route::{Area, Route};
 use traffic::Traffic;
 
 pub(crate) use auth::ApiAuth;
@@ -127,51 +128,108 @@ impl fmt::Debug for Context {
     }
 }
 
-/// All that can be asked where clients connect.
-pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Transports>>) -> Router {
-    let prefix = context.path_prefix().to_owned();
-    let prefixed = |path: &str| format!("{prefix}{path}");
-    let mut router = Router::new()
-        .merge(fallback.map_or_else(Router::new, transports::router))
-        .route(&prefixed(traffic::PUBLISH), post(events::publish))
-        .route(&prefixed("/apps/{app}/batch_events"), post(events::publish_batch))
-        .route(&prefixed("/apps/{app}/channels"), get(channels::list))
-        .route(&prefixed("/apps/{app}/channels/{channel}"), get(channels::one))
-        .route(&prefixed("/apps/{app}/channels/{channel}/users"), get(channels::users))
-        .route(&prefixed("/apps/{app}/connections"), get(users::connections))
-        .route(&prefixed("/apps/{app}/webhooks/failed"), get(webhooks::failed))
-        .route(&prefixed("/apps/{app}/webhooks/failed/{number}/retry"), post(webhooks::retry))
-        .route(&prefixed("/apps/{app}/users/{user}/terminate_connections"), post(users::terminate))
-        // pusher-http-python forgets the app in this path; its key tells which one is meant.
-        .route(&prefixed("/users/{user}/terminate_connections"), post(users::terminate))
-        .route(&prefixed("/app/{key}"), get(upgrade_required))
-        .route("/chat/config", get(chat::config))
-        .route("/chat/messages", post(chat::say))
-        .merge(operators::bus(Listener::Clients, &prefix));
-    for page in pages::PAGES {
-        router = router.route(page.path, get(async move || page));
-    }
-    finish(router.merge(console::router(context, Listener::Clients)), context)
+/// The routes, but for files ([`pages`], [`console::PAGES`]), what load balancers ask ([`health::PATHS`]) and clients without
+/// WebSockets ([`transports::ROUTES`]). The first is the one that most requests are for.
+const ROUTES: [Route; 22] = [
+    Route::new(Area::Api, PUBLISH, || post(events::publish)),
+    Route::new(Area::Api, "/apps/{app}/batch_events", || post(events::publish_batch)),
+    Route::new(Area::Api, "/apps/{app}/channels", || get(channels::list)),
+    Route::new(Area::Api, "/apps/{app}/channels/{channel}", || get(channels::one)),
+    Route::new(Area::Api, "/apps/{app}/channels/{channel}/users", || get(channels::users)),
+    Route::new(Area::Api, "/apps/{app}/connections", || get(users::connections)),
+    Route::new(Area::Api, "/apps/{app}/users/{user}/terminate_connections", || post(users::terminate)),
+    // pusher-http-python forgets the app in this path; its key tells which one is meant.
+    Route::new(Area::Api, "/users/{user}/terminate_connections", || post(users::terminate)),
+    Route::new(Area::Api, "/apps/{app}/webhooks/failed", || get(webhooks::failed)),
+    Route::new(Area::Api, "/apps/{app}/webhooks/failed/{number}/retry", || post(webhooks::retry)),
+    Route::new(Area::Api, "/app/{key}", || get(upgrade_required)),
+    Route::new(Area::Chat, "/chat/config", || get(chat::config)),
+    Route::new(Area::Chat, "/chat/messages", || post(chat::say)),
+    Route::new(Area::Metrics, "/metrics", || get(metrics::show)),
+    Route::new(Area::ConsoleIndex, "/", || get(async || Redirect::to("/console"))),
+    Route::new(Area::ConsoleData, "/console/api/overview", || get(console::overview)),
+    Route::new(Area::ConsoleData, "/console/api/apps/{app}/channels", || get(console::channels)),
+    Route::new(Area::ConsoleData, "/console/api/apps/{app}/channels/{channel}", || get(console::channel)),
+    Route::new(Area::ConsoleData, "/console/api/apps/{app}/connections", || get(console::connections)),
+    Route::new(Area::ConsoleData, "/console/api/apps/{app}/events", || post(console::publish)),
+    Route::new(Area::ConsoleData, "/console/api/events", || get(console::watch)),
+    Route::new(Area::ConsoleSession, "/console/api/session", console::session),
+];
+
+/// Where an event is published, after the prefix.
+const PUBLISH: &str = "/apps/{app}/events";
+
+fn all() -> impl Iterator<Item = Route> {
+    let probes = health::PATHS.map(|(path, probe)| {
+        let handlers: fn() -> MethodRouter<Arc<Context>> = match probe {
+            health::Probe::Up => || get(health::up),
+            health::Probe::Ready => || get(health::ready),
+        };
+        Route::new(Area::Health, path, handlers).counted_as(health::Check::Probe(probe).route())
+    });
+    let app = Route::new(Area::Health, "/up/{app}", || get(health::app_up)).counted_as("/up");
+    ROUTES.into_iter().chain(probes).chain([app]).chain(pages::ROUTES).chain(console::PAGES)
 }
 
-/// Adds what all listeners have in common.
-fn finish(router: Router<Arc<Context>>, context: &Arc<Context>) -> Router {
-    router
+/// Each path with what its requests are counted by.
+fn labels() -> impl Iterator<Item = (&'static str, &'static str)> {
+    all().map(|route| (route.path, route.label)).chain(transports::ROUTES.map(|(path, _)| (path, path)))
+}
+
+/// The routes of an area. There is no other way to add one to a router.
+fn area(area: Area, prefix: &str) -> Router<Arc<Context>> {
+    all()
+        .filter(|route| route.area == area)
+        .fold(Router::new(), |router, route| router.route(&format!("{prefix}{}", route.path), (route.handlers)()))
+}
+
+/// All that can be asked where clients connect.
+pub(crate) fn router(context: &Arc<Context>, fallback: Option<Arc<Transports>>) -> Router {
+    let prefix = context.path_prefix();
+    let router = fallback
+        .map_or_else(Router::new, transports::router)
+        .merge(area(Area::Api, prefix))
+        .merge(area(Area::Chat, ""))
+        .merge(console::router(context));
+    finish(router, context, Listener::Clients, BTreeSet::from(["", prefix]))
+}
+
+/// What the console's own listener serves.
+pub(crate) fn console_router(context: &Arc<Context>) -> Router {
+    finish(area(Area::ConsoleIndex, "").merge(console::router(context)), context, Listener::Console, [""])
+}
+
+/// What the metrics' own listener serves.
+pub(crate) fn metrics_router(context: &Arc<Context>) -> Router {
+    finish(Router::new(), context, Listener::Metrics, [""])
+}
+
+/// Adds what all listeners have in common. Health is told below the prefix as well: a proxy may pass on nothing else.
+fn finish<'p>(
+    router: Router<Arc<Context>>,
+    context: &Arc<Context>,
+    listener: Listener,
+    prefixes: impl IntoIterator<Item = &'p str>,
+) -> Router {
+    prefixes
+        .into_iter()
+        .fold(router.merge(area(Area::Metrics, "")), |router, prefix| router.merge(area(Area::Health, prefix)))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(from_fn(refuse_encoded))
         .layer(from_fn_with_state(Arc::clone(context), traffic::observe))
+        .layer(Extension(listener))
         .with_state(Arc::clone(context))
 }
 
 /// A WebSocket would not have come here.
-async fn upgrade_required() -> ([(http::HeaderName, &'static str); 2], ApiError) {
+async fn upgrade_required() -> ([(HeaderName, &'static str); 2], ApiError) {
     let problem = ApiError::new(
         StatusCode::UPGRADE_REQUIRED,
         "This is where WebSocket clients connect: send an Upgrade: websocket header.",
     );
     // RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
-    ([(http::header::UPGRADE, "websocket"), (http::header::CONNECTION, "upgrade")], problem)
+    ([(UPGRADE, "websocket"), (CONNECTION, "upgrade")], problem)
 }
 
 /// RFC 9110 §9.3.7: OPTIONS asks which methods there are, which the Allow header says.
@@ -233,3 +291,31 @@ fn echo(text: &str) -> String {
 
 /// How long a shard may take to answer; it takes microseconds when all is well.
 const SLOWEST_ANSWER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::traffic::OTHER;
+    use super::*;
+
+    #[test]
+    fn every_route_that_is_served_is_counted_by_a_label() {
+        let traffic = Traffic::new(labels());
+        for (path, label) in labels() {
+            for prefix in ["", "/realtime"] {
+                let mounted = format!("{prefix}{path}");
+                assert_eq!(traffic.label(Some(&mounted), prefix), label, "{mounted}");
+            }
+            assert_ne!(label, OTHER, "{path}");
+        }
+        assert_eq!(traffic.label(None, ""), OTHER);
+    }
+
+    #[test]
+    fn what_shards_answer_is_counted_as_axum_counts_it() {
+        let labels: Vec<_> = labels().collect();
+        assert_eq!(labels[0], (PUBLISH, PUBLISH), "publishes are found first");
+        for (path, probe) in health::PATHS {
+            assert!(labels.contains(&(path, health::Check::Probe(probe).route())), "{path}");
+        }
+    }
+}

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY,
@@ -236,21 +236,27 @@ impl Transports {
     }
 }
 
-/// What clients without WebSockets ask for.
+/// What clients without WebSockets ask for, below the path prefix.
+pub(crate) const ROUTES: [(&str, Handlers); 9] = [
+    ("/pusher/app/{key}/{server}/{session}/xhr_streaming", || post(xhr::stream).options(xhr::preflight)),
+    ("/pusher/app/{key}/{server}/{session}/xhr", || post(xhr::poll).options(xhr::preflight)),
+    ("/pusher/app/{key}/{server}/{session}/xhr_send", || post(xhr::send).options(xhr::preflight)),
+    ("/pusher/info", || get(sockjs::info).options(xhr::preflight)),
+    ("/pusher/{server}/{session}/xhr_streaming", || post(sockjs::stream).options(xhr::preflight)),
+    ("/pusher/{server}/{session}/xhr", || post(xhr::poll).options(xhr::preflight)),
+    ("/pusher/{server}/{session}/xhr_send", || post(xhr::send).options(xhr::preflight)),
+    ("/pusher/{server}/{session}/jsonp", || get(sockjs::call)),
+    ("/pusher/{server}/{session}/jsonp_send", || post(sockjs::send)),
+];
+
+type Handlers = fn() -> MethodRouter<Arc<Transports>>;
+
+/// Serves [`ROUTES`].
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(fallback: Arc<Transports>) -> Router<S> {
-    let base = format!("{}{BASE}", fallback.path_prefix);
-    let pusher = |name: &str| format!("{base}/app/{{key}}/{{server}}/{{session}}/{name}");
-    let sockjs = |name: &str| format!("{base}/{{server}}/{{session}}/{name}");
-    Router::new()
-        .route(&pusher("xhr_streaming"), post(xhr::stream).options(xhr::preflight))
-        .route(&pusher("xhr"), post(xhr::poll).options(xhr::preflight))
-        .route(&pusher("xhr_send"), post(xhr::send).options(xhr::preflight))
-        .route(&format!("{base}/info"), get(sockjs::info).options(xhr::preflight))
-        .route(&sockjs("xhr_streaming"), post(sockjs::stream).options(xhr::preflight))
-        .route(&sockjs("xhr"), post(xhr::poll).options(xhr::preflight))
-        .route(&sockjs("xhr_send"), post(xhr::send).options(xhr::preflight))
-        .route(&sockjs("jsonp"), get(sockjs::call))
-        .route(&sockjs("jsonp_send"), post(sockjs::send))
+    let prefix = &fallback.path_prefix;
+    ROUTES
+        .iter()
+        .fold(Router::new(), |router, (path, handlers)| router.route(&format!("{prefix}{path}"), handlers()))
         .with_state(fallback)
 }
 

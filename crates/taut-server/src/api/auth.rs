@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 
+use super::labels;
 use super::traffic::Traffic;
 use crate::apps::{App, AppSnapshot};
 use crate::http::answer::ApiError;
@@ -30,7 +31,7 @@ impl ApiAuth {
     /// `is_secure` where TLS is spoken.
     pub(crate) fn new(node: Arc<Node>, path_prefix: &str, is_secure: bool) -> Self {
         let path_prefix = path_prefix.to_owned();
-        Self { node, path_prefix, is_secure, rates: Mutex::default(), traffic: Traffic::default() }
+        Self { node, path_prefix, is_secure, rates: Mutex::default(), traffic: Traffic::new(labels()) }
     }
 
     pub(super) fn node(&self) -> &Node {

@@ -14,12 +14,13 @@ use axum::Router;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::listener::Listener;
-use super::{Context, asked, chat, events};
+use super::route::Area;
+use super::{Context, area, asked, chat, events};
 use crate::app::Secret;
 use crate::apps::{App, Apps};
 use crate::config::{Config, Network};
@@ -29,6 +30,8 @@ use crate::pusher::json::bytes_without_lone_surrogates;
 pub(crate) use access::Login;
 use access::PusherHandler;
 use attempts::Attempts;
+pub(super) use feed::watch;
+pub(super) use pages::ROUTES as PAGES;
 
 /// What the console remembers.
 #[derive(Debug)]
@@ -94,29 +97,25 @@ impl Console {
 }
 
 /// The pages, for whoever may know that there is a console, and what they ask for, for whoever has logged in.
-pub(super) fn router(context: &Arc<Context>, listener: Listener) -> Router<Arc<Context>> {
-    let answers = Router::new()
-        .route("/console/api/overview", get(overview))
-        .route("/console/api/apps/{app}/channels", get(channels))
-        .route("/console/api/apps/{app}/channels/{channel}", get(channel))
-        .route("/console/api/apps/{app}/connections", get(connections))
-        .route("/console/api/apps/{app}/events", post(publish))
-        .route("/console/api/events", get(feed::watch))
+pub(super) fn router(context: &Arc<Context>) -> Router<Arc<Context>> {
+    area(Area::ConsoleData, "")
         .route_layer(from_fn_with_state(Arc::clone(context), access::check_session))
-        .route("/console/api/session", get(access::state).post(access::log_in).delete(access::log_out))
-        .route_layer(from_fn(access::check_origin));
-    let mut router = answers;
-    for page in pages::PAGES {
-        router = router.route(page.path, get(async move || pages::Shown(page)));
-    }
-    router.route_layer(from_fn_with_state((Arc::clone(context), listener), access::check_listener))
+        .merge(area(Area::ConsoleSession, ""))
+        .route_layer(from_fn(access::check_origin))
+        .merge(area(Area::ConsolePages, ""))
+        .route_layer(from_fn_with_state(Arc::clone(context), access::check_listener))
+}
+
+/// `/console/api/session`: whether somebody has logged in, and logging in and out.
+pub(super) fn session() -> MethodRouter<Arc<Context>> {
+    get(access::state).post(access::log_in).delete(access::log_out)
 }
 
 /// `GET /console/api/overview`: what has been counted.
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-async fn overview(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
+pub(super) async fn overview(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
     let statistics = asked(context.node().statistics()).await?;
     views::json(&views::Overview::new(&statistics, &context.node().apps().all()))
 }
@@ -125,7 +124,7 @@ async fn overview(State(context): State<Arc<Context>>) -> Result<Response, ApiEr
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-async fn channels(
+pub(super) async fn channels(
     State(context): State<Arc<Context>>,
     Path(app): Path<String>,
     Query(views::Filter { filter }): Query<views::Filter>,
@@ -138,7 +137,7 @@ async fn channels(
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-async fn channel(
+pub(super) async fn channel(
     State(context): State<Arc<Context>>,
     Path((app, name)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
@@ -152,7 +151,10 @@ async fn channel(
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
-async fn connections(State(context): State<Arc<Context>>, Path(app): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn connections(
+    State(context): State<Arc<Context>>,
+    Path(app): Path<String>,
+) -> Result<Response, ApiError> {
     let app = find_app(&context, &app)?;
     let connections = asked(context.node().connections(&app, views::MOST_ROWS)).await?;
     views::json(&views::Connections::new(app.connections(), &connections))
@@ -162,7 +164,7 @@ async fn connections(State(context): State<Arc<Context>>, Path(app): Path<String
 ///
 /// # Cancel safety
 /// Dropped after the event is on its way, only the answer is lost.
-async fn publish(
+pub(super) async fn publish(
     State(context): State<Arc<Context>>,
     Path(app): Path<String>,
     request: Request,

@@ -13,8 +13,7 @@ use serde_json::value::RawValue;
 use taut_proto::handshake::Framing;
 
 use super::info::{Attributes, Info, all};
-use super::traffic::PUBLISH;
-use super::{ApiAuth, Context, asked, busy, echo, signed};
+use super::{ApiAuth, Context, PUBLISH, asked, busy, echo, signed};
 use crate::app::Limits;
 use crate::apps::{App, AppSnapshot};
 use crate::http::answer::{self, ApiError};

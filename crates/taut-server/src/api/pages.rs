@@ -1,16 +1,17 @@
 //! The pages that the server carries.
 
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http::HeaderName;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 
+use super::route::{Area, Route};
+
 /// A file that is part of the program.
-#[derive(Clone, Copy)]
-pub(crate) struct Page {
-    pub(crate) path: &'static str,
+struct Page {
     content_type: &'static str,
     content: &'static [u8],
 }
@@ -31,25 +32,21 @@ impl IntoResponse for Page {
     }
 }
 
+macro_rules! page {
+    ($path:literal, $kind:literal, $content:expr) => {
+        Route::new(Area::Chat, $path, || {
+            get(async || Page { content_type: concat!($kind, "; charset=utf-8"), content: $content })
+        })
+    };
+}
+
 /// The chat: a page with which a newcomer sees two browser tabs talk to each other.
-pub(crate) const PAGES: [Page; 5] = [
-    Page { path: "/", content_type: "text/html; charset=utf-8", content: include_bytes!("../../../../web/index.html") },
-    Page { path: "/base.css", content_type: "text/css; charset=utf-8", content: BASE },
-    Page {
-        path: "/chat.css",
-        content_type: "text/css; charset=utf-8",
-        content: include_bytes!("../../../../web/chat.css"),
-    },
-    Page {
-        path: "/chat.js",
-        content_type: "text/javascript; charset=utf-8",
-        content: include_bytes!("../../../../web/chat.js"),
-    },
-    Page {
-        path: "/taut.js",
-        content_type: "text/javascript; charset=utf-8",
-        content: include_bytes!("../../../../web/taut.js"),
-    },
+pub(super) const ROUTES: [Route; 5] = [
+    page!("/", "text/html", include_bytes!("../../../../web/index.html")),
+    page!("/base.css", "text/css", BASE),
+    page!("/chat.css", "text/css", include_bytes!("../../../../web/chat.css")),
+    page!("/chat.js", "text/javascript", include_bytes!("../../../../web/chat.js")),
+    page!("/taut.js", "text/javascript", include_bytes!("../../../../web/taut.js")),
 ];
 
 /// The rules that all pages have in common.

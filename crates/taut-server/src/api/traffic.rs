@@ -22,7 +22,8 @@ use crate::trace::Span;
 pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let number = context.traffic().began.fetch_add(1, Ordering::Relaxed) + 1;
-    let route = route_of(&request, context.path_prefix());
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let route = context.traffic().find(matched, context.path_prefix());
     let method = method(request.method());
     let traced = Span::answering(&request, method, context.path_prefix(), context.auth.is_secure());
     // Neither path nor query: they hold users' ids and signatures. The names are OpenTelemetry's, where it has one.
@@ -30,7 +31,7 @@ pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Reques
         "http",
         request = number,
         http.request.method = method,
-        http.route = ROUTES[route],
+        http.route = route.label,
         http.response.status_code = field::Empty,
         app = field::Empty,
         trace_id = traced.trace_id().map(field::display),
@@ -38,7 +39,7 @@ pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Reques
     let response = traced.follow(next.run(request).instrument(span.clone())).await;
     let took = began.elapsed();
     let status = response.status();
-    context.traffic().count(route, status, took);
+    route.count(status, took);
     traced.answered(status);
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
@@ -53,17 +54,15 @@ pub(crate) async fn observe(State(context): State<Arc<Context>>, request: Reques
 #[derive(Debug)]
 pub(crate) struct Traffic {
     began: AtomicU64,
-    bus: [Route; ROUTES.len()],
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        Self { began: AtomicU64::new(0), bus: std::array::from_fn(|_| Route::default()) }
-    }
+    /// The number of labels is bounded, whatever strangers ask for. The first is for what is not there.
+    routes: Vec<Counts>,
+    /// Each path with the index of its label among them.
+    paths: Vec<(&'static str, usize)>,
 }
 
 #[derive(Debug, Default)]
-struct Route {
+struct Counts {
+    label: &'static str,
     /// As [`STATUSES`]; the last is for all others.
     statuses: [AtomicU64; STATUSES.len() + 1],
     /// As [`BOUNDS`]; the last is for what took longer.
@@ -72,6 +71,27 @@ struct Route {
 }
 
 impl Traffic {
+    /// Counts requests for these paths by these labels.
+    pub(super) fn new(labels: impl Iterator<Item = (&'static str, &'static str)>) -> Self {
+        let mut traffic = Self { began: AtomicU64::new(0), routes: vec![Counts::of(OTHER)], paths: Vec::new() };
+        for (path, label) in labels {
+            let known = traffic.routes.iter().position(|route| route.label == label);
+            traffic.paths.push((path, known.unwrap_or(traffic.routes.len())));
+            if known.is_none() {
+                traffic.routes.push(Counts::of(label));
+            }
+        }
+        traffic
+    }
+
+    /// The route of a path as axum has matched it.
+    fn find(&self, matched: Option<&str>, prefix: &str) -> &Counts {
+        let find = |path: &str| self.paths.iter().find(|(known, _)| *known == path).map(|(_, index)| *index);
+        // With a prefix, `/apps/…` and `/up` begin differently.
+        let found = matched.and_then(|path| path.strip_prefix(prefix).and_then(find).or_else(|| find(path)));
+        &self.routes[found.unwrap_or(0)]
+    }
+
     /// Counts and tells a request that was answered without [`observe`].
     pub(super) fn record(
         &self,
@@ -81,33 +101,26 @@ impl Traffic {
         app: &str,
         trace_id: Option<impl fmt::Display>,
     ) {
-        let number = ROUTES.iter().position(|known| *known == route).unwrap_or(0);
-        self.count(number, status, took);
+        self.find(Some(route), "").count(status, took);
         let status = status.as_u16();
         let trace_id = trace_id.map(field::display);
         tracing::debug!(http.route = route, app, trace_id, status, ?took, "a request was answered");
     }
 
-    fn count(&self, route: usize, status: StatusCode, took: Duration) {
-        let route = &self.bus[route];
-        let status = STATUSES.iter().position(|known| *known == status.as_u16()).unwrap_or(STATUSES.len());
-        route.statuses[status].fetch_add(1, Ordering::Relaxed);
-        let seconds = took.as_secs_f64();
-        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
-        route.durations[bucket].fetch_add(1, Ordering::Relaxed);
-        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        route.microseconds.fetch_add(microseconds, Ordering::Relaxed);
+    #[cfg(test)]
+    pub(super) fn label(&self, matched: Option<&str>, prefix: &str) -> &'static str {
+        self.find(matched, prefix).label
     }
 
     /// Writes what has been counted; nothing about routes that nobody has asked for.
     pub(crate) fn write(&self, page: &mut Exposition) {
         page.begin("taut_http_requests_total", Kind::Counter, "HTTP requests that were answered.");
-        for (label, route) in ROUTES.iter().zip(&self.bus) {
+        for route in &self.routes {
             for (number, count) in route.statuses.iter().enumerate() {
                 let count = count.load(Ordering::Relaxed);
                 let status = STATUSES.get(number).map_or_else(|| "other".to_owned(), u16::to_string);
                 if count > 0 {
-                    page.sample(&[("route", label), ("status", &status)], count);
+                    page.sample(&[("route", route.label), ("status", &status)], count);
                 }
             }
         }
@@ -116,25 +129,30 @@ impl Traffic {
             Kind::Histogram,
             "Time from the head of an HTTP request to its answer.",
         );
-        for (label, route) in ROUTES.iter().zip(&self.bus) {
+        for route in &self.routes {
             let counts: Vec<u64> = route.durations.iter().map(|count| count.load(Ordering::Relaxed)).collect();
             if counts.iter().any(|count| *count > 0) {
                 let sum = Duration::from_micros(route.microseconds.load(Ordering::Relaxed)).as_secs_f64();
-                page.histogram(&[("route", label)], &BOUNDS, &counts, sum);
+                page.histogram(&[("route", route.label)], &BOUNDS, &counts, sum);
             }
         }
     }
 }
 
-/// The place among [`ROUTES`] of the route that answers.
-fn route_of(request: &Request, prefix: &str) -> usize {
-    let path = request.extensions().get::<MatchedPath>().map_or(OTHER, MatchedPath::as_str);
-    let position = |path: &str| ROUTES.iter().position(|route| *route == path);
-    // With a prefix, `/apps/…` and `/up` begin differently.
-    let listed = path.strip_prefix(prefix).and_then(position).or_else(|| position(path));
-    let is_file =
-        || path.strip_prefix(CONSOLE_PAGES).is_some_and(|rest| rest.starts_with('/') && !rest.starts_with("/api/"));
-    listed.or_else(|| is_file().then(|| position(CONSOLE_PAGES)).flatten()).unwrap_or(0)
+impl Counts {
+    fn of(label: &'static str) -> Self {
+        Self { label, ..Self::default() }
+    }
+
+    fn count(&self, status: StatusCode, took: Duration) {
+        let status = STATUSES.iter().position(|known| *known == status.as_u16()).unwrap_or(STATUSES.len());
+        self.statuses[status].fetch_add(1, Ordering::Relaxed);
+        let seconds = took.as_secs_f64();
+        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
+        self.durations[bucket].fetch_add(1, Ordering::Relaxed);
+        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.microseconds.fetch_add(microseconds, Ordering::Relaxed);
+    }
 }
 
 /// A stranger may make up methods.
@@ -151,41 +169,8 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// What requests are counted by: their number is bounded, whatever strangers ask for. The first is for everything that is not listed.
-const ROUTES: [&str; 23] = [
-    OTHER,
-    PUBLISH,
-    "/apps/{app}/batch_events",
-    "/apps/{app}/channels",
-    "/apps/{app}/channels/{channel}",
-    "/apps/{app}/channels/{channel}/users",
-    "/apps/{app}/connections",
-    "/apps/{app}/users/{user}/terminate_connections",
-    "/users/{user}/terminate_connections",
-    "/app/{key}",
-    "/chat/config",
-    "/chat/messages",
-    "/up",
-    "/ready",
-    "/metrics",
-    CONSOLE_PAGES,
-    "/console/api/overview",
-    "/console/api/apps/{app}/channels",
-    "/console/api/apps/{app}/channels/{channel}",
-    "/console/api/apps/{app}/connections",
-    "/console/api/apps/{app}/events",
-    "/console/api/events",
-    "/console/api/session",
-];
-
-/// Where an event is published, after the prefix.
-pub(super) const PUBLISH: &str = "/apps/{app}/events";
-
-/// The console's page and its files.
-const CONSOLE_PAGES: &str = "/console";
-
-/// Pages, and what is not there.
-const OTHER: &str = "other";
+/// What is not there.
+pub(super) const OTHER: &str = "other";
 
 const STATUSES: [u16; 13] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 426, 429, 500, 503];
 
@@ -204,11 +189,12 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_route_and_status_and_timed() {
-        let traffic = Traffic::default();
-        traffic.count(1, StatusCode::OK, Duration::from_micros(500));
-        traffic.count(1, StatusCode::OK, Duration::from_micros(501));
-        traffic.count(1, StatusCode::UNAUTHORIZED, Duration::from_secs(10));
-        traffic.count(0, StatusCode::IM_A_TEAPOT, Duration::ZERO);
+        let traffic = Traffic::new([("/apps/{app}/events", "/apps/{app}/events"), ("/up", "/up")].into_iter());
+        let publish = traffic.find(Some("/x/apps/{app}/events"), "/x");
+        publish.count(StatusCode::OK, Duration::from_micros(500));
+        publish.count(StatusCode::OK, Duration::from_micros(501));
+        publish.count(StatusCode::UNAUTHORIZED, Duration::from_secs(10));
+        traffic.find(None, "/x").count(StatusCode::IM_A_TEAPOT, Duration::ZERO);
         let text = written(&traffic);
         for line in [
             "taut_http_requests_total{route=\"/apps/{app}/events\",status=\"200\"} 2\n",

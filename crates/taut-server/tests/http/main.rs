@@ -447,6 +447,34 @@ fn metrics_tell_what_has_happened() {
 }
 
 #[test]
+fn only_what_is_not_there_is_counted_as_other() {
+    let server = server(|config| config.metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+    let mut http = Http::connect(server.addresses()[0]);
+    for (method, path, label) in [
+        ("GET", "/apps/1/webhooks/failed", "/apps/{app}/webhooks/failed"),
+        ("POST", "/apps/1/webhooks/failed/7/retry", "/apps/{app}/webhooks/failed/{number}/retry"),
+        ("GET", "/", "/"),
+        ("GET", "/chat.js", "/chat.js"),
+        ("GET", "/pusher/info", "/pusher/info"),
+        ("POST", "/pusher/app/k/1/session1/xhr", "/pusher/app/{key}/{server}/{session}/xhr"),
+        // A body makes a shard hand it over.
+        ("POST", "/live", "/up"),
+        ("POST", "/accept-traffic", "/ready"),
+        ("POST", "/up/1", "/up"),
+    ] {
+        let status = http.request(method, path, &[], b"{}").status;
+        let sample = format!("taut_http_requests_total{{route=\"{label}\",status=\"{status}\"}}");
+        assert!(http.metrics().contains_key(&sample), "{path}: no {sample}");
+    }
+    // The listeners for operators have the same labels.
+    let mut metrics = Http::connect(server.metrics_address().expect("a listener"));
+    for path in ["/live", "/accept-traffic", "/up/1"] {
+        assert_eq!(metrics.request("GET", path, &[], b"").status, 200, "{path}");
+    }
+    assert!(!metrics.metrics().keys().any(|sample| sample.contains("route=\"other\"")));
+}
+
+#[test]
 fn with_a_prefix_requests_are_counted_under_the_same_names() {
     let server = server(|config| config.path_prefix = "/realtime".to_owned());
     let mut http = Http::connect(server.addresses()[0]);

@@ -52,7 +52,8 @@ impl Login {
 /// # Cancel safety
 /// That of what is asked for.
 pub(super) async fn check_listener(
-    State((context, listener)): State<(Arc<Context>, Listener)>,
+    State(context): State<Arc<Context>>,
+    Extension(listener): Extension<Listener>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -66,7 +67,6 @@ pub(super) async fn check_listener(
         return problem.into_response();
     }
     request.extensions_mut().insert(login);
-    request.extensions_mut().insert(listener);
     let mut response = next.run(request).await;
     // What is shown here is for nobody's cache; the pages say so in their own words.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -223,7 +223,7 @@ pub(super) async fn log_out(State(context): State<Arc<Context>>, headers: Header
 
 /// On what terms somebody is in. A request that lasts has to end with them.
 #[derive(Clone, Debug)]
-pub(super) enum Admission {
+pub(crate) enum Admission {
     /// The console asks for nothing.
     Free,
     Session {

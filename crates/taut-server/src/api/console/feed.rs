@@ -27,7 +27,7 @@ use crate::pusher::channel::Kind;
 ///
 /// # Cancel safety
 /// Nothing is begun that would have to be undone.
-pub(super) async fn watch(
+pub(crate) async fn watch(
     State(context): State<Arc<Context>>,
     Extension(admission): Extension<Admission>,
 ) -> Result<Response, ApiError> {

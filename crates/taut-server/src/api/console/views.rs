@@ -90,7 +90,7 @@ impl<'a> Overview<'a> {
 
 /// What the page looks for.
 #[derive(Deserialize)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     #[serde(default)]
     pub(super) filter: String,
 }
