@@ -20,6 +20,7 @@ mod events;
 mod http;
 mod hub;
 mod limit;
+mod metric;
 mod node;
 mod origin;
 #[cfg(feature = "otel")]

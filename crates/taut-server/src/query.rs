@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use taut_shard::Stats;
 use tokio::sync::oneshot;
 
+use crate::metric::counters;
 use crate::place::AppIndex;
 use crate::pusher::socket_id::SocketId;
 
@@ -66,8 +68,7 @@ pub(crate) struct ConnectionState {
 /// What has been counted since the start, and what there is now; of one shard or of all together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Statistics {
-    /// What the event loops count.
-    pub(crate) stats: taut_shard::Stats,
+    pub(crate) event_loops: EventLoops,
     /// By the index of the app.
     pub(crate) apps: Vec<Traffic>,
     /// How long events took from their publisher to the sockets' queues.
@@ -76,59 +77,67 @@ pub(crate) struct Statistics {
 
 impl Statistics {
     pub(crate) fn add(&mut self, other: &Self) {
-        let (stats, more) = (&mut self.stats, &other.stats);
-        stats.opened += more.opened;
-        stats.refused += more.refused;
-        stats.unannounced += more.unannounced;
-        stats.messages += more.messages;
-        stats.dropped += more.dropped;
-        stats.kicked += more.kicked;
-        stats.violations += more.violations;
-        stats.overloaded += more.overloaded;
+        self.event_loops += &other.event_loops;
         if self.apps.len() < other.apps.len() {
             self.apps.resize(other.apps.len(), Traffic::default());
         }
         for (traffic, more) in self.apps.iter_mut().zip(&other.apps) {
-            traffic.add(more);
+            *traffic += more;
         }
         self.latency.add(&other.latency);
     }
 }
 
-/// What one app's clients and publishers do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traffic {
-    /// Subscriptions there are now.
-    pub(crate) subscriptions: u64,
-    /// Occupied channels there are now.
-    pub(crate) channels: u64,
-    /// Messages from clients.
-    pub(crate) received: u64,
-    /// Bytes of them.
-    pub(crate) received_bytes: u64,
-    /// Events that clients sent to others.
-    pub(crate) client_events: u64,
-    /// Events that were published to a channel, those of clients and the server's own included.
-    pub(crate) published: u64,
-    /// Copies of them that went to clients.
-    pub(crate) delivered: u64,
-    /// Bytes of those.
-    pub(crate) delivered_bytes: u64,
-    /// Subscriptions, sign-ins and client events that were refused, and clients that were not let in.
-    pub(crate) refused: u64,
+counters! {
+    /// What one app's clients and publishers do.
+    pub(crate) struct Traffic {
+        /// Subscriptions of clients to channels.
+        subscriptions: Gauge "taut_subscriptions",
+        /// Channels that have subscribers.
+        channels: Gauge "taut_channels",
+        /// Messages from clients.
+        received: Counter "taut_messages_received_total",
+        /// Bytes of the messages from clients.
+        received_bytes: Counter "taut_received_bytes_total",
+        /// Events that clients sent to others.
+        client_events: Counter "taut_client_events_total",
+        /// Events that were published to a channel, those of clients and the server's own included.
+        published: Counter "taut_events_published_total",
+        /// Copies of published events for clients.
+        delivered: Counter "taut_events_delivered_total",
+        /// Bytes of those copies, framed and before compression.
+        delivered_bytes: Counter "taut_delivered_bytes_total",
+        /// Subscriptions, sign-ins and client events that were refused.
+        refused: Counter "taut_refusals_total",
+    }
 }
 
-impl Traffic {
-    fn add(&mut self, more: &Self) {
-        self.subscriptions += more.subscriptions;
-        self.channels += more.channels;
-        self.received += more.received;
-        self.received_bytes += more.received_bytes;
-        self.client_events += more.client_events;
-        self.published += more.published;
-        self.delivered += more.delivered;
-        self.delivered_bytes += more.delivered_bytes;
-        self.refused += more.refused;
+counters! {
+    /// What the event loops count.
+    pub(crate) struct EventLoops {
+        /// Connections of clients that were opened.
+        opened: Counter "taut_connections_opened_total",
+        /// Connections closed because their reader was too slow.
+        kicked: Counter "taut_connections_kicked_total",
+        /// Connections closed because unfinished messages held all the memory there is for them.
+        overloaded: Counter "taut_connections_overloaded_total",
+        /// Handshakes that were refused, or given up at their deadline.
+        #[serde(rename = "handshakes_refused")]
+        refused: Counter "taut_handshakes_refused_total",
+        /// Sockets dropped for a PROXY header that was missing or malformed.
+        unannounced: Counter "taut_sockets_unannounced_total",
+        /// Messages dropped because their reader was too slow.
+        dropped: Counter "taut_messages_dropped_total",
+        /// Peers that broke the WebSocket protocol.
+        violations: Counter "taut_protocol_violations_total",
+    }
+}
+
+impl From<Stats> for EventLoops {
+    /// Messages are counted by app.
+    fn from(stats: Stats) -> Self {
+        let Stats { opened, refused, unannounced, messages: _, dropped, kicked, violations, overloaded } = stats;
+        Self { opened, kicked, overloaded, refused, unannounced, dropped, violations }
     }
 }
 

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use crate::apps::Apps;
 use crate::events::{Entry, EventBus};
 use crate::http::client::Client;
+use crate::metric::counters;
 
 pub(crate) use address::{check, is_reserved};
 pub(crate) use dead_letters::DeadLetter;
@@ -110,9 +111,14 @@ impl Webhooks {
 
     /// How it goes.
     pub(crate) fn statistics(&self) -> Statistics {
-        let mut statistics = self.0.state().statistics(self.0.clock.now());
+        let mut statistics = self.0.state().statistics();
         statistics.dropped += self.0.events.dropped();
         statistics
+    }
+
+    /// How long the oldest request that is not delivered has waited; `None` if none waits.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        self.0.state().oldest(self.0.clock.now())
     }
 
     /// Ends the deliveries: takes down what the event bus still has, sends all that is due, and returns when that is done or the deadline has passed.
@@ -137,35 +143,34 @@ impl Webhooks {
     }
 }
 
-/// How the webhooks go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Statistics {
-    /// Requests that are not delivered yet.
-    pub(crate) queued: usize,
-    /// Bytes that they take.
-    pub(crate) queued_bytes: usize,
-    /// Those of them that are under way.
-    pub(crate) in_flight: usize,
-    /// Removals that may still be undone.
-    pub(crate) held_back: usize,
-    /// Requests that have failed for good and can be looked at.
-    pub(crate) dead_letters: usize,
-    /// How long the oldest of those not delivered waits.
-    pub(crate) oldest: Option<Duration>,
-    /// entries of the event bus that are taken down, since the start; like all below.
-    pub(crate) recorded: u64,
-    /// Requests that have succeeded.
-    pub(crate) delivered: u64,
-    /// Requests that have not.
-    pub(crate) failed_attempts: u64,
-    /// Requests that were given up.
-    pub(crate) dead: u64,
-    /// Events that found no room, once for each webhook.
-    pub(crate) dropped: u64,
-    /// Times that the store began to fail.
-    pub(crate) store_errors: u64,
-    /// Whether it fails now.
-    pub(crate) is_store_failing: bool,
+counters! {
+    /// How the webhooks go.
+    pub(crate) struct Statistics {
+        /// Webhook requests that are to be sent.
+        queued: Gauge "taut_webhooks_waiting",
+        /// Bytes that they take.
+        queued_bytes: Gauge "taut_webhooks_waiting_bytes",
+        /// Those of them that are under way.
+        in_flight: Gauge "taut_webhooks_in_flight",
+        /// Removals that may still be undone within their grace.
+        held_back: Gauge "taut_webhooks_held_back",
+        /// Requests that failed for good and can be looked at.
+        dead_letters: Gauge "taut_webhooks_dead_letters",
+        /// 1 while what waits cannot be written to disk.
+        store_failing: Gauge "taut_webhooks_store_failing",
+        /// Events that were taken down for webhooks.
+        recorded: Counter "taut_webhooks_recorded_total",
+        /// Requests that were answered with success.
+        delivered: Counter "taut_webhooks_delivered_total",
+        /// Tries of requests that failed.
+        failed_attempts: Counter "taut_webhooks_failed_total",
+        /// Requests that were given up.
+        dead: Counter "taut_webhooks_dead_total",
+        /// Events that found no room, once for each webhook.
+        dropped: Counter "taut_webhooks_dropped_total",
+        /// Times that the disk began to fail, until it was written again.
+        store_errors: Counter "taut_webhooks_store_errors_total",
+    }
 }
 
 /// What the task and those who ask about it have in common.

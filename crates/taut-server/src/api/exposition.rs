@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::metric::{Kind, Metric};
+
 /// A page of metrics on its way.
 ///
 /// ```text
@@ -13,17 +15,6 @@ use std::fmt::{Display, Write as _};
 pub(crate) struct Exposition {
     text: String,
     name: &'static str,
-}
-
-/// What the numbers of a metric mean.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
-    /// It only grows.
-    Counter,
-    /// It goes up and down.
-    Gauge,
-    /// How many were how large.
-    Histogram,
 }
 
 /// A label's name and value.
@@ -51,6 +42,13 @@ impl Exposition {
     pub(crate) fn single(&mut self, name: &'static str, kind: Kind, help: &'static str, value: impl Display) {
         self.begin(name, kind, help);
         self.sample(&[], value);
+    }
+
+    /// Metrics with one sample each.
+    pub(crate) fn singles<T>(&mut self, metrics: &[Metric<T>], counts: &T) {
+        for metric in metrics {
+            self.single(metric.name, metric.kind, metric.help, (metric.value)(counts));
+        }
     }
 
     /// A histogram of the metric that was begun: `counts` has one more than `bounds`, for what lies beyond the last.

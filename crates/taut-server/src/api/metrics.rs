@@ -11,13 +11,14 @@ use http::{HeaderValue, StatusCode};
 use subtle::ConstantTimeEq;
 
 use super::console::Login;
-use super::exposition::{Exposition, Kind};
+use super::exposition::Exposition;
 use super::listener::{self, Listener};
 use super::{Context, asked};
 use crate::apps::App;
 use crate::http::answer::ApiError;
-use crate::query::{BUCKETS, Histogram, Statistics, Traffic};
-use crate::webhooks;
+use crate::metric::Kind;
+use crate::query::{BUCKETS, EventLoops, Histogram, Statistics, Traffic};
+use crate::webhooks::{self, Webhooks};
 
 /// `GET /metrics`: shows the metrics to whoever may see them.
 ///
@@ -33,7 +34,7 @@ pub(crate) async fn show(
     let mut page = Exposition::default();
     write_statistics(&mut page, &statistics, &context.node().apps().all());
     context.traffic().write(&mut page);
-    write_webhooks(&mut page, &context.webhooks().statistics());
+    write_webhooks(&mut page, context.webhooks());
     write_process(&mut page, context.started.elapsed());
     Ok(([(CONTENT_TYPE, TEXT)], page.into_text()).into_response())
 }
@@ -76,37 +77,14 @@ fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<
     for app in apps {
         page.sample(&[("app", app.id())], app.connections());
     }
-    for (name, kind, help, value) in PER_APP {
-        page.begin(name, kind, help);
+    for metric in Traffic::METRICS {
+        page.begin(metric.name, metric.kind, metric.help);
         for app in apps {
             // An app that nobody has used yet has not been counted.
-            page.sample(&[("app", app.id())], statistics.apps.get(app.index().get()).map_or(0, value));
+            page.sample(&[("app", app.id())], statistics.apps.get(app.index().get()).map_or(0, metric.value));
         }
     }
-    let stats = &statistics.stats;
-    for (name, help, value) in [
-        ("taut_connections_opened_total", "Connections of clients that were opened.", stats.opened),
-        ("taut_connections_kicked_total", "Connections closed because their reader was too slow.", stats.kicked),
-        (
-            "taut_connections_overloaded_total",
-            "Connections closed because unfinished messages held all the memory there is for them.",
-            stats.overloaded,
-        ),
-        (
-            "taut_handshakes_refused_total",
-            "Handshakes that were refused, or given up at their deadline.",
-            stats.refused,
-        ),
-        (
-            "taut_sockets_unannounced_total",
-            "Sockets dropped for a PROXY header that was missing or malformed.",
-            stats.unannounced,
-        ),
-        ("taut_messages_dropped_total", "Messages dropped because their reader was too slow.", stats.dropped),
-        ("taut_protocol_violations_total", "Peers that broke the WebSocket protocol.", stats.violations),
-    ] {
-        page.single(name, Kind::Counter, help, value);
-    }
+    page.singles(EventLoops::METRICS, &statistics.event_loops);
     page.begin(
         "taut_delivery_duration_seconds",
         Kind::Histogram,
@@ -117,61 +95,15 @@ fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<
     page.histogram(&[], &bounds, counts, Duration::from_micros(*sum).as_secs_f64());
 }
 
-/// Name, kind, help and value.
-type PerApp = (&'static str, Kind, &'static str, fn(&Traffic) -> u64);
-
-const PER_APP: [PerApp; 9] = [
-    ("taut_subscriptions", Kind::Gauge, "Subscriptions of clients to channels.", |app| app.subscriptions),
-    ("taut_channels", Kind::Gauge, "Channels that have subscribers.", |app| app.channels),
-    ("taut_messages_received_total", Kind::Counter, "Messages from clients.", |app| app.received),
-    ("taut_received_bytes_total", Kind::Counter, "Bytes of the messages from clients.", |app| app.received_bytes),
-    ("taut_client_events_total", Kind::Counter, "Events that clients sent to others.", |app| app.client_events),
-    (
-        "taut_events_published_total",
-        Kind::Counter,
-        "Events that were published to a channel, those of clients and the server's own included.",
-        |app| app.published,
-    ),
-    ("taut_events_delivered_total", Kind::Counter, "Copies of published events for clients.", |app| app.delivered),
-    ("taut_delivered_bytes_total", Kind::Counter, "Bytes of those copies, framed and before compression.", |app| {
-        app.delivered_bytes
-    }),
-    ("taut_refusals_total", Kind::Counter, "Subscriptions, sign-ins and client events that were refused.", |app| {
-        app.refused
-    }),
-];
-
-fn write_webhooks(page: &mut Exposition, statistics: &webhooks::Statistics) {
-    let oldest = statistics.oldest.unwrap_or_default().as_secs_f64();
-    for (name, help, value) in [
-        ("taut_webhooks_waiting", "Webhook requests that are to be sent.", statistics.queued),
-        ("taut_webhooks_waiting_bytes", "Bytes that they take.", statistics.queued_bytes),
-        ("taut_webhooks_in_flight", "Those of them that are under way.", statistics.in_flight),
-        ("taut_webhooks_held_back", "Removals that may still be undone within their grace.", statistics.held_back),
-        ("taut_webhooks_dead_letters", "Requests that failed for good and can be looked at.", statistics.dead_letters),
-        (
-            "taut_webhooks_store_failing",
-            "1 while what waits cannot be written to disk.",
-            usize::from(statistics.is_store_failing),
-        ),
-    ] {
-        page.single(name, Kind::Gauge, help, value as u64);
-    }
+/// What waits, for how long, and what has happened since the start.
+fn write_webhooks(page: &mut Exposition, webhooks: &Webhooks) {
+    let statistics = webhooks.statistics();
+    let metrics = webhooks::Statistics::METRICS;
+    let (gauges, counters) = metrics.split_at(metrics.partition_point(|metric| matches!(metric.kind, Kind::Gauge)));
+    page.singles(gauges, &statistics);
+    let oldest = webhooks.oldest().unwrap_or_default().as_secs_f64();
     page.single("taut_webhooks_oldest_seconds", Kind::Gauge, "How long the oldest of those waits.", oldest);
-    for (name, help, value) in [
-        ("taut_webhooks_recorded_total", "Events that were taken down for webhooks.", statistics.recorded),
-        ("taut_webhooks_delivered_total", "Requests that were answered with success.", statistics.delivered),
-        ("taut_webhooks_failed_total", "Tries of requests that failed.", statistics.failed_attempts),
-        ("taut_webhooks_dead_total", "Requests that were given up.", statistics.dead),
-        ("taut_webhooks_dropped_total", "Events that found no room, once for each webhook.", statistics.dropped),
-        (
-            "taut_webhooks_store_errors_total",
-            "Times that the disk began to fail, until it was written again.",
-            statistics.store_errors,
-        ),
-    ] {
-        page.single(name, Kind::Counter, help, value);
-    }
+    page.singles(counters, &statistics);
 }
 
 /// Under the names that Prometheus' own clients use, where there is one.

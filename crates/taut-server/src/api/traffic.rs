@@ -12,7 +12,8 @@ use http::{Method, StatusCode};
 use tracing::{Instrument, field};
 
 use super::Context;
-use super::exposition::{Exposition, Kind};
+use super::exposition::Exposition;
+use crate::metric::Kind;
 use crate::trace::Span;
 
 /// Counts and times a request, and lends it a span of its own.

@@ -68,7 +68,7 @@ impl PusherHandler {
             }
         };
         Statistics {
-            stats: connections.stats(),
+            event_loops: connections.stats().into(),
             apps: self.local_apps.iter().map(traffic).collect(),
             latency: self.latency.get(),
         }

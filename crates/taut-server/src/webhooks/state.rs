@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address;
 use crate::apps::{App, Apps};
@@ -32,17 +33,8 @@ pub(super) struct State {
     save_at: Option<Millis>,
     dropped_logged: Seldom,
     dead_logged: Seldom,
-    counts: Counts,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    recorded: u64,
-    delivered: u64,
-    failed_attempts: u64,
-    dead: u64,
-    dropped: u64,
-    store_errors: u64,
+    /// Only what grows; the rest is looked at when it is asked for.
+    counts: Statistics,
 }
 
 impl State {
@@ -60,7 +52,7 @@ impl State {
             save_at: None,
             dropped_logged: Seldom::default(),
             dead_logged: Seldom::default(),
-            counts: Counts::default(),
+            counts: Statistics::default(),
         }
     }
 
@@ -364,22 +356,20 @@ impl State {
         }
     }
 
-    pub(super) fn statistics(&self, now: Millis) -> Statistics {
+    pub(super) fn statistics(&self) -> Statistics {
         Statistics {
-            queued: self.queue.len(),
-            queued_bytes: self.queue.bytes(),
-            in_flight: self.queue.in_flight(),
-            held_back: self.grace.len(),
-            dead_letters: self.dead.len(),
-            oldest: self.queue.oldest().map(|oldest| super::duration(now.saturating_sub(oldest))),
-            recorded: self.counts.recorded,
-            delivered: self.counts.delivered,
-            failed_attempts: self.counts.failed_attempts,
-            dead: self.counts.dead,
-            dropped: self.counts.dropped,
-            store_errors: self.counts.store_errors,
-            is_store_failing: self.retry_store.is_some(),
+            queued: self.queue.len() as u64,
+            queued_bytes: self.queue.bytes() as u64,
+            in_flight: self.queue.in_flight() as u64,
+            held_back: self.grace.len() as u64,
+            dead_letters: self.dead.len() as u64,
+            store_failing: self.retry_store.is_some().into(),
+            ..self.counts
         }
+    }
+
+    pub(super) fn oldest(&self, now: Millis) -> Option<Duration> {
+        self.queue.oldest().map(|oldest| super::duration(now.saturating_sub(oldest)))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::apps::App;
 use crate::http::answer::{self, ApiError};
 use crate::pusher::channel::Kind;
-use crate::query::{ChannelState, ConnectionState, Occupancy, Statistics};
+use crate::query::{ChannelState, ConnectionState, EventLoops, Occupancy, Statistics, Traffic};
 
 pub(super) fn json(view: &impl Serialize) -> Result<Response, ApiError> {
     serde_json::to_string(view)
@@ -30,11 +30,8 @@ pub(super) fn preview(text: &str) -> &str {
 /// Counted since the start; the page makes rates of it.
 #[derive(Serialize)]
 pub(super) struct Overview<'a> {
-    opened: u64,
-    handshakes_refused: u64,
-    dropped: u64,
-    kicked: u64,
-    violations: u64,
+    #[serde(flatten)]
+    event_loops: EventLoops,
     /// Of those below 2, 4, 8 … microseconds; the last one has all the rest.
     latency: &'a [u64],
     apps: Vec<AppConfig<'a>>,
@@ -45,43 +42,20 @@ struct AppConfig<'a> {
     id: &'a str,
     enabled: bool,
     connections: usize,
-    channels: u64,
-    subscriptions: u64,
-    received: u64,
-    received_bytes: u64,
-    client_events: u64,
-    published: u64,
-    delivered: u64,
-    delivered_bytes: u64,
-    refused: u64,
+    #[serde(flatten)]
+    traffic: Traffic,
 }
 
 impl<'a> Overview<'a> {
     pub(super) fn new(statistics: &'a Statistics, apps: &'a [Arc<App>]) -> Self {
-        let stats = &statistics.stats;
-        let apps = apps.iter().filter(|app| app.snapshot().known).map(|app| {
-            let traffic = statistics.apps.get(app.index().get()).copied().unwrap_or_default();
-            AppConfig {
-                id: app.id(),
-                enabled: app.snapshot().config.enabled,
-                connections: app.connections(),
-                channels: traffic.channels,
-                subscriptions: traffic.subscriptions,
-                received: traffic.received,
-                received_bytes: traffic.received_bytes,
-                client_events: traffic.client_events,
-                published: traffic.published,
-                delivered: traffic.delivered,
-                delivered_bytes: traffic.delivered_bytes,
-                refused: traffic.refused,
-            }
+        let apps = apps.iter().filter(|app| app.snapshot().known).map(|app| AppConfig {
+            id: app.id(),
+            enabled: app.snapshot().config.enabled,
+            connections: app.connections(),
+            traffic: statistics.apps.get(app.index().get()).copied().unwrap_or_default(),
         });
         Self {
-            opened: stats.opened,
-            handshakes_refused: stats.refused,
-            dropped: stats.dropped,
-            kicked: stats.kicked,
-            violations: stats.violations,
+            event_loops: statistics.event_loops,
             latency: &statistics.latency.counts,
             apps: apps.take(MOST_ROWS).collect(),
         }
