@@ -312,49 +312,60 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// What a webhook can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WebhookEvent {
-    /// A channel has its first subscriber.
-    ChannelOccupied,
-    /// A channel has lost its last subscriber.
-    ChannelVacated,
-    /// A user has come to a presence channel.
-    MemberAdded,
-    /// A user has left a presence channel.
-    MemberRemoved,
-    /// A client has sent an event.
-    ClientEvent,
-    /// A subscriber found nothing in a cache channel.
-    CacheMiss,
-    /// A channel's number of subscribers has changed.
-    SubscriptionCount,
+/// Declares what webhooks can tell. An event is one entry: what it means, its name, and the event that undoes it, if there is one.
+macro_rules! webhook_events {
+    (@join $first:literal $(, $name:literal)*) => { concat!($first $(, ", ", $name)*) };
+    ($($(#[$meta:meta])* $event:ident $name:literal $(opposite $opposite:ident)?,)*) => {
+        /// What a webhook can tell.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum WebhookEvent {
+            $($(#[$meta])* $event,)*
+        }
+
+        impl WebhookEvent {
+            /// All there are.
+            pub const ALL: &'static [Self] = &[$(Self::$event),*];
+
+            /// The names of all.
+            pub(crate) const NAMES: &'static str = webhook_events!(@join $($name),*);
+
+            pub(crate) const HELP: &'static str =
+                concat!("Which kinds of event: ", webhook_events!(@join $($name),*), "; with none, all");
+
+            /// The name in configurations and in requests.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$event => $name,)*
+                }
+            }
+
+            /// The other half of a pair that cancel each other when the second comes soon enough: a webhook that wants one has to
+            /// be shown both.
+            pub(crate) fn opposite(self) -> Option<Self> {
+                match self {
+                    $($(Self::$event => Some(Self::$opposite),)?)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl WebhookEvent {
-    /// All there are.
-    pub const ALL: [Self; 7] = [
-        Self::ChannelOccupied,
-        Self::ChannelVacated,
-        Self::MemberAdded,
-        Self::MemberRemoved,
-        Self::ClientEvent,
-        Self::CacheMiss,
-        Self::SubscriptionCount,
-    ];
-
-    /// The name in configurations and in requests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChannelOccupied => "channel_occupied",
-            Self::ChannelVacated => "channel_vacated",
-            Self::MemberAdded => "member_added",
-            Self::MemberRemoved => "member_removed",
-            Self::ClientEvent => "client_event",
-            Self::CacheMiss => "cache_miss",
-            Self::SubscriptionCount => "subscription_count",
-        }
-    }
+webhook_events! {
+    /// A channel has its first subscriber.
+    ChannelOccupied "channel_occupied" opposite ChannelVacated,
+    /// A channel has lost its last subscriber.
+    ChannelVacated "channel_vacated" opposite ChannelOccupied,
+    /// A user has come to a presence channel.
+    MemberAdded "member_added" opposite MemberRemoved,
+    /// A user has left a presence channel.
+    MemberRemoved "member_removed" opposite MemberAdded,
+    /// A client has sent an event.
+    ClientEvent "client_event",
+    /// A subscriber found nothing in a cache channel.
+    CacheMiss "cache_miss",
+    /// A channel's number of subscribers has changed.
+    SubscriptionCount "subscription_count",
 }
 
 /// Why a text is no `ID:KEY:SECRET`.

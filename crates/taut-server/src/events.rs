@@ -43,18 +43,18 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// What webhooks call it; `None` for what only the console shows.
-    pub(crate) fn webhook(&self) -> Option<WebhookEvent> {
-        match self {
-            Self::ChannelOccupied { .. } => Some(WebhookEvent::ChannelOccupied),
-            Self::ChannelVacated { .. } => Some(WebhookEvent::ChannelVacated),
-            Self::MemberAdded { .. } => Some(WebhookEvent::MemberAdded),
-            Self::MemberRemoved { .. } => Some(WebhookEvent::MemberRemoved),
-            Self::ClientEvent { .. } => Some(WebhookEvent::ClientEvent),
-            Self::CacheMiss { .. } => Some(WebhookEvent::CacheMiss),
-            Self::SubscriptionCount { .. } => Some(WebhookEvent::SubscriptionCount),
-            _ => None,
-        }
+    /// What webhooks call it and the channel that it is about; `None` for what only the console shows.
+    pub(crate) fn webhook(&self) -> Option<(WebhookEvent, &Arc<str>)> {
+        Some(match self {
+            Self::ChannelOccupied { channel } => (WebhookEvent::ChannelOccupied, channel),
+            Self::ChannelVacated { channel } => (WebhookEvent::ChannelVacated, channel),
+            Self::MemberAdded { channel, .. } => (WebhookEvent::MemberAdded, channel),
+            Self::MemberRemoved { channel, .. } => (WebhookEvent::MemberRemoved, channel),
+            Self::ClientEvent { channel, .. } => (WebhookEvent::ClientEvent, channel),
+            Self::CacheMiss { channel } => (WebhookEvent::CacheMiss, channel),
+            Self::SubscriptionCount { channel, .. } => (WebhookEvent::SubscriptionCount, channel),
+            _ => return None,
+        })
     }
 
     /// What somebody published, for the console.
@@ -65,17 +65,10 @@ impl Event {
     /// The channel it is about.
     pub(crate) fn channel(&self) -> Option<&Arc<str>> {
         match self {
-            Self::ChannelOccupied { channel }
-            | Self::ChannelVacated { channel }
-            | Self::MemberAdded { channel, .. }
-            | Self::MemberRemoved { channel, .. }
-            | Self::ClientEvent { channel, .. }
-            | Self::CacheMiss { channel }
-            | Self::SubscriptionCount { channel, .. }
-            | Self::Subscribed { channel, .. }
-            | Self::Unsubscribed { channel, .. }
-            | Self::Published { channel, .. } => Some(channel),
-            Self::Connected { .. } | Self::Disconnected { .. } | Self::SignedIn { .. } | Self::Refused { .. } => None,
+            Self::Subscribed { channel, .. } | Self::Unsubscribed { channel, .. } | Self::Published { channel, .. } => {
+                Some(channel)
+            }
+            _ => self.webhook().map(|(_, channel)| channel),
         }
     }
 }
@@ -104,7 +97,7 @@ impl EventBus {
 
     /// Whether anybody wants to know of such an event: to be asked before one is put together.
     pub(crate) fn wants(&self, snapshot: &AppSnapshot, event: WebhookEvent) -> bool {
-        let other = counterpart(event);
+        let other = event.opposite();
         self.is_watched()
             || snapshot.config.webhooks.iter().any(|webhook| {
                 let wanted = &webhook.events;
@@ -119,8 +112,8 @@ impl EventBus {
 
     /// Writes down what happened, for the app's webhooks that want it and for open consoles.
     pub(crate) fn record(&self, app: &Arc<App>, event: Event) {
-        let for_webhooks = event.webhook().zip(event.channel()).is_some_and(|(kind, channel)| {
-            let other = counterpart(kind);
+        let for_webhooks = event.webhook().is_some_and(|(kind, channel)| {
+            let other = kind.opposite();
             let wants = |webhook: &Webhook| {
                 webhook.wants(kind, channel) || other.is_some_and(|other| webhook.wants(other, channel))
             };
@@ -162,17 +155,6 @@ pub(crate) struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.events.0.watching.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The other half of a pair that cancel each other, when the second comes soon enough: who wants to be told of one has to be shown both.
-fn counterpart(event: WebhookEvent) -> Option<WebhookEvent> {
-    match event {
-        WebhookEvent::ChannelOccupied => Some(WebhookEvent::ChannelVacated),
-        WebhookEvent::ChannelVacated => Some(WebhookEvent::ChannelOccupied),
-        WebhookEvent::MemberAdded => Some(WebhookEvent::MemberRemoved),
-        WebhookEvent::MemberRemoved => Some(WebhookEvent::MemberAdded),
-        WebhookEvent::ClientEvent | WebhookEvent::CacheMiss | WebhookEvent::SubscriptionCount => None,
     }
 }
 

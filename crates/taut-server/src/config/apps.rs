@@ -78,12 +78,7 @@ pub const APP_FIELDS: &[Field] = &[
 /// What a webhook's table, `[[apps.webhooks]]`, may hold.
 pub const WEBHOOK_FIELDS: &[Field] = &[
     field("url", "URL", "", "Where requests go, by POST: http:// or https://"),
-    field(
-        "events",
-        "LIST",
-        "",
-        "Which kinds of event: channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss, subscription_count; with none, all",
-    ),
+    field("events", "LIST", "", WebhookEvent::HELP),
     field("channel-prefix", "TEXT", "", "Only of channels whose names begin so"),
     field("channel-suffix", "TEXT", "", "Only of channels whose names end so"),
     field("headers", "TABLE", "", "Further headers of each request"),
@@ -377,10 +372,8 @@ fn webhook(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<Webhook>
 }
 
 pub(crate) fn event_by_name(name: &str) -> Result<WebhookEvent, String> {
-    WebhookEvent::ALL.into_iter().find(|event| event.name() == name).ok_or_else(|| {
-        let names: Vec<&str> = WebhookEvent::ALL.iter().map(|event| event.name()).collect();
-        format!("there is no event {name:?} for webhooks; there are: {}", names.join(", "))
-    })
+    let found = WebhookEvent::ALL.iter().copied().find(|event| event.name() == name);
+    found.ok_or_else(|| format!("there is no event {name:?} for webhooks; there are: {}", WebhookEvent::NAMES))
 }
 
 fn webhook_event(value: &Located, complaints: &mut Diagnostics<'_>) -> Option<WebhookEvent> {

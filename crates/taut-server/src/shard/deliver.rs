@@ -98,7 +98,7 @@ impl Outlet<ConnectionId> for ClientOutlet<'_> {
 
     fn happened(&mut self, event: Event) {
         let kind = event.webhook();
-        if kind.is_some_and(|kind| self.events.wants(&self.app.snapshot(), kind)) {
+        if kind.is_some_and(|(kind, _)| self.events.wants(&self.app.snapshot(), kind)) {
             self.events.record(self.app, event);
         }
     }

@@ -52,8 +52,8 @@ impl Payload {
 
 /// Writes what happened as webhooks tell it; `None` for what only consoles show.
 pub(super) fn write(event: &Event) -> Option<String> {
-    let name = event.webhook()?.name();
-    let channel = event.channel()?;
+    let (kind, channel) = event.webhook()?;
+    let name = kind.name();
     let none =
         Told { name, channel, event: None, data: None, socket_id: None, user_id: None, subscription_count: None };
     let told = match event {
@@ -94,6 +94,7 @@ struct Told<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::WebhookEvent;
     use crate::pusher::auth::Signature;
     use crate::pusher::socket_id::SocketId;
 
@@ -122,7 +123,8 @@ mod tests {
             socket_id,
             user_id,
         };
-        for (event, text) in [
+        let cases = [
+            (Event::ChannelOccupied { channel: channel() }, r#"{"name":"channel_occupied","channel":"presence-x"}"#),
             (Event::ChannelVacated { channel: channel() }, r#"{"name":"channel_vacated","channel":"presence-x"}"#),
             (Event::CacheMiss { channel: channel() }, r#"{"name":"cache_miss","channel":"presence-x"}"#),
             (
@@ -145,8 +147,13 @@ mod tests {
                 client_event(Some("7".into())),
                 r#"{"name":"client_event","channel":"presence-x","event":"client-typing","data":"{\"a\":\"\\\"ö\"}","socket_id":"12.34","user_id":"7"}"#,
             ),
-        ] {
-            assert_eq!(written(&event), text);
+        ];
+        for (event, text) in &cases {
+            assert_eq!(written(event), *text);
+        }
+        let has_case = |kind| cases.iter().any(|(event, _)| event.webhook().is_some_and(|(of, _)| of == kind));
+        for &kind in WebhookEvent::ALL {
+            assert!(has_case(kind), "{kind:?} is never told");
         }
         assert_eq!(write(&Event::Connected { socket_id }), None);
     }

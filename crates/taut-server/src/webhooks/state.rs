@@ -131,7 +131,7 @@ impl State {
 
     /// Makes deliveries of an event, for each webhook that wants it.
     fn tell(&mut self, app: &Arc<App>, event: &Event, created: Millis, time: Millis, now: Millis) {
-        let (Some(kind), Some(channel)) = (event.webhook(), event.channel()) else { return };
+        let Some((kind, channel)) = event.webhook() else { return };
         let snapshot = app.snapshot();
         let mut written = None;
         for (index, webhook) in snapshot.config.webhooks.iter().enumerate() {
