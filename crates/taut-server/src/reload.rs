@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::apps::Apps;
-use crate::config::{AppsSnapshot, Config, ConfigError, Diagnostic};
+use crate::config::{AppsSnapshot, Config, ConfigError, Diagnostic, SETTINGS};
 
 /// The configuration that holds now, and the apps that follow from it and from the database.
 #[derive(Debug)]
@@ -158,34 +158,11 @@ fn complaint(stored: &AppsSnapshot) -> String {
 
 /// The settings that differ and that a running server does not take on.
 fn at_the_next_start(before: &Config, after: &Config) -> Vec<&'static str> {
-    let differ = [
-        ("config", before.file != after.file),
-        ("env-file", before.env_file != after.env_file),
-        ("listen", before.listen != after.listen),
-        ("shards", before.shards != after.shards),
-        ("path-prefix", before.path_prefix != after.path_prefix),
-        ("trusted-proxies", before.trusted_proxies != after.trusted_proxies),
-        ("proxy-protocol", before.proxy_protocol != after.proxy_protocol),
-        ("tls-certificate", before.tls_certificate != after.tls_certificate),
-        ("tls-key", before.tls_key != after.tls_key),
-        ("activity-timeout", before.activity_timeout != after.activity_timeout),
-        ("ping-interval", before.ping_interval != after.ping_interval),
-        ("pong-timeout", before.pong_timeout != after.pong_timeout),
-        ("keep-alive", before.keep_alive != after.keep_alive),
-        ("max-message", before.message != after.message),
-        ("message-timeout", before.message_timeout != after.message_timeout),
-        ("max-unfinished", before.unfinished != after.unfinished),
-        ("max-outgoing", before.outgoing != after.outgoing),
-        ("deflate", before.deflate != after.deflate),
-        ("fallback", before.fallback != after.fallback),
-        ("metrics-listen", before.metrics_listen != after.metrics_listen),
-        ("metrics-token", before.metrics_token != after.metrics_token),
-        ("console-listen", before.console_listen != after.console_listen),
-        ("console-password", before.console_password != after.console_password),
-        ("data-directory", before.data_directory != after.data_directory),
-        ("log-format", before.log_format != after.log_format),
-    ];
-    differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    SETTINGS
+        .iter()
+        .filter(|setting| !setting.live && setting.differs(before, after))
+        .map(|setting| setting.name)
+        .collect()
 }
 
 const NO_APP_ANY_MORE: &str = "no app is left in the configuration: the development app does not take the place of others while the server \
@@ -195,7 +172,6 @@ const NO_APP_ANY_MORE: &str = "no app is left in the configuration: the developm
 mod tests {
     use super::*;
     use crate::app::{AppConfig, Webhook};
-    use crate::config::SETTINGS;
 
     fn app(text: &str) -> AppConfig {
         AppConfig::parse(text).expect(text)

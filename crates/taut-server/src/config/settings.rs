@@ -31,7 +31,7 @@ pub struct Setting {
 
 #[derive(Clone, Copy, Debug)]
 enum Apply {
-    Server(fn(&mut Config, &str) -> Result<(), String>),
+    Server { set: fn(&mut Config, &str) -> Result<(), String>, differs: fn(&Config, &Config) -> bool },
     Limit(fn(&mut Limits, &str) -> Result<(), String>),
 }
 
@@ -39,8 +39,16 @@ impl Setting {
     /// Sets the field. The error says what is wrong with the value and what it should be.
     pub fn apply(&self, config: &mut Config, value: &str) -> Result<(), String> {
         match self.apply {
-            Server(apply) => apply(config, value),
+            Server { set, .. } => set(config, value),
             Limit(apply) => apply(&mut config.limits, value),
+        }
+    }
+
+    /// Whether two configurations differ in the field.
+    pub(crate) fn differs(&self, one: &Config, other: &Config) -> bool {
+        match self.apply {
+            Server { differs, .. } => differs(one, other),
+            Limit(_) => one.limits != other.limits,
         }
     }
 
@@ -52,7 +60,7 @@ impl Setting {
     /// Sets the field of an app's own limits; nothing, if it is no [limit](Self::limit).
     pub(crate) fn apply_limit(&self, limits: &mut Limits, value: &str) -> Result<(), String> {
         match self.apply {
-            Server(_) => Ok(()),
+            Server { .. } => Ok(()),
             Limit(apply) => apply(limits, value),
         }
     }
@@ -81,6 +89,29 @@ impl Setting {
     }
 }
 
+/// A field of [`Config`] that is set to what a text is read as, or as a closure says.
+macro_rules! server {
+    ($field:ident, $value:ident => $read:expr) => {
+        server!($field, |config, $value| {
+            config.$field = $read?;
+            Ok(())
+        })
+    };
+    ($field:ident, $set:expr) => {
+        Server { set: $set, differs: |one, other| one.$field != other.$field }
+    };
+}
+
+/// A field of [`Limits`].
+macro_rules! limit {
+    ($field:ident, $value:ident => $read:expr) => {
+        Limit(|limits, $value| {
+            limits.$field = $read?;
+            Ok(())
+        })
+    };
+}
+
 /// Everything that can be set by a text.
 pub const SETTINGS: &[Setting] = &[
     Setting::new(
@@ -89,7 +120,7 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "A file with settings and apps, in TOML; flags and variables go before it. It is read again when it changes, and on SIGHUP",
-        Server(|config, value| named(value).map(|file| config.file = Some(file))),
+        server!(file, value => named(value).map(Some)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -98,7 +129,7 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "A file of variables, such as Laravel's .env: each counts as if it were set, where the environment does not set it. It is read again when it changes, and on SIGHUP",
-        Server(|config, value| named(value).map(|file| config.env_file = Some(file))),
+        server!(env_file, value => named(value).map(Some)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -107,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         "ADDR",
         "127.0.0.1:6001",
         "Where to listen: an IP address and a port (port 0: the system chooses)",
-        Server(|config, value| text::address(value).map(|address| config.listen = address)),
+        server!(listen, value => text::address(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -116,7 +147,7 @@ pub const SETTINGS: &[Setting] = &[
         "ID:KEY:SECRET",
         "",
         "An app to serve, or several with commas between them; with none, a development app is served on loopback addresses",
-        Server(|config, value| {
+        server!(apps, |config, value| {
             for (number, text) in (1..).zip(value.split(',')) {
                 let place = if value.contains(',') { format!("app {number} of the list: ") } else { String::new() };
                 config.apps.push(AppConfig::parse(text).map_err(|error| format!("{place}{error}"))?);
@@ -131,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "A file with apps to serve: one ID:KEY:SECRET per line, comments after #",
-        Server(|config, value| named(value).map(|file| config.apps_file = Some(file))),
+        server!(apps_file, value => named(value).map(Some)),
     ),
     Setting::new(
         "apps-database",
@@ -139,11 +170,7 @@ pub const SETTINGS: &[Setting] = &[
         "URL",
         "",
         "A database with apps in a table: sqlite:FILE, postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE. It is only read",
-        Server(|config, value| {
-            super::check_database(value)?;
-            config.apps_database = Some(value.into());
-            Ok(())
-        }),
+        server!(apps_database, value => super::check_database(value).map(|()| Some(value.into()))),
     ),
     Setting::new(
         "apps-table",
@@ -151,12 +178,11 @@ pub const SETTINGS: &[Setting] = &[
         "NAME",
         "apps",
         "The table of that database",
-        Server(|config, value| {
+        server!(apps_table, value => {
             if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
                 return Err(format!("{value:?} is no name of a table: it holds letters and digits of ASCII and _"));
             }
-            value.clone_into(&mut config.apps_table);
-            Ok(())
+            Ok::<_, String>(value.to_owned())
         }),
     ),
     Setting::new(
@@ -165,7 +191,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "10",
         "How often that table is read, whole; an app that is changed there is served so after at most that time",
-        Server(|config, value| text::seconds(value).map(|time| config.apps_reload = time)),
+        server!(apps_reload, value => text::seconds(value)),
     ),
     Setting::new(
         "shards",
@@ -173,7 +199,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "0",
         "Event loops, each a thread of its own (0: one per processor core)",
-        Server(|config, value| text::count(value, 0, 1024).map(|number| config.shards = number)),
+        server!(shards, value => text::count(value, 0, 1024)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -182,7 +208,7 @@ pub const SETTINGS: &[Setting] = &[
         "PATH",
         "",
         "What precedes /app and /apps in this server's paths, for instance /realtime",
-        Server(|config, value| text::prefix(value).map(|prefix| config.path_prefix = prefix)),
+        server!(path_prefix, value => text::prefix(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -191,7 +217,7 @@ pub const SETTINGS: &[Setting] = &[
         "NETWORK",
         "",
         "From where X-Forwarded-For and the PROXY protocol are believed: addresses or networks such as 10.0.0.0/8, several with commas between them",
-        Server(|config, value| {
+        server!(trusted_proxies, |config, value| {
             for network in value.split(',').map(str::trim).filter(|network| !network.is_empty()) {
                 config.trusted_proxies.push(network.parse().map_err(|error: taut_shard::InvalidNetwork| error.to_string())?);
             }
@@ -206,7 +232,7 @@ pub const SETTINGS: &[Setting] = &[
         "on|off",
         "off",
         "Whether trusted proxies put the client's address before each connection (PROXY protocol, versions 1 and 2)",
-        Server(|config, value| text::switch(value).map(|on| config.proxy_protocol = on)),
+        server!(proxy_protocol, value => text::switch(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -215,10 +241,7 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "The server's certificate and those above it, in PEM: with it and its key, TLS is spoken. Read again when it changes, and on SIGHUP",
-        Server(|config, value| {
-            config.tls_certificate = path(value);
-            Ok(())
-        }),
+        server!(tls_certificate, value => path(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -227,10 +250,7 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "The private key of the certificate, in PEM. Read again when it changes, and on SIGHUP",
-        Server(|config, value| {
-            config.tls_key = path(value);
-            Ok(())
-        }),
+        server!(tls_key, value => path(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -239,7 +259,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "120",
         "Silence after which clients are told to ask whether the server is there",
-        Server(|config, value| text::seconds(value).map(|time| config.activity_timeout = time)),
+        server!(activity_timeout, value => text::seconds(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -248,7 +268,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "25",
         "Silence after which the server asks whether a client is there; below what load balancers allow",
-        Server(|config, value| text::seconds(value).map(|time| config.ping_interval = time)),
+        server!(ping_interval, value => text::seconds(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -257,7 +277,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "30",
         "How long a client may take to answer before its connection is given up",
-        Server(|config, value| text::seconds(value).map(|time| config.pong_timeout = time)),
+        server!(pong_timeout, value => text::seconds(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -266,7 +286,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "75",
         "Silence between two requests after which an HTTP connection is closed; above the idle timeout of a load balancer",
-        Server(|config, value| text::seconds(value).map(|time| config.keep_alive = time)),
+        server!(keep_alive, value => text::seconds(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -275,7 +295,7 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "64KiB",
         "Longest message from a client; a longer one closes its connection",
-        Server(|config, value| text::bytes(value).map(|bytes| config.message = bytes)),
+        server!(message, value => text::bytes(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -284,7 +304,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "60",
         "How long a client may take over 16 KiB of a message that it has begun; a slower one is disconnected",
-        Server(|config, value| text::seconds(value).map(|time| config.message_timeout = time)),
+        server!(message_timeout, value => text::seconds(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -293,7 +313,7 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "64MiB",
         "Most that clients' unfinished messages may hold together, beyond 16 KiB each; then whoever sends more of one is disconnected",
-        Server(|config, value| text::bytes(value).map(|bytes| config.unfinished = bytes)),
+        server!(unfinished, value => text::bytes(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -302,7 +322,7 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "1MiB",
         "Most that may wait for a client that reads too slowly; what is beyond it, slow-reader says",
-        Server(|config, value| text::bytes(value).map(|bytes| config.outgoing = bytes)),
+        server!(outgoing, value => text::bytes(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -311,7 +331,7 @@ pub const SETTINGS: &[Setting] = &[
         "on|off",
         "on",
         "Whether messages are compressed for clients that offer it (permessage-deflate)",
-        Server(|config, value| text::switch(value).map(|on| config.deflate = on)),
+        server!(deflate, value => text::switch(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -320,7 +340,7 @@ pub const SETTINGS: &[Setting] = &[
         "on|off",
         "on",
         "Whether clients that cannot have a WebSocket may come by HTTP, below /pusher; an app can be left out by its own fallback",
-        Server(|config, value| text::switch(value).map(|on| config.fallback = on)),
+        server!(fallback, value => text::switch(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -329,7 +349,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "0",
         "Most connections of one app at a time (0: no limit)",
-        Limit(|limits, value| text::count(value, 0, u32::MAX).map(|number| limits.connections = number)),
+        limit!(connections, value => text::count(value, 0, u32::MAX)),
     ),
     Setting::new(
         "max-subscriptions",
@@ -337,7 +357,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "1000",
         "Most channels that one connection may be subscribed to",
-        Limit(|limits, value| text::count(value, 1, 1_000_000).map(|number| limits.subscriptions = number)),
+        limit!(subscriptions, value => text::count(value, 1, 1_000_000)),
     ),
     Setting::new(
         "max-channels",
@@ -345,7 +365,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "1000000",
         "Most channels of one app with subscribers at a time, at up to 500 bytes each; a subscription that would open one more is refused (0: no limit)",
-        Limit(|limits, value| text::count(value, 0, u32::MAX).map(|number| limits.channels = number)),
+        limit!(channels, value => text::count(value, 0, u32::MAX)),
     ),
     Setting::new(
         "max-channel-name",
@@ -353,7 +373,7 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "200",
         "Longest name of a channel",
-        Limit(|limits, value| text::bytes(value).map(|bytes| limits.channel_name = bytes)),
+        limit!(channel_name, value => text::bytes(value)),
     ),
     Setting::new(
         "max-event-name",
@@ -361,7 +381,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "200",
         "Longest name of an event, in characters",
-        Limit(|limits, value| text::count(value, 1, 65_536).map(|number| limits.event_name = number)),
+        limit!(event_name, value => text::count(value, 1, 65_536)),
     ),
     Setting::new(
         "max-event-data",
@@ -369,7 +389,7 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "100KiB",
         "Most data in one published event",
-        Limit(|limits, value| text::bytes(value).map(|bytes| limits.event_data = bytes)),
+        limit!(event_data, value => text::bytes(value)),
     ),
     Setting::new(
         "max-publish-channels",
@@ -377,7 +397,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "100",
         "Most channels in one publish",
-        Limit(|limits, value| text::count(value, 1, 10_000).map(|number| limits.channels_per_publish = number)),
+        limit!(channels_per_publish, value => text::count(value, 1, 10_000)),
     ),
     Setting::new(
         "max-batch",
@@ -385,7 +405,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "10",
         "Most events in one batch",
-        Limit(|limits, value| text::count(value, 1, 10_000).map(|number| limits.batch = number)),
+        limit!(batch, value => text::count(value, 1, 10_000)),
     ),
     Setting::new(
         "max-presence-members",
@@ -393,7 +413,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "100",
         "Most users in one presence channel; every newcomer is sent all of them",
-        Limit(|limits, value| text::count(value, 1, 1_000_000).map(|number| limits.presence_members = number)),
+        limit!(presence_members, value => text::count(value, 1, 1_000_000)),
     ),
     Setting::new(
         "max-presence-member",
@@ -401,7 +421,7 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "2KiB",
         "Most that a member of a presence channel may say of itself (user_info)",
-        Limit(|limits, value| text::bytes(value).map(|bytes| limits.presence_member = bytes)),
+        limit!(presence_member, value => text::bytes(value)),
     ),
     Setting::new(
         "max-user-id",
@@ -409,7 +429,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "128",
         "Longest id of a user, in characters",
-        Limit(|limits, value| text::count(value, 1, 65_536).map(|number| limits.user_id = number)),
+        limit!(user_id, value => text::count(value, 1, 65_536)),
     ),
     Setting::new(
         "max-client-events",
@@ -417,7 +437,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "10",
         "Most events that one client may send per second",
-        Limit(|limits, value| text::number(value, 1, 1_000_000).map(|number| limits.client_events = number)),
+        limit!(client_events, value => text::number(value, 1, 1_000_000)),
     ),
     Setting::new(
         "max-requests",
@@ -425,7 +445,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "0",
         "Most requests of one app's backends per second (0: no limit)",
-        Limit(|limits, value| text::number(value, 0, u32::MAX).map(|number| limits.requests = number)),
+        limit!(requests, value => text::number(value, 0, u32::MAX)),
     ),
     Setting::new(
         "max-watchlist",
@@ -433,7 +453,7 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "100",
         "Most users on one watchlist",
-        Limit(|limits, value| text::count(value, 1, 10_000).map(|number| limits.watchlist = number)),
+        limit!(watchlist, value => text::count(value, 1, 10_000)),
     ),
     Setting::new(
         "cache-ttl",
@@ -441,7 +461,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "1800",
         "How long a cache channel keeps its last event",
-        Limit(|limits, value| text::seconds(value).map(|time| limits.cache_ttl = time)),
+        limit!(cache_ttl, value => text::seconds(value)),
     ),
     Setting::new(
         "max-cache",
@@ -449,7 +469,7 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "64MiB",
         "Most memory for the last events of an app's cache channels, on each event loop; the oldest go first",
-        Limit(|limits, value| text::bytes(value).map(|bytes| limits.cache = bytes)),
+        limit!(cache, value => text::bytes(value)),
     ),
     Setting::new(
         "slow-reader",
@@ -457,7 +477,7 @@ pub const SETTINGS: &[Setting] = &[
         "close|drop",
         "close",
         "What goes when more than max-outgoing waits for a client: its connection, so that it notices, or the message",
-        Limit(|limits, value| text::slow_reader(value).map(|policy| limits.slow_reader = policy)),
+        limit!(slow_reader, value => text::slow_reader(value)),
     ),
     Setting::new(
         "metrics-listen",
@@ -465,7 +485,7 @@ pub const SETTINGS: &[Setting] = &[
         "ADDR",
         "",
         "Where to serve /metrics, /up and /ready on a listener of their own, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port",
-        Server(|config, value| operators_address(value).map(|address| config.metrics_listen = address)),
+        server!(metrics_listen, value => operators_address(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -474,7 +494,7 @@ pub const SETTINGS: &[Setting] = &[
         "TOKEN",
         "",
         "Opens /metrics, as a bearer token, on every listener; without one it is served by metrics-listen and console-listen and not where clients connect",
-        Server(|config, value| metrics_token(value).map(|token| config.metrics_token = Some(token))),
+        server!(metrics_token, value => metrics_token(value).map(Some)),
     )
     .secret()
     .at_the_next_start(),
@@ -484,7 +504,7 @@ pub const SETTINGS: &[Setting] = &[
         "ADDR",
         "",
         "Where to serve the console, /metrics, /up and /ready on a listener of their own, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port. An address that is not on loopback requires console-password",
-        Server(|config, value| operators_address(value).map(|address| config.console_listen = address)),
+        server!(console_listen, value => operators_address(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -493,15 +513,12 @@ pub const SETTINGS: &[Setting] = &[
         "PASSWORD",
         "",
         "Opens /console, which shows connections, channels and events, for twelve hours, where clients connect and on console-listen; without one only console-listen has a console, and the development app, with a token that is printed at the start. An address may try five times, and then once every five seconds",
-        Server(|config, value| match value.trim() {
+        server!(console_password, value => match value.trim() {
             "" => Err("the password is empty: leave the setting out, or set console-listen to serve the console on this machine without one".to_owned()),
             short if short.len() < SHORTEST_PASSWORD => {
                 Err(format!("the password is too short: it takes at least {SHORTEST_PASSWORD} characters"))
             }
-            _ => {
-                config.console_password = Some(Secret::from(value));
-                Ok(())
-            }
+            _ => Ok(Some(Secret::from(value))),
         }),
     )
     .secret()
@@ -512,10 +529,7 @@ pub const SETTINGS: &[Setting] = &[
         "FOLDER",
         "",
         "Where webhooks wait to be delivered; without one they wait in memory, and those that wait are lost when the server stops",
-        Server(|config, value| {
-            config.data_directory = path(value);
-            Ok(())
-        }),
+        server!(data_directory, value => path(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -524,7 +538,7 @@ pub const SETTINGS: &[Setting] = &[
         "LEVEL",
         "info",
         "What is logged: off, error, warn, info, debug or trace, also by part of the program (info,taut_server=debug)",
-        Server(|config, value| text::log_level(value).map(|level| config.log_level = level)),
+        server!(log_level, value => text::log_level(value)),
     ),
     Setting::new(
         "log-format",
@@ -532,13 +546,10 @@ pub const SETTINGS: &[Setting] = &[
         "text|json",
         "text",
         "How the log is written, to stderr",
-        Server(|config, value| {
-            config.log_format = match value {
-                "text" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                _ => return Err(format!("{value:?} is neither text nor json")),
-            };
-            Ok(())
+        server!(log_format, value => match value {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("{value:?} is neither text nor json")),
         }),
     )
     .at_the_next_start(),
@@ -548,7 +559,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "5",
         "How long /ready says 503 before a shutdown begins, while all are served as before: as long as a load balancer takes to notice. Not waited for at Ctrl-C, nor where nobody has asked for /ready within a minute",
-        Server(|config, value| text::seconds_or_none(value).map(|time| config.drain_notice = time)),
+        server!(drain_notice, value => text::seconds_or_none(value)),
     ),
     Setting::new(
         "drain-timeout",
@@ -556,7 +567,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECONDS",
         "20",
         "How long a shutdown may take: clients are told to come back, requests in flight are answered",
-        Server(|config, value| text::seconds(value).map(|time| config.drain_timeout = time)),
+        server!(drain_timeout, value => text::seconds(value)),
     ),
 ];
 
@@ -567,7 +578,7 @@ pub const RETIRED: &[Setting] = &[Setting::new(
     "off|loopback|on",
     "",
     "Gone: metrics-listen and metrics-token take its place",
-    Server(|_, _| {
+    server!(file, |_, _| {
         Err("this setting is gone: metrics-listen serves the metrics on a listener of their own (9601: on this machine alone), and metrics-token opens them where clients connect. With neither, nobody can read them".to_owned())
     }),
 )
@@ -580,11 +591,12 @@ fn operators_address(value: &str) -> Result<Option<SocketAddr>, String> {
 
 /// A file that has to be there. To take an empty name for none would serve without what stands in it.
 fn named(value: &str) -> Result<PathBuf, String> {
-    path(value).ok_or_else(|| "the name is empty: name a file, or leave the setting out".to_owned())
+    path(value)?.ok_or_else(|| "the name is empty: name a file, or leave the setting out".to_owned())
 }
 
-fn path(value: &str) -> Option<PathBuf> {
-    (!value.is_empty()).then(|| PathBuf::from(value))
+#[expect(clippy::unnecessary_wraps, reason = "as what reads other values")]
+fn path(value: &str) -> Result<Option<PathBuf>, String> {
+    Ok((!value.is_empty()).then(|| PathBuf::from(value)))
 }
 
 /// Characters of a password that cannot be tried out in an afternoon.
