@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod channel;
+pub(crate) mod close;
 pub mod event;
 pub mod json;
 pub mod member;

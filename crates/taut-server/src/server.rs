@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use taut_proto::{Close, Heartbeat, deflate};
+use taut_proto::{Heartbeat, deflate};
 use taut_shard::tls::Certificates;
 use taut_shard::{Drain, DrainGroup, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Runtime};
@@ -26,8 +26,9 @@ use crate::events::EventBus;
 use crate::http::{self, Departure, client::Client};
 use crate::node::Node;
 use crate::place::ShardIndex;
+use crate::pusher::close::Reason;
 use crate::reload::Reload;
-use crate::shard::{GOING_DOWN, PONG_NOT_RECEIVED, PusherHandler};
+use crate::shard::PusherHandler;
 use crate::transports::{Connector, Transports};
 use crate::webhooks::{DataDirectory, Webhooks};
 
@@ -442,7 +443,7 @@ impl Running {
         settling: impl FnOnce(Instant) -> Duration,
     ) -> io::Result<()> {
         self.draining.send_replace(true);
-        let close = Close::new(GOING_DOWN, "The server is going down: please reconnect");
+        let close = Reason::GOING_DOWN.close();
         let mut group = DrainGroup::new(self.shards.iter().map(|(drainer, _)| drainer.clone()));
         group.close(&Drain { close, over, deadline });
         group.wait_closed();
@@ -622,7 +623,7 @@ fn shard_settings(config: &Config, shards: usize, certificates: Option<&Certific
     settings.protocol.limits.message = config.message;
     settings.protocol.limits.message_timeout = config.message_timeout;
     settings.protocol.heartbeat = Heartbeat { interval: config.ping_interval, timeout: config.pong_timeout };
-    settings.protocol.heartbeat_code = PONG_NOT_RECEIVED;
+    settings.protocol.heartbeat_code = Reason::PONG_NOT_RECEIVED.code();
     settings
 }
 

@@ -36,6 +36,7 @@ use crate::hub::effects::Effects;
 use crate::hub::members::Members;
 use crate::limit::TokenBucket;
 use crate::place::{AppIndex, ShardIndex};
+use crate::pusher::close::Reason;
 use crate::pusher::event::{ClientEvent, ServerEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::query::{Histogram, Traffic};
@@ -308,7 +309,7 @@ impl PusherHandler {
             }
             self.unauthorized.pop();
             if subscriber(connections, id).is_some_and(|subscriber| !subscriber.authorized) {
-                let close = Close::new(UNAUTHORIZED, "Connection not authorized within timeout");
+                let close = Reason::NOT_AUTHORIZED.close();
                 self.dismiss_with_error(connections, id, close);
             }
         }
@@ -322,11 +323,7 @@ impl PusherHandler {
         let ids: Vec<ConnectionId> = connections.ids().collect();
         for id in ids {
             let Some(subscriber) = subscriber(connections, id) else { continue };
-            let close = match &**subscriber.admission.snapshot() {
-                snapshot if !snapshot.known => Close::new(NO_SUCH_APP, "Application does not exist: it was removed"),
-                snapshot if !snapshot.config.enabled => Close::new(APP_DISABLED, "Application disabled"),
-                _ => continue,
-            };
+            let Err(close) = connect::check_standing(&subscriber.admission.snapshot()) else { continue };
             self.dismiss_with_error(connections, id, close);
         }
     }
@@ -510,20 +507,6 @@ fn subscriber(connections: &mut Connections<Client>, id: ConnectionId) -> Option
         Client::Leaving | Client::Refused(_) => None,
     }
 }
-
-/// Pusher's close codes. Clients do not come back after 4000 to 4099, come back after a second after 4100 to 4199, and at once after 4200 to 4299.
-const NO_SUCH_APP: CloseCode = CloseCode::new(4001);
-const APP_DISABLED: CloseCode = CloseCode::new(4003);
-const OVER_QUOTA: CloseCode = CloseCode::new(4004);
-pub(crate) const PATH_NOT_FOUND: CloseCode = CloseCode::new(4005);
-const INVALID_VERSION: CloseCode = CloseCode::new(4006);
-const UNSUPPORTED_VERSION: CloseCode = CloseCode::new(4007);
-const UNAUTHORIZED: CloseCode = CloseCode::new(4009);
-pub(crate) const OVER_CAPACITY: CloseCode = CloseCode::new(4100);
-/// What clients are told when the server goes down. After 4200 pusher-js comes back in the same instant, finds nobody where there is one server
-/// that restarts, and waits out a timer of 15 seconds; after a code of this hundred it comes a second later.
-pub(crate) const GOING_DOWN: CloseCode = OVER_CAPACITY;
-pub(crate) const PONG_NOT_RECEIVED: CloseCode = CloseCode::new(4201);
 
 /// Messages in a row that cannot be read, after which a client is given up.
 const MOST_MALFORMED: u8 = 10;

@@ -38,7 +38,8 @@ use crate::apps::Apps;
 use crate::config::{Config, Network};
 use crate::connect_auth;
 use crate::http::answer::ApiError;
-use crate::shard::{GOING_DOWN, OVER_CAPACITY, PATH_NOT_FOUND, no_such_app};
+use crate::pusher::close::Reason;
+use crate::shard::no_such_app;
 pub(crate) use connector::Connector;
 use connector::Request;
 use session::{Mode, Session, Timeouts};
@@ -168,15 +169,14 @@ impl Transports {
             let first = tokio::select! {
                 first = session.first_message(&mut messages) => first?,
                 () = sleep(self.patience.introduction) => {
-                    return Err(Close::new(PATH_NOT_FOUND, "Path not found: no first message came in time"));
+                    return Err(Reason::PATH_NOT_FOUND.because("no first message came in time"));
                 }
                 _ = draining.wait_for(|draining| *draining) => {
-                    return Err(Close::new(GOING_DOWN, "The server is going down: please reconnect"));
+                    return Err(Reason::GOING_DOWN.close());
                 }
             };
-            request.path = codec::path(&first).ok_or_else(|| {
-                Close::new(PATH_NOT_FOUND, "Path not found: the first message is {\"path\":\"/app/KEY\"}")
-            })?;
+            request.path = codec::path(&first)
+                .ok_or_else(|| Reason::PATH_NOT_FOUND.because("the first message is {\"path\":\"/app/KEY\"}"))?;
             if let Some(close) = self.refusal(&request.path) {
                 session.refuse(&close);
                 return Err(close);
@@ -186,11 +186,11 @@ impl Transports {
         match self.entrance.open(&request, &self.path_prefix).await {
             Ok(socket) => Ok(session.relay(socket, messages).await),
             Err(error) if error.is_invalid() => {
-                Err(Close::new(PATH_NOT_FOUND, "Path not found: the request's host, origin or path is invalid"))
+                Err(Reason::PATH_NOT_FOUND.because("the request's host, origin or path is invalid"))
             }
             Err(error) => {
                 tracing::debug!(%error, "no shard took a session over HTTP");
-                Err(over_capacity())
+                Err(Reason::OVER_CAPACITY.close())
             }
         }
     }
@@ -209,11 +209,11 @@ impl Transports {
         let mut sessions = self.sessions();
         if !sessions.unknown.remove(name, session) {
             // It has made room for another in this moment.
-            return Err(over_capacity());
+            return Err(Reason::OVER_CAPACITY.close());
         }
         let displaced = sessions.known.insert(name, client, Arc::clone(session), Instant::now());
         drop(sessions);
-        if let Some(displaced) = displaced.map_err(|Full| over_capacity())? {
+        if let Some(displaced) = displaced.map_err(|Full| Reason::OVER_CAPACITY.close())? {
             displaced.displace();
         }
         Ok(())
@@ -223,12 +223,11 @@ impl Transports {
     fn refusal(&self, path: &str) -> Option<Close> {
         let key = path.strip_prefix("/app/").map(|rest| rest.split_once('?').map_or(rest, |(key, _)| key));
         let Some(key) = key.filter(|key| !key.is_empty() && !key.contains('/')) else {
-            return Some(Close::new(PATH_NOT_FOUND, "Path not found: clients connect to /app/KEY"));
+            return Some(Reason::PATH_NOT_FOUND.because("clients connect to /app/KEY"));
         };
         let Some(app) = self.apps.by_key_in_path(key) else { return Some(no_such_app(key)) };
         let is_open = app.snapshot().config.features.fallback;
-        let words = "Path not found: clients of this app connect by WebSockets alone";
-        (!is_open).then(|| Close::new(PATH_NOT_FOUND, words))
+        (!is_open).then(|| Reason::PATH_NOT_FOUND.because("clients of this app connect by WebSockets alone"))
     }
 
     fn sessions(&self) -> MutexGuard<'_, PusherHandler> {
@@ -284,10 +283,6 @@ impl<'p> Place<'p> {
             ApiError::new(StatusCode::NOT_FOUND, error)
         })
     }
-}
-
-fn over_capacity() -> Close {
-    Close::new(OVER_CAPACITY, "Over capacity")
 }
 
 fn no_session() -> ApiError {

@@ -16,6 +16,7 @@ use crate::hub::members::Members;
 use crate::limit::TokenBucket;
 use crate::place::AppIndex;
 use crate::pusher::channel::{Channel, Kind};
+use crate::pusher::close::CLIENT_EVENT_REJECTED;
 use crate::pusher::event::ServerEvent;
 
 /// Why an event was refused.
@@ -115,7 +116,7 @@ fn check<'a>(
     };
     if !snapshot.config.features.client_events {
         let message = "The app does not have client messaging enabled.".to_owned();
-        return Err(Rejected { code: Some(REJECTED), message });
+        return Err(Rejected { code: Some(CLIENT_EVENT_REJECTED), message });
     }
     let kind = Channel::parse(channel, limits.channel_name).map_or(Kind::Public, |channel| channel.kind());
     if kind.is_encrypted() {
@@ -127,11 +128,11 @@ fn check<'a>(
     }
     if event.chars().count() > limits.event_name {
         let message = format!("Event name is too long. Maximum allowed size is {}.", limits.event_name);
-        return Err(Rejected { code: Some(REJECTED), message });
+        return Err(Rejected { code: Some(CLIENT_EVENT_REJECTED), message });
     }
     if data.is_some_and(|data| data.len() > limits.event_data) {
         let message = format!("The event data should be less than {} bytes.", limits.event_data);
-        return Err(Rejected { code: Some(REJECTED), message });
+        return Err(Rejected { code: Some(CLIENT_EVENT_REJECTED), message });
     }
     Ok(channel)
 }
@@ -143,7 +144,7 @@ fn within_rate(connections: &mut Connections<Client>, id: ConnectionId, per_seco
     let new = || TokenBucket::new(per_second, interval, now);
     let bucket = subscriber.extras().triggering.get_or_insert_with(new);
     bucket.take(now).map_err(|_| Rejected {
-        code: Some(REJECTED),
+        code: Some(CLIENT_EVENT_REJECTED),
         message: format!("Client event rejected due to rate limit: at most {per_second} per second"),
     })
 }
@@ -159,6 +160,3 @@ fn text_of(data: &str) -> Box<str> {
         Err(_) => data.into(),
     }
 }
-
-/// Pusher's code for client events that are refused.
-const REJECTED: u16 = 4301;

@@ -8,14 +8,12 @@ use taut_proto::handshake::{Refusal, Request, Upgrade};
 use taut_shard::{Answer, ConnectionId, Connections, HandshakeId, Verdict};
 
 use super::sign_in::SignedIn;
-use super::{
-    APP_DISABLED, Client, Extras, INVALID_VERSION, LONGEST_ECHO, NO_SUCH_APP, OVER_CAPACITY, OVER_QUOTA,
-    PATH_NOT_FOUND, PusherHandler, Subscriber, UNAUTHORIZED, UNSUPPORTED_VERSION,
-};
+use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
 use crate::apps::{App, AppSnapshot};
 use crate::connect_auth::{self, Authorization, Outcome, Requester};
 use crate::origin;
 use crate::place::AppIndex;
+use crate::pusher::close::Reason;
 use crate::pusher::member::Identity;
 use crate::pusher::number;
 use crate::pusher::socket_id::SocketId;
@@ -68,14 +66,14 @@ impl PusherHandler {
     fn find(&self, request: &Request<'_>) -> Result<(Arc<App>, Arc<AppSnapshot>), Close> {
         let Some(key) = request.path().strip_prefix(&self.path).filter(|key| !key.is_empty() && !key.contains('/'))
         else {
-            return Err(Close::new(PATH_NOT_FOUND, format!("Path not found: clients connect to {}KEY", self.path)));
+            return Err(Reason::PATH_NOT_FOUND.because(format_args!("clients connect to {}KEY", self.path)));
         };
         let Some(app) = self.apps.by_key_in_path(key) else { return Err(no_such_app(key)) };
         let snapshot = Arc::clone(&app.snapshot());
         check_standing(&snapshot)?;
         check_version(request)?;
         if !origin::is_allowed(&snapshot.config.origins, request.header("origin")) {
-            return Err(Close::new(UNAUTHORIZED, "Origin not allowed: it is not listed in the app's configuration"));
+            return Err(Reason::ORIGIN_NOT_ALLOWED.because("it is not listed in the app's configuration"));
         }
         Ok((app, snapshot))
     }
@@ -106,10 +104,10 @@ impl PusherHandler {
     ) -> Result<Subscriber, Close> {
         // It may have been taken away while it was decided who the client is.
         check_standing(snapshot)?;
-        let admission = app.admit().ok_or_else(|| Close::new(OVER_QUOTA, "Application is over connection quota"))?;
+        let admission = app.admit().ok_or_else(|| Reason::OVER_QUOTA.close())?;
         let mut random = [0; 16];
         // The operating system gives random bytes or something is badly wrong with it; a client can try again.
-        getrandom::fill(&mut random).map_err(|_| Close::new(OVER_CAPACITY, "Over capacity"))?;
+        getrandom::fill(&mut random).map_err(|_| Reason::OVER_CAPACITY.close())?;
         self.open(app.index());
         let socket_id = SocketId::from_random(random);
         let authorized = identity.is_some();
@@ -146,15 +144,15 @@ impl PusherHandler {
 /// How a client is closed whose key nobody has.
 pub(crate) fn no_such_app(key: &str) -> Close {
     let key: String = key.chars().take(LONGEST_ECHO).collect();
-    Close::new(NO_SUCH_APP, format!("Application does not exist: there is no app with the key {key}"))
+    Reason::NO_SUCH_APP.because(format_args!("there is no app with the key {key}"))
 }
 
-fn check_standing(snapshot: &AppSnapshot) -> Result<(), Close> {
+pub(super) fn check_standing(snapshot: &AppSnapshot) -> Result<(), Close> {
     if !snapshot.known {
-        return Err(Close::new(NO_SUCH_APP, "Application does not exist: it was removed"));
+        return Err(Reason::NO_SUCH_APP.because("it was removed"));
     }
     if !snapshot.config.enabled {
-        return Err(Close::new(APP_DISABLED, "Application disabled"));
+        return Err(Reason::APP_DISABLED.close());
     }
     Ok(())
 }
@@ -163,7 +161,7 @@ fn check_version(request: &Request<'_>) -> Result<(), Close> {
     let Some(version) = request.query_value("protocol") else { return Ok(()) };
     match number::digits::<u32>(&version) {
         Some(5..=7) => Ok(()),
-        Some(_) => Err(Close::new(UNSUPPORTED_VERSION, "Unsupported protocol version: this server speaks 5 to 7")),
-        None => Err(Close::new(INVALID_VERSION, "Invalid version string format: the protocol is a number")),
+        Some(_) => Err(Reason::UNSUPPORTED_VERSION.because("this server speaks 5 to 7")),
+        None => Err(Reason::INVALID_VERSION.because("the protocol is a number")),
     }
 }

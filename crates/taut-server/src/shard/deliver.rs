@@ -4,11 +4,10 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use taut_proto::Close;
 use taut_shard::{ConnectionId, Connections};
 
 use super::subscribe::Refused;
-use super::{Client, OVER_CAPACITY, PusherHandler, send, subscriber};
+use super::{Client, PusherHandler, send, subscriber};
 use crate::apps::App;
 use crate::bus::Outlet;
 use crate::events::{Event, EventBus};
@@ -17,6 +16,7 @@ use crate::hub::command::{Delivery, LastEvent, Subscribed};
 use crate::hub::effects::Tell;
 use crate::place::AppIndex;
 use crate::pusher::channel::Kind;
+use crate::pusher::close::Reason;
 use crate::pusher::event::ServerEvent;
 use crate::query::{Histogram, Traffic};
 
@@ -180,8 +180,7 @@ impl PusherHandler {
             "mailbox full: closing the subscribers of a channel that missed an event"
         );
         for id in subscribers {
-            let reason = "Over capacity: an event was missed, please come back";
-            self.dismiss(connections, id, Close::new(OVER_CAPACITY, reason));
+            self.dismiss(connections, id, Reason::OVER_CAPACITY.because("an event was missed, please come back"));
         }
     }
 }

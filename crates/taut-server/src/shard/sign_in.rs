@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use taut_proto::Close;
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, PusherHandler, UNAUTHORIZED, subscriber};
+use super::{Client, PusherHandler, subscriber};
 use crate::apps::AppSnapshot;
 use crate::bus::Done;
 use crate::events::Event;
 use crate::hub::effects::Token;
 use crate::place::AppIndex;
 use crate::pusher::auth::Signature;
+use crate::pusher::close::{Reason, WATCHLIST_EXCEEDED};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::User;
 use crate::pusher::socket_id::SocketId;
@@ -122,14 +122,17 @@ impl PusherHandler {
         user_id: &str,
         done: &Done,
     ) {
-        let reason = "Connection is unauthorized: the user's connections were terminated";
         let Some(members) = self.members(app) else { return };
         let ids: Vec<ConnectionId> = members.signed_in(user_id).collect();
         let token: Token = Arc::new(done.clone());
         for id in ids {
             let waiting =
                 subscriber(connections, id).map_or_else(Vec::new, |subscriber| subscriber.extras().waiting.clone());
-            self.dismiss_with_error(connections, id, Close::new(UNAUTHORIZED, reason));
+            self.dismiss_with_error(
+                connections,
+                id,
+                Reason::UNAUTHORIZED.because("the user's connections were terminated"),
+            );
             self.call(connections, app, |hub, _| {
                 for channel in &waiting {
                     hub.members.report_left(channel, id, &token);
@@ -172,6 +175,3 @@ fn check<'a>(
         _ => Ok(user),
     }
 }
-
-/// Pusher's code for a watchlist that is too long.
-const WATCHLIST_EXCEEDED: u16 = 4302;

@@ -238,7 +238,7 @@ fn members_that_missed_an_event_are_sent_back_to_begin_anew() {
     bus.tell(ShardIndex::new(0), missed("chat"));
     stages[0].settle();
     assert_eq!([heard(&mut concerned), heard(&mut other)], [[SUBSCRIBED]; 2]);
-    assert_eq!(concerned.closed().map(Close::code), Some(OVER_CAPACITY));
+    assert_eq!(concerned.closed().map(Close::code), Some(Reason::OVER_CAPACITY.code()));
     assert_eq!(other.closed(), None);
 }
 
@@ -523,7 +523,7 @@ fn settle_with(stages: &mut [Stage<PusherHandler>], peers: &mut [(Peer, String)]
 }
 
 fn drain_of(over: Duration) -> Drain {
-    Drain { close: Close::new(GOING_DOWN, "come back"), over, deadline: Duration::from_secs(100) }
+    Drain { close: Close::new(Reason::GOING_DOWN.code(), "come back"), over, deadline: Duration::from_secs(100) }
 }
 
 /// What the webhooks are told, without the channels and members that have both come and gone.

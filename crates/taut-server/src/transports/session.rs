@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::codec;
 use crate::http::Caller;
+use crate::pusher::close::Reason;
 use crate::pusher::event::ServerEvent;
-use crate::shard::{OVER_CAPACITY, PONG_NOT_RECEIVED};
 
 /// A client. Requests come and go; this stays until the client has been away for too long.
 ///
@@ -215,7 +215,7 @@ impl Session {
     /// The session has made room for another: it ends at once, and is not remembered.
     pub(super) fn displace(&self) {
         self.state().is_displaced = true;
-        self.end(Close::new(OVER_CAPACITY, "Over capacity: there are too many connections over HTTP"));
+        self.end(Reason::OVER_CAPACITY.because("there are too many connections over HTTP"));
         self.left.notify_one();
     }
 
@@ -492,11 +492,11 @@ pub(super) fn refusal(close: &Close) -> String {
 }
 
 fn gone() -> Close {
-    Close::new(PONG_NOT_RECEIVED, "Pong reply not received: no request came in time")
+    Reason::PONG_NOT_RECEIVED.because("no request came in time")
 }
 
 fn too_slow() -> Close {
-    Close::new(OVER_CAPACITY, "Over capacity: messages came faster than they were read")
+    Reason::OVER_CAPACITY.because("messages came faster than they were read")
 }
 
 fn lost() -> Close {
