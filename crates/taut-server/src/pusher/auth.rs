@@ -10,7 +10,9 @@ use subtle::ConstantTimeEq;
 
 use super::number;
 
-/// An app's secret, made ready to sign with: once for all texts, which is a third of what it takes to sign a short one.
+/// An app's secret, ready to sign with.
+///
+/// Preparing a secret is half of the SHA-256 that a short text takes, so whoever signs more than once keeps the key.
 ///
 /// `Debug` does not show it.
 #[derive(Clone)]
@@ -30,6 +32,21 @@ impl SigningKey {
             mac.update(part);
         }
         Signature(mac.finalize().into_bytes().into())
+    }
+
+    /// Signs what lets a connection subscribe to `channel`.
+    ///
+    /// `channel_data` is the text exactly as the client sent it.
+    pub fn sign_subscription(&self, socket_id: &str, channel: &str, channel_data: Option<&str>) -> Signature {
+        let (separator, channel_data) = channel_data.map_or(("", ""), |data| (":", data));
+        self.sign(&[socket_id, ":", channel, separator, channel_data].map(str::as_bytes))
+    }
+
+    /// Signs what lets a connection act as a user.
+    ///
+    /// `user_data` is the text exactly as the client sent it.
+    pub fn sign_user(&self, socket_id: &str, user_data: &str) -> Signature {
+        self.sign(&[socket_id, "::user::", user_data].map(str::as_bytes))
     }
 }
 
@@ -51,19 +68,14 @@ impl Signature {
         SigningKey::new(secret).sign(parts)
     }
 
-    /// What an auth endpoint signs so that a connection may subscribe to `channel`.
-    ///
-    /// `channel_data` is the text exactly as the client sent it.
+    /// What an auth endpoint signs: [`SigningKey::sign_subscription`] with a secret that is used once.
     pub fn of_subscription(secret: &str, socket_id: &str, channel: &str, channel_data: Option<&str>) -> Self {
-        let (separator, channel_data) = channel_data.map_or(("", ""), |data| (":", data));
-        Self::of(secret, &[socket_id, ":", channel, separator, channel_data].map(str::as_bytes))
+        SigningKey::new(secret).sign_subscription(socket_id, channel, channel_data)
     }
 
-    /// What an auth endpoint signs so that a connection may act as a user.
-    ///
-    /// `user_data` is the text exactly as the client sent it.
+    /// What an auth endpoint signs: [`SigningKey::sign_user`] with a secret that is used once.
     pub fn of_user(secret: &str, socket_id: &str, user_data: &str) -> Self {
-        Self::of(secret, &[socket_id, "::user::", user_data].map(str::as_bytes))
+        SigningKey::new(secret).sign_user(socket_id, user_data)
     }
 
     /// Whether a peer's 64 hexadecimal digits say the same. The time it takes tells nothing about where they differ.

@@ -10,7 +10,6 @@ use crate::bus::Done;
 use crate::events::Event;
 use crate::hub::effects::Token;
 use crate::place::AppIndex;
-use crate::pusher::auth::Signature;
 use crate::pusher::close::{Reason, WATCHLIST_EXCEEDED};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::User;
@@ -150,12 +149,12 @@ fn check<'a>(
     user_data: &'a str,
     current: Option<&str>,
 ) -> Result<User<'a>, String> {
-    let secret = auth.split_once(':').and_then(|(key, signature)| Some((snapshot.config.secret(key)?, signature)));
-    let Some((secret, signature)) = secret else {
+    let signed = auth.split_once(':').and_then(|(key, signature)| Some((snapshot.signing_key(key)?, signature)));
+    let Some((signing_key, signature)) = signed else {
         return Err("Sign-in refused: auth must be KEY:SIGNATURE with a key of this app.".to_owned());
     };
     let socket_id = socket_id.to_string();
-    if !Signature::of_user(secret.reveal(), &socket_id, user_data).matches(signature) {
+    if !signing_key.sign_user(&socket_id, user_data).matches(signature) {
         return Err(format!(
             "Sign-in refused: Invalid signature: Expected HMAC SHA256 hex digest of {socket_id}::user::USER_DATA, but got another one."
         ));

@@ -13,7 +13,6 @@ use crate::hub::command::{PresenceMember, Rejected, Subscribe};
 use crate::hub::effects::Effects;
 use crate::hub::members::{Intent, Members};
 use crate::place::AppIndex;
-use crate::pusher::auth::Signature;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::member::Member as Described;
 use crate::pusher::socket_id::SocketId;
@@ -267,11 +266,11 @@ fn verify(
             "The connection is unauthorized: this channel needs an auth of the form KEY:SIGNATURE.".to_owned(),
         ));
     };
-    let Some(secret) = snapshot.config.secret(key) else {
+    let Some(signing_key) = snapshot.signing_key(key) else {
         return Err(Refused::unauthorized("Invalid key in subscription auth data: it is none of this app.".to_owned()));
     };
     let socket_id = socket_id.to_string();
-    if Signature::of_subscription(secret.reveal(), &socket_id, name, channel_data).matches(signature) {
+    if signing_key.sign_subscription(&socket_id, name, channel_data).matches(signature) {
         return Ok(());
     }
     let data = channel_data.map_or("", |_| ":CHANNEL_DATA");

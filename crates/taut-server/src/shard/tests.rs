@@ -1,7 +1,7 @@
 //! The sessions of several shards, on a kernel of the test's own: what overtakes what is decided by the test.
 
 use super::*;
-use crate::app::{AppConfig, Callback, Limits, TokenAuth, TokenKeys, UpgradeAuth, Webhook};
+use crate::app::{AppConfig, Callback, Key, Limits, TokenAuth, TokenKeys, UpgradeAuth, Webhook};
 use crate::bus::Post;
 use crate::connect_auth::testing::with_secret;
 use crate::events::Entry;
@@ -666,6 +666,34 @@ fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_other
 fn sign_in(peer: &mut Peer, socket_id: &str, user_data: &str) {
     let auth = format!("key:{}", Signature::of_user("secret", socket_id, user_data));
     peer.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }).to_string());
+}
+
+#[test]
+fn each_key_of_an_app_lets_clients_in_by_its_own_secret_and_by_no_other() {
+    let mut app = AppConfig::parse("1:key:secret").expect("an app");
+    app.keys.push(Key { key: "new".to_owned(), secret: "another".into() });
+    let (_, _, mut stages, _) = node_of(1, app);
+    let user_data = r#"{"id":"7"}"#;
+    for (key, secret, is_good) in [
+        ("key", "secret", true),
+        ("new", "another", true),
+        ("key", "another", false),
+        ("new", "secret", false),
+        ("x", "secret", false),
+    ] {
+        let (mut peer, socket_id) = greeted(&mut stages[0]);
+        let auth = format!("{key}:{}", Signature::of_subscription(secret, &socket_id, "private-a", None));
+        peer.send(json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": auth } }).to_string());
+        let auth = format!("{key}:{}", Signature::of_user(secret, &socket_id, user_data));
+        peer.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }).to_string());
+        stages[0].settle();
+        let expected = if is_good {
+            ["pusher_internal:subscription_succeeded", "pusher:signin_success"]
+        } else {
+            ["pusher:subscription_error", "pusher:error"]
+        };
+        assert_eq!(heard(&mut peer), expected, "{key} {secret}");
+    }
 }
 
 #[test]
