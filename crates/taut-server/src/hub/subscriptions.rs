@@ -19,12 +19,14 @@ pub(crate) struct Subscriptions<Member> {
     free: Vec<u32>,
     by_name: HashMap<Arc<str>, u32>,
     by_member: HashMap<Member, Vec<Subscription>>,
+    /// Subscriptions of all members, kept as they come and go: counting them would take a look at every channel.
+    total: usize,
 }
 
 impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
     /// Nobody wants anything.
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_name: HashMap::new(), by_member: HashMap::new() }
+        Self { slots: Vec::new(), free: Vec::new(), by_name: HashMap::new(), by_member: HashMap::new(), total: 0 }
     }
 
     /// From now on `member` wants `channel`. Its name is kept as it is given, so that several tables can share one.
@@ -49,6 +51,7 @@ impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
         }
         subscriptions.push(Subscription { slot, seat: index(seats.len()) });
         seats.push(Seat { member, subscription: index(subscriptions.len() - 1) });
+        self.total += 1;
         if seats.len() == 1 { Joined::First } else { Joined::Another }
     }
 
@@ -111,6 +114,11 @@ impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
         self.by_member.get(&member).map_or(0, Vec::len)
     }
 
+    /// How many channels all members want together: a channel counts once for each of its members.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// Whether nobody wants anything.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
@@ -156,6 +164,7 @@ impl<Member: Copy + Eq + Hash> Subscriptions<Member> {
 
     /// Takes a member out of a channel and says whether it was the last.
     fn remove_seat(&mut self, slot: u32, seat: u32) -> bool {
+        self.total -= 1;
         let seats = &mut self.slots[slot as usize].seats;
         seats.swap_remove(seat as usize);
         if let Some(moved) = seats.get(seat as usize) {
@@ -398,6 +407,7 @@ mod tests {
                     prop_assert!(names.len() == expected && names.iter().all(|name| model[*name].contains(&member)));
                 }
                 prop_assert_eq!(interest.is_empty(), model.is_empty());
+                prop_assert_eq!(interest.total(), model.values().map(BTreeSet::len).sum::<usize>());
                 let counts: BTreeMap<String, usize> =
                     interest.channels().map(|(name, count)| (name.to_string(), count)).collect();
                 prop_assert_eq!(counts, model.iter().map(|(name, set)| (name.clone(), set.len())).collect());

@@ -61,7 +61,7 @@ impl PusherHandler {
         let traffic = |local_app: &Option<Box<LocalApp>>| {
             let Some(LocalApp { hub, traffic, .. }) = local_app.as_deref() else { return Traffic::default() };
             Traffic {
-                subscriptions: hub.members.subscribed().channels().map(|(_, count)| count as u64).sum(),
+                subscriptions: hub.members.subscribed().total() as u64,
                 channels: hub.owner().occupied() as u64,
                 published: hub.owner().published(),
                 ..traffic.get()

@@ -10,6 +10,7 @@ use crate::hub::presence::Roster;
 use crate::node::Node;
 use crate::pusher::auth::Signature;
 use crate::pusher::channel::Channel;
+use crate::query::Query;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -660,6 +661,38 @@ fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_other
     assert_eq!((members.waiters(), members.subscribed().channels().len()), (3, 0));
     settle(&mut stages);
     assert!(stages.iter_mut().all(is_vacant));
+}
+
+#[test]
+fn what_is_counted_agrees_with_what_is_listed() {
+    let (_, _, mut stages) = node(2);
+    let mut peers: Vec<Peer> = (0..3).map(|number| subscriber(&mut stages[number % 2])).collect();
+    for (peer, channels) in peers.iter_mut().zip([&["a", "b", "c"][..], &["a", "c"], &["c"]]) {
+        for channel in channels {
+            subscribe(peer, channel);
+        }
+    }
+    let counted = |stages: &mut Vec<Stage<PusherHandler>>| {
+        settle(stages);
+        let count = |stage: &mut Stage<PusherHandler>| {
+            let (answer, mut counted) = tokio::sync::oneshot::channel();
+            stage.shard.mailbox().push_always(Mail::Query(Query::Statistics { answer })).expect("it runs");
+            stage.settle();
+            let traffic = counted.try_recv().expect("an answer").apps[APP.get()];
+            let listed: usize = hub(stage).members.subscribed().channels().map(|(_, count)| count).sum();
+            assert_eq!(traffic.subscriptions, listed as u64);
+            (traffic.subscriptions, traffic.channels)
+        };
+        stages.iter_mut().map(count).fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+    };
+    assert_eq!(counted(&mut stages), (6, 3));
+    unsubscribe(&mut peers[0], "b");
+    unsubscribe(&mut peers[0], "c");
+    unsubscribe(&mut peers[0], "never there");
+    assert_eq!(counted(&mut stages), (4, 2));
+    peers[1].remote.reset(true);
+    peers[2].remote.finish();
+    assert_eq!(counted(&mut stages), (1, 1));
 }
 
 /// Signs in as this user.
