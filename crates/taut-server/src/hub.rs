@@ -72,7 +72,12 @@ impl<C: Copy + Eq + Hash> Hub<C> {
         Reply::Rejected { channel, request, why: Rejected::Busy }
     }
 
-    /// To be called about once a second.
+    /// Whether [`tick`](Self::tick) has anything to do, at once or later.
+    pub(crate) fn is_due(&self) -> bool {
+        self.members.is_due() || self.owner.is_due()
+    }
+
+    /// To be called about once a second while [`is_due`](Self::is_due).
     pub(crate) fn tick(&mut self, now: Time, effects: &mut Effects<C>) {
         self.members.tick(effects);
         self.owner.tick(now, effects);

@@ -60,6 +60,8 @@ pub(crate) struct PusherHandler {
     outgoing: usize,
     /// By the index of the app; `None` until somebody connects or publishes.
     local_apps: Vec<Option<Box<LocalApp>>>,
+    /// The apps for which the next tick has something to do, each once. All others cost a tick nothing.
+    due: Vec<AppIndex>,
     /// What the hubs have brought about that calls hubs again.
     follow_ups: VecDeque<FollowUp>,
     /// Connections that have to sign in or to subscribe to what needs it, by when.
@@ -122,11 +124,13 @@ struct LocalApp {
     app: Arc<App>,
     hub: Hub<ConnectionId>,
     traffic: Cell<Traffic>,
+    /// It is on the list of those that are due.
+    is_due: bool,
 }
 
 impl LocalApp {
     fn new(app: Arc<App>) -> Self {
-        Self { hub: Hub::new(Arc::clone(&app)), app, traffic: Cell::default() }
+        Self { hub: Hub::new(Arc::clone(&app)), app, traffic: Cell::default(), is_due: false }
     }
 
     fn count(&self, count: impl FnOnce(&mut Traffic)) {
@@ -159,6 +163,7 @@ impl PusherHandler {
             activity_timeout,
             outgoing,
             local_apps: Vec::new(),
+            due: Vec::new(),
             follow_ups: VecDeque::new(),
             unauthorized: BinaryHeap::new(),
             latency: Cell::default(),
@@ -218,7 +223,7 @@ impl PusherHandler {
         call: impl FnOnce(&mut Hub<ConnectionId>, &mut BusEnd<ConnectionId>, &ShardBus, Time, &mut ClientOutlet<'_>) -> T,
     ) -> Option<T> {
         self.open(app)?;
-        let LocalApp { app: live, hub, traffic } = self.local_apps.get_mut(app.get())?.as_deref_mut()?;
+        let LocalApp { app: live, hub, traffic, is_due } = self.local_apps.get_mut(app.get())?.as_deref_mut()?;
         let now = connections.now();
         let mut outlet = ClientOutlet {
             app: live,
@@ -231,6 +236,10 @@ impl PusherHandler {
         };
         let outcome = call(hub, &mut self.end, &self.bus, now, &mut outlet);
         self.end.settle(hub, &*self.bus, now, &mut outlet);
+        if !*is_due && hub.is_due() {
+            *is_due = true;
+            self.due.push(app);
+        }
         while let Some(follow_up) = self.follow_ups.pop_front() {
             match follow_up {
                 FollowUp::Watch { connection, user_data } => self.watch(connections, connection, app, &user_data),
@@ -332,10 +341,12 @@ impl PusherHandler {
         self.bus.has_ticked(self.end.here(), Instant::now());
         self.expire(connections);
         let now = connections.now();
-        for app in (0..self.local_apps.len()).map(AppIndex::new) {
-            if self.local_app(app).is_some() {
-                self.call(connections, app, |hub, effects| hub.tick(now, effects));
+        for app in std::mem::take(&mut self.due) {
+            if let Some(local_app) = self.local_apps.get_mut(app.get()).and_then(Option::as_deref_mut) {
+                local_app.is_due = false;
             }
+            // What is left for a later tick puts the app back on the list.
+            self.call(connections, app, |hub, effects| hub.tick(now, effects));
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Channels {
     /// Cache channels in which a subscriber found nothing, until something is published there or the last subscriber leaves.
     missed: HashSet<Arc<str>>,
     counts: HashMap<Arc<str>, Count>,
+    /// The channels whose members are still to be told how many they are.
+    late: HashSet<Arc<str>>,
 }
 
 /// What a subscription has changed for others.
@@ -111,6 +113,7 @@ impl Channels {
             }
             self.counts.remove(channel);
             give_back(&mut self.counts);
+            self.late.remove(channel);
         }
         gone
     }
@@ -167,14 +170,33 @@ impl Channels {
         if connections > 0 {
             count.by_shard.push((shard, connections));
         }
-        count.changed = true;
-        count.tell(now)
+        let told = count.tell(now);
+        if told.is_some() {
+            self.late.remove(channel);
+        } else {
+            self.late.insert(Arc::clone(channel));
+        }
+        told
     }
 
     /// What is left to be told of how many there are, after a while.
     pub(super) fn late_counts(&mut self, now: Time) -> Vec<(Arc<str>, usize)> {
-        let late = self.counts.iter_mut().filter(|(_, count)| count.changed);
-        late.filter_map(|(channel, count)| Some((Arc::clone(channel), count.tell(now)?))).collect()
+        let mut told = Vec::new();
+        self.late.retain(|channel| {
+            let Some(count) = self.counts.get_mut(channel) else { return false };
+            let sum = count.tell(now);
+            told.extend(sum.map(|sum| (Arc::clone(channel), sum)));
+            sum.is_none()
+        });
+        if self.late.is_empty() {
+            self.late.shrink_to_fit();
+        }
+        told
+    }
+
+    /// Whether anything is left to be told or to be forgotten after a while.
+    pub(super) fn is_due(&self) -> bool {
+        !self.late.is_empty() || !self.history.is_empty()
     }
 
     /// Forgets what is too old.
@@ -184,7 +206,11 @@ impl Channels {
 
     #[cfg(test)]
     pub(super) fn is_vacant(&self) -> bool {
-        self.shards.is_empty() && self.rosters.is_empty() && self.counts.is_empty() && self.missed.is_empty()
+        self.shards.is_empty()
+            && self.rosters.is_empty()
+            && self.counts.is_empty()
+            && self.missed.is_empty()
+            && self.late.is_empty()
     }
 
     fn last_event(&mut self, channel: &Arc<str>, now: Time) -> (LastEvent, bool) {
@@ -201,7 +227,6 @@ struct Count {
     by_shard: Vec<(ShardIndex, usize)>,
     /// When the members were told last.
     told: Option<Time>,
-    changed: bool,
 }
 
 impl Count {
@@ -212,7 +237,6 @@ impl Count {
             return None;
         }
         self.told = Some(now);
-        self.changed = false;
         Some(sum)
     }
 }

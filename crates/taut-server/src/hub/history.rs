@@ -52,6 +52,11 @@ impl History {
         Some((&cached.publication, cached.expires.since(now)))
     }
 
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// Forgets what is too old. To be called from time to time: it looks at the oldest ones only.
     pub(super) fn sweep(&mut self, now: Time) {
         for _ in 0..MOST_SWEPT {

@@ -296,6 +296,10 @@ impl<C: Copy + Eq + Hash> Members<C> {
         self.uncounted.insert(channel);
     }
 
+    pub(super) fn is_due(&self) -> bool {
+        !self.uncounted.is_empty()
+    }
+
     pub(super) fn tick(&mut self, effects: &mut Effects<C>) {
         for channel in std::mem::take(&mut self.uncounted) {
             self.count(&channel, effects);

@@ -189,6 +189,10 @@ impl Owner {
         }
     }
 
+    pub(super) fn is_due(&self) -> bool {
+        self.channels.is_due()
+    }
+
     /// Forgets what is too old, and announces counts that have been held back.
     pub(super) fn tick<C>(&mut self, now: Time, effects: &mut Effects<C>) {
         self.channels.sweep(now);

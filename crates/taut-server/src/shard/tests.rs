@@ -27,8 +27,12 @@ fn node(shards: usize) -> (Node, Arc<ShardBus>, Vec<Stage<PusherHandler>>) {
 type Parts = (Node, Arc<ShardBus>, Vec<Stage<PusherHandler>>, tokio::sync::mpsc::Receiver<Entry>);
 
 fn node_of(shards: usize, app: AppConfig) -> Parts {
+    node_of_all(shards, [app])
+}
+
+fn node_of_all(shards: usize, apps: impl IntoIterator<Item = AppConfig>) -> Parts {
     let (events, entries) = EventBus::new();
-    let apps = Arc::new(Apps::new([app], &Limits::default()).expect("one app"));
+    let apps = Arc::new(Apps::new(apps, &Limits::default()).expect("apps of different names"));
     let bus = Arc::new(ShardBus::new(shards));
     let stage = |shard| {
         let sessions = PusherHandler::new(
@@ -661,6 +665,33 @@ fn a_client_that_does_not_wait_for_answers_gets_no_more_subscriptions_than_other
     assert_eq!((members.waiters(), members.subscribed().channels().len()), (3, 0));
     settle(&mut stages);
     assert!(stages.iter_mut().all(is_vacant));
+}
+
+#[test]
+fn a_tick_calls_only_apps_that_have_something_to_do() {
+    let apps = (1..=10_000).map(|number| AppConfig::new(number.to_string(), format!("key-{number}"), "secret"));
+    let (node, bus, mut stages, _) = node_of_all(1, apps);
+    let due = |stages: &mut [Stage<PusherHandler>]| stages[0].handler().due.clone();
+    let tick = |stages: &mut [Stage<PusherHandler>]| {
+        bus.tell_all(|| Mail::Tick);
+        stages[0].settle();
+    };
+    for app in node.apps().all() {
+        stages[0].handler().open(app.index());
+    }
+    publish(&node, "news", "nobody keeps this");
+    tick(&mut stages);
+    assert_eq!(due(&mut stages), []);
+    publish(&node, "cache-news", "kept for half an hour");
+    publish(&node, "cache-more", "kept as well");
+    stages[0].settle();
+    assert_eq!(due(&mut stages), [APP]);
+    tick(&mut stages);
+    assert_eq!(due(&mut stages), [APP], "there is still something to forget");
+    stages[0].network.advance(Limits::default().cache_ttl);
+    tick(&mut stages);
+    assert_eq!(due(&mut stages), []);
+    assert!(is_vacant(&mut stages[0]));
 }
 
 #[test]
