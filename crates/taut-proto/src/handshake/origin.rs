@@ -19,6 +19,19 @@ pub fn same_host(request: &Request<'_>) -> Result<(), Refusal> {
     check(request, |origin| is_web_page_at(origin, request.host()))
 }
 
+/// Whether `origin`, as a browser writes it, is a web page of `host`, as a `Host` header writes it. This is the rule of
+/// [`same_host`], for requests that are not handshakes and have come by an HTTP library.
+///
+/// ```
+/// use taut_proto::handshake::origin::is_page_of;
+///
+/// assert!(is_page_of("https://chat.example", "chat.example:443"));
+/// assert!(!is_page_of("https://chat.example", "chat.example:8443"));
+/// ```
+pub fn is_page_of(origin: &str, host: &str) -> bool {
+    Origin::parse(origin).is_some_and(|origin| is_web_page_at(&origin, Some(host)))
+}
+
 /// Lets a page through that was loaded from the same scheme, host and port as the request. `secure` says that the
 /// browser's connection is encrypted, here or at a proxy.
 pub fn same_origin(request: &Request<'_>, secure: bool) -> Result<(), Refusal> {
@@ -275,6 +288,7 @@ mod tests {
             let head = head(&[("Host", &format!("Host: {host}")), ("", &format!("Origin: {origin}"))]);
             let expected = if passes { Ok(()) } else { Err(Refusal::from(Cause::Origin)) };
             assert_eq!(same_host(&request(&head)), expected, "{origin} at {host}");
+            assert_eq!(is_page_of(origin, host), passes, "{origin} at {host}");
         }
         assert_eq!(same_host(&request(&head(&[]))), Ok(()));
         assert_eq!(Refusal::from(Cause::Origin).status(), 403);

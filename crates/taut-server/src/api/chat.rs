@@ -10,6 +10,7 @@ use axum::response::Response;
 use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
+use taut_proto::handshake::origin::is_page_of;
 
 use super::Context;
 use crate::apps::App;
@@ -116,12 +117,8 @@ pub(super) fn check_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiErro
         .get(HOST)
         .and_then(|host| host.to_str().ok())
         .or_else(|| uri.authority().map(http::uri::Authority::as_str));
-    let authority = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
-    match (authority, host) {
-        (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => Ok(()),
+    match (origin.to_str(), host) {
+        (Ok(origin), Some(host)) if is_page_of(origin, host) => Ok(()),
         _ => Err(ApiError::new(StatusCode::FORBIDDEN, "Only the pages of this server may send anything here.")),
     }
 }
@@ -192,8 +189,13 @@ mod tests {
         };
         assert!(check("http://127.0.0.1:6001", "127.0.0.1:6001"));
         assert!(check("https://Chat.example", "chat.example"));
+        // nginx with `proxy_set_header Host $host:$server_port`, which browsers leave out of the origin (RFC 6454 §6.2).
+        assert!(check("https://chat.example", "chat.example:443"));
+        assert!(check("http://chat.example", "chat.example:80"));
         for (origin, host) in [
             ("null", "127.0.0.1:6001"),
+            ("http://chat.example", "chat.example:443"),
+            ("https://chat.example:8443", "chat.example"),
             ("http://127.0.0.1:6002", "127.0.0.1:6001"),
             ("http://127.0.0.1:60010", "127.0.0.1:6001"),
             ("http://evil.example", "127.0.0.1:6001"),
