@@ -30,7 +30,7 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room {
         name: "taut-proto",
-        may: &["base64", "bytes", "http", "httparse", "memchr", "multiversion", "sha1", "simdutf8"],
+        may: &["base64", "bytes", "http", "httparse", "memchr", "multiversion", "percent-encoding", "sha1", "simdutf8"],
         optional: &["flate2"],
         never: &[
             ("tokio*", "the core has no runtime"),
@@ -85,6 +85,7 @@ const ROOMS: &[Room] = &[
             "gloo-timers",
             "httpdate",
             "js-sys",
+            "percent-encoding",
             "slab",
             "taut-proto",
             "tokio",
@@ -135,6 +136,7 @@ const ROOMS: &[Room] = &[
             "hyper-rustls",
             "hyper-util",
             "md-5",
+            "percent-encoding",
             "redb",
             "redis",
             "ring",

@@ -41,6 +41,7 @@
 
 mod client;
 pub(crate) mod deflate;
+mod form;
 mod head;
 mod headers;
 pub mod http1;
@@ -55,6 +56,7 @@ mod testing;
 mod version;
 
 pub use client::{Accepted, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection};
+pub use form::form_value;
 pub use head::{HeadLimits, RequestHead};
 pub use headers::Headers;
 pub use http1::HeadScan;

@@ -346,6 +346,8 @@ const LONGEST_PLACE: usize = 256;
 /// For the fuzz targets.
 #[cfg(feature = "testing")]
 pub mod testing {
+    use std::borrow::Cow;
+
     use super::codec;
 
     /// The messages in a request's body.
@@ -373,7 +375,7 @@ pub mod testing {
     }
 
     /// A field of a form.
-    pub fn field(form: &[u8], name: &str) -> Option<Vec<u8>> {
+    pub fn field<'a>(form: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
         codec::field(form, name)
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::form::form_value;
 use super::head::{HeadLimits, RequestHead};
 use super::headers::Headers;
 use super::http1::{self, HeadScan};
@@ -132,12 +133,10 @@ impl<'a> Request<'a> {
         self.query
     }
 
-    /// The first value of a query parameter, decoded as an HTML form's: `+` is a space, `%2B` a plus sign, and a `%`
-    /// without two digits stands for itself. `None` when it is absent or does not decode to UTF-8.
+    /// The first value of a query parameter, decoded as [`form_value`] does. `None` when it is absent or does not decode
+    /// to UTF-8.
     pub fn query_value(&self, name: &str) -> Option<Cow<'a, str>> {
-        let pairs = self.query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let is_named = |&(key, _): &(&'a str, &'a str)| decoded(key).is_some_and(|key| key == name);
-        decoded(pairs.into_iter().find(is_named)?.1)
+        form_value(self.query?, name)
     }
 
     /// The first value of a header, without the space around it; `None` when it is absent or not UTF-8. Headers that
@@ -314,31 +313,6 @@ fn split_target(target: &str) -> Option<(Option<&str>, &str, Option<&str>)> {
     };
     let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
     Some((authority, if path.is_empty() && authority.is_some() { "/" } else { path }, query))
-}
-
-/// Decodes one name or value of a query.
-fn decoded(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return Some(Cow::Borrowed(text));
-    }
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|value| value as u8);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        match (byte, after) {
-            (b'+', _) => bytes.push(b' '),
-            (b'%', [high, low, after @ ..]) => match (digit(high), digit(low)) {
-                (Some(high), Some(low)) => {
-                    bytes.push(high << 4 | low);
-                    rest = after;
-                }
-                _ => bytes.push(b'%'),
-            },
-            _ => bytes.push(*byte),
-        }
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
+use percent_encoding::percent_decode_str;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -432,28 +433,12 @@ fn write_hex(formatter: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
 }
 
-/// Decodes what is escaped in a path or a query (RFC 3986 §2.1), once. A percent sign that starts no escape stays, as does an escape whose byte is not UTF-8's.
+/// Decodes what is escaped in a path or in the query of a signed request (RFC 3986 §2.1), once.
+///
+/// A `%` without two digits behind it stays. A text whose escapes are not UTF-8 stays as a whole. So whatever an SDK has sent has one text
+/// to compare its signature with, and a `+` is a plus sign; forms of browsers have [another rule](taut_proto::handshake::form_value).
 pub fn decode_percent(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = (byte == b'%')
-            .then(|| after.first_chunk::<2>())
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| decode_hex::<1>(&digits.to_ascii_lowercase()));
-        if let Some([escaped]) = escaped {
-            decoded.push(escaped);
-            rest = &after[2..];
-        } else {
-            decoded.push(byte);
-            rest = after;
-        }
-    }
-    String::from_utf8(decoded).map_or(Cow::Borrowed(text), Cow::Owned)
+    percent_decode_str(text).decode_utf8().unwrap_or(Cow::Borrowed(text))
 }
 
 /// Seconds by which a request's clock may differ from ours; how long a request can be replayed.

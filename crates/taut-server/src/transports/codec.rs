@@ -3,10 +3,12 @@
 //! Either way a frame is a line that begins with its type: `o` the session is open, `a["…"]` messages, `h` a heartbeat, `c[code,"reason"]` the
 //! end. The other way it is a JSON array of strings, one a message; an empty one is a sign of life.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use serde::Deserialize;
 use taut_proto::Close;
+use taut_proto::handshake::form_value;
 
 use crate::pusher::json::bytes_without_lone_surrogates;
 use crate::pusher::json::write_json_string;
@@ -92,28 +94,9 @@ pub(super) fn is_callback(name: &str) -> bool {
         && !name.starts_with(|first: char| first.is_ascii_digit() || first == '.')
 }
 
-/// The value of a field in a form (application/x-www-form-urlencoded) or in a query.
-pub(super) fn field(form: &[u8], name: &str) -> Option<Vec<u8>> {
-    form.split(|byte| *byte == b'&').find_map(|pair| {
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        let is_it = halves.next() == Some(name.as_bytes());
-        is_it.then(|| decoded(halves.next().unwrap_or_default()))
-    })
-}
-
-fn decoded(text: &[u8]) -> Vec<u8> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, after @ ..] = rest {
-        let escaped = match after {
-            [high, low, ..] if *first == b'%' => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-        rest = if escaped.is_some() { &after[2..] } else { after };
-    }
-    bytes
+/// The value of a field in the content of a form; `None` when there is no such field, or when it is not UTF-8.
+pub(super) fn field<'a>(form: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+    form_value(str::from_utf8(form).ok()?, name)
 }
 
 /// Bytes of the path and query that a SockJS client may ask for.
@@ -186,12 +169,15 @@ mod tests {
 
     #[test]
     fn a_forms_field_is_decoded() {
-        assert_eq!(field(b"a=1&d=%5B%22x+%C3%9f%22%5d&e", "d").as_deref(), Some("[\"x ß\"]".as_bytes()));
-        assert_eq!(field(b"d", "d").as_deref(), Some(&b""[..]));
-        assert_eq!(field(b"d=%", "d").as_deref(), Some(&b"%"[..]));
-        assert_eq!(field(b"d=%4", "d").as_deref(), Some(&b"%4"[..]));
-        assert_eq!(field(b"d=%zz%41=", "d").as_deref(), Some(&b"%zzA="[..]));
+        assert_eq!(field(b"a=1&d=%5B%22x+%C3%9f%22%5d&e", "d").as_deref(), Some("[\"x ß\"]"));
+        assert_eq!(field(b"d", "d").as_deref(), Some(""));
+        assert_eq!(field(b"d=%", "d").as_deref(), Some("%"));
+        assert_eq!(field(b"d=%4", "d").as_deref(), Some("%4"));
+        assert_eq!(field(b"d=%zz%41=", "d").as_deref(), Some("%zzA="));
+        assert_eq!(field(b"%64=1", "d").as_deref(), Some("1"));
         assert_eq!(field(b"dd=1", "d"), None);
+        // No message arrives that nobody has sent.
+        assert_eq!(field(b"d=%ff", "d"), None);
     }
 
     #[test]

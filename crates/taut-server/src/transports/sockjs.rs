@@ -3,6 +3,7 @@
 //! There are neither its WebSockets, which would be of no use here, nor its iframes. The SockJS that pusher-js loads, for browsers without XHR,
 //! tries its three kinds of iframes first, and after some three seconds the script elements.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use taut_proto::handshake::form_value;
 
 use super::{Mode, Transports, allowing, codec, xhr};
 use crate::http::answer::{self, ApiError};
@@ -42,8 +44,8 @@ pub(super) async fn stream(State(fallback): State<Arc<Transports>>, request: Req
 /// # Cancel safety
 /// As that of `xhr::stream`.
 pub(super) async fn call(State(fallback): State<Arc<Transports>>, request: Request) -> Response {
-    let name = codec::field(request.uri().query().unwrap_or_default().as_bytes(), "c");
-    match name.and_then(|name| String::from_utf8(name).ok()).filter(|name| codec::is_callback(name)) {
+    let name = request.uri().query().and_then(|query| form_value(query, "c")).map(Cow::into_owned);
+    match name.filter(|name| codec::is_callback(name)) {
         Some(callback) => xhr::receive(&fallback, request, Mode::Call(callback)).await,
         None => allowing(
             request.headers(),
@@ -63,12 +65,13 @@ pub(super) async fn send(State(fallback): State<Arc<Transports>>, request: Reque
         // In a form, every byte may take three.
         let body = body::read(body, fallback.largest_body.saturating_mul(3)).await?;
         let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let body = if kind.starts_with("application/x-www-form-urlencoded") {
-            codec::field(&body, "d").ok_or_else(|| ApiError::bad_request("The field d of the form is missing."))?
+        if kind.starts_with("application/x-www-form-urlencoded") {
+            let said = codec::field(&body, "d")
+                .ok_or_else(|| ApiError::bad_request("The field d of the form is missing, or is not UTF-8."))?;
+            xhr::say(&fallback, &head, said.as_bytes()).await?;
         } else {
-            body
-        };
-        xhr::say(&fallback, &head, &body).await?;
+            xhr::say(&fallback, &head, &body).await?;
+        }
         Ok::<_, ApiError>((StatusCode::OK, "ok"))
     };
     allowing(&head.headers, said.await).into_response()

@@ -1,6 +1,9 @@
 //! `ws://` and `wss://` URLs (RFC 6455 §3).
 
+use std::borrow::Cow;
 use std::fmt;
+
+use percent_encoding::percent_decode_str;
 
 /// Where a URL leads.
 #[derive(Clone, PartialEq, Eq)]
@@ -142,21 +145,11 @@ pub(crate) fn split_authority(authority: &str) -> Result<(&str, Option<u16>), &'
     Ok((host.unwrap_or(bracketed), port))
 }
 
-/// RFC 3986 §2.1; `None` if what comes out is not UTF-8, or a `%` has no two digits behind it.
+/// RFC 3986 §2.1; `None` if what comes out is not UTF-8, or a `%` has no two digits behind it: in a setting that is a slip.
 pub(crate) fn percent_decode(text: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'%' {
-            decoded.push(*first);
-            continue;
-        }
-        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
-        decoded.push((digit(0)? * 16 + digit(1)?) as u8);
-        rest = &after[2..];
-    }
-    String::from_utf8(decoded).ok()
+    let is_escape = |after: &str| matches!(after.as_bytes(), [high, low, ..] if [high, low].iter().all(|digit| digit.is_ascii_hexdigit()));
+    let is_sound = text.split('%').skip(1).all(is_escape);
+    is_sound.then(|| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned))?
 }
 
 /// RFC 3986 §2.3: everything but the unreserved characters.
