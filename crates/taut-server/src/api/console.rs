@@ -28,7 +28,7 @@ use crate::http::answer::{self, ApiError};
 use crate::http::body;
 use crate::pusher::json::bytes_without_lone_surrogates;
 pub(crate) use access::Login;
-use access::PusherHandler;
+use access::Sessions;
 use attempts::Attempts;
 pub(super) use feed::watch;
 pub(super) use pages::ROUTES as PAGES;
@@ -39,7 +39,7 @@ pub(crate) struct Console {
     password: Option<Secret>,
     /// Opens it in the place of a password, where none is set and the development app is served. Made anew at each start.
     token: Secret,
-    sessions: Mutex<PusherHandler>,
+    sessions: Mutex<Sessions>,
     /// Those by its own listener apart, so that strangers where clients connect lock nobody out there.
     attempts: [Mutex<Attempts>; 2],
     /// From where `X-Forwarded-For` is believed.
@@ -70,7 +70,7 @@ impl Console {
     /// Ends the sessions that the token has opened when the development app has made way for others.
     pub(crate) fn apps_changed(&self, apps: &Apps) {
         if self.password.is_none() && self.token(apps).is_none() {
-            *self.sessions() = PusherHandler::default();
+            *self.sessions() = Sessions::default();
         }
     }
 
@@ -91,7 +91,7 @@ impl Console {
         attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, PusherHandler> {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -259,7 +259,7 @@ fn admission(context: &Context, login: Login, headers: &HeaderMap) -> Option<Adm
 
 /// Who has logged in.
 #[derive(Debug, Default)]
-pub(super) struct PusherHandler(VecDeque<Session>);
+pub(super) struct Sessions(VecDeque<Session>);
 
 #[derive(Debug)]
 struct Session {
@@ -272,7 +272,7 @@ struct Session {
 
 type Digested = [u8; 32];
 
-impl PusherHandler {
+impl Sessions {
     fn add(&mut self, token: &[u8], now: Instant) {
         if self.0.len() >= MOST_SESSIONS {
             self.0.pop_front();
@@ -333,8 +333,8 @@ mod tests {
 
     #[test]
     fn a_session_ends_when_its_time_is_over_when_it_is_ended_and_when_there_are_too_many() {
-        let (mut sessions, now) = (PusherHandler::default(), Instant::now());
-        let has = |sessions: &mut PusherHandler, token: &[u8], now| sessions.find(token, now).is_some();
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let has = |sessions: &mut Sessions, token: &[u8], now| sessions.find(token, now).is_some();
         sessions.add(b"a", now);
         sessions.add(b"b", now);
         assert_eq!(
@@ -361,8 +361,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_open_by_a_session_ends_with_it_however_that_ends() {
-        let (mut sessions, now) = (PusherHandler::default(), Instant::now());
-        let find = |sessions: &mut PusherHandler, token: &[u8]| sessions.find(token, now).expect("a session");
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let find = |sessions: &mut Sessions, token: &[u8]| sessions.find(token, now).expect("a session");
         sessions.add(b"a", now);
         sessions.add(b"b", now);
         let (mut first, mut again, mut other) =
