@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub use taut_shard::SlowReader;
 
-pub(crate) use public_key::Algorithm;
+pub(crate) use public_key::{Algorithm, decode_base64url};
 pub use public_key::{InvalidKey, PublicKey};
 pub use upgrade::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
 

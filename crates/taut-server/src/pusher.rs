@@ -4,6 +4,7 @@ pub mod auth;
 pub mod channel;
 pub(crate) mod close;
 pub mod event;
+pub(crate) mod hex;
 pub mod json;
 pub mod member;
 pub mod number;

@@ -64,7 +64,7 @@ impl PublicKey {
 
     /// A key of a set, of RSA.
     pub(crate) fn rsa(modulus: &str, exponent: &str) -> Option<Self> {
-        let (modulus, exponent) = (decode(modulus)?, decode(exponent)?);
+        let (modulus, exponent) = (decode_base64url(modulus)?, decode_base64url(exponent)?);
         let is_usable = (SMALLEST_MODULUS..=LARGEST_MODULUS).contains(&modulus.len()) && exponent.len() <= 8;
         let material = Material::Rsa { modulus: modulus.into(), exponent: exponent.into() };
         is_usable.then_some(Self { algorithm: Algorithm::Rs256, material })
@@ -72,7 +72,7 @@ impl PublicKey {
 
     /// A key of a set, a point of P-256.
     pub(crate) fn p256(x: &str, y: &str) -> Option<Self> {
-        let (x, y) = (decode(x)?, decode(y)?);
+        let (x, y) = (decode_base64url(x)?, decode_base64url(y)?);
         let is_usable = x.len() == 32 && y.len() == 32;
         let material = Material::Whole([&[UNCOMPRESSED], x.as_slice(), y.as_slice()].concat().into());
         is_usable.then_some(Self { algorithm: Algorithm::Es256, material })
@@ -80,7 +80,7 @@ impl PublicKey {
 
     /// A key of a set, of Ed25519.
     pub(crate) fn ed25519(x: &str) -> Option<Self> {
-        let x = decode(x)?;
+        let x = decode_base64url(x)?;
         (x.len() == 32).then(|| Self { algorithm: Algorithm::EdDsa, material: Material::Whole(x.into()) })
     }
 
@@ -172,7 +172,8 @@ fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     (found == tag).then(|| rest.split_at_checked(length)).flatten()
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
+/// The bytes in one part of a token or of a key (RFC 7515 §2): base64url without padding.
+pub(crate) fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 

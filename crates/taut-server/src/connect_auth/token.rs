@@ -5,13 +5,11 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::app::{Algorithm, PublicKey};
+use crate::app::{Algorithm, PublicKey, decode_base64url};
 use crate::pusher::json::bytes_without_lone_surrogates;
 
 /// What a token is checked with.
@@ -54,7 +52,7 @@ impl Token {
         }
         let (signed, signature) = text.rsplit_once('.').ok_or(TokenError::Form)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Form)?;
-        let [header, claims, signature] = [header, claims, signature].map(decode);
+        let [header, claims, signature] = [header, claims, signature].map(decode_base64url);
         let header: Header = object(&header.ok_or(TokenError::Form)?)?;
         // RFC 7515 §4.1.11: what must be understood is refused by those who do not understand it.
         if header.crit.is_some() {
@@ -221,10 +219,6 @@ impl fmt::Display for TokenError {
             }
         })
     }
-}
-
-fn decode(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 fn object<T: for<'a> Deserialize<'a>>(json: &[u8]) -> Result<T, TokenError> {

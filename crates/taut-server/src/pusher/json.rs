@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::hex::DIGITS;
+
 /// Appends `text` as a JSON string with its quotes (RFC 8259 §7): only what must be escaped is.
 pub fn write_json_string(out: &mut String, text: &str) {
     out.reserve(text.len() + 2);
@@ -26,8 +28,8 @@ pub fn write_json_string(out: &mut String, text: &str) {
         copied = position + 1;
         if escape.is_empty() {
             out.push_str("\\u00");
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 0x0f)]));
+            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            out.push(char::from(DIGITS[usize::from(byte & 0x0f)]));
         } else {
             out.push_str(escape);
         }
@@ -109,8 +111,6 @@ const IS_ESCAPED: [bool; 256] = {
     is_escaped[b'\\' as usize] = true;
     is_escaped
 };
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {

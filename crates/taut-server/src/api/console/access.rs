@@ -1,7 +1,6 @@
 //! Who may see the console: those who have its secret, and on a loopback listener of its own everybody.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use crate::connect_auth;
 use crate::http::Peer;
 use crate::http::answer::{self, ApiError};
 use crate::http::body;
+use crate::pusher::hex;
 
 /// What the console asks of those who open it; an extension of each request to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ pub(super) async fn log_in(
     let secure = head.headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
     let cookie = format!(
         "{NAME}={}; Path=/console; Max-Age={}; HttpOnly; SameSite=Strict{}",
-        hexadecimal(&token),
+        hex::encode(&token),
         LIFE.as_secs(),
         if secure { "; Secure" } else { "" }
     );
@@ -195,7 +195,7 @@ fn is_same(given: &str, secret: &str) -> bool {
 pub(super) fn new_token() -> io::Result<Secret> {
     let mut token = [0; 16];
     getrandom::fill(&mut token).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(Secret::from(hexadecimal(&token)))
+    Ok(Secret::from(hex::encode(&token)))
 }
 
 fn take_attempt(console: &Console, listener: Listener, head: &Parts) -> Result<(), ApiError> {
@@ -295,24 +295,10 @@ impl Sessions {
 }
 
 /// RFC 6265 §5.4: several may stand in one header.
-fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
+fn token(headers: &HeaderMap) -> Option<[u8; 32]> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == NAME).and_then(|(_, value)| bytes(value))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2);
-    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+    pairs.find(|(name, _)| *name == NAME).and_then(|(_, value)| hex::decode(value))
 }
 
 /// The cookie.
@@ -386,10 +372,18 @@ mod tests {
 
     #[test]
     fn a_token_is_found_among_other_cookies() {
-        let headers = |text: &'static str| HeaderMap::from_iter([(COOKIE, HeaderValue::from_static(text))]);
-        assert_eq!(token(&headers("a=b; taut_console=00ff; c=d")), Some(vec![0, 255]));
-        for text in ["", "a=00ff", "taut_console=xy", "taut_console=+f", "xtaut_console=00"] {
-            assert!(token(&headers(text)).is_none_or(|token| token.len() < 32), "{text}");
+        let headers = |text: &str| HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(text).expect("a header"))]);
+        let digits = "00ff".repeat(16);
+        assert_eq!(token(&headers(&format!("a=b; taut_console={digits}; c=d"))), hex::decode(&digits));
+        for text in [
+            String::new(),
+            format!("a={digits}"),
+            "taut_console=00ff".to_owned(),
+            format!("taut_console={}", "xy".repeat(32)),
+            format!("taut_console={}", "+f".repeat(32)),
+            format!("xtaut_console={digits}"),
+        ] {
+            assert_eq!(token(&headers(&text)), None, "{text}");
         }
     }
 }
