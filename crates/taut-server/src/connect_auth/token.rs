@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use ring::hmac;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::app::{Algorithm, PublicKey, decode_base64url};
+use crate::pusher::auth::Signature;
 use crate::pusher::json::bytes_without_lone_surrogates;
 
 /// What a token is checked with.
@@ -84,10 +84,7 @@ impl Token {
         }
         let message = self.signed.as_bytes();
         let is_good = match key {
-            Key::Secret(secret) => {
-                let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-                hmac::verify(&key, message, &self.signature).is_ok()
-            }
+            Key::Secret(secret) => Signature::of(secret, &[message]).is(&self.signature),
             Key::Public(key) => key.verify(message, &self.signature),
         };
         if is_good { Ok(()) } else { Err(TokenError::Signature) }

@@ -1,4 +1,7 @@
 //! Signatures: HMAC-SHA256 with the app's secret, written as lower-case hexadecimal digits.
+//!
+//! All HMAC of the server is done here, by the crate `hmac`, also that of tokens. ring, which TLS and the public keys of tokens need, has HMAC as well,
+//! but takes 225 ns where this takes 160 (a text of 40 bytes, a key that is kept, a processor with instructions for SHA-256), and each publish pays it.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -79,9 +82,14 @@ impl Signature {
         SigningKey::new(secret).sign_user(socket_id, user_data)
     }
 
+    /// Whether a peer's bytes are the same. The time it takes tells nothing about where they differ.
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
+        self.0.ct_eq(bytes).into()
+    }
+
     /// Whether a peer's 64 hexadecimal digits say the same. The time it takes tells nothing about where they differ.
     pub fn matches(&self, digits: &str) -> bool {
-        hex::decode::<32>(digits).is_some_and(|given| self.0.ct_eq(&given).into())
+        hex::decode::<32>(digits).is_some_and(|given| self.is(&given))
     }
 }
 
