@@ -177,11 +177,7 @@ impl<'a> Request<'a> {
 
     /// The first value of a cookie, as sent.
     pub fn cookie(&self, name: &str) -> Option<&'a str> {
-        let mut pairs = self.header_values("cookie").flat_map(|line| line.split(';'));
-        pairs.find_map(|pair| {
-            let (key, value) = pair.split_once('=')?;
-            (key.trim_matches([' ', '\t']) == name).then(|| value.trim_matches([' ', '\t']))
-        })
+        cookie_value(self.header_values("cookie"), name)
     }
 
     /// The subprotocols that the client offers, in its order of preference.
@@ -198,6 +194,22 @@ impl<'a> Request<'a> {
         }
         self.head.headers.lists("upgrade", "websocket")
     }
+}
+
+/// The first value of a cookie among the values of `Cookie` headers, as sent (RFC 6265 §5.4). For requests that have come
+/// by an HTTP library; [`Request::cookie`] looks in a head.
+///
+/// ```
+/// use taut_proto::handshake::cookie_value;
+///
+/// assert_eq!(cookie_value(["a=1; session=x", "b=2"], "session"), Some("x"));
+/// ```
+pub fn cookie_value<'a>(lines: impl IntoIterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    let mut pairs = lines.into_iter().flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key.trim_matches([' ', '\t']) == name).then(|| value.trim_matches([' ', '\t']))
+    })
 }
 
 impl fmt::Debug for Request<'_> {

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use taut_proto::handshake::cookie_value;
 use tokio::sync::watch;
 
 use super::super::listener::{self, Listener};
@@ -294,11 +295,9 @@ impl Sessions {
     }
 }
 
-/// RFC 6265 §5.4: several may stand in one header.
 fn token(headers: &HeaderMap) -> Option<[u8; 32]> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == NAME).and_then(|(_, value)| hex::decode(value))
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    cookie_value(lines, NAME).and_then(hex::decode)
 }
 
 /// The cookie.
