@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use serde::Serialize;
 
 use super::info::{Attributes, Info};
 use super::signed::{self, SignedRequest};
@@ -49,20 +50,21 @@ pub(crate) async fn one(State(context): State<Arc<Context>>, request: Request) -
 
 /// `GET /apps/ID/channels/NAME/users`: who is in a presence channel.
 pub(crate) async fn users(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Users<'a> {
+        users: Vec<User<'a>>,
+    }
+    #[derive(Serialize)]
+    struct User<'a> {
+        id: &'a str,
+    }
     let signed = signed::authenticated(&context, request, signed::no_body).await?;
     let channel = channel(&signed)?;
     if !channel.kind().is_presence() {
         return Err(ApiError::bad_request("The channel must be a presence channel."));
     }
     let users = asked(context.node().users(&signed.app, channel.name())).await?;
-    let mut out = String::from("{\"users\":[");
-    for (number, user_id) in users.iter().enumerate() {
-        out.push_str(if number > 0 { ",{\"id\":" } else { "{\"id\":" });
-        write_json_string(&mut out, user_id);
-        out.push('}');
-    }
-    out.push_str("]}");
-    Ok(answer::json(out))
+    answer::serialized(&Users { users: users.iter().map(|id| User { id }).collect() })
 }
 
 fn channel(signed: &SignedRequest) -> Result<Channel<'_>, ApiError> {

@@ -29,10 +29,7 @@ pub(crate) async fn config(State(context): State<Arc<Context>>) -> Result<Respon
         channel: &'a str,
     }
     let snapshot = Arc::clone(&development_app(&context)?.snapshot());
-    let config = Config { key: &snapshot.config.key().key, channel: CHANNEL };
-    serde_json::to_string(&config)
-        .map(answer::json)
-        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
+    answer::serialized(&Config { key: &snapshot.config.key().key, channel: CHANNEL })
 }
 
 /// `POST /chat/messages`: says something to everybody in the chat, the sender included.

@@ -117,7 +117,7 @@ pub(super) fn session() -> MethodRouter<Arc<Context>> {
 /// Nothing is lost: it only asks.
 pub(super) async fn overview(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
     let statistics = asked(context.node().statistics()).await?;
-    views::json(&views::Overview::new(&statistics, &context.node().apps().all()))
+    answer::serialized(&views::Overview::new(&statistics, &context.node().apps().all()))
 }
 
 /// `GET /console/api/apps/ID/channels?filter=…`: those whose names contain the filter.
@@ -130,7 +130,7 @@ pub(super) async fn channels(
     Query(views::Filter { filter }): Query<views::Filter>,
 ) -> Result<Response, ApiError> {
     let app = find_app(&context, &app)?;
-    views::json(&views::Channels::new(&asked(context.node().channels(&app, "")).await?, &filter))
+    answer::serialized(&views::Channels::new(&asked(context.node().channels(&app, "")).await?, &filter))
 }
 
 /// `GET /console/api/apps/ID/channels/NAME`.
@@ -144,7 +144,7 @@ pub(super) async fn channel(
     let app = find_app(&context, &app)?;
     let state = asked(context.node().channel(&app, &name)).await?;
     let users = asked(context.node().users(&app, &name)).await?;
-    views::json(&views::Channel::new(&name, &state, &users))
+    answer::serialized(&views::Channel::new(&name, &state, &users))
 }
 
 /// `GET /console/api/apps/ID/connections`.
@@ -157,7 +157,7 @@ pub(super) async fn connections(
 ) -> Result<Response, ApiError> {
     let app = find_app(&context, &app)?;
     let connections = asked(context.node().connections(&app, views::MOST_ROWS)).await?;
-    views::json(&views::Connections::new(app.connections(), &connections))
+    answer::serialized(&views::Connections::new(app.connections(), &connections))
 }
 
 /// `POST /console/api/apps/ID/events`: publishes what the form says, as the app's backend could; the fields are those of the HTTP API.

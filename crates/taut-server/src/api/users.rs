@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use serde::Serialize;
 
 use super::Context;
 use super::signed;
@@ -32,6 +33,10 @@ pub(crate) async fn terminate(State(context): State<Arc<Context>>, request: Requ
 /// # Cancel safety
 /// Nothing is lost: it only asks.
 pub(crate) async fn connections(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Connections {
+        connections: usize,
+    }
     let signed = signed::authenticated(&context, request, signed::no_body).await?;
-    Ok(answer::json(format!("{{\"connections\":{}}}", signed.app.connections())))
+    answer::serialized(&Connections { connections: signed.app.connections() })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
+use serde::Serialize;
 
 use super::Context;
 use super::signed;
@@ -16,11 +17,12 @@ use crate::pusher::number;
 /// # Cancel safety
 /// Nothing is lost: it only asks.
 pub(crate) async fn failed(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Failed<L> {
+        failed: L,
+    }
     let signed = signed::authenticated(&context, request, signed::no_body).await?;
-    let letters = context.webhooks().dead_letters(signed.app.id());
-    let letters = serde_json::to_string(&letters)
-        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))?;
-    Ok(answer::json(format!("{{\"failed\":{letters}}}")))
+    answer::serialized(&Failed { failed: context.webhooks().dead_letters(signed.app.id()) })
 }
 
 /// `POST /apps/ID/webhooks/failed/NUMBER/retry`: tries one of them again, as if it had just happened.

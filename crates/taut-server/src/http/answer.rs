@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use serde::Serialize;
 
 use crate::pusher::json::write_json_string;
 
@@ -80,6 +81,12 @@ pub(crate) fn problem(status: StatusCode, error: &str) -> String {
 /// 200 with an object: pusher-http-php takes nothing else for success.
 pub(crate) fn json(body: impl Into<String>) -> Response {
     ([(CONTENT_TYPE, JSON)], body.into()).into_response()
+}
+
+/// 200 with what a value is in JSON, which has to be an object.
+pub(crate) fn serialized(value: &impl Serialize) -> Result<Response, ApiError> {
+    let internal = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred.");
+    serde_json::to_string(value).map(json).map_err(internal)
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

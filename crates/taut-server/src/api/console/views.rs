@@ -3,20 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::response::Response;
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::apps::App;
-use crate::http::answer::{self, ApiError};
 use crate::pusher::channel::Kind;
 use crate::query::{ChannelState, ConnectionState, EventLoops, Occupancy, Statistics, Traffic};
-
-pub(super) fn json(view: &impl Serialize) -> Result<Response, ApiError> {
-    serde_json::to_string(view)
-        .map(answer::json)
-        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "A server error has occurred."))
-}
 
 /// The beginning of a text, for it may be long.
 pub(super) fn preview(text: &str) -> &str {
