@@ -89,22 +89,14 @@ pub(crate) fn departures() -> (mpsc::Sender<Departure>, mpsc::Receiver<Departure
     mpsc::channel(MOST_DEPARTING)
 }
 
-/// Who sent a request; every request carries it as an extension.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller {
-    peer: SocketAddr,
-    hang_up: Arc<Notify>,
-}
+/// Ends the connection of a request: an extension of each one that has come from a shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HangUp(Arc<Notify>);
 
-impl Caller {
-    /// Where the connection comes from.
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
+impl HangUp {
     /// Ends the connection at once, even if its client reads nothing of the response that is under way.
-    pub(crate) fn hang_up(&self) {
-        self.hang_up.notify_one();
+    pub(crate) fn now(&self) {
+        self.0.notify_one();
     }
 }
 
@@ -125,9 +117,8 @@ async fn serve_one(departure: Departure, service: Arc<Service>, limiter: Arc<Req
         return;
     };
     let permit = limiter.acquire((service.client)(peer, request.headers()));
-    let caller = Caller { peer, hang_up: Arc::default() };
-    let hang_up = Arc::clone(&caller.hang_up);
-    request.extensions_mut().insert(caller);
+    let hang_up = HangUp::default();
+    request.extensions_mut().insert(hang_up.clone());
     request.extensions_mut().insert(Peer(peer));
     let answering = async {
         let is_draining = || *service.draining.borrow();
@@ -139,7 +130,7 @@ async fn serve_one(departure: Departure, service: Arc<Service>, limiter: Arc<Req
     };
     let answered = tokio::select! {
         answered = answering => answered.and_then(|conn| conn.map(|conn| conn.into_handover(peer)).transpose()),
-        () = hang_up.notified() => return,
+        () = hang_up.0.notified() => return,
     };
     drop(permit);
     match answered {

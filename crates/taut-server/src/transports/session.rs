@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::codec;
-use crate::http::Caller;
+use crate::http::HangUp;
 use crate::pusher::close::Reason;
 use crate::pusher::event::ServerEvent;
 
@@ -68,8 +68,8 @@ struct State {
     heard: Instant,
     /// When the last response ended.
     left: Instant,
-    /// Who has the open response.
-    caller: Option<Caller>,
+    /// Ends the connection of the open response.
+    hang_up: Option<HangUp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Session {
             is_displaced: false,
             heard: now,
             left: now,
-            caller: None,
+            hang_up: None,
         };
         let session = Self { state: Mutex::new(state), patience, messages, left: Notify::new(), room: Notify::new() };
         (session, from_client)
@@ -131,14 +131,14 @@ impl Session {
     }
 
     /// A new response takes what there is for the client; the one before it, if any, is ended.
-    pub(super) fn receive(self: &Arc<Self>, mode: Mode, caller: &Caller) -> Response {
+    pub(super) fn receive(self: &Arc<Self>, mode: Mode, hang_up: &HangUp) -> Response {
         let mut state = self.state();
         let now = Instant::now();
         state.heard = now;
         state.is_proven |= state.responses > 0;
         state.responses += 1;
         state.response = Some(state.responses);
-        state.caller = Some(caller.clone());
+        state.hang_up = Some(hang_up.clone());
         state.wake();
         let number = state.responses;
         drop(state);
@@ -242,8 +242,8 @@ impl Session {
 
     /// Ends the HTTP connection of a response that is still open: its client does not even read the end.
     pub(super) fn cut(&self) {
-        if let Some(caller) = &self.state().caller {
-            caller.hang_up();
+        if let Some(hang_up) = &self.state().hang_up {
+            hang_up.now();
         }
     }
 
@@ -438,7 +438,7 @@ impl Response {
         if state.response == Some(self.number) {
             state.response = None;
             state.waker = None;
-            state.caller = None;
+            state.hang_up = None;
             state.left = Instant::now();
             self.session.left.notify_one();
         }

@@ -9,9 +9,9 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::{Begun, Mode, PREFLIGHT, Place, SCRIPT, Transports, UNBUFFERED, allowing, codec, no_session, session};
-use crate::http::Caller;
 use crate::http::answer::ApiError;
 use crate::http::body;
+use crate::http::{HangUp, Peer};
 
 /// A browser asks whether a page may ask: the content type of pusher-js' requests is none that it may send unasked.
 ///
@@ -56,9 +56,10 @@ pub(super) async fn receive(fallback: &Arc<Transports>, request: Request, mode: 
     body::discard(body).await;
     let received = || {
         let place = Place::parse(head.uri.path(), &fallback.path_prefix)?;
-        let caller = head.extensions.get::<Caller>().ok_or_else(nobody)?;
-        let body = match fallback.session_or_new(&place, &head, caller.peer())? {
-            Begun::Session(session) => Body::new(session.receive(mode, caller)),
+        let extensions = &head.extensions;
+        let (Peer(peer), hang_up) = extensions.get().zip(extensions.get::<HangUp>()).ok_or_else(nobody)?;
+        let body = match fallback.session_or_new(&place, &head, *peer)? {
+            Begun::Session(session) => Body::new(session.receive(mode, hang_up)),
             Begun::Refused(close) => Body::from(codec::refused(&session::refusal(&close), &close)),
         };
         Ok::<_, ApiError>(([SCRIPT, UNBUFFERED], body))
