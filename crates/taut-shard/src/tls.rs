@@ -1,4 +1,10 @@
 //! TLS settings from files, which may be read again while shards serve.
+//!
+//! `ServerTls` of the library `taut` follows the same rules: the settings ask one place for the current certificate; both
+//! files are read, and used only if they belong together; otherwise the certificate stays the one it was. What differs is
+//! who looks. A shard must not wait for the disk, so the program calls [`Certificates::reload`] on a thread of its own.
+//! The library has a runtime with threads that may wait, and looks when a connection comes in. Neither crate may import
+//! the other, and a third one would hold twenty lines: each has its own code.
 
 /// The version of rustls that the settings and handed over connections are of.
 pub use rustls;

@@ -1,4 +1,6 @@
 //! The certificate of a server, and which clients it accepts.
+//!
+//! `tls::Certificates` of `taut-shard` follows the same rules and says why each crate has its own code.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
