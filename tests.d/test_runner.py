@@ -42,6 +42,15 @@ class RunnerTest(unittest.TestCase):
         (bin / name).chmod(0o755)
         self.environment["PATH"] = f"{bin}:{os.environ['PATH']}"
 
+    def hide(self, name):
+        """From now on the system's program of that name is not found."""
+        programs = self.folder / "programs"
+        programs.mkdir()
+        for program in Path("/usr/bin").iterdir():
+            if program.name != name:
+                (programs / program.name).symlink_to(program)
+        self.environment["PATH"] = f"{self.folder / 'bin'}:{programs}"
+
     def start(self, *arguments):
         process = subprocess.Popen(
             [REPOSITORY / "test", *arguments],
@@ -98,6 +107,16 @@ class RunnerTest(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertIn("!!!! noted: half of it", output)
 
+    def test_what_an_earlier_run_has_left_is_not_told_again(self):
+        self.part("10-noted", 'purpose="it notes"\nrun() {\n  note "half of it"\n  echo "test a::old has been running for over 60 seconds" >"$logs/noted.log"\n}\n')
+        self.run_test()
+        self.part("10-noted", 'purpose="it hangs"\nrun() {\n  sleep 300\n}\n')
+        self.environment["TAUT_TEST_DEADLINE"] = "1"
+        code, output = self.run_test()
+        self.assertEqual(code, 1)
+        self.assertNotIn("half of it", output)
+        self.assertNotIn("a::old", output)
+
     def test_a_part_that_hangs_is_ended_at_its_deadline_and_its_running_tests_are_named(self):
         self.part(
             "10-hang",
@@ -109,6 +128,7 @@ class RunnerTest(unittest.TestCase):
         code, output = self.run_test()
         self.assertEqual(code, 1)
         self.assertIn("!!!! hang: it did not end within 2 s; still running: a::slow\n", output.replace("slow \n", "slow\n"))
+        self.assertLess(int(re.search(r"hang +FAILED +(\d+) s", output)[1]), 30)
         self.assertRegex(output, r"next +passed")
         self.assert_gone(re.search(r"pid (\d+)", output)[1])
 
@@ -139,6 +159,40 @@ class RunnerTest(unittest.TestCase):
                 self.assertIn("ending hang", output)
                 self.assert_gone(found[1])
 
+    def installs(self, command):
+        """A part that wants a program; what installs it runs this command, in the folder of the test."""
+        self.program("apt-get", f'[[ " $* " == *" install "* ]] || exit 0\ncd "{self.folder}"\n{command}\n')
+        self.program("sudo", '[[ $1 != -n ]] || shift\nexec "$@"\n')
+        self.hide("tinyproxy")
+        self.part("80-wants", 'purpose="it wants a program"\nneeds="tinyproxy"\nrun() {\n  tinyproxy\n}\n')
+
+    def waits_for(self, file, command):
+        return f'purpose="it waits"\nrun() {{\n  until [[ -s "{self.folder}/{file}" ]]; do sleep 0.1; done\n  {command}\n}}\n'
+
+    def test_what_is_still_being_installed_is_ended_with_the_run(self):
+        self.installs("ln -s /bin/true bin/tinyproxy\necho $$ >pid\nexec sleep 300")
+        self.part("10-first", self.waits_for("pid", "true"))
+        code, output = self.run_test()
+        self.assertEqual(code, 0, output)
+        self.assert_gone((self.folder / "pid").read_text())
+
+    def test_a_signal_ends_what_is_being_installed(self):
+        self.installs("echo $$ >pid\nexec sleep 300")
+        self.part("10-first", self.waits_for("pid", "echo started; sleep 300"))
+        process = self.start()
+        self.assertTrue(any("started" in line for line in process.stdout))
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 143)
+        self.assert_gone((self.folder / "pid").read_text())
+
+    def test_a_part_that_is_to_be_alone_waits_until_all_is_installed(self):
+        self.installs("sleep 1\nln -s /bin/true bin/tinyproxy")
+        self.part("10-first", PASSES)
+        self.part("20-alone", 'purpose="it is alone"\nalone=yes\nrun() {\n  command -v tinyproxy\n}\n')
+        code, output = self.run_test()
+        self.assertEqual(code, 0, output)
+
     def test_parts_that_wait_run_together_and_each_output_comes_whole(self):
         # Each ends only once the other has begun.
         meet = 'purpose="it meets"\ntogether=yes\nrun() {\n  : >"$logs/%s.here"\n  echo %s begins\n  until [[ -e $logs/%s.here ]]; do sleep 0.1; done\n  echo %s ends\n}\n'
@@ -150,6 +204,7 @@ class RunnerTest(unittest.TestCase):
         self.assertEqual(code, 0)
         for part in "ab":
             self.assertIn(f"==== {part}: it meets\n{part} begins\n{part} ends\n", output)
+            self.assertEqual(output.count(f"{part} begins"), 1)
         self.assertLess(output.index("a ends"), output.index("==== alone"))
 
     def test_a_part_that_hangs_beside_others_is_ended_alone(self):
@@ -177,10 +232,19 @@ class RunnerTest(unittest.TestCase):
     def test_wrong_use_runs_nothing_and_names_the_parts(self):
         self.part("10-one", PASSES)
         self.part("20-two", PASSES)
-        for arguments in [["three"], ["--skip"], ["--skip", "three"], ["--skip=three"], ["one", "--skip", "two"], ["--wrong"], [""]]:
+        for arguments, reason in [
+            (["three"], "there is no part 'three'"),
+            (["--skip"], "--skip needs the name of a part"),
+            (["--skip", "three"], "--skip three: there is no such part"),
+            (["--skip=three"], "--skip three: there is no such part"),
+            (["one", "--skip", "two"], "--skip two: that part was not asked for"),
+            (["--wrong"], "there is no part '--wrong'"),
+            ([""], "there is no part ''"),
+        ]:
             with self.subTest(arguments=arguments):
                 code, output = self.run_test(*arguments)
                 self.assertEqual(code, 2)
+                self.assertIn(reason, output)
                 self.assertIn("The parts: one two", output)
                 self.assertNotIn("all is well", output)
 
@@ -209,6 +273,17 @@ class RunnerTest(unittest.TestCase):
         self.program("python3", "exit 1\n")
         self.run_test("maybe")
         self.assertIn("cargo install", (self.folder / "installed").read_text())
+
+    def test_quick_installs_no_compiler_either(self):
+        for program in ["apt-get", "sudo", "cargo"]:
+            self.program(program, f'echo {program} "$@" >>"{self.folder}/installed"\n')
+        self.hide("cc")
+        self.part("10-one", PASSES)
+        code, output = self.run_test("quick")
+        self.assertEqual(code, 2)
+        self.assertIn("missing here: compiler", output)
+        self.assertNotIn("all is well", output)
+        self.assertFalse((self.folder / "installed").exists())
 
     def test_what_cannot_be_had_here_skips_the_part_with_its_reason(self):
         self.part("10-suite", 'purpose="it wants Python 2.7"\nneeds="autobahn"\nrun() {\n  echo ran\n}\n')
