@@ -272,6 +272,8 @@ fn check_no_extensions(headers: &Headers<'_>) -> Result<(), Rejection> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
