@@ -136,7 +136,16 @@ counters! {
 impl From<Stats> for EventLoops {
     /// Messages are counted by app.
     fn from(stats: Stats) -> Self {
-        let Stats { opened, refused, unannounced, messages: _, dropped, kicked, violations, overloaded } = stats;
+        let Stats {
+            opened,
+            refused,
+            proxy_errors: unannounced,
+            messages: _,
+            dropped,
+            slow_consumers: kicked,
+            violations,
+            overloaded,
+        } = stats;
         Self { opened, kicked, overloaded, refused, unannounced, dropped, violations }
     }
 }

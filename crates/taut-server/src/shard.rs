@@ -439,7 +439,7 @@ impl Handler for PusherHandler {
         self.note(&admission, || Event::Disconnected { socket_id, code });
     }
 
-    fn starved(&mut self, error: &io::Error, turned_away: usize) {
+    fn out_of_descriptors(&mut self, error: &io::Error, turned_away: usize) {
         accept_backoff::tell(error, turned_away);
     }
 

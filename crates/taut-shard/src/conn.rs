@@ -84,11 +84,11 @@ pub(crate) struct Open<User> {
     /// It is on the list of those.
     pub(crate) queued: bool,
     /// It is on the list of those for whom much has gathered.
-    pub(crate) brimming: bool,
+    pub(crate) above_high_water: bool,
     /// The socket took no more: nothing is to be tried until it is writable.
     pub(crate) full: bool,
     /// A socket that was full has taken something since the heartbeat last asked.
-    pub(crate) moved: bool,
+    pub(crate) progressed: bool,
     pub(crate) slow: bool,
     /// What becomes of it when it reads too slowly.
     pub(crate) slow_reader: SlowReader,
@@ -186,9 +186,9 @@ impl<User> Open<User> {
             generation,
             dirty: false,
             queued: false,
-            brimming: false,
+            above_high_water: false,
             full: false,
-            moved: false,
+            progressed: false,
             slow: false,
             slow_reader: settings.slow_reader,
             outgoing: u32::try_from(settings.outgoing).unwrap_or(u32::MAX),
@@ -209,10 +209,10 @@ impl<User> Open<User> {
             self.queued = true;
             dirty.push_back(id);
         }
-        if self.brimming || self.full || self.waiting() <= CORK.min(self.outgoing as usize) {
+        if self.above_high_water || self.full || self.waiting() <= CORK.min(self.outgoing as usize) {
             return false;
         }
-        self.brimming = true;
+        self.above_high_water = true;
         true
     }
 

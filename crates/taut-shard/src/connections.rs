@@ -32,7 +32,7 @@ pub struct Connections<User> {
     /// Connections with something to write, each once, the longest waiting first.
     dirty: VecDeque<ConnectionId>,
     /// Connections for whom much has gathered, though their sockets may take it.
-    brimming: Vec<ConnectionId>,
+    above_high_water: Vec<ConnectionId>,
     pub(crate) outboxes: Outboxes,
     pub(crate) scratch: Scratch,
     pub(crate) now: Time,
@@ -53,13 +53,13 @@ pub struct Stats {
     /// Handshakes refused, or given up at their deadline.
     pub refused: u64,
     /// Sockets dropped for a PROXY header that was missing or malformed.
-    pub unannounced: u64,
+    pub proxy_errors: u64,
     /// Messages received.
     pub messages: u64,
     /// Messages dropped because their reader was too slow.
     pub dropped: u64,
     /// Connections closed because their reader was too slow.
-    pub kicked: u64,
+    pub slow_consumers: u64,
     /// Peers that broke the protocol.
     pub violations: u64,
     /// Connections closed because unfinished messages held all the room there is for them.
@@ -99,7 +99,7 @@ impl<User> Connections<User> {
             answers: Vec::new(),
             resumed: Vec::new(),
             dirty: VecDeque::new(),
-            brimming: Vec::new(),
+            above_high_water: Vec::new(),
             outboxes: Outboxes::new(),
             scratch,
             now: Time::ZERO,
@@ -207,7 +207,7 @@ impl<User> Connections<User> {
         }
     }
 
-    /// Answers a handshake whose verdict was [`Verdict::Later`](crate::Verdict::Later). The shard acts on it in this
+    /// Answers a handshake whose verdict was [`Verdict::Pending`](crate::Verdict::Pending). The shard acts on it in this
     /// tick, once the call that this happens in is over. When the client has gone meanwhile, or its handshake's time was
     /// over, the answer is dropped.
     pub fn answer(&mut self, id: HandshakeId, answer: Answer<User>) {
@@ -418,7 +418,7 @@ impl<User> Connections<User> {
         let outbox = open.outbox.get_or_insert_with(|| self.outboxes.take());
         let outcome = act(&mut open.connection, &mut self.scratch, outbox);
         if open.queue(id, &mut self.dirty) {
-            self.brimming.push(id);
+            self.above_high_water.push(id);
         }
         Some(outcome)
     }
@@ -443,10 +443,10 @@ impl<User> Connections<User> {
     }
 
     /// Takes one of those for whom much has gathered.
-    pub(crate) fn pop_brimming(&mut self) -> Option<ConnectionId> {
-        let id = self.brimming.pop()?;
+    pub(crate) fn pop_above_high_water(&mut self) -> Option<ConnectionId> {
+        let id = self.above_high_water.pop()?;
         if let Some(open) = self.get_mut(id) {
-            open.brimming = false;
+            open.above_high_water = false;
         }
         Some(id)
     }
@@ -484,7 +484,7 @@ impl<User> Connections<User> {
         }
         let outcome = write(&mut open.connection, &mut self.scratch, outbox);
         if open.queue(id, &mut self.dirty) {
-            self.brimming.push(id);
+            self.above_high_water.push(id);
         }
         if outcome.is_ok() { Sent::Sent } else { Sent::Closed }
     }
@@ -497,7 +497,7 @@ impl<User> Connections<User> {
             self.stats.dropped += 1;
         } else if first {
             // Its close frame could only wait behind what it does not read: the shard drops it at once.
-            self.stats.kicked += 1;
+            self.stats.slow_consumers += 1;
             self.act(id, |_, _, _| ());
         }
         Sent::Slow

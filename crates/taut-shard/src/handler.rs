@@ -41,7 +41,7 @@ pub trait Handler: Sized {
     /// refused.
     ///
     /// The shard adds permessage-deflate to an accepted upgrade if it is configured to. An upgrade may be decided about
-    /// later, under `id`: return [`Verdict::Later`], and call [`Connections::answer`].
+    /// later, under `id`: return [`Verdict::Pending`], and call [`Connections::answer`].
     ///
     /// ```
     /// # use std::{net::SocketAddr, sync::mpsc::Sender};
@@ -64,7 +64,7 @@ pub trait Handler: Sized {
     ///         };
     ///         let token = request.bearer().unwrap_or_default();
     ///         let _ = self.checks.send((id, token.to_owned()));
-    ///         Verdict::Later(upgrade)
+    ///         Verdict::Pending(upgrade)
     ///     }
     ///
     ///     fn mail(&mut self, connections: &mut Connections<String>, (id, user): Self::Mail) {
@@ -119,7 +119,7 @@ pub trait Handler: Sized {
     /// The system has no descriptor, or no memory, for the next socket. The application should tell its operator. Called at
     /// each attempt, some ten times a second. After two seconds the clients that wait are answered with 503: `turned_away`
     /// says how many were this time.
-    fn starved(&mut self, error: &io::Error, turned_away: usize) {
+    fn out_of_descriptors(&mut self, error: &io::Error, turned_away: usize) {
         let _ = (error, turned_away);
     }
 
@@ -138,7 +138,7 @@ pub enum Verdict<'r, User> {
     /// [`Connections::answer`](crate::Connections::answer). Until then the handshake goes on: it counts among those in
     /// progress and ends at its deadline, with 503; a client that goes away is noticed; and at most as many bytes as a
     /// head may have are held of what it says meanwhile.
-    Later(Upgrade<'r>),
+    Pending(Upgrade<'r>),
     /// It is answered with a status, and the socket closed.
     Refuse(Refusal),
     /// It is no upgrade, and may be answered here: [`Handler::respond`] is called as soon as this many bytes of content
@@ -158,7 +158,7 @@ pub enum Verdict<'r, User> {
 pub enum Responded {
     /// It has its answer, and the socket stays for the client's next request, of any kind, up to
     /// [`Settings::keep_alive`](crate::Settings::keep_alive).
-    Here,
+    Answered,
     /// It has its answer, and the connection ends with it: the client said so, or expects no other.
     Last,
     /// It is answered elsewhere: as with [`Verdict::HandOver`].

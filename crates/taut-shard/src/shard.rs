@@ -57,13 +57,13 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     /// Where answers to requests are written.
     pub(crate) response: Vec<u8>,
     /// For the next request.
-    pub(crate) spare: Vec<u8>,
+    pub(crate) recycled: Vec<u8>,
     /// Sockets that have more to read than one tick gives them.
-    pub(crate) again: Vec<usize>,
+    pub(crate) read_ready: Vec<usize>,
     /// The listener has more sockets, as far as is known.
     pub(crate) accepting: bool,
     /// Since when the system has had no descriptor for the socket that is next.
-    pub(crate) starved: Option<Time>,
+    pub(crate) accept_backoff: Option<Time>,
     ready: Vec<Ready>,
     expired: Vec<(usize, u64)>,
 }
@@ -97,10 +97,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             buffer: vec![0; settings.read_buffer].into(),
             plain: vec![0; plain].into(),
             response: Vec::new(),
-            spare: Vec::new(),
-            again: Vec::new(),
+            recycled: Vec::new(),
+            read_ready: Vec::new(),
             accepting: true,
-            starved: None,
+            accept_backoff: None,
             ready: Vec::new(),
             expired: Vec::new(),
             settings,
@@ -144,7 +144,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let mut ready = mem::take(&mut self.ready);
         self.kernel.wait(timeout, &mut ready)?;
         self.connections.now = self.kernel.now();
-        for token in mem::take(&mut self.again) {
+        for token in mem::take(&mut self.read_ready) {
             if let Some(conn) = self.connections.conn(token) {
                 conn.dequeue();
                 self.read(token);
@@ -155,7 +155,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 Ready::Accept => self.accepting = true,
                 Ready::Socket { token, readable, writable, ended } => self.ready(token, readable, writable, ended),
             }
-            self.flush_brimming();
+            self.flush_above_high_water();
         }
         self.ready = ready;
         self.handle_pipes();
@@ -180,7 +180,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let may_accept = (self.accepting || !self.intake.arrivals.is_empty()) && self.has_room();
         let connections = &self.connections;
         let has_work = connections.dirty() > 0 || !connections.answers.is_empty() || !connections.resumed.is_empty();
-        if !self.again.is_empty()
+        if !self.read_ready.is_empty()
             || may_accept
             || !self.intake.returns.is_empty()
             || !self.mailbox.is_empty()
@@ -205,7 +205,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             let pipe = self.connections.conn(token).and_then(|conn| conn.transport.socket.as_pipe());
             if let Some(Readiness { readable, writable, ended }) = pipe.map(ShardPipe::readiness) {
                 self.ready(token, readable, writable, ended);
-                self.flush_brimming();
+                self.flush_above_high_water();
             }
         }
     }
@@ -249,7 +249,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         for _ in 0..MAILS {
             let Some(mail) = self.mailbox.pop() else { return };
             self.handler.mail(&mut self.connections, mail);
-            self.flush_brimming();
+            self.flush_above_high_water();
             if let Some(draining) = &mut self.draining {
                 draining.handled_mail();
             }

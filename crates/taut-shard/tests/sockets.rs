@@ -405,7 +405,7 @@ impl Handler for Echo {
             return Responded::HandOver;
         }
         response.extend_from_slice(&[ANSWER, content].concat());
-        Responded::Here
+        Responded::Answered
     }
 
     fn message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {

@@ -71,7 +71,7 @@ impl Handler for Echo {
         let _ = session.send(message);
     }
 
-    fn starved(&mut self, error: &io::Error, _: usize) {
+    fn out_of_descriptors(&mut self, error: &io::Error, _: usize) {
         self.0.tell(error);
     }
 }

@@ -43,7 +43,7 @@ impl InlineHttp for InlineResponder {
             return Responded::HandOver;
         }
         response.extend_from_slice(self.answer_at(now));
-        Responded::Here
+        Responded::Answered
     }
 }
 
@@ -76,7 +76,7 @@ impl InlineResponder {
         };
         let status = check.answer(request, result, is_last, now, response);
         self.auth.traffic().record(check.route(), status, began.elapsed(), "", None::<&str>);
-        if is_last { Responded::Last } else { Responded::Here }
+        if is_last { Responded::Last } else { Responded::Answered }
     }
 
     /// RFC 9110 §6.6.1: an answer says when it was made. All else is the same in all of them.

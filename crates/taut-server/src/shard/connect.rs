@@ -41,7 +41,7 @@ impl PusherHandler {
                 Verdict::Accept(upgrade, self.admit(&app, &snapshot, Some(identity), address))
             }
             Authorization::Refused(refusal) => Verdict::Refuse(self.turn_away(&app, refusal, Some(address))),
-            Authorization::Later => Verdict::Later(upgrade),
+            Authorization::Later => Verdict::Pending(upgrade),
         }
     }
 

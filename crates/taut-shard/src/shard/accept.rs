@@ -24,7 +24,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     /// Whether others wait for the place of a handshake, as far as is known.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.starved.is_some() || !self.has_room() && (self.accepting || !self.intake.arrivals.is_empty())
+        self.accept_backoff.is_some() || !self.has_room() && (self.accepting || !self.intake.arrivals.is_empty())
     }
 
     /// Takes sockets from the listener's queue.
@@ -40,7 +40,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                     // Linux looks for a descriptor first: there is one, and nobody waits for it.
                     io::ErrorKind::WouldBlock => {
                         self.accepting = false;
-                        self.starved = None;
+                        self.accept_backoff = None;
                     }
                     // That socket is gone; the next may be well.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
@@ -55,7 +55,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     fn starve(&mut self, error: &io::Error) {
         self.close_longest_idle(self.settings.handshake_grace);
         let now = self.connections.now;
-        let since = *self.starved.get_or_insert(now);
+        let since = *self.accept_backoff.get_or_insert(now);
         self.accepting = false;
         self.deadlines.set(now + ACCEPT_PAUSE, ACCEPT);
         let mut turned_away = 0;
@@ -70,7 +70,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             }
             self.connections.stats.refused += turned_away as u64;
         }
-        self.handler.starved(error, turned_away);
+        self.handler.out_of_descriptors(error, turned_away);
     }
 
     /// Takes the sockets that other threads have handed in.

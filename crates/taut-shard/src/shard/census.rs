@@ -9,7 +9,7 @@ use crate::socket::Kernel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Census {
     /// Sockets.
-    pub wires: usize,
+    pub sockets: usize,
     /// Of these, handshakes in progress.
     pub handshakes: usize,
     /// Sockets that were answered a request and wait for the next.
@@ -35,7 +35,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         assert_eq!(self.connections.kept, kept, "those that are kept are counted");
         let lingering = self.connections.conns().filter(|(_, conn)| matches!(conn.stage, Stage::Lingering(_))).count();
         Census {
-            wires: self.connections.sockets(),
+            sockets: self.connections.sockets(),
             handshakes: self.connections.handshakes,
             kept,
             open: self.connections.len(),

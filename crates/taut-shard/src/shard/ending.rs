@@ -171,7 +171,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         let Some(id) = self.connections.id_at(token) else { return };
         if let Some(open) = self.connections.get_mut(id)
-            && mem::take(&mut open.moved)
+            && mem::take(&mut open.progressed)
         {
             // It reads, however slowly: a ping behind a long message has not reached it yet.
             open.connection.note_reading(now);

@@ -46,13 +46,13 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                     self.received(token, &mut rest);
                 }
             }
-            Err(Malformed) => self.end_unannounced(token),
+            Err(Malformed) => self.fail_proxy_header(token),
         }
     }
 
     /// It is the proxy that has said nothing, or not what it should: what the client speaks is not known.
-    fn end_unannounced(&mut self, token: usize) {
-        self.connections.stats.unannounced += 1;
+    fn fail_proxy_header(&mut self, token: usize) {
+        self.connections.stats.proxy_errors += 1;
         self.shut(token);
     }
 
@@ -61,7 +61,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let Some(http) = self.connections.http(token) else { return };
         let was_idle = http.is_idle();
         if was_idle {
-            http.exchange.lend(mem::take(&mut self.spare));
+            http.exchange.lend(mem::take(&mut self.recycled));
         }
         http.exchange.receive(bytes);
         self.advance(token);
@@ -95,7 +95,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 exchange.upgrade();
                 self.set_http_stage(token, HttpStage::Deciding(pending));
             }
-            Outcome::Responded(Responded::Here, content) => {
+            Outcome::Responded(Responded::Answered, content) => {
                 self.keep(token, exchange, content);
                 return true;
             }
@@ -131,7 +131,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let id = self.connections.next_handshake(token);
         match self.handler.request(request, peer, id) {
             Verdict::Accept(upgrade, user) => Outcome::Open(self.acceptance(upgrade), user),
-            Verdict::Later(upgrade) => {
+            Verdict::Pending(upgrade) => {
                 Outcome::Pending(Pending { generation: id.generation, acceptance: self.acceptance(upgrade) })
             }
             Verdict::Refuse(refusal) => Outcome::Refuse(refusal),
@@ -165,7 +165,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 }
                 Answer::Refuse(refusal) => self.refuse(token, &refusal),
             }
-            self.flush_brimming();
+            self.flush_above_high_water();
         }
     }
 
@@ -187,7 +187,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             return self.set_deadline(token, next);
         }
         if matches!(http.stage, HttpStage::ProxyHeader(_)) {
-            return self.end_unannounced(token);
+            return self.fail_proxy_header(token);
         }
         self.refuse(token, &Refusal::busy(CROWDED_RETRY));
         // It is told as far as its socket takes that at once. To wait for its end would keep the descriptor from others.
@@ -198,7 +198,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     pub(crate) fn handle_late_request(&mut self, token: usize) {
         let Some(http) = self.connections.http(token) else { return };
         match &http.stage {
-            HttpStage::ProxyHeader(_) => self.end_unannounced(token),
+            HttpStage::ProxyHeader(_) => self.fail_proxy_header(token),
             // The client has done its part.
             HttpStage::Deciding(_) => self.refuse(token, &Refusal::busy(PENDING_RETRY)),
             // The answer to what was asked is not read.

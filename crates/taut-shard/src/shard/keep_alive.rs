@@ -30,7 +30,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             && memory.capacity() <= LARGEST_SPARE
         {
             memory.clear();
-            self.spare = memory;
+            self.recycled = memory;
         }
         let patience = if exchange.is_idle() { self.settings.keep_alive } else { self.settings.handshake_timeout };
         let deadline = self.connections.now + patience;

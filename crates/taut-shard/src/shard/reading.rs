@@ -113,7 +113,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     /// In the next tick, after the others had their turn.
     pub(crate) fn read_again(&mut self, token: usize) {
         if self.connections.conn(token).is_some_and(Conn::enqueue) {
-            self.again.push(token);
+            self.read_ready.push(token);
         }
     }
 
@@ -213,7 +213,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if is_open {
             self.handler.message(&mut Session::new(id, &mut self.connections), message);
         }
-        self.flush_brimming();
+        self.flush_above_high_water();
     }
 
     /// Does what anything but a message leads to; whether more may come.
@@ -251,7 +251,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             self.read(id.token());
             self.flush(id.token());
             self.schedule(id.token());
-            self.flush_brimming();
+            self.flush_above_high_water();
         }
     }
 

@@ -18,8 +18,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
     /// Writes to those for whom much has gathered, so that it does not count against them as if they were slow:
     /// their sockets have not been asked.
-    pub(crate) fn flush_brimming(&mut self) {
-        while let Some(id) = self.connections.pop_brimming() {
+    pub(crate) fn flush_above_high_water(&mut self) {
+        while let Some(id) = self.connections.pop_above_high_water() {
             self.flush(id.token());
         }
     }
@@ -50,7 +50,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 outboxes.give(outbox);
             }
             Ok(false) => {
-                open.moved |= open.full && outbox.len() < waiting;
+                open.progressed |= open.full && outbox.len() < waiting;
                 open.full = true;
                 open.outbox = Some(outbox);
             }
@@ -58,7 +58,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         // It may have been left unread while it did not read.
         if open.is_readable() && conn.enqueue() {
-            self.again.push(token);
+            self.read_ready.push(token);
         }
         if is_closing {
             self.schedule(token);

@@ -133,7 +133,7 @@ impl<H: Handler> Stage<H> {
         let census = self.shard.census();
         let watched = self.shard.handler();
         assert_eq!(watched.open.len(), census.open, "opened less closed is what is open");
-        assert_eq!(census.wires, census.handshakes + census.kept + census.open + census.lingering, "{census:?}");
+        assert_eq!(census.sockets, census.handshakes + census.kept + census.open + census.lingering, "{census:?}");
     }
 }
 

@@ -213,7 +213,7 @@ impl<'s> Play<'s> {
         self.stage.sleep(Duration::from_secs(3));
         assert!(self.stage.is_drained, "{:?}", self.stage.census());
         let census = self.stage.census();
-        assert_eq!((census.wires, census.handshakes, census.open, census.outboxes), (0, 0, 0, 0));
+        assert_eq!((census.sockets, census.handshakes, census.open, census.outboxes), (0, 0, 0, 0));
         let (opened, closed) = self.stage.shard.handler().counts();
         assert_eq!(opened, closed);
         assert_eq!(self.stage.shard.stats().opened, opened as u64);
@@ -328,7 +328,7 @@ impl Handler for Room {
         match request.upgrade() {
             Ok(upgrade) if number < self.ledger.len() && number % 8 == 2 => {
                 self.pending.push((id, number));
-                Verdict::Later(upgrade)
+                Verdict::Pending(upgrade)
             }
             Ok(upgrade) if number < self.ledger.len() => Verdict::Accept(upgrade, number),
             Err(refusal) => Verdict::Refuse(refusal),

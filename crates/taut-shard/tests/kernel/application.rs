@@ -51,7 +51,7 @@ impl Handler for Application {
             "/later" => match request.upgrade() {
                 Ok(upgrade) => {
                     self.pending.push(id);
-                    Verdict::Later(upgrade.select_subprotocol(&["later"]))
+                    Verdict::Pending(upgrade.select_subprotocol(&["later"]))
                 }
                 Err(refusal) => Verdict::Refuse(refusal),
             },
@@ -74,7 +74,7 @@ impl Handler for Application {
         response.extend_from_slice(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len()).as_bytes());
         response.extend_from_slice(content);
         broadcast(connections, str::from_utf8(content).unwrap(), &mut self.sent);
-        if request.header("connection") == Some("close") { Responded::Last } else { Responded::Here }
+        if request.header("connection") == Some("close") { Responded::Last } else { Responded::Answered }
     }
 
     fn opened(&mut self, session: &mut Session<'_, String>) {

@@ -22,7 +22,7 @@ fn a_close_of_the_peers_is_echoed_then_the_server_shuts_first_and_reads_to_the_e
     client.finish();
     stage.settle();
     assert!(client.remote.is_gone());
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_close_of_our_own_waits_for_the_peers() {
     assert!(matches!(reason(&mut stage), Reason::Closed(close) if close.code() == CloseCode::NORMAL));
     client.finish();
     stage.settle();
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
     assert_eq!(client.frames.opcodes, [Opcode::Close], "once");
 }
 
@@ -56,7 +56,7 @@ fn a_peer_that_never_answers_our_close_is_let_go_at_the_deadline() {
     assert!(client.remote.is_shut());
     stage.advance(Duration::from_millis(5_100));
     assert!(client.remote.is_gone());
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_violation_is_told_by_a_close_frame_then_the_socket_is_shut() {
     assert_eq!(stage.handler().messages.len(), 1);
     client.finish();
     stage.settle();
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_peer_that_ends_its_side_after_its_close_frame_still_gets_all_that_waits() {
     stage.exchange(&mut [&mut client]);
     assert_eq!(client.texts(), [text]);
     assert_eq!(client.closed().unwrap().code(), CloseCode::NORMAL);
-    assert_eq!(stage.census().wires, 0, "both sides have ended");
+    assert_eq!(stage.census().sockets, 0, "both sides have ended");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_peer_that_ends_its_side_and_does_not_read_is_let_go_at_the_deadline() {
     stage.advance(Duration::from_millis(4_999));
     assert_eq!(stage.census().lingering, 1);
     stage.advance(Duration::from_millis(101));
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_peer_may_end_or_reset_at_any_byte() {
                 }
                 stage.settle();
                 assert!(client.remote.is_gone());
-                assert_eq!(stage.census().wires, 0);
+                assert_eq!(stage.census().sockets, 0);
                 let is_heard = settled || end < 2;
                 let opened = usize::from(count >= head && is_heard);
                 assert_eq!(stage.shard.handler().counts(), (opened, opened), "{count} bytes of {}", bytes.len());
@@ -238,7 +238,7 @@ fn a_reset_while_something_waits_is_told_once() {
         client.remote.reset(discard);
         stage.settle();
         assert!(matches!(reason(&mut stage), Reason::Failed(_)));
-        assert_eq!(stage.census().wires, 0);
+        assert_eq!(stage.census().sockets, 0);
     }
 }
 
@@ -254,7 +254,7 @@ fn a_reset_that_is_found_by_writing_is_told_once() {
     stage.shard.mailbox().push("to all".to_owned(), 0).unwrap();
     stage.settle();
     assert!(matches!(reason(&mut stage), Reason::Failed(_)));
-    assert_eq!(stage.census().wires, 1);
+    assert_eq!(stage.census().sockets, 1);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_last_write_that_fails_ends_the_connection_once() {
     client.remote.finish();
     stage.settle();
     assert!(matches!(reason(&mut stage), Reason::Failed(_)));
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn an_end_with_replies_that_wait_ends_the_connection_once() {
     client.remote.finish();
     stage.settle();
     assert!(matches!(reason(&mut stage), Reason::Ended));
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn a_drain_ends_at_its_deadline_whoever_answers() {
     assert!(stage.handler().closed.iter().all(|(_, reason)| matches!(reason, Reason::Stopped)));
     assert_eq!(stage.shard.handler().counts(), (10, 10));
     assert!(deaf.iter().all(|client| client.remote.is_gone()) && silent.remote.is_gone());
-    assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+    assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0));
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn a_request_is_answered_and_its_socket_kept() {
     backend.finish();
     stage.settle();
     assert!(backend.is_gone());
-    assert_eq!(stage.census().wires, 1);
+    assert_eq!(stage.census().sockets, 1);
 }
 
 #[test]
@@ -93,10 +93,10 @@ fn content_that_does_not_come_at_once_is_waited_for_elsewhere() {
         let whole = request("two");
         backend.write(&whole[..whole.len() - 1]);
         stage.sleep(Duration::from_millis(900));
-        assert_eq!((text(&backend).as_str(), stage.census().wires), ("", 1), "kept: {kept}");
+        assert_eq!((text(&backend).as_str(), stage.census().sockets), ("", 1), "kept: {kept}");
         // A socket that was kept may be looked at a little later.
         stage.sleep(Duration::from_millis(if kept { 9300 } else { 300 }));
-        assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0), "kept: {kept}");
+        assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0), "kept: {kept}");
     }
 }
 
@@ -230,7 +230,7 @@ fn an_answer_may_be_the_last() {
     assert!(backend.is_at_end() && !backend.is_gone(), "its end is waited for");
     backend.finish();
     stage.settle();
-    assert_eq!((stage.census().wires, stage.census().handshakes, stage.census().kept), (0, 0, 0));
+    assert_eq!((stage.census().sockets, stage.census().handshakes, stage.census().kept), (0, 0, 0));
 }
 
 // RFC 9112 §2.2: an empty line before a request line is skipped.
@@ -304,7 +304,7 @@ fn who_has_asked_and_ended_its_side_is_answered_all_of_it() {
         }
         assert_eq!(read, numbers.iter().map(|number| response(number)).collect::<String>(), "{capacity}");
         assert!(backend.is_gone());
-        assert_eq!((stage.census().wires, stage.census().kept), (0, 0));
+        assert_eq!((stage.census().sockets, stage.census().kept), (0, 0));
     }
 }
 
@@ -317,7 +317,7 @@ fn one_that_reads_nothing_and_resets_is_let_go() {
     stage.settle();
     backend.reset(true);
     stage.settle();
-    assert_eq!((stage.census().wires, stage.census().kept), (0, 0));
+    assert_eq!((stage.census().sockets, stage.census().kept), (0, 0));
 }
 
 // RFC 9110 §7.8: a connection that has served requests may become a WebSocket, whoever has answered them.
@@ -331,7 +331,7 @@ fn a_connection_that_was_answered_elsewhere_comes_back_as_one_that_is_kept() {
     let (remote, stream) = stage.network.pair();
     stage.shard.intake().give_back(handover(stream, b"")).unwrap();
     stage.settle();
-    assert_eq!((stage.census().handshakes, stage.census().kept, stage.census().wires), (1, 1, 2));
+    assert_eq!((stage.census().handshakes, stage.census().kept, stage.census().sockets), (1, 1, 2));
     assert!(stage.network.is_asleep());
     remote.write(&request("one"));
     stage.settle();
@@ -361,7 +361,7 @@ fn what_was_read_behind_a_request_comes_back_with_its_connection() {
         remote.finish();
         stage.settle();
         assert_eq!(text(&remote), response("one") + &response("two"), "{cut}");
-        assert_eq!(stage.census().wires, 0);
+        assert_eq!(stage.census().sockets, 0);
     }
 }
 
@@ -442,7 +442,7 @@ fn connections_that_are_only_kept_make_room_for_new_ones() {
     let (_remote, stream) = stage.network.pair();
     stage.shard.intake().give_back(handover(stream, b"")).unwrap();
     stage.settle();
-    assert_eq!((stage.census().wires, stage.census().kept), (4, 3));
+    assert_eq!((stage.census().sockets, stage.census().kept), (4, 3));
     assert!(backends[1].is_at_end());
 }
 

@@ -104,7 +104,7 @@ fn a_refusal_is_written_whole_then_the_socket_is_shut_and_read_to_its_end() {
     stage.settle();
     assert!(client.remote.is_gone());
     assert_eq!(stage.shard.handler().counts(), (0, 0), "it was never open");
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_peer_that_ends_or_resets_within_its_handshake_leaves_nothing() {
             _ => client.remote.reset(true),
         }
         stage.settle();
-        assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+        assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0));
         assert!(client.remote.is_gone());
     }
 }
@@ -170,7 +170,7 @@ fn a_handshake_that_takes_too_long_is_told_408_and_let_go() {
     // It never ends its side.
     stage.advance(Duration::from_millis(5_100));
     assert!(client.remote.is_gone());
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn connections_are_bounded_and_a_place_that_is_free_is_taken() {
     let mut third = Client::new(&stage.network);
     third.write(&third.request("/"));
     stage.settle();
-    assert_eq!((stage.census().wires, stage.network.queued()), (2, 1));
+    assert_eq!((stage.census().sockets, stage.network.queued()), (2, 1));
     first.remote.reset(false);
     stage.settle();
     third.read(usize::MAX);
@@ -347,7 +347,7 @@ fn a_socket_that_cannot_leave_is_closed_and_forgotten() {
     client.write(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n");
     stage.settle();
     assert!(client.remote.is_gone());
-    assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+    assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0));
 }
 
 #[test]

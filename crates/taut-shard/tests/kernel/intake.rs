@@ -72,7 +72,7 @@ fn sockets_handed_in_count_among_the_connections() {
     stage.shard.intake().adopt(stream, peer(1)).unwrap();
     client.write(&client.request("/"));
     stage.settle();
-    assert_eq!(stage.census().wires, 1);
+    assert_eq!(stage.census().sockets, 1);
     first.remote.reset(false);
     stage.settle();
     client.read(usize::MAX);

@@ -76,7 +76,7 @@ fn a_refusal_may_come_later_too() {
     assert_eq!(stage.shard.stats().refused, 1);
     client.finish();
     stage.settle();
-    assert_eq!((stage.census().wires, stage.shard.handler().counts()), (0, (0, 0)));
+    assert_eq!((stage.census().sockets, stage.shard.handler().counts()), (0, (0, 0)));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn an_answer_does_not_reach_another_in_the_place_of_one_that_has_gone() {
         }
         stage.settle();
         assert!(gone.remote.is_gone());
-        assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+        assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0));
         // It takes the same place, and waits as well.
         let mut next = asking(&mut stage);
         let fresh = std::mem::replace(&mut stage.handler().pending[0], former);
@@ -189,7 +189,7 @@ fn one_that_has_spoken_too_much_is_noticed_when_it_goes() {
         }
         stage.settle();
         assert!(client.remote.is_gone());
-        assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+        assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0));
     }
 }
 

@@ -160,7 +160,7 @@ fn a_connection_that_ends_within_a_large_message_is_told_why() {
         }
         stage.settle();
         assert_eq!(matches!(reason(&mut stage), Reason::Ended), is_known);
-        assert_eq!((stage.census().wires, stage.census().unfinished), (0, 0));
+        assert_eq!((stage.census().sockets, stage.census().unfinished), (0, 0));
     }
 }
 
@@ -278,7 +278,7 @@ fn an_id_of_the_past_reaches_nobody_in_the_same_place() {
     stage.settle();
     assert_eq!(reason(&mut stage).code().as_u16(), 1006);
     let mut second = stage.open();
-    assert_eq!(stage.census().wires, 1, "both had the same place");
+    assert_eq!(stage.census().sockets, 1, "both had the same place");
     let mailbox = stage.shard.mailbox();
     mailbox.push("first are you there?".to_owned(), 0).unwrap();
     stage.exchange(&mut [&mut second]);

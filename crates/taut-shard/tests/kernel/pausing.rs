@@ -192,7 +192,7 @@ fn the_end_of_a_paused_peer_is_noticed_behind_what_it_has_said() {
         tell(&mut stage, "resume");
         assert_eq!(heard(&mut stage), ["pause", "two", "three"]);
         assert!(matches!(reason(&mut stage), Reason::Ended));
-        assert_eq!(stage.census().wires, 0);
+        assert_eq!(stage.census().sockets, 0);
     });
 }
 

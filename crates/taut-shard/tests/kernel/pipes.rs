@@ -30,7 +30,7 @@ fn a_client_that_comes_by_a_pipe_is_served_as_any_other() {
     drop(ours);
     stage.settle();
     assert!(matches!(reason(&mut stage), Reason::Ended));
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn pipes_count_among_handshakes_and_connections() {
     assert_eq!(stage.census().handshakes, 1);
     drop(pipes);
     stage.settle();
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_request_by_a_pipe_cannot_leave_the_shard() {
     ours.write_all(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     stage.settle();
     assert_eq!(ours.read(&mut [0; 10]).unwrap(), 0);
-    assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+    assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0));
 }
 
 /// A connection by a pipe that is open.

@@ -106,7 +106,7 @@ fn who_is_not_trusted_is_not_believed() {
         honest.send("hello");
         stage.exchange(&mut [&mut honest]);
         assert_eq!(stage.handler().peers.len(), 1);
-        assert_eq!(stage.shard.stats().unannounced, 0);
+        assert_eq!(stage.shard.stats().proxy_errors, 0);
     }
 }
 
@@ -121,7 +121,7 @@ fn who_is_trusted_and_says_no_header_is_dropped_and_counted() {
         stage.settle();
         assert!(client.remote.is_gone());
         assert_eq!(client.remote.waiting(), 0);
-        assert_eq!((stage.census().wires, stage.census().handshakes, stage.shard.stats().unannounced), (0, 0, 1));
+        assert_eq!((stage.census().sockets, stage.census().handshakes, stage.shard.stats().proxy_errors), (0, 0, 1));
     }
 }
 
@@ -136,7 +136,7 @@ fn a_proxy_that_says_nothing_is_let_go_at_the_handshakes_deadline() {
         assert!(!client.remote.is_gone());
         stage.advance(Duration::from_millis(101));
         assert!(client.remote.is_gone());
-        assert_eq!((stage.census().wires, stage.census().handshakes, stage.shard.stats().unannounced), (0, 0, 1));
+        assert_eq!((stage.census().sockets, stage.census().handshakes, stage.shard.stats().proxy_errors), (0, 0, 1));
     }
 }
 
@@ -150,7 +150,7 @@ fn a_health_check_leaves_nothing() {
         client.remote.finish();
         stage.settle();
         assert!(client.remote.is_gone());
-        assert_eq!((stage.census().wires, stage.census().handshakes, stage.shard.stats().unannounced), (0, 0, 0));
+        assert_eq!((stage.census().sockets, stage.census().handshakes, stage.shard.stats().proxy_errors), (0, 0, 0));
     }
 }
 

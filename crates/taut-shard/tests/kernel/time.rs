@@ -24,7 +24,7 @@ fn a_silent_peer_is_pinged_and_given_up_when_it_does_not_answer() {
     assert_eq!(client.frames.opcodes, [Opcode::Ping, Opcode::Close]);
     assert_eq!(client.closed().unwrap().code(), CloseCode::INTERNAL_ERROR);
     stage.sleep(Duration::from_secs(6));
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn an_end_by_tls_alone_is_an_end() {
     client.read(usize::MAX);
     assert_eq!(client.texts(), ["last words"]);
     assert!(matches!(reason(&mut stage), Reason::Ended));
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_close_by_tls_ends_with_a_close_notify() {
     assert!(client.tls().unwrap().process_new_packets().unwrap().peer_has_closed());
     client.finish();
     stage.settle();
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn what_is_no_tls_is_answered_with_an_alert_and_let_go() {
     let answer = client.remote.read(usize::MAX);
     assert_eq!(answer.first(), Some(&21), "an alert record");
     assert!(client.remote.is_gone());
-    assert_eq!((stage.census().wires, stage.census().handshakes), (0, 0));
+    assert_eq!((stage.census().sockets, stage.census().handshakes), (0, 0));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_record_that_was_tampered_with_ends_the_connection() {
     client.remote.write(b"\x17\x03\x03\x00\x20................................");
     stage.settle();
     assert!(matches!(reason(&mut stage), Reason::Failed(_)));
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
 
 #[test]
@@ -186,5 +186,5 @@ fn a_peer_that_says_nothing_by_tls_is_let_go_at_its_deadline() {
     stage.advance(timeouts.handshake_timeout + timeouts.protocol.close_timeout);
     stage.advance(timeouts.protocol.close_timeout);
     assert!(client.remote.is_gone());
-    assert_eq!(stage.census().wires, 0);
+    assert_eq!(stage.census().sockets, 0);
 }
