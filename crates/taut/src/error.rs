@@ -13,7 +13,7 @@ pub(crate) use browser::{Cause, OVERFLOW};
 #[cfg(all(feature = "tls", not(target_family = "wasm")))]
 pub(crate) use native::tls;
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use native::{Cause, Deadline, Doing, ProxyFailure, Stage, may_come_back};
+pub(crate) use native::{Cause, ConnectStage, Deadline, Doing, ProxyFailure, may_come_back};
 
 /// Why a call failed.
 ///

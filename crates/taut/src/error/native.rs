@@ -260,7 +260,7 @@ impl Cause {
 pub(crate) enum Deadline {
     Close,
     /// Connecting and the client's handshake, after so long, at this stage.
-    Connect(Duration, Stage),
+    Connect(Duration, ConnectStage),
     /// The server's part of the handshake, after so long.
     Handshake(Duration),
     Heartbeat,
@@ -290,7 +290,7 @@ pub(crate) enum Doing {
 
 /// How far a client has come on its way to a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum ConnectStage {
     #[default]
     Lookup,
     Tcp,
@@ -367,11 +367,11 @@ impl fmt::Display for Deadline {
             Self::Close => f.write_str("the peer did not answer our close frame in time; the connection was dropped"),
             Self::Connect(after, stage) => {
                 let stage = match stage {
-                    Stage::Lookup => "the server's name was being looked up",
-                    Stage::Tcp => "no address has answered; is the URL right, and the server running?",
-                    Stage::Proxy => "the proxy has not answered",
-                    Stage::Tls => "the TLS handshake was under way; is it the right port?",
-                    Stage::Upgrade => "the server has not answered the handshake; is it a WebSocket server?",
+                    ConnectStage::Lookup => "the server's name was being looked up",
+                    ConnectStage::Tcp => "no address has answered; is the URL right, and the server running?",
+                    ConnectStage::Proxy => "the proxy has not answered",
+                    ConnectStage::Tls => "the TLS handshake was under way; is it the right port?",
+                    ConnectStage::Upgrade => "the server has not answered the handshake; is it a WebSocket server?",
                 };
                 write!(f, "connecting took longer than {after:?}: {stage}")
             }

@@ -1,4 +1,4 @@
-//! On which terms clients are accepted.
+//! How clients are accepted.
 
 pub(crate) mod incoming;
 
@@ -27,11 +27,11 @@ use incoming::refuse;
 /// Clones share them. [`Server`](crate::Server) has one, and the upgrades from hyper and axum; for connections that
 /// come by another way there are [`accept`](Self::accept) and [`accept_over`](Self::accept_over).
 #[derive(Clone, Default)]
-pub struct Acceptor(Arc<Terms>);
+pub struct Acceptor(Arc<AcceptorConfig>);
 
 /// What an [`Acceptor`] holds.
 #[derive(Clone)]
-pub(crate) struct Terms {
+pub(crate) struct AcceptorConfig {
     pub(crate) settings: Arc<Settings>,
     pub(crate) deflate: Option<Deflate>,
     pub(crate) subprotocols: Vec<String>,
@@ -57,21 +57,21 @@ impl Acceptor {
     /// Limits, heartbeat and close timeout; [`Settings::server`] by default.
     #[must_use]
     pub fn settings(self, settings: Settings) -> Self {
-        self.change(|terms| terms.settings = Arc::new(settings))
+        self.change(|config| config.settings = Arc::new(settings))
     }
 
     /// Accepts permessage-deflate (RFC 7692) when a client offers it; by default nothing is compressed. Costs processor
     /// time, and memory if the context is kept from message to message.
     #[must_use]
-    pub fn deflate(self, config: Deflate) -> Self {
-        self.change(|terms| terms.deflate = Some(config))
+    pub fn deflate(self, deflate: Deflate) -> Self {
+        self.change(|config| config.deflate = Some(deflate))
     }
 
     /// Sets the supported subprotocols, the preferred one first; none by default. The first one that the client also
     /// offers is selected; a client that offers none of them is accepted without one.
     #[must_use]
     pub fn subprotocols<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Self {
-        self.change(|terms| terms.subprotocols = names.into_iter().map(Into::into).collect())
+        self.change(|config| config.subprotocols = names.into_iter().map(Into::into).collect())
     }
 
     /// Sets the pages that may connect, such as `https://chat.example`, compared by scheme, host and port; by default
@@ -83,13 +83,13 @@ impl Acceptor {
     /// send cookies along, and the same-origin policy does not apply.
     #[must_use]
     pub fn allow_origins<S: Into<String>>(self, origins: impl IntoIterator<Item = S>) -> Self {
-        self.change(|terms| terms.origins = Origins::Listed(origins.into_iter().map(Into::into).collect()))
+        self.change(|config| config.origins = Origins::Listed(origins.into_iter().map(Into::into).collect()))
     }
 
     /// Lets every page connect: for public services, and those that authenticate by token and not by cookie.
     #[must_use]
     pub fn allow_any_origin(self) -> Self {
-        self.change(|terms| terms.origins = Origins::Any)
+        self.change(|config| config.origins = Origins::Any)
     }
 
     /// Speaks TLS, `wss://`, on every connection that [`accept`](Self::accept) is given; by default none. With hyper
@@ -97,7 +97,7 @@ impl Acceptor {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(self, tls: ServerTls) -> Self {
-        self.change(|terms| terms.tls = Some(tls))
+        self.change(|config| config.tls = Some(tls))
     }
 
     /// Whether clients have to speak TLS.
@@ -112,7 +112,7 @@ impl Acceptor {
     /// Sets how long a client may take for TLS and its request, and again to take the response; 10 seconds.
     #[must_use]
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
-        self.change(|terms| terms.timeout = timeout)
+        self.change(|config| config.timeout = timeout)
     }
 
     /// Reads the request of a client that has connected by TCP.
@@ -196,7 +196,7 @@ impl Acceptor {
         Ok(request)
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
+    pub(crate) fn config(&self) -> &AcceptorConfig {
         &self.0
     }
 
@@ -218,13 +218,13 @@ impl Acceptor {
         timeout_at(deadline, writing).await.map_err(|_| self.late())?.map_err(|error| Error::io(Doing::Opening, error))
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Terms)) -> Self {
+    fn change(mut self, change: impl FnOnce(&mut AcceptorConfig)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
     }
 }
 
-impl Default for Terms {
+impl Default for AcceptorConfig {
     fn default() -> Self {
         Self {
             settings: Arc::new(Settings::server()),
@@ -244,7 +244,7 @@ impl fmt::Debug for Acceptor {
     }
 }
 
-/// Accepts a WebSocket on a TCP connection, whatever its path, on the standard terms of [`Acceptor`]: pages of the
+/// Accepts a WebSocket on a TCP connection, whatever its path, with the defaults of [`Acceptor`]: pages of the
 /// same host only, no subprotocol, no compression.
 ///
 /// ```no_run

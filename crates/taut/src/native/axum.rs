@@ -20,10 +20,10 @@
 //! let app: Router = Router::new().route("/chat", any(chat));
 //! ```
 //!
-//! # Terms
+//! # Settings
 //!
-//! A layer of axum's says on which terms clients are accepted, for one route or for many; without it they are the
-//! standard ones of [`Acceptor`]: pages of the same host only, no subprotocol, no compression.
+//! An `Extension` with an [`Acceptor`] sets how clients are accepted, for one route or for many. The default is
+//! [`Acceptor::new`]: pages of the same host only, no subprotocol, no compression.
 //!
 //! ```no_run
 //! # use axum::{Extension, Router};

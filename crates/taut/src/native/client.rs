@@ -10,14 +10,14 @@ use std::time::Duration;
 use taut_proto::Settings;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::error::{Cause, Stage};
+use crate::error::{Cause, ConnectStage};
 use crate::native::request::BEARER;
 #[cfg(feature = "tls")]
 use crate::native::tls::ClientTls;
 use crate::native::transport::proxy::basic;
 use crate::native::url::Url;
 use crate::{Deflate, Error, Proxy, Transport, WebSocket};
-use connect::Progress;
+use connect::ConnectProgress;
 use target::{RequestPart, Target};
 
 /// Connects to a `ws://` or `wss://` URL with the defaults of [`Client`].
@@ -216,7 +216,7 @@ impl Client {
     /// Dropping it drops the connection attempt.
     pub async fn connect(&self) -> Result<WebSocket, Error> {
         let target = self.target()?;
-        let progress = Progress::default();
+        let progress = ConnectProgress::default();
         // Boxed, since whoever awaits this would carry the room for all stages with it.
         self.within_deadline(&progress, Box::pin(self.follow(target, &progress))).await
     }
@@ -234,8 +234,8 @@ impl Client {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Target { request, .. } = self.target()?;
-        let progress = Progress::default();
-        progress.set(Stage::Upgrade);
+        let progress = ConnectProgress::default();
+        progress.set(ConnectStage::Upgrade);
         self.within_deadline(&progress, self.open(Transport::new(stream), request)).await
     }
 

@@ -2,7 +2,7 @@
 //!
 //! All state is here and none in futures: each `poll_…` does what can be done now and may be left off at any time.
 
-mod motion;
+mod io;
 mod sending;
 
 use std::pin::Pin;
@@ -35,7 +35,7 @@ pub(crate) struct Driver<S> {
     role: Role,
     unflushed: bool,
     /// Of the message that is in progress, if it is received in parts.
-    parts: Parts,
+    parts: PartState,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             ending: None,
             role,
             unflushed: false,
-            parts: Parts::None,
+            parts: PartState::None,
         }
     }
 
@@ -124,9 +124,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, Error>> {
         // Whoever wants whole messages has no use for the parts of one.
-        self.skip(Parts::Begun);
-        self.skip(Parts::Received);
-        for _ in 0..TURNS {
+        self.skip(PartState::Begun);
+        self.skip(PartState::Received);
+        for _ in 0..MAX_STEPS {
             if let Some(queues) = self.queues.as_mut().filter(|queues| !queues.inbox.is_empty()) {
                 let own = received.get_or_insert_with(|| ThreadBuffers::with(ThreadBuffers::take_inbox));
                 std::mem::swap(&mut **own, &mut queues.inbox);
@@ -134,15 +134,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 if writing == Writing::Now {
                     let _ = self.poll_write(cx);
                 }
-                self.settle();
+                self.release_buffers();
                 return Poll::Ready(Ok(true));
             }
             self.conclude();
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.received_all().map(|()| false));
             }
-            if self.poll_turn(Overflow::Wait, cx).is_pending() {
-                self.settle();
+            if self.poll_step(Overflow::Wait, cx).is_pending() {
+                self.release_buffers();
                 ThreadBuffers::recycle_inbox(received);
                 return Poll::Pending;
             }
@@ -152,21 +152,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// The next part of the message that is in progress, or of the next one; `None` after a clean close.
     pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
-        for _ in 0..TURNS {
+        for _ in 0..MAX_STEPS {
             if let Some(part) = self.queues.as_mut().and_then(|queues| queues.pop_part()) {
-                if self.parts == Parts::Begun {
-                    self.parts = Parts::Received;
+                if self.parts == PartState::Begun {
+                    self.parts = PartState::Received;
                 }
                 let _ = self.poll_write(cx);
-                self.settle();
+                self.release_buffers();
                 return Poll::Ready(Ok(Some(part)));
             }
             self.conclude();
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.received_all().map(|()| None));
             }
-            if self.poll_turn(Overflow::Parts, cx).is_pending() {
-                self.settle();
+            if self.poll_step(Overflow::Parts, cx).is_pending() {
+                self.release_buffers();
                 return Poll::Pending;
             }
         }
@@ -176,16 +176,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Gives up the rest of a message of which parts were received. One that has begun meanwhile is still to be
     /// received.
     pub(crate) fn skip_parts(&mut self) {
-        self.skip(Parts::Received);
+        self.skip(PartState::Received);
     }
 
-    fn skip(&mut self, parts: Parts) {
+    fn skip(&mut self, parts: PartState) {
         if self.parts == parts {
-            self.parts = Parts::Skipped;
+            self.parts = PartState::Skipped;
             if let Some(part) = self.queues.as_mut().and_then(|queues| queues.part.take())
                 && part.is_last
             {
-                self.parts = Parts::None;
+                self.parts = PartState::None;
             }
         }
     }
@@ -211,12 +211,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Begins the close, if that was not done, and sees it through.
     pub(crate) fn poll_close(&mut self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.begin_close(close);
-        for _ in 0..TURNS {
+        for _ in 0..MAX_STEPS {
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.result());
             }
-            if self.poll_turn(Overflow::Discard, cx).is_pending() {
-                self.settle();
+            if self.poll_step(Overflow::Discard, cx).is_pending() {
+                self.release_buffers();
                 return Poll::Pending;
             }
         }
@@ -244,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn received_all(&self) -> Result<(), Error> {
         match self.ending.as_deref() {
             // Of a message that the application gave up nothing is missed.
-            Some(Ending { outcome: Some(Ok(close)), is_cut_off: true, .. }) if self.parts != Parts::Skipped => {
+            Some(Ending { outcome: Some(Ok(close)), is_cut_off: true, .. }) if self.parts != PartState::Skipped => {
                 Err(Cause::CutOff(close.clone()).into())
             }
             _ => self.result(),
@@ -270,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Gives back to the thread what is not in use.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn release_buffers(&mut self) {
         if self.queues.as_ref().is_some_and(|queues| queues.is_empty()) {
             ThreadBuffers::recycle_queues(self.queues.take());
         }
@@ -317,7 +317,7 @@ enum Overflow {
 
 /// The state of the message in progress, if it is received in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Parts {
+enum PartState {
     /// There is none that is received in parts.
     None,
     /// Its first part has come, and nobody has taken it.
@@ -358,7 +358,7 @@ fn yield_now<T>(cx: &Context<'_>) -> Poll<T> {
 }
 
 /// Steps of one poll.
-const TURNS: usize = 64;
+const MAX_STEPS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -546,7 +546,7 @@ mod tests {
             () = tokio::task::yield_now() => {}
         }
         // And it comes back by itself.
-        let mut driver = driver(10 * TURNS);
+        let mut driver = driver(10 * MAX_STEPS);
         let message = tokio::time::timeout(Duration::from_secs(1), recv(&mut driver, &mut None)).await;
         assert_eq!(message.expect("woken").unwrap(), Some(Message::from("")));
     }
@@ -554,11 +554,11 @@ mod tests {
     // The poll may end with the very read that brings the first part, and its future be dropped.
     #[tokio::test(start_paused = true)]
     async fn a_message_that_begins_while_its_receiver_is_dropped_is_not_lost() {
-        let stream = Endless { pongs: TURNS - 1, last: Some(b"\x01\x81\0\0\0\0a\x80\x81\0\0\0\0b") };
+        let stream = Endless { pongs: MAX_STEPS - 1, last: Some(b"\x01\x81\0\0\0\0a\x80\x81\0\0\0\0b") };
         let mut driver = Driver::new(stream, Role::Server, Arc::new(Settings::server()), None, 0, Vec::new());
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         driver.skip_parts();
-        assert!(driver.poll_part(cx).is_pending() && driver.parts == Parts::Begun);
+        assert!(driver.poll_part(cx).is_pending() && driver.parts == PartState::Begun);
         // As `recv_stream` does, called again.
         driver.skip_parts();
         let part = poll_fn(|cx| driver.poll_part(cx)).await.unwrap().unwrap();

@@ -78,7 +78,7 @@ use taut_proto::{Close, Message};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::error::{Cause, Deadline, Doing, Stage};
+use crate::error::{Cause, ConnectStage, Deadline, Doing};
 use crate::{Client, Error, WebSocket};
 use series::{KeptMessages, Series};
 use state_machine::Phase;
@@ -158,8 +158,9 @@ impl Reconnecting {
         self.dial = Box::new(move |client| {
             let dialing = dial();
             Box::pin(async move {
-                let stream =
-                    timeout(DIAL, dialing).await.map_err(|_| Cause::Deadline(Deadline::Connect(DIAL, Stage::Tcp)))?;
+                let stream = timeout(DIAL, dialing)
+                    .await
+                    .map_err(|_| Cause::Deadline(Deadline::Connect(DIAL, ConnectStage::Tcp)))?;
                 client.connect_over(stream.map_err(|error| Error::io(Doing::Connecting, error))?).await
             })
         });

@@ -319,7 +319,7 @@ impl Shared {
             // An unsplit WebSocket that was used outside this cork since has moved to another task, which writes.
             let is_ours = state.wakers.is_some() || is_last;
             let written = if is_ours { state.driver.poll_write(cx) } else { Poll::Ready(()) };
-            state.driver.settle();
+            state.driver.release_buffers();
             if written.is_ready() && state.writing_cork == Some(cork) {
                 state.writing_cork = None;
             }

@@ -193,13 +193,13 @@ impl Upgrade {
     /// Dropping it drops the connection.
     pub async fn into_websocket(self) -> Result<WebSocket, Error> {
         let Self { acceptor, answer: Answer { subprotocol, deflate }, handover, .. } = self;
-        let terms = acceptor.terms();
-        let upgraded = timeout(terms.timeout, handover)
+        let config = acceptor.config();
+        let upgraded = timeout(config.timeout, handover)
             .await
-            .map_err(|_| Error::from(Cause::Deadline(Deadline::Upgrade(terms.timeout))))?
+            .map_err(|_| Error::from(Cause::Deadline(Deadline::Upgrade(config.timeout))))?
             .map_err(|error| Error::io(Doing::Opening, io::Error::other(error)))?;
         let (transport, unread) = taken_over(upgraded)?;
-        WebSocket::open(transport, Role::Server, Arc::clone(&terms.settings), deflate, subprotocol.as_deref(), unread)
+        WebSocket::open(transport, Role::Server, Arc::clone(&config.settings), deflate, subprotocol.as_deref(), unread)
     }
 }
 

@@ -77,7 +77,7 @@ impl Incoming {
         let Answer { subprotocol, deflate } = self.answer(&mut response)?;
         let Some(mut transport) = self.0.transport.take() else { unreachable!("it is answered once") };
         self.0.acceptor.respond(&mut transport, &response).await?;
-        let settings = Arc::clone(&self.0.acceptor.terms().settings);
+        let settings = Arc::clone(&self.0.acceptor.config().settings);
         let unread = std::mem::take(&mut self.0.unread);
         WebSocket::open(transport, Role::Server, settings, deflate, subprotocol.as_deref(), unread)
     }
@@ -145,19 +145,19 @@ pub(crate) struct Answer {
     pub(crate) deflate: Option<deflate::NegotiatedDeflate>,
 }
 
-/// Accepts a request on an acceptor's terms; `write` is given the response that says so.
+/// Accepts a request as the acceptor is configured; `write` gets the response.
 pub(crate) fn answer(
     request: &Request,
     acceptor: &Acceptor,
     headers: &[(String, String)],
     write: impl FnOnce(&Response<'_>),
 ) -> Result<Answer, Error> {
-    let terms = acceptor.terms();
+    let config = acceptor.config();
     let parsed = request.parsed();
     let mut upgrade = parsed.upgrade().map_err(Cause::Refused)?;
-    let supported: Vec<&str> = terms.subprotocols.iter().map(String::as_str).collect();
+    let supported: Vec<&str> = config.subprotocols.iter().map(String::as_str).collect();
     upgrade = upgrade.select_subprotocol(&supported);
-    let deflate = terms.deflate.as_ref().and_then(|config| deflate::accept(upgrade.extensions(), config));
+    let deflate = config.deflate.as_ref().and_then(|deflate| deflate::accept(upgrade.extensions(), deflate));
     upgrade = upgrade.with_deflate(deflate);
     for (name, value) in headers {
         upgrade = upgrade.header(name, value).map_err(Cause::Header)?;

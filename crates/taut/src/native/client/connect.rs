@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::target::Target;
 use super::{Client, ProxyChoice};
-use crate::error::{Cause, Deadline, Doing, Stage};
+use crate::error::{Cause, ConnectStage, Deadline, Doing};
 use crate::native::head::Head;
 use crate::native::transport::tcp;
 use crate::{Error, Proxy, Transport, WebSocket};
@@ -19,7 +19,7 @@ use crate::{Error, Proxy, Transport, WebSocket};
 impl Client {
     pub(super) async fn within_deadline<T>(
         &self,
-        progress: &Progress,
+        progress: &ConnectProgress,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let late = |_| Cause::Deadline(Deadline::Connect(self.timeout, progress.stage())).into();
@@ -27,12 +27,12 @@ impl Client {
     }
 
     /// Connects, and goes where it is redirected.
-    pub(super) async fn follow(&self, first: &Target, progress: &Progress) -> Result<WebSocket, Error> {
+    pub(super) async fn follow(&self, first: &Target, progress: &ConnectProgress) -> Result<WebSocket, Error> {
         let mut moved: Option<Target> = None;
         for count in 0.. {
             let target = moved.as_ref().unwrap_or(first);
             let transport = self.dial(target, progress).await?;
-            progress.set(Stage::Upgrade);
+            progress.set(ConnectStage::Upgrade);
             let error = match self.open(transport, &target.request).await {
                 Ok(socket) => return Ok(socket),
                 Err(error) => error,
@@ -50,7 +50,7 @@ impl Client {
     }
 
     /// The way to the server, up to where the request can be sent.
-    async fn dial(&self, target: &Target, progress: &Progress) -> Result<Transport, Error> {
+    async fn dial(&self, target: &Target, progress: &ConnectProgress) -> Result<Transport, Error> {
         let Target { url, .. } = target;
         let proxy = match &self.proxy {
             ProxyChoice::Direct => None,
@@ -61,17 +61,17 @@ impl Client {
             Some(proxy) => (&proxy.host, proxy.port),
             None => (&url.host, url.port),
         };
-        progress.set(Stage::Lookup);
+        progress.set(ConnectStage::Lookup);
         let addresses = tcp::lookup(host, port).await?;
-        progress.set(Stage::Tcp);
+        progress.set(ConnectStage::Tcp);
         let mut transport = Transport::from(tcp::connect(addresses).await?);
         if let Some(proxy) = &proxy {
-            progress.set(Stage::Proxy);
+            progress.set(ConnectStage::Proxy);
             transport = proxy.tunnel(transport, &url.host, url.port).await?;
         }
         #[cfg(feature = "tls")]
         if url.is_secure {
-            progress.set(Stage::Tls);
+            progress.set(ConnectStage::Tls);
             let secure = if target.is_trusted {
                 self.tls.connect(&url.host, transport).await?
             } else {
@@ -115,16 +115,17 @@ impl Client {
 
 /// How far connecting has come, for the error that a deadline gives.
 #[derive(Default)]
-pub(super) struct Progress(AtomicU8);
+pub(super) struct ConnectProgress(AtomicU8);
 
-impl Progress {
-    const STAGES: [Stage; 5] = [Stage::Lookup, Stage::Tcp, Stage::Proxy, Stage::Tls, Stage::Upgrade];
+impl ConnectProgress {
+    const STAGES: [ConnectStage; 5] =
+        [ConnectStage::Lookup, ConnectStage::Tcp, ConnectStage::Proxy, ConnectStage::Tls, ConnectStage::Upgrade];
 
-    pub(super) fn set(&self, stage: Stage) {
+    pub(super) fn set(&self, stage: ConnectStage) {
         self.0.store(stage as u8, Ordering::Relaxed);
     }
 
-    fn stage(&self) -> Stage {
+    fn stage(&self) -> ConnectStage {
         Self::STAGES[usize::from(self.0.load(Ordering::Relaxed))]
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use taut_proto::{Message, SendError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Driver, Overflow, Phase, TURNS, Writing, yield_now};
+use super::{Driver, MAX_STEPS, Overflow, Phase, Writing, yield_now};
 use crate::Error;
 use crate::error::{Cause, Deadline};
 use crate::native::buffers::{Queues, SHORT, ThreadBuffers};
@@ -21,10 +21,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        for _ in 0..TURNS {
+        for _ in 0..MAX_STEPS {
             self.check_open()?;
             if self.pending() < self.bounds.outgoing {
-                self.goes_on();
+                self.clear_stall();
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_output(cx))?;
@@ -115,18 +115,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn write(&mut self, writing: Writing, cx: &mut Context<'_>) {
         if writing == Writing::Now || self.pending() >= GATHERED {
             let _ = self.poll_write(cx);
-            self.settle();
+            self.release_buffers();
         }
     }
 
     /// Everything accepted is written; reads meanwhile while there is room.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        for _ in 0..TURNS {
+        for _ in 0..MAX_STEPS {
             if matches!(self.phase, Phase::Over) {
                 return Poll::Ready(self.result());
             }
             if self.poll_write(cx).is_ready() {
-                self.settle();
+                self.release_buffers();
                 // It may also be ready because the stream takes no more.
                 return Poll::Ready(self.broken().cloned().map_or(Ok(()), Err));
             }
@@ -140,8 +140,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let has_room = self.queues.as_ref().is_none_or(|queues| queues.inbox.has_room(self.bounds));
         let before = self.pending();
         if has_room || !matches!(self.phase, Phase::Live) {
-            self.goes_on();
-            let turned = self.poll_turn(Overflow::Wait, cx);
+            self.clear_stall();
+            let turned = self.poll_step(Overflow::Wait, cx);
             // Once all is written there may be nobody left to wake us.
             let has_written = self.pending() < before;
             return if has_written { Poll::Ready(Ok(())) } else { turned.map(Ok) };
@@ -149,18 +149,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // Neither side reads. Silence is not the peer's fault then, so the heartbeat is left alone.
         let _ = self.poll_write(cx);
         if self.pending() < before {
-            self.goes_on();
+            self.clear_stall();
             return Poll::Ready(Ok(()));
         }
         let now = self.now();
         let since = *self.ending().stalled.get_or_insert(now);
         ready!(self.poll_time(since + STALL, now, cx));
-        self.goes_on();
+        self.clear_stall();
         Poll::Ready(Err(Cause::Deadline(Deadline::Stall(STALL)).into()))
     }
 
     /// Sending is not at a halt.
-    fn goes_on(&mut self) {
+    fn clear_stall(&mut self) {
         if let Some(ending) = &mut self.ending {
             ending.stalled = None;
         }

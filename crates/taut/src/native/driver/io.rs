@@ -12,7 +12,7 @@ use taut_proto::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::sleep_until;
 
-use super::{Driver, Ending, Overflow, Parts, Phase};
+use super::{Driver, Ending, Overflow, PartState, Phase};
 use crate::Error;
 use crate::error::{Cause, Deadline, Doing};
 use crate::native::buffers::{Queues, ThreadBuffers};
@@ -20,7 +20,7 @@ use crate::native::buffers::{Queues, ThreadBuffers};
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is
     /// for those to see who wait for room: to everybody else it would be one more turn for nothing.
-    pub(super) fn poll_turn(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_step(&mut self, overflow: Overflow, cx: &mut Context<'_>) -> Poll<()> {
         match self.phase {
             Phase::Live => {
                 // Nothing is left unwritten while we wait.
@@ -51,20 +51,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 ready!(stream.poll_write(cx, front))
             };
             match written {
-                Ok(0) => self.break_off(ErrorKind::WriteZero.into()),
+                Ok(0) => self.fail_writes(ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     queues.outbox.consume(count);
                     self.unflushed = true;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => self.break_off(error),
+                Err(error) => self.fail_writes(error),
             }
         }
         if self.unflushed && self.broken().is_none() {
             let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
             self.unflushed = false;
             if let Err(error) = flushed {
-                self.break_off(error);
+                self.fail_writes(error);
             }
         }
         Poll::Ready(())
@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             && let Some(ReadInto { buffer, limit }) = self.connection.read_into(self.bounds.direct)
         {
             // The future holds nothing: what it has read is in the buffer.
-            let mut stream = (&mut self.stream).take(limit.min(MOST) as u64);
+            let mut stream = (&mut self.stream).take(limit.min(MAX_DIRECT_READ) as u64);
             let read = ready!(pin!(stream.read_buf(buffer)).poll(cx));
             self.read_into(read, overflow, now);
             return Poll::Ready(());
@@ -100,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
             let read = read.map(|result| result.map(|()| room.filled().len()));
             let read = read.map(|result| match result {
-                Ok(0) => self.end_of_input(),
+                Ok(0) => self.handle_eof(),
                 Ok(count) => {
                     let mut input = Input::new(&mut buffer[..count]);
                     self.parse(&mut input, overflow, now, buffers);
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.conclude_early(buffers);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
+                Err(error) => self.finish(Err(Error::io(Doing::Reading, error))),
             });
             buffers.read = buffer;
             read
@@ -121,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes note of a read into the buffer of the message that is in progress.
     fn read_into(&mut self, read: std::io::Result<usize>, overflow: Overflow, now: Time) {
         match read {
-            Ok(0) => self.end_of_input(),
+            Ok(0) => self.handle_eof(),
             Ok(count) => ThreadBuffers::with(|buffers| {
                 let Self { connection, queues, ending, parts, bounds, .. } = self;
                 let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
@@ -135,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.conclude_early(buffers);
             }),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => self.over(Err(Error::io(Doing::Reading, error))),
+            Err(error) => self.finish(Err(Error::io(Doing::Reading, error))),
         }
     }
 
@@ -199,9 +199,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Some(Timeout::Heartbeat) => {
                 // The peer is most likely gone: the close frame is tried once, not waited for.
                 let _ = self.poll_write(cx);
-                self.over(Err(Cause::Deadline(Deadline::Heartbeat).into()));
+                self.finish(Err(Cause::Deadline(Deadline::Heartbeat).into()));
             }
-            Some(Timeout::Close) => self.over(Err(Cause::Deadline(Deadline::Close).into())),
+            Some(Timeout::Close) => self.finish(Err(Cause::Deadline(Deadline::Close).into())),
             // The peer is there, and is to see why: the close frame would be lost with a connection that is dropped
             // while the peer still sends.
             Some(Timeout::Message) => self.end(Err(Cause::Deadline(Deadline::Message).into()), now),
@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Everything has ended.
-    fn over(&mut self, outcome: Result<Close, Error>) {
+    fn finish(&mut self, outcome: Result<Close, Error>) {
         self.phase = Phase::Over;
         let now = self.now();
         let ending = self.ending();
@@ -282,15 +282,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.timer = None;
     }
 
-    fn end_of_input(&mut self) {
+    fn handle_eof(&mut self) {
         if let Err(end) = self.connection.receive_eof() {
             let error = self.ending().broken.take().unwrap_or_else(|| Cause::UnexpectedEnd(end).into());
-            self.over(Err(error));
+            self.finish(Err(error));
         }
     }
 
     /// The stream takes no more.
-    fn break_off(&mut self, error: std::io::Error) {
+    fn fail_writes(&mut self, error: std::io::Error) {
         let now = self.now();
         let ending = self.ending();
         ending.since.get_or_insert(now);
@@ -309,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 struct Parser<'d> {
     connection: &'d mut Connection,
     ending: &'d mut Option<Box<Ending>>,
-    parts: &'d mut Parts,
+    parts: &'d mut PartState,
     outbox: &'d mut Outbox,
     part: &'d mut Option<Part<'static>>,
 }
@@ -355,12 +355,12 @@ impl Parser<'_> {
     }
 
     fn note_part(&mut self, part: Part<'_>, overflow: Overflow) -> bool {
-        let is_skipped = *self.parts == Parts::Skipped || overflow != Overflow::Parts;
+        let is_skipped = *self.parts == PartState::Skipped || overflow != Overflow::Parts;
         *self.parts = match (part.is_last, is_skipped, *self.parts) {
-            (true, ..) => Parts::None,
-            (false, true, _) => Parts::Skipped,
-            (false, false, Parts::Received) => Parts::Received,
-            (false, false, _) => Parts::Begun,
+            (true, ..) => PartState::None,
+            (false, true, _) => PartState::Skipped,
+            (false, false, PartState::Received) => PartState::Received,
+            (false, false, _) => PartState::Begun,
         };
         if !is_skipped {
             let payload = Cow::Owned(part.payload.into_owned());
@@ -380,7 +380,7 @@ impl Parser<'_> {
 
 /// Bytes of one read into a message. They are unmasked before they leave the processor's second cache, and a stream
 /// that overwrites what it is lent before it reads has no more to overwrite each time.
-const MOST: usize = 256 << 10;
+const MAX_DIRECT_READ: usize = 256 << 10;
 
 /// Slices of one vectored write.
 const SLICES: usize = 16;
