@@ -150,7 +150,7 @@ fn a_connection_that_ends_within_a_large_message_is_told_why() {
     for (reset, is_known) in [(false, true), (true, false)] {
         let mut stage = stage();
         let client = stage.open();
-        client.remote.write(&[&[0x82, 0xff][..], &200_000_u64.to_be_bytes(), &[0; 4], &[0; 150_000]].concat());
+        client.remote.write(&[&[0x82, 0xff][..], &200_000_u64.to_be_bytes(), &[0; 4], &vec![0; 150_000]].concat());
         stage.settle();
         assert!(stage.census().unfinished > 0);
         if reset {

@@ -281,7 +281,7 @@ impl Shared {
         let cork = cork::current();
         let writing = if cork.is_none() { Writing::Now } else { Writing::Later };
         self.with_driver(waiter, |state, cx| {
-            if state.last_cork != cork {
+            if !CorkId::is_same(state.last_cork, cork) {
                 (state.last_cork, state.is_queued) = (cork, false);
             }
             let result = poll(&mut state.driver, writing, cx);
@@ -382,7 +382,7 @@ impl State {
     /// Whether that cork knows already that something is to be written, and no other task waits for this connection.
     #[inline]
     fn is_queued_in(&self, cork: Option<CorkId>) -> bool {
-        self.is_queued && self.last_cork == cork && self.wakers.is_none()
+        self.is_queued && CorkId::is_same(self.last_cork, cork) && self.wakers.is_none()
     }
 }
 

@@ -29,6 +29,13 @@ impl CorkId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).expect("nobody counts to 2^64"))
     }
+
+    /// Whether both are the same cork, or none: one comparison, where that of two `Option`s takes several.
+    #[inline]
+    pub(crate) fn is_same(one: Option<Self>, other: Option<Self>) -> bool {
+        let number = |id: Option<Self>| id.map_or(0, |id| id.0.get());
+        number(one) == number(other)
+    }
 }
 
 /// A connection that a cork is responsible for, and why.
