@@ -189,7 +189,7 @@ mod tests {
             for ends_at in 0..3 {
                 let mut teardown = Teardown::new(role, DEADLINE);
                 let mut steps = Vec::new();
-                for turn in 0.. {
+                for turn in 0..9 {
                     if turn == ends_at {
                         teardown.ended();
                     }
@@ -214,8 +214,9 @@ mod tests {
         let mut teardown = Teardown::new(Role::Server, DEADLINE);
         teardown.handle_deadline(Time::from_micros(999));
         assert_eq!((teardown.step(), teardown.deadline()), (TeardownStep::Write, DEADLINE));
-        teardown.handle_deadline(Time::from_micros(1_001));
-        teardown.handle_deadline(Time::ZERO);
-        assert_eq!(teardown.step(), TeardownStep::Reset);
+        for now in [1_001, 0, 1_002] {
+            teardown.handle_deadline(Time::from_micros(now));
+            assert_eq!(teardown.step(), TeardownStep::Reset);
+        }
     }
 }
