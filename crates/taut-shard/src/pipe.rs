@@ -386,7 +386,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::task::Wake;
     use std::thread::{self, Thread};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
 
@@ -398,6 +398,7 @@ mod tests {
         assert_eq!(ours.write(b"hello").unwrap(), 5);
         assert_eq!(ours.write(b" world").unwrap(), 6);
         assert_eq!(read(&mut shard, 100), Ok(b"hello world".to_vec()));
+        assert_eq!(shard.unread.chunk.capacity(), 0, "what was read is not kept");
         assert_eq!(shard.write(b"and back").unwrap(), 8);
         assert_eq!(read(&mut ours, 3), Ok(b"and".to_vec()));
         assert_eq!(read(&mut ours, 100), Ok(b" back".to_vec()));
@@ -417,7 +418,7 @@ mod tests {
     #[test]
     fn short_writes_are_bounded_by_what_they_cost() {
         let (mut ours, _shard) = pipe(64 << 10);
-        let writes = std::iter::repeat_with(|| ours.write(b"x")).take_while(Result::is_ok).count();
+        let writes = (0..10_000).take_while(|_| ours.write(b"x").is_ok()).count();
         assert!((900..1100).contains(&writes), "{writes}");
     }
 
@@ -457,7 +458,7 @@ mod tests {
         shard.write_all(b"y").unwrap();
         assert_eq!(counter.load(Ordering::SeqCst), 1, "who was woken has to ask again");
         assert!(matches!(ours.poll_read(&mut context, &mut [0; 10]), Poll::Ready(Ok(2))));
-        while ours.poll_write(&mut context, &[0; 100]).is_ready() {}
+        fill(|| ours.poll_write(&mut context, &[0; 100]).is_ready());
         read(&mut shard, 5000).unwrap();
         assert_eq!(counter.load(Ordering::SeqCst), 2);
         assert!(ours.poll_read(&mut context, &mut [0; 10]).is_pending());
@@ -471,7 +472,7 @@ mod tests {
         let (mut ours, mut shard) = pipe(1000);
         let (reader, read_waker) = counter();
         let (writer, write_waker) = counter();
-        while ours.poll_write(&mut Context::from_waker(&write_waker), &[0; 100]).is_ready() {}
+        fill(|| ours.poll_write(&mut Context::from_waker(&write_waker), &[0; 100]).is_ready());
         assert!(ours.poll_read(&mut Context::from_waker(&read_waker), &mut [0; 10]).is_pending());
         read(&mut shard, 5000).unwrap();
         shard.write_all(b"x").unwrap();
@@ -495,7 +496,7 @@ mod tests {
         shard.write_all(b"y").unwrap();
         read(&mut ours, 100).unwrap();
         assert_eq!(ready.pop(), None);
-        while shard.write(&[0; 100]).is_ok() {}
+        fill(|| shard.write(&[0; 100]).is_ok());
         assert!(!shard.readiness().writable);
         read(&mut ours, 5000).unwrap();
         assert_eq!(ready.pop(), Some(7));
@@ -503,6 +504,70 @@ mod tests {
         drop(ours);
         assert_eq!(ready.pop(), Some(7));
         assert_eq!(shard.readiness(), Readiness { readable: true, writable: true, ended: true });
+    }
+
+    /// A pipe whose shard has been told of everything so far.
+    fn watched(capacity: usize) -> (Pipe, ShardPipe, Mailbox<usize>) {
+        let (ours, shard) = pipe(capacity);
+        let (ready, _) = shards_list();
+        shard.watch(7, &ready);
+        assert_eq!(ready.pop(), Some(7));
+        shard.readiness();
+        (ours, shard, ready)
+    }
+
+    #[test]
+    fn a_shard_is_told_of_bytes_and_of_their_end() {
+        let (mut ours, mut shard, ready) = watched(1000);
+        assert_eq!(ours.write(b"").unwrap(), 0);
+        assert_eq!(ready.pop(), None, "nothing has come");
+        ours.write_all(b"x").unwrap();
+        ours.write_all(b"y").unwrap();
+        assert_eq!((ready.pop(), ready.pop()), (Some(7), None), "once");
+        shard.readiness();
+        read(&mut shard, 100).unwrap();
+        ours.shutdown();
+        assert_eq!(ready.pop(), Some(7));
+        assert_eq!(shard.readiness(), Readiness { readable: true, writable: true, ended: true });
+    }
+
+    #[test]
+    fn a_shard_that_found_no_room_is_told_once_when_there_is_some() {
+        let (mut ours, mut shard, ready) = watched(1000);
+        fill(|| shard.write(&[0; 100]).is_ok());
+        assert_eq!(ours.read(&mut []).unwrap(), 0);
+        assert_eq!(ready.pop(), None, "no room was made");
+        for _ in 0..3 {
+            read(&mut ours, 100).unwrap();
+            shard.readiness();
+        }
+        assert_eq!((ready.pop(), ready.pop()), (Some(7), None));
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_what_has_happened_and_by_nothing_else() {
+        let (mut ours, mut shard) = pipe(1000);
+        let (reader, read_waker) = counter();
+        assert!(ours.poll_read(&mut Context::from_waker(&read_waker), &mut [0; 10]).is_pending());
+        assert_eq!(shard.write(b"").unwrap(), 0);
+        assert_eq!(reader.load(Ordering::SeqCst), 0, "no byte has come");
+        shard.finish();
+        assert_eq!(reader.load(Ordering::SeqCst), 1, "the end has");
+        let (writer, write_waker) = counter();
+        let wait_for_room =
+            |ours: &mut Pipe| fill(|| ours.poll_write(&mut Context::from_waker(&write_waker), &[0; 100]).is_ready());
+        wait_for_room(&mut ours);
+        assert_eq!(shard.read(&mut []).unwrap(), 0);
+        assert_eq!(writer.load(Ordering::SeqCst), 0, "no room was made");
+        read(&mut shard, 5000).unwrap();
+        assert_eq!(writer.load(Ordering::SeqCst), 1);
+        wait_for_room(&mut ours);
+        drop(shard);
+        assert_eq!(writer.load(Ordering::SeqCst), 2, "there is nobody to write to");
+        let Poll::Ready(Err(error)) = ours.poll_write(&mut Context::from_waker(&write_waker), b"x") else {
+            panic!("it would wait for nobody");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
@@ -528,6 +593,7 @@ mod tests {
                 }
                 while !rest.is_empty() {
                     match ours.poll_write(&mut context, rest) {
+                        Poll::Ready(Ok(0)) => panic!("nothing was written, and nothing said"),
                         Poll::Ready(written) => rest = &rest[written.unwrap()..],
                         Poll::Pending => park(),
                     }
@@ -536,7 +602,8 @@ mod tests {
         });
         let (mut sent, mut received, mut is_shut) = (0, 0, false);
         let mut buffer = [0; 100];
-        loop {
+        for turn in 0.. {
+            assert!(turn < 100 * BYTES, "there is no end to it");
             let mut has_moved = false;
             let chunk: Vec<u8> = (sent..BYTES.min(sent + 50)).map(|n| n as u8).collect();
             if let Ok(written) = if chunk.is_empty() { Ok(0) } else { shard.write(&chunk) } {
@@ -665,6 +732,11 @@ mod tests {
         }
     }
 
+    /// Writes until nothing more is taken.
+    fn fill(mut write: impl FnMut() -> bool) {
+        assert!((0..1000).any(|_| !write()), "it is never full");
+    }
+
     fn read(end: &mut impl Read, most: usize) -> Result<Vec<u8>, io::ErrorKind> {
         let mut buffer = vec![0; most];
         let count = end.read(&mut buffer).map_err(|error| error.kind())?;
@@ -672,9 +744,11 @@ mod tests {
         Ok(buffer)
     }
 
-    /// A wake that is lost fails the test by its result, or by never ending: nothing else wakes.
+    /// Nothing but a wake ends it; one that is lost fails the test.
     fn park() {
-        thread::park_timeout(Duration::from_secs(20));
+        let (began, longest) = (Instant::now(), Duration::from_secs(20));
+        thread::park_timeout(longest);
+        assert!(began.elapsed() < longest, "a wake was lost");
     }
 
     struct Unpark(Thread);
