@@ -9,7 +9,7 @@ use taut_proto::Time;
 use super::command::{LastEvent, Publication, Rejected, Subscribe, Subscribed};
 use super::history::History;
 use super::presence::Roster;
-use super::subscriptions::{Joined, Left, Subscriptions};
+use super::subscriptions::{Joined, Left, Subscriptions, give_back};
 use crate::app::Limits;
 use crate::place::ShardIndex;
 
@@ -167,9 +167,7 @@ impl Channels {
         }
         let count = self.counts.entry(Arc::clone(channel)).or_default();
         count.by_shard.retain(|(other, _)| *other != shard);
-        if connections > 0 {
-            count.by_shard.push((shard, connections));
-        }
+        count.by_shard.push((shard, connections));
         let told = count.tell(now);
         if told.is_some() {
             self.late.remove(channel);
@@ -238,13 +236,6 @@ impl Count {
         }
         self.told = Some(now);
         Some(sum)
-    }
-}
-
-/// Keeps a table from staying as large as it once was.
-pub(super) fn give_back<Value>(table: &mut HashMap<Arc<str>, Value>) {
-    if table.len() < table.capacity() / 8 {
-        table.shrink_to(table.len() * 2);
     }
 }
 
@@ -320,6 +311,32 @@ mod tests {
         owner.keep(&publication, &limits, Time::ZERO);
         assert!(matches!(enter(&mut owner).0.last_event, LastEvent::Found(_)));
         assert!(!enter(&mut owner).1.missed);
+        owner.sweep(Time::ZERO + limits.cache_ttl);
+        assert!(enter(&mut owner).1.missed, "what came is too old: that is another miss");
+    }
+
+    #[test]
+    fn channels_that_are_vacant_keep_no_memory() {
+        let mut owner = Channels::default();
+        let (shard, limits) = (ShardIndex::new(0), Limits::default());
+        let channels: Vec<Arc<str>> = (0..1000).map(|number| format!("presence-cache-{number}").into()).collect();
+        let user_id: Arc<str> = "1".into();
+        for channel in &channels {
+            let member = PresenceMember { user_id: Arc::clone(&user_id), user_info: None };
+            let subscribe = Subscribe::Presence { member, last_event: true };
+            owner.enter(channel, shard, &subscribe, &limits, Time::ZERO).expect("room");
+            owner.count(channel, shard, 1, Time::ZERO);
+        }
+        assert_eq!(owner.channels(), 1000);
+        for channel in &channels {
+            owner.leave(channel, shard, Some(&user_id), true);
+        }
+        // A table of std has room for a few at the least.
+        let (rosters, counts) = (owner.rosters.capacity(), owner.counts.capacity());
+        assert!(
+            owner.is_vacant() && owner.missed.capacity() == 0 && rosters <= 28 && counts <= 28,
+            "{rosters} {counts}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use taut_proto::Time;
 
 use super::command::Publication;
+use super::subscriptions::give_back;
 
 /// The last events of an app's cache channels, for a time and within a bound of bytes: the oldest go first.
 #[derive(Debug, Default)]
@@ -35,8 +36,7 @@ impl History {
             return;
         }
         while self.bytes + bytes > most {
-            let Some((_, oldest)) = self.order.first_key_value() else { break };
-            let oldest = Arc::clone(oldest);
+            let Some((_, oldest)) = self.order.pop_first() else { break };
             self.remove(&oldest);
         }
         let number = self.next;
@@ -74,9 +74,7 @@ impl History {
         let Some(cached) = self.events.remove(channel) else { return };
         self.order.remove(&cached.number);
         self.bytes -= cost(&cached.publication);
-        if self.events.len() < self.events.capacity() / 8 {
-            self.events.shrink_to(self.events.len() * 2);
-        }
+        give_back(&mut self.events);
     }
 }
 
@@ -122,6 +120,26 @@ mod tests {
         assert_eq!(found(&history, "cache-a", Time::ZERO + MINUTE * 3 / 2), None);
         history.sweep(Time::ZERO + MINUTE * 3 / 2);
         assert!(history.events.is_empty() && history.order.is_empty() && history.bytes == 0);
+    }
+
+    #[test]
+    fn an_event_takes_its_bytes_and_its_place_in_the_tables() {
+        let mut history = History::default();
+        let most = "cache-a".len() + "event".len() + r#""x""#.len() + OVERHEAD;
+        put(&mut history, "cache-a", "x", Time::ZERO, most - 1);
+        assert_eq!((found(&history, "cache-a", Time::ZERO), history.bytes), (None, 0));
+        put(&mut history, "cache-a", "x", Time::ZERO, most);
+        assert_eq!((found(&history, "cache-a", Time::ZERO).as_deref(), history.bytes), (Some("x"), most));
+    }
+
+    #[test]
+    fn events_that_are_forgotten_keep_no_memory() {
+        let mut history = History::default();
+        for number in 0..1000 {
+            put(&mut history, &format!("cache-{number}"), "x", Time::ZERO, 1 << 20);
+        }
+        history.sweep(Time::ZERO + MINUTE);
+        assert!(history.events.capacity() <= 28, "{}", history.events.capacity());
     }
 
     #[test]

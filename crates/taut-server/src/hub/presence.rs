@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::subscriptions::give_back;
 use crate::pusher::json::write_json_string;
 
 /// The users of one presence channel, each once, however many connections they have there.
@@ -53,9 +54,7 @@ impl Roster {
         }
         let present = entry.remove();
         self.bytes -= present.text.len() + present.id;
-        if self.users.len() < self.users.capacity() / 8 {
-            self.users.shrink_to(self.users.len() * 2);
-        }
+        give_back(&mut self.users);
         true
     }
 
@@ -154,6 +153,24 @@ mod tests {
         assert!(roster.leave(&bob) && roster.is_empty());
         assert_eq!(listed(&roster), json!({ "ids": [], "hash": {}, "count": 0 }));
         assert_eq!(roster.bytes, 0);
+    }
+
+    #[test]
+    fn users_that_have_left_keep_no_memory_and_a_list_is_written_into_one_piece_of_it() {
+        let mut roster = Roster::default();
+        let all: Vec<Arc<str>> = (0..1000).map(|number| number.to_string().into()).collect();
+        for user_id in &all {
+            roster.join(user_id, Some(r#"{"name":"somebody"}"#));
+        }
+        let members = roster.members();
+        let room = members.capacity();
+        assert!((members.len()..members.len() + 100).contains(&room), "{room} for {}", members.len());
+        assert_eq!(roster.len(), 1000);
+        for user_id in &all[1..] {
+            roster.leave(user_id);
+        }
+        assert_eq!((roster.len(), roster.bytes), (1, 2 * r#"\"0\""#.len() + r#":{\"name\":\"somebody\"}"#.len()));
+        assert!(roster.users.capacity() <= 28, "{}", roster.users.capacity());
     }
 
     proptest! {

@@ -247,7 +247,7 @@ struct Subscription {
 }
 
 /// Keeps a table from staying as large as it once was. Growing doubles it, so the cost of this is spread as thinly.
-fn give_back<Key: Eq + Hash, Value>(table: &mut HashMap<Key, Value>) {
+pub(super) fn give_back<Key: Eq + Hash, Value>(table: &mut HashMap<Key, Value>) {
     if table.len() < table.capacity() / 8 {
         table.shrink_to(table.len() * 2);
     }
@@ -333,7 +333,70 @@ mod tests {
             interest.leave("chat", member);
         }
         assert!(interest.slots[0].seats.capacity() <= 8, "{}", interest.slots[0].seats.capacity());
+        assert!(interest.by_member.capacity() <= 28, "{}", interest.by_member.capacity());
         assert_eq!(interest.members("chat").collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn members_that_are_gone_keep_no_memory() {
+        let mut interest = Subscriptions::new();
+        for member in 0..1000u32 {
+            interest.join("chat", member);
+        }
+        for member in 1..1000 {
+            interest.leave_all(member, |_| {});
+        }
+        assert!(interest.by_member.capacity() <= 28, "{}", interest.by_member.capacity());
+    }
+
+    #[test]
+    fn a_member_of_one_channel_takes_room_for_one() {
+        let mut interest = Subscriptions::new();
+        interest.join("chat", 1);
+        assert_eq!((interest.slots[0].seats.capacity(), interest.by_member[&1].capacity()), (1, 1));
+    }
+
+    #[test]
+    fn lists_are_made_smaller_once_less_than_a_quarter_of_them_is_used() {
+        let mut interest = Subscriptions::new();
+        for number in 0..128u32 {
+            interest.join("chat", number);
+            interest.join(number.to_string(), 1000);
+        }
+        let room =
+            |interest: &Subscriptions<u32>| (interest.slots[0].seats.capacity(), interest.by_member[&1000].capacity());
+        assert_eq!(room(&interest), (128, 128));
+        for number in 32..128 {
+            interest.leave("chat", number);
+            interest.leave(&number.to_string(), 1000);
+        }
+        assert_eq!(room(&interest), (128, 128));
+        interest.leave("chat", 31);
+        interest.leave("31", 1000);
+        assert_eq!(room(&interest), (62, 62));
+    }
+
+    #[test]
+    fn channels_that_come_and_go_use_the_same_room() {
+        let mut interest = Subscriptions::new();
+        interest.join("chat", 1);
+        for number in 0..100 {
+            interest.join(number.to_string(), 1);
+            interest.leave(&number.to_string(), 1);
+        }
+        assert_eq!((interest.slots.len(), interest.free.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_table_is_made_smaller_once_less_than_an_eighth_of_it_is_used() {
+        let mut table = HashMap::with_capacity(1000);
+        let full = table.capacity();
+        table.extend((0..full / 8).map(|number| (number, number)));
+        give_back(&mut table);
+        assert_eq!((table.len(), table.capacity()), (full / 8, full));
+        table.retain(|&number, _| number < 100);
+        give_back(&mut table);
+        assert!((200..full / 2).contains(&table.capacity()), "{} of {full}", table.capacity());
     }
 
     #[derive(Clone, Debug)]
@@ -408,6 +471,8 @@ mod tests {
                 }
                 prop_assert_eq!(interest.is_empty(), model.is_empty());
                 prop_assert_eq!(interest.total(), model.values().map(BTreeSet::len).sum::<usize>());
+                let there: BTreeSet<&u8> = model.values().flatten().collect();
+                prop_assert_eq!(interest.by_member.len(), there.len());
                 let counts: BTreeMap<String, usize> =
                     interest.channels().map(|(name, count)| (name.to_string(), count)).collect();
                 prop_assert_eq!(counts, model.iter().map(|(name, set)| (name.clone(), set.len())).collect());

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::channels::give_back;
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Subscriptions, give_back};
 use crate::place::ShardIndex;
 
 /// The users of one app who have signed in, and the shards that watch them. One shard keeps them for all.
@@ -78,5 +77,18 @@ mod tests {
         users.unwatch("ann", shard);
         users.unwatch("bob", shard);
         assert!(users.is_vacant());
+    }
+
+    #[test]
+    fn users_that_are_offline_keep_no_memory() {
+        let mut users = Users::default();
+        let all: Vec<Arc<str>> = (0..1000).map(|number| number.to_string().into()).collect();
+        for user_id in &all {
+            users.sign_in(user_id);
+        }
+        for user_id in &all {
+            users.sign_out(user_id);
+        }
+        assert!(users.online.capacity() <= 28, "{}", users.online.capacity());
     }
 }
