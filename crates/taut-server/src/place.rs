@@ -27,6 +27,9 @@ impl AppIndex {
 pub(crate) struct ShardIndex(u16);
 
 impl ShardIndex {
+    #[cfg(test)]
+    pub(crate) const FIRST: Self = Self(0);
+
     /// # Panics
     /// Beyond 65,536 shards.
     pub(crate) fn new(index: usize) -> Self {
@@ -42,5 +45,20 @@ impl ShardIndex {
 impl fmt::Display for ShardIndex {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_the_number_that_it_was_made_of() {
+        assert_eq!((AppIndex::new(7).get(), ShardIndex::new(7).get()), (7, 7));
+        assert_eq!(
+            (AppIndex::new(u32::MAX as usize).get(), ShardIndex::new(65_535).get()),
+            (u32::MAX as usize, 65_535)
+        );
+        assert_eq!(ShardIndex::new(12).to_string(), "12");
     }
 }

@@ -118,7 +118,7 @@ pub(crate) enum Push {
 }
 
 /// Names a [`Command::Subscribe`], and says how much its answer may weigh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestId {
     pub(super) number: u32,
     pub(crate) weight: u32,
@@ -294,3 +294,53 @@ pub(crate) enum Rejected {
 
 /// Bytes of an event beside its name, its channel and its data, a few escapes included.
 const FRAME: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publication(event: Event) -> Publication {
+        Publication { channel: "chat".into(), event, excluded: None, at: Instant::now() }
+    }
+
+    #[test]
+    fn an_event_keeps_its_name_and_its_data_as_the_publisher_meant_them() {
+        let published = publication(Event::published("event", &Payload::from("a \"b\"")));
+        assert_eq!((published.name(), published.data().as_ref()), ("event", "a \"b\""));
+        assert_eq!(published.bytes(), "chat".len() + "event".len() + r#""a \"b\"""#.len());
+        let name = || "client-event".into();
+        let from_client = publication(Event::Client { name: name(), data: Some("[1]".into()), user_id: None });
+        assert_eq!((from_client.name(), from_client.data().as_ref()), ("client-event", "[1]"));
+        assert_eq!(from_client.bytes(), "chat".len() + "client-event".len() + "[1]".len());
+        let empty = publication(Event::Client { name: name(), data: None, user_id: None });
+        assert_eq!((empty.data().as_ref(), empty.bytes()), ("", "chat".len() + "client-event".len()));
+    }
+
+    #[test]
+    fn what_subscribers_get_is_written_the_same_way_by_whoever_writes_it() {
+        let published = publication(Event::published("event", &Payload::from("x")));
+        let mut text = String::new();
+        published.write(&mut text);
+        assert_eq!(text, r#"{"event":"event","channel":"chat","data":"x"}"#);
+        assert_eq!(text.capacity(), r#"event"x""#.len() + "chat".len() + FRAME, "in one piece");
+        assert_eq!(published.encoded().payload(), text.as_bytes());
+        let delivery = Delivery { channel: "chat".into(), message: published.encoded(), excluded: None, at: None };
+        assert_eq!(delivery.bytes(), "chat".len() + published.encoded().len());
+    }
+
+    #[test]
+    fn a_reply_is_long_if_it_has_a_list_or_says_anything_of_a_last_event() {
+        let message = || Prepared::new("last");
+        let members = || Some("list".into());
+        for (members, last_event, is_long, bytes) in [
+            (None, LastEvent::NotKept, false, 0),
+            (None, LastEvent::Missing, true, 0),
+            (None, LastEvent::Found(message()), true, message().len()),
+            (members(), LastEvent::NotKept, true, 4),
+            (members(), LastEvent::Found(message()), true, message().len() + 4),
+        ] {
+            let subscribed = Subscribed { members, last_event };
+            assert_eq!((subscribed.is_long(), subscribed.bytes()), (is_long, bytes), "{subscribed:?}");
+        }
+    }
+}

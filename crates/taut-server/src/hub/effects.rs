@@ -103,3 +103,30 @@ const SMALL: usize = 64;
 
 /// Bytes.
 const LARGEST_TEXT_KEPT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_gives_its_memory_back_once_all_is_done() {
+        let mut effects = Effects::new();
+        for connection in 0..1000 {
+            effects.tell(connection, Tell::SignedIn { user_data: "{}".into() });
+        }
+        assert!(matches!(effects.pop(), Some(Effect::Tell(0, _))), "what came first is done first");
+        assert!(effects.queue.capacity() >= 1000, "not while there is more to do");
+        assert_eq!(std::iter::from_fn(|| effects.pop()).count(), 999);
+        assert!(effects.queue.capacity() <= 2 * SMALL, "{}", effects.queue.capacity());
+    }
+
+    #[test]
+    fn each_message_is_encoded_by_itself_and_a_long_one_keeps_no_memory() {
+        let mut effects = Effects::<u32>::new();
+        let long = "x".repeat(4 * LARGEST_TEXT_KEPT);
+        assert_eq!(effects.encode(|text| text.push_str(&long)).payload(), long.as_bytes());
+        assert!(effects.text.capacity() <= long.len());
+        assert_eq!(effects.encode(|text| text.push_str("short")).payload(), b"short");
+        assert_eq!(effects.text.capacity(), LARGEST_TEXT_KEPT);
+    }
+}

@@ -397,3 +397,247 @@ impl<C: Copy + Eq + Hash> Members<C> {
 /// The weight of a list of members, and of a last event, if that of a reply without either is 1.
 pub(crate) const MEMBERS: u32 = 64;
 const LAST_EVENT: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::LastEvent;
+    use super::*;
+    use crate::app::{AppConfig, Features, Limits};
+    use crate::apps::Apps;
+
+    fn members() -> Members<u32> {
+        members_of(Features::default())
+    }
+
+    fn members_of(features: Features) -> Members<u32> {
+        let config = AppConfig { features, ..AppConfig::parse("1:key:secret").expect("an app") };
+        Members::new(Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]))
+    }
+
+    fn drained(effects: &mut Effects<u32>) -> Vec<Effect<u32>> {
+        std::iter::from_fn(|| effects.pop()).collect()
+    }
+
+    fn member() -> PresenceMember {
+        PresenceMember { user_id: "ann".into(), user_info: None }
+    }
+
+    /// The one command among the effects.
+    fn command(effects: &mut Effects<u32>) -> Command<u32> {
+        let mut commands = drained(effects).into_iter().filter_map(|effect| match effect {
+            Effect::Command(command) => Some(command),
+            _ => None,
+        });
+        let command = commands.next().expect("a command");
+        assert_eq!(commands.count(), 0);
+        command
+    }
+
+    fn request(effects: &mut Effects<u32>) -> (RequestId, Subscribe) {
+        let Command::Subscribe { request, subscribe, .. } = command(effects) else { panic!("not a subscription") };
+        (request, subscribe)
+    }
+
+    fn subscribed(channel: &str, request: RequestId) -> Reply<u32> {
+        Reply::Subscribed { channel: channel.into(), request, user_id: None, subscribed: Subscribed::default() }
+    }
+
+    #[test]
+    fn a_request_weighs_what_its_answer_may_and_each_has_its_own_number() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        let mut requests = Vec::new();
+        for (channel, member, last_event) in [
+            ("a", None, false),
+            ("cache-a", None, true),
+            ("presence-a", Some(member()), false),
+            ("presence-a", Some(member()), true),
+        ] {
+            members.subscribe(requests.len() as u32, channel, member, last_event, &mut effects);
+            requests.push(request(&mut effects).0);
+        }
+        let weights: Vec<u32> = requests.iter().map(|request| request.weight).collect();
+        assert_eq!(weights, [1, LAST_EVENT, MEMBERS, MEMBERS]);
+        let numbers: HashSet<u32> = requests.iter().map(|request| request.number).collect();
+        assert_eq!((numbers.len(), members.waiters()), (4, 4));
+    }
+
+    #[test]
+    fn who_is_in_a_presence_channel_already_asks_for_its_members_alone() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        members.subscribe(1, "presence-a", Some(member()), false, &mut effects);
+        let (request_id, subscribe) = request(&mut effects);
+        assert!(matches!(subscribe, Subscribe::Presence { .. }));
+        members.reply(subscribed("presence-a", request_id), &mut effects);
+        drained(&mut effects);
+        members.subscribe(1, "presence-a", Some(member()), false, &mut effects);
+        let (request_id, subscribe) = request(&mut effects);
+        assert!(matches!(subscribe, Subscribe::Members { last_event: false }));
+        assert_eq!(request_id.weight, MEMBERS);
+    }
+
+    #[test]
+    fn the_owner_is_asked_once_for_all_who_want_the_same_of_it() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        members.subscribe(1, "a", None, false, &mut effects);
+        let (request_id, _) = request(&mut effects);
+        members.subscribe(2, "a", None, false, &mut effects);
+        assert!(drained(&mut effects).is_empty(), "it waits for the same answer");
+        assert!(members.is_waiting("a", 1) && members.is_waiting("a", 2) && !members.is_waiting("a", 3));
+        members.reply(subscribed("a", request_id), &mut effects);
+        let told = |effect: &Effect<u32>| matches!(effect, Effect::Tell(_, Tell::Subscribed { is_new: true, .. }));
+        assert_eq!(drained(&mut effects).iter().filter(|effect| told(effect)).count(), 2);
+        members.subscribe(3, "a", None, false, &mut effects);
+        assert_eq!(drained(&mut effects).iter().filter(|effect| told(effect)).count(), 1, "at once");
+        assert_eq!(members.waiters(), 0);
+    }
+
+    #[test]
+    fn a_token_is_released_once_who_left_too_early_has_left_the_owner_too() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        members.subscribe(1, "presence-a", Some(member()), false, &mut effects);
+        members.subscribe(2, "presence-a", Some(member()), false, &mut effects);
+        let requests: Vec<RequestId> = drained(&mut effects)
+            .into_iter()
+            .map(|effect| match effect {
+                Effect::Command(Command::Subscribe { request, .. }) => request,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let token: Token = Arc::new(());
+        assert!(members.leave(1, &"presence-a".into(), None, true, &mut effects));
+        members.report_left("presence-a", 1, &token);
+        assert_eq!(Arc::strong_count(&token), 2, "only for this connection");
+        members.reply(subscribed("presence-a", requests[0]), &mut effects);
+        let effects_of_reply = drained(&mut effects);
+        let [Effect::Tell(1, Tell::Answered { .. }), Effect::Command(left), Effect::Done(done)] = &effects_of_reply[..]
+        else {
+            panic!("{effects_of_reply:?}");
+        };
+        let Command::Unsubscribe { user_id: Some(user_id), is_last: false, .. } = left else { panic!("{left:?}") };
+        assert!(**user_id == *"ann" && Arc::ptr_eq(done, &token));
+        drop(effects_of_reply);
+        assert_eq!(Arc::strong_count(&token), 1);
+    }
+
+    #[test]
+    fn a_token_is_released_also_when_the_owner_lets_nobody_in() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        members.subscribe(1, "presence-a", Some(member()), false, &mut effects);
+        let (request_id, _) = request(&mut effects);
+        let token: Token = Arc::new(());
+        members.leave(1, &"presence-a".into(), None, true, &mut effects);
+        members.report_left("presence-a", 1, &token);
+        let why = Rejected::Full { most: 1 };
+        members.reply(Reply::Rejected { channel: "presence-a".into(), request: request_id, why }, &mut effects);
+        let left = command(&mut effects);
+        assert!(matches!(left, Command::Unsubscribe { user_id: None, is_last: true, .. }), "{left:?}");
+        assert_eq!(Arc::strong_count(&token), 1);
+    }
+
+    const NONE: [usize; 0] = [];
+
+    /// A connection subscribes and is let in; gives the counts that this sends.
+    fn let_in(
+        members: &mut Members<u32>,
+        connection: u32,
+        channel: &str,
+        member: Option<PresenceMember>,
+    ) -> Vec<usize> {
+        let mut effects = Effects::new();
+        members.subscribe(connection, channel, member, false, &mut effects);
+        for effect in drained(&mut effects) {
+            let Effect::Command(Command::Subscribe { channel, request, .. }) = effect else { continue };
+            members.reply(subscribed(&channel, request), &mut effects);
+        }
+        counts(&mut effects)
+    }
+
+    fn counts(effects: &mut Effects<u32>) -> Vec<usize> {
+        let counts = drained(effects).into_iter().filter_map(|effect| match effect {
+            Effect::Command(Command::Count { subscribers, .. }) => Some(subscribers),
+            _ => None,
+        });
+        counts.collect()
+    }
+
+    #[test]
+    fn only_what_an_app_wants_counted_is() {
+        let on = || members_of(Features { subscription_count: true, ..Features::default() });
+        assert_eq!(let_in(&mut on(), 1, "a", None), [1]);
+        assert_eq!(let_in(&mut on(), 1, "presence-a", Some(member())), NONE, "its members are counted");
+        assert_eq!(let_in(&mut members(), 1, "a", None), NONE);
+    }
+
+    #[test]
+    fn a_count_that_found_no_room_is_sent_again_by_the_next_tick() {
+        let mut members = members_of(Features { subscription_count: true, ..Features::default() });
+        let (channel, mut effects): (Arc<str>, _) = ("a".into(), Effects::new());
+        let_in(&mut members, 1, &channel, None);
+        members.count_later(Arc::clone(&channel));
+        members.tick(&mut effects);
+        assert_eq!(counts(&mut effects), [1]);
+        members.tick(&mut effects);
+        assert_eq!(counts(&mut effects), NONE, "once");
+        // Who has left is not counted: the owner hears of that anyway.
+        members.count_later(Arc::clone(&channel));
+        members.leave(1, &channel, None, false, &mut effects);
+        assert_eq!(let_in(&mut members, 2, &channel, None), [1]);
+        members.tick(&mut effects);
+        assert_eq!(counts(&mut effects), NONE);
+        members.count_later(Arc::clone(&channel));
+        members.subscribe(3, &channel, None, true, &mut effects);
+        members.leave(2, &channel, None, false, &mut effects);
+        drained(&mut effects);
+        members.tick(&mut effects);
+        assert_eq!(counts(&mut effects), NONE, "the third one only waits");
+    }
+
+    #[test]
+    fn a_shard_that_waits_for_nobody_keeps_no_memory_of_it() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        for number in 0..1000 {
+            members.subscribe(number, &number.to_string(), None, false, &mut effects);
+        }
+        for effect in drained(&mut effects) {
+            let Effect::Command(Command::Subscribe { channel, request, .. }) = effect else { panic!("{effect:?}") };
+            members.reply(Reply::Rejected { channel, request, why: Rejected::Busy }, &mut effects);
+        }
+        assert_eq!((members.waiters(), members.waiting.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn the_name_of_a_channel_is_kept_once_from_the_first_who_waits_to_the_last_who_leaves() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        assert_eq!(members.name("a"), None);
+        members.subscribe(1, "a", None, false, &mut effects);
+        let Command::Subscribe { channel, request, .. } = command(&mut effects) else { panic!("not a subscription") };
+        assert!(members.name("a").is_some_and(|name| Arc::ptr_eq(name, &channel)), "while it waits");
+        let reply = Subscribed { members: None, last_event: LastEvent::NotKept };
+        let channel_of_reply = Arc::clone(&channel);
+        members.reply(
+            Reply::Subscribed { channel: channel_of_reply, request, user_id: None, subscribed: reply },
+            &mut effects,
+        );
+        assert!(members.name("a").is_some_and(|name| Arc::ptr_eq(name, &channel)), "once it is subscribed");
+        assert!(members.leave(1, &channel, None, false, &mut effects) && members.name("a").is_none());
+        assert!(!members.leave(1, &channel, None, false, &mut effects), "it has left already");
+    }
+
+    #[test]
+    fn a_user_acts_through_the_connections_that_have_signed_in_and_not_ended() {
+        let (mut members, mut effects) = (members(), Effects::new());
+        let ann: Arc<str> = "ann".into();
+        members.sign_in(1, &ann, true, &mut effects);
+        assert!(matches!(command(&mut effects), Command::SignIn { .. }));
+        members.sign_in(2, &ann, false, &mut effects);
+        assert!(drained(&mut effects).is_empty(), "nobody is to hear of it");
+        assert_eq!(members.signed_in("ann").collect::<Vec<_>>(), [1, 2]);
+        members.watch(2, std::iter::once("bob".into()), &mut effects);
+        assert!(matches!(command(&mut effects), Command::Watch { connection: 2, .. }));
+        members.sign_out(2, &ann, false, &mut effects);
+        assert!(matches!(command(&mut effects), Command::Unwatch { .. }));
+        members.sign_out(1, &ann, true, &mut effects);
+        assert!(matches!(command(&mut effects), Command::SignOut { .. }));
+        assert_eq!(members.signed_in("ann").count(), 0);
+    }
+}

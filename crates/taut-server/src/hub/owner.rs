@@ -255,3 +255,175 @@ fn happened<C>(channel: &Arc<str>, event: impl FnOnce(Arc<str>) -> Event, effect
 fn is_counted(channel: &str) -> bool {
     Channel::user_of(channel).is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Hub;
+    use super::super::command::{Event as Published, LastEvent, PresenceMember, RequestId};
+    use super::*;
+    use crate::app::{AppConfig, Features, Limits};
+    use crate::apps::Apps;
+    use crate::pusher::payload::Payload;
+    use std::time::Instant;
+
+    const HERE: ShardIndex = ShardIndex::FIRST;
+
+    fn app(limits: Limits) -> Arc<App> {
+        let features = Features { subscription_count: true, ..Features::default() };
+        let config = AppConfig { features, ..AppConfig::parse("1:key:secret").expect("an app") };
+        Arc::clone(&Apps::new([config], &limits).expect("one app").all()[0])
+    }
+
+    /// One command at one time; gives what comes of it.
+    fn handle(owner: &mut Owner, app: &App, command: Command<u32>, now: Time) -> Vec<Effect<u32>> {
+        let mut effects = Effects::new();
+        owner.handle(app, HERE, command, now, &mut effects);
+        std::iter::from_fn(|| effects.pop()).collect()
+    }
+
+    fn subscribe(owner: &mut Owner, app: &App, channel: &str, subscribe: Subscribe) -> Vec<Effect<u32>> {
+        let command = Command::Subscribe { channel: channel.into(), request: RequestId::default(), subscribe };
+        handle(owner, app, command, Time::ZERO)
+    }
+
+    fn leave(owner: &mut Owner, app: &App, channel: &str) -> Vec<Effect<u32>> {
+        let command = Command::Unsubscribe { channel: channel.into(), user_id: None, is_last: true };
+        handle(owner, app, command, Time::ZERO)
+    }
+
+    fn publish(owner: &mut Owner, app: &App, channel: &str, event: Published) -> Vec<Effect<u32>> {
+        let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now() };
+        handle(owner, app, Command::Publish(publication), Time::ZERO)
+    }
+
+    fn rejected(effects: &[Effect<u32>]) -> Option<Rejected> {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Reply(_, Reply::Rejected { why, .. }) => Some(*why),
+            _ => None,
+        })
+    }
+
+    fn happened(effects: &[Effect<u32>]) -> Vec<&Event> {
+        let events = effects.iter().map(|effect| if let Effect::Happened(event) = effect { Some(event) } else { None });
+        events.flatten().collect()
+    }
+
+    /// The names of the events that a shard is given for its subscribers.
+    fn delivered(effects: &[Effect<u32>]) -> Vec<String> {
+        let name = |effect: &Effect<u32>| {
+            let Effect::Push(_, Push::Deliver(delivery)) = effect else { return None };
+            let message: serde_json::Value = serde_json::from_slice(delivery.message.payload()).expect("JSON");
+            message["event"].as_str().map(str::to_owned)
+        };
+        effects.iter().filter_map(name).collect()
+    }
+
+    fn presence(user_id: &str) -> Subscribe {
+        Subscribe::Presence { member: PresenceMember { user_id: user_id.into(), user_info: None }, last_event: false }
+    }
+
+    #[test]
+    fn a_channel_counts_towards_the_limit_from_its_first_subscriber_to_its_last() {
+        let (app, mut owner) = (app(Limits { channels: 1, ..Limits::default() }), Owner::default());
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "a", Subscribe::Events)), None);
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "a", Subscribe::Events)), None, "it is open already");
+        let full = Some(Rejected::TooManyChannels { most: 1 });
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "b", Subscribe::Events)), full);
+        leave(&mut owner, &app, "a");
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "b", Subscribe::Events)), None);
+    }
+
+    #[test]
+    fn the_channels_of_users_count_towards_no_limit_and_nothing_is_told_of_them() {
+        let (app, mut owner) = (app(Limits { channels: 1, ..Limits::default() }), Owner::default());
+        for user in ["1", "2"] {
+            let effects = subscribe(&mut owner, &app, &Channel::of_user(user), Subscribe::Events);
+            assert_eq!((rejected(&effects), happened(&effects)), (None, vec![]));
+        }
+        assert_eq!(happened(&leave(&mut owner, &app, &Channel::of_user("1"))), Vec::<&Event>::new());
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "a", Subscribe::Events)), None);
+    }
+
+    #[test]
+    fn a_subscriber_that_is_rejected_opens_no_channel() {
+        let limits = Limits { channels: 1, presence_members: 0, ..Limits::default() };
+        let (app, mut owner) = (app(limits), Owner::default());
+        let full = Some(Rejected::Full { most: 0 });
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "presence-a", presence("1"))), full);
+        assert_eq!(owner.occupied(), 0);
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "a", Subscribe::Events)), None, "the place is free again");
+        assert_eq!(owner.occupied(), 1);
+    }
+
+    #[test]
+    fn only_what_backends_publish_to_cache_channels_is_kept() {
+        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        let from_client = || Published::Client { name: "client-a".into(), data: None, user_id: None };
+        let from_backend = || Published::published("event", &Payload::from("x"));
+        publish(&mut owner, &app, "cache-a", from_client());
+        publish(&mut owner, &app, "a", from_backend());
+        assert!(owner.last_event("cache-a", Time::ZERO).is_none() && owner.last_event("a", Time::ZERO).is_none());
+        publish(&mut owner, &app, "cache-a", from_backend());
+        publish(&mut owner, &app, "cache-a", from_client());
+        let (kept, ttl) = owner.last_event("cache-a", Time::ZERO).expect("an event");
+        assert_eq!((kept.name(), kept.data().as_ref(), ttl), ("event", "x", app.snapshot().limits.cache_ttl));
+        let effects = subscribe(&mut owner, &app, "cache-a", Subscribe::LastEvent);
+        let [Effect::Happened(_), Effect::Reply(HERE, Reply::Subscribed { subscribed, .. })] = &effects[..] else {
+            panic!("{effects:?}");
+        };
+        assert!(matches!(subscribed.last_event, LastEvent::Found(_)));
+    }
+
+    #[test]
+    fn the_first_subscriber_that_finds_nothing_kept_is_told_of() {
+        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        let channel: Arc<str> = "cache-a".into();
+        let effects = subscribe(&mut owner, &app, &channel, Subscribe::LastEvent);
+        let (occupied, miss) = (
+            Event::ChannelOccupied { channel: Arc::clone(&channel) },
+            Event::CacheMiss { channel: Arc::clone(&channel) },
+        );
+        assert_eq!(happened(&effects), [&occupied, &miss]);
+        assert_eq!(happened(&subscribe(&mut owner, &app, &channel, Subscribe::LastEvent)), Vec::<&Event>::new());
+    }
+
+    #[test]
+    fn what_is_kept_is_forgotten_by_the_tick_after_its_time() {
+        let app = app(Limits::default());
+        let mut hub = Hub::<u32>::new(Arc::clone(&app));
+        publish(&mut hub.owner, &app, "cache-a", Published::published("event", &Payload::from("x")));
+        let after = Time::ZERO + app.snapshot().limits.cache_ttl;
+        hub.tick(after, &mut Effects::new());
+        assert!(hub.owner().last_event("cache-a", Time::ZERO).is_none());
+    }
+
+    #[test]
+    fn every_event_counts_as_published_whether_anybody_hears_it_or_not() {
+        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        let event = || Published::published("event", &Payload::from("x"));
+        assert_eq!(publish(&mut owner, &app, "presence-a", event()).len(), 0, "nobody is there");
+        assert_eq!(owner.published(), 1);
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        assert_eq!(owner.published(), 2, "that a user has come is an event, too");
+        assert_eq!(publish(&mut owner, &app, "presence-a", event()).len(), 1);
+        assert_eq!((owner.published(), owner.occupied()), (3, 1));
+    }
+
+    // A count that was held back comes with a tick.
+    #[test]
+    fn a_count_of_many_is_told_late() {
+        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        subscribe(&mut owner, &app, "a", Subscribe::Events);
+        let count = |subscribers| Command::Count { channel: "a".into(), subscribers };
+        let told = |count| Event::SubscriptionCount { channel: "a".into(), count };
+        let effects = handle(&mut owner, &app, count(150), Time::ZERO);
+        assert_eq!(happened(&effects), [&told(150)]);
+        assert_eq!(delivered(&effects), ["pusher_internal:subscription_count"]);
+        assert_eq!(happened(&handle(&mut owner, &app, count(151), Time::ZERO)), Vec::<&Event>::new());
+        let mut effects = Effects::<u32>::new();
+        owner.tick(Time::ZERO + Duration::from_secs(5), &mut effects);
+        let effects: Vec<_> = std::iter::from_fn(|| effects.pop()).collect();
+        assert_eq!(happened(&effects), [&told(151)]);
+        assert_eq!(delivered(&effects), ["pusher_internal:subscription_count"]);
+    }
+}
