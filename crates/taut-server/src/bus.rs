@@ -22,6 +22,8 @@ use crate::hub::command::{Command, Content, Envelope, Publication};
 use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::member::Identity;
 use crate::query::Query;
+#[cfg(test)]
+pub(crate) use end::WINDOW;
 pub(crate) use end::{BusEnd, Outlet, Post};
 
 /// What comes through a shard's mailbox.
@@ -302,13 +304,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_to_all_comes_to_every_shard_once() {
+        let (bus, mut shards) = shards(3);
+        bus.tell_all(|| Mail::Tick);
+        for shard in &mut shards {
+            assert!(matches!(collected(shard)[..], [Mail::Tick]));
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_back_what_it_is_offered_and_takes_what_must_not_be_lost() {
+        let (bus, mut shards) = shards(1);
+        let (app, to) = (AppIndex::new(0), ShardIndex::new(0));
+        let content = |channel: &str| Content::Command(Command::Publish(publication(channel, 10)));
+        let envelope = |channel: &str| Envelope { app, from: to, content: content(channel) };
+        let taken = (0..1000).take_while(|_| bus.offer(to, envelope("first"), 100_000).is_ok()).count();
+        assert!((160..=180).contains(&taken), "{taken}");
+        let refused = bus.offer(to, envelope("second"), 100_000).map_err(Mail::Hub).expect_err("it is full");
+        assert!(is_publish(&refused, "second"), "{refused:?}");
+        bus.send(to, envelope("third"));
+        let mail = collected(&mut shards[0]);
+        assert!(mail.len() == taken + 1 && is_publish(&mail[taken], "third"));
+        assert!(bus.offer(to, envelope("fourth"), 100_000).is_ok());
+    }
+
+    #[test]
     fn publishers_are_turned_away_while_any_mailbox_is_half_full() {
         let (bus, mut shards) = shards(2);
         let (first, second) = (channel_of(&bus, 0), channel_of(&bus, 1));
-        let mut taken = 0;
-        while publish(&bus, [publication(&first, 100_000)]).is_ok() {
-            taken += 1;
-        }
+        let taken = (0..1000).take_while(|_| publish(&bus, [publication(&first, 100_000)]).is_ok()).count();
         assert!((80..=90).contains(&taken), "{taken}");
         assert!(bus.is_overloaded());
         assert_eq!(publish(&bus, [publication(&second, 10)]), Err(Busy));
@@ -320,9 +344,9 @@ mod tests {
     #[test]
     fn a_shard_that_takes_no_tick_is_noticed() {
         let (bus, _shards) = shards(2);
-        let (patience, start) = (Duration::from_secs(3), Instant::now());
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(!bus.is_stuck(at(2), patience), "none has had the time");
+        let patience = Duration::from_secs(3);
+        let at = |seconds| bus.began + Duration::from_secs(seconds);
+        assert!(!bus.is_stuck(at(3), patience), "none has had the time");
         assert!(bus.is_stuck(at(4), patience));
         bus.has_ticked(ShardIndex::new(0), at(4));
         assert!(bus.is_stuck(at(4), patience), "the other one has not");

@@ -216,7 +216,7 @@ impl<C: Copy + Eq + Hash> BusEnd<C> {
 }
 
 /// The weight that may be under way to one shard: sixteen lists of members, or a thousand replies that are a word. Tests reach it at once.
-const WINDOW: u32 = if cfg!(test) { 2 * MEMBERS } else { 1024 };
+pub(crate) const WINDOW: u32 = if cfg!(test) { 2 * MEMBERS } else { 1024 };
 
 /// Envelopes for which a window keeps its room.
 const SMALL: usize = 64;

@@ -2,12 +2,15 @@
 //! refused is at times. Each client is held against a plain model of what it must hear.
 
 use super::Hub;
-use super::command::{Content, Delivery, Envelope, Event as Published, LastEvent, PresenceMember, Publication};
+use super::command::{
+    Content, Delivery, Envelope, Event as Published, LastEvent, PresenceMember, Publication, Push, Reply,
+};
 use super::effects::Tell;
 use super::members::Intent;
+use super::owner::Owner;
 use crate::app::{AppConfig, Features, Limits};
 use crate::apps::{App, Apps};
-use crate::bus::{BusEnd, Outlet, Post};
+use crate::bus::{BusEnd, Outlet, Post, WINDOW};
 use crate::events::Event;
 use crate::hub::command::{Command, Subscribe};
 use crate::place::{AppIndex, ShardIndex};
@@ -16,7 +19,7 @@ use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use proptest::prelude::*;
 use serde_json::Value;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,15 +66,31 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..120)
 }
 
+/// What holds for the app: how many users a presence channel may have, how many channels there may be (0: any number), and whether
+/// subscriptions are counted.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    presence_members: usize,
+    channels: usize,
+    subscription_count: bool,
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let channels = prop_oneof![2 => Just(0), 1 => 1..CHANNELS.len()];
+    (1..=USERS, channels, prop::bool::weighted(0.8)).prop_map(|(presence_members, channels, subscription_count)| {
+        Terms { presence_members, channels, subscription_count }
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_overtakes_what_every_client_hears_what_it_must(limit in 1..=USERS, steps in steps()) {
-        let mut world = World::new(limit);
+    fn whatever_overtakes_what_every_client_hears_what_it_must(terms in terms(), steps in steps()) {
+        let mut world = World::new(terms);
         for step in steps {
             world.step(step);
-            world.check_limit(limit);
+            world.check_limits();
         }
         world.come_to_rest();
         world.check_at_rest();
@@ -82,6 +101,8 @@ proptest! {
 const SHARDS: usize = 3;
 const CLIENTS: usize = 9;
 const USERS: usize = 4;
+/// Many times what any script makes the shards say.
+const MOST_SENT: usize = 100_000;
 /// The last one stands for the channel of each client's own user.
 const CHANNELS: [&str; 6] = ["chat", "cache-chat", "presence-room", "presence-cache-room", "private-chat", "#user"];
 
@@ -99,24 +120,76 @@ struct World {
 struct Network {
     queues: RefCell<Vec<VecDeque<Envelope<u32>>>>,
     is_full: RefCell<[bool; SHARDS]>,
+    /// The weights of subscriptions that are not answered yet, by the shard that asks and by the owner.
+    in_flight: RefCell<BTreeMap<(ShardIndex, ShardIndex), Vec<u32>>>,
+    /// Commands and envelopes so far.
+    sent: Cell<usize>,
+}
+
+impl Network {
+    /// An envelope is taken. With an answer there is room for other subscriptions.
+    fn take(&self, shard: usize) -> Option<Envelope<u32>> {
+        let envelope = self.queues.borrow_mut()[shard].pop_front()?;
+        if let Content::Reply(Reply::Subscribed { request, .. } | Reply::Rejected { request, .. }) = &envelope.content {
+            let mut in_flight = self.in_flight.borrow_mut();
+            let weights = in_flight.get_mut(&(ShardIndex::new(shard), envelope.from)).expect("it was asked");
+            let answered = weights.iter().position(|weight| *weight == request.weight).expect("it was asked");
+            weights.swap_remove(answered);
+        }
+        Some(envelope)
+    }
+
+    /// Shards that go on talking to each other for ever fail the test instead of keeping it.
+    fn count(&self) {
+        self.sent.set(self.sent.get() + 1);
+        assert!(self.sent.get() < MOST_SENT, "there is no end to it");
+    }
+}
+
+/// Channels are spread by their names; the users are the last shard's.
+fn owner_of(channel: Option<&str>) -> ShardIndex {
+    let sum = |name: &str| name.bytes().map(usize::from).sum::<usize>();
+    ShardIndex::new(channel.map_or(SHARDS - 1, |name| sum(name) % SHARDS))
 }
 
 impl Post<u32> for Network {
-    /// Channels are spread in their order; the users are the last shard's.
     fn owner(&self, _: AppIndex, channel: Option<&str>) -> ShardIndex {
-        let sum = |name: &str| name.bytes().map(usize::from).sum::<usize>();
-        ShardIndex::new(channel.map_or(SHARDS - 1, |name| sum(name) % SHARDS))
+        self.count();
+        owner_of(channel)
     }
 
-    fn offer(&self, to: ShardIndex, envelope: Envelope<u32>, _: usize) -> Result<(), Envelope<u32>> {
+    fn offer(&self, to: ShardIndex, envelope: Envelope<u32>, bytes: usize) -> Result<(), Envelope<u32>> {
+        let texts = match &envelope.content {
+            Content::Command(Command::Publish(publication)) => publication.bytes(),
+            Content::Reply(Reply::Subscribed { channel, subscribed, .. }) => channel.len() + subscribed.bytes(),
+            Content::Push(Push::Deliver(delivery)) => delivery.bytes(),
+            _ => bytes,
+        };
+        assert_eq!(bytes, texts, "it weighs what its texts take: {envelope:?}");
         if self.is_full.borrow()[to.get()] {
             return Err(envelope);
         }
-        self.send(to, envelope);
+        self.count();
+        self.queues.borrow_mut()[to.get()].push_back(envelope);
         Ok(())
     }
 
     fn send(&self, to: ShardIndex, envelope: Envelope<u32>) {
+        self.count();
+        match &envelope.content {
+            Content::Command(Command::Subscribe { request, .. }) => {
+                let mut in_flight = self.in_flight.borrow_mut();
+                let weights = in_flight.entry((envelope.from, to)).or_default();
+                weights.push(request.weight);
+                assert!(weights.len() == 1 || weights.iter().sum::<u32>() <= WINDOW, "too many at a time: {weights:?}");
+            }
+            Content::Reply(Reply::Subscribed { subscribed, .. }) => {
+                assert!(!subscribed.is_long(), "it may find no room");
+            }
+            Content::Push(Push::Missed { .. }) => assert!(self.is_full.borrow()[to.get()], "nothing was missed"),
+            Content::Command(Command::Publish(_)) | Content::Push(Push::Deliver(_)) => panic!("it may find no room"),
+            _ => {}
+        }
         self.queues.borrow_mut()[to.get()].push_back(envelope);
     }
 }
@@ -210,8 +283,8 @@ impl Client {
                     // Its own events are not for it.
                     Some(last) => {
                         let own = format!("client-{}-", self.id);
-                        let between = &order[position(last) + 1..next];
                         assert!(position(last) < next, "again, or out of order: {name}");
+                        let between = &order[position(last) + 1..next];
                         assert!(between.iter().all(|one| one.starts_with(&own)), "a gap before {name}: {between:?}");
                     }
                     None if seen.was_empty => assert_eq!(next, 0, "a gap before {name}"),
@@ -325,9 +398,10 @@ fn users_of(members: &str) -> BTreeSet<String> {
 }
 
 impl World {
-    fn new(limit: usize) -> Self {
-        let limits = Limits { presence_members: limit, ..Limits::default() };
-        let features = Features { subscription_count: true, ..Features::default() };
+    fn new(terms: Terms) -> Self {
+        let Terms { presence_members, channels, subscription_count } = terms;
+        let limits = Limits { channels, presence_members, ..Limits::default() };
+        let features = Features { subscription_count, ..Features::default() };
         let config = AppConfig { limits: Some(limits), features, ..AppConfig::parse("1:key:secret").expect("an app") };
         let app = Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]);
         let network = Network::default();
@@ -458,9 +532,10 @@ impl World {
         let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now() };
         let (app, from) = (self.app.index(), ShardIndex::new(0));
         let owner = self.network.owner(app, Some(&publication.channel));
+        let bytes = publication.bytes();
         let content = Content::Command(Command::Publish(publication));
         // A publisher who is turned away has published nothing.
-        drop(self.network.offer(owner, Envelope { app, from, content }, 0));
+        drop(self.network.offer(owner, Envelope { app, from, content }, bytes));
     }
 
     fn client_event(&mut self, id: u32, number: usize) {
@@ -492,8 +567,7 @@ impl World {
     }
 
     fn take(&mut self, shard: usize) -> bool {
-        let envelope = self.network.queues.borrow_mut()[shard].pop_front();
-        let Some(Envelope { from, content, .. }) = envelope else { return false };
+        let Some(Envelope { from, content, .. }) = self.network.take(shard) else { return false };
         if let Content::Command(Command::Publish(publication)) = &content {
             self.took(publication);
         }
@@ -517,10 +591,22 @@ impl World {
         }
     }
 
-    fn check_limit(&self, limit: usize) {
+    fn check_limits(&self) {
+        let Limits { channels, presence_members, .. } = self.app.snapshot().limits;
         for (hub, _) in &self.shards {
-            assert!(hub.owner().rosters().all(|(_, roster)| roster.len() <= limit));
+            assert!(hub.owner().rosters().all(|(_, roster)| roster.len() <= presence_members));
         }
+        let is_occupied = |name: &&&str| self.owner(name).shards(name).next().is_some();
+        let occupied = CHANNELS.iter().filter(is_occupied).count();
+        assert!(channels == 0 || occupied <= channels, "{occupied} of {channels} channels");
+        // The app has counted as many.
+        assert!(occupied == 0 || !self.app.open_channel(occupied), "{occupied} channels were not all counted");
+        assert!(self.app.open_channel(occupied + 1), "more than {occupied} channels were counted");
+        self.app.close_channel();
+    }
+
+    fn owner(&self, channel: &str) -> &Owner {
+        self.shards[owner_of(Some(channel)).get()].0.owner()
     }
 
     fn check_at_rest(&self) {
@@ -535,9 +621,11 @@ impl World {
             if Kind::of(name).is_presence() {
                 occupied.extend(users.iter().map(|user| format!("{name} {user}")));
             } else {
+                let is_counted = self.app.snapshot().config.features.subscription_count && !subscribers.is_empty();
                 let count = self.clients.counts.get(*name).copied();
-                assert_eq!(count, (!subscribers.is_empty()).then_some(subscribers.len()), "{name}");
+                assert_eq!(count, is_counted.then_some(subscribers.len()), "{name}");
             }
+            self.check_owner(name, &users);
             for client in subscribers {
                 let seen = client.channels.get(*name).unwrap_or_else(|| panic!("{} was let in to {name}", client.id));
                 assert_eq!(seen.users, Kind::of(name).is_presence().then(|| users.clone()), "{name}");
@@ -553,6 +641,18 @@ impl World {
             }
             assert_eq!(client.is_signed_in, client.wants.contains(&Channel::of_user(&client.user)));
         }
+    }
+
+    /// The owner of a channel knows who is there, and what was published last where that is kept.
+    fn check_owner(&self, name: &str, users: &BTreeSet<String>) {
+        let roster = self.owner(name).roster(name);
+        let present: Option<BTreeSet<String>> = roster.map(|roster| roster.users().map(ToString::to_string).collect());
+        let expected = Some(users).filter(|users| Kind::of(name).is_presence() && !users.is_empty());
+        assert_eq!(present.as_ref(), expected, "{name}");
+        assert_eq!(self.owner(name).rosters().any(|(other, _)| **other == *name), present.is_some(), "{name}");
+        let last = self.clients.order.get(name).and_then(|order| order.last());
+        let kept = self.owner(name).last_event(name, self.now).map(|(publication, _)| publication.name().to_owned());
+        assert_eq!(kept.as_ref(), last.filter(|_| Kind::of(name).is_cache()), "{name}");
     }
 
     /// Whoever has heard anything has heard the last event, too.
@@ -571,6 +671,7 @@ impl World {
             self.vanish(self.clients.places[place]);
         }
         self.come_to_rest();
+        self.check_limits();
         assert_eq!(self.clients.occupied, BTreeSet::new());
         for (hub, _) in &self.shards {
             assert!(hub.is_vacant(), "{hub:?}");
