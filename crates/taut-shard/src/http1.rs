@@ -82,6 +82,7 @@ impl Exchange {
     }
 
     /// Looks at what has come.
+    #[inline]
     pub(crate) fn step(&mut self, limits: &HeadLimits) -> Step<'_> {
         if self.progress == Progress::Upgraded {
             return Step::NeedMore;

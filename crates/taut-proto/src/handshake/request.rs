@@ -50,6 +50,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// As [`parse`](Self::parse); also when the scan has found nothing, or in other bytes.
+    #[inline]
     pub fn parse_found(bytes: &'a [u8], scan: &HeadScan) -> Result<Self, Refusal> {
         let mut request = Self::unchecked(RequestHead::empty());
         http1::read_request(bytes, scan, &mut request.head)?;

@@ -365,8 +365,11 @@ struct Parameter<'a> {
 
 impl<'a> Parameter<'a> {
     fn parse(pair: &'a str, decode: fn(&'a str) -> Cow<'a, str>) -> Self {
-        let (raw_key, raw_value, has_value) =
-            pair.split_once('=').map_or((pair, "", false), |(key, value)| (key, value, true));
+        // Keys are short: a search made for long texts would cost more than it saves.
+        let (raw_key, raw_value, has_value) = match pair.bytes().position(|byte| byte == b'=') {
+            Some(equals) => (&pair[..equals], &pair[equals + 1..], true),
+            None => (pair, "", false),
+        };
         let (mut key, value) = (decode(raw_key), decode(raw_value));
         // Neither upper-case nor the member of a list, which is signed with the others.
         let is_simple = key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
