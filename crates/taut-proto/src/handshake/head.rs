@@ -124,3 +124,42 @@ impl Default for HeadLimits {
         Self { bytes: 16 << 10, headers: 100 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head<'a>(method: &'a str, target: &'a str, headers: &[(&'a str, &'a [u8])]) -> RequestHead<'a> {
+        RequestHead { method, target, headers: headers.iter().copied().collect(), ..RequestHead::empty() }
+    }
+
+    fn cause(head: &RequestHead<'_>, limits: HeadLimits) -> Option<Cause> {
+        head.check(&limits).err().map(|refusal| refusal.cause())
+    }
+
+    // RFC 9112 §3: no method, target or header holds what would end it as a text.
+    #[test]
+    fn values_that_no_text_could_hold_are_refused() {
+        let limits = HeadLimits::default();
+        assert_eq!(cause(&head("GET", "/chat?a=b", &[("host", b"a")]), limits), None);
+        for (method, target) in
+            [("", "/"), ("GE T", "/"), ("GET\n", "/"), ("GET", ""), ("GET", "/a b"), ("GET", "/\x7f")]
+        {
+            assert_eq!(cause(&head(method, target, &[]), limits), Some(Cause::Malformed), "{method:?} {target:?}");
+        }
+        for value in [&b"a\nb"[..], b"a\rb", b"a\0b"] {
+            assert!(head("GET", "/", &[("x", value)]).check(&limits).is_err(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn limits_mean_for_values_what_they_mean_for_text() {
+        let text = "GET http://a/chat HTTP/1.1\r\nhost: a\r\nx: yz\r\n\r\n";
+        let plain = head("GET", "/chat", &[("host", b"a"), ("x", b"yz")]);
+        let absolute = RequestHead { scheme: Some("http"), authority: Some("a"), ..plain };
+        let limits = |bytes, headers| HeadLimits { bytes, headers };
+        assert_eq!(cause(&absolute, limits(text.len(), 2)), None);
+        assert_eq!(cause(&absolute, limits(text.len() - 1, 2)), Some(Cause::HeadTooLarge));
+        assert_eq!(cause(&absolute, limits(text.len(), 1)), Some(Cause::TooManyHeaders));
+    }
+}

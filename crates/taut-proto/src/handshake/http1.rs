@@ -266,6 +266,35 @@ mod tests {
         scanned(bytes, &[bytes.len()], limits).err().map(|refusal| refusal.cause())
     }
 
+    #[test]
+    fn a_head_is_parsed_into_values() {
+        let bytes = b"GET /chat?a=b HTTP/1.0\r\nHost: a\r\nX: y\r\n\r\nbehind it";
+        let head = parse_request(bytes, &LIMITS).expect("good");
+        assert_eq!((head.method, head.target, head.version), ("GET", "/chat?a=b", Version::Http10));
+        assert_eq!((head.headers.len(), head.headers.first("x")), (2, Some("y")));
+        let cause = |bytes| parse_request(bytes, &LIMITS).err().map(|refusal| refusal.cause());
+        assert_eq!(cause(&bytes[..30]), Some(Cause::Incomplete));
+        assert_eq!(cause(b"GET / HTTP/1.1\nHost: a\r\n\r\n"), Some(Cause::LineEnd));
+        assert_eq!(cause(b"GET\x01/ HTTP/1.1\r\n\r\n"), Some(Cause::Malformed));
+    }
+
+    // RFC 9110 §15, RFC 6585.
+    #[test]
+    fn every_status_that_is_sent_has_its_reason() {
+        for (status, expected) in [
+            (101, "Switching Protocols"),
+            (200, "OK"),
+            (400, "Bad Request"),
+            (404, "Not Found"),
+            (410, "Gone"),
+            (501, "Not Implemented"),
+            (503, "Service Unavailable"),
+            (599, ""),
+        ] {
+            assert_eq!(reason(status), expected);
+        }
+    }
+
     // RFC 6455 §4.2.1: the request is a valid HTTP request; it ends with the first empty line.
     #[test]
     fn bytes_after_the_head_belong_to_the_next_protocol() {

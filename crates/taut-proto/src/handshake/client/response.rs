@@ -17,7 +17,7 @@ pub struct ClientResponse<'a> {
 }
 
 impl<'a> ClientResponse<'a> {
-    /// Parses a head that [`HeadScan`](super::HeadScan) found, under the same limits.
+    /// Parses a head that [`HeadScan`](super::super::HeadScan) found, under the same limits.
     pub fn parse(head: &'a [u8], limits: &HeadLimits) -> Result<Self, Rejection> {
         let ResponseHead { status, version, headers } = http1::parse_response(head, limits)?;
         headers.check(&SINGLE)?;
