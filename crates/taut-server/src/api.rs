@@ -124,7 +124,7 @@ impl Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Context").field("backends", &self.auth).finish_non_exhaustive()
+        formatter.debug_struct("Context").field("auth", &self.auth).finish_non_exhaustive()
     }
 }
 

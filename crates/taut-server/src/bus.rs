@@ -201,7 +201,7 @@ impl Post<ConnectionId> for ShardBus {
 
 impl fmt::Debug for ShardBus {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Routes").field("shards", &self.shards).finish_non_exhaustive()
+        formatter.debug_struct("ShardBus").field("shards", &self.shards).finish_non_exhaustive()
     }
 }
 
