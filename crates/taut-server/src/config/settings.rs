@@ -190,7 +190,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_APPS_RELOAD",
         "SECONDS",
         "10",
-        "How often that table is read, whole; an app that is changed there is served so after at most that time",
+        "How often the whole table is read: a changed app is served within this time",
         server!(apps_reload, value => text::seconds(value)),
     ),
     Setting::new(
@@ -198,7 +198,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_SHARDS",
         "NUMBER",
         "0",
-        "Event loops, each a thread of its own (0: one per processor core)",
+        "Event loops, each on its own thread (0: one per processor core)",
         server!(shards, value => text::count(value, 0, 1024)),
     )
     .at_the_next_start(),
@@ -207,7 +207,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_PATH_PREFIX",
         "PATH",
         "",
-        "What precedes /app and /apps in this server's paths, for instance /realtime",
+        "Prefix of /app and /apps in this server's paths, for instance /realtime",
         server!(path_prefix, value => text::prefix(value)),
     )
     .at_the_next_start(),
@@ -216,7 +216,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_TRUSTED_PROXIES",
         "NETWORK",
         "",
-        "From where X-Forwarded-For and the PROXY protocol are believed: addresses or networks such as 10.0.0.0/8, several with commas between them",
+        "Trust X-Forwarded-For and the PROXY protocol only from these addresses or networks, such as 10.0.0.0/8; separate several with commas",
         server!(trusted_proxies, |config, value| {
             for network in value.split(',').map(str::trim).filter(|network| !network.is_empty()) {
                 config.trusted_proxies.push(network.parse().map_err(|error: taut_shard::InvalidNetwork| error.to_string())?);
@@ -312,7 +312,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_MAX_UNFINISHED",
         "BYTES",
         "64MiB",
-        "Most that clients' unfinished messages may hold together, beyond 16 KiB each; then whoever sends more of one is disconnected",
+        "Most memory that clients' unfinished messages may hold together, beyond 16 KiB each; a client that sends more is disconnected",
         server!(unfinished, value => text::bytes(value)),
     )
     .at_the_next_start(),
@@ -321,7 +321,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_MAX_OUTGOING",
         "BYTES",
         "1MiB",
-        "Most that may wait for a client that reads too slowly; what is beyond it, slow-reader says",
+        "Most bytes that may wait for a slow client; slow-reader says what happens beyond that",
         server!(outgoing, value => text::bytes(value)),
     )
     .at_the_next_start(),
@@ -420,7 +420,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_MAX_PRESENCE_MEMBER",
         "BYTES",
         "2KiB",
-        "Most that a member of a presence channel may say of itself (user_info)",
+        "Largest user_info of a member of a presence channel",
         limit!(presence_member, value => text::bytes(value)),
     ),
     Setting::new(
@@ -484,7 +484,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_METRICS_LISTEN",
         "ADDR",
         "",
-        "Where to serve /metrics, /up and /ready on a listener of their own, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port",
+        "Where to serve /metrics, /up and /ready on a separate listener, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port",
         server!(metrics_listen, value => operators_address(value)),
     )
     .at_the_next_start(),
@@ -503,7 +503,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CONSOLE_LISTEN",
         "ADDR",
         "",
-        "Where to serve the console, /metrics, /up and /ready on a listener of their own, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port. An address that is not on loopback requires console-password",
+        "Where to serve the console, /metrics, /up and /ready on a separate listener, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port. An address that is not on loopback requires console-password",
         server!(console_listen, value => operators_address(value)),
     )
     .at_the_next_start(),
@@ -579,7 +579,7 @@ pub const RETIRED: &[Setting] = &[Setting::new(
     "",
     "Gone: metrics-listen and metrics-token take its place",
     server!(file, |_, _| {
-        Err("this setting is gone: metrics-listen serves the metrics on a listener of their own (9601: on this machine alone), and metrics-token opens them where clients connect. With neither, nobody can read them".to_owned())
+        Err("this setting is gone: metrics-listen serves the metrics on a separate listener (9601: on this machine alone), and metrics-token opens them where clients connect. With neither, nobody can read them".to_owned())
     }),
 )
 .at_the_next_start()];
