@@ -309,7 +309,7 @@ impl Segment {
 }
 
 /// Bytes of one's own put together in one segment; control frames get in at the end of each.
-const SEGMENT: usize = 64 << 10;
+const SEGMENT: usize = 128 << 10;
 
 /// With more than this unwritten, pings and pongs no longer queue behind each other.
 const URGENT_FROM: usize = 4 << 10;

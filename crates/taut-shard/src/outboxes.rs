@@ -63,7 +63,7 @@ fn cost(outbox: &Outbox) -> usize {
 const MOST: usize = 8 << 20;
 
 /// Bytes that one of them may hold.
-const LARGEST: usize = 128 << 10;
+const LARGEST: usize = 160 << 10;
 
 /// How long an outbox is kept that nobody needs.
 const WHILE: Duration = Duration::from_secs(1);
