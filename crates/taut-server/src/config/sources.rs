@@ -366,7 +366,7 @@ mod tests {
             mistakes("metrics = true").join("\n"),
             sources(&[], &[("TAUT_METRICS", "loopback")]).load().expect_err("gone").to_string(),
         ] {
-            assert!(mistake.contains("metrics-listen serves the metrics on a listener of their own"), "{mistake}");
+            assert!(mistake.contains("metrics-listen serves the metrics on a separate listener"), "{mistake}");
         }
         assert!(mistakes("metrc-token = 1")[0].contains("did you mean metrics-token?"));
     }
