@@ -131,13 +131,13 @@ impl<User> Conn<User> {
         }
     }
 
-    /// The id of a connection that has begun to receive a message in the clear, which may go on with the next read.
+    /// The id of a connection in the middle of a message whose next bytes the kernel may write to where they stay: not
+    /// by TLS, nor from a pipe, whose bytes are in this process and are copied once either way.
     #[inline]
     pub(crate) fn receiving(&self, token: usize) -> Option<ConnectionId> {
-        match &self.stage {
-            Stage::Open(open) if self.transport.tls.is_none() && open.connection.is_receiving() => Some(open.id(token)),
-            _ => None,
-        }
+        let Stage::Open(open) = &self.stage else { return None };
+        let is_direct = self.transport.tls.is_none() && self.transport.socket.as_pipe().is_none();
+        (open.connection.is_receiving() && is_direct).then(|| open.id(token))
     }
 
     /// Reads to where the message in progress lies; `None` when its bytes do not belong there.

@@ -16,7 +16,7 @@ use super::{hex, number};
 
 /// An app's secret, ready to sign with.
 ///
-/// Preparing a secret is half of the SHA-256 that a short text takes, so whoever signs more than once keeps the key.
+/// Preparing a secret is half of the SHA-256 work for a short text: keep the key to sign more than once.
 ///
 /// `Debug` does not show it.
 #[derive(Clone)]

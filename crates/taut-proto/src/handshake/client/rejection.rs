@@ -47,7 +47,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Who has to change something.
+    /// Which side must change something.
     pub fn fault(&self) -> Fault {
         let is_request = matches!(self, Self::Status { status: ..500, .. }) && !self.is_transient();
         if is_request { Fault::Request } else { Fault::Server }
@@ -129,7 +129,7 @@ impl From<MalformedExtensions> for Rejection {
     }
 }
 
-/// Who has to change something before a rejected handshake can succeed.
+/// Which side must change something before a rejected handshake can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// What the client asked for: address, credentials, origin, protocol.
