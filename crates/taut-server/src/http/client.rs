@@ -189,7 +189,7 @@ const LONGEST_REASON: usize = 200;
 mod tests {
     use super::*;
     use crate::address;
-    use crate::http::testing::{self, Receiver};
+    use crate::http::testing::{self, Nobody, Receiver};
     use rustls::ServerConfig;
     use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
     use tokio_rustls::TlsAcceptor;
@@ -267,7 +267,7 @@ mod tests {
         let request = get(address::parse(&receiver.url("/")).expect("an address"));
         let reason = Client::new().send(request, Duration::from_millis(100), 0).await.expect_err("nothing");
         assert_eq!(reason, "there was no answer within 100ms");
-        let reason = send(&Client::new(), &receiver.into_closed().await).await.expect_err("nobody there");
+        let reason = send(&Client::new(), &Nobody::new().url()).await.expect_err("nobody there");
         assert!(reason.starts_with("no connection: "), "{reason}");
     }
 }

@@ -11,7 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -127,13 +127,20 @@ impl Receiver {
         self.taken.count.forget_permits(requests.len());
         requests
     }
+}
 
-    /// An address where nobody listens any more.
-    pub(crate) async fn into_closed(mut self) -> String {
-        self.task.abort();
-        // Once this has ended, the socket is closed.
-        let _ = (&mut self.task).await;
-        self.url("/")
+/// A port where nobody listens. It is taken, so that no other test can be given it meanwhile.
+pub(crate) struct Nobody(TcpSocket);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        Self(socket)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/", self.0.local_addr().expect("an address"))
     }
 }
 
