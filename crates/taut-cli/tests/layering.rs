@@ -136,6 +136,7 @@ const ROOMS: &[Room] = &[
             "hyper-rustls",
             "hyper-util",
             "md-5",
+            "memchr",
             "percent-encoding",
             "redb",
             "redis",

@@ -100,10 +100,13 @@ impl Exchange {
             },
             Progress::Head | Progress::Upgraded => None,
         };
-        match (Request::parse_found(&self.bytes, &self.scan), content) {
-            (Ok(request), None) => Step::Head { request, behind },
-            (Ok(request), Some(content)) => Step::Whole { request, content },
-            (Err(refusal), _) => Step::Refuse(refusal),
+        // Not paired up with the content: a request with its headers is large, and would be moved once more.
+        match Request::parse_found(&self.bytes, &self.scan) {
+            Ok(request) => match content {
+                None => Step::Head { request, behind },
+                Some(content) => Step::Whole { request, content },
+            },
+            Err(refusal) => Step::Refuse(refusal),
         }
     }
 

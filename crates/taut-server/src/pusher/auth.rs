@@ -8,6 +8,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
+use memchr::memchr;
 use percent_encoding::percent_decode_str;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -127,9 +128,17 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// Takes a request apart: `path` and `query` as they stand in the request line, the body as it came.
     pub fn new(method: &'a str, path: &'a str, query: &'a str, body: &'a [u8]) -> Self {
-        let decode: fn(&'a str) -> Cow<'a, str> = if query.contains('%') { decode_percent } else { Cow::Borrowed };
+        let has_escapes = memchr(b'%', query.as_bytes()).is_some();
+        let decode: fn(&'a str) -> Cow<'a, str> = if has_escapes { decode_percent } else { Cow::Borrowed };
         let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
-        parameters.extend(query.split('&').filter(|pair| !pair.is_empty()).map(|pair| Parameter::parse(pair, decode)));
+        let mut rest = query;
+        while !rest.is_empty() {
+            let end = memchr(b'&', rest.as_bytes()).unwrap_or(rest.len());
+            if end > 0 {
+                parameters.push(Parameter::parse(&rest[..end], decode));
+            }
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
         Self { method, path, query, body, parameters }
     }
 
@@ -365,21 +374,30 @@ struct Parameter<'a> {
 
 impl<'a> Parameter<'a> {
     fn parse(pair: &'a str, decode: fn(&'a str) -> Cow<'a, str>) -> Self {
-        // Keys are short: a search made for long texts would cost more than it saves.
-        let (raw_key, raw_value, has_value) = match pair.bytes().position(|byte| byte == b'=') {
-            Some(equals) => (&pair[..equals], &pair[equals + 1..], true),
-            None => (pair, "", false),
-        };
-        let (mut key, value) = (decode(raw_key), decode(raw_value));
-        // Neither upper-case nor the member of a list, which is signed with the others.
-        let is_simple = key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-        if !is_simple {
-            key = key.to_lowercase().into();
-        }
+        // Keys are short, and most end where the first byte is that is not simple: neither upper-case, nor an escape, nor the index of a list's
+        // member, which is signed with the others.
+        let first = pair.bytes().position(|byte| !IS_SIMPLE[usize::from(byte)]).unwrap_or(pair.len());
+        let is_simple = first == pair.len() || pair.as_bytes()[first] == b'=';
+        let equals = if is_simple { first } else { pair.find('=').unwrap_or(pair.len()) };
+        let (raw_key, raw_value) = (&pair[..equals], pair.get(equals + 1..));
+        let (has_value, raw_value) = (raw_value.is_some(), raw_value.unwrap_or_default());
+        let value = decode(raw_value);
+        let key = if is_simple { raw_key.into() } else { decode(raw_key).to_lowercase().into() };
         let is_plain = is_simple && has_value && matches!((&key, &value), (Cow::Borrowed(_), Cow::Borrowed(_)));
         Self { key, raw_value, value, is_plain }
     }
 }
+
+/// The bytes that a key is usually made of.
+const IS_SIMPLE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        byte += 1;
+    }
+    table
+};
 
 #[derive(Clone, Copy)]
 enum QueryForm {

@@ -82,11 +82,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let peer = http.peer;
         let mut exchange = mem::take(&mut http.exchange);
         let limits = self.settings.head;
-        let outcome = match exchange.step(&limits) {
+        // By reference: a request with its headers is large, and would be moved.
+        let outcome = match &exchange.step(&limits) {
             Step::NeedMore => Outcome::NeedMore,
-            Step::Refuse(refusal) => Outcome::Refuse(refusal),
-            Step::Head { request, behind } => self.decide(token, &request, behind, peer),
-            Step::Whole { request, content } => Outcome::Responded(self.respond(&request, content), content.len()),
+            Step::Refuse(refusal) => Outcome::Refuse(refusal.clone()),
+            Step::Head { request, behind } => self.decide(token, request, behind, peer),
+            Step::Whole { request, content } => Outcome::Responded(self.respond(request, content), content.len()),
         };
         match outcome {
             Outcome::NeedMore => {}
