@@ -95,7 +95,7 @@ pub use decode::Input;
 pub use frame::{Header, Opcode};
 pub use heartbeat::Heartbeat;
 pub use limits::Limits;
-pub use message::Message;
+pub use message::{Message, NotText};
 pub use outbox::Outbox;
 pub use prepared::Prepared;
 pub use role::Role;

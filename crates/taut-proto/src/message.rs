@@ -1,5 +1,7 @@
 //! Pieces of payload into a whole message: lent from the input when it lies within one read, else put together.
 
+mod conversions;
+
 use std::borrow::Cow;
 use std::{fmt, mem};
 
@@ -8,7 +10,24 @@ use crate::frame::Opcode;
 use crate::utf8::{self, Utf8};
 use crate::{Limits, Violation};
 
+pub use conversions::NotText;
+
 /// A message: text, which is UTF-8, or bytes.
+///
+/// Whatever is text or bytes becomes a message, and so can be given to every `send`: `&str`, `String`, `Cow<str>`,
+/// `Box<str>` and `Arc<str>` become text; `&[u8]`, `b"…"`, `[u8; N]`, `Vec<u8>`, `Cow<[u8]>`, `Box<[u8]>` and
+/// `Arc<[u8]>` become binary, and with the feature `bytes` also `bytes::Bytes`. Each can be given or lent: of what is
+/// given the message takes the memory over where that is possible; a reference, to another message too, is not copied
+/// before it is sent.
+///
+/// ```
+/// use taut_proto::Message;
+///
+/// let name = String::from("Ada");
+/// assert_eq!(Message::from(&name).as_text(), Some("Ada")); // lent
+/// assert_eq!(Message::from(name).into_text().as_deref(), Ok("Ada")); // given, and nothing is copied
+/// assert_eq!(Message::from(b"\x00\x01").as_bytes(), [0, 1]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// UTF-8 text.
@@ -31,6 +50,38 @@ impl Message<'_> {
         match self {
             Self::Text(text) => Some(text),
             Self::Binary(_) => None,
+        }
+    }
+
+    /// Whether it is text.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+
+    /// Whether it is binary.
+    pub fn is_binary(&self) -> bool {
+        matches!(self, Self::Binary(_))
+    }
+
+    /// The length of the payload in bytes.
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.as_bytes().is_empty()
+    }
+
+    /// The text; copied if it is lent.
+    ///
+    /// # Errors
+    /// [`NotText`]: the message is binary, even if its bytes are UTF-8. The error has them: for a peer that sends text as
+    /// binary there is `String::from_utf8(message.into_bytes())`.
+    pub fn into_text(self) -> Result<String, NotText> {
+        match self {
+            Self::Text(text) => Ok(text.into_owned()),
+            Self::Binary(bytes) => Err(NotText(bytes.into_owned())),
         }
     }
 
@@ -87,30 +138,6 @@ impl fmt::Display for Message<'_> {
             Self::Text(text) => f.pad(text),
             Self::Binary(bytes) => write!(f, "{} bytes", bytes.len()),
         }
-    }
-}
-
-impl<'a> From<&'a str> for Message<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(Cow::Borrowed(text))
-    }
-}
-
-impl From<String> for Message<'_> {
-    fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
-    }
-}
-
-impl<'a> From<&'a [u8]> for Message<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Binary(Cow::Borrowed(bytes))
-    }
-}
-
-impl From<Vec<u8>> for Message<'_> {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Binary(Cow::Owned(bytes))
     }
 }
 

@@ -130,7 +130,7 @@ pub use browser::*;
 pub use error::Error;
 #[cfg(not(target_family = "wasm"))]
 pub use native::*;
-pub use taut_proto::{Close, CloseCode, Message};
+pub use taut_proto::{Close, CloseCode, Message, NotText};
 
 /// Compiles what people copy from there.
 #[cfg(all(doctest, not(target_family = "wasm")))]
