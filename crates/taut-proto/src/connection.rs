@@ -393,6 +393,12 @@ impl Connection {
         matches!(self.state, State::Open | State::Deferred(_))
     }
 
+    /// Whether a message is being sent in fragments and not ended ([`send_fragment`](Self::send_fragment)): until then
+    /// no other can be sent.
+    pub fn is_in_message(&self) -> bool {
+        self.in_message
+    }
+
     /// Whether the protocol has ended: flush the outbox and end the TCP connection.
     pub fn is_done(&self) -> bool {
         self.state == State::Done

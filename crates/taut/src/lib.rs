@@ -72,7 +72,7 @@
 //! | stay connected | [`Client::reconnecting`], [`reconnect`] |
 //! | serve | [`Server`], [`Incoming`], [`Request`], [`Acceptor`], [`accept()`] |
 //! | talk | [`WebSocket`], [`Sender`] and [`Receiver`], [`Message`] |
-//! | send and receive what is too large to hold | [`WebSocket::send_stream`], [`WebSocket::recv_stream`] |
+//! | send and receive what is too large to hold | [`WebSocket::send_stream`], [`WebSocket::recv_stream`], and the same of [`Sender`] and [`Receiver`] |
 //! | set limits, the heartbeat, compression | [`Settings`], [`Limits`], [`Heartbeat`], [`Deflate`] |
 //! | know what went wrong | [`Error`] |
 //!

@@ -1,6 +1,6 @@
 //! The browser's own WebSocket, and what it has told us.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::mem;
@@ -24,6 +24,7 @@ pub(crate) struct Link {
     state: Rc<RefCell<State>>,
     /// Since we have begun to close.
     closing: RefCell<Option<Timeout>>,
+    subprotocol: OnceCell<Box<str>>,
     /// The browser may call them for as long as they are set.
     _on_open: Closure<dyn FnMut()>,
     _on_message: Closure<dyn FnMut(MessageEvent)>,
@@ -53,8 +54,15 @@ impl Link {
         let on_close = Closure::new(move |event: CloseEvent| update(&ending, |state| state.closed(&event)));
         socket.set_onclose(Some(on_close.as_ref().unchecked_ref()));
 
-        let closing = RefCell::default();
-        Ok(Self { socket, state, closing, _on_open: on_open, _on_message: on_message, _on_close: on_close })
+        Ok(Self {
+            socket,
+            state,
+            closing: RefCell::default(),
+            subprotocol: OnceCell::new(),
+            _on_open: on_open,
+            _on_message: on_message,
+            _on_close: on_close,
+        })
     }
 
     pub(crate) async fn opened(&self, timeout: Duration) -> Result<(), Error> {
@@ -86,6 +94,11 @@ impl Link {
             (None, Phase::Over) => Poll::Ready(Ok(None)),
             (None, _) => state.wait(cx),
         }
+    }
+
+    /// Receives a message and lends it to `receive`.
+    pub(crate) async fn recv_with<T>(&self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
+        Ok(poll_fn(|cx| self.poll_recv(cx)).await?.map(receive))
     }
 
     pub(crate) async fn send(&self, message: &Message<'_>) -> Result<(), Error> {
@@ -139,8 +152,10 @@ impl Link {
         if is_over { 0 } else { self.socket.buffered_amount() as usize }
     }
 
-    pub(crate) fn subprotocol(&self) -> Option<String> {
-        Some(self.socket.protocol()).filter(|name| !name.is_empty())
+    /// The subprotocol that was selected; asked for once it is open.
+    pub(crate) fn subprotocol(&self) -> Option<&str> {
+        let name = self.subprotocol.get_or_init(|| self.socket.protocol().into());
+        Some(&**name).filter(|name| !name.is_empty())
     }
 
     pub(crate) fn peer_close(&self) -> Option<Close> {

@@ -18,13 +18,11 @@ use crate::Error;
 /// Dropping it closes it, with a close frame without a code. [`close`](Self::close) is the polite way.
 pub struct WebSocket {
     link: Rc<Link>,
-    subprotocol: Option<Box<str>>,
 }
 
 impl WebSocket {
     pub(crate) fn new(link: Link) -> Self {
-        let subprotocol = link.subprotocol().map(String::into_boxed_str);
-        Self { link: Rc::new(link), subprotocol }
+        Self { link: Rc::new(link) }
     }
 
     /// The next message; `None` once the connection is closed, by either side, and everything that came before is
@@ -43,7 +41,18 @@ impl WebSocket {
         poll_fn(|cx| self.link.poll_recv(cx)).await
     }
 
-    /// Sends a message: text from a string, binary from bytes.
+    /// Receives like [`recv`](Self::recv), but gives the message to `receive`, as natively.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn recv_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
+        self.link.recv_with(receive).await
+    }
+
+    /// Sends a message: text from a string, binary from bytes, of any kind that [`Message`] lists.
     ///
     /// Waits while 1 MiB or more of earlier messages are pending. As no event tells that, it looks every 10
     /// milliseconds (every second in a page that is not shown). Then the browser has the message and writes it.
@@ -97,9 +106,14 @@ impl WebSocket {
         self.link.close(&close.into()).await
     }
 
+    /// Whether a message could still be sent: neither side has begun to close, and the connection has not failed.
+    pub fn is_open(&self) -> bool {
+        self.link.is_open()
+    }
+
     /// The subprotocol that the handshake has selected.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.link.subprotocol()
     }
 
     /// What the peer's close frame said, once the connection is closed.
@@ -122,7 +136,7 @@ impl WebSocket {
 
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocket").field("subprotocol", &self.subprotocol).finish_non_exhaustive()
+        f.debug_struct("WebSocket").field("subprotocol", &self.subprotocol()).finish_non_exhaustive()
     }
 }
 
@@ -184,6 +198,16 @@ impl Sender {
     pub fn pending(&self) -> usize {
         self.link.pending()
     }
+
+    /// The subprotocol that the handshake has selected.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.link.subprotocol()
+    }
+
+    /// What the peer's close frame said, once the connection is closed.
+    pub fn peer_close(&self) -> Option<Close> {
+        self.link.peer_close()
+    }
 }
 
 impl fmt::Debug for Sender {
@@ -209,6 +233,17 @@ impl Receiver {
         poll_fn(|cx| self.link.poll_recv(cx)).await
     }
 
+    /// Receives like [`recv`](Self::recv), but gives the message to `receive`, as natively.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn recv_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
+        self.link.recv_with(receive).await
+    }
+
     /// Another handle to send with.
     pub fn sender(&self) -> Sender {
         Sender { link: Rc::clone(&self.link) }
@@ -217,6 +252,16 @@ impl Receiver {
     /// What the peer's close frame said, once the connection is closed.
     pub fn peer_close(&self) -> Option<Close> {
         self.link.peer_close()
+    }
+
+    /// The subprotocol that the handshake has selected.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.link.subprotocol()
+    }
+
+    /// Whether a message could still be sent: neither side has begun to close, and the connection has not failed.
+    pub fn is_open(&self) -> bool {
+        self.link.is_open()
     }
 }
 

@@ -76,9 +76,10 @@ impl Error {
         }
     }
 
-    /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read.
+    /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read, or
+    /// another handle is [sending a message in parts](crate::Sender::send_stream).
     pub fn is_full(&self) -> bool {
-        matches!(*self.0, Cause::Full)
+        matches!(*self.0, Cause::Full | Cause::InMessage)
     }
 
     /// The HTTP status of a handshake that failed, if it was one that HTTP has a status for; the proxy's, if it was the
@@ -134,7 +135,7 @@ impl Error {
         match &*self.0 {
             Cause::Deadline(_) | Cause::UnexpectedEnd(_) | Cause::Other(_) => true,
             // Of a hook that has found the new connection closed, or has sent too much at once.
-            Cause::Closed | Cause::Disconnected | Cause::Full => true,
+            Cause::Closed | Cause::Disconnected | Cause::Full | Cause::InMessage => true,
             // What TLS of the application's own does not accept comes in this form. TCP gives no such error.
             Cause::Io { doing: Doing::Connecting | Doing::Opening, error } => {
                 !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
@@ -186,6 +187,8 @@ pub(crate) enum Cause {
     Disconnected,
     Full,
     Header(InvalidHeader),
+    /// Another handle is sending a message in parts.
+    InMessage,
     Io {
         doing: Doing,
         error: io::Error,
@@ -234,6 +237,7 @@ impl Cause {
             | Self::Deadline(_)
             | Self::Disconnected
             | Self::Full
+            | Self::InMessage
             | Self::MixedParts
             | Self::PartsNotUtf8
             | Self::Url(_) => None,
@@ -315,6 +319,9 @@ impl fmt::Display for Cause {
             Self::Disconnected => f.write_str("there is no connection now; nothing was sent"),
             Self::Header(invalid) => write!(f, "a header of the response must not be sent: {invalid}"),
             Self::Full => f.write_str("too much is waiting for the peer to read; nothing was sent"),
+            Self::InMessage => f.write_str(
+                "another handle is sending a message in parts, and no other may come between; nothing was sent",
+            ),
             Self::Io { doing, error } => {
                 let doing = match doing {
                     Doing::Connecting => "cannot connect",
@@ -433,6 +440,7 @@ mod tests {
             (Cause::ProxySettings(String::new()), 5),
             (Cause::CloseCode(CloseCode::ABNORMAL), 5),
             (Cause::Full, 6),
+            (Cause::InMessage, 6),
             (Cause::Unreachable { attempts: Vec::new() }, 3),
             (Cause::Redirect { status: 302, wrong: "no" }, 4),
             #[cfg(feature = "tls")]

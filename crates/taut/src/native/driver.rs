@@ -87,7 +87,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             .queues
             .as_ref()
             .map_or([0; 3], |queues| [queues.inbox.len(), queues.unparsed.len(), queues.outbox.len()]);
-        (waiting, is_live, matches!(self.phase, Phase::Over))
+        // Who waits for a message's end is told of the connection's as well.
+        let is_in_message = self.connection.is_open() && self.connection.is_in_message();
+        (waiting, is_live, matches!(self.phase, Phase::Over), is_in_message)
     }
 
     pub(crate) fn round_trip(&self) -> Option<Duration> {
@@ -282,8 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
-/// What waits in a driver, and whether it is live and over.
-pub(crate) type Progress = ([usize; 3], bool, bool);
+/// What waits in a driver, whether it is live and over, and whether a message is being sent in parts.
+pub(crate) type Progress = ([usize; 3], bool, bool, bool);
 
 /// When what is sent is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod cork;
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
@@ -75,6 +76,14 @@ impl Handle {
         }
     }
 
+    /// Receives a message and lends it to `receive`, which is called at most once.
+    pub(crate) async fn recv_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
+        let mut receive = Some(receive);
+        let received =
+            poll_fn(|cx| self.poll_recv_with(|message, _| receive.take().map(|receive| receive(message)), cx));
+        received.await.map(Option::flatten)
+    }
+
     /// Takes over the messages that have come; false after a clean close.
     #[inline(never)]
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
@@ -138,11 +147,12 @@ impl Handle {
     pub(crate) fn poll_fragment(
         &self,
         fragment: &Message<'_>,
+        has_begun: bool,
         is_last: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         self.shared.poll(cx, |driver, writing, cx| {
-            ready!(driver.poll_ready(cx))?;
+            ready!(driver.poll_ready_for_part(has_begun, cx))?;
             driver.accept_fragment(fragment, is_last, writing, cx).into()
         })
     }

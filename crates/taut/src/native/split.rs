@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use taut_proto::{Close, Message};
 
-use crate::Error;
 use crate::native::driver::Driver;
 use crate::native::shared::Handle;
+use crate::{Error, Transport};
 
 /// Sends on a [`WebSocket`](crate::WebSocket) that was [split](crate::WebSocket::split); clones send on the same one.
 ///
@@ -89,7 +90,8 @@ impl Sender {
     /// # Errors
     /// As there.
     ///
-    /// # Cancel safety Safe and repeatable: once polled, the close has begun, and any later call continues it.
+    /// # Cancel safety
+    /// Safe and repeatable: once polled, the close has begun, and any later call continues it.
     pub async fn close(&self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
         poll_fn(|cx| self.handle.poll_close(&close, cx)).await
@@ -108,6 +110,26 @@ impl Sender {
     /// The round-trip time of the last heartbeat ping that was answered.
     pub fn round_trip(&self) -> Option<Duration> {
         self.handle.look(Driver::round_trip)
+    }
+
+    /// The subprotocol that the handshake has selected.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.handle.subprotocol()
+    }
+
+    /// What the peer's close frame said, once it has come.
+    pub fn peer_close(&self) -> Option<Close> {
+        self.handle.look(|driver| driver.peer_close().cloned())
+    }
+
+    /// The peer's address, if the connection is TCP; with a proxy, the proxy's.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.transport(Transport::peer_addr)
+    }
+
+    /// Lends the underlying stream, as [`WebSocket::transport`](crate::WebSocket::transport) does.
+    pub fn transport<T>(&self, look: impl FnOnce(&Transport) -> T) -> T {
+        self.handle.look(|driver| look(driver.stream()))
     }
 }
 
@@ -144,14 +166,50 @@ impl Receiver {
         poll_fn(|cx| self.handle.poll_recv(cx)).await
     }
 
+    /// Receives a message and lends it to `receive`, as [`WebSocket::recv_with`](crate::WebSocket::recv_with) does.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: once `receive` is called, its result is returned.
+    pub async fn recv_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
+        self.handle.recv_with(receive).await
+    }
+
     /// Another handle to send with.
     pub fn sender(&self) -> Sender {
         Sender::new(self.handle.share())
     }
 
+    /// Whether a message could still be sent: neither side has begun to close, and the connection has not failed.
+    pub fn is_open(&self) -> bool {
+        self.handle.look(Driver::is_open)
+    }
+
+    /// The round-trip time of the last heartbeat ping that was answered.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.handle.look(Driver::round_trip)
+    }
+
+    /// The subprotocol that the handshake has selected.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.handle.subprotocol()
+    }
+
     /// What the peer's close frame said, once it has come.
     pub fn peer_close(&self) -> Option<Close> {
         self.handle.look(|driver| driver.peer_close().cloned())
+    }
+
+    /// The peer's address, if the connection is TCP; with a proxy, the proxy's.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.transport(Transport::peer_addr)
+    }
+
+    /// Lends the underlying stream, as [`WebSocket::transport`](crate::WebSocket::transport) does.
+    pub fn transport<T>(&self, look: impl FnOnce(&Transport) -> T) -> T {
+        self.handle.look(|driver| look(driver.stream()))
     }
 }
 

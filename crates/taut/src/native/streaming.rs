@@ -8,7 +8,7 @@ use taut_proto::{Close, CloseCode, Message, Part};
 
 use crate::error::Cause;
 use crate::native::shared::Handle;
-use crate::{Error, WebSocket};
+use crate::{Error, Receiver, Sender, WebSocket};
 
 impl WebSocket {
     /// Receives the next message as a stream, however large: it is not kept, so limits on messages do not apply; `None`
@@ -36,11 +36,7 @@ impl WebSocket {
     /// # Cancel safety
     /// Nothing is lost when it is called again. [`recv`](Self::recv) after it skips a message that has begun meanwhile.
     pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
-        let handle = &mut self.handle;
-        handle.skip_parts();
-        let Some(first) = poll_fn(|cx| handle.poll_part(cx)).await? else { return Ok(None) };
-        let is_text = first.is_text;
-        Ok(Some(MessageReader { handle, is_text, first: Some(first), unfinished: Vec::new(), is_over: false }))
+        MessageReader::begin(&mut self.handle).await
     }
 
     /// Sends a message part by part, without holding it as a whole. The first part makes it text or binary. Until it is
@@ -90,6 +86,43 @@ impl WebSocket {
     }
 }
 
+impl Receiver {
+    /// Receives the next message as a stream, however large, as [`WebSocket::recv_stream`] does.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is called again. [`recv`](Self::recv) after it skips a message that has begun meanwhile.
+    pub async fn recv_stream(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
+        MessageReader::begin(&mut self.handle).await
+    }
+}
+
+impl Sender {
+    /// Sends a message part by part, as [`WebSocket::send_stream`] does.
+    ///
+    /// Between the parts of a message no other may come (RFC 6455 §5.4): from the first [`write`](MessageWriter::write)
+    /// to [`finish`](MessageWriter::finish), what other Senders of this connection send waits, and their
+    /// [`try_send`](Self::try_send) fails with [`is_full`](Error::is_full). So a task that sends in parts must not wait
+    /// for another one that sends on the same connection.
+    pub fn send_stream(&mut self) -> MessageWriter<'_> {
+        MessageWriter::new(&self.handle, None)
+    }
+
+    /// Sends a text message part by part, as [`WebSocket::send_text_stream`] does; what others send waits, as with
+    /// [`send_stream`](Self::send_stream).
+    pub fn send_text_stream(&mut self) -> MessageWriter<'_> {
+        MessageWriter::new(&self.handle, Some(Kind::Text))
+    }
+
+    /// Sends a binary message part by part, as [`WebSocket::send_binary_stream`] does; what others send waits, as with
+    /// [`send_stream`](Self::send_stream).
+    pub fn send_binary_stream(&mut self) -> MessageWriter<'_> {
+        MessageWriter::new(&self.handle, Some(Kind::Binary))
+    }
+}
+
 /// A message that is received part by part: see [`WebSocket::recv_stream`].
 ///
 /// Dropped before its end, the rest of the message is read and thrown away by whatever is received next.
@@ -102,7 +135,15 @@ pub struct MessageReader<'ws> {
     is_over: bool,
 }
 
-impl MessageReader<'_> {
+impl<'ws> MessageReader<'ws> {
+    /// Waits until a message begins.
+    async fn begin(handle: &'ws mut Handle) -> Result<Option<Self>, Error> {
+        handle.skip_parts();
+        let Some(first) = poll_fn(|cx| handle.poll_part(cx)).await? else { return Ok(None) };
+        let is_text = first.is_text;
+        Ok(Some(Self { handle, is_text, first: Some(first), unfinished: Vec::new(), is_over: false }))
+    }
+
     /// Whether the message is text.
     pub fn is_text(&self) -> bool {
         self.is_text
@@ -270,8 +311,8 @@ impl<'ws> MessageWriter<'ws> {
     }
 
     async fn fragment(&mut self, fragment: &Message<'_>, is_last: bool) -> Result<(), Error> {
-        let handle = self.handle;
-        poll_fn(|cx| handle.poll_fragment(fragment, is_last, cx)).await?;
+        let (handle, has_begun) = (self.handle, self.has_begun);
+        poll_fn(|cx| handle.poll_fragment(fragment, has_begun, is_last, cx)).await?;
         self.kind = Some(if fragment.as_text().is_some() { Kind::Text } else { Kind::Binary });
         self.has_begun = true;
         Ok(())

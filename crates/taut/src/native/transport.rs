@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,7 +27,12 @@ enum Kind {
     /// Boxed: it is large, and few programs have nothing but TLS.
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream<Transport>>),
-    Other(Box<dyn Stream>),
+    Other {
+        /// In a lock that nobody takes, since it is reached by `&mut` alone: with it a `Transport` is `Sync`, whatever
+        /// the stream is.
+        stream: Mutex<Box<dyn Stream>>,
+        is_write_vectored: bool,
+    },
 }
 
 /// Any stream of bytes that may move from thread to thread.
@@ -38,7 +44,8 @@ impl Transport {
     /// Wraps any stream: a Unix socket, a tunnel, TLS of your own. For a [`TcpStream`] prefer `From`, which saves a
     /// virtual call on every read and write.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Kind::Other(Box::new(stream)))
+        let is_write_vectored = stream.is_write_vectored();
+        Self(Kind::Other { stream: Mutex::new(Box::new(stream)), is_write_vectored })
     }
 
     /// The peer's address, if the connection is TCP; with a proxy, the proxy's.
@@ -57,7 +64,7 @@ impl Transport {
             Kind::Tcp(stream) => Some(stream),
             #[cfg(feature = "tls")]
             Kind::Tls(stream) => stream.get_ref().0.tcp(),
-            Kind::Other(_) => None,
+            Kind::Other { .. } => None,
         }
     }
 
@@ -67,7 +74,7 @@ impl Transport {
     pub fn tls(&self) -> Option<TlsInfo> {
         match &self.0 {
             Kind::Tls(stream) => Some(TlsInfo::of(stream)),
-            Kind::Tcp(_) | Kind::Other(_) => None,
+            Kind::Tcp(_) | Kind::Other { .. } => None,
         }
     }
 
@@ -81,7 +88,7 @@ impl Transport {
             Kind::Tcp(stream) => Pin::new(stream),
             #[cfg(feature = "tls")]
             Kind::Tls(stream) => Pin::new(&mut **stream),
-            Kind::Other(stream) => Pin::new(&mut **stream),
+            Kind::Other { stream, .. } => Pin::new(&mut **stream.get_mut().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }
@@ -99,7 +106,7 @@ impl AsyncRead for Transport {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
             #[cfg(feature = "tls")]
             Kind::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, room),
-            Kind::Other(_) => self.stream().poll_read(cx, room),
+            Kind::Other { .. } => self.stream().poll_read(cx, room),
         }
     }
 }
@@ -118,7 +125,7 @@ impl AsyncWrite for Transport {
             Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             #[cfg(feature = "tls")]
             Kind::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
-            Kind::Other(_) => self.stream().poll_write_vectored(cx, slices),
+            Kind::Other { .. } => self.stream().poll_write_vectored(cx, slices),
         }
     }
 
@@ -127,7 +134,7 @@ impl AsyncWrite for Transport {
             Kind::Tcp(stream) => stream.is_write_vectored(),
             #[cfg(feature = "tls")]
             Kind::Tls(stream) => stream.is_write_vectored(),
-            Kind::Other(stream) => stream.is_write_vectored(),
+            Kind::Other { is_write_vectored, .. } => *is_write_vectored,
         }
     }
 
@@ -146,7 +153,7 @@ impl fmt::Debug for Transport {
             Kind::Tcp(stream) => f.debug_tuple("Tcp").field(stream).finish(),
             #[cfg(feature = "tls")]
             Kind::Tls(stream) => f.debug_tuple("Tls").field(stream.get_ref().0).finish(),
-            Kind::Other(_) => f.debug_tuple("Other").finish_non_exhaustive(),
+            Kind::Other { .. } => f.debug_tuple("Other").finish_non_exhaustive(),
         }
     }
 }

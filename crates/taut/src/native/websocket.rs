@@ -72,22 +72,10 @@ impl WebSocket {
     /// # Cancel safety
     /// Nothing is lost: once `receive` is called, its result is returned.
     pub async fn recv_with<T>(&mut self, receive: impl FnOnce(Message<'_>) -> T) -> Result<Option<T>, Error> {
-        let mut receive = Some(receive);
-        poll_fn(|cx| {
-            // Called at most once.
-            self.handle.poll_recv_with(
-                |message, _| {
-                    let receive = receive.take();
-                    receive.map(|receive| receive(message))
-                },
-                cx,
-            )
-        })
-        .await
-        .map(Option::flatten)
+        self.handle.recv_with(receive).await
     }
 
-    /// Sends a message: text from a string, binary from bytes.
+    /// Sends a message: text from a string, binary from bytes, of any kind that [`Message`] lists.
     ///
     /// Waits while 1 MiB or more of earlier messages are pending, and reads meanwhile, so that two peers that both
     /// write do not wait for each other: up to 1,024 messages or 1 MiB are kept for [`recv`](Self::recv), besides those
@@ -178,6 +166,11 @@ impl WebSocket {
     pub async fn close(&mut self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
         poll_fn(|cx| self.handle.poll_close(&close, cx)).await
+    }
+
+    /// Whether a message could still be sent: neither side has begun to close, and the connection has not failed.
+    pub fn is_open(&self) -> bool {
+        self.handle.look(Driver::is_open)
     }
 
     /// The subprotocol that the handshake has selected.

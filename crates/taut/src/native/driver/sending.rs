@@ -16,8 +16,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Whether a message can be accepted now; reads meanwhile, so that a peer that only writes gets on.
     #[inline]
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let is_usual = self.ending.is_none() && self.connection.is_open() && self.pending() < self.bounds.outgoing;
-        if is_usual { Poll::Ready(Ok(())) } else { self.poll_room(cx) }
+        let is_usual = self.ending.is_none()
+            && self.connection.is_open()
+            && !self.connection.is_in_message()
+            && self.pending() < self.bounds.outgoing;
+        if is_usual { Poll::Ready(Ok(())) } else { self.poll_turn(cx) }
+    }
+
+    /// Waits until no message is being sent in parts, and there is room.
+    #[cold]
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        for _ in 0..MAX_STEPS {
+            self.check_open()?;
+            if !self.connection.is_in_message() {
+                return self.poll_room(cx);
+            }
+            // Whoever sends its next part wakes us: it is progress. Meanwhile the connection's work is done here.
+            if self.queues.as_ref().is_some_and(|queues| !queues.inbox.has_room(self.bounds)) {
+                let _ = self.poll_write(cx);
+                return Poll::Pending;
+            }
+            ready!(self.poll_step(Overflow::Wait, cx));
+        }
+        yield_now(cx)
+    }
+
+    /// Whether the next part of a message that has begun can be accepted now, or the first part of one that has not.
+    pub(crate) fn poll_ready_for_part(&mut self, has_begun: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if has_begun { self.poll_room(cx) } else { self.poll_ready(cx) }
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -37,6 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn queue(&mut self, message: &mut Message<'_>) -> bool {
         let Self { connection, queues: Some(queues), ending: None, bounds, .. } = self else { return false };
         connection.is_open()
+            && !connection.is_in_message()
             && queues.outbox.len() < GATHERED.min(bounds.outgoing)
             && ThreadBuffers::with(|buffers| {
                 connection.send(hand_over(message), &mut buffers.scratch, &mut queues.outbox)
@@ -52,6 +79,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
+        // Of several senders that found room at once, one may have begun to send in parts since.
+        if self.connection.is_in_message() {
+            return Err(Cause::InMessage.into());
+        }
         let Self { connection, queues, .. } = self;
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
