@@ -112,8 +112,8 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// What was underneath.
-    pub(super) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+    /// The error that it is about.
+    pub(super) fn inner(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Other(problem) => Some(&**problem),
             _ => None,

@@ -227,8 +227,8 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// What was underneath.
-    pub(super) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+    /// The error that it is about.
+    pub(super) fn inner(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::CloseCode(_)
             | Self::Closed
@@ -251,7 +251,7 @@ impl Cause {
             Self::Rejected(rejection) => Some(rejection),
             Self::Request(invalid) => Some(invalid),
             #[cfg(feature = "tls")]
-            Self::Tls(failure) => failure.source(),
+            Self::Tls(failure) => failure.inner(),
             Self::UnexpectedEnd(end) => Some(end),
             Self::Unreachable { attempts } => attempts.last().map(|(_, error)| error as _),
             Self::Violation(violation) => Some(violation),
@@ -458,11 +458,76 @@ mod tests {
     }
 
     #[test]
-    fn the_source_is_what_was_underneath() {
+    fn what_an_error_is_about_is_inside_of_it() {
         let error = Error::io(Doing::Writing, io::ErrorKind::BrokenPipe.into());
-        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
-        assert!(Error::from(Cause::Closed).source().is_none());
+        let inner = error.inner().and_then(|inner| inner.downcast_ref::<io::Error>());
+        assert_eq!(inner.map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
+        assert!(Error::from(Cause::Closed).inner().is_none());
+        assert!(Error::other("no token").inner().is_some());
+    }
+
+    /// An error with another one below it.
+    #[derive(Debug)]
+    struct NoToken(io::Error);
+
+    impl fmt::Display for NoToken {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("there is no token")
+        }
+    }
+
+    impl std::error::Error for NoToken {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    fn one_of_each() -> Vec<Error> {
+        let io = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let status = Rejection::Status { status: 503, retry_after: None, location: None };
+        let causes = [
+            Cause::CutOff(CloseCode::NORMAL.into()),
+            Cause::Io { doing: Doing::Reading, error: io() },
+            Cause::Io { doing: Doing::Opening, error: io::Error::other(NoToken(io())) },
+            Cause::Lookup { host: "a.example".to_owned(), error: io() },
+            Cause::Other(Box::new(NoToken(io()))),
+            Cause::Ping(SendError::PingTooLong),
+            Cause::Refused(Refusal::timeout()),
+            Cause::Rejected(status),
+            Cause::UnexpectedEnd(UnexpectedEnd),
+            Cause::Unreachable { attempts: vec![(address, io())] },
+            Cause::Violation(Violation::Unmasked),
+            #[cfg(feature = "tls")]
+            Cause::Tls(tls::Failure::Handshake { peer: tls::Peer::Server, error: rustls::Error::DecryptError }),
+        ];
+        causes.into_iter().map(Error::from).collect()
+    }
+
+    #[test]
+    fn the_chain_of_sources_repeats_nothing() {
+        for error in one_of_each() {
+            let mut told = error.to_string();
+            let mut source = error.source();
+            while let Some(error) = source {
+                let text = error.to_string();
+                assert!(!told.contains(&text), "{told:?} and then {text:?}");
+                told = text;
+                source = error.source();
+            }
+        }
+    }
+
+    // As `fn main() -> Result<(), taut::Error>` prints it.
+    #[test]
+    fn debug_is_the_text_and_what_is_below_it() {
+        for error in one_of_each() {
+            let shown = format!("{error:?}");
+            assert!(shown.starts_with(&error.to_string()) && !shown.contains("Error("), "{shown}");
+        }
+        let error = Error::other(NoToken(io::ErrorKind::NotFound.into()));
+        assert_eq!(format!("{error:?}"), "there is no token\n  caused by: entity not found");
+        assert!(format!("{error:#?}").starts_with("Error(\n"), "{error:#?}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Failure {
         matches!(self, Self::Settings(_))
     }
 
-    pub(crate) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+    pub(crate) fn inner(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Handshake { error, .. } => Some(error),
             Self::NoRoots(_) | Self::Settings(_) => None,
