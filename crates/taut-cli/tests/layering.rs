@@ -93,7 +93,7 @@ const ROOMS: &[Room] = &[
             "web-sys",
         ],
         optional: &[
-            "axum-core",
+            "axum",
             "futures-core",
             "futures-sink",
             "h2",

@@ -1,16 +1,19 @@
 //! WebSockets in axum's handlers. Real `axum::serve`, real sockets.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Path;
+use axum::extract::connect_info::MockConnectInfo;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use taut::axum::{Refused, Shutdown, Upgrade};
-use taut::{Acceptor, Client, CloseCode, Message, Refusal, WebSocket};
+use taut::{Acceptor, Client, CloseCode, Message, Refusal, Transport, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -156,6 +159,86 @@ async fn a_handler_that_takes_the_upgrade_twice_is_told_so() {
     let address = serve(Router::new().route("/", any(handler))).await;
     let answer = ask(&address, &format!("GET / HTTP/1.1\r\n{HANDSHAKE}")).await;
     assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("taken already"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_clients_address_is_known_where_axum_knows_it() {
+    let handler = async |upgrade: Upgrade| {
+        let peer = upgrade.peer_addr();
+        upgrade.on_upgrade(async move |mut socket: WebSocket| socket.send(format!("{peer:?}")).await)
+    };
+    let app = Router::new().route("/", any(handler));
+    let said = async |app: Router, with_info: bool| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        if with_info {
+            let app = app.into_make_service_with_connect_info::<SocketAddr>();
+            tokio::spawn(async move { axum::serve(listener, app).await });
+        } else {
+            tokio::spawn(async move { axum::serve(listener, app).await });
+        }
+        let mut socket = taut::connect(&url).await.unwrap();
+        let own = socket.transport(Transport::local_addr);
+        (socket.recv().await.unwrap().unwrap().to_string(), format!("{own:?}"))
+    };
+    let (told, own) = said(app.clone(), true).await;
+    assert_eq!(told, own);
+    let (told, _) = said(app.clone(), false).await;
+    assert_eq!(told, "None");
+    // What tests of an application put in the place of a real client.
+    let mock: SocketAddr = "192.0.2.1:7".parse().unwrap();
+    let (told, _) = said(app.clone().layer(MockConnectInfo(mock)), false).await;
+    assert_eq!(told, "Some(192.0.2.1:7)");
+    // A layer that knows better, such as by a header of the proxy in front.
+    let forwarded: SocketAddr = "198.51.100.1:8".parse().unwrap();
+    let (told, _) = said(app.layer(Extension(forwarded)), true).await;
+    assert_eq!(told, "Some(198.51.100.1:8)");
+}
+
+#[tokio::test]
+async fn one_route_serves_a_page_and_a_websocket() {
+    let handler = async |Path(room): Path<String>, upgrade: Option<Upgrade>| match upgrade {
+        Some(upgrade) => upgrade.on_upgrade(echo),
+        None => format!("the page of {room}").into_response(),
+    };
+    let address = serve(Router::new().route("/rooms/{room}", any(handler))).await;
+    let answer = ask(&address, "GET /rooms/kitchen HTTP/1.1").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("the page of kitchen"), "{answer}");
+    let answer = ask(&address, "GET /rooms/kitchen HTTP/1.1\r\nUpgrade: h2c").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // A handshake that is not good is not a request for the page.
+    for (head, status) in [
+        (format!("{HANDSHAKE}\r\nOrigin: https://evil.example"), 403),
+        (HANDSHAKE.replace("13", "8"), 426),
+        (HANDSHAKE.replace("websocket", "h2c, WebSocket").replace("dGhl", ""), 400),
+    ] {
+        let answer = ask(&address, &format!("GET /rooms/kitchen HTTP/1.1\r\n{head}")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    let mut socket = taut::connect(&format!("ws://{address}/rooms/kitchen")).await.unwrap();
+    socket.send("hello").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some(Message::from("hello")));
+}
+
+#[tokio::test]
+async fn a_handler_may_see_why_a_request_is_refused() {
+    let handler = async |upgrade: Result<Upgrade, Refused>| -> Result<Response, Refused> {
+        let upgrade = upgrade.map_err(|Refused(refusal)| {
+            Refusal::with_status(refusal.status(), format!("seen by the handler: {refusal}"))
+        })?;
+        Ok(upgrade.on_upgrade(echo))
+    };
+    let address = serve(Router::new().route("/", any(handler))).await;
+    for (head, status) in
+        [("GET / HTTP/1.1".to_owned(), 426), (format!("GET / HTTP/1.1\r\n{HANDSHAKE}\r\nOrigin: https://a.b"), 403)]
+    {
+        let answer = ask(&address, &head).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("seen by the handler: "), "{answer}");
+    }
+    let mut socket = taut::connect(&format!("ws://{address}/")).await.unwrap();
+    socket.send("hello").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some(Message::from("hello")));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use taut::tower::UpgradeLayer;
 use taut::{Acceptor, Client, CloseCode, Failure, Message, Refusal, Request, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 use tower::{ServiceBuilder, ServiceExt};
 
 async fn echo(mut socket: WebSocket, request: Request) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -48,7 +49,7 @@ async fn handshakes_for_its_path_are_answered_and_the_rest_goes_through() {
     let told = Arc::clone(&failures);
     let layer = UpgradeLayer::new("/echo", echo)
         .acceptor(Acceptor::new().subprotocols(["v1"]))
-        .check(|request| match request.bearer() {
+        .check(async |request: Request| match request.bearer() {
             Some("t0ken") => Ok(()),
             _ => Err(Refusal::unauthorized("who are you?")),
         })
@@ -89,6 +90,49 @@ async fn handshakes_for_its_path_are_answered_and_the_rest_goes_through() {
     assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::INTERNAL_ERROR));
     let failures = failures.lock().unwrap();
     assert!(failures.len() == 1 && failures[0].contains("as asked"), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_check_may_ask_a_database_and_others_are_served_meanwhile() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // What is asked is answered when the test says so.
+    let (asked, mut database) = mpsc::unbounded_channel::<(String, oneshot::Sender<bool>)>();
+    let layer = UpgradeLayer::new("/echo", echo).check(move |request: Request| {
+        let asked = asked.clone();
+        async move {
+            let token = request.bearer().ok_or(Refusal::unauthorized("a bearer token is needed"))?;
+            let (answer, answered) = oneshot::channel();
+            asked.send((token.to_owned(), answer)).map_err(|_| Refusal::with_status(503, "no database"))?;
+            match answered.await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Refusal::forbidden("the token is not valid")),
+                Err(_) => Err(Refusal::with_status(503, "no answer")),
+            }
+        }
+    });
+    let app = Router::new().route("/", get("a page")).layer(layer);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    for (answer, expected) in [(Some(true), Ok(())), (Some(false), Err(Some(403))), (None, Err(Some(503)))] {
+        let client = Client::new(&format!("ws://{address}/echo")).bearer("t0ken");
+        let connecting = tokio::spawn(async move { client.connect().await });
+        let (token, question) = database.recv().await.unwrap();
+        assert_eq!(token, "t0ken");
+        assert!(!connecting.is_finished());
+        assert!(get_page(&address, "/").await.ends_with("a page"));
+        match answer {
+            Some(answer) => question.send(answer).unwrap(),
+            None => drop(question),
+        }
+        let connected = connecting.await.unwrap();
+        assert_eq!(connected.as_ref().map(drop).map_err(taut::Error::status), expected);
+        if let Ok(mut socket) = connected {
+            assert_eq!(socket.recv().await.unwrap(), Some(Message::from("welcome to /echo")));
+        }
+    }
+    let error = taut::connect(&format!("ws://{address}/echo")).await.unwrap_err();
+    assert_eq!(error.status(), Some(401));
 }
 
 #[tokio::test]

@@ -20,6 +20,58 @@
 //! let app: Router = Router::new().route("/chat", any(chat));
 //! ```
 //!
+//! # A page and a WebSocket at one route
+//!
+//! A handler that takes an [`Upgrade`] is called for handshakes only. One that takes an `Option<Upgrade>` is called for
+//! every other request as well, with `None`; a handshake that is not good is refused before either. One that takes a
+//! `Result<Upgrade, Refused>` gets that refusal too, such as to log it, and answers with it or with a response of its
+//! own.
+//!
+//! ```no_run
+//! use axum::extract::Path;
+//! use axum::response::{Html, IntoResponse, Response};
+//! use axum::{Router, routing::any};
+//! use taut::axum::{Refused, Upgrade};
+//! # async fn chat(_: taut::WebSocket) -> Result<(), taut::Error> { Ok(()) }
+//!
+//! async fn room(Path(room): Path<String>, upgrade: Option<Upgrade>) -> Response {
+//!     match upgrade {
+//!         Some(upgrade) => upgrade.on_upgrade(chat),
+//!         None => Html(format!("<h1>The room {room}</h1>")).into_response(),
+//!     }
+//! }
+//!
+//! async fn feed(upgrade: Result<Upgrade, Refused>) -> Result<Response, Refused> {
+//!     let upgrade = upgrade.inspect_err(|refused| eprintln!("refused: {refused}"))?;
+//!     Ok(upgrade.on_upgrade(chat))
+//! }
+//!
+//! let app: Router = Router::new().route("/rooms/{room}", any(room)).route("/feed", any(feed));
+//! ```
+//!
+//! # Who connects
+//!
+//! The client's request is the [`Upgrade`]'s: [`bearer`](crate::Request::bearer), [`cookie`](crate::Request::cookie).
+//! Its address is [`peer_addr`](crate::Request::peer_addr) if the application is served with
+//! `into_make_service_with_connect_info`; there is no need to extract `ConnectInfo`.
+//!
+//! ```no_run
+//! # use axum::{Router, response::Response, routing::any};
+//! # use taut::axum::Upgrade;
+//! # async fn chat(_: taut::WebSocket) -> Result<(), taut::Error> { Ok(()) }
+//! use std::net::SocketAddr;
+//!
+//! async fn handler(upgrade: Upgrade) -> Response {
+//!     println!("from {:?}", upgrade.peer_addr());
+//!     upgrade.on_upgrade(chat)
+//! }
+//!
+//! # async fn run(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+//! let app = Router::new().route("/chat", any(handler));
+//! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+//! # }
+//! ```
+//!
 //! # Settings
 //!
 //! An `Extension` with an [`Acceptor`] sets how clients are accepted, for one route or for many. The default is
@@ -52,9 +104,9 @@
 
 use std::fmt;
 
-use axum_core::body::Body;
-use axum_core::extract::FromRequestParts;
-use axum_core::response::{IntoResponse, Response};
+use axum::body::Body;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use taut_proto::handshake::Refusal;
 
@@ -82,7 +134,8 @@ impl Upgrade {
 /// A handler that takes an [`Upgrade`] is called for handshakes only; whatever else comes is refused, as
 /// [`Acceptor::upgrade`] says.
 ///
-/// The [`Acceptor`] and the [`Shutdown`] are those among the request's extensions, if there are any.
+/// The [`Acceptor`], the [`Shutdown`] and the client's address, as `ConnectInfo<SocketAddr>` or bare, are those among the
+/// request's extensions, if there are any.
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = Refused;
 
@@ -94,6 +147,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
             Some(shutdown) => upgrade.shutdown(shutdown),
             None => upgrade,
         })
+    }
+}
+
+/// A handler that takes an `Option<Upgrade>` is called with `None` for whatever is not a handshake. A handshake that is
+/// not good, such as of a page that may not connect, is refused, as with an [`Upgrade`].
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Upgrade {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Refused> {
+        if !upgrade::is_handshake(&parts.method, &parts.headers) {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some)
     }
 }
 
@@ -134,8 +200,4 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
-    }
-}
+impl std::error::Error for Refused {}

@@ -15,9 +15,31 @@
 //! # async fn http(_: hyper::Request<String>) -> Result<hyper::Response<String>, taut::Error> { Ok(Default::default()) }
 //! let service = ServiceBuilder::new().layer(UpgradeLayer::new("/echo", echo)).service_fn(http);
 //! ```
+//!
+//! Who may connect is decided before the handshake is answered, and may take a look at a database:
+//!
+//! ```no_run
+//! # async fn echo(_: taut::WebSocket, _: taut::Request) -> Result<(), taut::Error> { Ok(()) }
+//! # #[derive(Clone)]
+//! # struct Tokens;
+//! # impl Tokens {
+//! #     async fn is_valid(&self, token: &str) -> bool { token == "t0ken" }
+//! # }
+//! use taut::tower::UpgradeLayer;
+//! use taut::{Refusal, Request};
+//!
+//! # fn run(tokens: Tokens) {
+//! let layer = UpgradeLayer::new("/echo", echo).check(move |request: Request| {
+//!     let tokens = tokens.clone();
+//!     async move {
+//!         let token = request.bearer().ok_or(Refusal::unauthorized("a bearer token is needed"))?;
+//!         if tokens.is_valid(token).await { Ok(()) } else { Err(Refusal::forbidden("the token is not valid")) }
+//!     }
+//! });
+//! # }
+//! ```
 
 use std::fmt;
-use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,8 +50,8 @@ use tower_service::Service;
 
 use crate::native::handler_task::BoxError;
 use crate::native::server::Report;
-use crate::native::upgrade;
 pub use crate::native::upgrade::Shutdown;
+use crate::native::upgrade::{self, Upgrade};
 use crate::{Acceptor, Failure, Request, WebSocket};
 
 /// Answers the WebSocket handshakes for one path, and spawns a task with a call of `handler` for each. Every other
@@ -46,7 +68,10 @@ pub struct UpgradeLayer<H> {
 }
 
 /// Decides who may connect.
-type Check = Arc<dyn Fn(&Request) -> Result<(), Refusal> + Send + Sync>;
+type Check = Arc<dyn Fn(Request) -> Checking + Send + Sync>;
+
+/// What a check is still to decide.
+type Checking = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
 impl<H> UpgradeLayer<H> {
     /// A layer for handshakes with exactly this path, such as `/chat`.
@@ -67,10 +92,16 @@ impl<H> UpgradeLayer<H> {
         self
     }
 
-    /// Refuses clients for which `check` returns a [`Refusal`]; by default none.
+    /// Asks `check` whether a client may connect, before its handshake is answered; by default all may. It returns a
+    /// [`Refusal`] for those that may not. It has no deadline of the library's: put one around what it asks
+    /// (`tokio::time::timeout`). When the client goes meanwhile, it is dropped.
     #[must_use]
-    pub fn check(mut self, check: impl Fn(&Request) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
-        self.check = Some(Arc::new(check));
+    pub fn check<C, F>(mut self, check: C) -> Self
+    where
+        C: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), Refusal>> + Send + 'static,
+    {
+        self.check = Some(Arc::new(move |request| Box::pin(check(request))));
         self
     }
 
@@ -89,22 +120,36 @@ impl<H> UpgradeLayer<H> {
     }
 
     fn wants<B>(&self, request: &http::Request<B>) -> bool {
-        // By an upgrade, or by an extended CONNECT (RFC 8441 §4), which is then refused with an explanation.
-        request.uri().path() == &*self.path
-            && (upgrade::wants_websocket(request.headers()) || request.method() == http::Method::CONNECT)
+        request.uri().path() == &*self.path && upgrade::is_handshake(request.method(), request.headers())
     }
 
     /// Answers a handshake.
-    fn answer<B, F, E>(&self, request: &mut http::Request<B>) -> Result<http::Response<()>, Refusal>
+    async fn answer<F, E>(self, upgrade: Result<Upgrade, Refusal>) -> http::Response<String>
     where
         H: Fn(WebSocket, Request) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let mut upgrade = self.acceptor.upgrade(request)?;
-        if let Some(check) = &self.check {
-            check(upgrade.request())?;
+        let accepted = async {
+            let upgrade = upgrade?;
+            if let Some(check) = &self.check {
+                check(upgrade.request().clone()).await?;
+            }
+            Ok(self.accept(upgrade))
+        };
+        match accepted.await {
+            Ok(response) => response.map(|()| String::new()),
+            Err(refusal) => upgrade::refuse(&refusal),
         }
+    }
+
+    /// Accepts a client that may connect.
+    fn accept<F, E>(&self, mut upgrade: Upgrade) -> http::Response<()>
+    where
+        H: Fn(WebSocket, Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
         if let Some(shutdown) = &self.shutdown {
             upgrade = upgrade.shutdown(shutdown);
         }
@@ -114,7 +159,7 @@ impl<H> UpgradeLayer<H> {
         let response = upgrade.response();
         let (handler, request) = (Arc::clone(&self.handler), upgrade.request().clone());
         tokio::spawn(upgrade.run(move |socket| handler(socket, request)));
-        Ok(response)
+        response
     }
 }
 
@@ -156,12 +201,12 @@ where
     S: Service<http::Request<B>, Response = http::Response<R>>,
     H: Fn(WebSocket, Request) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
-    E: Into<BoxError>,
+    E: Into<BoxError> + 'static,
     R: From<String>,
 {
     type Response = http::Response<R>;
     type Error = S::Error;
-    type Future = Answering<S::Future, Result<http::Response<R>, S::Error>>;
+    type Future = Answering<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -171,11 +216,8 @@ where
         if !self.layer.wants(&request) {
             return Answering(Answer::Inner(Box::pin(self.inner.call(request))));
         }
-        let response = match self.layer.answer(&mut request) {
-            Ok(response) => response.map(|()| String::new()),
-            Err(refusal) => upgrade::refuse(&refusal),
-        };
-        Answering(Answer::Ours(ready(Ok(response.map(R::from)))))
+        let upgrade = self.layer.acceptor.upgrade(&mut request);
+        Answering(Answer::Ours(Box::pin(self.layer.clone().answer(upgrade))))
     }
 }
 
@@ -192,23 +234,31 @@ impl<S: fmt::Debug, H> fmt::Debug for UpgradeService<S, H> {
 }
 
 /// The future of an [`UpgradeService`].
-#[derive(Debug)]
-pub struct Answering<F, T>(Answer<F, T>);
+pub struct Answering<F>(Answer<F>);
 
-#[derive(Debug)]
-enum Answer<F, T> {
-    /// Boxed: without `unsafe` there is no way to pin a part of an enum.
+/// Boxed: without `unsafe` there is no way to pin a part of an enum.
+enum Answer<F> {
     Inner(Pin<Box<F>>),
-    Ours(Ready<T>),
+    Ours(Pin<Box<dyn Future<Output = http::Response<String>> + Send>>),
 }
 
-impl<F: Future<Output = T>, T> Future for Answering<F, T> {
-    type Output = T;
+impl<F, R, E> Future for Answering<F>
+where
+    F: Future<Output = Result<http::Response<R>, E>>,
+    R: From<String>,
+{
+    type Output = Result<http::Response<R>, E>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Answer::Inner(inner) => inner.as_mut().poll(cx),
-            Answer::Ours(ours) => Pin::new(ours).poll(cx),
+            Answer::Ours(ours) => ours.as_mut().poll(cx).map(|response| Ok(response.map(R::from))),
         }
+    }
+}
+
+impl<F> fmt::Debug for Answering<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answering").field("is_ours", &matches!(self.0, Answer::Ours(_))).finish_non_exhaustive()
     }
 }

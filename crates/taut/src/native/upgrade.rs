@@ -42,6 +42,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "axum")]
+use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use http::{Extensions, HeaderValue, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -65,7 +67,8 @@ impl Acceptor {
     /// handshake (RFC 6455 §4.2.1), the origin, the limits on a head.
     ///
     /// Who connects is the application's to check: by [`Upgrade::request`], or by what it knows of the HTTP request.
-    /// The client's address is known if the request's extensions hold a [`SocketAddr`].
+    /// The client's address is known if the request's extensions hold a [`SocketAddr`], with the feature `axum` also as
+    /// axum's `ConnectInfo`.
     ///
     /// # Errors
     /// Why it is refused; [`refuse`] makes a response of it.
@@ -94,7 +97,7 @@ pub struct Upgrade {
 
 impl Upgrade {
     pub(crate) fn new(acceptor: Acceptor, parts: Parts, extensions: &mut Extensions) -> Result<Self, Refusal> {
-        let request = acceptor.request(Head::Parts(Box::new(parts)), extensions.get::<SocketAddr>().copied())?;
+        let request = acceptor.request(Head::Parts(Box::new(parts)), peer_addr(extensions))?;
         let mut response = Response::new(());
         let answer = answer(&request, &acceptor, &[], |accepted| response = converted(accepted).map(|_| ()));
         let Ok(answer) = answer else { unreachable!("the request is good, with no headers") };
@@ -275,11 +278,23 @@ struct ShutdownHandle {
     _alive: watch::Receiver<()>,
 }
 
-/// Whether a client tries to open a WebSocket.
-#[cfg(feature = "tower")]
-pub(crate) fn wants_websocket(headers: &http::HeaderMap) -> bool {
+/// The client's address, as far as the HTTP server has told: bare, which a layer that knows better can set, or as axum does.
+fn peer_addr(extensions: &Extensions) -> Option<SocketAddr> {
+    let peer = extensions.get::<SocketAddr>().copied();
+    #[cfg(feature = "axum")]
+    let peer = peer
+        .or_else(|| extensions.get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| *peer))
+        .or_else(|| extensions.get().map(|MockConnectInfo(peer): &MockConnectInfo<SocketAddr>| *peer));
+    peer
+}
+
+/// Whether a request tries to open a WebSocket: by an upgrade, or by an extended CONNECT (RFC 8441 §4), which is then
+/// refused with an explanation.
+#[cfg(any(feature = "axum", feature = "tower"))]
+pub(crate) fn is_handshake(method: &http::Method, headers: &http::HeaderMap) -> bool {
     let mut upgrades = headers.get_all(http::header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
-    upgrades.any(|list| list.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
+    method == http::Method::CONNECT
+        || upgrades.any(|list| list.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
 }
 
 /// A response of the handshake as hyper wants it.
