@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taut::reconnect::{Ended, Event, State};
+use taut::reconnect::{Attempt, Decision, Ended, Event, State};
 use taut::{Acceptor, Backoff, Client, Close, CloseCode, Error, Message, Reconnecting, Refusal, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
@@ -132,17 +132,32 @@ impl Script {
         H: FnMut(WebSocket) -> F + Send + 'static,
         F: Future<Output = Result<WebSocket, Error>> + Send + 'static,
     {
-        let script = Arc::clone(self);
         let mut settings = taut::Settings::client();
         settings.limits.message = 64;
-        Client::new("ws://server.example/")
-            .settings(settings)
-            .bearer("old")
-            .reconnecting(Backoff::default(), hook)
-            .over(move || {
-                let script = Arc::clone(&script);
-                async { script.dial() }
-            })
+        let client = Client::new("ws://server.example/").settings(settings).bearer("old");
+        self.serves(client.reconnecting(Backoff::default(), hook))
+    }
+
+    /// With another client for each attempt.
+    fn fresh<M, F>(self: &Arc<Self>, make_client: M) -> Reconnecting
+    where
+        M: FnMut(Attempt) -> F + Send + 'static,
+        F: Future<Output = Result<Client, Error>> + Send + 'static,
+    {
+        self.serves(Reconnecting::new(Backoff::default(), make_client))
+    }
+
+    fn serves(self: &Arc<Self>, client: Reconnecting) -> Reconnecting {
+        let script = Arc::clone(self);
+        client.over(move || {
+            let script = Arc::clone(&script);
+            async { script.dial() }
+        })
+    }
+
+    /// The tokens that came with the attempts that got so far.
+    fn bearers(&self) -> Vec<String> {
+        self.attempts.lock().unwrap().iter().filter_map(|(_, bearer)| bearer.clone()).collect()
     }
 
     fn attempts(&self) -> usize {
@@ -263,17 +278,145 @@ async fn retry_after_is_obeyed_and_the_usual_delay_added() {
 #[tokio::test(start_paused = true)]
 async fn the_application_may_decide_otherwise() {
     let (script, _sockets) = Script::new([close(1000)]);
-    let mut client = script.client().retry_if(|ended| ended.close_code() != Some(CloseCode::NORMAL));
+    let mut client = script.client().decide(|ended| match ended.close_code() {
+        Some(CloseCode::NORMAL) => Decision::GiveUp,
+        _ => ended.decision(),
+    });
     let error = client.recv().await.unwrap_err();
     assert_eq!(error.close_code(), Some(CloseCode::NORMAL));
     assert_eq!(client.recv().await.unwrap_err().close_code(), Some(CloseCode::NORMAL), "the same again");
     assert_eq!((client.state(), script.attempts()), (State::Over, 1));
 
-    let (script, mut sockets) = Script::new([status(404)]);
-    let mut client = script.client().retry_if(|ended| ended.is_transient() || ended.status() == Some(404));
+    // A deployment, during which the server forbids what it allows else.
+    let (script, mut sockets) = Script::new([status(403), status(403)]);
+    let mut client = script.client().decide(|ended| match ended.status() {
+        Some(403) => Decision::Retry,
+        _ => ended.decision(),
+    });
     client.ready().await.unwrap();
     assert!(sockets.recv().await.is_some());
-    assert_eq!(script.attempts(), 2);
+    assert_eq!(script.attempts(), 3);
+    assert!(script.delays().iter().all(|delay| *delay >= Duration::from_millis(100)), "{:?}", script.delays());
+
+    // After a delay of its own, however often, but not without any.
+    for (told, expected) in [(Duration::from_secs(7), 7_000), (Duration::ZERO, 100)] {
+        let (script, mut sockets) = Script::new(vec![status(503); 5]);
+        let mut client = script.client().decide(move |_| Decision::RetryAfter(told));
+        client.ready().await.unwrap();
+        assert!(sockets.recv().await.is_some());
+        // The clock of the tests has milliseconds.
+        let expected = Duration::from_millis(expected)..Duration::from_millis(expected + 3);
+        let delays = script.delays();
+        assert!(delays.len() == 5 && delays.iter().all(|delay| expected.contains(delay)), "{delays:?}");
+    }
+}
+
+// Pusher's 4200 to 4299 are such codes.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_may_follow_at_once_but_not_one_after_the_other() {
+    let at_once = |ended: &Ended| match ended.close_code() {
+        Some(code) if code.as_u16() == 4200 => Decision::RetryNow,
+        _ => ended.decision(),
+    };
+    let (script, mut sockets) = Script::new([close(4200)]);
+    let (mut client, events) = recorded(script.client().decide(at_once));
+    client.ready().await.unwrap();
+    assert!(timeout(Duration::from_secs(1), client.recv()).await.is_err());
+    assert!(sockets.recv().await.is_some());
+    assert_eq!(script.delays(), [Duration::ZERO]);
+    let expected = "connecting 1, open 1, closed 4200, connecting 2, open 2";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+
+    // A server that asks for it always, or in turn with what asks for fresh credentials.
+    for codes in [[4200, 4200], [4200, 4001]] {
+        let answers = (0..50).flat_map(|_| codes.map(close));
+        let (script, _sockets) = Script::new(answers.collect::<Vec<_>>());
+        let client = script.fresh(|_| async { Ok(Client::new("ws://server.example/")) });
+        let mut client = client.decide(move |ended| match ended.close_code() {
+            Some(code) if code.as_u16() == 4001 => Decision::Refresh,
+            _ => at_once(ended),
+        });
+        let _ = timeout(Duration::from_secs(600), client.recv()).await;
+        let delays = script.delays();
+        assert!(delays.len() > 20, "{delays:?}");
+        for pair in delays.windows(2) {
+            assert!(pair.iter().any(|delay| *delay >= Duration::from_millis(100)), "{codes:?}: {delays:?}");
+        }
+        let attempts = script.attempts();
+        assert!(attempts < 150, "{codes:?}: {attempts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_has_a_fresh_client_that_knows_why() {
+    let (script, mut sockets) = Script::new([
+        Answer::Unreachable,
+        status(503),
+        Answer::Close(&["one"], CloseCode::GOING_AWAY.into()),
+        Answer::Open,
+    ]);
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&attempts);
+    let mut client = script.fresh(move |attempt| {
+        let mut attempts = record.lock().unwrap();
+        let token = format!("token-{}", attempts.len() + 1);
+        let why = attempt.after.as_ref().map(|ended| (ended.status(), ended.close_code().map(CloseCode::as_u16)));
+        attempts.push((attempt.number, why, attempt.is_refresh));
+        async move {
+            // As from an authorization server.
+            sleep(Duration::from_millis(20)).await;
+            Ok(Client::new("ws://server.example/").bearer(&token))
+        }
+    });
+    assert_eq!(client.recv().await.unwrap(), Message::from("one"));
+    assert!(timeout(Duration::from_secs(10), client.recv()).await.is_err());
+    assert!(sockets.recv().await.is_some());
+    let expected = [
+        (1, None, false),
+        (2, Some((None, None)), false),
+        (3, Some((Some(503), None)), false),
+        (4, Some((None, Some(1001))), false),
+    ];
+    assert_eq!(*attempts.lock().unwrap(), expected);
+    // Nobody was there to see the first.
+    assert_eq!(script.bearers(), ["token-2", "token-3", "token-4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_cannot_be_made_is_a_failed_attempt() {
+    let (script, mut sockets) = Script::new([]);
+    let mut calls = 0;
+    let client = script.fresh(move |_| {
+        calls += 1;
+        let call = calls;
+        async move {
+            match call {
+                1 => Err(Error::other("no token")),
+                // Nobody answers, and nobody has set a deadline.
+                2 => std::future::pending().await,
+                _ => Ok(Client::new("ws://server.example/")),
+            }
+        }
+    });
+    let (mut client, events) = recorded(client);
+    let began = Instant::now();
+    client.ready().await.unwrap();
+    assert!(sockets.recv().await.is_some());
+    let elapsed = began.elapsed();
+    assert!((Duration::from_secs(30)..Duration::from_secs(33)).contains(&elapsed), "{elapsed:?}");
+    let expected = "connecting 1, failed, waiting 2, connecting 2, failed, waiting 3, connecting 3, open 3";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+
+    // The deadline is a setting, and its error says which.
+    let client = script.fresh(|_| std::future::pending()).client_timeout(Duration::from_secs(2)).max_attempts(1);
+    let began = Instant::now();
+    let error = { client }.recv().await.unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("client_timeout"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3));
+
+    // What is wrong with the client itself is a mistake in the program.
+    let mut client = script.fresh(|_| async { Ok(Client::new("http://server.example/")) });
+    assert!(client.recv().await.unwrap_err().is_invalid());
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,23 +451,29 @@ async fn events_come_in_order_and_the_hook_runs_on_every_connection() {
     assert_eq!(events.lock().unwrap().join(", "), expected);
 }
 
+/// A client whose token is kept until it is refused.
+fn refreshing(script: &Arc<Script>) -> Reconnecting {
+    script.fresh(|attempt: Attempt| async move {
+        Ok(Client::new("ws://server.example/").bearer(if attempt.is_refresh { "fresh" } else { "old" }))
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_401_asks_for_fresh_credentials_once() {
-    let refreshing = |script: &Arc<Script>| {
-        script.client().refresh(|| async { Ok(Client::new("ws://server.example/").bearer("fresh")) })
-    };
     let (script, mut sockets) = Script::new([status(401)]);
     let (mut client, events) = recorded(refreshing(&script));
     client.ready().await.unwrap();
     assert!(sockets.recv().await.is_some());
     assert_eq!(script.delays(), [Duration::ZERO]);
-    let bearers: Vec<_> = script.attempts.lock().unwrap().iter().map(|(_, bearer)| bearer.clone().unwrap()).collect();
-    assert_eq!(bearers, ["old", "fresh"]);
-    assert_eq!(events.lock().unwrap().join(", "), "connecting 1, refreshing, connecting 1, open 1");
+    assert_eq!(script.bearers(), ["old", "fresh"]);
+    assert_eq!(events.lock().unwrap().join(", "), "connecting 1, failed, refreshing, connecting 1, open 1");
 
     let (script, _sockets) = Script::new([status(401), status(401)]);
-    assert_eq!(refreshing(&script).recv().await.unwrap_err().status(), Some(401));
+    let (mut client, events) = recorded(refreshing(&script));
+    assert_eq!(client.recv().await.unwrap_err().status(), Some(401));
     assert_eq!(script.attempts(), 2);
+    let expected = "connecting 1, failed, refreshing, connecting 1, failed, gave up";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
 
     // Later they may have expired again, whether they led to a connection before or not.
     for between in [Answer::Drop(&[]), status(502)] {
@@ -335,21 +484,102 @@ async fn a_401_asks_for_fresh_credentials_once() {
         let refreshed = events.lock().unwrap().iter().filter(|event| *event == "refreshing").count();
         assert_eq!((refreshed, script.attempts()), (2, 4));
     }
+
+    // Where the client is always the same, nobody is asked; nor does a limit on attempts forbid it where it is not.
+    let (script, _sockets) = Script::new([status(401)]);
+    assert_eq!(script.client().recv().await.unwrap_err().status(), Some(401));
+    let (script, _sockets) = Script::new([status(401)]);
+    refreshing(&script).max_attempts(1).ready().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_code_may_ask_for_fresh_credentials_as_well() {
+    const EXPIRED: CloseCode = CloseCode::new(4001);
+    let refreshing = |script: &Arc<Script>| {
+        recorded(refreshing(script).decide(|ended| match ended.close_code() {
+            Some(EXPIRED) => Decision::Refresh,
+            _ => ended.decision(),
+        }))
+    };
+    let (script, mut sockets) = Script::new([]);
+    let (mut client, events) = refreshing(&script);
+    // The token of each connection expires after half an hour.
+    for lifetime in 1..=3 {
+        client.ready().await.unwrap();
+        let mut server = sockets.recv().await.unwrap();
+        let serving = async {
+            // It reads meanwhile, or the heartbeat would take it for gone.
+            let _ = timeout(Duration::from_secs(1800), server.recv()).await;
+            server.close(EXPIRED).await.unwrap();
+        };
+        let before = script.attempts();
+        tokio::select! {
+            () = async { tokio::join!(serving, script.until_attempts(before + 1)); } => {}
+            message = client.recv() => panic!("nothing was sent: {message:?}"),
+        }
+        let last = script.delays()[lifetime - 1];
+        assert!((1800..1802).contains(&last.as_secs()), "{last:?}");
+    }
+    client.ready().await.unwrap();
+    assert_eq!(script.bearers(), ["old", "fresh", "fresh", "fresh"]);
+    let expected = "connecting 1, open 1, closed 4001, refreshing, connecting 1, open 1";
+    assert!(events.lock().unwrap().join(", ").starts_with(expected), "{events:?}");
+
+    // Fresh ones that are refused in the same way are the end.
+    let (script, _sockets) = Script::new([close(4001), close(4001)]);
+    let (mut client, events) = refreshing(&script);
+    let error = client.recv().await.unwrap_err();
+    assert!(error.is_closed() && error.close_code() == Some(EXPIRED), "{error:?}");
+    let expected = "connecting 1, open 1, closed 4001, refreshing, connecting 1, open 1, closed 4001, gave up";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+}
+
+// The server refuses the token only once it has seen the first message.
+#[tokio::test(start_paused = true)]
+async fn a_hook_may_fail_with_the_close_that_came_in_place_of_an_answer() {
+    let (script, mut sockets) = Script::new([close(4001), close(4003)]);
+    let client = refreshing(&script).on_open(|mut socket| async move {
+        socket.send("subscribe").await?;
+        match (socket.recv().await?, socket.peer_close()) {
+            (Some(_), _) => Ok(socket),
+            (None, Some(close)) => Err(close.into()),
+            (None, None) => Err(Error::other("closed")),
+        }
+    });
+    let mut client = client.decide(|ended| match ended.close_code().map(CloseCode::as_u16) {
+        Some(4001) => Decision::Refresh,
+        Some(4003) => Decision::GiveUp,
+        _ => ended.decision(),
+    });
+    let error = client.recv().await.unwrap_err();
+    assert!(error.is_closed() && error.close_code() == Some(CloseCode::new(4003)), "{error:?}");
+    assert_eq!(script.bearers(), ["old", "fresh"]);
+    assert!(sockets.try_recv().is_err());
+
+    // By default as well: a code that would come again is not tried again.
+    for (code, is_transient) in [(1013, true), (4000, true), (1008, false)] {
+        assert_eq!(Error::from(Close::from(CloseCode::new(code))).is_transient(), is_transient, "{code}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_fails_is_a_failed_attempt() {
-    let (script, mut sockets) = Script::new([status(401), status(401)]);
-    let mut left = 1;
-    let client = script.client().refresh(move || {
-        let fails = std::mem::take(&mut left) == 1;
+    let (script, mut sockets) = Script::new([status(401)]);
+    let refreshes = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&refreshes);
+    let client = script.fresh(move |attempt| {
+        let mut refreshes = record.lock().unwrap();
+        refreshes.push(attempt.is_refresh);
+        let fails = refreshes.len() == 2;
         async move { if fails { Err(Error::other("no token")) } else { Ok(Client::new("ws://server.example/")) } }
     });
     let (mut client, events) = recorded(client);
     client.ready().await.unwrap();
     assert!(sockets.recv().await.is_some());
-    let expected = "connecting 1, refreshing, failed, waiting 2, connecting 2, refreshing, connecting 2, open 2";
+    let expected = "connecting 1, failed, refreshing, connecting 1, failed, waiting 2, connecting 2, open 2";
     assert_eq!(events.lock().unwrap().join(", "), expected);
+    // What was refused stays refused.
+    assert_eq!(*refreshes.lock().unwrap(), [false, true, true]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -478,13 +708,20 @@ async fn a_network_change_cancels_the_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_drops_nothing_that_has_begun() {
-    // Each step takes a second: dialing, the hook, asking for credentials. The calls last 10 ms each.
+    // Each step takes a second: dialing, the hook, making the client. The calls last 10 ms each.
     const STEP: Duration = Duration::from_secs(1);
     let (script, mut sockets) = Script::new([status(401), Answer::Unreachable]);
     let counts = Arc::new(Mutex::new([0; 3]));
-    let (dials, hooks, refreshes) = (Arc::clone(&counts), Arc::clone(&counts), Arc::clone(&counts));
+    let (dials, hooks, clients) = (Arc::clone(&counts), Arc::clone(&counts), Arc::clone(&counts));
     let server = Arc::clone(&script);
-    let client = Client::new("ws://server.example/").reconnecting(Backoff::default(), move |mut socket| {
+    let client = Reconnecting::new(Backoff::default(), move |_| {
+        clients.lock().unwrap()[2] += 1;
+        async {
+            sleep(STEP).await;
+            Ok(Client::new("ws://server.example/"))
+        }
+    });
+    let client = client.on_open(move |mut socket| {
         hooks.lock().unwrap()[1] += 1;
         async move {
             sleep(STEP).await;
@@ -498,13 +735,6 @@ async fn a_call_that_is_dropped_drops_nothing_that_has_begun() {
         async move {
             sleep(STEP).await;
             server.dial()
-        }
-    });
-    let client = client.refresh(move || {
-        refreshes.lock().unwrap()[2] += 1;
-        async {
-            sleep(STEP).await;
-            Ok(Client::new("ws://server.example/"))
         }
     });
     let (mut client, events) = recorded(client);
@@ -526,8 +756,8 @@ async fn a_call_that_is_dropped_drops_nothing_that_has_begun() {
     states.dedup();
     assert_eq!(states, [State::Connecting, State::Waiting, State::Connecting, State::Open]);
     assert!(polls > 250, "{polls}");
-    assert_eq!(*counts.lock().unwrap(), [3, 1, 1]);
-    let expected = "connecting 1, refreshing, connecting 1, failed, waiting 2, connecting 2, open 2";
+    assert_eq!(*counts.lock().unwrap(), [3, 1, 3]);
+    let expected = "connecting 1, failed, refreshing, connecting 1, failed, waiting 2, connecting 2, open 2";
     assert_eq!(events.lock().unwrap().join(", "), expected);
     // Nothing of what was dropped was sent.
     client.send("late").await.unwrap();
@@ -613,13 +843,26 @@ async fn closing_ends_it_in_every_state() {
 }
 
 #[test]
-fn it_can_move_to_another_thread() {
+fn it_can_move_to_another_thread_and_be_shared() {
     fn is_send<T: Send>(value: T) -> T {
         value
     }
-    let client = Client::new("ws://a.example/").reconnecting(Backoff::default(), |socket| async { Ok(socket) });
-    let mut client = is_send(client);
-    drop(is_send(client.recv()));
-    drop(is_send(client.send("x")));
-    drop(is_send(client.close(CloseCode::NORMAL)));
+    fn is_sync<T: Sync>(value: T) -> T {
+        value
+    }
+    // With hooks and futures that are not `Sync`.
+    let (cell, other) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let client = Reconnecting::new(Backoff::default(), move |_| {
+        let cell = cell.take();
+        async move {
+            let cell = std::cell::Cell::new(cell);
+            tokio::task::yield_now().await;
+            cell.set(1);
+            Ok(Client::new("ws://a.example/"))
+        }
+    });
+    let mut client = is_sync(is_send(client.on_event(move |_| other.set(1))));
+    drop(is_sync(is_send(client.recv())));
+    drop(is_sync(is_send(client.send("x"))));
+    drop(is_sync(is_send(client.close(CloseCode::NORMAL))));
 }

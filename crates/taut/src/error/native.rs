@@ -148,8 +148,8 @@ impl Error {
             Cause::Rejected(rejection) => rejection.is_transient(),
             #[cfg(feature = "tls")]
             Cause::Tls(_) => false,
-            Cause::CutOff(close) => may_come_back(close),
-            Cause::ClosedBy(_) | Cause::Refused(_) | Cause::Violation(_) => false,
+            Cause::ClosedBy(close) | Cause::CutOff(close) => may_come_back(close),
+            Cause::Refused(_) | Cause::Violation(_) => false,
             Cause::CloseCode(_) | Cause::Header(_) | Cause::MixedParts | Cause::Ping(_) | Cause::Request(_) => false,
             Cause::PartsNotUtf8 | Cause::ProxySettings(_) | Cause::Random(_) | Cause::Redirect { .. } => false,
             Cause::Setting(_) | Cause::Url(_) => false,
@@ -168,6 +168,14 @@ impl Error {
     }
 }
 
+/// The server closed the connection: for a hook of a [`Reconnecting`](crate::Reconnecting) that waits for an answer in
+/// vain. It is [decided on](crate::Reconnecting::decide) by its code.
+impl From<Close> for Error {
+    fn from(close: Close) -> Self {
+        Cause::ClosedBy(close).into()
+    }
+}
+
 /// Whether a client may come back after it was closed like this: with another code it would end the same way again.
 pub(crate) fn may_come_back(close: &Close) -> bool {
     !matches!(close.code().as_u16(), 1002 | 1003 | 1007..=1010)
@@ -178,7 +186,7 @@ pub(crate) fn may_come_back(close: &Close) -> bool {
 pub(crate) enum Cause {
     CloseCode(CloseCode),
     Closed,
-    /// By the server, and a reconnecting client does not come back.
+    /// By the server: what a reconnecting client has given up after, or a hook has failed with.
     ClosedBy(Close),
     /// In the middle of a message, with this close frame of the peer's.
     CutOff(Close),
@@ -262,6 +270,8 @@ impl Cause {
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deadline {
+    /// The application's part of an attempt to connect, after so long.
+    Client(Duration),
     Close,
     /// Connecting and the client's handshake, after so long, at this stage.
     Connect(Duration, ConnectStage),
@@ -371,6 +381,11 @@ impl fmt::Display for Cause {
 impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Client(after) => write!(
+                f,
+                "the function given to Reconnecting::new did not make a client within {after:?} \
+                 (Reconnecting::client_timeout)"
+            ),
             Self::Close => f.write_str("the peer did not answer our close frame in time; the connection was dropped"),
             Self::Connect(after, stage) => {
                 let stage = match stage {

@@ -21,27 +21,50 @@
 //! [`recv`](Reconnecting::recv), [`send`](Reconnecting::send) or [`ready`](Reconnecting::ready) is awaited, and each of
 //! them can be dropped at any time: whatever was going on goes on with the next.
 //!
+//! # A fresh client for each attempt
+//!
+//! [`Client::reconnecting`](crate::Client::reconnecting) connects with the same client each time.
+//! [`Reconnecting::new`] takes a function that makes one for each attempt: with a token that has not expired, with the
+//! next of several servers, with the number of the last message in the query.
+//!
+//! ```no_run
+//! # async fn fetch_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+//! # async fn run() -> Result<(), taut::Error> {
+//! use taut::reconnect::Attempt;
+//! use taut::{Backoff, Client, Error, Reconnecting};
+//!
+//! let servers = ["wss://eu.api.example/feed", "wss://us.api.example/feed"];
+//! let mut feed = Reconnecting::new(Backoff::default(), move |attempt: Attempt| async move {
+//!     let token = fetch_token().await.map_err(Error::other)?;
+//!     let server = servers[attempt.number as usize % servers.len()];
+//!     Ok(Client::new(server).bearer(&token))
+//! });
+//! println!("{}", feed.recv().await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is retried
 //!
-//! | what ended the attempt or the connection | retried | first delay |
+//! | what ended the attempt or the connection | by default | first delay |
 //! |---|---|---|
-//! | the server cannot be reached, its name not found, connecting took too long | yes | 100 ms + U(0, 500 ms) |
-//! | the stream broke or ended without a close frame (1006), no answer to a ping | yes | U(0, 5 s) |
-//! | close 1001, 1011, 1012, 1013, 1014: the server goes down, fails, restarts, is busy | yes | U(0, 5 s) |
-//! | close 1000, or without a code: the server is done with this connection | yes | 100 ms + U(0, 500 ms) |
-//! | close 3000 to 4999: only the application knows | yes | 100 ms + U(0, 500 ms) |
-//! | close 1002, 1003, 1007, 1008, 1009, 1010: it would end the same way again | no | |
-//! | the server breaks the protocol, or sends what exceeds our limits | no | |
-//! | status 408, 425, 429, 500, 502, 503, 504 | yes | 100 ms + U(0, 500 ms), after its `Retry-After` |
-//! | status 401 | once, with what [`refresh`](Reconnecting::refresh) gives | none |
-//! | any other status, an invalid handshake, a TLS certificate that is not accepted | no | |
-//! | a proxy that cannot reach the server, or is busy | yes | 100 ms + U(0, 500 ms) |
-//! | a proxy that refuses, a redirect that is not followed | no | |
-//! | a wrong URL or setting | no | |
-//! | the hook failed | as its error is; [`Error::other`] is retried | 100 ms + U(0, 500 ms) |
+//! | the server cannot be reached, its name not found, connecting took too long | `Retry` | 100 ms + U(0, 500 ms) |
+//! | the stream broke or ended without a close frame (1006), no answer to a ping | `Retry` | U(0, 5 s) |
+//! | close 1001, 1011, 1012, 1013, 1014: the server goes down, fails, restarts, is busy | `Retry` | U(0, 5 s) |
+//! | close 1000, or without a code: the server is done with this connection | `Retry` | 100 ms + U(0, 500 ms) |
+//! | close 3000 to 4999: only the application knows | `Retry` | 100 ms + U(0, 500 ms) |
+//! | close 1002, 1003, 1007, 1008, 1009, 1010: it would end the same way again | `GiveUp` | |
+//! | the server breaks the protocol, or sends what exceeds our limits | `GiveUp` | |
+//! | status 408, 425, 429, 500, 502, 503, 504 | `Retry` | 100 ms + U(0, 500 ms), after its `Retry-After` |
+//! | status 401 | `Refresh`: once with a new client, if they are [made](Reconnecting::new) | none |
+//! | any other status, an invalid handshake, a TLS certificate that is not accepted | `GiveUp` | |
+//! | a proxy that cannot reach the server, or is busy | `Retry` | 100 ms + U(0, 500 ms) |
+//! | a proxy that refuses, a redirect that is not followed | `GiveUp` | |
+//! | a wrong URL or setting | `GiveUp` | |
+//! | a client could not be made, or the hook failed | as its error is; [`Error::other`] is `Retry` | 100 ms + U(0, 500 ms) |
 //!
-//! [`retry_if`](Reconnecting::retry_if) decides otherwise: to let 1000 end a feed that has an end, or a 4001 that means
-//! that the user is barred.
+//! [`decide`](Reconnecting::decide) decides otherwise, with a [`Decision`]: to let 1000 end a feed that has an end, to
+//! get a new token after a 4001, to sit out the 403s of a deployment.
 //!
 //! # How long it waits
 //!
@@ -60,17 +83,20 @@
 //! What was sent and had not arrived when the connection broke is lost, and what the server sent meanwhile is for the
 //! hook to ask for again, such as by the number of the last message seen. Messages that had arrived are received first.
 
+mod decision;
 mod ended;
+mod exclusive;
+mod hooks;
 mod series;
 mod state_machine;
 
+pub use decision::{Attempt, Decision};
 pub use ended::{Ended, Event, State};
 pub use taut_proto::backoff::Backoff;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,20 +106,24 @@ use tokio::time::timeout;
 
 use crate::error::{Cause, ConnectStage, Deadline, Doing};
 use crate::{Client, Error, WebSocket};
+use exclusive::Exclusive;
+use hooks::{Hooks, MakeClient, Pending};
 use series::{KeptMessages, Series};
 use state_machine::Phase;
 
 /// A client's connection that is replaced when it is lost; see [the module](self) for what is retried and when.
 ///
-/// Made by [`Client::reconnecting`](crate::Client::reconnecting). Dropping it drops the connection without a close
-/// frame; [`close`](Self::close) is the polite way.
+/// Made by [`Client::reconnecting`](crate::Client::reconnecting) with one client for all attempts, or by
+/// [`new`](Self::new) with another one for each. Dropping it drops the connection without a close frame;
+/// [`close`](Self::close) is the polite way.
+///
+/// It is `Send` and `Sync`, and its type names neither hooks nor streams: it fits into a struct, a task, and the arms of
+/// `tokio::select!`.
 pub struct Reconnecting {
-    client: Arc<Client>,
-    dial: Dial,
-    hook: Hook,
-    refresh: Option<Refresh>,
-    retry_if: RetryIf,
-    on_event: Box<dyn FnMut(&Event) + Send>,
+    hooks: Exclusive<Hooks>,
+    /// Of the last attempt, to be shown.
+    client: Option<Arc<Client>>,
+    client_timeout: Duration,
     max_attempts: u32,
     give_up_after: Duration,
     series: Series,
@@ -102,48 +132,90 @@ pub struct Reconnecting {
     kept: KeptMessages,
 }
 
-type Dial = Box<dyn FnMut(Arc<Client>) -> Pending<WebSocket> + Send>;
-type Hook = Box<dyn FnMut(WebSocket) -> Pending<WebSocket> + Send>;
-type Refresh = Box<dyn FnMut() -> Pending<Client> + Send>;
-type RetryIf = Box<dyn FnMut(&Ended) -> bool + Send>;
-
-/// Kept from call to call, so that dropping a call drops nothing that has begun.
-type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
-
 impl Client {
     /// Returns a connection that is replaced when it is lost. `on_open` runs on each new connection before anything is
     /// received, such as to subscribe, and returns it; if it fails, the attempt has failed. See [`reconnect`](self) for
     /// what is retried, and when. Nothing happens before the first call.
     ///
     /// `on_open` has no deadline but the heartbeat's: if it waits for an answer, give it a timeout.
+    ///
+    /// Each attempt is made with this client. If token, URL or headers differ from one to the next, or to be asked for
+    /// fresh credentials after a 401, use [`Reconnecting::new`].
     pub fn reconnecting<H, F>(&self, backoff: Backoff, on_open: H) -> Reconnecting
     where
         H: FnMut(WebSocket) -> F + Send + 'static,
         F: Future<Output = Result<WebSocket, Error>> + Send + 'static,
     {
-        Reconnecting::new(self.clone(), backoff, on_open)
+        let client = Arc::new(self.clone());
+        let reconnecting = Reconnecting::from_client(MakeClient::Fixed(Arc::clone(&client)), backoff);
+        Reconnecting { client: Some(client), ..reconnecting.on_open(on_open) }
     }
 }
 
 impl Reconnecting {
-    fn new<H, F>(client: Client, backoff: Backoff, mut hook: H) -> Self
+    /// A connection whose client is made anew for each attempt by `make_client`, which is told
+    /// [why](Attempt::after). Nothing happens before the first call.
+    ///
+    /// When `make_client` fails, the attempt has failed, and is retried as its error is: [`Error::other`] is. It may
+    /// take [30 seconds](Self::client_timeout).
+    ///
+    /// A token that is kept until the server refuses it:
+    ///
+    /// ```no_run
+    /// # #[derive(Clone)] struct Tokens;
+    /// # impl Tokens {
+    /// #     async fn cached(&self) -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// #     async fn fetch(&self) -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # }
+    /// # fn run(tokens: Tokens) {
+    /// use taut::reconnect::Attempt;
+    /// use taut::{Backoff, Client, Error, Reconnecting};
+    ///
+    /// let feed = Reconnecting::new(Backoff::default(), move |attempt: Attempt| {
+    ///     let tokens = tokens.clone();
+    ///     async move {
+    ///         // After a 401, and whatever else is decided to be a `Decision::Refresh`.
+    ///         let token = if attempt.is_refresh { tokens.fetch().await } else { tokens.cached().await };
+    ///         Ok(Client::new("wss://api.example/feed").bearer(&token.map_err(Error::other)?))
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn new<M, F>(backoff: Backoff, mut make_client: M) -> Self
     where
-        H: FnMut(WebSocket) -> F + Send + 'static,
-        F: Future<Output = Result<WebSocket, Error>> + Send + 'static,
+        M: FnMut(Attempt) -> F + Send + 'static,
+        F: Future<Output = Result<Client, Error>> + Send + 'static,
     {
+        Self::from_client(MakeClient::Fresh(Box::new(move |attempt| Box::pin(make_client(attempt)))), backoff)
+    }
+
+    fn from_client(client: MakeClient, backoff: Backoff) -> Self {
         Self {
-            client: Arc::new(client),
-            dial: Box::new(|client| Box::pin(async move { client.connect().await })),
-            hook: Box::new(move |socket| Box::pin(hook(socket))),
-            refresh: None,
-            retry_if: Box::new(Ended::is_transient),
-            on_event: Box::new(|_| {}),
+            hooks: Exclusive::new(Hooks::new(client)),
+            client: None,
+            client_timeout: CLIENT,
             max_attempts: u32::MAX,
             give_up_after: Duration::MAX,
             series: Series::new(backoff),
             phase: Phase::Due,
             kept: KeptMessages::default(),
         }
+    }
+
+    /// Runs `on_open` on each new connection before anything is received, such as to subscribe; it returns the
+    /// connection. If it fails, the attempt has failed, and is retried as its error is: [`Error::other`] is.
+    ///
+    /// It has no deadline but the heartbeat's: if it waits for an answer, give it a timeout. Of an answer that does not
+    /// come because the server has closed the connection, [`WebSocket::peer_close`] has the code, and
+    /// `Error::from` makes an error of it that is [decided on](Self::decide) like any other close.
+    #[must_use]
+    pub fn on_open<H, F>(mut self, mut on_open: H) -> Self
+    where
+        H: FnMut(WebSocket) -> F + Send + 'static,
+        F: Future<Output = Result<WebSocket, Error>> + Send + 'static,
+    {
+        self.hooks.get_mut().on_open = Some(Box::new(move |socket| Pending::new(on_open(socket))));
+        self
     }
 
     /// Makes the stream of each attempt: a Unix socket, a tunnel, TLS of your own. By default the client
@@ -155,9 +227,9 @@ impl Reconnecting {
         F: Future<Output = io::Result<S>> + Send + 'static,
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.dial = Box::new(move |client| {
+        self.hooks.get_mut().dial = Box::new(move |client| {
             let dialing = dial();
-            Box::pin(async move {
+            Pending::new(async move {
                 let stream = timeout(DIAL, dialing)
                     .await
                     .map_err(|_| Cause::Deadline(Deadline::Connect(DIAL, ConnectStage::Tcp)))?;
@@ -167,63 +239,55 @@ impl Reconnecting {
         self
     }
 
-    /// Gives a client with fresh credentials when the server answers 401; the attempt is repeated at once with it. By
-    /// default a 401 is final. A second one in answer to the fresh credentials is final in any case.
-    ///
-    /// When it fails, the attempt has failed, and is retried as its error is: [`Error::other`] is.
+    /// Decides what to do after an attempt or a connection has ended; [`Ended::decision`] by default, which is also
+    /// what to fall back to.
     ///
     /// ```no_run
-    /// # async fn fetch_token() -> Result<String, std::io::Error> { Ok(String::new()) }
-    /// # fn run() {
-    /// use taut::reconnect::Backoff;
-    /// use taut::{Client, Error};
+    /// # fn run(feed: taut::Reconnecting) {
+    /// use taut::CloseCode;
+    /// use taut::reconnect::Decision;
     ///
-    /// let client = Client::new("ws://api.example/feed");
-    /// let feed = client.reconnecting(Backoff::default(), |socket| async { Ok(socket) }).refresh(|| async {
-    ///     let token = fetch_token().await.map_err(Error::other)?;
-    ///     Ok(Client::new("ws://api.example/feed").bearer(&token))
+    /// const TOKEN_EXPIRED: CloseCode = CloseCode::new(4001);
+    ///
+    /// let feed = feed.decide(|ended| match (ended.close_code(), ended.status()) {
+    ///     // A feed that has an end, and says so by a normal close.
+    ///     (Some(CloseCode::NORMAL), _) => Decision::GiveUp,
+    ///     (Some(TOKEN_EXPIRED), _) => Decision::Refresh,
+    ///     // While the server is deployed.
+    ///     (_, Some(403)) => Decision::Retry,
+    ///     _ => ended.decision(),
     /// });
     /// # }
     /// ```
-    #[must_use]
-    pub fn refresh<R, F>(mut self, mut refresh: R) -> Self
-    where
-        R: FnMut() -> F + Send + 'static,
-        F: Future<Output = Result<Client, Error>> + Send + 'static,
-    {
-        self.refresh = Some(Box::new(move || Box::pin(refresh())));
-        self
-    }
-
-    /// Decides whether to try again; [`Ended::is_transient`] by default. A 401 that [`refresh`](Self::refresh) sees to
-    /// is not asked about.
     ///
-    /// ```no_run
-    /// # fn run(feed: taut::reconnect::Reconnecting) {
-    /// use taut::CloseCode;
-    ///
-    /// // A feed that has an end, and says so by a normal close.
-    /// let feed = feed.retry_if(|ended| ended.is_transient() && ended.close_code() != Some(CloseCode::NORMAL));
-    /// # }
-    /// ```
+    /// An error of your own, by which a hook has failed ([`Error::other`]), is the
+    /// [`source`](std::error::Error::source) of [`Ended::Failed`].
     #[must_use]
-    pub fn retry_if(mut self, decide: impl FnMut(&Ended) -> bool + Send + 'static) -> Self {
-        self.retry_if = Box::new(decide);
+    pub fn decide(mut self, decide: impl FnMut(&Ended) -> Decision + Send + 'static) -> Self {
+        self.hooks.get_mut().decide = Box::new(decide);
         self
     }
 
     /// Calls `report` on each change, inside the call that is awaited. It must not block.
     #[must_use]
     pub fn on_event(mut self, report: impl FnMut(&Event) + Send + 'static) -> Self {
-        self.on_event = Box::new(report);
+        self.hooks.get_mut().on_event = Box::new(report);
+        self
+    }
+
+    /// Sets how long the function given to [`new`](Self::new) may take to make a client; 30 seconds. Then the attempt
+    /// has failed, and is retried.
+    #[must_use]
+    pub fn client_timeout(mut self, timeout: Duration) -> Self {
+        self.client_timeout = timeout;
         self
     }
 
     /// Gives up after so many attempts without a connection that lasted (see [the module](self#how-long-it-waits)); no
-    /// limit by default. At least one is made.
+    /// limit by default. At least one is made. An attempt that is repeated with fresh credentials counts once.
     #[must_use]
     pub fn max_attempts(mut self, most: u32) -> Self {
-        self.max_attempts = most;
+        self.max_attempts = most.max(1);
         self
     }
 
@@ -298,7 +362,8 @@ impl Reconnecting {
     /// # Errors
     /// As [`WebSocket::close`]; without a connection only for a code that must not be sent.
     ///
-    /// # Cancel safety Safe and repeatable: once polled, it no longer reconnects, and the next `close` or `recv`
+    /// # Cancel safety
+    /// Safe and repeatable: once polled, it no longer reconnects, and the next `close` or `recv`
     /// continues.
     pub async fn close(&mut self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
@@ -318,7 +383,7 @@ impl Reconnecting {
     /// What it is doing.
     pub fn state(&self) -> State {
         match &self.phase {
-            Phase::Due | Phase::Connecting(_) | Phase::Opening(_) | Phase::Refreshing(_) => State::Connecting,
+            Phase::Due | Phase::Preparing(_) | Phase::Connecting(_) | Phase::Opening(_) => State::Connecting,
             Phase::Open { .. } => State::Open,
             Phase::Waiting(_) => State::Waiting,
             Phase::Closing(_) | Phase::Over(_) => State::Over,
@@ -344,3 +409,6 @@ impl fmt::Debug for Reconnecting {
 
 /// How long the application's own way of making a stream may take.
 const DIAL: Duration = Duration::from_secs(10);
+
+/// How long the application may take to make a client: as long as a careful HTTP client waits for a token.
+const CLIENT: Duration = Duration::from_secs(30);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use taut_proto::{Close, CloseCode};
 
+use super::Decision;
 use crate::Error;
 use crate::error::{Cause, may_come_back};
 
@@ -24,6 +25,16 @@ impl Ended {
         match self {
             Self::Closed(close) => may_come_back(close),
             Self::Failed(error) => error.is_transient(),
+        }
+    }
+
+    /// What is done unless the application [decides](super::Reconnecting::decide) otherwise: [`Decision::Refresh`] after
+    /// a server's 401, [`Decision::Retry`] after what [is transient](Self::is_transient), else [`Decision::GiveUp`].
+    pub fn decision(&self) -> Decision {
+        match self {
+            Self::Failed(error) if error.status() == Some(401) && !error.is_proxy() => Decision::Refresh,
+            _ if self.is_transient() => Decision::Retry,
+            _ => Decision::GiveUp,
         }
     }
 
@@ -79,7 +90,9 @@ impl fmt::Display for Ended {
 
 /// A change in a [`Reconnecting`](super::Reconnecting), for [`on_event`](super::Reconnecting::on_event).
 ///
-/// Attempts are counted from 1 since the last connection that lasted.
+/// An attempt or a connection that ends is reported as [`Failed`](Self::Failed) or [`Lost`](Self::Lost); then comes
+/// what follows: [`Refreshing`](Self::Refreshing), [`Waiting`](Self::Waiting), [`GaveUp`](Self::GaveUp), or at once
+/// [`Connecting`](Self::Connecting). Attempts are counted from 1 since the last connection that lasted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -88,7 +101,7 @@ pub enum Event {
         /// Its number.
         attempt: u32,
     },
-    /// The server does not accept the credentials; fresh ones are asked for.
+    /// The credentials were not accepted; the next attempt is made with fresh ones ([`Decision::Refresh`]).
     Refreshing,
     /// There is a connection, and the hook is done.
     Open {
@@ -131,7 +144,7 @@ impl fmt::Display for Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
-    /// Connecting, or about to; or in the hook.
+    /// Connecting, or about to; making the client for it, or in the hook.
     Connecting,
     /// There is a connection, unless it was lost and nobody has looked yet.
     Open,

@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use taut_proto::{Close, CloseCode, Message};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::{Ended, Event, Pending, Reconnecting};
-use crate::error::Cause;
+use super::hooks::{BoxFuture, MakeClient, Pending};
+use super::{Decision, Ended, Event, Reconnecting};
+use crate::error::{Cause, Deadline};
 use crate::native::driver::Driver;
 use crate::{Client, Error, WebSocket};
 
@@ -82,7 +84,7 @@ impl Reconnecting {
             if let Phase::Open { socket, .. } = phase {
                 self.phase = Phase::Closing(socket);
             }
-            (self.on_event)(&Event::Closed);
+            self.report(&Event::Closed);
         }
         match &self.phase {
             Phase::Closing(socket) => socket.handle.poll_close(close, cx),
@@ -101,59 +103,56 @@ impl Reconnecting {
                     ready!(delay.as_mut().poll(cx));
                     self.phase = Phase::Due;
                 }
-                Phase::Due => {
-                    self.series.attempt = self.series.attempt.saturating_add(1);
-                    self.series.began.get_or_insert_with(Instant::now);
-                    self.connect();
-                }
-                Phase::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
-                    Ok(socket) => self.phase = Phase::Opening((self.hook)(socket)),
-                    Err(error) => self.rejected(error),
-                },
-                Phase::Refreshing(refreshing) => match ready!(refreshing.as_mut().poll(cx)) {
-                    Ok(client) => {
-                        self.client = Arc::new(client);
-                        self.series.is_refreshed = true;
-                        self.connect();
-                    }
+                Phase::Due => self.begin(),
+                Phase::Preparing(preparing) => match ready!(preparing.poll(cx)) {
+                    Ok(client) => self.connect(Arc::new(client)),
                     Err(error) => self.failed(error),
                 },
-                Phase::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
-                    Ok(socket) => {
-                        self.series.is_refreshed = false;
-                        self.series.reconnect.opened();
-                        self.phase = Phase::Open { socket, since: Instant::now() };
-                        (self.on_event)(&Event::Open { attempt: self.series.attempt });
-                    }
+                Phase::Connecting(connecting) => match ready!(connecting.poll(cx)) {
+                    Ok(socket) => match &mut self.hooks.get_mut().on_open {
+                        Some(on_open) => self.phase = Phase::Opening(on_open(socket)),
+                        None => self.opened(socket),
+                    },
+                    Err(error) => self.failed(error),
+                },
+                Phase::Opening(opening) => match ready!(opening.poll(cx)) {
+                    Ok(socket) => self.opened(socket),
                     Err(error) => self.failed(error),
                 },
             }
         }
     }
 
-    fn connect(&mut self) {
-        (self.on_event)(&Event::Connecting { attempt: self.series.attempt });
-        self.phase = Phase::Connecting((self.dial)(Arc::clone(&self.client)));
+    /// An attempt begins.
+    fn begin(&mut self) {
+        let attempt = self.series.begin();
+        self.report(&Event::Connecting { attempt: attempt.number });
+        match &mut self.hooks.get_mut().client {
+            MakeClient::Fixed(client) => {
+                let client = Arc::clone(client);
+                self.connect(client);
+            }
+            MakeClient::Fresh(make) => self.phase = Phase::Preparing(within(self.client_timeout, make(attempt))),
+        }
     }
 
-    /// The handshake failed, or what was before it.
-    fn rejected(&mut self, error: Error) {
-        let is_unauthorized = error.status() == Some(401) && !error.is_proxy();
-        let is_refreshed = std::mem::take(&mut self.series.is_refreshed);
-        match &mut self.refresh {
-            Some(refresh) if is_unauthorized && !is_refreshed => {
-                self.phase = Phase::Refreshing(refresh());
-                (self.on_event)(&Event::Refreshing);
-            }
-            Some(_) if is_unauthorized => self.give_up(error),
-            _ => self.failed(error),
-        }
+    fn connect(&mut self, client: Arc<Client>) {
+        self.series.has_client();
+        self.client = Some(Arc::clone(&client));
+        self.phase = Phase::Connecting((self.hooks.get_mut().dial)(client));
+    }
+
+    /// There is a connection, and the hook is done.
+    fn opened(&mut self, socket: WebSocket) {
+        self.series.opened();
+        self.phase = Phase::Open { socket, since: Instant::now() };
+        self.report(&Event::Open { attempt: self.series.attempt });
     }
 
     /// An attempt failed.
     fn failed(&mut self, error: Error) {
-        (self.on_event)(&Event::Failed(error.clone()));
-        self.retry(Ended::Failed(error));
+        self.report(&Event::Failed(error.clone()));
+        self.go_on(Ended::Failed(error));
     }
 
     /// The open connection ended.
@@ -163,39 +162,69 @@ impl Reconnecting {
             let end = socket.handle.look(Driver::ended_at).unwrap_or_else(Instant::now);
             self.series.ended_after(end.saturating_duration_since(*since));
         }
-        (self.on_event)(&Event::Lost(ended.clone()));
-        self.retry(ended);
+        self.report(&Event::Lost(ended.clone()));
+        self.go_on(ended);
     }
 
-    /// Waits for the next attempt, or gives up.
-    fn retry(&mut self, ended: Ended) {
-        if !(self.retry_if)(&ended) || self.series.attempt >= self.max_attempts {
-            return self.give_up(ended.into_error());
-        }
-        let delay = match self.series.delay(&ended) {
-            Ok(delay) => delay,
+    /// Begins the next attempt, waits for it, or gives up.
+    fn go_on(&mut self, ended: Ended) {
+        let decision = self.decision(&ended);
+        let delay = match self.series.follow(decision, &ended) {
+            Ok(Some(delay)) => delay,
+            Ok(None) => return self.give_up(ended.into_error()),
             Err(error) => return self.give_up(error),
         };
+        let attempt = self.series.next_number();
         let now = Instant::now();
         let began = *self.series.began.get_or_insert(now);
         let at = now.checked_add(delay).filter(|at| at.duration_since(began) <= self.give_up_after);
-        let Some(at) = at else { return self.give_up(ended.into_error()) };
-        self.phase = Phase::Waiting(Box::pin(sleep_until(at)));
-        (self.on_event)(&Event::Waiting { delay, attempt: self.series.attempt.saturating_add(1) });
+        let Some(at) = at.filter(|_| attempt <= self.max_attempts) else { return self.give_up(ended.into_error()) };
+        self.phase = Phase::Due;
+        if decision == Decision::Refresh {
+            self.report(&Event::Refreshing);
+        }
+        if !delay.is_zero() {
+            self.phase = Phase::Waiting(Box::pin(sleep_until(at)));
+            self.report(&Event::Waiting { delay, attempt });
+        }
+    }
+
+    fn decision(&mut self, ended: &Ended) -> Decision {
+        let hooks = self.hooks.get_mut();
+        match (hooks.decide)(ended) {
+            // Nobody can give other credentials.
+            Decision::Refresh if matches!(hooks.client, MakeClient::Fixed(_)) => Decision::GiveUp,
+            decision => decision,
+        }
     }
 
     fn give_up(&mut self, error: Error) {
         self.phase = Phase::Over(error.clone());
-        (self.on_event)(&Event::GaveUp(error));
+        self.report(&Event::GaveUp(error));
     }
+
+    fn report(&mut self, event: &Event) {
+        (self.hooks.get_mut().on_event)(event);
+    }
+}
+
+/// The application's future within its deadline.
+fn within(limit: Duration, making: BoxFuture<Client>) -> Pending<Client> {
+    Pending::new(async move {
+        match timeout(limit, making).await {
+            Ok(made) => made,
+            Err(_) => Err(Cause::Deadline(Deadline::Client(limit)).into()),
+        }
+    })
 }
 
 /// Where it stands, with what is going on there.
 pub(super) enum Phase {
     /// An attempt is to begin.
     Due,
+    /// The application makes the attempt's client.
+    Preparing(Pending<Client>),
     Connecting(Pending<WebSocket>),
-    Refreshing(Pending<Client>),
     /// In the hook.
     Opening(Pending<WebSocket>),
     Open {
