@@ -306,7 +306,8 @@ function sentence(error) {
 }
 
 function duration(milliseconds) {
-  return milliseconds < 10 ? `${milliseconds.toFixed(1)} ms` : milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+  const [value, unit] = milliseconds < 10 ? [milliseconds.toFixed(1), 'ms'] : milliseconds < 1000 ? [Math.round(milliseconds), 'ms'] : [(milliseconds / 1000).toFixed(1), 's'];
+  return `${value}\u00a0${unit}`; // a number stays with its unit
 }
 
 /** Not randomUUID, which a page from a plain http address in the local network does not have. */
