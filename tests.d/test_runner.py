@@ -107,6 +107,20 @@ class RunnerTest(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertIn("!!!! noted: half of it", output)
 
+    def test_tests_that_did_not_run_inside_a_part_are_named_and_counted_in_the_last_line(self):
+        self.part("10-inside", 'purpose="it runs tests"\nrun() {\n  printf "%s\\n" "one: no moon" two >"$TAUT_SKIPPED"\n}\n')
+        self.part("20-whole", PASSES)
+        code, output = self.run_test()
+        self.assertEqual(code, 0)
+        self.assertIn("!!!! inside: this test did NOT run: one: no moon\n", output)
+        self.assertEqual(output.splitlines()[-1], "2 passed, 0 failed, 0 skipped; tests left out inside of them: 2")
+
+    def test_every_part_has_a_row_in_the_table_of_the_contributors_page(self):
+        page = (REPOSITORY / "CONTRIBUTING.md").read_text()
+        for part in (REPOSITORY / "tests.d").glob("[0-9]*-*"):
+            name = part.name.split("-", 1)[1]
+            self.assertIn(f"\n| `{name}` | ", page)
+
     def test_what_an_earlier_run_has_left_is_not_told_again(self):
         self.part("10-noted", 'purpose="it notes"\nrun() {\n  note "half of it"\n  echo "test a::old has been running for over 60 seconds" >"$logs/noted.log"\n}\n')
         self.run_test()
