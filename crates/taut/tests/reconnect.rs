@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taut::reconnect::{Attempt, Decision, Ended, Event, State};
+use taut::reconnect::{Attempt, Decision, Ended, Event, Next, State};
 use taut::{Acceptor, Backoff, Client, Close, CloseCode, Error, Message, Reconnecting, Refusal, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
@@ -802,6 +802,120 @@ async fn what_had_arrived_is_received_though_a_send_has_found_the_connection_los
     }
     let mut server = sockets.recv().await.unwrap();
     assert_eq!(server.recv().await.unwrap(), Some(Message::from("x")));
+}
+
+/// What comes next, in words.
+async fn next(client: &mut Reconnecting) -> String {
+    match client.next().await.unwrap() {
+        Next::Opened(_) => "opened".to_owned(),
+        Next::Message(message) => message.to_string(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_that_receives_says_on_each_connection_what_it_knows_from_the_last() {
+    let (script, mut sockets) = Script::new([]);
+    let mut client = script.fresh(|_| async { Ok(Client::new("ws://server.example/")) });
+    let feed = tokio::spawn(async move {
+        // A variable, and not an `Arc<Mutex<…>>`; and another arm of the same loop sends.
+        let mut last = 0;
+        let mut ticks = tokio::time::interval(Duration::from_secs(20));
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                next = client.next() => match next? {
+                    Next::Opened(socket) => {
+                        if let Err(error) = socket.send(format!("since {last}")).await {
+                            client.reconnect(error);
+                        }
+                    }
+                    Next::Message(message) => last = message.as_text().unwrap().parse().unwrap(),
+                },
+                _ = ticks.tick() => client.send(format!("last {last}")).await?,
+            }
+            if last == 4 {
+                return client.close(CloseCode::NORMAL).await;
+            }
+        }
+    });
+    for since in [0, 2] {
+        let mut server = sockets.recv().await.unwrap();
+        assert_eq!(server.recv().await.unwrap(), Some(Message::from(format!("since {since}"))));
+        for number in [since + 1, since + 2] {
+            server.send(number.to_string()).await.unwrap();
+        }
+        let said = server.recv().await.unwrap();
+        assert_eq!(said, (since == 0).then(|| Message::from("last 2")));
+    }
+    feed.await.unwrap().unwrap();
+    assert_eq!(script.attempts(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_new_connection_is_told_of_once() {
+    let (script, mut sockets) =
+        Script::new([Answer::Unreachable, Answer::Close(&["one"], CloseCode::NORMAL.into()), Answer::Open]);
+    let mut client = script.client();
+    // Neither dropped calls nor those that only open it take the news away.
+    assert!(timeout(Duration::from_millis(1), client.next()).await.is_err());
+    client.ready().await.unwrap();
+    client.send("early").await.unwrap();
+    for expected in ["opened", "one", "opened"] {
+        assert_eq!(next(&mut client).await, expected);
+    }
+    let mut server = sockets.recv().await.unwrap();
+    server.send("two").await.unwrap();
+    assert_eq!(next(&mut client).await, "two");
+    // What is received by `recv` is known.
+    drop(server);
+    let (message, ()) = tokio::join!(client.recv(), async {
+        let mut server = sockets.recv().await.unwrap();
+        server.send("three").await.unwrap();
+        server.send("four").await.unwrap();
+        assert!(sockets.try_recv().is_err());
+        // It stays.
+        tokio::spawn(async move { server.recv().await });
+    });
+    assert_eq!(message.unwrap(), Message::from("three"));
+    assert_eq!(next(&mut client).await, "four");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_of_no_use_is_replaced() {
+    let (script, mut sockets) = Script::new([]);
+    let (mut client, events) = recorded(script.client());
+    client.reconnect(Error::other("there is none"));
+    assert_eq!(client.state(), State::Connecting);
+    assert_eq!(next(&mut client).await, "opened");
+    let mut server = sockets.recv().await.unwrap();
+    server.send("no such channel").await.unwrap();
+    assert_eq!(next(&mut client).await, "no such channel");
+    client.reconnect(Error::other("not subscribed"));
+    assert_eq!(client.state(), State::Waiting);
+    assert_eq!(server.recv().await.unwrap(), None);
+    assert_eq!(server.peer_close(), Some(CloseCode::NORMAL.into()));
+    client.ready().await.unwrap();
+    let expected = "connecting 1, open 1, lost, waiting 2, connecting 2, open 2";
+    assert_eq!(events.lock().unwrap().join(", "), expected);
+
+    // Of one that the server has closed, the code decides.
+    let (script, _sockets) = Script::new([close(4001)]);
+    let mut client = script.client().decide(|ended| match ended.close_code().map(CloseCode::as_u16) {
+        Some(4001) => Decision::GiveUp,
+        _ => ended.decision(),
+    });
+    let Next::Opened(socket) = client.next().await.unwrap() else { panic!("it was opened") };
+    let error = loop {
+        tokio::task::yield_now().await;
+        match socket.send("since 0").await {
+            Ok(()) => assert_eq!(socket.recv().await.unwrap(), None),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_closed());
+    client.reconnect(error);
+    assert_eq!(client.next().await.unwrap_err().close_code().map(CloseCode::as_u16), Some(4001));
+    assert_eq!(script.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,6 +78,12 @@
 //! There is no limit on attempts unless [`max_attempts`](Reconnecting::max_attempts) or
 //! [`give_up_after`](Reconnecting::give_up_after) sets one.
 //!
+//! # State across connections
+//!
+//! A hook ([`on_open`](Reconnecting::on_open)) runs by itself and owns what it uses. Where the loop that receives has
+//! something to say on each new connection, such as the number of the last message, use [`next`](Reconnecting::next)
+//! instead of `recv`: it tells of each new connection, and the state is a variable of the loop.
+//!
 //! # What may be lost
 //!
 //! What was sent and had not arrived when the connection broke is lost, and what the server sent meanwhile is for the
@@ -91,7 +97,7 @@ mod series;
 mod state_machine;
 
 pub use decision::{Attempt, Decision};
-pub use ended::{Ended, Event, State};
+pub use ended::{Ended, Event, Next, State};
 pub use taut_proto::backoff::Backoff;
 
 use std::fmt;
@@ -100,11 +106,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taut_proto::{Close, Message};
+use taut_proto::{Close, CloseCode, Message};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::error::{Cause, ConnectStage, Deadline, Doing};
+use crate::native::driver::Driver;
 use crate::{Client, Error, WebSocket};
 use exclusive::Exclusive;
 use hooks::{Hooks, MakeClient, Pending};
@@ -313,6 +320,49 @@ impl Reconnecting {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
+    /// The next message, as [`recv`](Self::recv) gives it, or the news that there is a new connection: for a loop that
+    /// says on each connection what it knows from the ones before.
+    ///
+    /// ```no_run
+    /// # fn number(message: &taut::Message<'_>) -> u64 { 0 }
+    /// # async fn run() -> Result<(), taut::Error> {
+    /// use taut::reconnect::Next;
+    /// use taut::{Backoff, Client, Reconnecting};
+    ///
+    /// let mut feed = Reconnecting::new(Backoff::default(), |_| async { Ok(Client::new("wss://api.example/feed")) });
+    /// let mut last = 0;
+    /// loop {
+    ///     match feed.next().await? {
+    ///         Next::Opened(socket) => {
+    ///             // No `?`: a connection that is lost again is replaced like any other.
+    ///             if let Err(error) = socket.send(format!("since {last}")).await {
+    ///                 feed.reconnect(error);
+    ///             }
+    ///         }
+    ///         Next::Message(message) => last = number(&message),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// Each connection is told of once, after its hook, if there is one, and unless `recv` has received from it before.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// As [`recv`](Self::recv): no message and no news are lost. In `tokio::select!`, what an arm does once its future
+    /// is ready is not dropped.
+    pub async fn next(&mut self) -> Result<Next<'_>, Error> {
+        if let Some(message) = poll_fn(|cx| self.poll_next(true, cx)).await? {
+            return Ok(Next::Message(message));
+        }
+        match &mut self.phase {
+            Phase::Open { socket, .. } => Ok(Next::Opened(socket)),
+            _ => unreachable!("it was opened in this call"),
+        }
+    }
+
     /// Sends a message; waits until there is a connection, for as long as that takes. Otherwise as
     /// [`WebSocket::send`].
     ///
@@ -368,6 +418,21 @@ impl Reconnecting {
     pub async fn close(&mut self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
         poll_fn(|cx| self.poll_close(&close, cx)).await
+    }
+
+    /// Gives up the open connection, with code 1000, and goes on as if it had been lost by this error: when the
+    /// application finds that it is of no use, such as because the server has refused the subscription. Messages that
+    /// have arrived and were not received are dropped.
+    ///
+    /// A connection that is lost already ends for its own reason: its close code [decides](Self::decide), and the error
+    /// goes unused. Without a connection it does nothing.
+    pub fn reconnect(&mut self, error: Error) {
+        if let Phase::Open { socket, .. } = &self.phase
+            && socket.handle.look(Driver::is_open)
+        {
+            socket.handle.begin_close(&CloseCode::NORMAL.into());
+            self.ended(Ended::Failed(error));
+        }
     }
 
     /// Tries at once instead of waiting out the delay, a `Retry-After` included: for when the network has changed.

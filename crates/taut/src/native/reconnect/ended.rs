@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use taut_proto::{Close, CloseCode};
+use taut_proto::{Close, CloseCode, Message};
 
 use super::Decision;
-use crate::Error;
 use crate::error::{Cause, may_come_back};
+use crate::{Error, WebSocket};
 
 /// What ended an attempt to connect, or a connection.
 #[derive(Clone, Debug)]
@@ -138,6 +138,16 @@ impl fmt::Display for Event {
             Self::Closed => f.write_str("closed"),
         }
     }
+}
+
+/// What comes next on a [`Reconnecting`](super::Reconnecting), from [`next`](super::Reconnecting::next).
+#[derive(Debug)]
+pub enum Next<'a> {
+    /// A connection was opened, and nothing has been received on it: the place to subscribe, or to ask for what was
+    /// missed. When that fails, call [`reconnect`](super::Reconnecting::reconnect).
+    Opened(&'a mut WebSocket),
+    /// A message.
+    Message(Message<'static>),
 }
 
 /// What a [`Reconnecting`](super::Reconnecting) is doing.

@@ -17,19 +17,43 @@ use crate::{Client, Error, WebSocket};
 impl Reconnecting {
     pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message<'static>, Error>> {
         loop {
-            if let Some(message) = self.kept.pop() {
+            if let Some(message) = ready!(self.poll_next(false, cx))? {
                 return Poll::Ready(Ok(message));
+            }
+        }
+    }
+
+    /// The next message; `None` for a connection that was opened, if that is to be told.
+    pub(super) fn poll_next(
+        &mut self,
+        tells_opened: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Message<'static>>, Error>> {
+        loop {
+            if let Some(message) = self.kept.pop() {
+                return Poll::Ready(Ok(Some(message)));
             }
             if let Phase::Closing(socket) = &mut self.phase {
                 match ready!(socket.handle.poll_recv(cx)) {
-                    Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                    Ok(Some(message)) => return Poll::Ready(Ok(Some(message))),
                     Ok(None) | Err(_) => self.phase = Phase::Over(Cause::Closed.into()),
                 }
             }
             ready!(self.poll_open(cx))?;
-            if let Some(message) = ready!(self.poll_message(cx)) {
-                return Poll::Ready(Ok(message));
+            if self.is_news() && tells_opened {
+                return Poll::Ready(Ok(None));
             }
+            if let Some(message) = ready!(self.poll_message(cx)) {
+                return Poll::Ready(Ok(Some(message)));
+            }
+        }
+    }
+
+    /// Whether nobody has been told of the open connection so far.
+    fn is_news(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Open { is_told, .. } => !std::mem::replace(is_told, true),
+            _ => false,
         }
     }
 
@@ -145,7 +169,7 @@ impl Reconnecting {
     /// There is a connection, and the hook is done.
     fn opened(&mut self, socket: WebSocket) {
         self.series.opened();
-        self.phase = Phase::Open { socket, since: Instant::now() };
+        self.phase = Phase::Open { socket, since: Instant::now(), is_told: false };
         self.report(&Event::Open { attempt: self.series.attempt });
     }
 
@@ -156,8 +180,8 @@ impl Reconnecting {
     }
 
     /// The open connection ended.
-    fn ended(&mut self, ended: Ended) {
-        if let Phase::Open { socket, since } = &self.phase {
+    pub(super) fn ended(&mut self, ended: Ended) {
+        if let Phase::Open { socket, since, .. } = &self.phase {
             // To the first sign of its end: a server that closes at once and leaves TCP open gains nothing by that.
             let end = socket.handle.look(Driver::ended_at).unwrap_or_else(Instant::now);
             self.series.ended_after(end.saturating_duration_since(*since));
@@ -230,6 +254,8 @@ pub(super) enum Phase {
     Open {
         socket: WebSocket,
         since: Instant,
+        /// Whoever receives knows of it, or does not want to.
+        is_told: bool,
     },
     Waiting(Pin<Box<Sleep>>),
     /// Closed by us; what came before is still to be received.
