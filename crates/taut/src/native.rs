@@ -32,7 +32,7 @@ mod websocket;
 
 pub use acceptor::{Acceptor, Incoming, accept, accept_over};
 pub use client::{Client, connect};
-pub use reconnect::{Backoff, Reconnecting};
+pub use reconnect::{Backoff, Reconnecting, ReconnectingSender};
 pub use request::Request;
 pub use server::{Authenticated, Failure, Server, Serving};
 pub use split::{Receiver, Sender};

@@ -93,11 +93,13 @@ mod decision;
 mod ended;
 mod exclusive;
 mod hooks;
+mod sender;
 mod series;
 mod state_machine;
 
 pub use decision::{Attempt, Decision};
 pub use ended::{Ended, Event, Next, State};
+pub use sender::ReconnectingSender;
 pub use taut_proto::backoff::Backoff;
 
 use std::fmt;
@@ -115,6 +117,7 @@ use crate::native::driver::Driver;
 use crate::{Client, Error, WebSocket};
 use exclusive::Exclusive;
 use hooks::{Hooks, MakeClient, Pending};
+use sender::Senders;
 use series::{KeptMessages, Series};
 use state_machine::Phase;
 
@@ -137,6 +140,8 @@ pub struct Reconnecting {
     phase: Phase,
     /// What had arrived on a connection that is gone.
     kept: KeptMessages,
+    /// In other tasks.
+    senders: Senders,
 }
 
 impl Client {
@@ -206,6 +211,7 @@ impl Reconnecting {
             series: Series::new(backoff),
             phase: Phase::Due,
             kept: KeptMessages::default(),
+            senders: Senders::default(),
         }
     }
 
@@ -393,6 +399,42 @@ impl Reconnecting {
             Phase::Closing(_) => Err(Cause::Closed.into()),
             _ => Err(Cause::Disconnected.into()),
         }
+    }
+
+    /// A handle with which other tasks and threads send, over all connections from now on, while this one receives. It
+    /// can be cloned, and ends with this.
+    ///
+    /// ```no_run
+    /// # async fn run(client: taut::Client) -> Result<(), taut::Error> {
+    /// use std::time::Duration;
+    /// use taut::Backoff;
+    ///
+    /// let mut feed = client.reconnecting(Backoff::default(), |socket| async { Ok(socket) });
+    /// let sender = feed.sender();
+    /// tokio::spawn(async move {
+    ///     // Waits while there is no connection, and ends when there will be none.
+    ///     while sender.send("position").await.is_ok() {
+    ///         tokio::time::sleep(Duration::from_secs(5)).await;
+    ///     }
+    /// });
+    /// loop {
+    ///     println!("{}", feed.recv().await?); // does the work for both
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// On a new connection it sends once the hook is done; after [`Next::Opened`], with the next call here.
+    pub fn sender(&mut self) -> ReconnectingSender {
+        let (sender, is_first) = self.senders.sender();
+        if is_first {
+            match &self.phase {
+                Phase::Open { socket, is_shared: true, .. } => self.senders.open(socket),
+                Phase::Closing(_) => self.senders.over(Cause::Closed.into()),
+                Phase::Over(error) => self.senders.over(error.clone()),
+                _ => self.senders.lost(),
+            }
+        }
+        sender
     }
 
     /// Waits until there is a connection and the hook is done; neither receives nor sends.

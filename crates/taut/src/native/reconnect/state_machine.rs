@@ -39,10 +39,11 @@ impl Reconnecting {
                     Ok(None) | Err(_) => self.phase = Phase::Over(Cause::Closed.into()),
                 }
             }
-            ready!(self.poll_open(cx))?;
+            ready!(self.poll_connected(cx))?;
             if self.is_news() && tells_opened {
                 return Poll::Ready(Ok(None));
             }
+            self.share();
             if let Some(message) = ready!(self.poll_message(cx)) {
                 return Poll::Ready(Ok(Some(message)));
             }
@@ -108,6 +109,7 @@ impl Reconnecting {
             if let Phase::Open { socket, .. } = phase {
                 self.phase = Phase::Closing(socket);
             }
+            self.senders.over(Cause::Closed.into());
             self.report(&Event::Closed);
         }
         match &self.phase {
@@ -116,8 +118,25 @@ impl Reconnecting {
         }
     }
 
-    /// Gets to an open connection.
+    /// Gets to an open connection, which other tasks may use as well.
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.poll_connected(cx))?;
+        self.share();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lets other tasks send on the open connection. Whoever is told of a new one first says on it what is to be said
+    /// first: it is shared by the next call.
+    #[inline]
+    fn share(&mut self) {
+        if let Phase::Open { socket, is_shared: is_shared @ false, .. } = &mut self.phase {
+            *is_shared = true;
+            self.senders.open(socket);
+        }
+    }
+
+    /// Gets to an open connection.
+    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             match &mut self.phase {
                 Phase::Open { .. } => return Poll::Ready(Ok(())),
@@ -169,7 +188,7 @@ impl Reconnecting {
     /// There is a connection, and the hook is done.
     fn opened(&mut self, socket: WebSocket) {
         self.series.opened();
-        self.phase = Phase::Open { socket, since: Instant::now(), is_told: false };
+        self.phase = Phase::Open { socket, since: Instant::now(), is_told: false, is_shared: false };
         self.report(&Event::Open { attempt: self.series.attempt });
     }
 
@@ -186,6 +205,7 @@ impl Reconnecting {
             let end = socket.handle.look(Driver::ended_at).unwrap_or_else(Instant::now);
             self.series.ended_after(end.saturating_duration_since(*since));
         }
+        self.senders.lost();
         self.report(&Event::Lost(ended.clone()));
         self.go_on(ended);
     }
@@ -224,6 +244,7 @@ impl Reconnecting {
 
     fn give_up(&mut self, error: Error) {
         self.phase = Phase::Over(error.clone());
+        self.senders.over(error.clone());
         self.report(&Event::GaveUp(error));
     }
 
@@ -256,6 +277,8 @@ pub(super) enum Phase {
         since: Instant,
         /// Whoever receives knows of it, or does not want to.
         is_told: bool,
+        /// Other tasks may send on it.
+        is_shared: bool,
     },
     Waiting(Pin<Box<Sleep>>),
     /// Closed by us; what came before is still to be received.
