@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use taut_proto::testing::{End, Seen};
+use taut_proto::testing::{End, Seen, frame};
 use taut_proto::{Connection, Opcode, Outbox, Prepared, Role, Scratch, Settings, Time};
 
 use crate::Octets;
@@ -52,7 +52,7 @@ pub fn run(data: &[u8]) {
             4 => {
                 // The peer's ping, which is answered.
                 let payload = vec![number; length % 126];
-                let ping = masked(roles[1], &payload);
+                let ping = frame(roles[1], true, false, Opcode::Ping, &payload);
                 sender.receive(&ping, Time::ZERO);
                 newest = Some(payload);
             }
@@ -93,15 +93,6 @@ fn write(outbox: &mut Outbox, limit: usize, written: &mut Vec<u8>) {
         written.extend_from_slice(&slice[..slice.len().min(room)]);
     }
     outbox.consume(written.len() - before);
-}
-
-/// A ping as the sender's peer writes it; the mask key is zero.
-fn masked(peer: Role, payload: &[u8]) -> Vec<u8> {
-    let mask = (peer == Role::Client).then_some([0; 4]);
-    let length = payload.len() as u64;
-    let header = taut_proto::Header { fin: true, compressed: false, opcode: Opcode::Ping, mask, length };
-    let (bytes, size) = header.to_bytes();
-    [&bytes[..size], payload].concat()
 }
 
 /// So that one input takes milliseconds.

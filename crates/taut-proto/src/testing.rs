@@ -1,11 +1,18 @@
-//! Two connections joined by a wire under the test's control: bytes, a clock, no sockets.
+//! For tests: two connections joined by a [`Link`] under the test's control, a [`Client`] for tests of servers, and
+//! frames by hand.
+
+mod blocking;
+mod client;
+mod frames;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{
-    Close, CloseCode, Connection, Event, Input, Message, Outbox, ReadInto, Role, Scratch, Settings, Time, Violation,
-};
+pub use blocking::{BlockingClient, read};
+pub use client::{Client, NONCE};
+pub use frames::{frame, frames, masked, unmasked};
+
+use crate::{Close, Connection, Event, Input, Message, Outbox, ReadInto, Role, Scratch, Settings, Time, Violation};
 
 /// One end of a [`Link`]: a connection with what it lends and what it has seen.
 pub struct End {
@@ -114,8 +121,8 @@ impl End {
     }
 
     /// Begins the close.
-    pub fn close(&mut self, code: CloseCode, now: Time) {
-        self.connection.close(code, now, &mut self.scratch, &mut self.outbox);
+    pub fn close(&mut self, close: impl Into<Close>, now: Time) {
+        self.connection.close(close, now, &mut self.scratch, &mut self.outbox);
     }
 
     /// Lets the deadline be handled.

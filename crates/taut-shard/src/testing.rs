@@ -13,9 +13,10 @@ mod stage;
 pub mod workload;
 
 pub use crate::shard::Census;
-pub use client::{Client, Frames, NONCE};
+pub use client::{Client, Frames};
 pub use network::{Fake, FakeSocket, FakeStream, Network, Remote};
 pub use stage::{Stage, Watched};
+pub use taut_proto::testing::NONCE;
 
 /// Reads a PROXY header: its length and the client's address. `Ok(None)` asks for more bytes, `Err(())` is a refusal.
 #[expect(clippy::result_unit_err, reason = "there is nothing to say about it")]

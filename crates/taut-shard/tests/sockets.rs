@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig};
-use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan, Request};
-use taut_proto::testing::{End, Seen};
-use taut_proto::{Close, CloseCode, Connection, Message, Role, Time};
+use taut_proto::handshake::{ClientRequest, Request};
+use taut_proto::testing::BlockingClient;
+use taut_proto::{Close, CloseCode, Message};
 use taut_shard::{
     Closed, Connections, Drain, Drainer, Handler, Handover, HandshakeId, Intake, Mailbox, Refused, Responded, Session,
     Settings, Shard, Verdict, listen,
@@ -29,9 +29,9 @@ fn an_echo_over_tcp() {
     for size in [0, 1, 125, 126, 65_535, 65_536, 1_000_000] {
         let message = Message::from(vec![7; size]);
         client.send(message.clone());
-        assert_eq!(client.receive(), message, "{size} bytes");
+        assert_eq!(client.message(), message, "{size} bytes");
     }
-    assert_eq!(client.close(), CloseCode::NORMAL);
+    assert_eq!(close(client), CloseCode::NORMAL);
     server.stop();
 }
 
@@ -39,13 +39,13 @@ fn an_echo_over_tcp() {
 fn an_echo_over_tls() {
     let _turn = turn();
     let (server, keys) = Server::start_with_tls();
-    let mut client = Client::open(keys.stream(server.address), "/");
+    let mut client = open(keys.stream(server.address));
     for size in [0, 1, 16_384, 1_000_000] {
         let message = Message::from("x".repeat(size));
         client.send(message.clone());
-        assert_eq!(client.receive(), message, "{size} bytes");
+        assert_eq!(client.message(), message, "{size} bytes");
     }
-    assert_eq!(client.close(), CloseCode::NORMAL);
+    assert_eq!(close(client), CloseCode::NORMAL);
     server.stop();
 }
 
@@ -57,7 +57,7 @@ fn several_shards_share_a_port() {
     let mut by_shard = [0; 2];
     for client in &mut clients {
         client.send("which");
-        let reply = client.receive();
+        let reply = client.message();
         by_shard[reply.as_text().unwrap().parse::<usize>().unwrap()] += 1;
     }
     assert!(by_shard.iter().all(|count| *count > 0), "{by_shard:?}");
@@ -65,7 +65,7 @@ fn several_shards_share_a_port() {
     let counted: Vec<usize> = (0..2).map(|shard| server.ask(shard)).collect();
     assert_eq!(counted, by_shard);
     for client in clients {
-        assert_eq!(client.close(), CloseCode::NORMAL);
+        assert_eq!(close(client), CloseCode::NORMAL);
     }
     server.stop();
 }
@@ -184,10 +184,10 @@ fn a_connection_comes_back_with_its_live_tls_and_what_was_read_behind_its_reques
         assert_eq!(answer, *[ANSWER, ANSWER, b"hello"].concat(), "{behind}");
     }
     // RFC 9110 §7.8: it may still become a WebSocket.
-    let mut client = Client::open(stream, "/");
+    let mut client = open(stream);
     client.send("hello");
-    assert_eq!(client.receive(), Message::from("hello"));
-    assert_eq!(client.close(), CloseCode::NORMAL);
+    assert_eq!(client.message(), Message::from("hello"));
+    assert_eq!(close(client), CloseCode::NORMAL);
     server.stop();
 }
 
@@ -211,14 +211,14 @@ fn a_socket_that_another_thread_hands_in_is_served() {
     let (server, _) = Server::start_with_tls();
     // The shard sleeps, and is woken for it.
     server.ask(0);
-    let mut clients: Vec<_> = (0..20).map(|_| Client::open(server.hand_in(), "/")).collect();
+    let mut clients: Vec<_> = (0..20).map(|_| open(server.hand_in())).collect();
     for client in &mut clients {
         let message = Message::from(vec![7; 300_000]);
         client.send(message.clone());
-        assert_eq!(client.receive(), message);
+        assert_eq!(client.message(), message);
     }
     for client in clients {
-        assert_eq!(client.close(), CloseCode::NORMAL);
+        assert_eq!(close(client), CloseCode::NORMAL);
     }
     let intake = server.shards[0].intake.clone();
     server.stop();
@@ -236,7 +236,7 @@ fn a_drain_tells_the_clients_refuses_new_ones_and_returns() {
     let address = server.address;
     server.drain(Duration::from_millis(50), PATIENCE);
     for mut client in clients {
-        assert_eq!(client.await_close(), CloseCode::SERVICE_RESTART);
+        assert_eq!(await_close(&mut client), CloseCode::SERVICE_RESTART);
     }
     server.join();
     let refused = TcpStream::connect(address).unwrap_err();
@@ -252,7 +252,7 @@ fn a_drain_returns_at_its_deadline_although_a_client_is_deaf() {
     server.drain(Duration::ZERO, Duration::from_millis(200));
     server.join();
     assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
-    assert_eq!(client.await_close(), CloseCode::SERVICE_RESTART);
+    assert_eq!(await_close(&mut client), CloseCode::SERVICE_RESTART);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn five_thousand_connections_leave_nothing_behind() {
             client.send(vec![0; n * 100]);
         }
         for (n, client) in clients.into_iter().enumerate() {
-            client.leave(n % 3);
+            leave(client, n % 3);
         }
         if batch == 9 {
             resident_after_a_fifth = resident();
@@ -330,8 +330,8 @@ impl Server {
         stream
     }
 
-    fn connect(&self) -> Client<TcpStream> {
-        Client::open(self.stream(), "/")
+    fn connect(&self) -> BlockingClient<TcpStream> {
+        open(self.stream())
     }
 
     /// The other end of a socket that the first shard is handed.
@@ -428,100 +428,35 @@ impl Handler for Echo {
     }
 }
 
-/// A client that waits.
-struct Client<S> {
-    stream: S,
-    end: End,
+fn open<S: Read + Write>(stream: S) -> BlockingClient<S> {
+    BlockingClient::open(stream, ClientRequest::new("echo.example", "/").unwrap()).unwrap()
 }
 
-impl<S: Read + Write> Client<S> {
-    fn open(mut stream: S, target: &str) -> Self {
-        let request = ClientRequest::new("echo.example", target).unwrap();
-        let nonce = [9; 16];
-        let mut bytes = Vec::new();
-        request.write(nonce, &mut bytes);
-        stream.write_all(&bytes).unwrap();
-        let limits = HeadLimits::default();
-        let (mut response, mut scan) = (Vec::new(), HeadScan::new());
-        let end = loop {
-            if let Some(end) = scan.find(&response, &limits).unwrap() {
-                break end;
-            }
-            let mut buffer = [0; 1000];
-            let count = stream.read(&mut buffer).unwrap();
-            assert!(count > 0, "{}", String::from_utf8_lossy(&response));
-            response.extend_from_slice(&buffer[..count]);
-        };
-        request.validate(&response[..end], nonce, &limits).unwrap();
-        let connection = Connection::new(Role::Client, Arc::new(taut_proto::Settings::client()), Time::ZERO, 0);
-        Self { stream, end: End::new(connection) }
-    }
-
-    fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
-        self.end.send(message);
-        self.flush();
-    }
-
-    fn receive(&mut self) -> Message<'static> {
-        loop {
-            match self.end.events.pop() {
-                Some(Seen::Message(message)) => return message,
-                Some(other) => panic!("{other:?}"),
-                None => assert!(self.read() > 0, "the server has gone"),
-            }
-        }
-    }
-
-    /// Closes, and reads to the end; gives the code that came back. The server then has our end too.
-    fn close(mut self) -> CloseCode {
-        self.end.close(CloseCode::NORMAL, Time::ZERO);
-        self.flush();
-        self.await_close()
-    }
-
-    fn await_close(&mut self) -> CloseCode {
-        while self.read() > 0 {}
-        let mut codes = self.end.events.iter().filter_map(|seen| match seen {
-            Seen::Close(close) => Some(close.code()),
-            _ => None,
-        });
-        codes.next_back().expect("a close frame")
-    }
-
-    fn read(&mut self) -> usize {
-        let mut buffer = vec![0; 64 << 10];
-        let count = self.stream.read(&mut buffer).unwrap();
-        self.end.receive(&buffer[..count], Time::ZERO);
-        self.flush();
-        count
-    }
-
-    fn flush(&mut self) {
-        let bytes = self.end.write(usize::MAX);
-        if !bytes.is_empty() {
-            // The server may have gone already; what it said is still to be read.
-            let _ = self.stream.write_all(&bytes);
-            self.flush();
-        }
-    }
+/// Closes, and reads to the end; gives the code that came back. The server then has our end too.
+fn close<S: Read + Write>(mut client: BlockingClient<S>) -> CloseCode {
+    client.close(CloseCode::NORMAL);
+    await_close(&mut client)
 }
 
-impl Client<TcpStream> {
-    /// One of three ways to go: by the protocol, by the end of the stream, or in the middle of everything.
-    fn leave(mut self, how: usize) {
-        match how {
-            0 => {
-                self.receive();
-                assert_eq!(self.close(), CloseCode::NORMAL);
-            }
-            1 => {
-                self.receive();
-                self.stream.shutdown(std::net::Shutdown::Write).unwrap();
-                while self.read() > 0 {}
-            }
-            // What is unread makes this a reset.
-            _ => drop(self),
+/// Reads to the end; gives the code that came before.
+fn await_close<S: Read + Write>(client: &mut BlockingClient<S>) -> CloseCode {
+    client.read_to_close().unwrap().expect("a close frame").code()
+}
+
+/// One of three ways to go: by the protocol, by the end of the stream, or in the middle of everything.
+fn leave(mut client: BlockingClient<TcpStream>, how: usize) {
+    match how {
+        0 => {
+            client.message();
+            assert_eq!(close(client), CloseCode::NORMAL);
         }
+        1 => {
+            client.message();
+            client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            client.read_to_close().unwrap();
+        }
+        // What is unread makes this a reset.
+        _ => drop(client),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the tests of a connection share: ends of either role, and frames written by hand.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::sync::Arc;
 
 use taut_proto::testing::{End, Seen};
+pub use taut_proto::testing::{frame, frames, masked, unmasked};
 use taut_proto::{Connection, Header, Message, Opcode, Role, Scratch, Settings, Time};
 
 /// A server's end with the settings of a server.
@@ -41,40 +42,6 @@ pub fn settings(role: Role) -> Settings {
 /// What is lent to a call that draws keys of a kind, none of which is secret.
 pub fn scratch() -> Scratch {
     Scratch::new(|bytes| bytes.fill(0x5a))
-}
-
-/// A frame as a client sends it, masked with a key that shows mistakes.
-pub fn masked(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    frame(Role::Client, fin, false, opcode, payload)
-}
-
-/// A frame as a server sends it.
-pub fn unmasked(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    frame(Role::Server, fin, false, opcode, payload)
-}
-
-/// A frame as either role sends it, RSV1 included.
-pub fn frame(sender: Role, fin: bool, compressed: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    let key = [0x11, 0x22, 0x33, 0x44];
-    let mask = (sender == Role::Client).then_some(key);
-    let header = Header { fin, compressed, opcode, mask, length: payload.len() as u64 };
-    let (bytes, size) = header.to_bytes();
-    let key = mask.unwrap_or_default();
-    let payload = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
-    bytes[..size].iter().copied().chain(payload).collect()
-}
-
-/// The frames in bytes that were written: headers, and payloads without their masks.
-pub fn frames(mut bytes: &[u8]) -> Vec<(Header, Vec<u8>)> {
-    let mut frames = Vec::new();
-    while !bytes.is_empty() {
-        let (header, size) = Header::parse(bytes).expect("a header by the rules").expect("a whole header");
-        let (payload, rest) = bytes[size..].split_at(usize::try_from(header.length).expect("small"));
-        let key = header.mask.unwrap_or_default();
-        frames.push((header, payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect()));
-        bytes = rest;
-    }
-    frames
 }
 
 /// Everything an end has to write.

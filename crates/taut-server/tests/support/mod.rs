@@ -2,16 +2,17 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and takes what it needs")]
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
-use taut_proto::handshake::{ClientRequest, HeadLimits, Rejection};
-use taut_proto::{Close, Connection, Event, Input, Message, Outbox, Role, Scratch, Settings, Time, deflate};
+use taut_proto::handshake::{ClientRequest, Rejection};
+pub use taut_proto::testing::read;
+use taut_proto::testing::{BlockingClient, Seen};
+use taut_proto::{CloseCode, Message, deflate};
 use taut_server::pusher::auth::Signature;
 use taut_server::{Config, Running, Server};
 
@@ -43,16 +44,9 @@ pub enum Heard {
     End,
 }
 
-/// A WebSocket client.
+/// A client that speaks the Pusher protocol.
 pub struct Client<S = TcpStream> {
-    stream: S,
-    connection: Connection,
-    scratch: Scratch,
-    outbox: Outbox,
-    inbox: VecDeque<Heard>,
-    compressed: bool,
-    subprotocol: Option<String>,
-    start: Instant,
+    websocket: BlockingClient<S>,
 }
 
 impl Client {
@@ -88,7 +82,7 @@ impl Client {
 
     /// Goes without a word.
     pub fn vanish(self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.websocket.stream.shutdown(Shutdown::Both);
     }
 }
 
@@ -98,31 +92,8 @@ impl<S: Read + Write> Client<S> {
         Self::try_over(stream, request).expect("upgraded")
     }
 
-    pub fn try_over(mut stream: S, request: &ClientRequest) -> Result<Self, Rejection> {
-        let nonce = [7; 16];
-        let mut head = Vec::new();
-        request.write(nonce, &mut head);
-        stream.write_all(&head).expect("written");
-        let (head, mut rest) = read_head(&mut stream);
-        let agreed = request.validate(&head, nonce, &HeadLimits::default())?;
-        let (subprotocol, agreed) = (agreed.subprotocol.map(str::to_owned), agreed.deflate);
-        let settings = Arc::new(Settings::client());
-        let mut connection = Connection::new(Role::Client, settings, Time::ZERO, 0);
-        if let Some(agreed) = agreed {
-            connection = connection.with_deflate(agreed);
-        }
-        let mut client = Self {
-            stream,
-            connection,
-            scratch: Scratch::new(|bytes| bytes.fill(0x5a)),
-            outbox: Outbox::new(),
-            inbox: VecDeque::new(),
-            compressed: agreed.is_some(),
-            subprotocol,
-            start: Instant::now(),
-        };
-        client.receive(&mut rest);
-        Ok(client)
+    pub fn try_over(stream: S, request: &ClientRequest) -> Result<Self, Rejection> {
+        Ok(Self { websocket: BlockingClient::open(stream, request.clone())? })
     }
 
     /// Takes the greeting; gives the socket id.
@@ -187,31 +158,27 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub fn send_message<'m>(&mut self, message: impl Into<Message<'m>>) {
-        self.connection.send(message, &mut self.scratch, &mut self.outbox).expect("open");
-        self.flush();
+        self.websocket.send(message);
     }
 
     /// Sends bytes that need be no frames.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         // It may have been enough before all was said.
-        let _ = self.stream.write_all(bytes);
+        let _ = self.websocket.stream.write_all(bytes);
     }
 
     pub fn close(&mut self, code: u16) {
-        let close = Close::new(taut_proto::CloseCode::new(code), "");
-        let now = self.now();
-        self.connection.close(close, now, &mut self.scratch, &mut self.outbox);
-        self.flush();
+        self.websocket.close(CloseCode::new(code));
     }
 
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.websocket.client.subprotocol()
     }
 
     /// Whether permessage-deflate was agreed on.
     pub fn is_compressed(&self) -> bool {
-        self.compressed
+        self.websocket.client.is_compressed()
     }
 
     /// The next message; anything else is a failure.
@@ -231,51 +198,19 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub fn next(&mut self) -> Heard {
-        let mut buffer = [0; 16 * 1024];
         loop {
-            if let Some(heard) = self.inbox.pop_front() {
-                return heard;
-            }
-            match read(&mut self.stream, &mut buffer) {
-                Ok(0) => return Heard::End,
-                Ok(count) => self.receive(&mut buffer[..count]),
+            match self.websocket.receive() {
+                Ok(Some(Seen::Message(message))) => {
+                    let text = message.as_text().expect("text");
+                    return Heard::Message(serde_json::from_str(text).expect("JSON"));
+                }
+                Ok(Some(Seen::Close(close))) => return Heard::Close(close.code().as_u16(), close.reason().to_owned()),
+                Ok(Some(_)) => {}
+                Ok(None) => return Heard::End,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Heard::End,
                 Err(error) => panic!("nothing came: {error}"),
             }
         }
-    }
-
-    fn receive(&mut self, bytes: &mut [u8]) {
-        let now = self.now();
-        let mut input = Input::new(bytes);
-        while let Some(event) = self
-            .connection
-            .receive(&mut input, now, &mut self.scratch, &mut self.outbox)
-            .expect("the server keeps to the protocol")
-        {
-            match event {
-                Event::Message(message) => {
-                    let text = message.as_text().expect("text");
-                    self.inbox.push_back(Heard::Message(serde_json::from_str(text).expect("JSON")));
-                }
-                Event::Close(close) => {
-                    self.inbox.push_back(Heard::Close(close.code().as_u16(), close.reason().to_owned()));
-                }
-                Event::Part(_) | Event::Ping(_) | Event::Pong(..) => {}
-            }
-        }
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        let bytes = self.outbox.to_vec();
-        self.outbox.consume(bytes.len());
-        // The server may have gone after its close frame.
-        let _ = self.stream.write_all(&bytes);
-    }
-
-    fn now(&self) -> Time {
-        Time::from_micros(u64::try_from(self.start.elapsed().as_micros()).expect("not that long"))
     }
 }
 
@@ -485,19 +420,10 @@ pub const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connected");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     // Head and body leave as they are written.
     stream.set_nodelay(true).expect("no delay");
     stream
-}
-
-/// Reads once. A socket with a timeout gives up where its process is stopped and goes on, as in a debugger: that is no answer.
-pub fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match stream.read(buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
 }
 
 /// A head, and what came with it.

@@ -1,36 +1,43 @@
 //! A WebSocket client on a [`Remote`].
 
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
 
-use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan};
-use taut_proto::testing::{End, Seen};
-use taut_proto::{Close, CloseCode, Connection, Header, Heartbeat, Message, Opcode, Role, Settings, deflate};
+use taut_proto::handshake::{ClientRequest, Rejection};
+use taut_proto::testing::{self, Seen};
+use taut_proto::{CloseCode, Header, Message, Opcode, deflate};
 
 use super::{Network, Remote};
 
-/// A client that does what it is told and checks what it is sent.
+/// A [`testing::Client`] on a socket, by TLS if its test wants that. It checks what it is sent.
 pub struct Client {
     /// The socket.
     pub remote: Remote,
-    /// The connection; it has seen what came, in [`End::events`].
-    pub end: End,
-    /// The head of the response, and its body if it is a refusal.
-    pub response: Vec<u8>,
     /// What came after the head.
     pub frames: Frames,
+    websocket: testing::Client,
     network: Network,
     tls: Option<Box<rustls::ClientConnection>>,
     offer: Option<deflate::Config>,
-    is_open: bool,
     /// It has ended its side by TLS.
     has_finished: bool,
     /// What has found no room in the socket.
     unsent: Vec<u8>,
 }
 
-/// The nonce of every client.
-pub const NONCE: [u8; 16] = [7; 16];
+impl Deref for Client {
+    type Target = testing::Client;
+
+    fn deref(&self) -> &testing::Client {
+        &self.websocket
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut testing::Client {
+        &mut self.websocket
+    }
+}
 
 impl Client {
     /// Connects, and says nothing yet.
@@ -42,13 +49,11 @@ impl Client {
     pub fn on(network: &Network, remote: Remote) -> Self {
         Self {
             remote,
-            end: End::new(connection(None)),
-            response: Vec::new(),
             frames: Frames::default(),
+            websocket: testing::Client::new(request("/", None)),
             network: network.clone(),
             tls: None,
             offer: None,
-            is_open: false,
             has_finished: false,
             unsent: Vec::new(),
         }
@@ -66,6 +71,7 @@ impl Client {
     #[must_use]
     pub fn with_deflate(mut self, config: deflate::Config) -> Self {
         self.offer = Some(config);
+        self.websocket = testing::Client::new(request("/", self.offer));
         self
     }
 
@@ -74,9 +80,7 @@ impl Client {
     /// # Panics
     /// When that is no target.
     pub fn request(&self, target: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.client_request(target).write(NONCE, &mut bytes);
-        bytes
+        testing::Client::new(request(target, self.offer)).request()
     }
 
     /// Sends bytes as they are; by TLS if that is spoken. What finds no room is sent by the next that sends, reads or
@@ -99,14 +103,15 @@ impl Client {
 
     /// Begins the close.
     pub fn close(&mut self, code: CloseCode) {
-        self.end.close(code, self.network.now());
+        let now = self.network.now();
+        self.end.close(code, now);
         self.flush();
     }
 
     /// Writes what the connection has to say, as far as there is room.
     pub fn flush(&mut self) {
         self.flush_unsent();
-        while self.is_open && self.unsent.is_empty() && !self.end.outbox.is_empty() {
+        while self.is_open() && self.unsent.is_empty() && !self.end.outbox.is_empty() {
             let bytes = self.end.outbox.front().to_vec();
             self.end.outbox.consume(bytes.len());
             self.write(&bytes);
@@ -136,35 +141,12 @@ impl Client {
         self.flush();
     }
 
-    /// Takes the messages that have come since it was last asked.
-    pub fn messages(&mut self) -> Vec<Message<'static>> {
-        let (messages, others) =
-            std::mem::take(&mut self.end.events).into_iter().partition(|seen| matches!(seen, Seen::Message(_)));
-        self.end.events = others;
-        let messages: Vec<Seen> = messages;
-        messages
-            .into_iter()
-            .filter_map(|seen| match seen {
-                Seen::Message(message) => Some(message),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// The same as texts.
+    /// Takes the messages that have come, as texts.
     ///
     /// # Panics
     /// When one is not text.
     pub fn texts(&mut self) -> Vec<String> {
         self.messages().iter().map(|message| message.as_text().expect("text").to_owned()).collect()
-    }
-
-    /// The close frame that came.
-    pub fn closed(&self) -> Option<&Close> {
-        self.end.events.iter().find_map(|seen| match seen {
-            Seen::Close(close) => Some(close),
-            _ => None,
-        })
     }
 
     /// The status of the response; `None` before it has come.
@@ -173,45 +155,27 @@ impl Client {
         std::str::from_utf8(line).ok()?.split(' ').nth(1)?.parse().ok()
     }
 
-    /// Whether the handshake is done.
-    pub fn is_open(&self) -> bool {
-        self.is_open
-    }
-
     /// The TLS connection, if there is one.
     pub fn tls(&mut self) -> Option<&mut rustls::ClientConnection> {
         self.tls.as_deref_mut()
     }
 
-    fn client_request(&self, target: &str) -> ClientRequest {
-        ClientRequest::new("fake.example", target).expect("a valid target").deflate(self.offer)
-    }
-
     fn receive(&mut self, bytes: &[u8]) {
-        if self.is_open {
-            return self.frames(bytes);
+        if self.is_open() {
+            return self.take_frames(bytes);
         }
-        self.response.extend_from_slice(bytes);
-        let limits = HeadLimits::default();
-        let Some(end) = HeadScan::new().find(&self.response, &limits).expect("a head within the limits") else {
-            return;
-        };
-        if self.status() != Some(101) {
-            return; // what comes is the body
+        match self.websocket.upgrade(bytes) {
+            Ok(Some(frames)) => self.take_frames(&frames),
+            // What comes behind the head of a refusal is its body.
+            Ok(None) | Err(Rejection::Status { .. }) => {}
+            Err(rejection) => panic!("the shard broke the handshake: {rejection}"),
         }
-        let rest = self.response.split_off(end);
-        let request = self.client_request("/");
-        let agreed = request.validate(&self.response, NONCE, &limits).expect("a response that is valid");
-        if agreed.deflate.is_some() {
-            self.end = End::new(connection(agreed.deflate));
-        }
-        self.is_open = true;
-        self.frames(&rest);
     }
 
-    fn frames(&mut self, bytes: &[u8]) {
+    fn take_frames(&mut self, bytes: &[u8]) {
         self.frames.push(bytes);
-        self.end.receive(bytes, self.network.now());
+        let now = self.network.now();
+        self.end.receive(bytes, now);
         for seen in &self.end.events {
             assert!(!matches!(seen, Seen::Violation(_)), "the shard broke the protocol: {seen:?}");
         }
@@ -284,13 +248,6 @@ impl Frames {
     }
 }
 
-fn connection(agreed: Option<deflate::NegotiatedDeflate>) -> Connection {
-    let mut settings = Settings::client();
-    // A test's client is silent when its test is.
-    settings.heartbeat = Heartbeat::off();
-    let connection = Connection::new(Role::Client, Arc::new(settings), taut_proto::Time::ZERO, 0);
-    match agreed {
-        Some(agreed) => connection.with_deflate(agreed),
-        None => connection,
-    }
+fn request(target: &str, offer: Option<deflate::Config>) -> ClientRequest {
+    ClientRequest::new("fake.example", target).expect("a valid target").deflate(offer)
 }
