@@ -6,12 +6,12 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::info::{Attributes, Info};
+use super::info::{Attributes, Info, by_channel};
 use super::signed::{self, SignedRequest};
 use super::{Context, asked, echo};
 use crate::http::answer::{self, ApiError};
 use crate::pusher::channel::{Channel, Kind};
-use crate::pusher::json::write_json_string;
+use crate::query::Occupancy;
 
 /// `GET /apps/ID/channels?filter_by_prefix=…&info=…`: the channels that have subscribers.
 ///
@@ -24,17 +24,10 @@ pub(crate) async fn list(State(context): State<Arc<Context>>, request: Request) 
     let features = &signed.snapshot.config.features;
     let info = Info::parse(query.list("info"))?.check_list(prefix, features)?;
     let channels = asked(context.node().channels(&signed.app, prefix)).await?;
-    let mut out = String::from("{\"channels\":{");
-    for (number, (name, occupancy)) in channels.iter().enumerate() {
-        if number > 0 {
-            out.push(',');
-        }
-        write_json_string(&mut out, name);
-        out.push(':');
-        Attributes::of(info.applicable(Kind::of(name), features), *occupancy).write(&mut out);
-    }
-    out.push_str("}}");
-    Ok(answer::json(out))
+    let attributes = |(name, occupancy): (&Arc<str>, &Occupancy)| {
+        Attributes::of(info.applicable(Kind::of(name), features), *occupancy)
+    };
+    answer::serialized(&by_channel(channels.iter().map(|channel| (&**channel.0, attributes(channel)))))
 }
 
 /// `GET /apps/ID/channels/NAME?info=…`: whether it has subscribers, and more if asked.
@@ -43,9 +36,7 @@ pub(crate) async fn one(State(context): State<Arc<Context>>, request: Request) -
     let channel = channel(&signed)?;
     let info = Info::parse(signed.query().list("info"))?.check(channel.kind(), &signed.snapshot.config.features)?;
     let state = asked(context.node().channel(&signed.app, channel.name())).await?;
-    let mut out = String::new();
-    Attributes::of_one(info, &state).write(&mut out);
-    Ok(answer::json(out))
+    answer::serialized(&Attributes::of_one(info, &state))
 }
 
 /// `GET /apps/ID/channels/NAME/users`: who is in a presence channel.

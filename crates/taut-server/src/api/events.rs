@@ -8,11 +8,11 @@ use std::time::{Instant, SystemTime};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use taut_proto::handshake::Framing;
 
-use super::info::{Attributes, Info, all};
+use super::info::{Attributes, Info, all, by_channel};
 use super::{ApiAuth, Context, PUBLISH, asked, busy, echo, signed};
 use crate::app::Limits;
 use crate::apps::{App, AppSnapshot};
@@ -22,7 +22,6 @@ use crate::place::ShardIndex;
 use crate::pusher::auth;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::json::bytes_without_lone_surrogates;
-use crate::pusher::json::write_json_string;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use crate::query::Occupancy;
@@ -44,17 +43,7 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
     }
     let channels: Vec<_> = event.channels.iter().map(|channel| (&**channel, event.info)).collect();
     let attributes = attributes(&context, &signed.app, &signed.snapshot, &channels).await?;
-    let mut out = String::from("{\"channels\":{");
-    for (number, (channel, attributes)) in event.channels.iter().zip(attributes).enumerate() {
-        if number > 0 {
-            out.push(',');
-        }
-        write_json_string(&mut out, channel);
-        out.push(':');
-        attributes.write(&mut out);
-    }
-    out.push_str("}}");
-    Ok(answer::json(out))
+    answer::serialized(&by_channel(event.channels.iter().map(|channel| &**channel).zip(attributes.iter().copied())))
 }
 
 /// Publishes one event where the request arrived, on a shard, without asking for tokio's time, and is to be answered `{}`; or `None`, when that is not
@@ -106,6 +95,10 @@ fn app_of<'r>(auth: &ApiAuth, request: &taut_proto::handshake::Request<'r>) -> O
 /// # Cancel safety
 /// As [`publish`].
 pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: Request) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Batch<'a> {
+        batch: Vec<Attributes<'a>>,
+    }
     let signed = signed::authenticated(&context, request, largest_batch).await?;
     let body = bytes_without_lone_surrogates(&signed.body);
     let events = parse_batch(&body, &signed.snapshot.limits)?;
@@ -117,16 +110,7 @@ pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: 
     }
     let channels: Vec<_> =
         events.iter().flat_map(|event| event.channels.iter().map(|channel| (&**channel, event.info))).collect();
-    let mut out = String::from("{\"batch\":[");
-    for (number, attributes) in attributes(&context, &signed.app, &signed.snapshot, &channels).await?.iter().enumerate()
-    {
-        if number > 0 {
-            out.push(',');
-        }
-        attributes.write(&mut out);
-    }
-    out.push_str("]}");
-    Ok(answer::json(out))
+    answer::serialized(&Batch { batch: attributes(&context, &signed.app, &signed.snapshot, &channels).await? })
 }
 
 /// What was asked for about each of the channels, as far as it has that.

@@ -1,14 +1,14 @@
 //! What may be asked about a channel, beside or without an event for it: `info=user_count,subscription_count,cache`.
 
-use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::task::Poll;
+
+use serde::{Serialize, Serializer};
 
 use super::echo;
 use crate::app::Features;
 use crate::http::answer::ApiError;
 use crate::pusher::channel::Kind;
-use crate::pusher::json::write_json_string;
 use crate::query::{CachedEvent, ChannelState, Occupancy};
 
 /// Attributes of a channel.
@@ -96,58 +96,70 @@ fn check_subscription_count(features: &Features) -> Result<(), ApiError> {
     ))
 }
 
-/// An object with what was asked for; nothing of it if nothing was.
+/// What was asked about a channel, as an object; one without fields if nothing was.
+#[derive(Clone, Copy, Serialize)]
 pub(crate) struct Attributes<'a> {
-    info: Info,
+    #[serde(skip_serializing_if = "Option::is_none")]
     occupied: Option<bool>,
-    occupancy: Occupancy,
-    cached: Option<&'a CachedEvent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<Cache<'a>>,
+}
+
+/// The last event of a channel that keeps it; `null` if there is none.
+#[derive(Clone, Copy, Serialize)]
+struct Cache<'a>(Option<LastEvent<'a>>);
+
+#[derive(Clone, Copy, Serialize)]
+struct LastEvent<'a> {
+    data: &'a str,
+    /// Seconds.
+    ttl: u64,
 }
 
 impl<'a> Attributes<'a> {
     /// Of a channel among others.
     pub(crate) fn of(info: Info, occupancy: Occupancy) -> Self {
-        Self { info, occupied: None, occupancy, cached: None }
+        Self {
+            occupied: None,
+            user_count: info.user_count.then(|| occupancy.users.unwrap_or_default()),
+            subscription_count: info.subscription_count.then_some(occupancy.subscriptions),
+            cache: info.cache.then_some(Cache(None)),
+        }
     }
 
     /// Of one channel, which may have no subscribers.
     pub(crate) fn of_one(info: Info, state: &'a ChannelState) -> Self {
-        let occupancy = state.occupancy;
-        Self { info, occupied: Some(occupancy.subscriptions > 0), occupancy, cached: state.cached.as_ref() }
+        let last = |CachedEvent { data, ttl }: &'a CachedEvent| LastEvent { data, ttl: ttl.as_secs() };
+        Self {
+            occupied: Some(state.occupancy.subscriptions > 0),
+            cache: info.cache.then(|| Cache(state.cached.as_ref().map(last))),
+            ..Self::of(info, state.occupancy)
+        }
     }
+}
 
-    pub(crate) fn write(&self, out: &mut String) {
-        let mut separator = '{';
-        let mut key = |out: &mut String, key: &str| {
-            out.push(separator);
-            separator = ',';
-            // Writing to a `String` cannot fail; here and below.
-            let _ = write!(out, "\"{key}\":");
-        };
-        if let Some(occupied) = self.occupied {
-            key(out, "occupied");
-            let _ = write!(out, "{occupied}");
-        }
-        if self.info.user_count {
-            key(out, "user_count");
-            let _ = write!(out, "{}", self.occupancy.users.unwrap_or_default());
-        }
-        if self.info.subscription_count {
-            key(out, "subscription_count");
-            let _ = write!(out, "{}", self.occupancy.subscriptions);
-        }
-        if self.info.cache {
-            key(out, "cache");
-            match self.cached {
-                Some(CachedEvent { data, ttl }) => {
-                    out.push_str("{\"data\":");
-                    write_json_string(out, data);
-                    let _ = write!(out, ",\"ttl\":{}}}", ttl.as_secs());
-                }
-                None => out.push_str("null"),
-            }
-        }
-        out.push_str(if separator == '{' { "{}" } else { "}" });
+/// `{"channels":{NAME:ATTRIBUTES,…}}`, in the order of the pairs.
+pub(crate) fn by_channel<'a, I>(attributes: I) -> impl Serialize
+where
+    I: Iterator<Item = (&'a str, Attributes<'a>)> + Clone,
+{
+    #[derive(Serialize)]
+    struct Channels<T> {
+        channels: T,
+    }
+    Channels { channels: Pairs(attributes) }
+}
+
+/// Pairs as one object. They are made one after the other: there may be a million of them.
+struct Pairs<I>(I);
+
+impl<K: Serialize, V: Serialize, I: Iterator<Item = (K, V)> + Clone> Serialize for Pairs<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.clone())
     }
 }
 
@@ -196,9 +208,7 @@ mod tests {
     }
 
     fn written(attributes: &Attributes<'_>) -> String {
-        let mut out = String::new();
-        attributes.write(&mut out);
-        out
+        serde_json::to_string(attributes).expect("JSON")
     }
 
     #[test]
@@ -301,6 +311,18 @@ mod tests {
             written(&Attributes::of_one(info("cache,subscription_count"), &state)),
             r#"{"occupied":true,"subscription_count":1,"cache":{"data":"{\"a\":1}","ttl":60}}"#
         );
+    }
+
+    #[test]
+    fn channels_are_listed_in_their_order_and_by_any_name() {
+        let (one, two) = (Occupancy { subscriptions: 1, users: None }, Occupancy { subscriptions: 2, users: Some(1) });
+        let channels = [("z\"\\é", one), ("a", two)];
+        let listed = channels.iter().map(|(name, state)| (*name, Attributes::of(info("subscription_count"), *state)));
+        assert_eq!(
+            serde_json::to_string(&by_channel(listed)).expect("JSON"),
+            r#"{"channels":{"z\"\\é":{"subscription_count":1},"a":{"subscription_count":2}}}"#
+        );
+        assert_eq!(serde_json::to_string(&by_channel(std::iter::empty())).expect("JSON"), r#"{"channels":{}}"#);
     }
 
     #[tokio::test]
