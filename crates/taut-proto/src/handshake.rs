@@ -62,7 +62,7 @@ pub use headers::Headers;
 pub use http1::HeadScan;
 pub use key::{accept_key, encode_nonce, is_valid_key};
 pub use refusal::{Cause, Refusal};
-pub use request::{Framing, Request, cookie_value};
+pub use request::{Framing, Request, bearer_credentials, cookie_value};
 pub use response::Response;
 pub use server::Upgrade;
 pub use version::Version;

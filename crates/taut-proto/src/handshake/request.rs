@@ -168,12 +168,10 @@ impl<'a> Request<'a> {
 
     /// The token of `Authorization: Bearer` (RFC 6750 §2.1).
     pub fn bearer(&self) -> Option<&'a str> {
-        let (scheme, rest) = self.header("authorization")?.split_once(' ')?;
-        let token = rest.trim_start_matches(' ');
+        let token = bearer_credentials(self.header("authorization")?)?;
         let symbols = token.trim_end_matches('=');
         let is_symbol = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-        let is_valid = !symbols.is_empty() && symbols.bytes().all(is_symbol);
-        (scheme.eq_ignore_ascii_case("bearer") && is_valid).then_some(token)
+        (!symbols.is_empty() && symbols.bytes().all(is_symbol)).then_some(token)
     }
 
     /// The first value of a cookie, as sent.
@@ -211,6 +209,24 @@ pub fn cookie_value<'a>(lines: impl IntoIterator<Item = &'a str>, name: &str) ->
         let (key, value) = pair.split_once('=')?;
         (key.trim_matches([' ', '\t']) == name).then(|| value.trim_matches([' ', '\t']))
     })
+}
+
+/// What an `Authorization` header shows by the scheme `Bearer`, whose case does not matter (RFC 9110 §11.1, §11.4). For
+/// requests that have come by an HTTP library.
+///
+/// It is given as it stands there, to be compared with a secret that may hold any character. [`Request::bearer`] asks
+/// for a token by the grammar of RFC 6750 §2.1.
+///
+/// ```
+/// use taut_proto::handshake::bearer_credentials;
+///
+/// assert_eq!(bearer_credentials("bearer correct horse"), Some("correct horse"));
+/// assert_eq!(bearer_credentials("Basic YTpi"), None);
+/// ```
+pub fn bearer_credentials(authorization: &str) -> Option<&str> {
+    let (scheme, credentials) = authorization.split_once(' ')?;
+    let credentials = credentials.trim_matches([' ', '\t']);
+    (scheme.eq_ignore_ascii_case("bearer") && !credentials.is_empty()).then_some(credentials)
 }
 
 impl fmt::Debug for Request<'_> {
@@ -561,6 +577,21 @@ mod tests {
             [("a", Some("1")), ("session", Some("x=y")), ("c", Some("\"3\"")), ("b", None), ("A", None)]
         {
             assert_eq!(request.cookie(name), value, "{name}");
+        }
+    }
+
+    #[test]
+    fn bearer_credentials_are_found_whatever_the_case_of_their_scheme() {
+        for (value, expected) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc\t", Some("abc")),
+            ("BEARER a b=c é", Some("a b=c é")),
+            ("Bearer", None),
+            ("Bearer  ", None),
+            ("Bearerabc", None),
+            ("Basic abc", None),
+        ] {
+            assert_eq!(bearer_credentials(value), expected, "{value:?}");
         }
     }
 
