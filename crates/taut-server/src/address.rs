@@ -1,9 +1,10 @@
-//! Checks the addresses that requests go to, and hides their secrets when they are shown.
+//! Checks the addresses that requests go to, hides their secrets when they are shown, and knows this machine's own.
 //!
-//! Only the form is checked. Operators configure these addresses, so private networks are as good as any other. If you
+//! Of a URL only the form is checked. Operators configure these addresses, so private networks are as good as any other. If you
 //! let others configure them, make sure that requests from this server reach nothing they should not.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use http::Uri;
 use http::uri::Scheme;
@@ -34,6 +35,11 @@ pub(crate) fn shown(url: &str) -> String {
     let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}://{host}{path}{query}")
+}
+
+/// Whether nobody but this machine can reach an address. An IPv4 address may be written as one of IPv6.
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 /// Why requests cannot be sent to an address. It does not repeat the address, which may hold a secret.
@@ -74,6 +80,22 @@ impl std::error::Error for InvalidAddress {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_addresses_are_known_in_either_version_of_ip() {
+        for (address, expected) in [
+            ("127.0.0.1", true),
+            ("127.255.0.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("10.0.0.1", false),
+            ("::ffff:10.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(address.parse().expect(address)), expected, "{address}");
+        }
+    }
 
     #[test]
     fn http_and_https_addresses_are_taken() {

@@ -26,6 +26,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::address::is_loopback;
 use crate::app::{AppConfig, InvalidApp, Limits, Secret};
 use crate::apps::{Apps, DuplicateApp};
 use crate::webhooks;
@@ -280,18 +281,21 @@ impl Config {
             let reason = "there is no app in it: write ID:KEY:SECRET on a line; to serve the development app, leave apps-file out";
             mistakes.push(Diagnostic::new(path.display().to_string(), reason));
         }
-        if !self.names_apps() && !self.listen.ip().to_canonical().is_loopback() {
-            mistakes.push(Diagnostic::new("", no_app(self.listen)));
-        }
+        mistakes.extend(self.missing_apps());
         ConfigError::unless_empty(mistakes).map(|()| apps)
+    }
+
+    /// The development app, whose secret everybody knows, is for this machine alone.
+    fn missing_apps(&self) -> Option<Diagnostic> {
+        let is_missing = !self.names_apps() && !is_loopback(self.listen.ip());
+        is_missing.then(|| Diagnostic::new("", no_app(self.listen)))
     }
 }
 
 /// What is wrong with the listeners for operators: one that would open the console to everybody, or two listeners on one address.
 fn operators_listeners(config: &Config) -> Vec<Diagnostic> {
     let mut mistakes = Vec::new();
-    let is_open =
-        |address: &SocketAddr| !address.ip().to_canonical().is_loopback() && config.console_password.is_none();
+    let is_open = |address: &SocketAddr| !is_loopback(address.ip()) && config.console_password.is_none();
     if let Some(address) = config.console_listen.filter(is_open) {
         let reason = format!(
             "the console on {address} would be open to everybody who can reach it: set console-password, or listen on 127.0.0.1:{}",

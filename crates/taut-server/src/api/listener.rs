@@ -1,13 +1,12 @@
 //! The listeners of the HTTP side, and what a request by one of them must show. Where a request seems to come from grants nothing: behind a proxy on
 //! this machine everybody comes from it, and a proxy need not say that it is one.
 
-use std::net::IpAddr;
-
 use axum::extract::Request;
 use http::StatusCode;
 use http::header::HOST;
 use http::uri::Authority;
 
+use crate::address;
 use crate::http::answer::ApiError;
 
 /// The listener that a request came by.
@@ -25,11 +24,11 @@ pub(crate) enum Listener {
 /// somebody else's asks here in the belief that it asks there, and shows that page the answer.
 pub(super) fn check_host(request: &Request) -> Result<(), ApiError> {
     let mut hosts = request.headers().get_all(HOST).iter().peekable();
-    let is_loopback_host = |host: &http::HeaderValue| {
-        host.to_str().ok().and_then(|host| host.parse().ok()).is_some_and(|host| is_loopback(&host))
+    let is_ours = |host: &http::HeaderValue| {
+        host.to_str().ok().and_then(|host| host.parse().ok()).is_some_and(|host| is_this_machine(&host))
     };
     let names_this_machine =
-        hosts.peek().is_some() && hosts.all(is_loopback_host) && request.uri().authority().is_none_or(is_loopback);
+        hosts.peek().is_some() && hosts.all(is_ours) && request.uri().authority().is_none_or(is_this_machine);
     if names_this_machine {
         return Ok(());
     }
@@ -40,10 +39,9 @@ pub(super) fn check_host(request: &Request) -> Result<(), ApiError> {
     ))
 }
 
-fn is_loopback(authority: &Authority) -> bool {
+fn is_this_machine(authority: &Authority) -> bool {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(address::is_loopback)
 }
 
 #[cfg(test)]
@@ -52,7 +50,7 @@ mod tests {
 
     #[test]
     fn only_names_that_cannot_be_pointed_elsewhere_are_this_machine() {
-        let check = |host: &str| is_loopback(&host.parse().expect(host));
+        let check = |host: &str| is_this_machine(&host.parse().expect(host));
         for host in ["localhost", "LOCALHOST:6001", "127.0.0.1:6001", "127.9.8.7", "[::1]:6001", "[::ffff:127.0.0.1]"] {
             assert!(check(host), "{host}");
         }

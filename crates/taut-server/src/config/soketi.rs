@@ -141,7 +141,7 @@ pub(crate) fn metrics_listen(host: Option<&str>, port: Option<&str>) -> (SocketA
 
 /// Who can read the metrics there, in a sentence.
 pub(crate) fn who_reads_metrics(listen: SocketAddr) -> String {
-    if listen.ip().to_canonical().is_loopback() {
+    if address::is_loopback(listen.ip()) {
         let port = listen.port();
         format!(
             "the metrics are on {listen}, for this machine alone; TAUT_METRICS_LISTEN=0.0.0.0:{port} opens them to others"

@@ -9,7 +9,8 @@ use super::dotenv;
 use super::environment::Environment;
 use super::file::File;
 use super::settings::{RETIRED, SETTINGS, Setting};
-use super::{Config, apps::PartialApp, no_app, operators_listeners, read_apps};
+use super::{Config, apps::PartialApp, operators_listeners, read_apps};
+use crate::address::is_loopback;
 use crate::app::{AppConfig, Limits};
 
 /// From where a configuration comes: a flag goes before the variable, the variable before the file, and the file before the default. A variable may be
@@ -148,7 +149,7 @@ impl Sources {
             (None, true) => {}
         }
         check_together(&config, is_sound && mistakes.is_empty(), &mut mistakes);
-        if let Some(address) = config.console_listen.filter(|address| !address.ip().to_canonical().is_loopback()) {
+        if let Some(address) = config.console_listen.filter(|address| !is_loopback(address.ip())) {
             notes.push(format!("the console on {address} is served without TLS: its password can be read on the way"));
         }
         if config.data_directory.is_none() && config.apps.iter().any(|app| !app.webhooks.is_empty()) {
@@ -285,9 +286,7 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Diagnostic
     }
     mistakes.extend(operators_listeners(config));
     // Where there are mistakes already, the apps may be what could not be read.
-    if !config.names_apps() && is_sound && !config.listen.ip().to_canonical().is_loopback() {
-        mistakes.push(Diagnostic::new("", no_app(config.listen)));
-    }
+    mistakes.extend(config.missing_apps().filter(|_| is_sound));
 }
 
 #[cfg(test)]
