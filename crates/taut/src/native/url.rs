@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// Where a URL leads.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,9 +78,9 @@ impl Url {
             Some(_) => "&",
         };
         self.target += separator;
-        percent_encode(name, &mut self.target);
+        self.target.extend(utf8_percent_encode(name, RESERVED));
         self.target.push('=');
-        percent_encode(value, &mut self.target);
+        self.target.extend(utf8_percent_encode(value, RESERVED));
     }
 
     /// What comes behind `ws://` or `wss://`.
@@ -152,19 +152,6 @@ pub(crate) fn percent_decode(text: &str) -> Option<String> {
     is_sound.then(|| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned))?
 }
 
-/// RFC 3986 §2.3: everything but the unreserved characters.
-fn percent_encode(text: &str, out: &mut String) {
-    use fmt::Write;
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-}
-
 /// RFC 3986 §5.2.4: `.` and `..` in a path lead where they say, and never above the root.
 fn without_dots(target: &str) -> String {
     let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
@@ -186,6 +173,9 @@ fn without_dots(target: &str) -> String {
     }
     format!("/{}{query}", kept.join("/"))
 }
+
+/// RFC 3986 §2.3: everything but the unreserved characters.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const NO_PORT: &str = "the port must be a number from 1 to 65535";
 
@@ -323,8 +313,8 @@ mod tests {
     fn a_query_grows_by_what_is_encoded() {
         let mut url = Url::parse("ws://a/x").unwrap();
         url.query("a b", "1&2=é#%");
-        url.query("c", "");
-        assert_eq!(url.target, "/x?a%20b=1%262%3D%C3%A9%23%25&c=");
+        url.query("c", "-._~+/");
+        assert_eq!(url.target, "/x?a%20b=1%262%3D%C3%A9%23%25&c=-._~%2B%2F");
         let mut url = Url::parse("ws://a?").unwrap();
         url.query("a", "b");
         assert_eq!(url.target, "?a=b");
