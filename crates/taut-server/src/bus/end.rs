@@ -220,3 +220,103 @@ pub(crate) const WINDOW: u32 = if cfg!(test) { 2 * MEMBERS } else { 1024 };
 
 /// Envelopes for which a window keeps its room.
 const SMALL: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::hub::command::Subscribe;
+
+    /// The weights of the subscriptions that have been sent.
+    #[derive(Default)]
+    struct Sent(RefCell<Vec<u32>>);
+
+    impl Sent {
+        fn take(&self) -> Vec<u32> {
+            self.0.take()
+        }
+    }
+
+    impl Post<u32> for Sent {
+        fn owner(&self, _: AppIndex, _: Option<&str>) -> ShardIndex {
+            OWNER
+        }
+
+        fn offer(&self, _: ShardIndex, envelope: Envelope<u32>, _: usize) -> Result<(), Envelope<u32>> {
+            Err(envelope)
+        }
+
+        fn send(&self, to: ShardIndex, envelope: Envelope<u32>) {
+            let Content::Command(Command::Subscribe { request, .. }) = envelope.content else { panic!("{envelope:?}") };
+            assert_eq!(to, OWNER);
+            self.0.borrow_mut().push(request.weight);
+        }
+    }
+
+    fn request(weight: u32) -> RequestId {
+        let mut request = RequestId::default();
+        request.weight = weight;
+        request
+    }
+
+    /// Asks the owner for subscriptions of these weights.
+    fn ask(end: &mut BusEnd<u32>, post: &Sent, weights: impl IntoIterator<Item = u32>) {
+        for weight in weights {
+            let (channel, subscribe) = (Arc::from("chat"), Subscribe::LastEvent);
+            let content = Content::Command(Command::Subscribe { channel, request: request(weight), subscribe });
+            let envelope = Envelope { app: AppIndex::FIRST, from: end.here(), content };
+            end.window(OWNER).queue.push_back((request(weight), envelope));
+            end.advance(OWNER, post);
+        }
+    }
+
+    const OWNER: ShardIndex = ShardIndex::FIRST;
+
+    #[test]
+    fn subscriptions_are_sent_in_order_up_to_the_weight_of_the_window() {
+        let (mut end, post) = (BusEnd::new(ShardIndex::new(1)), Sent::default());
+        let half = WINDOW / 2;
+        ask(&mut end, &post, [half, half, 1, 2, half]);
+        assert_eq!(post.take(), [half, half], "the window may be filled to the brim");
+        end.answered(OWNER, request(half), &post);
+        assert_eq!(post.take(), [1, 2], "the last one does not fit beside the three that are in flight");
+        end.answered(OWNER, request(1), &post);
+        assert!(post.take().is_empty());
+        end.answered(OWNER, request(2), &post);
+        assert_eq!(post.take(), [half]);
+        ask(&mut end, &post, [1]);
+        assert!(post.take().is_empty(), "all of them are counted again");
+    }
+
+    #[test]
+    fn a_subscription_larger_than_the_window_is_sent_when_nothing_else_is_in_flight() {
+        let (mut end, post) = (BusEnd::new(ShardIndex::new(1)), Sent::default());
+        ask(&mut end, &post, [WINDOW + 1, 1]);
+        assert_eq!(post.take(), [WINDOW + 1]);
+        end.answered(OWNER, request(WINDOW + 1), &post);
+        assert_eq!(post.take(), [1]);
+    }
+
+    #[test]
+    fn each_owner_has_a_window() {
+        let (mut end, post) = (BusEnd::<u32>::new(ShardIndex::new(1)), Sent::default());
+        ask(&mut end, &post, [WINDOW]);
+        assert_eq!(end.windows[OWNER.get()].in_flight, WINDOW);
+        assert_eq!(end.window(ShardIndex::new(2)).in_flight, 0);
+    }
+
+    #[test]
+    fn a_window_returns_the_memory_of_a_crowd_and_keeps_that_of_a_few() {
+        let (mut end, post) = (BusEnd::new(ShardIndex::new(1)), Sent::default());
+        ask(&mut end, &post, [WINDOW; 10_000]);
+        assert!(end.window(OWNER).queue.capacity() >= 9_999);
+        for _ in 0..10_000 {
+            end.answered(OWNER, request(WINDOW), &post);
+        }
+        assert_eq!(post.take().len(), 10_000);
+        let Window { in_flight, queue } = end.window(OWNER);
+        assert_eq!(*in_flight, 0);
+        assert!((1..=SMALL).contains(&queue.capacity()), "{}", queue.capacity());
+    }
+}
