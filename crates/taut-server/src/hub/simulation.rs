@@ -83,7 +83,8 @@ fn terms() -> impl Strategy<Value = Terms> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    // More where `PROPTEST_CASES` says so.
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(3000), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_overtakes_what_every_client_hears_what_it_must(terms in terms(), steps in steps()) {
