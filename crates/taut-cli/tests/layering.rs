@@ -199,8 +199,8 @@ const FLOORS: &[Floor] = &[
         reason: "values: they import nothing of the server",
     },
     Floor {
-        modules: &["app", "query"],
-        reason: "what an app is, and what shards are asked: known without those who use it",
+        modules: &["app", "query", "refusals"],
+        reason: "what an app is, what shards are asked, and why somebody is refused: known without those who use it",
     },
     Floor {
         modules: &["apps", "http", "trace"],

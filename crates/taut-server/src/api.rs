@@ -24,25 +24,31 @@ mod webhooks;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{Extension, Request};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, UPGRADE};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::watch;
 
 use crate::app::Secret;
+use crate::apps::App;
 use crate::bus::Busy;
-use crate::config::Config;
+use crate::config::{Config, Network};
+use crate::connect_auth;
+use crate::http::Peer;
 use crate::http::answer::ApiError;
 use crate::http::body;
 use crate::limit::TokenBucket;
 use crate::node::Node;
+use crate::refusals::{self, RefusalReason};
 use crate::transports::{self, Transports};
 use crate::webhooks::Webhooks;
 pub(crate) use console::Console;
@@ -65,6 +71,8 @@ pub(crate) struct Context {
     readiness: Arc<Readiness>,
     started: Instant,
     metrics_token: Option<Secret>,
+    /// From where `X-Forwarded-For` is believed.
+    trusted: Box<[Network]>,
     webhooks: Arc<Webhooks>,
     console: Arc<Console>,
 }
@@ -87,6 +95,7 @@ impl Context {
             readiness,
             started,
             metrics_token: config.metrics_token.clone(),
+            trusted: config.trusted_proxies.as_slice().into(),
             webhooks,
             console,
         }
@@ -115,6 +124,23 @@ impl Context {
     /// What the console asks of those who come by this listener; `None` where there is no console.
     fn console_login(&self, listener: Listener) -> Option<Login> {
         self.console.login(listener, self.node().apps())
+    }
+
+    /// Counts a request that is not answered, and tells the log.
+    fn tell_rejected(&self, head: &Parts, app: Option<&App>, rejected: &auth::Rejected) {
+        self.refused(head, app, rejected.reason, &rejected.why);
+    }
+
+    fn refused(&self, head: &Parts, app: Option<&App>, reason: RefusalReason, why: &str) {
+        app.map_or(self.node().apps().refusals(), App::refusals).count(reason);
+        let address = self.client_address(head);
+        refusals::tell(reason, refusals::Client { app: app.map(App::id), address, ..Default::default() }, why);
+    }
+
+    /// Whose request it is.
+    fn client_address(&self, head: &Parts) -> Option<IpAddr> {
+        let Peer(peer) = head.extensions.get()?;
+        Some(connect_auth::client_of(*peer, &head.headers, &self.trusted))
     }
 
     fn is_draining(&self) -> bool {
@@ -223,7 +249,13 @@ fn finish<'p>(
 }
 
 /// A WebSocket would not have come here.
-async fn upgrade_required() -> ([(HeaderName, &'static str); 2], ApiError) {
+async fn upgrade_required(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> ([(HeaderName, &'static str); 2], ApiError) {
+    let (head, body) = request.into_parts();
+    body::discard(body).await;
+    context.refused(&head, None, RefusalReason::Handshake, "no Upgrade header came; a proxy has to pass it on");
     let problem = ApiError::new(
         StatusCode::UPGRADE_REQUIRED,
         "This is where WebSocket clients connect: send an Upgrade: websocket header.",

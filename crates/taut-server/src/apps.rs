@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::app::{AppConfig, Limits};
 use crate::place::AppIndex;
 use crate::pusher::auth::{SigningKey, decode_percent};
+use crate::refusals::Refusals;
 
 /// An app while it is served. It stays the same when its configuration is replaced.
 #[derive(Debug)]
@@ -19,7 +20,10 @@ pub struct App {
     id: Box<str>,
     snapshot: ArcSwap<AppSnapshot>,
     connections: AtomicUsize,
+    /// How many of them are carried by HTTP, as [`Fallback`] has them.
+    carried: [AtomicUsize; Fallback::ALL.len()],
     channels: AtomicUsize,
+    refusals: Refusals,
 }
 
 impl App {
@@ -30,7 +34,9 @@ impl App {
             id,
             snapshot: ArcSwap::from_pointee(snapshot),
             connections: AtomicUsize::new(0),
+            carried: Default::default(),
             channels: AtomicUsize::new(0),
+            refusals: Refusals::default(),
         }
     }
 
@@ -52,6 +58,22 @@ impl App {
     /// Open connections of this app, on all shards.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many of the [`connections`](Self::connections) come by this way.
+    pub(crate) fn carried(&self, fallback: Fallback) -> usize {
+        self.carried[fallback as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts one more connection that comes by HTTP, for as long as the result lives.
+    pub(crate) fn carry(self: &Arc<Self>, fallback: Fallback) -> Carried {
+        self.carried[fallback as usize].fetch_add(1, Ordering::Relaxed);
+        Carried(Arc::clone(self), fallback)
+    }
+
+    /// What the app's clients and backends were refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Counts one more channel with subscribers, of all shards; `false` if there are `most` already, where 0 means no limit.
@@ -123,12 +145,45 @@ impl Drop for Admission {
     }
 }
 
+/// How a client comes that cannot have a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fallback {
+    XhrStreaming,
+    XhrPolling,
+    SockJs,
+}
+
+impl Fallback {
+    pub(crate) const ALL: [Self; 3] = [Self::XhrStreaming, Self::XhrPolling, Self::SockJs];
+
+    /// What metrics call it; a WebSocket is `ws`. These are pusher-js' names for its transports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::XhrStreaming => "xhr_streaming",
+            Self::XhrPolling => "xhr_polling",
+            Self::SockJs => "sockjs",
+        }
+    }
+}
+
+/// A connection that is carried by HTTP, counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Carried(Arc<App>, Fallback);
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.carried[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// All apps, found by id (publishers name that) or by key (clients name that).
 #[derive(Debug)]
 pub struct Apps {
     directory: ArcSwap<Directory>,
     /// Held while the directory is replaced.
     replacing: Mutex<()>,
+    /// What was refused to those who have named no app that there is.
+    refusals: Refusals,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -146,16 +201,25 @@ struct Directory {
 impl Apps {
     /// Collects apps; no two may share an id or a key. `limits` are for those that have none of their own.
     pub fn new(apps: impl IntoIterator<Item = AppConfig>, limits: &Limits) -> Result<Self, DuplicateApp> {
-        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()) };
+        let all = Self::empty();
         all.replace(apps, limits)?;
         Ok(all)
     }
 
     /// Only the development app, which nobody has asked for by name.
     pub fn development(limits: &Limits) -> Self {
-        let all = Self { directory: ArcSwap::default(), replacing: Mutex::new(()) };
+        let all = Self::empty();
         all.replace_by_development(limits);
         all
+    }
+
+    fn empty() -> Self {
+        Self { directory: ArcSwap::default(), replacing: Mutex::new(()), refusals: Refusals::default() }
+    }
+
+    /// What was refused to those who have named no app that there is.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Puts the development app in the place of all.

@@ -14,13 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use taut_proto::handshake::Refusal;
-use taut_shard::{ConnectionId, HandshakeId, Mailbox, Refused};
+use taut_shard::{ConnectionId, Mailbox, Refused};
 use tokio::sync::mpsc;
 
+use crate::connect_auth::{Outcome, Requester};
 use crate::hub::command::{Command, Content, Envelope, Publication};
 use crate::place::{AppIndex, ShardIndex};
-use crate::pusher::member::Identity;
 use crate::query::Query;
 #[cfg(test)]
 pub(crate) use end::WINDOW;
@@ -43,9 +42,9 @@ pub(crate) enum Mail {
     },
     /// Who wants to connect, or why that is refused.
     Authorized {
-        handshake: HandshakeId,
+        asker: Requester,
         app: AppIndex,
-        outcome: Box<Result<Identity, Refusal>>,
+        outcome: Box<Outcome>,
     },
     /// To all: apps have been changed or taken away.
     AppsChanged,

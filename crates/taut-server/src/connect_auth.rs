@@ -31,6 +31,7 @@ use crate::apps::{App, AppSnapshot};
 use crate::http::client::Client;
 use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::member::Identity;
+use crate::refusals::RefusalReason;
 use crate::trace::Span;
 use callback::Answer;
 pub(crate) use forwarded::client_of;
@@ -56,7 +57,7 @@ pub(crate) enum Authorization {
     /// The app asks for nothing.
     Anybody,
     Known(Identity),
-    Refused(Refusal),
+    Denied(Denied),
     /// It is decided elsewhere: [`serve`] passes the outcome on.
     Later,
 }
@@ -66,13 +67,25 @@ pub(crate) enum Authorization {
 pub(crate) struct Requester {
     pub(crate) shard: ShardIndex,
     pub(crate) handshake: HandshakeId,
+    /// The client's.
+    pub(crate) address: IpAddr,
 }
 
 /// Who a client is, or why it is refused.
-pub(crate) type Outcome = Result<Identity, Refusal>;
+pub(crate) type Outcome = Result<Identity, Denied>;
+
+/// A client is refused.
+#[derive(Debug)]
+pub(crate) struct Denied {
+    /// What the client is told.
+    pub(crate) refusal: Refusal,
+    pub(crate) reason: RefusalReason,
+    /// What the log is told: nothing of the token, and none of the application's words, which are for the client alone.
+    pub(crate) why: Cow<'static, str>,
+}
 
 enum Task {
-    Vet(Requester, IpAddr, Arc<App>, Arc<AppSnapshot>, Credentials, Span),
+    Vet(Requester, Arc<App>, Arc<AppSnapshot>, Credentials, Span),
     Renew(Published),
 }
 
@@ -85,10 +98,10 @@ enum Credentials {
 
 #[cfg(test)]
 impl Tasks {
-    /// Which handshake is asked about next.
-    pub(crate) fn next_handshake(&mut self) -> Option<HandshakeId> {
+    /// Whose question is next.
+    pub(crate) fn next_requester(&mut self) -> Option<Requester> {
         match self.0.try_recv() {
-            Ok(Task::Vet(asker, ..)) => Some(asker.handshake),
+            Ok(Task::Vet(asker, ..)) => Some(asker),
             _ => None,
         }
     }
@@ -117,35 +130,38 @@ impl ConnectAuth {
         app: &Arc<App>,
         snapshot: &Arc<AppSnapshot>,
         request: &Request<'_>,
-        address: IpAddr,
         asker: Requester,
     ) -> Authorization {
         let inquiry = match &snapshot.config.upgrade {
             None => return Authorization::Anybody,
-            Some(UpgradeAuth::Callback(_)) => Credentials::Callback(callback::body(app.id(), request, address)),
+            Some(UpgradeAuth::Callback(_)) => Credentials::Callback(callback::body(app.id(), request, asker.address)),
             Some(UpgradeAuth::Token(auth)) => match self.check(auth, snapshot, request) {
                 Ok(Checked::Known(identity)) => return Authorization::Known(identity),
                 Ok(Checked::Later(token)) => Credentials::Token(token),
-                Err(refusal) => return Authorization::Refused(refusal),
+                Err(denied) => return Authorization::Denied(denied),
             },
         };
         let traced = Span::upgrading(request, app.id());
-        match self.tasks.try_send(Task::Vet(asker, address, Arc::clone(app), Arc::clone(snapshot), inquiry, traced)) {
+        match self.tasks.try_send(Task::Vet(asker, Arc::clone(app), Arc::clone(snapshot), inquiry, traced)) {
             Ok(()) => Authorization::Later,
             Err(refused) => {
                 if let Task::Vet(.., traced) = refused.into_inner() {
                     traced.answered(StatusCode::SERVICE_UNAVAILABLE);
                 }
-                Authorization::Refused(unavailable())
+                Authorization::Denied(unavailable("too many clients wait for an answer"))
             }
         }
     }
 
-    fn check(&self, auth: &TokenAuth, snapshot: &AppSnapshot, request: &Request<'_>) -> Result<Checked, Refusal> {
+    fn check(&self, auth: &TokenAuth, snapshot: &AppSnapshot, request: &Request<'_>) -> Result<Checked, Denied> {
         let (text, place) = find(auth, request).ok_or_else(|| unauthorized(TokenError::Missing))?;
         // Browsers send cookies whatever page connects.
         if place == Place::Cookie && snapshot.config.origins.is_empty() {
-            origin::same_host(request)?;
+            origin::same_host(request).map_err(|refusal| Denied {
+                why: refusal.to_string().into(),
+                refusal,
+                reason: RefusalReason::Origin,
+            })?;
         }
         let token = Token::parse(&text).map_err(unauthorized)?;
         let known = match &auth.keys {
@@ -160,7 +176,7 @@ impl ConnectAuth {
                     Known::Good => Ok(()),
                     Known::Bad(flaw) => Err(flaw),
                     Known::Perhaps => return Ok(Checked::Later(token)),
-                    Known::Nothing => return Err(unavailable()),
+                    Known::Nothing => return Err(unavailable(NO_KEYS)),
                 }
             }
         };
@@ -195,9 +211,9 @@ where
                     let (client, set) = (client.clone(), guard.sets.at(&published.url));
                     running.spawn(async move { set.renew(&client, &published).await });
                 }
-                Some(Task::Vet(asker, address, app, snapshot, inquiry, traced)) => {
-                    let Some(permit) = limiter.acquire(app.index(), address) else {
-                        let outcome = Err(unavailable());
+                Some(Task::Vet(asker, app, snapshot, inquiry, traced)) => {
+                    let Some(permit) = limiter.acquire(app.index(), asker.address) else {
+                        let outcome = Err(unavailable("too many clients of the app, or of this network, wait for an answer"));
                         trace(traced, &outcome);
                         answer(asker, &app, outcome);
                         continue;
@@ -218,7 +234,8 @@ where
 }
 
 fn trace(traced: Span, outcome: &Outcome) {
-    let status = outcome.as_ref().map_or_else(Refusal::status, |_| StatusCode::SWITCHING_PROTOCOLS.as_u16());
+    let status =
+        outcome.as_ref().map_or_else(|denied| denied.refusal.status(), |_| StatusCode::SWITCHING_PROTOCOLS.as_u16());
     traced.answered(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
 }
 
@@ -239,15 +256,15 @@ impl ConnectAuth {
                 answer.outcome()
             }
             (Credentials::Token(token), Some(UpgradeAuth::Token(auth))) => {
-                let TokenKeys::Published(published) = &auth.keys else { return Err(unavailable()) };
+                let TokenKeys::Published(published) = &auth.keys else { return Err(unavailable(CHANGED)) };
                 match self.sets.at(&published.url).look_up(client, &token, published).await {
                     Known::Good => identify(&token, auth, snapshot).map_err(unauthorized),
                     Known::Bad(flaw) => Err(unauthorized(flaw)),
-                    Known::Perhaps | Known::Nothing => Err(unavailable()),
+                    Known::Perhaps | Known::Nothing => Err(unavailable(NO_KEYS)),
                 }
             }
             // The inquiry was made from these same terms.
-            _ => Err(unavailable()),
+            _ => Err(unavailable(CHANGED)),
         }
     }
 }
@@ -339,14 +356,16 @@ fn find<'r>(auth: &TokenAuth, request: &Request<'r>) -> Option<(Cow<'r, str>, Pl
     header().or_else(subprotocol).or_else(|| query().filter(is_there)).or_else(|| cookie().filter(is_there))
 }
 
-fn unauthorized(flaw: TokenError) -> Refusal {
-    Refusal::unauthorized(format!("Unauthorized: {flaw}."))
+fn unauthorized(flaw: TokenError) -> Denied {
+    let refusal = Refusal::unauthorized(format!("Unauthorized: {flaw}."));
+    Denied { refusal, reason: RefusalReason::Token, why: flaw.to_string().into() }
 }
 
 /// Nobody can say now whether the client may come in.
-fn unavailable() -> Refusal {
+fn unavailable(why: &'static str) -> Denied {
     let text = "Who connects cannot be checked at the moment; try again later.";
-    Refusal::with_status(503, text).retry_after(RETRY_AFTER)
+    let refusal = Refusal::with_status(503, text).retry_after(RETRY_AFTER);
+    Denied { refusal, reason: RefusalReason::Unavailable, why: why.into() }
 }
 
 impl fmt::Debug for ConnectAuth {
@@ -354,6 +373,10 @@ impl fmt::Debug for ConnectAuth {
         formatter.debug_struct("Guard").field("trusted", &self.trusted).finish_non_exhaustive()
     }
 }
+
+/// Why the log is told that nobody can say.
+const NO_KEYS: &str = "the keys for tokens could not be fetched";
+const CHANGED: &str = "the app's configuration changed meanwhile";
 
 /// The subprotocol that is answered to who sends its token as another.
 pub(crate) const SUBPROTOCOL: &str = "taut.v1";

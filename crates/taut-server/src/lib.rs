@@ -28,6 +28,7 @@ pub mod otel;
 pub mod place;
 pub mod pusher;
 mod query;
+mod refusals;
 mod reload;
 mod server;
 mod shard;

@@ -90,7 +90,7 @@ impl Statistics {
 
 counters! {
     /// What one app's clients and publishers do.
-    pub(crate) struct Traffic {
+    pub(crate) struct Traffic by "app" {
         /// Subscriptions of clients to channels.
         subscriptions: Gauge "taut_subscriptions",
         /// Channels that have subscribers.
@@ -107,8 +107,6 @@ counters! {
         delivered: Counter "taut_events_delivered_total",
         /// Bytes of those copies, framed and before compression.
         delivered_bytes: Counter "taut_delivered_bytes_total",
-        /// Subscriptions, sign-ins and client events that were refused.
-        refused: Counter "taut_refusals_total",
     }
 }
 

@@ -27,6 +27,7 @@ use crate::http::{self, Departure, client::Client};
 use crate::node::Node;
 use crate::place::ShardIndex;
 use crate::pusher::close::Reason;
+use crate::refusals;
 use crate::reload::Reload;
 use crate::shard::PusherHandler;
 use crate::transports::{Connector, Transports};
@@ -551,8 +552,8 @@ fn http_runtime(shards: usize) -> io::Result<Runtime> {
 
 /// Mails the outcome of a client's check to the shard that asked.
 fn mail_outcomes(bus: Arc<ShardBus>) -> impl Fn(Requester, &App, Outcome) + Send + Sync + 'static {
-    move |Requester { shard, handshake }, app, outcome| {
-        bus.tell(shard, Mail::Authorized { handshake, app: app.index(), outcome: Box::new(outcome) });
+    move |asker, app, outcome| {
+        bus.tell(asker.shard, Mail::Authorized { asker, app: app.index(), outcome: Box::new(outcome) });
     }
 }
 
@@ -562,6 +563,7 @@ async fn tick(node: Arc<Node>) {
     loop {
         seconds.tick().await;
         node.tick();
+        refusals::tell_suppressed();
     }
 }
 

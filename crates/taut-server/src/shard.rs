@@ -40,7 +40,8 @@ use crate::pusher::close::Reason;
 use crate::pusher::event::{ClientEvent, ServerEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::query::{Histogram, Traffic};
-pub(crate) use connect::no_such_app;
+use crate::refusals::{self, RefusalReason};
+pub(crate) use connect::{Unwelcome, no_such_app, tell_unwelcome};
 use deliver::{ClientOutlet, FollowUp};
 use sign_in::SignedIn;
 
@@ -319,6 +320,9 @@ impl PusherHandler {
             self.unauthorized.pop();
             if subscriber(connections, id).is_some_and(|subscriber| !subscriber.authorized) {
                 let close = Reason::NOT_AUTHORIZED.close();
+                if let Some((app, socket_id)) = whose(connections, id) {
+                    self.refused(app, socket_id, RefusalReason::AuthorizationTimeout, close.reason());
+                }
                 self.dismiss_with_error(connections, id, close);
             }
         }
@@ -332,8 +336,8 @@ impl PusherHandler {
         let ids: Vec<ConnectionId> = connections.ids().collect();
         for id in ids {
             let Some(subscriber) = subscriber(connections, id) else { continue };
-            let Err(close) = connect::check_standing(&subscriber.admission.snapshot()) else { continue };
-            self.dismiss_with_error(connections, id, close);
+            let Err(unwelcome) = connect::check_standing(&subscriber.admission.snapshot()) else { continue };
+            self.dismiss_with_error(connections, id, unwelcome.close);
         }
     }
 
@@ -362,10 +366,10 @@ impl PusherHandler {
     }
 
     /// Something was refused to a client, which has been told.
-    fn refused(&self, app: AppIndex, socket_id: SocketId, reason: &str) {
+    fn refused(&self, app: AppIndex, socket_id: SocketId, reason: RefusalReason, why: &str) {
         let Some(local_app) = self.local_app(app) else { return };
-        local_app.count(|traffic| traffic.refused += 1);
-        self.note(&local_app.app, || Event::Refused { socket_id, reason: reason.into() });
+        tell_refused(&local_app.app, socket_id, reason, None, why);
+        self.note(&local_app.app, || Event::Refused { socket_id, reason: why.into() });
     }
 }
 
@@ -380,7 +384,13 @@ impl Handler for PusherHandler {
         }
         match request.upgrade() {
             Ok(upgrade) => self.connect(request, upgrade, peer, id),
-            Err(refusal) => Verdict::Refuse(refusal),
+            Err(refusal) => {
+                self.apps.refusals().count(RefusalReason::Handshake);
+                let address = Some(self.connect_auth.client(request, peer));
+                let client = refusals::Client { address, ..refusals::Client::default() };
+                refusals::tell(RefusalReason::Handshake, client, &refusal);
+                Verdict::Refuse(refusal)
+            }
         }
     }
 
@@ -452,7 +462,7 @@ impl Handler for PusherHandler {
             }
             Mail::Terminate { app, user_id, done } => self.terminate(connections, app, &user_id, &done),
             Mail::Mark { done } => drop(done),
-            Mail::Authorized { handshake, app, outcome } => self.authorized(connections, handshake, app, *outcome),
+            Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
             Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Tick => self.tick(connections),
             Mail::Query(query) => self.answer(connections, query),
@@ -509,6 +519,18 @@ fn send(connections: &mut Connections<Client>, id: ConnectionId, event: &ServerE
     // A reader that is too slow is closed by the shard, and counted there.
     let _ = connections.send(id, text.as_str());
     text.shrink_to(LARGEST_TEXT_KEPT);
+}
+
+/// Counts what was refused to a client, and tells the log.
+fn tell_refused(app: &App, socket_id: SocketId, reason: RefusalReason, channel: Option<&str>, why: &str) {
+    app.refusals().count(reason);
+    let client = refusals::Client { app: Some(app.id()), socket_id: Some(socket_id), channel, address: None };
+    refusals::tell(reason, client, why);
+}
+
+/// The app of a connection, and what the protocol calls the connection.
+fn whose(connections: &mut Connections<Client>, id: ConnectionId) -> Option<(AppIndex, SocketId)> {
+    subscriber(connections, id).map(|subscriber| (subscriber.admission.index(), subscriber.socket_id))
 }
 
 /// The connection, if it takes part and is not gone.

@@ -34,12 +34,13 @@ use taut::Close;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::apps::Apps;
+use crate::apps::{Apps, Fallback};
 use crate::config::{Config, Network};
 use crate::connect_auth;
 use crate::http::answer::ApiError;
 use crate::pusher::close::Reason;
-use crate::shard::no_such_app;
+use crate::refusals::RefusalReason;
+use crate::shard::{Unwelcome, no_such_app, tell_unwelcome};
 pub(crate) use connector::Connector;
 use connector::Request;
 use session::{Mode, Session, Timeouts};
@@ -111,18 +112,26 @@ impl Transports {
     }
 
     /// The session that a request belongs to, which is begun if there is none.
-    fn session_or_new(self: &Arc<Self>, place: &Place<'_>, head: &Parts, peer: SocketAddr) -> Result<Begun, ApiError> {
+    fn session_or_new(
+        self: &Arc<Self>,
+        place: &Place<'_>,
+        mode: &Mode,
+        head: &Parts,
+        peer: SocketAddr,
+    ) -> Result<Begun, ApiError> {
         let mut sessions = self.sessions();
         if let Some(session) = sessions.get(place.session) {
             return Ok(Begun::Session(Arc::clone(session)));
         }
         let table = if place.app.is_empty() { &mut sessions.unknown } else { &mut sessions.known };
-        if let Some(close) = self.refusal(place.app).filter(|_| !place.app.is_empty()) {
-            return Ok(Begun::Refused(close));
+        let client = self.client(head, peer);
+        if let Some(unwelcome) = self.refusal(place.app).filter(|_| !place.app.is_empty()) {
+            drop(sessions);
+            tell_unwelcome(&unwelcome, self.apps.refusals(), None, Some(client.ip()));
+            return Ok(Begun::Refused(unwelcome.close));
         }
         let (session, messages) = Session::new(self.patience);
         let session = Arc::new(session);
-        let client = self.client(head, peer);
         let displaced = table.insert(place.session, client.ip(), Arc::clone(&session), Instant::now());
         drop(sessions);
         let displaced = displaced.map_err(|Full| {
@@ -133,7 +142,9 @@ impl Transports {
             displaced.displace();
         }
         let request = Request::new(place.app, head, client);
-        drop(tokio::spawn(Arc::clone(self).carry(place.session.into(), Arc::clone(&session), messages, request)));
+        let fallback = place.fallback(mode);
+        let carried = Arc::clone(self).carry(place.session.into(), Arc::clone(&session), messages, request, fallback);
+        drop(tokio::spawn(carried));
         Ok(Begun::Session(session))
     }
 
@@ -149,8 +160,9 @@ impl Transports {
         session: Arc<Session>,
         messages: mpsc::Receiver<String>,
         request: Request,
+        fallback: Fallback,
     ) {
-        let close = self.relay(&name, &session, messages, request).await.unwrap_or_else(|close| close);
+        let close = self.relay(&name, &session, messages, request, fallback).await.unwrap_or_else(|close| close);
         session.end(close);
         session.forgotten().await;
         self.sessions().remove(&name, &session);
@@ -163,6 +175,7 @@ impl Transports {
         session: &Arc<Session>,
         mut messages: mpsc::Receiver<String>,
         mut request: Request,
+        fallback: Fallback,
     ) -> Result<Close, Close> {
         if request.path.is_empty() {
             let mut draining = self.draining.clone();
@@ -177,14 +190,19 @@ impl Transports {
             };
             request.path = codec::path(&first)
                 .ok_or_else(|| Reason::PATH_NOT_FOUND.because("the first message is {\"path\":\"/app/KEY\"}"))?;
-            if let Some(close) = self.refusal(&request.path) {
-                session.refuse(&close);
-                return Err(close);
+            if let Some(unwelcome) = self.refusal(&request.path) {
+                tell_unwelcome(&unwelcome, self.apps.refusals(), None, Some(request.client()));
+                session.refuse(&unwelcome.close);
+                return Err(unwelcome.close);
             }
             self.settle(name, session, request.client())?;
         }
         match self.entrance.open(&request, &self.path_prefix).await {
-            Ok(socket) => Ok(session.relay(socket, messages).await),
+            Ok(socket) => {
+                let _carried =
+                    key_in(&request.path).and_then(|key| self.apps.by_key_in_path(key)).map(|app| app.carry(fallback));
+                Ok(session.relay(socket, messages).await)
+            }
             Err(error) if error.is_invalid() => {
                 Err(Reason::PATH_NOT_FOUND.because("the request's host, origin or path is invalid"))
             }
@@ -220,14 +238,12 @@ impl Transports {
     }
 
     /// Why no client is let in by this path, `/app/KEY?…`, if so. The shard decides all else, as for WebSockets.
-    fn refusal(&self, path: &str) -> Option<Close> {
-        let key = path.strip_prefix("/app/").map(|rest| rest.split_once('?').map_or(rest, |(key, _)| key));
-        let Some(key) = key.filter(|key| !key.is_empty() && !key.contains('/')) else {
-            return Some(Reason::PATH_NOT_FOUND.because("clients connect to /app/KEY"));
-        };
+    fn refusal(&self, path: &str) -> Option<Unwelcome> {
+        let wrong_path = |details| Unwelcome::new(RefusalReason::WrongPath, Reason::PATH_NOT_FOUND.because(details));
+        let Some(key) = key_in(path) else { return Some(wrong_path("clients connect to /app/KEY")) };
         let Some(app) = self.apps.by_key_in_path(key) else { return Some(no_such_app(key)) };
         let is_open = app.snapshot().config.features.fallback;
-        (!is_open).then(|| Reason::PATH_NOT_FOUND.because("clients of this app connect by WebSockets alone"))
+        (!is_open).then(|| wrong_path("clients of this app connect by WebSockets alone"))
     }
 
     fn sessions(&self) -> MutexGuard<'_, PusherHandler> {
@@ -283,6 +299,23 @@ impl<'p> Place<'p> {
             ApiError::new(StatusCode::NOT_FOUND, error)
         })
     }
+}
+
+impl Place<'_> {
+    /// How the client comes whose session is begun so. SockJS has its own ways, and some of pusher-js'.
+    fn fallback(&self, mode: &Mode) -> Fallback {
+        match mode {
+            _ if self.app.is_empty() => Fallback::SockJs,
+            Mode::Polling => Fallback::XhrPolling,
+            Mode::Streaming | Mode::Limited | Mode::Call(_) => Fallback::XhrStreaming,
+        }
+    }
+}
+
+/// The key in a path of the form `/app/KEY?…`.
+fn key_in(path: &str) -> Option<&str> {
+    let key = path.strip_prefix("/app/").map(|rest| rest.split_once('?').map_or(rest, |(key, _)| key));
+    key.filter(|key| !key.is_empty() && !key.contains('/'))
 }
 
 fn no_session() -> ApiError {
@@ -408,7 +441,7 @@ mod tests {
             let (head, ()) = http::Request::new(()).into_parts();
             let session = format!("{app}/1/{name}");
             let place = Place { session: &session, app };
-            self.fallback.session_or_new(&place, &head, SocketAddr::from((from, 1))).ok()
+            self.fallback.session_or_new(&place, &Mode::Polling, &head, SocketAddr::from((from, 1))).ok()
         }
 
         fn begun(&self, app: &str, name: &str, from: [u8; 4]) -> Arc<Session> {

@@ -135,8 +135,12 @@ impl Taut {
             return Rest { connections: 0.0, channels: 0.0, look };
         }
         let metrics = self.metrics();
-        let count = |name: &str| metrics[&format!("{name}{{app=\"1\"}}")];
-        Rest { connections: count("taut_connections"), channels: count("taut_channels"), look }
+        let count = |sample: &str| metrics[sample];
+        Rest {
+            connections: count("taut_connections{app=\"1\",transport=\"ws\"}"),
+            channels: count("taut_channels{app=\"1\"}"),
+            look,
+        }
     }
 
     /// That nothing has gone wrong inside, and that it runs.

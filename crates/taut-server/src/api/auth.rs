@@ -1,5 +1,6 @@
 //! What the requests of apps' backends go through, wherever they are answered.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use crate::limit::TokenBucket;
 use crate::node::Node;
 use crate::place::AppIndex;
 use crate::pusher::auth;
+use crate::refusals::RefusalReason;
 use crate::trace::Span;
 
 /// Who may do what, and how often. The shards and the HTTP side have one in common.
@@ -58,21 +60,23 @@ impl ApiAuth {
         snapshot: &AppSnapshot,
         request: &auth::Request<'_>,
         now: SystemTime,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Rejected> {
         let key_of = |key: &str| snapshot.signing_key(key);
         let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let verifying = Span::within("verify");
         request.verify(key_of, &self.path_prefix, seconds).map_err(|refused| {
             verifying.failed("refused");
-            unauthorized(&refused)
+            Rejected::from(refused)
         })?;
         verifying.end();
         if !snapshot.config.enabled {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id())));
+            let error = ApiError::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id()));
+            return Err(Rejected { error, reason: RefusalReason::RequestDisabled, why: "the app is disabled".into() });
         }
         self.take_request(app, snapshot).map_err(|delay| {
-            let error = format!("Too many requests: at most {} per second.", snapshot.limits.requests);
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
+            let why = format!("Too many requests: at most {} per second.", snapshot.limits.requests);
+            let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, why.clone()).retry_after(delay);
+            Rejected { error, reason: RefusalReason::RequestRate, why: why.into() }
         })
     }
 
@@ -99,12 +103,37 @@ impl fmt::Debug for ApiAuth {
     }
 }
 
-/// Says that a request is not known to come from an app's backend.
-pub(super) fn unauthorized(refused: &auth::Refused) -> ApiError {
-    // The text to sign repeats the query, which a stranger may have made long.
-    let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
-    ApiError::new(StatusCode::UNAUTHORIZED, error)
+/// A request that is not answered.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    /// What the backend is told.
+    pub(super) error: ApiError,
+    pub(super) reason: RefusalReason,
+    /// What the log is told: nothing of the path and of the query, which hold users' ids and signatures.
+    pub(super) why: Cow<'static, str>,
 }
+
+impl From<auth::Refused> for Rejected {
+    /// A request is not known to come from an app's backend.
+    fn from(refused: auth::Refused) -> Self {
+        // The text to sign repeats the query, which a stranger may have made long.
+        let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
+        let (reason, why) = match refused {
+            auth::Refused::Missing(_)
+            | auth::Refused::Repeated(_)
+            | auth::Refused::Version
+            | auth::Refused::TimestampForm => (RefusalReason::RequestParameter, error.clone().into()),
+            auth::Refused::UnknownKey => (RefusalReason::RequestKey, error.clone().into()),
+            auth::Refused::Expired { .. } => (RefusalReason::RequestTimestamp, error.clone().into()),
+            auth::Refused::BodyDigest => (RefusalReason::RequestBody, error.clone().into()),
+            auth::Refused::Signature { .. } => (RefusalReason::RequestSignature, WRONG_SIGNATURE.into()),
+        };
+        Self { error: ApiError::new(StatusCode::UNAUTHORIZED, error), reason, why }
+    }
+}
+
+const WRONG_SIGNATURE: &str =
+    "Invalid signature: it was made for another request or with another secret; the response says what to sign";
 
 /// Characters.
 const LONGEST_REFUSAL: usize = 4096;

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::metric::{Kind, Metric};
+use crate::metric::{Description, Metric};
 
 /// A page of metrics on its way.
 ///
@@ -15,6 +15,7 @@ use crate::metric::{Kind, Metric};
 pub(crate) struct Exposition {
     text: String,
     name: &'static str,
+    labels: &'static [&'static str],
 }
 
 /// A label's name and value.
@@ -22,13 +23,10 @@ pub(crate) type Label<'a> = (&'static str, &'a str);
 
 impl Exposition {
     /// Begins a metric. Its samples follow.
-    pub(crate) fn begin(&mut self, name: &'static str, kind: Kind, help: &'static str) {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
-        self.name = name;
+    pub(crate) fn begin(&mut self, about: &Description) {
+        let Description { name, kind, help, labels } = *about;
+        let kind = kind.name();
+        (self.name, self.labels) = (name, labels);
         // Writing to a `String` cannot fail; here and below.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
@@ -39,15 +37,15 @@ impl Exposition {
     }
 
     /// A metric with one sample.
-    pub(crate) fn single(&mut self, name: &'static str, kind: Kind, help: &'static str, value: impl Display) {
-        self.begin(name, kind, help);
+    pub(crate) fn single(&mut self, about: &Description, value: impl Display) {
+        self.begin(about);
         self.sample(&[], value);
     }
 
     /// Metrics with one sample each.
     pub(crate) fn singles<T>(&mut self, metrics: &[Metric<T>], counts: &T) {
         for metric in metrics {
-            self.single(metric.name, metric.kind, metric.help, (metric.value)(counts));
+            self.single(&metric.about, (metric.value)(counts));
         }
     }
 
@@ -70,6 +68,7 @@ impl Exposition {
 
     fn line(&mut self, suffix: &str, labels: &[Label<'_>], last: Option<Label<'_>>, value: impl Display) {
         self.text.extend([self.name, suffix]);
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(self.labels), "the labels of {}", self.name);
         let mut separator = '{';
         for (name, value) in labels.iter().copied().chain(last) {
             self.text.push(separator);
@@ -95,13 +94,18 @@ impl Exposition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::Kind;
+
+    fn about(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Description {
+        Description::new(name, kind, labels, help)
+    }
 
     #[test]
     fn metrics_are_written_as_prometheus_reads_them() {
         let mut page = Exposition::default();
-        page.begin("taut_connections", Kind::Gauge, "Open connections.");
+        page.begin(&about("taut_connections", Kind::Gauge, &["app", "kind"], "Open connections."));
         page.sample(&[("app", "a\"\\\nb"), ("kind", "x")], 7);
-        page.single("taut_up", Kind::Counter, "Up.", 0.25);
+        page.single(&about("taut_up", Kind::Counter, &[], "Up."), 0.25);
         assert_eq!(
             page.into_text(),
             "# HELP taut_connections Open connections.\n# TYPE taut_connections gauge\n\
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn the_buckets_of_a_histogram_add_up() {
         let mut page = Exposition::default();
-        page.begin("taut_seconds", Kind::Histogram, "Time.");
+        page.begin(&about("taut_seconds", Kind::Histogram, &["route"], "Time."));
         page.histogram(&[("route", "/up")], &[0.001, 1.0], &[3, 0, 2], 12.5);
         assert_eq!(
             page.into_text(),

@@ -15,9 +15,9 @@ use super::console::Login;
 use super::exposition::Exposition;
 use super::listener::{self, Listener};
 use super::{Context, asked};
-use crate::apps::App;
+use crate::apps::{App, Apps, Fallback};
 use crate::http::answer::ApiError;
-use crate::metric::Kind;
+use crate::metric::{Description, Kind};
 use crate::query::{BUCKETS, EventLoops, Histogram, Statistics, Traffic};
 use crate::webhooks::{self, Webhooks};
 
@@ -33,7 +33,10 @@ pub(crate) async fn show(
     check_access(&context, listener, &request)?;
     let statistics = asked(context.node().statistics()).await?;
     let mut page = Exposition::default();
-    write_statistics(&mut page, &statistics, &context.node().apps().all());
+    let apps = context.node().apps();
+    write_connections(&mut page, &apps.all());
+    write_refusals(&mut page, apps);
+    write_statistics(&mut page, &statistics, &apps.all());
     context.traffic().write(&mut page);
     write_webhooks(&mut page, context.webhooks());
     write_process(&mut page, context.started.elapsed());
@@ -68,24 +71,41 @@ fn unauthorized() -> ApiError {
     .challenge("Bearer")
 }
 
-fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<App>]) {
-    page.begin("taut_connections", Kind::Gauge, "Open connections of clients.");
+fn write_connections(page: &mut Exposition, apps: &[Arc<App>]) {
+    page.begin(&CONNECTIONS);
     for app in apps {
-        page.sample(&[("app", app.id())], app.connections());
+        let carried = Fallback::ALL.map(|fallback| (fallback.name(), app.carried(fallback)));
+        let all_carried: usize = carried.iter().map(|(_, count)| count).sum();
+        // One that comes or goes in this moment may be counted on one side only.
+        let by_websocket = ("ws", app.connections().saturating_sub(all_carried));
+        for (transport, count) in [by_websocket].into_iter().chain(carried) {
+            page.sample(&[("app", app.id()), ("transport", transport)], count);
+        }
     }
+}
+
+/// Only the reasons that there have been, or each app would have dozens of samples.
+fn write_refusals(page: &mut Exposition, apps: &Apps) {
+    page.begin(&REFUSALS);
+    let all = apps.all();
+    let of_apps = all.iter().map(|app| (app.id(), app.refusals()));
+    for (app, refusals) in of_apps.chain([("", apps.refusals())]) {
+        for (reason, count) in refusals.counts() {
+            page.sample(&[("app", app), ("what", reason.what()), ("reason", reason.name())], count);
+        }
+    }
+}
+
+fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<App>]) {
     for metric in Traffic::METRICS {
-        page.begin(metric.name, metric.kind, metric.help);
+        page.begin(&metric.about);
         for app in apps {
             // An app that nobody has used yet has not been counted.
             page.sample(&[("app", app.id())], statistics.apps.get(app.index().get()).map_or(0, metric.value));
         }
     }
     page.singles(EventLoops::METRICS, &statistics.event_loops);
-    page.begin(
-        "taut_delivery_duration_seconds",
-        Kind::Histogram,
-        "Time from an event's publisher to the queues of the sockets that it goes to.",
-    );
+    page.begin(&DELIVERY);
     let Histogram { counts, sum } = &statistics.latency;
     let bounds: [f64; BUCKETS - 1] = std::array::from_fn(|bucket| Duration::from_micros(2 << bucket).as_secs_f64());
     page.histogram(&[], &bounds, counts, Duration::from_micros(*sum).as_secs_f64());
@@ -94,37 +114,47 @@ fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<
 /// What waits, for how long, and what has happened since the start.
 fn write_webhooks(page: &mut Exposition, webhooks: &Webhooks) {
     let statistics = webhooks.statistics();
-    let metrics = webhooks::Statistics::METRICS;
-    let (gauges, counters) = metrics.split_at(metrics.partition_point(|metric| matches!(metric.kind, Kind::Gauge)));
-    page.singles(gauges, &statistics);
-    let oldest = webhooks.oldest().unwrap_or_default().as_secs_f64();
-    page.single("taut_webhooks_oldest_seconds", Kind::Gauge, "How long the oldest of those waits.", oldest);
-    page.singles(counters, &statistics);
+    page.singles(webhooks::Statistics::METRICS, &statistics);
+    page.single(&OLDEST_WEBHOOK, webhooks.oldest().unwrap_or_default().as_secs_f64());
 }
 
 /// Under the names that Prometheus' own clients use, where there is one.
 fn write_process(page: &mut Exposition, uptime: Duration) {
-    page.begin("taut_build_info", Kind::Gauge, "Always 1; the version is in the label.");
+    page.begin(&BUILD);
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-    page.single("taut_uptime_seconds", Kind::Gauge, "Time since the server was started.", uptime.as_secs_f64());
+    page.single(&UPTIME, uptime.as_secs_f64());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let start = now.saturating_sub(uptime).as_secs_f64();
-    page.single("process_start_time_seconds", Kind::Gauge, "When the server was started, since 1970.", start);
-    // Read from memory by the kernel: nothing waits here. Other systems than Linux have no such file.
-    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_memory) {
-        page.single("process_resident_memory_bytes", Kind::Gauge, "Memory that the process takes.", bytes);
+    page.single(&PROCESS_START, start);
+    // Put together in memory by the kernel: nothing waits here. Other systems than Linux have no such files.
+    let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    if let Some(seconds) = cpu_seconds(&read("stat")) {
+        page.single(&PROCESS_CPU, seconds);
+    }
+    let status = read("status");
+    let memory = [(&PROCESS_RESIDENT, "VmRSS:"), (&PROCESS_VIRTUAL, "VmSize:")];
+    for (about, bytes) in memory.into_iter().filter_map(|(about, name)| Some((about, memory_in(&status, name)?))) {
+        page.single(about, bytes);
     }
     if let Some(count) = open_descriptors() {
-        page.single("process_open_fds", Kind::Gauge, "File descriptors that are open: sockets, most of them.", count);
+        page.single(&PROCESS_OPEN_FDS, count);
     }
-    if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_descriptors) {
-        page.single("process_max_fds", Kind::Gauge, "File descriptors that may be open.", most);
+    if let Some(most) = most_descriptors(&read("limits")) {
+        page.single(&PROCESS_MAX_FDS, most);
     }
 }
 
+/// Time on the processors, from Linux' `/proc/self/stat`: of the program itself and of the kernel on its behalf.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The second field is the program's name in parentheses, and a name may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok();
+    Some((f64::from(ticks()?) + f64::from(ticks()?)) / TICKS_PER_SECOND)
+}
+
 /// Bytes, from Linux' `/proc/self/status`.
-fn resident_memory(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn memory_in(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
@@ -143,17 +173,83 @@ fn most_descriptors(limits: &str) -> Option<u64> {
     values.split_whitespace().next()?.parse().ok()
 }
 
+/// Linux shows times to programs in hundredths of a second, on all of its platforms.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+const CONNECTIONS: Description = Description::new(
+    "taut_connections",
+    Kind::Gauge,
+    &["app", "transport"],
+    "Open connections of clients: WebSockets (`ws`), and those that come by HTTP (`xhr_streaming`, `xhr_polling`, `sockjs`).",
+);
+
+const REFUSALS: Description = Description::new(
+    "taut_refusals_total",
+    Kind::Counter,
+    &["app", "what", "reason"],
+    "Connections, subscriptions, sign-ins, client events and requests that were refused; `app` is empty if they named none.",
+);
+
+const DELIVERY: Description = Description::new(
+    "taut_delivery_duration_seconds",
+    Kind::Histogram,
+    &[],
+    "Time from an event's publisher to the queues of the sockets that it goes to.",
+);
+
+const OLDEST_WEBHOOK: Description = Description::new(
+    "taut_webhooks_oldest_seconds",
+    Kind::Gauge,
+    &[],
+    "How long the oldest webhook request that waits has waited.",
+);
+
+const BUILD: Description =
+    Description::new("taut_build_info", Kind::Gauge, &["version"], "Always 1; the version is in the label.");
+
+const UPTIME: Description =
+    Description::new("taut_uptime_seconds", Kind::Gauge, &[], "Time since the server was started.");
+
+const PROCESS_START: Description =
+    Description::new("process_start_time_seconds", Kind::Gauge, &[], "When the server was started, since 1970.");
+
+const PROCESS_CPU: Description = Description::new(
+    "process_cpu_seconds_total",
+    Kind::Counter,
+    &[],
+    "Processor time that the process has used, also in the kernel.",
+);
+
+const PROCESS_RESIDENT: Description =
+    Description::new("process_resident_memory_bytes", Kind::Gauge, &[], "Memory that the process takes.");
+
+const PROCESS_VIRTUAL: Description = Description::new(
+    "process_virtual_memory_bytes",
+    Kind::Gauge,
+    &[],
+    "Address space that the process has reserved, whether it takes memory or not.",
+);
+
+const PROCESS_OPEN_FDS: Description =
+    Description::new("process_open_fds", Kind::Gauge, &[], "File descriptors that are open: sockets, most of them.");
+
+const PROCESS_MAX_FDS: Description =
+    Description::new("process_max_fds", Kind::Gauge, &[], "File descriptors that may be open.");
+
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refusals::RefusalReason;
 
     #[test]
     fn the_memory_is_read_in_kibibytes() {
-        assert_eq!(resident_memory("Name:\ttaut\nVmPeak:\t  9 kB\nVmRSS:\t   1234 kB\nThreads:\t3\n"), Some(1_263_616));
-        assert_eq!(resident_memory("VmRSS:\tmuch\n"), None);
-        assert_eq!(resident_memory(""), None);
+        let status = "Name:\ttaut\nVmPeak:\t  9 kB\nVmSize:\t 10 kB\nVmRSS:\t   1234 kB\nThreads:\t3\n";
+        assert_eq!(memory_in(status, "VmRSS:"), Some(1_263_616));
+        assert_eq!(memory_in(status, "VmSize:"), Some(10_240));
+        assert_eq!(memory_in("VmRSS:\tmuch\n", "VmRSS:"), None);
+        assert_eq!(memory_in("", "VmRSS:"), None);
     }
 
     #[test]
@@ -175,4 +271,94 @@ mod tests {
             drop(held);
         }
     }
+
+    #[test]
+    fn the_time_on_the_processors_is_found_behind_any_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 3 0 250 50 9 9 20 0 4 0 1000 1 2";
+        assert_eq!(cpu_seconds(stat), Some(3.0));
+        assert_eq!(cpu_seconds("7 (taut) S 1"), None);
+        assert_eq!(cpu_seconds(""), None);
+    }
+
+    /// `UPDATE_DOCS=1 cargo test -p taut-server --lib the_page_of_metrics`
+    #[test]
+    fn the_page_of_metrics_says_what_the_code_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        let page = documentation();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(path, &page).expect("docs/metrics.md");
+        }
+        let written = fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == page,
+            "docs/metrics.md is not what the code says: UPDATE_DOCS=1 cargo test -p taut-server --lib the_page_of_metrics"
+        );
+    }
+
+    fn documentation() -> String {
+        let mut page = HEAD.to_owned();
+        let of = |metrics: &[crate::metric::Metric<Traffic>]| -> Vec<Description> {
+            metrics.iter().map(|metric| metric.about).collect()
+        };
+        let event_loops = EventLoops::METRICS.iter().map(|metric| metric.about);
+        let webhooks = webhooks::Statistics::METRICS.iter().map(|metric| metric.about);
+        let http = [super::super::traffic::REQUESTS, super::super::traffic::DURATIONS];
+        let process = [
+            BUILD,
+            UPTIME,
+            PROCESS_START,
+            PROCESS_CPU,
+            PROCESS_RESIDENT,
+            PROCESS_VIRTUAL,
+            PROCESS_OPEN_FDS,
+            PROCESS_MAX_FDS,
+        ];
+        for (title, metrics) in [
+            ("Apps", [vec![CONNECTIONS, REFUSALS], of(Traffic::METRICS)].concat()),
+            ("Event loops", event_loops.chain([DELIVERY]).collect()),
+            ("HTTP requests", http.to_vec()),
+            ("Webhooks", webhooks.chain([OLDEST_WEBHOOK]).collect()),
+            ("The process", process.to_vec()),
+        ] {
+            page += &format!("\n## {title}\n\n| metric | type | labels | |\n|---|---|---|---|\n");
+            for Description { name, kind, help, labels } in metrics {
+                let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+                page += &format!("| `{name}` | {} | {} | {help} |\n", kind.name(), labels.join(", "));
+            }
+        }
+        page += REASONS;
+        for reason in RefusalReason::ALL {
+            page += &format!("| `{}` | `{}` | {} |\n", reason.what(), reason.name(), reason.help());
+        }
+        page
+    }
+
+    const HEAD: &str = "\
+# Metrics
+
+This page is generated from the program.
+
+`/metrics` is in Prometheus' text format. `metrics-listen` serves it on a listener of its own, and `metrics-token` opens it where clients connect;
+[configuration.md](configuration.md) has both. With `metrics-listen = \"9601\"`:
+
+```yaml
+scrape_configs:
+  - job_name: taut
+    static_configs: [{ targets: [\"127.0.0.1:9601\"] }]
+```
+
+Counters count from the start of the process. The number of labels is bounded, whatever strangers send. Only Linux has the numbers of the process,
+except for its start.
+";
+
+    const REASONS: &str = "
+## What is refused, and why
+
+`taut_refusals_total` counts by these reasons, and has a sample for each reason that there has been. The log says of each, at the level `info`, to whom
+it was refused: at most ten lines of one reason in ten seconds, and then how many more there were. `taut_handshakes_refused_total` counts what the event
+loops refused or gave up, also what never came as far as an app.
+
+| `what` | `reason` | |
+|---|---|---|
+";
 }

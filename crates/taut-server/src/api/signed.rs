@@ -7,13 +7,14 @@ use axum::extract::{FromRequestParts, RawPathParams, Request};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::auth::unauthorized;
+use super::auth::Rejected;
 use super::{Context, echo};
 use crate::app::Limits;
 use crate::apps::{App, AppSnapshot};
 use crate::http::answer::ApiError;
 use crate::http::body;
 use crate::pusher::auth;
+use crate::refusals::RefusalReason;
 use crate::trace;
 
 /// A request that an app's backend has signed.
@@ -48,21 +49,26 @@ pub(crate) async fn authenticated(
     most: fn(&Limits) -> usize,
 ) -> Result<SignedRequest, ApiError> {
     let (mut head, body) = request.into_parts();
-    let found = match RawPathParams::from_request_parts(&mut head, &()).await {
-        Ok(path) => find(context, &head, &path).map(|app| (app, path)),
-        Err(_) => Err(ApiError::bad_request("The path of the request holds percent-encoded bytes that are no UTF-8.")),
+    let Ok(path) = RawPathParams::from_request_parts(&mut head, &()).await else {
+        body::discard(body).await;
+        return Err(ApiError::bad_request("The path of the request holds percent-encoded bytes that are no UTF-8."));
     };
-    let (app, path) = match found {
-        Ok(found) => found,
-        Err(problem) => {
+    let app = match find(context, &head, &path) {
+        Ok(app) => app,
+        Err(rejected) => {
             body::discard(body).await;
-            return Err(problem);
+            context.tell_rejected(&head, None, &rejected);
+            return Err(rejected.error);
         }
     };
     let snapshot = Arc::clone(&app.snapshot());
     let body = body::read(body, most(&snapshot.limits)).await?;
     let signed = SignedRequest { app, snapshot, body, head, path };
-    context.auth.admit(&signed.app, &signed.snapshot, &signed.query(), SystemTime::now())?;
+    let admitted = context.auth.admit(&signed.app, &signed.snapshot, &signed.query(), SystemTime::now());
+    if let Err(rejected) = admitted {
+        context.tell_rejected(&signed.head, Some(&signed.app), &rejected);
+        return Err(rejected.error);
+    }
     // From here on it is the app itself that asks.
     tracing::Span::current().record("app", signed.app.id());
     trace::name_app(signed.app.id());
@@ -75,17 +81,17 @@ pub(crate) fn no_body(_limits: &Limits) -> usize {
 }
 
 /// The app that the path names; where it names none, the app that the key belongs to.
-fn find(context: &Context, head: &Parts, path: &RawPathParams) -> Result<Arc<App>, ApiError> {
+fn find(context: &Context, head: &Parts, path: &RawPathParams) -> Result<Arc<App>, Rejected> {
     if let Some(id) = in_path(path, "app") {
-        return context
-            .node()
-            .apps()
-            .by_id(id)
-            .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("The app {} could not be found.", echo(id))));
+        return context.node().apps().by_id(id).ok_or_else(|| {
+            let why = format!("The app {} could not be found.", echo(id));
+            let error = ApiError::new(StatusCode::NOT_FOUND, why.clone());
+            Rejected { error, reason: RefusalReason::UnknownApp, why: why.into() }
+        });
     }
     let request = auth::Request::new("", "", query_of(head), b"");
-    let key = request.auth_key().ok_or_else(|| unauthorized(&auth::Refused::Missing("auth_key")))?;
-    context.node().apps().by_key(key).ok_or_else(|| unauthorized(&auth::Refused::UnknownKey))
+    let key = request.auth_key().ok_or(auth::Refused::Missing("auth_key"))?;
+    context.node().apps().by_key(key).ok_or_else(|| auth::Refused::UnknownKey.into())
 }
 
 fn in_path<'p>(path: &'p RawPathParams, name: &str) -> Option<&'p str> {

@@ -13,7 +13,7 @@ use tracing::{Instrument, field};
 
 use super::Context;
 use super::exposition::Exposition;
-use crate::metric::Kind;
+use crate::metric::{Description, Kind};
 use crate::trace::Span;
 
 /// Counts and times a request, and lends it a span of its own.
@@ -115,7 +115,7 @@ impl Traffic {
 
     /// Writes what has been counted; nothing about routes that nobody has asked for.
     pub(crate) fn write(&self, page: &mut Exposition) {
-        page.begin("taut_http_requests_total", Kind::Counter, "HTTP requests that were answered.");
+        page.begin(&REQUESTS);
         for route in &self.routes {
             for (number, count) in route.statuses.iter().enumerate() {
                 let count = count.load(Ordering::Relaxed);
@@ -125,11 +125,7 @@ impl Traffic {
                 }
             }
         }
-        page.begin(
-            "taut_http_request_duration_seconds",
-            Kind::Histogram,
-            "Time from the head of an HTTP request to its answer.",
-        );
+        page.begin(&DURATIONS);
         for route in &self.routes {
             let counts: Vec<u64> = route.durations.iter().map(|count| count.load(Ordering::Relaxed)).collect();
             if counts.iter().any(|count| *count > 0) {
@@ -177,6 +173,20 @@ const STATUSES: [u16; 13] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 426, 4
 
 /// Seconds.
 const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+pub(super) const REQUESTS: Description = Description::new(
+    "taut_http_requests_total",
+    Kind::Counter,
+    &["route", "status"],
+    "HTTP requests that were answered.",
+);
+
+pub(super) const DURATIONS: Description = Description::new(
+    "taut_http_request_duration_seconds",
+    Kind::Histogram,
+    &["route"],
+    "Time from the head of an HTTP request to its answer.",
+);
 
 #[cfg(test)]
 mod tests {

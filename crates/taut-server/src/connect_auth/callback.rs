@@ -9,12 +9,13 @@ use taut_proto::handshake::Refusal;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Outcome, check_limits, unavailable};
+use super::{Denied, Outcome, check_limits, unavailable};
 use crate::address;
 use crate::app::Callback;
 use crate::apps::AppSnapshot;
 use crate::http::client::{self, Client};
 use crate::pusher::member::{Identity, Member};
+use crate::refusals::RefusalReason;
 use crate::trace::Span;
 
 /// What the application is told of a client: JSON.
@@ -86,8 +87,11 @@ impl Answer {
     pub(super) fn outcome(self) -> Outcome {
         match self {
             Self::Accepted(identity) => Ok(identity),
-            Self::Refused(refusal) => Err(refusal),
-            Self::Failed(_) => Err(unavailable()),
+            Self::Refused(refusal) => {
+                let why = format!("the application answered {}", refusal.status()).into();
+                Err(Denied { refusal, reason: RefusalReason::Callback, why })
+            }
+            Self::Failed(_) => Err(unavailable("the application did not say whom to let in")),
         }
     }
 }

@@ -18,9 +18,11 @@ use crate::place::AppIndex;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::close::CLIENT_EVENT_REJECTED;
 use crate::pusher::event::ServerEvent;
+use crate::refusals::RefusalReason;
 
 /// Why an event was refused.
 struct Rejected {
+    reason: RefusalReason,
     code: Option<u16>,
     message: String,
 }
@@ -41,11 +43,11 @@ impl PusherHandler {
             .and_then(|channel| self.is_in(id, app, channel))
             .and_then(|channel| within_rate(connections, id, snapshot.limits.client_events).map(|()| channel))
             .and_then(|channel| self.pass(connections, id, &snapshot, &channel, event, data));
-        if let Err(Rejected { code, message }) = triggered {
+        if let Err(Rejected { reason, code, message }) = triggered {
             // One that cannot be a channel's name is not repeated: it may be as long as a message.
             let channel = channel.filter(|channel| Channel::parse(channel, snapshot.limits.channel_name).is_ok());
             self.send_event(connections, id, &ServerEvent::Error { code, message: &message, channel });
-            self.refused(app, socket_id, &message);
+            self.refused(app, socket_id, reason, &message);
         }
     }
 
@@ -55,7 +57,10 @@ impl PusherHandler {
             self.members(app).map(Members::subscribed).filter(|subscribed| subscribed.is_member(channel, id));
         subscribed.and_then(|subscribed| subscribed.name(channel)).map(Arc::clone).ok_or_else(|| {
             let channel: String = channel.chars().take(LONGEST_ECHO).collect();
-            rejected(format!("Client event rejected - you are not subscribed to channel {channel}"))
+            rejected(
+                RefusalReason::NotSubscribed,
+                format!("Client event rejected - you are not subscribed to channel {channel}"),
+            )
         })
     }
 
@@ -86,7 +91,8 @@ impl PusherHandler {
         };
         let published = self.settle(connections, app, |hub, end, bus, now, _| end.publish(hub, publication, bus, now));
         if let Some(Err(Busy)) = published {
-            return Err(rejected("Client event rejected - the server is busy, please try again".to_owned()));
+            let message = "Client event rejected - the server is busy, please try again";
+            return Err(rejected(RefusalReason::ClientEventBusy, message));
         }
         let Some(local_app) = self.local_app(app) else { return Ok(()) };
         local_app.count(|traffic| traffic.client_events += 1);
@@ -109,30 +115,32 @@ fn check<'a>(
     let limits = &snapshot.limits;
     if !event.starts_with("client-") {
         let message = "Client event rejected - the name of an event from a client begins with client-";
-        return Err(rejected(message.to_owned()));
+        return Err(rejected(RefusalReason::ClientEventName, message));
     }
     let Some(channel) = channel else {
-        return Err(rejected("Client event rejected - it names no channel".to_owned()));
+        return Err(rejected(RefusalReason::ClientEventChannel, "Client event rejected - it names no channel"));
     };
     if !snapshot.config.features.client_events {
         let message = "The app does not have client messaging enabled.".to_owned();
-        return Err(Rejected { code: Some(CLIENT_EVENT_REJECTED), message });
+        let reason = RefusalReason::ClientEventsDisabled;
+        return Err(Rejected { reason, code: Some(CLIENT_EVENT_REJECTED), message });
     }
     let kind = Channel::parse(channel, limits.channel_name).map_or(Kind::Public, |channel| channel.kind());
     if kind.is_encrypted() {
-        return Err(rejected("Client event rejected - not supported on encrypted channels".to_owned()));
+        let message = "Client event rejected - not supported on encrypted channels";
+        return Err(rejected(RefusalReason::ClientEventChannel, message));
     }
     if !kind.takes_client_events() {
         let message = "Client event rejected - only supported on private and presence channels";
-        return Err(rejected(message.to_owned()));
+        return Err(rejected(RefusalReason::ClientEventChannel, message));
     }
     if event.chars().count() > limits.event_name {
         let message = format!("Event name is too long. Maximum allowed size is {}.", limits.event_name);
-        return Err(Rejected { code: Some(CLIENT_EVENT_REJECTED), message });
+        return Err(too_large(message));
     }
     if data.is_some_and(|data| data.len() > limits.event_data) {
         let message = format!("The event data should be less than {} bytes.", limits.event_data);
-        return Err(Rejected { code: Some(CLIENT_EVENT_REJECTED), message });
+        return Err(too_large(message));
     }
     Ok(channel)
 }
@@ -144,13 +152,18 @@ fn within_rate(connections: &mut Connections<Client>, id: ConnectionId, per_seco
     let new = || TokenBucket::new(per_second, interval, now);
     let bucket = subscriber.extras().triggering.get_or_insert_with(new);
     bucket.take(now).map_err(|_| Rejected {
+        reason: RefusalReason::ClientEventRate,
         code: Some(CLIENT_EVENT_REJECTED),
         message: format!("Client event rejected due to rate limit: at most {per_second} per second"),
     })
 }
 
-fn rejected(message: String) -> Rejected {
-    Rejected { code: None, message }
+fn rejected(reason: RefusalReason, message: impl Into<String>) -> Rejected {
+    Rejected { reason, code: None, message: message.into() }
+}
+
+fn too_large(message: String) -> Rejected {
+    Rejected { reason: RefusalReason::ClientEventSize, code: Some(CLIENT_EVENT_REJECTED), message }
 }
 
 /// What webhooks call the data: always a text.

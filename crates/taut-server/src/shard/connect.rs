@@ -10,13 +10,28 @@ use taut_shard::{Answer, ConnectionId, Connections, HandshakeId, Verdict};
 use super::sign_in::SignedIn;
 use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
 use crate::apps::{App, AppSnapshot};
-use crate::connect_auth::{self, Authorization, Outcome, Requester};
+use crate::connect_auth::{self, Authorization, Denied, Outcome, Requester};
 use crate::origin;
 use crate::place::AppIndex;
 use crate::pusher::close::Reason;
 use crate::pusher::member::Identity;
 use crate::pusher::number;
 use crate::pusher::socket_id::SocketId;
+use crate::refusals::{self, RefusalReason, Refusals};
+
+/// Why a client is let in only to be told that it cannot stay.
+pub(crate) struct Unwelcome {
+    pub(crate) reason: RefusalReason,
+    pub(crate) close: Close,
+    /// What the log is told beside the words of the close.
+    details: String,
+}
+
+impl Unwelcome {
+    pub(crate) fn new(reason: RefusalReason, close: Close) -> Self {
+        Self { reason, close, details: String::new() }
+    }
+}
 
 impl PusherHandler {
     pub(super) fn connect<'r>(
@@ -26,21 +41,28 @@ impl PusherHandler {
         peer: SocketAddr,
         handshake: HandshakeId,
     ) -> Verdict<'r, Client> {
-        let (app, snapshot) = match self.find(request) {
-            Ok(found) => found,
-            Err(close) => return Verdict::Accept(upgrade, Client::Refused(Box::new(close))),
-        };
         let address = self.connect_auth.client(request, peer);
+        let app = match self.find(request) {
+            Ok(app) => app,
+            Err(unwelcome) => {
+                tell_unwelcome(&unwelcome, self.apps.refusals(), None, Some(address));
+                return Verdict::Accept(upgrade, Client::Refused(Box::new(unwelcome.close)));
+            }
+        };
+        let snapshot = Arc::clone(&app.snapshot());
+        if let Err(unwelcome) = check_request(request, &snapshot) {
+            return Verdict::Accept(upgrade, refuse(&app, unwelcome, address));
+        }
         if snapshot.config.upgrade.is_some() {
             upgrade = upgrade.select_subprotocol(&[connect_auth::SUBPROTOCOL]);
         }
-        let asker = Requester { shard: self.end.here(), handshake };
-        match self.connect_auth.vet(&app, &snapshot, request, address, asker) {
+        let asker = Requester { shard: self.end.here(), handshake, address };
+        match self.connect_auth.vet(&app, &snapshot, request, asker) {
             Authorization::Anybody => Verdict::Accept(upgrade, self.admit(&app, &snapshot, None, address)),
             Authorization::Known(identity) => {
                 Verdict::Accept(upgrade, self.admit(&app, &snapshot, Some(identity), address))
             }
-            Authorization::Refused(refusal) => Verdict::Refuse(self.turn_away(&app, refusal, Some(address))),
+            Authorization::Denied(denied) => Verdict::Refuse(turn_away(&app, denied, address)),
             Authorization::Later => Verdict::Pending(upgrade),
         }
     }
@@ -49,50 +71,38 @@ impl PusherHandler {
     pub(super) fn authorized(
         &mut self,
         connections: &mut Connections<Client>,
-        handshake: HandshakeId,
+        asker: Requester,
         app: AppIndex,
         outcome: Outcome,
     ) {
+        let Requester { handshake, address, .. } = asker;
         let Some(app) = self.apps.by_index(app) else { return };
         let snapshot = Arc::clone(&app.snapshot());
         let answer = match outcome {
-            Ok(identity) => Answer::Accept(self.admit(&app, &snapshot, Some(identity), None)),
-            Err(refusal) => Answer::Refuse(self.turn_away(&app, refusal, None)),
+            Ok(identity) => Answer::Accept(self.admit(&app, &snapshot, Some(identity), address)),
+            Err(denied) => Answer::Refuse(turn_away(&app, denied, address)),
         };
         connections.answer(handshake, answer);
     }
 
-    /// Decides which app a client is of, by path, query and origin.
-    fn find(&self, request: &Request<'_>) -> Result<(Arc<App>, Arc<AppSnapshot>), Close> {
+    /// Finds the app that a client is of, by its path.
+    fn find(&self, request: &Request<'_>) -> Result<Arc<App>, Unwelcome> {
         let Some(key) = request.path().strip_prefix(&self.path).filter(|key| !key.is_empty() && !key.contains('/'))
         else {
-            return Err(Reason::PATH_NOT_FOUND.because(format_args!("clients connect to {}KEY", self.path)));
+            let close = Reason::PATH_NOT_FOUND.because(format_args!("clients connect to {}KEY", self.path));
+            return Err(Unwelcome::new(RefusalReason::WrongPath, close));
         };
-        let Some(app) = self.apps.by_key_in_path(key) else { return Err(no_such_app(key)) };
-        let snapshot = Arc::clone(&app.snapshot());
-        check_standing(&snapshot)?;
-        check_version(request)?;
-        if !origin::is_allowed(&snapshot.config.origins, request.header("origin")) {
-            return Err(Reason::ORIGIN_NOT_ALLOWED.because("it is not listed in the app's configuration"));
-        }
-        Ok((app, snapshot))
+        self.apps.by_key_in_path(key).ok_or_else(|| no_such_app(key))
     }
 
     /// Makes a member of a client, if there is room for it.
-    fn admit(
-        &mut self,
-        app: &Arc<App>,
-        snapshot: &AppSnapshot,
-        identity: Option<Identity>,
-        address: impl Into<Option<IpAddr>>,
-    ) -> Client {
+    fn admit(&mut self, app: &Arc<App>, snapshot: &AppSnapshot, identity: Option<Identity>, address: IpAddr) -> Client {
         match self.try_admit(app, snapshot, identity) {
             Ok(subscriber) => {
-                let address = address.into().map(tracing::field::display);
-                tracing::debug!(app = app.id(), socket_id = %subscriber.socket_id, address, "a client is let in");
+                tracing::debug!(app = app.id(), socket_id = %subscriber.socket_id, %address, "a client is let in");
                 Client::Subscriber(subscriber)
             }
-            Err(close) => Client::Refused(Box::new(close)),
+            Err(unwelcome) => refuse(app, unwelcome, address),
         }
     }
 
@@ -101,13 +111,15 @@ impl PusherHandler {
         app: &Arc<App>,
         snapshot: &AppSnapshot,
         identity: Option<Identity>,
-    ) -> Result<Subscriber, Close> {
+    ) -> Result<Subscriber, Unwelcome> {
         // It may have been taken away while it was decided who the client is.
         check_standing(snapshot)?;
-        let admission = app.admit().ok_or_else(|| Reason::OVER_QUOTA.close())?;
+        let over_quota = || Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close());
+        let admission = app.admit().ok_or_else(over_quota)?;
         let mut random = [0; 16];
         // The operating system gives random bytes or something is badly wrong with it; a client can try again.
-        getrandom::fill(&mut random).map_err(|_| Reason::OVER_CAPACITY.close())?;
+        getrandom::fill(&mut random)
+            .map_err(|_| Unwelcome::new(RefusalReason::Unavailable, Reason::OVER_CAPACITY.close()))?;
         self.open(app.index());
         let socket_id = SocketId::from_random(random);
         let authorized = identity.is_some();
@@ -117,17 +129,6 @@ impl PusherHandler {
             Box::new(Extras { user: Some(user), ..Extras::default() })
         });
         Ok(Subscriber { admission, socket_id, extras, malformed: 0, authorized })
-    }
-
-    fn turn_away(&mut self, app: &App, refusal: Refusal, address: Option<IpAddr>) -> Refusal {
-        self.open(app.index());
-        if let Some(local_app) = self.local_app(app.index()) {
-            local_app.count(|traffic| traffic.refused += 1);
-        }
-        let address = address.map(tracing::field::display);
-        // Its words may be the application's, which are for the client alone.
-        tracing::debug!(app = app.id(), status = refusal.status(), address, "a client is turned away");
-        refusal
     }
 
     /// A connection is open whose user was known before.
@@ -142,19 +143,55 @@ impl PusherHandler {
 }
 
 /// How a client is closed whose key nobody has.
-pub(crate) fn no_such_app(key: &str) -> Close {
+pub(crate) fn no_such_app(key: &str) -> Unwelcome {
     let key: String = key.chars().take(LONGEST_ECHO).collect();
-    Reason::NO_SUCH_APP.because(format_args!("there is no app with the key {key}"))
+    let close = Reason::NO_SUCH_APP.because(format_args!("there is no app with the key {key}"));
+    Unwelcome::new(RefusalReason::UnknownKey, close)
 }
 
-pub(super) fn check_standing(snapshot: &AppSnapshot) -> Result<(), Close> {
+/// Counts a client that cannot stay, and tells the log.
+pub(crate) fn tell_unwelcome(unwelcome: &Unwelcome, refusals: &Refusals, app: Option<&App>, address: Option<IpAddr>) {
+    refusals.count(unwelcome.reason);
+    let client = refusals::Client { app: app.map(App::id), address, ..refusals::Client::default() };
+    let Unwelcome { reason, close, details } = unwelcome;
+    refusals::tell(*reason, client, format_args!("{}{details}", close.reason()));
+}
+
+fn refuse(app: &App, unwelcome: Unwelcome, address: IpAddr) -> Client {
+    tell_unwelcome(&unwelcome, app.refusals(), Some(app), Some(address));
+    Client::Refused(Box::new(unwelcome.close))
+}
+
+fn turn_away(app: &App, denied: Denied, address: IpAddr) -> Refusal {
+    let Denied { refusal, reason, why } = denied;
+    app.refusals().count(reason);
+    let client = refusals::Client { app: Some(app.id()), address: Some(address), ..refusals::Client::default() };
+    refusals::tell(reason, client, why);
+    refusal
+}
+
+pub(super) fn check_standing(snapshot: &AppSnapshot) -> Result<(), Unwelcome> {
     if !snapshot.known {
-        return Err(Reason::NO_SUCH_APP.because("it was removed"));
+        let close = Reason::NO_SUCH_APP.because("it was removed");
+        return Err(Unwelcome::new(RefusalReason::UnknownKey, close));
     }
     if !snapshot.config.enabled {
-        return Err(Reason::APP_DISABLED.close());
+        return Err(Unwelcome::new(RefusalReason::AppDisabled, Reason::APP_DISABLED.close()));
     }
     Ok(())
+}
+
+/// Whether the app takes such a client at all, by the query and the origin.
+fn check_request(request: &Request<'_>, snapshot: &AppSnapshot) -> Result<(), Unwelcome> {
+    check_standing(snapshot)?;
+    check_version(request).map_err(|close| Unwelcome::new(RefusalReason::ProtocolVersion, close))?;
+    let origin = request.header("origin");
+    if origin::is_allowed(&snapshot.config.origins, origin) {
+        return Ok(());
+    }
+    let close = Reason::ORIGIN_NOT_ALLOWED.because("it is not listed in the app's configuration");
+    let details = origin.map_or_else(|| ", there is none".to_owned(), |origin| format!(", {origin:?}"));
+    Err(Unwelcome { details, ..Unwelcome::new(RefusalReason::Origin, close) })
 }
 
 fn check_version(request: &Request<'_>) -> Result<(), Close> {

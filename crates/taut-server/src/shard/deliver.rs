@@ -7,7 +7,7 @@ use std::sync::Arc;
 use taut_shard::{ConnectionId, Connections};
 
 use super::subscribe::Refused;
-use super::{Client, PusherHandler, send, subscriber};
+use super::{Client, PusherHandler, send, subscriber, tell_refused};
 use crate::apps::App;
 use crate::bus::Outlet;
 use crate::events::{Event, EventBus};
@@ -159,11 +159,11 @@ impl ClientOutlet<'_> {
     }
 
     pub(super) fn refuse(&mut self, id: ConnectionId, channel: &str, refused: &Refused) {
-        let &Refused { kind, ref error, status } = refused;
+        let &Refused { reason, kind, ref error, status } = refused;
         self.send(id, &ServerEvent::SubscriptionError { channel, kind, error, status });
         let Some(subscriber) = subscriber(self.connections, id) else { return };
         let socket_id = subscriber.socket_id;
-        self.count(|traffic| traffic.refused += 1);
+        tell_refused(self.app, socket_id, reason, Some(channel), error);
         if self.events.is_watched() {
             self.events.record(self.app, Event::Refused { socket_id, reason: error.as_str().into() });
         }

@@ -14,6 +14,7 @@ use crate::pusher::close::{Reason, WATCHLIST_EXCEEDED};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::User;
 use crate::pusher::socket_id::SocketId;
+use crate::refusals::RefusalReason;
 
 /// Whom a connection acts as.
 #[derive(Debug)]
@@ -43,9 +44,9 @@ impl PusherHandler {
         let current = subscriber.user().map(|user| Arc::clone(&user.id));
         let user = match check(&snapshot, socket_id, auth, user_data, current.as_deref()) {
             Ok(user) => user,
-            Err(message) => {
+            Err((reason, message)) => {
                 self.send_event(connections, id, &ServerEvent::Error { code: None, message: &message, channel: None });
-                return self.refused(app, socket_id, &message);
+                return self.refused(app, socket_id, reason, &message);
             }
         };
         if super::subscriber(connections, id)
@@ -148,28 +149,32 @@ fn check<'a>(
     auth: &str,
     user_data: &'a str,
     current: Option<&str>,
-) -> Result<User<'a>, String> {
+) -> Result<User<'a>, (RefusalReason, String)> {
     let signed = auth.split_once(':').and_then(|(key, signature)| Some((snapshot.signing_key(key)?, signature)));
     let Some((signing_key, signature)) = signed else {
-        return Err("Sign-in refused: auth must be KEY:SIGNATURE with a key of this app.".to_owned());
+        let message = "Sign-in refused: auth must be KEY:SIGNATURE with a key of this app.".to_owned();
+        return Err((RefusalReason::SignInSignature, message));
     };
     let socket_id = socket_id.to_string();
     if !signing_key.sign_user(&socket_id, user_data).matches(signature) {
-        return Err(format!(
+        let message = format!(
             "Sign-in refused: Invalid signature: Expected HMAC SHA256 hex digest of {socket_id}::user::USER_DATA, but got another one."
-        ));
+        );
+        return Err((RefusalReason::SignInSignature, message));
     }
-    let user = User::parse(user_data).map_err(|invalid| format!("Sign-in refused: {invalid}"))?;
+    let invalid = |why: String| (RefusalReason::UserData, format!("Sign-in refused: {why}"));
+    let user = User::parse(user_data).map_err(|error| invalid(error.to_string()))?;
     if user.id.chars().count() > snapshot.limits.user_id {
-        return Err(format!("Sign-in refused: the id is too long, at most {} characters.", snapshot.limits.user_id));
+        return Err(invalid(format!("the id is too long, at most {} characters.", snapshot.limits.user_id)));
     }
     if user.user_info.as_ref().is_some_and(|info| info.len() > snapshot.limits.presence_member) {
         let most = snapshot.limits.presence_member;
-        return Err(format!("Sign-in refused: the user_info is too large, at most {most} bytes."));
+        return Err(invalid(format!("the user_info is too large, at most {most} bytes.")));
     }
     match current {
         Some(current) if *current != *user.id => {
-            Err("Sign-in refused: the connection is already signed in as another user.".to_owned())
+            let message = "Sign-in refused: the connection is already signed in as another user.".to_owned();
+            Err((RefusalReason::OtherUser, message))
         }
         _ => Ok(user),
     }

@@ -16,9 +16,11 @@ use crate::place::AppIndex;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::member::Member as Described;
 use crate::pusher::socket_id::SocketId;
+use crate::refusals::RefusalReason;
 
 /// Why a subscription was refused.
 pub(super) struct Refused {
+    pub(super) reason: RefusalReason,
     pub(super) kind: &'static str,
     pub(super) error: String,
     pub(super) status: u16,
@@ -153,7 +155,7 @@ fn check_room(
     let most = limits.subscriptions;
     if taken >= most {
         let error = format!("A connection may be subscribed to at most {most} channels.");
-        return Err(Refused { kind: "LimitReached", error, status: 409 });
+        return Err(Refused::limit(error, 409));
     }
     if members.waiters() >= MOST_WAITING {
         return Err(Refused::busy());
@@ -182,16 +184,20 @@ impl Extras {
 
 impl Refused {
     fn unauthorized(error: String) -> Self {
-        Self { kind: "AuthError", error, status: 401 }
+        Self { reason: RefusalReason::SubscriptionSignature, kind: "AuthError", error, status: 401 }
     }
 
-    fn invalid(error: impl Into<String>) -> Self {
-        Self { kind: "InvalidChannel", error: error.into(), status: 400 }
+    fn invalid(reason: RefusalReason, error: impl Into<String>) -> Self {
+        Self { reason, kind: "InvalidChannel", error: error.into(), status: 400 }
+    }
+
+    fn limit(error: String, status: u16) -> Self {
+        Self { reason: RefusalReason::SubscriptionLimit, kind: "LimitReached", error, status }
     }
 
     fn busy() -> Self {
         let error = "The server is busy: too many subscriptions are under way. Please try again.".to_owned();
-        Self { kind: "ServerError", error, status: 503 }
+        Self { reason: RefusalReason::SubscriptionBusy, kind: "ServerError", error, status: 503 }
     }
 
     pub(super) fn rejected(why: Rejected) -> Self {
@@ -199,13 +205,13 @@ impl Refused {
             Rejected::Busy => Self::busy(),
             Rejected::Full { most } => {
                 let error = format!("The maximum members per presence channel limit was reached: at most {most}.");
-                Self { kind: "LimitReached", error, status: 409 }
+                Self::limit(error, 409)
             }
             Rejected::TooManyChannels { most } => {
                 let error = format!(
                     "The app has as many channels as it may, {most}, and this would be one more (max-channels)."
                 );
-                Self { kind: "LimitReached", error, status: 409 }
+                Self::limit(error, 409)
             }
         }
     }
@@ -221,11 +227,14 @@ fn authorize(
     user: Option<PresenceMember>,
 ) -> Result<(Kind, Option<PresenceMember>), Refused> {
     let limits = &snapshot.limits;
-    let kind = Channel::parse(name, limits.channel_name).map_err(|error| Refused::invalid(error.to_string()))?.kind();
+    let kind = Channel::parse(name, limits.channel_name)
+        .map_err(|error| Refused::invalid(RefusalReason::ChannelName, error.to_string()))?
+        .kind();
     if let Some(user_id) = Channel::user_of(name) {
         if user.is_none_or(|user| *user.user_id != *user_id) {
             let error = "Only who has signed in as this user may subscribe to the user's own channel.";
-            return Err(Refused { kind: "AuthError", error: error.to_owned(), status: 403 });
+            let reason = RefusalReason::OtherUsersChannel;
+            return Err(Refused { reason, kind: "AuthError", error: error.to_owned(), status: 403 });
         }
         return Ok((kind, None));
     }
@@ -237,18 +246,20 @@ fn authorize(
     }
     let Some(channel_data) = channel_data else {
         let error = "A presence channel needs channel_data or a signed-in connection.";
-        return user.map(|user| (kind, Some(user))).ok_or_else(|| Refused::unauthorized(error.to_owned()));
+        let refused = Refused { reason: RefusalReason::ChannelData, ..Refused::unauthorized(error.to_owned()) };
+        return user.map(|user| (kind, Some(user))).ok_or(refused);
     };
-    let described = Described::parse(channel_data).map_err(|error| Refused::invalid(error.to_string()))?;
+    let invalid = |error: String| Refused::invalid(RefusalReason::ChannelData, error);
+    let described = Described::parse(channel_data).map_err(|error| invalid(error.to_string()))?;
     if described.user_id.chars().count() > limits.user_id {
-        return Err(Refused::invalid(format!(
+        return Err(invalid(format!(
             "The user_id is too long. Maximum allowed size is {} characters.",
             limits.user_id
         )));
     }
     if described.user_info.as_ref().is_some_and(|info| info.len() > limits.presence_member) {
         let error = format!("The user_info is too large. Maximum allowed size is {} bytes.", limits.presence_member);
-        return Err(Refused { kind: "LimitReached", error, status: 413 });
+        return Err(Refused::limit(error, 413));
     }
     let user_info = described.user_info.as_deref().map(Box::from);
     Ok((kind, Some(PresenceMember { user_id: described.user_id.into(), user_info })))

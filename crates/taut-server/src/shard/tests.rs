@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::pusher::auth::Signature;
 use crate::pusher::channel::Channel;
 use crate::query::Query;
+use crate::refusals::RefusalReason;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -906,11 +907,8 @@ fn an_app_has_no_more_channels_than_it_may_on_all_shards_together() {
         let error = refusal["data"]["error"].as_str().expect("a text");
         assert!(error.contains("as many channels as it may, 2,") && error.contains("max-channels"), "{error}");
     }
-    let refused: u64 = stages
-        .iter_mut()
-        .map(|stage| stage.handler().local_app(APP).map_or(0, |local_app| local_app.traffic.get().refused))
-        .sum();
-    assert_eq!(refused, 2);
+    let app = stages[0].handler().apps.by_index(APP).expect("the app");
+    assert_eq!(app.refusals().counts().collect::<Vec<_>>(), [(RefusalReason::SubscriptionLimit, 2)]);
     // Those that there are can be joined, and a channel that was left makes room for another.
     for name in [&near[0], &far[0]] {
         subscribe(&mut other, name);
@@ -980,16 +978,16 @@ fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
         let mut peer = Peer::new(&stage.network);
         peer.write(&peer.request("/app/key"));
         stage.settle();
-        (peer, tasks.next_handshake().expect("a question"))
+        (peer, tasks.next_requester().expect("a question"))
     };
     let ((gone, of_gone), (mut other, of_other)) = (come(&mut stage), come(&mut stage));
     let app = Arc::clone(&apps.all()[0]);
     assert_eq!(app.connections(), 0, "nobody has come in yet");
     gone.remote.reset(true);
     stage.settle();
-    for handshake in [of_gone, of_other] {
+    for asker in [of_gone, of_other] {
         let identity = crate::pusher::member::Identity { user_id: "ada".into(), user_info: None };
-        bus.tell(ShardIndex::new(0), Mail::Authorized { handshake, app: APP, outcome: Box::new(Ok(identity)) });
+        bus.tell(ShardIndex::new(0), Mail::Authorized { asker, app: APP, outcome: Box::new(Ok(identity)) });
     }
     stage.settle();
     assert!(app.connections() == 1 && !gone.is_open());

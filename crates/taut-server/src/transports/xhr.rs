@@ -58,7 +58,7 @@ pub(super) async fn receive(fallback: &Arc<Transports>, request: Request, mode: 
         let place = Place::parse(head.uri.path(), &fallback.path_prefix)?;
         let extensions = &head.extensions;
         let (Peer(peer), hang_up) = extensions.get().zip(extensions.get::<HangUp>()).ok_or_else(nobody)?;
-        let body = match fallback.session_or_new(&place, &head, *peer)? {
+        let body = match fallback.session_or_new(&place, &mode, &head, *peer)? {
             Begun::Session(session) => Body::new(session.receive(mode, hang_up)),
             Begun::Refused(close) => Body::from(codec::refused(&session::refusal(&close), &close)),
         };

@@ -417,14 +417,16 @@ fn metrics_tell_what_has_happened() {
     client.message();
     let metrics = http.metrics();
     for (sample, value) in [
-        ("taut_connections{app=\"1\"}", 1.0),
-        ("taut_connections{app=\"2\"}", 0.0),
+        ("taut_connections{app=\"1\",transport=\"ws\"}", 1.0),
+        ("taut_connections{app=\"1\",transport=\"sockjs\"}", 0.0),
+        ("taut_connections{app=\"2\",transport=\"ws\"}", 0.0),
         ("taut_subscriptions{app=\"1\"}", 1.0),
         ("taut_channels{app=\"1\"}", 1.0),
         ("taut_messages_received_total{app=\"1\"}", 2.0),
         ("taut_events_published_total{app=\"1\"}", 3.0),
         ("taut_events_delivered_total{app=\"1\"}", 1.0),
-        ("taut_refusals_total{app=\"1\"}", 1.0),
+        ("taut_refusals_total{app=\"1\",what=\"client_event\",reason=\"channel\"}", 1.0),
+        ("taut_refusals_total{app=\"1\",what=\"request\",reason=\"parameter\"}", 1.0),
         ("taut_connections_opened_total", 1.0),
         ("taut_connections_kicked_total", 0.0),
         ("taut_connections_overloaded_total", 0.0),
@@ -443,7 +445,75 @@ fn metrics_tell_what_has_happened() {
         metrics["taut_delivery_duration_seconds_count"] >= 1.0 && metrics["taut_delivery_duration_seconds_sum"] < 20.0
     );
     assert!(metrics["process_resident_memory_bytes"] > 1_000_000.0);
+    assert!(metrics["process_cpu_seconds_total"] > 0.0);
+    assert!(metrics["process_virtual_memory_bytes"] > metrics["process_resident_memory_bytes"]);
     assert!(!metrics.keys().any(|sample| sample.contains("secret") || sample.contains("auth_")));
+}
+
+#[test]
+fn refusals_are_counted_by_their_reasons() {
+    let server = server(|config| config.apps[1].enabled = false);
+    let address = server.addresses()[0];
+    for (target, code) in [
+        ("/app/nobody", 4001),
+        ("/app/nobody/else", 4005),
+        ("/app/key-two", 4003),
+        ("/app/key-one?protocol=4", 4007),
+        ("/app/nobody", 4001),
+    ] {
+        assert_eq!(Client::connect(address, target).message()["data"]["code"], code, "{target}");
+    }
+    let mut http = Http::connect(address);
+    assert_eq!(http.request("GET", "/app/key-one", &[], b"").status, 426);
+    for (key, secret, path) in [
+        ("key-one", "wrong", "/apps/1/channels"),
+        ("key-two", "wrong", "/apps/1/channels"),
+        ("k", "s", "/apps/7/channels"),
+    ] {
+        let target = signed_with(key, secret, "GET", path, "", b"");
+        assert_ne!(http.request("GET", &target, &[], b"").status, 200);
+    }
+    let (mut client, _) = Client::member(address);
+    client.send(&json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": "key-one:00" } }));
+    client.send(&json!({ "event": "pusher:subscribe", "data": { "channel": "a b" } }));
+    client.send(&json!({ "event": "pusher:signin", "data": { "auth": "", "user_data": "{}" } }));
+    (0..3).for_each(|_| drop(client.message()));
+    let metrics = http.metrics();
+    let found: Vec<_> = metrics.iter().filter(|(sample, _)| sample.starts_with("taut_refusals_total")).collect();
+    for (app, what, reason, count) in [
+        ("", "connection", "unknown_key", 2.0),
+        ("", "connection", "path", 1.0),
+        ("", "connection", "handshake", 1.0),
+        ("2", "connection", "app_disabled", 1.0),
+        ("1", "connection", "protocol_version", 1.0),
+        ("1", "request", "signature", 1.0),
+        ("1", "request", "unknown_key", 1.0),
+        ("", "request", "unknown_app", 1.0),
+        ("1", "subscription", "signature", 1.0),
+        ("1", "subscription", "channel_name", 1.0),
+        ("1", "sign_in", "signature", 1.0),
+    ] {
+        let sample = format!("taut_refusals_total{{app=\"{app}\",what=\"{what}\",reason=\"{reason}\"}}");
+        assert_eq!(metrics.get(&sample), Some(&count), "{sample} in {found:#?}");
+    }
+    assert_eq!(found.len(), 11, "{found:#?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_page_of_metrics_lists_exactly_those_that_there_are() {
+    let server = server(|_| {});
+    let bearer = format!("Bearer {}", support::METRICS_TOKEN);
+    let answer = Http::connect(server.addresses()[0]).request("GET", "/metrics", &[("Authorization", &bearer)], b"");
+    let served: std::collections::BTreeSet<String> =
+        answer.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect();
+    let page = include_str!("../../../../docs/metrics.md");
+    let listed = page.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| {
+        let (name, rest) = line.split_once("` | ")?;
+        Some(format!("{name} {}", rest.split_once(" |")?.0))
+    });
+    let listed = listed.filter(|line| ["counter", "gauge", "histogram"].iter().any(|kind| line.ends_with(kind)));
+    assert_eq!(listed.collect::<std::collections::BTreeSet<_>>(), served);
 }
 
 #[test]

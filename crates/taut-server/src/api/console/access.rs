@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -161,14 +161,14 @@ fn check_password(console: &Console, listener: Listener, head: &Parts, sent: &[u
         password: String,
     }
     // Before the password is looked at, or a flood of guesses would find it all the same.
-    take_attempt(console, listener, head)?;
+    let address = take_attempt(console, listener, head)?;
     let given: Given =
         serde_json::from_slice(sent).map_err(|_| ApiError::bad_request("To log in, send {\"password\":\"…\"}."))?;
     let is_right = console.password.as_ref().is_some_and(|password| is_same(&given.password, password.reveal()));
     if is_right {
         return Ok(());
     }
-    tracing::warn!("somebody gave a wrong password for the console");
+    tracing::warn!(%address, "somebody gave a wrong password for the console");
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "That is not the password."))
 }
 
@@ -199,7 +199,8 @@ pub(super) fn new_token() -> io::Result<Secret> {
     Ok(Secret::from(hex::encode(&token)))
 }
 
-fn take_attempt(console: &Console, listener: Listener, head: &Parts) -> Result<(), ApiError> {
+/// Counts an attempt; gives whose it is.
+fn take_attempt(console: &Console, listener: Listener, head: &Parts) -> Result<IpAddr, ApiError> {
     // Every request has a peer. One that had none would be one with all others that have none.
     let peer = head.extensions.get::<Peer>().map_or_else(|| SocketAddr::from(([0; 4], 0)), |Peer(peer)| *peer);
     let address = connect_auth::client_of(peer, &head.headers, &console.trusted);
@@ -207,7 +208,8 @@ fn take_attempt(console: &Console, listener: Listener, head: &Parts) -> Result<(
         let error =
             "Too many attempts to log in. The Retry-After header says in how many seconds the next one is looked at.";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, error).retry_after(delay)
-    })
+    })?;
+    Ok(address)
 }
 
 /// `DELETE /console/api/session`: forgets the cookie, and ends what is open by it.

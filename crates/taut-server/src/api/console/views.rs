@@ -33,6 +33,8 @@ struct AppConfig<'a> {
     id: &'a str,
     enabled: bool,
     connections: usize,
+    /// Connections, subscriptions, sign-ins and client events.
+    refused: u64,
     #[serde(flatten)]
     traffic: Traffic,
 }
@@ -43,6 +45,7 @@ impl<'a> Overview<'a> {
             id: app.id(),
             enabled: app.snapshot().config.enabled,
             connections: app.connections(),
+            refused: app.refusals().of_clients(),
             traffic: statistics.apps.get(app.index().get()).copied().unwrap_or_default(),
         });
         Self {
