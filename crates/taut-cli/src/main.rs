@@ -33,7 +33,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// WebSockets that stay up: a realtime server and an echo server
 #[derive(Parser)]
-#[command(name = "taut", version, arg_required_else_help = true)]
+#[command(name = "taut", version = VERSION, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -45,6 +45,9 @@ enum Command {
     Echo(echo::Arguments),
     Import(import::Arguments),
 }
+
+/// With the commit, where it is known: see `build.rs`.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("TAUT_COMMIT"));
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
