@@ -57,9 +57,11 @@ enum Driver {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     match arguments.driver {
-        Driver::Shard => shard::run(arguments),
-        Driver::Tokio => tokio::run(arguments),
+        Driver::Shard => shard::run(arguments)?,
+        Driver::Tokio => tokio::run(arguments)?,
     }
+    tracing::info!("stopped");
+    Ok(())
 }
 
 impl Arguments {

@@ -13,6 +13,7 @@ mod serve;
 mod stop;
 mod traces;
 
+use std::env;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Echo(arguments) => {
-            log::start(&std::env::var("TAUT_LOG").unwrap_or_default(), LogFormat::Text);
+            log::start(&env::var("TAUT_LOG").unwrap_or_default(), log::format_asked_for([""]));
             descriptors::allow_most();
             echo::run(&arguments)
         }
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::tell(error);
+            output::fail(error);
             ExitCode::FAILURE
         }
     }
@@ -74,11 +75,17 @@ fn main() -> ExitCode {
 
 /// Prints what is wrong with the command line, or the help that was asked for.
 fn explain(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    if error.use_stderr() && log::format_asked_for(env::args_os()) == LogFormat::Json {
+        log::start("info", LogFormat::Json);
+        output::fail(error.to_string().trim_end());
+        return code;
+    }
     match error.print() {
         Err(failed) if !error.use_stderr() && failed.kind() != ErrorKind::BrokenPipe => {
             output::tell(format_args!("the output cannot be written: {failed}"));
             ExitCode::FAILURE
         }
-        _ => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+        _ => code,
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
+use crate::log;
+
 /// Prints a command's result to stdout, whole.
 ///
 /// A reader that has gone (`taut serve --check | head -1`) has what it wanted: the command ends well, and without a word.
@@ -20,8 +22,23 @@ pub(crate) fn announce(line: impl Display) {
     }
 }
 
-/// Prints a line to stderr for the person who runs the program. If it cannot be written, it is lost.
+/// Prints a line to stderr for the person who runs the program, or logs it where that is JSON. If it cannot be written, it is lost.
 pub(crate) fn tell(line: impl Display) {
+    if log::is_json() {
+        return tracing::info!(target: log::COMMAND, "{line}");
+    }
+    write_line(line);
+}
+
+/// Does the same with what ends the program.
+pub(crate) fn fail(error: impl Display) {
+    if log::is_json() {
+        return tracing::error!(target: log::COMMAND, "{error}");
+    }
+    write_line(error);
+}
+
+fn write_line(line: impl Display) {
     // One write, so that lines of several processes on one terminal stay whole.
     let _ = io::stderr().lock().write_all(format!("taut: {line}\n").as_bytes());
 }

@@ -10,7 +10,7 @@ use taut_server::config::{Loaded, RETIRED, SETTINGS, Sources};
 use taut_server::{Checked, Running, Server, StartError};
 
 use crate::descriptors;
-use crate::log;
+use crate::log::{self, Log};
 use crate::output;
 use crate::reload::{Event, Events};
 use crate::stop::{Requester, Stop};
@@ -25,13 +25,24 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (loaded, mistakes) = arguments.sources.read();
-    if arguments.check || !mistakes.is_empty() {
-        // With mistakes it fails, and tells what else is wrong.
+    if arguments.check {
         let checked = Server::check(&loaded, mistakes)?;
         return Ok(output::print(&summary(&loaded, &checked))?);
     }
-    let Loaded { config, notes, .. } = &loaded;
-    let log = log::start(&config.log_level, config.log_format);
+    let log = log::start(&loaded.config.log_level, loaded.config.log_format);
+    if !mistakes.is_empty() {
+        // It fails, and tells what else is wrong.
+        Server::check(&loaded, mistakes)?;
+    }
+    tracing::info!(version = crate::VERSION, "starting");
+    serve(arguments, &loaded, &log)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Serves until it is told to stop.
+fn serve(arguments: &Arguments, loaded: &Loaded, log: &Log) -> Result<(), Box<dyn Error>> {
+    let Loaded { config, notes, .. } = loaded;
     tell(notes);
     descriptors::allow_most();
     // What is still to be sent is sent as this goes, after the server has stopped.
@@ -79,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 fn tell(notes: &[String]) {
     for note in notes {
-        tracing::warn!("{note}");
+        tracing::info!("{note}");
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tracing::field;
 
 use crate::api::{self, ApiAuth, Console, InlineResponder, Readiness};
-use crate::app::{AppConfig, Secret};
+use crate::app::{AppConfig, Limits, Secret};
 use crate::apps::{App, Apps};
 use crate::bus::{Mail, ShardBus};
 use crate::config::{Config, ConfigError, Diagnostic, Loaded};
@@ -315,7 +315,9 @@ impl Prepared {
             running.shards.push(run(number, shard).map_err(StartError::System)?);
         }
         let [console, metrics] = [console_address, metrics_address].map(|address| address.map(field::display));
-        tracing::info!(addresses = ?running.addresses, console, metrics, shards = count, "serving");
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(version, addresses = ?running.addresses, console, metrics, shards = count, "serving");
+        running.tell_apps(config);
         Ok(running)
     }
 }
@@ -363,6 +365,28 @@ impl Running {
     /// The development app, where that is served for want of another.
     pub fn development_app(&self) -> Option<AppConfig> {
         self.apps.development_app().map(|app| app.snapshot().config.clone())
+    }
+
+    /// Tells the log which apps are served, and with which limits those that have none of their own.
+    fn tell_apps(&self, config: &Config) {
+        let known: Vec<_> = self.apps.all().into_iter().filter(|app| app.snapshot().known).collect();
+        let ids: Vec<&str> = known.iter().take(MOST_IDS).map(|app| app.id()).collect();
+        let rest = known.len() - ids.len();
+        let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        let is_development = self.apps.development_app().is_some();
+        tracing::info!(count = known.len(), ids = %format_args!("{}{rest}", ids.join(", ")), is_development, "apps");
+        let Limits { connections, subscriptions, channels, client_events, requests, event_data, .. } = config.limits;
+        tracing::info!(
+            max_connections = connections,
+            max_subscriptions = subscriptions,
+            max_channels = channels,
+            max_client_events = client_events,
+            max_requests = requests,
+            max_event_data = event_data,
+            max_message = config.message,
+            max_outgoing = config.outgoing,
+            "limits (0: none)"
+        );
     }
 
     /// Goes on with another configuration: its apps and its limits hold from now on, and clients of apps that are no more are closed. The files of
@@ -633,6 +657,9 @@ fn shard_settings(config: &Config, shards: usize, certificates: Option<&Certific
 fn activity_timeout(config: &Config) -> u32 {
     u32::try_from(config.activity_timeout.as_secs()).unwrap_or(u32::MAX).max(1)
 }
+
+/// Apps that the log names at the start.
+const MOST_IDS: usize = 20;
 
 /// What is kept of the time to drain, a quarter of it at most, for what comes after the clients: one half for requests, the other for webhooks.
 const LAST_WORDS: Duration = Duration::from_secs(5);
