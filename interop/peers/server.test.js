@@ -33,7 +33,7 @@ after(async () => {
 });
 
 const taut = (...options) => Program.listening(process.env.TAUT_BIN, 'echo', '--driver', 'tokio', '--listen', '127.0.0.1:0', ...options);
-const certified = () => ['--tls-cert', workshop.certificate, '--tls-key', workshop.key];
+const certified = () => ['--tls-certificate', workshop.certificate, '--tls-key', workshop.key];
 
 const SERVERS = [
   { name: 'ws', extensions: '', start: () => taut() },

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use taut_proto::{Settings, deflate};
+use taut_server::config::listen_address;
 
 use crate::output;
 
@@ -20,8 +21,8 @@ use crate::output;
 /// number of fragments.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to listen; port 0 lets the system choose
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
+    /// Where to listen: a port alone is on 127.0.0.1; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", value_parser = listen_address)]
     listen: SocketAddr,
 
     /// Agree to permessage-deflate when a client offers it
@@ -41,11 +42,11 @@ pub(crate) struct Arguments {
     shards: NonZeroUsize,
 
     /// The certificate chain for wss://, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
+    #[arg(long, alias = "tls-cert", value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
 
     /// The certificate's key, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
 }
 

@@ -39,6 +39,7 @@ pub use import::{Imported, import_soketi};
 pub use settings::{RETIRED, SETTINGS, Setting};
 pub use sources::{Loaded, Sources};
 pub use taut_shard::Network;
+pub use text::listen_address;
 pub use upgrade::UPGRADE_FIELDS;
 
 /// What can be set about a server.
@@ -526,8 +527,8 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_what_would_be_good() {
         for (name, value, reason) in [
-            ("listen", "example.com:80", "\"example.com:80\" is no address to listen on"),
-            ("listen", "6001", "write an IP address and a port"),
+            ("listen", "example.com", "\"example.com\" is not an address to listen on"),
+            ("listen", "65536", "write a port, which is then on 127.0.0.1, or an IP address or host name and a port"),
             ("shards", "-1", "between 0 and 1024"),
             ("shards", "1025", "between 0 and 1024"),
             ("activity-timeout", "0", "whole seconds between 1 and 86400"),

@@ -47,7 +47,7 @@ fn settings(arguments: &Arguments) -> Result<Settings, tls::TlsError> {
     limits(&mut settings.protocol);
     settings.outgoing = 128 << 20;
     settings.deflate = arguments.deflate();
-    if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
+    if let (Some(certificate), Some(key)) = (&arguments.tls_certificate, &arguments.tls_key) {
         settings.tls = Some(tls::server(certificate, key)?);
     }
     Ok(settings)

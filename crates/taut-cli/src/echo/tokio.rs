@@ -18,7 +18,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = Server::bind(arguments.listen).await?.acceptor(acceptor(arguments)?);
-    let scheme = if arguments.tls_cert.is_some() { "wss" } else { "ws" };
+    let scheme = if arguments.tls_certificate.is_some() { "wss" } else { "ws" };
     super::print_address(scheme, server.local_addr()?);
     let starvation = Mutex::new(Starvation::default());
     let server = server.on_failure(move |failure| {
@@ -51,7 +51,7 @@ fn acceptor(arguments: &Arguments) -> Result<Acceptor, taut::Error> {
     if let Some(config) = arguments.deflate() {
         acceptor = acceptor.deflate(config);
     }
-    if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
+    if let (Some(certificate), Some(key)) = (&arguments.tls_certificate, &arguments.tls_key) {
         acceptor = acceptor.tls(ServerTls::from_pem_files(certificate, key)?);
     }
     Ok(acceptor)

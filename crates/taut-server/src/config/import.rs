@@ -70,7 +70,7 @@ impl Writer {
             .and_then(|host| host.as_str().map(str::to_owned))
             .unwrap_or_else(|| "0.0.0.0".to_owned());
         let port = take(tree, "port").map_or_else(|| "6001".to_owned(), |port| scalar(&port));
-        match compat::listen(&host, &port).and_then(|listen| text::address(&listen)) {
+        match compat::listen(&host, &port).and_then(|listen| text::listen_address(&listen)) {
             Ok(listen) => self.set("listen", &listen.to_string()),
             Err(reason) => self.lost("host and port", &Json::String(format!("{host}:{port}")), &reason),
         }

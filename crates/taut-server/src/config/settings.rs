@@ -137,8 +137,8 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_LISTEN",
         "ADDR",
         "127.0.0.1:6001",
-        "Where to listen: an IP address and a port (port 0: the system chooses)",
-        server!(listen, value => text::address(value)),
+        "Where to listen: an IP address or host name and a port; a port alone is on 127.0.0.1 (port 0: the system chooses)",
+        server!(listen, value => text::listen_address(value)),
     )
     .at_the_next_start(),
     Setting::new(
@@ -484,7 +484,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_METRICS_LISTEN",
         "ADDR",
         "",
-        "Where to serve /metrics, /up and /ready on a separate listener, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port",
+        "Where to serve /metrics, /up and /ready on a separate listener, without TLS: a port, which is then on 127.0.0.1, or an IP address or host name and a port",
         server!(metrics_listen, value => operators_address(value)),
     )
     .at_the_next_start(),
@@ -503,7 +503,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CONSOLE_LISTEN",
         "ADDR",
         "",
-        "Where to serve the console, /metrics, /up and /ready on a separate listener, without TLS: a port, which is then on 127.0.0.1, or an IP address and a port. An address that is not on loopback requires console-password",
+        "Where to serve the console, /metrics, /up and /ready on a separate listener, without TLS: a port, which is then on 127.0.0.1, or an IP address or host name and a port. An address that is not on loopback requires console-password",
         server!(console_listen, value => operators_address(value)),
     )
     .at_the_next_start(),
@@ -586,7 +586,7 @@ pub const RETIRED: &[Setting] = &[Setting::new(
 
 /// An address, or none where the text is empty.
 fn operators_address(value: &str) -> Result<Option<SocketAddr>, String> {
-    if value.trim().is_empty() { Ok(None) } else { text::operators_address(value).map(Some) }
+    if value.trim().is_empty() { Ok(None) } else { text::listen_address(value).map(Some) }
 }
 
 /// A file that has to be there. To take an empty name for none would serve without what stands in it.

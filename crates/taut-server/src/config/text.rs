@@ -1,26 +1,46 @@
 //! What is written in a configuration, read: addresses, sizes, times, switches.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use taut_shard::SlowReader;
 
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    numeric
-        .parse()
-        .map_err(|_| format!("{text:?} is no address to listen on: write an IP address and a port, for instance 0.0.0.0:6001 or [::]:6001"))
+/// Reads where to listen: a port (`6001` or `:6001`), an IP address and a port, or a host name and a port.
+///
+/// A port alone is on 127.0.0.1, so that nothing is opened to others by leaving something out: `0.0.0.0:6001` and
+/// `[::]:6001` are on all addresses. A name is looked up at once, which may wait for DNS; of its addresses the first of IPv4
+/// is taken, or the first if there is none.
+///
+/// # Errors
+/// What is wrong with the text, or that the name cannot be found.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    listen_address_by(text, |host, port| Ok((host, port).to_socket_addrs()?.collect()))
 }
 
-/// An address for operators: a bare port is on loopback, so that nothing is opened to others by leaving something out.
-pub(crate) fn operators_address(text: &str) -> Result<SocketAddr, String> {
+fn listen_address_by(
+    text: &str,
+    look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
+) -> Result<SocketAddr, String> {
     let trimmed = text.trim();
-    if let Ok(port) = trimmed.strip_prefix(':').unwrap_or(trimmed).parse::<u16>() {
+    if let Ok(address) = trimmed.parse() {
+        return Ok(address);
+    }
+    let (host, port) = trimmed.rsplit_once(':').unwrap_or(("", trimmed));
+    let port = port.parse::<u16>().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    let Some(port) = port.filter(|_| is_name) else {
+        return Err(format!(
+            "{text:?} is not an address to listen on: write a port, which is then on 127.0.0.1, or an IP address or host name and a port, for instance 0.0.0.0:6001 or [::]:6001"
+        ));
+    };
+    if host.is_empty() || host == "localhost" {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
-    address(trimmed).map_err(|_| {
-        format!("{text:?} is not an address to listen on: write a port, which is then on 127.0.0.1, or an IP address and a port, for instance 10.0.0.5:9601")
-    })
+    let found =
+        look_up(host, port).map_err(|error| format!("the host name of {text:?} cannot be looked up: {error}"))?;
+    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+    first.copied().ok_or_else(|| format!("the host name of {text:?} has no address"))
 }
 
 pub(crate) fn prefix(text: &str) -> Result<String, String> {
@@ -180,7 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_port_is_on_loopback_and_any_other_address_is_written_out() {
+    fn a_port_alone_is_on_loopback_and_a_host_name_is_looked_up() {
+        let look_up = |host: &str, port| match host {
+            "both.example" => {
+                Ok(vec![SocketAddr::new([0; 8].into(), port), SocketAddr::new([10, 0, 0, 5].into(), port)])
+            }
+            "six.example" => Ok(vec![SocketAddr::new([0; 8].into(), port)]),
+            "nothing.example" => Ok(Vec::new()),
+            _ => Err(io::Error::other("no such host")),
+        };
         for (text, address) in [
             ("9601", "127.0.0.1:9601"),
             (":9601", "127.0.0.1:9601"),
@@ -188,11 +216,23 @@ mod tests {
             ("localhost:9601", "127.0.0.1:9601"),
             ("0.0.0.0:9601", "0.0.0.0:9601"),
             ("[::1]:9601", "[::1]:9601"),
+            ("[::]:9601", "[::]:9601"),
+            ("both.example:9601", "10.0.0.5:9601"),
+            ("six.example:9601", "[::]:9601"),
         ] {
-            assert_eq!(operators_address(text).map(|address| address.to_string()).as_deref(), Ok(address), "{text}");
+            assert_eq!(
+                listen_address_by(text, look_up).map(|address| address.to_string()).as_deref(),
+                Ok(address),
+                "{text}"
+            );
         }
-        for wrong in ["", ":", "on", "65536", "0.0.0.0", "::1", "example.com:9601", "-1"] {
-            assert!(operators_address(wrong).expect_err(wrong).contains("which is then on 127.0.0.1"), "{wrong}");
+        for wrong in ["", ":", "on", "65536", "0.0.0.0", "::1", "a b:9601", "http://a:9601", "-1", "+1", "a:+1"] {
+            let refused = listen_address_by(wrong, look_up).expect_err(wrong);
+            assert!(refused.contains("which is then on 127.0.0.1"), "{refused}");
+        }
+        for (unknown, reason) in [("nothing.example:1", "has no address"), ("a.example:1", "no such host")] {
+            let refused = listen_address_by(unknown, look_up).expect_err(unknown);
+            assert!(refused.contains(reason), "{refused}");
         }
     }
 
