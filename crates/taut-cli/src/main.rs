@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod descriptors;
+mod docs;
 mod echo;
 mod import;
 mod log;
@@ -35,6 +36,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// WebSockets that stay up: a realtime server and an echo server
 #[derive(Parser)]
 #[command(name = "taut", version = VERSION, arg_required_else_help = true)]
+#[command(after_help = "The documentation is in the program: `taut docs`.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -45,6 +47,7 @@ enum Command {
     Serve(serve::Arguments),
     Echo(echo::Arguments),
     Import(import::Arguments),
+    Docs(docs::Arguments),
 }
 
 /// With the commit, where it is known: see `build.rs`.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
+        Command::Docs(arguments) => docs::run(&arguments),
         Command::Echo(arguments) => {
             log::start(&env::var("TAUT_LOG").unwrap_or_default(), log::format_asked_for([""]));
             descriptors::allow_most();

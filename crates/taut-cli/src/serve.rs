@@ -188,18 +188,20 @@ impl Args for Arguments {
         let long = format!(
             "{about}\n\nWithout an app, it serves a development app on this machine only and prints its credentials; open / \
              to try a chat. Every setting can be a flag, an environment variable, or a line of the file given with \
-             --config. Flags override variables, and variables override the file. docs/configuration.md lists all settings."
+             --config. Flags override variables, and variables override the file."
         );
         let check = Arg::new("check")
             .long("check")
             .help(
                 "Check the configuration without serving: print what would be served, or every mistake and where it is",
             )
+            .help_heading("Configuration")
             .action(ArgAction::SetTrue);
         let command = RETIRED.iter().fold(command, |command, setting| {
             command.arg(Arg::new(setting.name).long(setting.name).hide(true).action(ArgAction::Append))
         });
-        SETTINGS.iter().fold(command.about(about).long_about(long).arg(check), |command, setting| {
+        let command = command.about(about).long_about(long).after_help(DOCUMENTATION).arg(check);
+        SETTINGS.iter().fold(command, |command, setting| {
             let default =
                 if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
             let action = if setting.repeatable { ArgAction::Append } else { ArgAction::Set };
@@ -207,6 +209,7 @@ impl Args for Arguments {
                 Arg::new(setting.name)
                     .long(setting.name)
                     .value_name(setting.value)
+                    .help_heading(setting.heading())
                     .help(format!("{}{default} [env: {}]", setting.help, setting.environment))
                     .action(action),
             )
@@ -228,6 +231,10 @@ impl FromArgMatches for Arguments {
         Ok(())
     }
 }
+
+/// Where those find more who have nothing but the program.
+const DOCUMENTATION: &str = "The documentation is in the program: `taut docs` lists its pages. `taut docs configuration` has all settings and \
+    what the file looks like, `taut docs running` a unit for systemd, `taut docs proxies` recipes for proxies.";
 
 fn sources(matches: &ArgMatches, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
     let flags = SETTINGS.iter().chain(RETIRED).flat_map(|setting| {

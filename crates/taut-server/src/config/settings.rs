@@ -52,6 +52,12 @@ impl Setting {
         }
     }
 
+    /// Where help puts it.
+    pub fn heading(&self) -> &'static str {
+        let named = HEADINGS.iter().find(|(_, names)| names.contains(&self.name)).map(|(heading, _)| *heading);
+        named.or_else(|| self.limit().map(|_| "Limits of an app")).unwrap_or("Options")
+    }
+
     /// Its name in the tables `[limits]` and `[apps.limits]`, if it is one of the limits that each app may have of its own.
     pub fn limit(&self) -> Option<&'static str> {
         matches!(self.apply, Limit(_)).then(|| self.name.strip_prefix("max-").unwrap_or(self.name))
@@ -88,6 +94,32 @@ impl Setting {
         Self { live: false, ..self }
     }
 }
+
+/// What help groups the settings by; those that each app may have of its own are limits.
+const HEADINGS: &[(&str, &[&str])] = &[
+    ("Configuration", &["config", "env-file"]),
+    ("Apps", &["app", "apps-file", "apps-database", "apps-table", "apps-reload"]),
+    ("Listening", &["listen", "shards", "path-prefix", "trusted-proxies", "proxy-protocol", "keep-alive", "fallback"]),
+    ("TLS", &["tls-certificate", "tls-key"]),
+    (
+        "Connections",
+        &[
+            "activity-timeout",
+            "ping-interval",
+            "pong-timeout",
+            "max-message",
+            "message-timeout",
+            "max-unfinished",
+            "max-outgoing",
+            "slow-reader",
+            "deflate",
+        ],
+    ),
+    ("Console and metrics", &["console-listen", "console-password", "metrics-listen", "metrics-token"]),
+    ("Webhooks", &["data-directory"]),
+    ("Log", &["log-level", "log-format"]),
+    ("Shutdown", &["drain-notice", "drain-timeout"]),
+];
 
 /// A field of [`Config`] that is set to what a text is read as, or as a closure says.
 macro_rules! server {
@@ -608,4 +640,19 @@ fn metrics_token(text: &str) -> Result<Secret, String> {
         return Err("a token has at least 16 characters of ASCII and no spaces".to_owned());
     }
     Ok(Secret::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_a_place_in_the_help() {
+        for setting in SETTINGS {
+            assert_ne!(setting.heading(), "Options", "{} is missing in HEADINGS", setting.name);
+        }
+        for name in HEADINGS.iter().flat_map(|(_, names)| *names) {
+            assert!(SETTINGS.iter().any(|setting| setting.name == *name), "there is no setting {name}");
+        }
+    }
 }

@@ -1,0 +1,69 @@
+//! `taut docs`: the pages of `docs/` that are about the command, for those who have nothing but the program.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use crate::output;
+
+/// Show the documentation
+///
+/// The pages are Markdown, as in the folder docs/ of the sources of this version.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The page to show; without one, the pages are listed
+    #[arg(value_parser = PAGES.map(|(name, _)| name))]
+    page: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let page = arguments.page.as_deref().and_then(|page| PAGES.iter().find(|(name, _)| *name == page));
+    match page {
+        Some((_, text)) => output::print(text)?,
+        None => output::print(&list())?,
+    }
+    Ok(())
+}
+
+fn list() -> String {
+    let mut list = "Pages (taut docs PAGE):\n\n".to_owned();
+    for (name, text) in PAGES {
+        let title = text.lines().next().unwrap_or_default().trim_start_matches("# ");
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(list, "  {name:17}  {title}");
+    }
+    list
+}
+
+/// A page of `docs/`.
+macro_rules! page {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../../docs/", $name, ".md")))
+    };
+}
+
+const PAGES: [(&str, &str); 8] = [
+    page!("auth"),
+    page!("compatibility"),
+    page!("configuration"),
+    page!("metrics"),
+    page!("migrating-servers"),
+    page!("proxies"),
+    page!("running"),
+    page!("traces"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_has_a_title_and_is_listed() {
+        let list = list();
+        for (name, text) in PAGES {
+            assert!(text.starts_with("# "), "{name}");
+            assert!(list.contains(&format!("  {name} ")), "{list}");
+        }
+    }
+}

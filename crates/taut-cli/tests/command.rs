@@ -1,0 +1,63 @@
+//! The command line: its version, its help, its documentation.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn taut(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_taut")).env_clear().args(arguments).output().expect("the program")
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = taut(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn the_version_has_the_commit_where_there_is_one() {
+    let printed = printed(&["--version"]);
+    let version = printed.trim().strip_prefix(concat!("taut ", env!("CARGO_PKG_VERSION"))).expect("the version");
+    // A source without its history has none.
+    if !version.is_empty() {
+        let commit = version.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')')).expect("in parentheses");
+        let (hash, day) = commit.split_once(' ').unwrap_or((commit, "2026-01-01"));
+        assert!(hash.len() >= 7 && day.split('-').count() == 3, "{printed}");
+    }
+}
+
+#[test]
+fn the_help_of_serve_is_grouped_and_says_where_to_read_on() {
+    let help = printed(&["serve", "--help"]);
+    let headings =
+        ["Configuration:", "Listening:", "Apps:", "TLS:", "Connections:", "Limits of an app:", "Webhooks:", "Log:"];
+    for heading in headings {
+        assert!(help.lines().any(|line| line == heading), "{heading} in\n{help}");
+    }
+    assert!(help.contains("`taut docs`") && !help.contains("docs/configuration.md"), "{help}");
+}
+
+#[test]
+fn the_documentation_is_in_the_program() {
+    let list = printed(&["docs"]);
+    for page in ["configuration", "running", "proxies", "metrics"] {
+        assert!(list.contains(page), "{list}");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/{page}.md"));
+        assert_eq!(printed(&["docs", page]), std::fs::read_to_string(path).expect("a page"));
+    }
+    assert_eq!(taut(&["docs", "nothing"]).status.code(), Some(2));
+}
+
+#[test]
+fn serve_and_echo_call_the_certificate_the_same_and_take_a_port_alone() {
+    for command in ["serve", "echo"] {
+        let help = printed(&[command, "--help"]);
+        for flag in ["--tls-certificate <FILE>", "--tls-key <FILE>"] {
+            assert!(help.contains(flag), "{flag} in\n{help}");
+        }
+        assert!(help.contains("a port alone is on 127.0.0.1"), "{help}");
+    }
+    for listen in ["0", ":0", "localhost:0", "127.0.0.1:0"] {
+        let checked = printed(&["serve", "--check", "--listen", listen]);
+        assert!(checked.contains("listens on 127.0.0.1:0,"), "{checked}");
+    }
+}
