@@ -168,8 +168,8 @@ pub enum InvalidHeader {
     Name,
     /// The value holds a control character, such as a line end, that would let it forge other headers.
     Value,
-    /// The handshake writes this header itself.
-    Reserved,
+    /// The handshake writes the header of this name itself, or it would give a message another end.
+    Reserved(&'static str),
 }
 
 impl fmt::Display for InvalidHeader {
@@ -177,7 +177,9 @@ impl fmt::Display for InvalidHeader {
         f.write_str(match self {
             Self::Name => "a header name may only hold letters, digits and !#$%&'*+-.^_`|~",
             Self::Value => "a header value must not hold line ends or other control characters",
-            Self::Reserved => "this header belongs to the handshake and cannot be set by hand",
+            Self::Reserved(name) => {
+                return write!(f, "the header {name} belongs to the handshake and cannot be set by hand");
+            }
         })
     }
 }
@@ -185,21 +187,32 @@ impl fmt::Display for InvalidHeader {
 impl std::error::Error for InvalidHeader {}
 
 /// Appends `name: value` and a line end, if the application may set this header.
-fn write_header(name: &str, value: &str, reserved: &[&str], out: &mut Vec<u8>) -> Result<(), InvalidHeader> {
+fn write_header(name: &str, value: &str, reserved: &[&'static str], out: &mut Vec<u8>) -> Result<(), InvalidHeader> {
     check_own_header(name, value, reserved)?;
     http1::write_line(out, name, value.as_bytes());
     Ok(())
 }
 
 /// Whether the application may set this header.
-fn check_own_header(name: &str, value: &str, reserved: &[&str]) -> Result<(), InvalidHeader> {
+fn check_own_header(name: &str, value: &str, reserved: &[&'static str]) -> Result<(), InvalidHeader> {
     check_header(name, value)?;
     let is_ours = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    if is_ours("sec-websocket-") || reserved.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
-        return Err(InvalidHeader::Reserved);
+    let taken = reserved.iter().chain(&HANDSHAKE).find(|taken| name.eq_ignore_ascii_case(taken));
+    match taken {
+        Some(taken) => Err(InvalidHeader::Reserved(taken)),
+        None if is_ours("sec-websocket-") => Err(InvalidHeader::Reserved("Sec-WebSocket-*")),
+        None => Ok(()),
     }
-    Ok(())
 }
+
+/// The headers of the handshake's own (RFC 6455 §11.3).
+const HANDSHAKE: [&str; 5] = [
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Version",
+];
 
 /// Whether a header is one header, wherever it is sent.
 fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
@@ -407,8 +420,11 @@ mod tests {
         for name in ["", "a b", "a:", "a\r\nb", "é", "a\0"] {
             assert_eq!(write_header(name, "x", &[], &mut out), Err(InvalidHeader::Name), "{name:?}");
         }
-        assert_eq!(write_header("SEC-websocket-Accept", "x", &[], &mut out), Err(InvalidHeader::Reserved));
-        assert_eq!(write_header("Upgrade", "x", &["upgrade"], &mut out), Err(InvalidHeader::Reserved));
+        assert_eq!(
+            write_header("SEC-websocket-Accept", "x", &[], &mut out),
+            Err(InvalidHeader::Reserved("Sec-WebSocket-Accept"))
+        );
+        assert_eq!(write_header("Upgrade", "x", &["upgrade"], &mut out), Err(InvalidHeader::Reserved("upgrade")));
         assert_eq!(out, b"");
         assert_eq!(write_header("X-Id", "a\tb é", &[], &mut out), Ok(()));
         assert_eq!(out, "X-Id: a\tb é\r\n".as_bytes());

@@ -255,7 +255,7 @@ impl fmt::Display for InvalidRequest {
 impl std::error::Error for InvalidRequest {}
 
 /// Request headers that the handshake writes, or that would give it a body.
-const RESERVED: [&str; 6] = ["connection", "content-length", "host", "origin", "transfer-encoding", "upgrade"];
+const RESERVED: [&str; 6] = ["Connection", "Content-Length", "Host", "Origin", "Transfer-Encoding", "Upgrade"];
 
 /// RFC 6455 §9.1 and erratum 3433: several headers are one list, which has at least one element if it is there.
 fn extensions<'a>(headers: &Headers<'a>) -> impl Iterator<Item = Result<Offer<'a>, MalformedExtensions>> {
@@ -407,14 +407,19 @@ mod tests {
         for name in ["v2", "", "a b", "a,b", "a/b", "é"] {
             assert_eq!(full().subprotocol(name).err(), Some(InvalidRequest::Subprotocol), "{name}");
         }
-        for name in
-            ["Host", "UPGRADE", "connection", "Content-Length", "Transfer-Encoding", "Origin", "Sec-WebSocket-Key"]
-        {
-            assert_eq!(
-                plain().header(name, "a").err(),
-                Some(InvalidRequest::Header(InvalidHeader::Reserved)),
-                "{name}"
-            );
+        for (name, known) in [
+            ("Host", "Host"),
+            ("UPGRADE", "Upgrade"),
+            ("connection", "Connection"),
+            ("Content-Length", "Content-Length"),
+            ("Transfer-Encoding", "Transfer-Encoding"),
+            ("Origin", "Origin"),
+            ("sec-websocket-key", "Sec-WebSocket-Key"),
+            ("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol"),
+        ] {
+            let invalid = InvalidHeader::Reserved(known);
+            assert_eq!(plain().header(name, "a").err(), Some(InvalidRequest::Header(invalid)), "{name}");
+            assert!(invalid.to_string().contains(known));
         }
         for origin in ["", "a", "https://a/", "https://", "://a", "https://u@a", "https://a b"] {
             assert_eq!(plain().origin(origin).err(), Some(InvalidRequest::Origin), "{origin}");

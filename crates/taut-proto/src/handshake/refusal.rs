@@ -6,18 +6,40 @@ use std::time::Duration;
 
 use super::response::Response;
 use super::version::Version;
+use super::{InvalidHeader, check_own_header, is_token};
 
 /// Why a request is not upgraded, and the response that says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use taut_proto::handshake::Refusal;
+///
+/// let expired = Refusal::json(401, r#"{"error":"token expired"}"#)
+///     .challenge(r#"Bearer realm="chat", error="invalid_token""#)
+///     .header("X-Request-Id", "7f3a");
+/// let moved = Refusal::redirect(307, "wss://eu.chat.example/room");
+/// ```
+///
+/// Its `Debug` shows no values of headers, which may be cookies.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Refusal {
     cause: Cause,
     /// The application's own words.
     text: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
+    /// Boxed: few refusals have any, and all of them are moved.
+    headers: Option<Box<OwnHeaders>>,
+}
+
+/// Headers that the application has added.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct OwnHeaders {
+    lines: Vec<(Cow<'static, str>, String)>,
+    /// The first that must not be sent.
+    invalid: Option<(String, InvalidHeader)>,
 }
 
 impl Refusal {
-    /// 401: the client must present a valid bearer token.
+    /// 401: the client must present a valid bearer token. [`challenge`](Self::challenge) asks for something else.
     pub fn unauthorized(text: impl Into<Cow<'static, str>>) -> Self {
         Self::with_status(401, text)
     }
@@ -41,7 +63,49 @@ impl Refusal {
     /// and is shown to the client.
     pub fn with_status(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
         let status = if matches!(status, 400..600) { status } else { 500 };
-        Self { cause: Cause::Application(status), text: Some(text.into()), retry_after: None }
+        Self { text: Some(text.into()), ..Cause::Application(status).into() }
+    }
+
+    /// A refusal whose body is JSON, sent as it is with `Content-Type: application/json`. The status is as for
+    /// [`with_status`](Self::with_status).
+    pub fn json(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
+        Self::with_status(status, body).header("Content-Type", "application/json")
+    }
+
+    /// Sends the client elsewhere: a status of 301, 302, 303, 307 or 308 (any other would not redirect and becomes 500)
+    /// and a URL as `Location`, which may be relative. Browsers do not follow redirects of a WebSocket; many other
+    /// clients do.
+    pub fn redirect(status: u16, location: &str) -> Self {
+        // RFC 9110 §15.4: these say where to go on.
+        let status = if matches!(status, 301 | 302 | 303 | 307 | 308) { status } else { 500 };
+        let text = format!("The server redirects to {location}");
+        Self { text: Some(text.into()), ..Cause::Application(status).into() }.header("Location", location)
+    }
+
+    /// Adds a header to the response. It takes the place of what the refusal would say by itself: of
+    /// `Content-Type: text/plain; charset=utf-8`, after which the body is sent exactly as it was given, of
+    /// `WWW-Authenticate: Bearer`, of `Retry-After` and of `Allow`.
+    ///
+    /// A header that must not be sent makes this a refusal with status 500, and [`invalid_header`](Self::invalid_header)
+    /// names it: a value with a line end, or a header of the handshake's or of the body's framing.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if self.invalid_header().is_some() {
+            return self;
+        }
+        match check_own_header(name, value, &RESERVED) {
+            Ok(()) => self.own_headers().lines.push((name.to_owned().into(), value.to_owned())),
+            Err(invalid) => self.spoil(name, invalid),
+        }
+        self
+    }
+
+    /// Says how the client is to authenticate: the value of a `WWW-Authenticate` header (RFC 9110 §11.6.1), such as
+    /// `Basic realm="chat"`. It takes the place of the `Bearer` that goes with status 401; several calls make several
+    /// challenges.
+    #[must_use]
+    pub fn challenge(self, challenge: &str) -> Self {
+        self.header(AUTHENTICATE, challenge)
     }
 
     /// Tells the client how long to stay away, in whole seconds, rounded up.
@@ -49,6 +113,12 @@ impl Refusal {
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
+    }
+
+    /// The first [`header`](Self::header) that must not be sent, and why.
+    pub fn invalid_header(&self) -> Option<(&str, InvalidHeader)> {
+        let (name, invalid) = self.headers.as_ref()?.invalid.as_ref()?;
+        Some((name, *invalid))
     }
 
     /// What is wrong with the request.
@@ -71,9 +141,10 @@ impl Refusal {
         let status = self.status();
         let mut response = Response::new(if has_streams && status == 426 { 400 } else { status });
         match status {
-            401 => response.push("WWW-Authenticate", "Bearer"),
+            // RFC 9110 §15.5.2: 401 says how to authenticate.
+            401 if !self.has_header(AUTHENTICATE) => response.push(AUTHENTICATE, "Bearer"),
             // RFC 9110 §15.5.6: 405 says what is allowed.
-            405 => response.push("Allow", if has_streams { "CONNECT" } else { "GET" }),
+            405 if !self.has_header("Allow") => response.push("Allow", if has_streams { "CONNECT" } else { "GET" }),
             426 => {
                 if !has_streams {
                     // RFC 9110 §15.5.22: 426 says what to upgrade to.
@@ -85,7 +156,7 @@ impl Refusal {
             _ => {}
         }
         let retry_after = self.retry_after.or(if status == 503 { Some(RETRY_AFTER) } else { None });
-        if let Some(delay) = retry_after {
+        if let Some(delay) = retry_after.filter(|_| !self.has_header("Retry-After")) {
             let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
             response.push("Retry-After", seconds.to_string());
         }
@@ -93,17 +164,55 @@ impl Refusal {
             // RFC 9110 §7.8: `Upgrade` is hop by hop, so `Connection` names it.
             response.push("Connection", if status == 426 { "Upgrade, close" } else { "close" });
         }
-        let body = format!("{self}\n");
-        response.push("Content-Type", "text/plain; charset=utf-8");
+        for (name, value) in self.headers() {
+            response.push(name.clone(), value.clone());
+        }
+        let body = if self.has_header(CONTENT_TYPE) {
+            self.to_string()
+        } else {
+            response.push(CONTENT_TYPE, "text/plain; charset=utf-8");
+            format!("{self}\n")
+        };
         response.push("Content-Length", body.len().to_string());
         response.set_body(body);
         response
+    }
+
+    fn headers(&self) -> &[(Cow<'static, str>, String)] {
+        self.headers.as_ref().map_or(&[], |own| &own.lines)
+    }
+
+    fn has_header(&self, name: &str) -> bool {
+        self.headers().iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
+    }
+
+    fn own_headers(&mut self) -> &mut OwnHeaders {
+        self.headers.get_or_insert_default()
+    }
+
+    /// Makes it one that says what is wrong with it. Of the application's headers none is left: they were meant for
+    /// another status.
+    fn spoil(&mut self, name: &str, invalid: InvalidHeader) {
+        // What is not a name may be a secret in the wrong place.
+        let shown = if is_token(name) { format!(" ({name})") } else { String::new() };
+        let text = format!("The server's response has a header that must not be sent{shown}: {invalid}.");
+        *self = Self { text: Some(text.into()), ..Cause::Application(500).into() };
+        self.own_headers().invalid = Some((name.to_owned(), invalid));
     }
 }
 
 impl From<Cause> for Refusal {
     fn from(cause: Cause) -> Self {
-        Self { cause, text: None, retry_after: None }
+        Self { cause, text: None, retry_after: None, headers: None }
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers().iter().map(|(name, _)| name).collect();
+        let mut shown = f.debug_struct("Refusal");
+        shown.field("cause", &self.cause).field("text", &self.text).field("retry_after", &self.retry_after);
+        shown.field("headers", &names).finish_non_exhaustive()
     }
 }
 
@@ -245,6 +354,12 @@ impl fmt::Display for Cause {
     }
 }
 
+/// Headers that would contradict the refusal's own.
+const RESERVED: [&str; 4] = ["Connection", "Content-Length", "Transfer-Encoding", "Upgrade"];
+
+const AUTHENTICATE: &str = "WWW-Authenticate";
+const CONTENT_TYPE: &str = "Content-Type";
+
 /// What 503 says when the application does not.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -282,6 +397,74 @@ mod tests {
                 "\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{body}"
             );
             assert_eq!(response, format!("HTTP/1.1 {status} {expected}{rest}"));
+        }
+    }
+
+    #[test]
+    fn a_refusal_may_have_headers_challenges_and_a_body_of_its_own() {
+        let refusal = Refusal::json(401, r#"{"error":"token expired"}"#)
+            .challenge(r#"Bearer realm="chat", error="invalid_token""#)
+            .challenge(r#"Basic realm="chat""#)
+            .header("X-Request-Id", "7f3a")
+            .header("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")
+            .retry_after(Duration::from_secs(1));
+        assert_eq!(refusal.invalid_header(), None);
+        let expected = "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Type: application/json\r\n\
+                        WWW-Authenticate: Bearer realm=\"chat\", error=\"invalid_token\"\r\n\
+                        WWW-Authenticate: Basic realm=\"chat\"\r\nX-Request-Id: 7f3a\r\n\
+                        retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 25\r\n\r\n\
+                        {\"error\":\"token expired\"}";
+        assert_eq!(written(|out| refusal.write_response(out)), expected);
+        let html = Refusal::forbidden("<p>not you</p>").header("Content-Type", "text/html");
+        assert!(written(|out| html.write_response(out)).ends_with("\r\nContent-Length: 14\r\n\r\n<p>not you</p>"));
+        assert!(!format!("{:?}", Refusal::forbidden("no").header("Set-Cookie", "s3cret")).contains("s3cret"));
+    }
+
+    // RFC 9110 §15.4: 301, 302, 303, 307 and 308 redirect; 304 and 300 do not.
+    #[test]
+    fn a_refusal_may_be_a_redirect() {
+        for (status, phrase) in [
+            (301, "Moved Permanently"),
+            (302, "Found"),
+            (303, "See Other"),
+            (307, "Temporary Redirect"),
+            (308, "Permanent Redirect"),
+        ] {
+            let response = written(|out| Refusal::redirect(status, "wss://a.example/x").write_response(out));
+            let start = format!("HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nLocation: wss://a.example/x\r\n");
+            assert!(response.starts_with(&start), "{response}");
+        }
+        for status in [101, 200, 300, 304, 400] {
+            assert_eq!(Refusal::redirect(status, "/x").status(), 500);
+        }
+    }
+
+    // CVE-2026-1527: no value of a refusal ends its header and begins another.
+    #[test]
+    fn a_header_that_must_not_be_sent_makes_a_refusal_with_500_that_names_it() {
+        let refusal = || Refusal::unauthorized("who are you?").header("Set-Cookie", "a=b");
+        for (refusal, name, invalid) in [
+            (refusal().header("X-Id", "a\r\nSet-Cookie: b"), "X-Id", InvalidHeader::Value),
+            (refusal().challenge("Basic\n"), "WWW-Authenticate", InvalidHeader::Value),
+            (Refusal::redirect(302, "/a\r\nX: y"), "Location", InvalidHeader::Value),
+            (refusal().header("X: y", "z"), "X: y", InvalidHeader::Name),
+            (refusal().header("", "z"), "", InvalidHeader::Name),
+            (refusal().header("connection", "close"), "connection", InvalidHeader::Reserved("Connection")),
+            (refusal().header("Content-Length", "1"), "Content-Length", InvalidHeader::Reserved("Content-Length")),
+            (
+                refusal().header("sec-websocket-accept", "x"),
+                "sec-websocket-accept",
+                InvalidHeader::Reserved("Sec-WebSocket-Accept"),
+            ),
+        ] {
+            assert_eq!(refusal.invalid_header(), Some((name, invalid)));
+            let refusal = refusal.header("X-Later", "y");
+            assert_eq!(refusal.status(), 500);
+            let response = written(|out| refusal.write_response(out));
+            assert!(!response.contains("Cookie") && !response.contains("X-Later"), "{response}");
+            let (_, body) = response.split_once("\r\n\r\n").expect("a body");
+            assert!(body.contains("must not be sent") && body.contains(&invalid.to_string()), "{body}");
+            assert_eq!(body.contains(&format!("({name})")), is_token(name), "{body}");
         }
     }
 }

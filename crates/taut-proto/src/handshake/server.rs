@@ -238,7 +238,7 @@ impl fmt::Debug for Upgrade<'_> {
 }
 
 /// Response headers that would contradict the handshake's own.
-const RESERVED: [&str; 4] = ["connection", "content-length", "transfer-encoding", "upgrade"];
+const RESERVED: [&str; 4] = ["Connection", "Content-Length", "Transfer-Encoding", "Upgrade"];
 
 #[cfg(test)]
 mod tests {
@@ -511,8 +511,15 @@ mod tests {
         let upgrade = || request.upgrade().expect("good");
         assert_eq!(upgrade().header("X", "a\r\nSet-Cookie: b").err(), Some(InvalidHeader::Value));
         assert_eq!(upgrade().header("X\r\nY", "a").err(), Some(InvalidHeader::Name));
-        for name in ["Connection", "content-length", "Transfer-Encoding", "Upgrade", "Sec-WebSocket-Accept"] {
-            assert_eq!(upgrade().header(name, "a").err(), Some(InvalidHeader::Reserved));
+        for (name, known) in [
+            ("Connection", "Connection"),
+            ("content-length", "Content-Length"),
+            ("Transfer-Encoding", "Transfer-Encoding"),
+            ("Upgrade", "Upgrade"),
+            ("SEC-WEBSOCKET-accept", "Sec-WebSocket-Accept"),
+            ("Sec-WebSocket-Location", "Sec-WebSocket-*"),
+        ] {
+            assert_eq!(upgrade().header(name, "a").err(), Some(InvalidHeader::Reserved(known)));
         }
         let response = written(|out| upgrade().header("X-Node", "a b").expect("good").write_response(out));
         assert!(response.ends_with("\r\nX-Node: a b\r\n\r\n"), "{response}");
