@@ -84,7 +84,7 @@ impl fmt::Debug for Error {
         if f.alternate() {
             return f.debug_tuple("Error").field(&self.0).finish();
         }
-        self.0.fmt(f)?;
+        fmt::Display::fmt(&self.0, f)?;
         let mut source = std::error::Error::source(self);
         while let Some(error) = source {
             write!(f, "\n  caused by: {error}")?;
