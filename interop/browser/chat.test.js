@@ -156,10 +156,11 @@ describe('the chat page itself', { timeout: 120_000 }, () => {
     assert.equal(await name.inputValue(), 'Zoë');
   });
 
-  test('a_server_without_the_development_app_says_that_it_has_no_chat', async () => {
-    await server.stop();
-    server = await Server.start({ options: ['--app', '1:app-key:app-secret'] });
+  test('a_page_whose_server_has_apps_of_its_own_by_now_says_that_there_is_no_chat', async () => {
     tab = await Tab.open(browser, server.origin, own);
+    await tab.reaches('connected');
+    await tab.page.route('**/chat/config', (route) => route.fulfill({ status: 404, json: { error: 'There is nothing at this path.' } }));
+    await tab.page.reload();
     await tab.reaches('unavailable');
     await tab.page.getByRole('heading', { name: 'This server has no chat' }).waitFor();
     assert.deepEqual(await tab.sockets(), []);

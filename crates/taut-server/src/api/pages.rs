@@ -1,5 +1,8 @@
 //! The pages that the server carries.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::HeaderName;
@@ -8,6 +11,7 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 
+use super::Context;
 use super::route::{Area, Route};
 
 /// A file that is part of the program.
@@ -40,14 +44,24 @@ macro_rules! page {
     };
 }
 
-/// The chat: a page with which a newcomer sees two browser tabs talk to each other.
-pub(super) const ROUTES: [Route; 5] = [
-    page!("/", "text/html", include_bytes!("../../../../web/index.html")),
+/// The chat: a page with which a newcomer sees two browser tabs talk to each other. A server with apps of its own says what it is instead.
+pub(super) const ROUTES: [Route; 6] = [
+    Route::new(Area::Chat, "/", || get(root)),
     page!("/base.css", "text/css", BASE),
+    page!("/server.css", "text/css", include_bytes!("../../../../web/server.css")),
     page!("/chat.css", "text/css", include_bytes!("../../../../web/chat.css")),
     page!("/chat.js", "text/javascript", include_bytes!("../../../../web/chat.js")),
     page!("/taut.js", "text/javascript", include_bytes!("../../../../web/taut.js")),
 ];
+
+/// `GET /`: the chat while the development app is served, and otherwise what somebody may know who has come here by chance: neither version
+/// nor apps.
+async fn root(State(context): State<Arc<Context>>) -> Page {
+    let has_chat = context.node().apps().development_app().is_some();
+    let chat: &[u8] = include_bytes!("../../../../web/index.html");
+    let server: &[u8] = include_bytes!("../../../../web/server.html");
+    Page { content_type: "text/html; charset=utf-8", content: if has_chat { chat } else { server } }
+}
 
 /// The rules that all pages have in common.
 pub(super) const BASE: &[u8] = include_bytes!("../../../../web/base.css");

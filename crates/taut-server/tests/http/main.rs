@@ -563,6 +563,27 @@ fn health_is_told() {
 }
 
 #[test]
+fn a_server_with_apps_of_its_own_says_what_it_is_and_nothing_else() {
+    let server = server(|_| {});
+    let page = Http::connect(server.addresses()[0]).request("GET", "/", &[], b"");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    let text = page.text().to_lowercase();
+    assert!(text.contains("this is a taut server"), "{text}");
+    for told in [env!("CARGO_PKG_VERSION"), "key-one", "<script", "chat", "console"] {
+        assert!(!text.contains(told), "{told}");
+    }
+    // With the development app it is the chat, until other apps take its place.
+    let server = development_server();
+    let mut http = Http::connect(server.addresses()[0]);
+    assert!(http.request("GET", "/", &[], b"").text().contains("/chat.js"));
+    let app = taut_server::app::AppConfig::parse("1:key-one:secret-one").expect("an app");
+    let config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), shards: 1, ..Config::default() };
+    server.reload(&Config { apps: vec![app], ..config }).expect("good");
+    assert!(!http.request("GET", "/", &[], b"").text().contains("/chat.js"));
+}
+
+#[test]
 fn the_pages_are_served_with_their_types_and_a_strict_policy() {
     let server = development_server();
     let mut http = Http::connect(server.addresses()[0]);
@@ -570,6 +591,7 @@ fn the_pages_are_served_with_their_types_and_a_strict_policy() {
         ("/", "text/html; charset=utf-8", "<!doctype html>"),
         ("/base.css", "text/css; charset=utf-8", "{"),
         ("/chat.css", "text/css; charset=utf-8", "{"),
+        ("/server.css", "text/css; charset=utf-8", "{"),
         ("/chat.js", "text/javascript; charset=utf-8", "import"),
         ("/taut.js", "text/javascript; charset=utf-8", "export"),
     ] {
