@@ -61,7 +61,7 @@ export function connect(server, user) {
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, callback) => {
         if (channelName.endsWith('-no')) return callback(null, { auth: 'app-key:0000' });
-        const data = channelName.startsWith('presence-') ? JSON.stringify({ user_id: user }) : undefined;
+        const data = channelName.startsWith('presence-') ? JSON.stringify({ user_id: user, user_info: { name: `${user[0].toUpperCase()}${user.slice(1)}` } }) : undefined;
         const text = [socketId, channelName, ...(data ? [data] : [])].join(':');
         const signature = createHmac('sha256', 'app-secret').update(text).digest('hex');
         callback(null, { auth: `app-key:${signature}`, ...(data ? { channel_data: data } : {}) });

@@ -1,13 +1,10 @@
 /** The console of `taut serve` in Chromium, while real clients come, talk and go. */
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { launch } from './chromium.js';
 import { connect, connected, Console, live, publish, subscribed } from './console.js';
 import { Server } from './server.js';
 
-const folder = process.env.TAUT_SCREENSHOTS;
 const PASSWORD = 'correct horse battery';
 
 let browser;
@@ -143,16 +140,109 @@ describe('the console', { timeout: 120_000 }, () => {
     await page.getByText('2 channels').waitFor();
     await page.getByRole('button', { name: 'presence-room' }).click();
     const detail = page.getByRole('complementary');
-    await detail.getByText('ann').waitFor();
+    await detail.getByText('ann', { exact: true }).waitFor();
+    await detail.getByText('{"name":"Ann"}').waitFor();
     await page.getByRole('button', { name: 'cache-scores' }).click();
     await detail.getByText('"home": 2').waitFor();
     await page.getByLabel('Filter channels').fill('room');
     await page.getByText('1 channel', { exact: true }).waitFor();
     await page.getByRole('link', { name: 'Connections' }).click();
     const row = page.getByRole('row', { name: ann.connection.socket_id });
-    await row.getByText('presence-room').waitFor();
+    for (const text of ['presence-room', 'pusher-js 8.6.0', 'WebSocket', '127.0.0.1']) await row.getByText(text, { exact: true }).waitFor();
+    assert.match(await row.locator('[data-name="Connected"]').textContent(), /^\d+\u00a0s$/);
     await page.getByLabel('Filter connections').fill('nobody');
     await page.getByRole('heading', { name: 'Nothing matches' }).waitFor();
+  });
+
+  test('members_stand_in_the_order_that_people_expect', async () => {
+    for (const user of ['user-10', 'user-9', 'user-2', 'ann']) await subscribed((await client(user)).subscribe('presence-room'));
+    const { page } = await open('channels');
+    await page.getByRole('button', { name: 'presence-room' }).click();
+    const members = page.getByRole('complementary').locator('.members .user');
+    await members.nth(3).waitFor();
+    assert.deepEqual(await members.allTextContents(), ['ann', 'user-2', 'user-9', 'user-10']);
+  });
+
+  test('a_connection_can_be_ended_after_a_question', async () => {
+    const [ann, ben] = [await client('ann'), await client('ben')];
+    const socket = ann.connection.socket_id;
+    const states = [];
+    ann.connection.bind('state_change', ({ current }) => states.push(current));
+    const ended = new Promise((resolve) => ann.connection.bind('disconnected', resolve));
+    const { page } = await open('connections');
+    const row = page.getByRole('row', { name: socket });
+    const button = page.getByRole('button', { name: `Disconnect ${socket}` });
+    await button.click();
+    const question = page.getByRole('dialog', { name: 'Disconnect this client?' });
+    await question.getByText(socket).waitFor();
+    await question.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByText('2 connections').waitFor();
+    // No key of the views acts below the question.
+    await button.press('Enter');
+    await page.keyboard.press('1');
+    assert.ok(await question.isVisible() && await page.locator('#connections').isVisible());
+    await question.getByRole('button', { name: 'Disconnect' }).click();
+    await ended;
+    await row.waitFor({ state: 'detached' });
+    await page.getByText('1 connection', { exact: true }).waitFor();
+    assert.deepEqual(states, ['disconnected'], 'it does not come back by itself');
+    assert.equal(ben.connection.state, 'connected');
+  });
+
+  test('a_row_keeps_its_focus_and_its_place_while_others_come', async () => {
+    const ann = await client('ann');
+    const { page } = await open('connections');
+    const button = page.getByRole('button', { name: `Events of ${ann.connection.socket_id}` });
+    await button.focus();
+    await client('ben');
+    await page.getByText('2 connections').waitFor();
+    assert.ok(await button.evaluate((element) => element === document.activeElement));
+    await page.keyboard.press('Enter');
+    await page.locator('#events:not([hidden])').waitFor();
+    assert.equal(await page.locator('#event-text').inputValue(), ann.connection.socket_id);
+  });
+
+  test('a_refusal_leads_to_the_events_that_explain_it', async () => {
+    const { page, sees } = await open('overview');
+    await live(page);
+    const ann = await client('ann');
+    ann.subscribe('private-no');
+    await page.locator('#t-refused', { hasText: /^1$/ }).waitFor();
+    await page.getByText('Client requests refused').click();
+    await page.getByRole('list', { name: 'Reasons' }).getByRole('button').click();
+    await sees('Refused', ann.connection.socket_id);
+    assert.equal(await page.locator('.event').count(), 1);
+    assert.equal(await page.getByRole('button', { name: 'Connections' }).getAttribute('aria-pressed'), 'false');
+    assert.notEqual(await page.locator('#event-text').inputValue(), '');
+    // All of them, whatever the reason.
+    await page.getByRole('link', { name: 'Overview' }).click();
+    await page.getByRole('link', { name: 'Show them in Events' }).click();
+    await sees('Refused', ann.connection.socket_id);
+    assert.equal(await page.locator('#event-text').inputValue(), '');
+  });
+
+  test('escape_empties_a_search_and_shows_everything_again', async () => {
+    const ann = await client('ann');
+    await subscribed(ann.subscribe('news'));
+    const { page } = await open('events');
+    await live(page);
+    await publish(server, 'news', 'headline', '1');
+    await page.locator('.event').first().waitFor();
+    for (const [view, label, shown] of [
+      ['Events', 'Text', page.locator('.event', { hasText: 'headline' })],
+      ['Events', 'Channel', page.locator('.event', { hasText: 'headline' })],
+      ['Channels', 'Filter channels', page.getByRole('button', { name: 'news', exact: true })],
+      ['Connections', 'Filter connections', page.getByRole('row', { name: ann.connection.socket_id })],
+    ]) {
+      await page.getByRole('link', { name: view, exact: true }).click();
+      await shown.waitFor();
+      const field = page.getByRole('searchbox', { name: label, exact: true }).or(page.getByRole('combobox', { name: label, exact: true })).first();
+      await field.fill('no such thing');
+      await shown.waitFor({ state: 'detached' });
+      await field.press('Escape');
+      await shown.waitFor();
+      assert.equal(await field.inputValue(), '');
+    }
   });
 
   test('the_overview_counts', async () => {
@@ -163,6 +253,8 @@ describe('the console', { timeout: 120_000 }, () => {
     await page.locator('#f-subscriptions', { hasText: /^1$/ }).waitFor();
     await publish(server, 'news', 'e', '1');
     await page.locator('#q-99', { hasText: /^< \d/ }).waitFor();
+    await page.getByText(/^Taut \d+\.\d+\.\d+ up for$/).waitFor();
+    assert.match(await page.locator('#f-uptime').textContent(), /^\d+\u00a0(s|min)$/);
     await page.locator('#plot-messages .line.out[d^="M"]').waitFor({ state: 'attached' });
   });
 
@@ -257,89 +349,4 @@ describe('the console', { timeout: 120_000 }, () => {
     await page.getByRole('button', { name: 'Log out' }).click();
     await page.getByRole('heading', { name: 'Log in to the console' }).waitFor();
   });
-
-  for (const width of [360, 700, 1280]) {
-    test(`nothing_is_cut_off_at_${width}_px`, async () => {
-      const ann = await client('ann');
-      await subscribed(ann.subscribe(`presence-${'long-name-'.repeat(14)}`));
-      const { page } = await open('overview', { viewport: { width, height: 760 } });
-      await live(page);
-      for (const view of ['overview', 'events', 'channels', 'connections']) {
-        await page.getByRole('link', { name: view }).click();
-        await page.locator(`#${view}:not([hidden])`).waitFor();
-        if (view === 'events') await publish(server, 'x'.repeat(150), 'y'.repeat(150), JSON.stringify({ z: 'z'.repeat(900) }));
-        if (view === 'channels') await page.getByRole('button', { name: 'long-name' }).click();
-        const excess = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        assert.ok(excess <= 0, `${view} is ${excess} px too wide`);
-      }
-    });
-  }
-});
-
-test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 180_000 }, async (t) => {
-  await mkdir(folder, { recursive: true });
-  const server = await Server.start({ environment: { TAUT_CONSOLE_PASSWORD: PASSWORD } });
-  t.after(() => server.stop());
-  const clients = [];
-  t.after(() => clients.forEach((client) => client.disconnect()));
-  const consoles = [];
-  for (const colorScheme of ['light', 'dark']) {
-    for (const [size, viewport] of [['', { width: 1280, height: 800 }], ['-phone', { width: 360, height: 720 }]]) {
-      const console = await Console.open(browser, `${server.origin}/console`, { view: 'events', colorScheme, viewport, deviceScaleFactor: 2, mayFail: true });
-      const { page } = console;
-      const save = (name) => page.screenshot({ path: join(folder, `console-${name}${size}-${colorScheme}.png`) });
-      await page.getByLabel('Password').waitFor();
-      await save('login');
-      await page.getByLabel('Password').fill(PASSWORD);
-      await page.keyboard.press('Enter');
-      await live(page);
-      await save('empty');
-      consoles.push({ console, save });
-      // The next login is one more attempt, of which there are five at once.
-    }
-  }
-  t.after(() => Promise.all(consoles.map(({ console }) => console.close())));
-  const people = ['ann', 'ben', 'chloe', 'dev', 'emil', 'farah'];
-  const cookie = (await consoles[0].console.page.context().cookies()).map(({ name, value }) => `${name}=${value}`).join('; ');
-  const say = (channel, event, data) => publish(server, channel, event, JSON.stringify(data), cookie);
-  const rooms = [];
-  const started = performance.now();
-  // Half a minute of traffic, for the plots.
-  for (let second = 0; performance.now() - started < 36_000; second += 1) {
-    if (second % 4 === 0 && clients.length < people.length) {
-      const pusher = connect(server, people[clients.length]);
-      clients.push(pusher);
-      await connected(pusher);
-      const room = pusher.subscribe('presence-room-7');
-      for (const name of ['orders', 'cache-scores', `private-user-${clients.length}`]) pusher.subscribe(name);
-      await subscribed(room);
-      rooms.push(room);
-    }
-    const pause = new Promise((resolve) => setTimeout(resolve, 600));
-    for (let n = 0; n < 2 + (second * second) % 7; n += 1) {
-      await say('orders', n % 2 ? 'order-paid' : 'order-created', { id: 48_120 + second * 3 + n, total: '84.50', currency: 'EUR', items: 3 });
-    }
-    rooms[second % rooms.length].trigger('client-typing', { user: people[second % rooms.length], draft: true });
-    if (second % 3 === 0) await say('cache-scores', 'score', { home: second % 4, away: 1, minute: second });
-    if (second % 5 === 0) await say('private-encrypted-payroll', 'paid', { nonce: 'bm9uY2U', ciphertext: 'c2VjcmV0' });
-    if (second === 6) clients[0].subscribe('private-no');
-    await pause;
-  }
-  clients.pop().disconnect();
-  await say('orders', 'order-shipped', { id: 48_131, carrier: 'post', parcels: [{ weight: 1.2 }, { weight: 0.4 }] });
-  for (const { console: { page, sees }, save } of consoles) {
-    const shipped = await sees('Published', 'order-shipped');
-    await save('events');
-    await shipped.click();
-    await save('event');
-    for (const view of ['Overview', 'Channels', 'Connections']) {
-      await page.getByRole('link', { name: view }).click();
-      if (view !== 'Overview') await page.locator(`#${view.toLowerCase()} tbody tr`).first().waitFor();
-      await save(view.toLowerCase());
-    }
-    await page.getByRole('link', { name: 'Channels' }).click();
-    await page.getByRole('button', { name: 'presence-room-7' }).click();
-    await page.getByRole('complementary').getByText('chloe').waitFor();
-    await save('channel');
-  }
 });

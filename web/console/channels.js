@@ -1,6 +1,5 @@
 /** The occupied channels, and what there is to know about one of them. */
-import { ask, badges, bytes, create, empty, number, page, plural, pretty, seconds, sentence, write } from './dom.js';
-import { Unauthorized } from './dom.js';
+import { ask, badges, byName, bytes, create, empty, number, page, plural, pretty, quiet, seconds, sentence, Unauthorized, write } from './dom.js';
 
 let app = '';
 let chosen = null;
@@ -89,14 +88,14 @@ async function showChosen() {
   if (channel.users !== undefined) {
     const rest = channel.users - channel.members.length;
     content.push(create('h4', '', 'Members'));
-    content.push(channel.members.length
-      ? create('ul', 'members', ...channel.members.map((user) => create('li', '', user)), ...(rest > 0 ? [create('li', 'rest', `and ${number(rest)} more`)] : []))
-      : create('p', 'hint', 'Nobody is in this channel.'));
+    const members = channel.members.sort((one, other) => byName(one.user_id, other.user_id)).map(member);
+    if (rest > 0) members.push(create('li', 'rest', `and ${number(rest)} more`));
+    content.push(members.length ? list(members) : create('p', 'hint', 'Nobody is in this channel.'));
   }
   if (channel.cached) {
     const { data, size, ttl } = channel.cached;
     content.push(create('h4', '', 'Cached event'));
-    content.push(data === undefined ? create('p', 'hint', 'End-to-end encrypted.') : create('pre', '', pretty(data)));
+    content.push(data === undefined ? create('p', 'hint', 'End-to-end encrypted.') : json(pretty(data)));
     content.push(create('p', 'hint', `${bytes(size)}, kept for ${seconds(ttl)} more`));
   } else if (name.includes('cache-')) {
     content.push(create('h4', '', 'Cached event'), create('p', 'hint', 'None yet. The next event will be kept.'));
@@ -118,9 +117,22 @@ function close() {
   refresh().then(() => page['channel-rows'].querySelector(`[data-name="${CSS.escape(name)}"]`)?.focus(), () => {});
 }
 
-function quiet(text, action) {
-  const element = create('button', 'quiet', text);
-  element.type = 'button';
-  element.addEventListener('click', action);
+function json(data) {
+  const element = create('pre', '', data);
+  element.tabIndex = 0; // it scrolls
   return element;
+}
+
+function list(members) {
+  const element = create('ul', 'members', ...members);
+  element.tabIndex = 0; // it scrolls
+  element.ariaLabel = 'Members';
+  return element;
+}
+
+/** A user, and what the user says of itself. */
+function member({ user_id, user_info, connections }) {
+  const name = create('bdi', 'user', user_id);
+  const several = connections > 1 ? [create('span', 'more', plural(connections, 'connection'))] : [];
+  return create('li', '', create('div', 'cell', name, ...several), ...(user_info ? [create('code', '', user_info)] : []));
 }

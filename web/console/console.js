@@ -67,6 +67,7 @@ function run() {
   overview.poll((latest, failure) => {
     if (failure instanceof Unauthorized) lock();
     if (latest) offer(latest.apps);
+    overview.showReasons(events.refusals(), (reason) => look({ text: reason, groups: ['refused'] }));
     return running;
   });
   refresh();
@@ -155,7 +156,7 @@ page.app.addEventListener('change', choose);
 channels.begin({
   watch: (name) => {
     location.hash = 'events';
-    events.only(name);
+    events.only({ channel: name });
   },
   publish: (name) => {
     location.hash = 'events';
@@ -163,6 +164,16 @@ channels.begin({
     events.prepare(name);
   },
 });
+
+connections.begin({ watch: (socket) => look({ text: socket }) });
+
+page['t-show'].addEventListener('click', () => events.only({ groups: ['refused'] }));
+
+/** Shows the events that have this in common. */
+function look(filter) {
+  location.hash = 'events';
+  events.only(filter);
+}
 
 // The view
 
@@ -204,8 +215,8 @@ page.shortcuts.checked = localStorage.getItem('taut.shortcuts') !== 'off';
 page.shortcuts.addEventListener('change', () => localStorage.setItem('taut.shortcuts', page.shortcuts.checked ? 'on' : 'off'));
 
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && event.target.matches('input[type="search"]')) return event.target.blur();
-  if (!running || !page.shortcuts.checked || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === 'Escape' && event.target.matches('input[type="search"]')) return leaveSearch(event);
+  if (!running || page.confirm.open || !page.shortcuts.checked || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest('input:not([type="checkbox"]), textarea, select')) return;
   const number = ['1', '2', '3', '4'].indexOf(event.key);
   if (number >= 0) {
@@ -227,3 +238,11 @@ document.addEventListener('keydown', (event) => {
   }
   event.preventDefault();
 });
+
+/** Escape empties a search field: what it filtered is shown again, and the keys work again. */
+function leaveSearch(event) {
+  event.preventDefault(); // browsers differ in what they do
+  event.target.value = '';
+  event.target.dispatchEvent(new Event('input', { bubbles: true }));
+  event.target.blur();
+}

@@ -23,7 +23,7 @@ export function write(element, text) {
 
 export class Unauthorized extends Error {}
 
-/** Asks the console's own API; throws what the server says is wrong. */
+/** Asks the console's own API, with a body as JSON or none; throws what the server says is wrong. */
 export async function ask(path, { method = 'GET', body } = {}) {
   const response = await fetch(`/console/api/${path}`, {
     method,
@@ -76,6 +76,33 @@ function trim(value) {
 
 export function seconds(value) {
   return value < 90 ? `${value} s` : `${Math.round(value / 60)} min`;
+}
+
+/** How long something has lasted: the two largest units, each with its number. */
+export function lasting(value) {
+  const units = [['d', 86_400], ['h', 3600], ['min', 60], ['s', 1]];
+  const found = units.findIndex(([, size]) => value >= size);
+  const first = found < 0 ? units.length - 1 : found;
+  // Days with their hours and hours with their minutes; nobody needs the seconds of minutes.
+  const shown = units.slice(first, first < 2 ? first + 2 : first + 1);
+  let rest = value;
+  const parts = shown.map(([unit, size]) => {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    return [count, unit];
+  });
+  return parts.filter(([count], index) => count || !index).map(([count, unit]) => `${count}\u00a0${unit}`).join(' ');
+}
+
+/** Sorts names as people do: 2 before 10. */
+export const byName = new Intl.Collator('en', { numeric: true }).compare;
+
+/** A small button that is not the page's main one. */
+export function quiet(text, action) {
+  const element = create('button', 'quiet', text);
+  element.type = 'button';
+  element.addEventListener('click', action);
+  return element;
 }
 
 /** JSON as one reads it, and any other text as it is. */

@@ -1,9 +1,10 @@
 /** The events as they happen: filtered, paused, opened, published. */
-import { ask, bytes, create, number, page, plural, pretty, sentence, write } from './dom.js';
+import { ask, bytes, create, number, page, plural, pretty, quiet, sentence, write } from './dom.js';
 
 const MOST_KEPT = 2000;
 const MOST_SHOWN = 400;
 const TRY_AGAIN = 3000;
+const MOST_REASONS = 100;
 
 /** What the page calls the kinds of the server, and in which group they are. */
 const KINDS = {
@@ -35,6 +36,7 @@ let several = false;
 let drawing = false;
 let source;
 const off = new Set();    // groups that are not shown
+const reasons = new Map(); // why something was refused, by app: reason → how often
 
 // The stream
 
@@ -73,11 +75,28 @@ export function choose(id, isOneOfSeveral) {
   redraw();
 }
 
-/** Shows only what happens in one channel. */
-export function only(channel) {
+/** Shows only what happens in one channel, or what has this text, of these groups. */
+export function only({ channel = '', text = '', groups = GROUPS }) {
   page['event-channel'].value = channel;
-  page['event-text'].value = '';
+  page['event-text'].value = text;
+  for (const chip of page.chips.children) show(chip, groups.includes(chip.dataset.group));
   redraw();
+}
+
+/** Why something was refused since the page was opened, as far as it is the same for several. */
+export function refusals() {
+  const chosen = [...reasons].filter(([name]) => !app || name === app);
+  const sum = new Map();
+  for (const [reason, count] of chosen.flatMap(([, counts]) => [...counts])) sum.set(reason, (sum.get(reason) ?? 0) + count);
+  return sum;
+}
+
+/** What a reason has in common with others of its kind: what comes before names and numbers. */
+function count({ app: id, reason }) {
+  const kind = reason.split(/: (?:Expected|it is|at most)| to channel |[,.] |[.]$|[“"]/)[0] || reason;
+  const counts = reasons.get(id) ?? new Map();
+  if (!counts.has(kind) && counts.size >= MOST_REASONS) return;
+  reasons.set(id, counts.set(kind, (counts.get(kind) ?? 0) + 1));
 }
 
 export function prepare(channel) {
@@ -88,6 +107,7 @@ export function prepare(channel) {
 
 function came(row) {
   total += 1;
+  if (row.reason) count(row);
   take(row);
 }
 
@@ -138,7 +158,7 @@ function settle() {
   page['events-empty'].hidden = !nothing;
   if (nothing) {
     const [heading, text] = kept.length
-      ? ['Nothing matches', 'Change the filters above, or wait for a matching event.']
+      ? ['Nothing matches', 'Change the filters above, or wait for a matching event. Events before this page was opened are not kept.']
       : ['Listening', 'Connections, subscriptions and messages appear here the moment they happen.'];
     write(page['events-empty'].querySelector('h3'), heading);
     write(page['events-empty'].querySelector('p'), text);
@@ -226,30 +246,29 @@ function inside(row) {
   }
   if (row.channel) {
     content.append(create('div', 'actions',
-      button('Only this channel', () => only(row.channel)),
-      button('Publish to it', () => prepare(row.channel))));
+      quiet('Only this channel', () => only({ channel: row.channel })),
+      quiet('Publish to it', () => prepare(row.channel))));
   }
   return content;
-}
-
-function button(text, action) {
-  const element = create('button', 'quiet', text);
-  element.type = 'button';
-  element.addEventListener('click', action);
-  return element;
 }
 
 // Filters and keys
 
 for (const group of GROUPS) {
-  const chip = button(group[0].toUpperCase() + group.slice(1), () => {
-    if (!off.delete(group)) off.add(group);
-    chip.ariaPressed = String(!off.has(group));
+  const chip = quiet(group[0].toUpperCase() + group.slice(1), () => {
+    show(chip, off.has(group));
     redraw();
   });
   chip.className = `chip ${group}`;
-  chip.ariaPressed = 'true';
+  chip.dataset.group = group;
+  show(chip, true);
   page.chips.append(chip);
+}
+
+function show(chip, yes) {
+  if (yes) off.delete(chip.dataset.group);
+  else off.add(chip.dataset.group);
+  chip.ariaPressed = String(yes);
 }
 
 for (const field of [page['event-text'], page['event-channel']]) field.addEventListener('input', redraw);
@@ -335,6 +354,6 @@ function say(text, wrong = false) {
 }
 
 // Where there is room for one thing only, that is the events.
-if (matchMedia('(max-width: 64rem)').matches) page.publish.open = false;
+if (matchMedia('(max-width: 64rem), (max-height: 30rem)').matches) page.publish.open = false;
 
 settle();

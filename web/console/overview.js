@@ -1,9 +1,10 @@
 /** The overview: how much there is, how fast it goes, and what went wrong. */
-import { ask, create, microseconds, number, page, plural, rate, write } from './dom.js';
+import { ask, create, lasting, microseconds, number, page, plural, quiet, rate, write } from './dom.js';
 import { Plot } from './plot.js';
 
 const EVERY = 1000;
 const WINDOW = 60;   // samples that the percentiles look back
+const MOST_REASONS = 8;
 const QUANTILES = [['q-50', 0.5], ['q-90', 0.9], ['q-99', 0.99], ['q-999', 0.999]];
 
 const messages = new Plot(page['plot-messages'], 'Messages per second', [
@@ -62,6 +63,8 @@ function show(overview) {
     connections.add([sum('connections')]);
   }
   before = now;
+  write(page['f-version'], overview.version);
+  write(page['f-uptime'], lasting(overview.uptime));
   showTrouble({
     't-refused': sum('refused'),
     't-handshakes': overview.handshakes_refused,
@@ -77,8 +80,26 @@ function show(overview) {
 function showTrouble(counts) {
   for (const [id, count] of Object.entries(counts)) {
     write(page[id], number(count));
-    page[id].parentElement.classList.toggle('some', count > 0);
+    page[id].closest('details').classList.toggle('some', count > 0);
   }
+}
+
+/** Shows why requests were refused, the most frequent reasons first; `open` shows the events of one. */
+export function showReasons(reasons, open) {
+  const shown = [...reasons].sort(([, one], [, other]) => other - one).slice(0, MOST_REASONS);
+  page['t-reasons-none'].hidden = shown.length > 0;
+  while (page['t-reasons'].childElementCount > shown.length) page['t-reasons'].lastElementChild.remove();
+  shown.forEach(([reason, count], index) => {
+    let line = page['t-reasons'].children[index];
+    if (!line) {
+      const link = quiet('', () => open(line.dataset.reason));
+      line = create('li', '', link, create('b'));
+      page['t-reasons'].append(line);
+    }
+    line.dataset.reason = reason;
+    write(line.firstChild, reason);
+    write(line.lastChild, number(count));
+  });
 }
 
 function row(each) {

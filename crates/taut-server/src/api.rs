@@ -32,7 +32,7 @@ use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -156,7 +156,7 @@ impl fmt::Debug for Context {
 
 /// The routes, but for files ([`pages`], [`console::PAGES`]), what load balancers ask ([`health::PATHS`]) and clients without
 /// WebSockets ([`transports::ROUTES`]). The first is the one that most requests are for.
-const ROUTES: [Route; 22] = [
+const ROUTES: [Route; 23] = [
     Route::new(Area::Api, PUBLISH, || post(events::publish)),
     Route::new(Area::Api, "/apps/{app}/batch_events", || post(events::publish_batch)),
     Route::new(Area::Api, "/apps/{app}/channels", || get(channels::list)),
@@ -177,6 +177,7 @@ const ROUTES: [Route; 22] = [
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/channels", || get(console::channels)),
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/channels/{channel}", || get(console::channel)),
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/connections", || get(console::connections)),
+    Route::new(Area::ConsoleData, "/console/api/apps/{app}/connections/{socket}", || delete(console::disconnect)),
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/events", || post(console::publish)),
     Route::new(Area::ConsoleData, "/console/api/events", || get(console::watch)),
     Route::new(Area::ConsoleSession, "/console/api/session", console::session),

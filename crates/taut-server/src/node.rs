@@ -12,7 +12,8 @@ use crate::events::{Event, EventBus};
 use crate::hub::command::Publication;
 use crate::place::ShardIndex;
 use crate::pusher::channel::Kind;
-use crate::query::{ChannelState, ConnectionState, Occupancy, Query, Statistics};
+use crate::pusher::socket_id::SocketId;
+use crate::query::{ChannelState, ConnectionState, Occupancy, PresentMember, Query, Statistics};
 use crate::trace::Span;
 
 /// The way in for whoever is no client: the HTTP side.
@@ -98,6 +99,22 @@ impl Node {
         self.ask(owner, |answer| Query::Users { app, channel, answer }).await.unwrap_or_default()
     }
 
+    /// The first `most` members of a presence channel, by user id.
+    pub(crate) async fn members(&self, app: &App, channel: &str, most: usize) -> Vec<PresentMember> {
+        let owner = self.bus.owner(app.index(), Some(channel));
+        let (app, channel) = (app.index(), channel.into());
+        self.ask(owner, |answer| Query::Members { app, channel, most, answer }).await.unwrap_or_default()
+    }
+
+    /// Closes one connection; whether it was open.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it is closed all the same.
+    pub(crate) async fn disconnect(&self, app: &App, socket_id: SocketId) -> bool {
+        let app = app.index();
+        self.ask_all(|answer| Query::Disconnect { app, socket_id, answer }).await.contains(&true)
+    }
+
     /// Closes every connection that has signed in as this user. Afterwards nothing that they have sent is still on its way to others, and they are
     /// not in any channel, whether they have answered the close or not.
     ///
@@ -138,11 +155,17 @@ impl Node {
         self.bus.is_stuck(now, patience)
     }
 
-    /// Some of an app's connections.
-    pub(crate) async fn connections(&self, app: &App, most: usize) -> Vec<ConnectionState> {
+    /// At most `most` of an app's connections that the filter finds; see [`Query::Connections`].
+    pub(crate) async fn connections(&self, app: &App, filter: &str, most: usize) -> Vec<ConnectionState> {
         let app = app.index();
-        let mut connections: Vec<ConnectionState> =
-            self.ask_all(|answer| Query::Connections { app, most, answer }).await.into_iter().flatten().collect();
+        let mut connections: Vec<ConnectionState> = self
+            .ask_all(|answer| Query::Connections { app, filter: filter.into(), most, answer })
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
+        // The newest first, those of all shards together.
+        connections.sort_by_key(|connection| connection.age);
         connections.truncate(most);
         connections
     }

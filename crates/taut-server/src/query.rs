@@ -1,9 +1,10 @@
 //! Questions to the shards, and their answers. The asker waits; a shard never does.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taut_shard::Stats;
+use taut_shard::{Carrier, Stats};
 use tokio::sync::oneshot;
 
 use crate::metric::counters;
@@ -19,10 +20,14 @@ pub(crate) enum Query {
     Channel { app: AppIndex, channel: Box<str>, answer: oneshot::Sender<ChannelState> },
     /// To a presence channel's owner: who is there?
     Users { app: AppIndex, channel: Box<str>, answer: oneshot::Sender<Vec<Arc<str>>> },
+    /// To a presence channel's owner: the first `most` members by user id.
+    Members { app: AppIndex, channel: Box<str>, most: usize, answer: oneshot::Sender<Vec<PresentMember>> },
     /// What has been counted.
     Statistics { answer: oneshot::Sender<Statistics> },
-    /// Some of an app's connections.
-    Connections { app: AppIndex, most: usize, answer: oneshot::Sender<Vec<ConnectionState>> },
+    /// At most `most` of an app's connections: those that the filter finds, by socket id, user, channel, address or SDK.
+    Connections { app: AppIndex, filter: Box<str>, most: usize, answer: oneshot::Sender<Vec<ConnectionState>> },
+    /// Close this connection: was it here?
+    Disconnect { app: AppIndex, socket_id: SocketId, answer: oneshot::Sender<bool> },
 }
 
 /// How many are in a channel.
@@ -62,7 +67,33 @@ pub(crate) struct CachedEvent {
 pub(crate) struct ConnectionState {
     pub(crate) socket_id: SocketId,
     pub(crate) user_id: Option<Arc<str>>,
+    /// The client's, or that of the proxy that does not say which client it speaks for.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) sdk: Option<Arc<Sdk>>,
+    pub(crate) carrier: Carrier,
+    /// For how long it has been open.
+    pub(crate) age: Duration,
+    /// How many channels it is subscribed to, listed or not.
+    pub(crate) subscriptions: usize,
+    /// Some of its channels.
     pub(crate) channels: Vec<Arc<str>>,
+}
+
+/// What a client says it is, by `client` and `version` of its query; both may be empty, but not at once.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sdk {
+    pub(crate) name: Box<str>,
+    pub(crate) version: Box<str>,
+}
+
+/// A user in a presence channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PresentMember {
+    pub(crate) user_id: Arc<str>,
+    /// JSON text of what the user says of itself.
+    pub(crate) user_info: Option<Box<str>>,
+    /// How many connections the user has in the channel.
+    pub(crate) connections: u32,
 }
 
 /// What has been counted since the start, and what there is now; of one shard or of all together.

@@ -6,6 +6,7 @@
 
 mod accept_backoff;
 mod client_events;
+mod client_info;
 mod connect;
 mod deliver;
 mod query;
@@ -14,7 +15,7 @@ mod subscribe;
 
 use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use crate::pusher::event::{ClientEvent, ServerEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::query::{Histogram, Traffic};
 use crate::refusals::{self, RefusalReason};
+use client_info::{ClientInfo, Sdks};
 pub(crate) use connect::{Unwelcome, no_such_app, tell_unwelcome};
 use deliver::{ClientOutlet, FollowUp};
 use sign_in::SignedIn;
@@ -67,6 +69,9 @@ pub(crate) struct PusherHandler {
     follow_ups: VecDeque<FollowUp>,
     /// Connections that have to sign in or to subscribe to what needs it, by when.
     unauthorized: BinaryHeap<Reverse<(Time, ConnectionId)>>,
+    /// What the requests said that are decided elsewhere. Each has its answer in the end, whether the client has waited or not.
+    deciding: HashMap<HandshakeId, ClientInfo>,
+    sdks: Sdks,
     latency: Cell<Histogram>,
     /// Where what is sent gets its text.
     text: String,
@@ -100,6 +105,9 @@ pub(crate) enum Client {
 pub(crate) struct Subscriber {
     admission: Admission,
     socket_id: SocketId,
+    client: ClientInfo,
+    /// When it was opened: seconds since the shard's start.
+    opened: u32,
     extras: Option<Box<Extras>>,
     /// Messages in a row that could not be read.
     malformed: u8,
@@ -167,6 +175,8 @@ impl PusherHandler {
             due: Vec::new(),
             follow_ups: VecDeque::new(),
             unauthorized: BinaryHeap::new(),
+            deciding: HashMap::new(),
+            sdks: Sdks::default(),
             latency: Cell::default(),
             text: String::new(),
             depart: Box::new(depart),
@@ -398,6 +408,10 @@ impl Handler for PusherHandler {
         let Some(client) = session.user() else { return };
         if let Client::Subscriber(subscriber) = client {
             let (app, socket_id) = (subscriber.admission.index(), subscriber.socket_id);
+            let now = session.connections().now();
+            if let Some(Client::Subscriber(subscriber)) = session.user() {
+                subscriber.opened = seconds(now);
+            }
             self.send_established(session, app, socket_id);
             let id = session.id();
             return self.come_as_user(session.connections(), id);
@@ -539,6 +553,11 @@ fn subscriber(connections: &mut Connections<Client>, id: ConnectionId) -> Option
         Client::Subscriber(subscriber) => Some(subscriber),
         Client::Leaving | Client::Refused(_) => None,
     }
+}
+
+/// Seconds since the shard's start, for 136 years.
+fn seconds(time: Time) -> u32 {
+    u32::try_from(time.as_micros() / 1_000_000).unwrap_or(u32::MAX)
 }
 
 /// Messages in a row that cannot be read, after which a client is given up.

@@ -33,13 +33,14 @@ fn development(change: impl FnOnce(&mut Config)) -> Running {
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// What is only for operators: with each of these somebody would see or send what is not his.
-fn operators_requests() -> [(&'static str, &'static str, &'static [u8]); 6] {
+fn operators_requests() -> [(&'static str, &'static str, &'static [u8]); 7] {
     [
         ("GET", "/metrics", b""),
         ("GET", "/console/api/overview", b""),
         ("GET", "/console/api/events", b""),
         ("GET", "/console/api/apps/1/channels", b""),
         ("GET", "/console/api/apps/1/connections", b""),
+        ("DELETE", "/console/api/apps/1/connections/1.1", b""),
         ("POST", "/console/api/apps/1/events", br#"{"name":"e","channel":"private-c","data":""}"#),
     ]
 }
@@ -268,6 +269,13 @@ fn other_sites_pages_may_not_ask_and_may_not_send() {
         assert_eq!(publish(&[("Origin", origin), JSON[0]]), 403, "{origin}");
     }
     assert_eq!(publish(&[("Sec-Fetch-Site", "cross-site"), JSON[0]]), 403);
+    for headers in [[("Origin", "http://evil.example")], [("Sec-Fetch-Site", "cross-site")]] {
+        let path = "/console/api/apps/1/connections/1.1";
+        assert_eq!(Http::connect(address).request("DELETE", path, &headers, b"").status, 403, "{headers:?}");
+        // A browser asks first whether a page of another site may send this; no answer of ours says so.
+        let asked = Http::connect(address).request("OPTIONS", path, &headers, b"");
+        assert!(asked.header("access-control-allow-methods").is_none(), "{}", asked.head);
+    }
     // A form of another site can send this one without asking first.
     assert_eq!(publish(&[("Content-Type", "text/plain")]), 415);
     for path in ["/console/api/overview", "/console/api/events", "/console/api/session"] {
@@ -535,6 +543,68 @@ fn the_console_publishes_as_a_backend_could() {
 }
 
 #[test]
+fn a_connection_is_listed_with_its_client_and_can_be_closed() {
+    let (_server, address, console) = open();
+    let target = "/app/key-one?protocol=7&client=swift&version=10.1.5";
+    let mut client = Client::connect(address, target);
+    let socket_id = client.greeting();
+    let (mut other, _) = Client::member(address);
+    client.subscribed("news");
+    let listed = |filter: &str| {
+        let path = format!("/console/api/apps/1/connections?filter={filter}");
+        get(console, &path, &[]).json()["connections"].as_array().expect("a list").clone()
+    };
+    assert_eq!(listed("").len(), 2);
+    let found = listed("10.1.5").remove(0);
+    for (name, expected) in [
+        ("socket_id", json!(socket_id)),
+        ("address", json!("127.0.0.1")),
+        ("client", json!("swift")),
+        ("version", json!("10.1.5")),
+        ("transport", json!("websocket")),
+        ("subscriptions", json!(1)),
+        ("channels", json!(["news"])),
+    ] {
+        assert_eq!(found[name], expected, "{name}");
+    }
+    assert!(found["age"].as_u64().is_some_and(|age| age < 20), "{found}");
+    for filter in ["127.0.0.1", &socket_id] {
+        assert_ne!(listed(filter).len(), 0, "{filter}");
+    }
+    assert_eq!((listed("ews").len(), listed("nobody").len()), (1, 0));
+
+    let close = |app: &str, socket_id: &str| {
+        let path = format!("/console/api/apps/{app}/connections/{socket_id}");
+        Http::connect(console).request("DELETE", &path, &[], b"").status
+    };
+    for (app, socket_id) in [("1", "1.1"), ("1", "x"), ("3", socket_id.as_str()), ("2", &socket_id)] {
+        assert_eq!(close(app, socket_id), 404, "{app} {socket_id}");
+    }
+    assert_eq!(close("1", &socket_id), 200);
+    assert_eq!(client.message()["data"]["code"], 4009);
+    assert_eq!(client.closed().0, 4009);
+    assert_eq!(close("1", &socket_id), 404);
+    other.expect_nothing_before_a_pong();
+}
+
+#[test]
+fn members_are_listed_by_id_with_what_they_say_of_themselves() {
+    let (_server, address, console) = open();
+    let mut clients = Vec::new();
+    let long = format!(r#"{{"user_id":"b","user_info":{{"text":"{}"}}}}"#, "é".repeat(900));
+    for data in [r#"{"user_id":"c"}"#, &long, r#"{"user_id":"a","user_info":{"name":"Ann"}}"#, r#"{"user_id":"a"}"#] {
+        let (mut client, socket_id) = Client::member(address);
+        client.subscribed_signed(&socket_id, "presence-room", Some(data));
+        clients.push(client);
+    }
+    let channel = get(console, "/console/api/apps/1/channels/presence-room", &[]).json();
+    assert_eq!((&channel["users"], &channel["subscriptions"]), (&json!(3), &json!(4)));
+    assert_eq!(channel["members"][0], json!({ "user_id": "a", "user_info": "{\"name\":\"Ann\"}", "connections": 2 }));
+    assert_eq!(channel["members"][1]["user_info"].as_str().map(str::len), Some(1023), "cut between characters");
+    assert_eq!(channel["members"][2], json!({ "user_id": "c", "connections": 1 }));
+}
+
+#[test]
 fn channels_connections_and_numbers_are_told_and_no_secrets() {
     let (_server, address, console) = open();
     let (mut first, first_id) = Client::member(address);
@@ -565,6 +635,8 @@ fn channels_connections_and_numbers_are_told_and_no_secrets() {
     assert_eq!(counts, [2, 2, 3, 1, 2].map(|count| json!(count)));
     assert_eq!(overview.json()["latency"].as_array().expect("a list").iter().filter_map(Value::as_u64).sum::<u64>(), 1);
     assert!(!overview.text().contains("secret"), "{}", overview.text());
+    assert_eq!(overview.json()["version"], env!("CARGO_PKG_VERSION"));
+    assert!(overview.json()["uptime"].as_u64().is_some_and(|uptime| uptime < 600), "{}", overview.text());
     for path in ["/console/api/apps/3/channels", "/console/api/apps/3/connections", "/console/api/nothing"] {
         assert_eq!(get(console, path, &[]).status, 404, "{path}");
     }

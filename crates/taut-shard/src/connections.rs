@@ -75,6 +75,17 @@ pub enum Answer<User> {
     Refuse(Refusal),
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A socket, without TLS of ours.
+    Tcp,
+    /// A socket with TLS.
+    Tls,
+    /// A [pipe](crate::pipe()) within this process.
+    Pipe,
+}
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a message may not have been sent"]
@@ -139,6 +150,17 @@ impl<User> Connections<User> {
     /// What a connection carries.
     pub fn user(&mut self, id: ConnectionId) -> Option<&mut User> {
         self.get_mut(id).map(|open| &mut open.user)
+    }
+
+    /// What carries a connection; `None` when it has ended.
+    pub fn carrier(&self, id: ConnectionId) -> Option<Carrier> {
+        self.get(id)?;
+        let transport = &self.conns.get(id.token())?.transport;
+        Some(match (&transport.tls, transport.socket.as_pipe()) {
+            (Some(_), _) => Carrier::Tls,
+            (None, Some(_)) => Carrier::Pipe,
+            (None, None) => Carrier::Tcp,
+        })
     }
 
     /// Bytes that wait for a connection's peer to read.

@@ -56,7 +56,7 @@ pub mod testing;
 pub mod tls;
 mod transport;
 
-pub use connections::{Answer, Connections, Sent, Stats};
+pub use connections::{Answer, Carrier, Connections, Sent, Stats};
 pub use handler::{Closed, Handler, Handover, Reason, Responded, Session, Verdict};
 pub use id::{ConnectionId, HandshakeId};
 pub use intake::Intake;

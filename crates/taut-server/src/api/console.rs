@@ -27,6 +27,7 @@ use crate::config::{Config, Network};
 use crate::http::answer::{self, ApiError};
 use crate::http::body;
 use crate::pusher::json::bytes_without_lone_surrogates;
+use crate::pusher::socket_id::SocketId;
 pub(crate) use access::Login;
 use access::Sessions;
 use attempts::Attempts;
@@ -117,7 +118,8 @@ pub(super) fn session() -> MethodRouter<Arc<Context>> {
 /// Nothing is lost: it only asks.
 pub(super) async fn overview(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
     let statistics = asked(context.node().statistics()).await?;
-    answer::serialized(&views::Overview::new(&statistics, &context.node().apps().all()))
+    let apps = context.node().apps().all();
+    answer::serialized(&views::Overview::new(&statistics, &apps, context.started.elapsed()))
 }
 
 /// `GET /console/api/apps/ID/channels?filter=…`: those whose names contain the filter.
@@ -143,21 +145,44 @@ pub(super) async fn channel(
 ) -> Result<Response, ApiError> {
     let app = find_app(&context, &app)?;
     let state = asked(context.node().channel(&app, &name)).await?;
-    let users = asked(context.node().users(&app, &name)).await?;
-    answer::serialized(&views::Channel::new(&name, &state, &users))
+    let members = asked(context.node().members(&app, &name, views::MOST_MEMBERS)).await?;
+    answer::serialized(&views::Channel::new(&name, &state, &members))
 }
 
-/// `GET /console/api/apps/ID/connections`.
+/// `GET /console/api/apps/ID/connections?filter=…`: those whose socket id, user, channels, address or SDK contain the filter.
 ///
 /// # Cancel safety
 /// Nothing is lost: it only asks.
 pub(super) async fn connections(
     State(context): State<Arc<Context>>,
     Path(app): Path<String>,
+    Query(views::Filter { filter }): Query<views::Filter>,
 ) -> Result<Response, ApiError> {
     let app = find_app(&context, &app)?;
-    let connections = asked(context.node().connections(&app, views::MOST_ROWS)).await?;
+    let connections = asked(context.node().connections(&app, &filter, views::MOST_ROWS)).await?;
     answer::serialized(&views::Connections::new(app.connections(), &connections))
+}
+
+/// `DELETE /console/api/apps/ID/connections/SOCKET`: closes the connection, with a code after which clients do not come back by themselves.
+///
+/// No page of another site can send it: a browser asks first whether it may (Fetch, CORS-preflight), and nothing here says so.
+///
+/// # Cancel safety
+/// Either it has begun, and is done all the same, or it has not.
+pub(super) async fn disconnect(
+    State(context): State<Arc<Context>>,
+    Path((app, socket_id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let app = find_app(&context, &app)?;
+    let was_open = match SocketId::parse(&socket_id) {
+        Some(socket_id) => asked(context.node().disconnect(&app, socket_id)).await?,
+        None => false,
+    };
+    if !was_open {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "This connection is not open any more."));
+    }
+    tracing::info!(app = app.id(), socket_id, "a connection was closed from the console");
+    Ok(answer::json("{}"))
 }
 
 /// `POST /console/api/apps/ID/events`: publishes what the form says, as the app's backend could; the fields are those of the HTTP API.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::subscriptions::give_back;
 use crate::pusher::json::write_json_string;
+use crate::query::PresentMember;
 
 /// The users of one presence channel, each once, however many connections they have there.
 #[derive(Debug, Default)]
@@ -78,6 +79,23 @@ impl Roster {
         self.users.keys()
     }
 
+    /// The first `most` users by id.
+    pub(crate) fn first(&self, most: usize) -> Vec<PresentMember> {
+        let mut users: Vec<_> = self.users.iter().collect();
+        if users.len() > most {
+            // The rest need not be sorted.
+            users.select_nth_unstable_by_key(most, |(user_id, _)| *user_id);
+            users.truncate(most);
+        }
+        users.sort_unstable_by_key(|(user_id, _)| *user_id);
+        let listed = |(user_id, present): (&Arc<str>, &Present)| PresentMember {
+            user_id: Arc::clone(user_id),
+            user_info: present.user_info(),
+            connections: present.connections,
+        };
+        users.into_iter().map(listed).collect()
+    }
+
     /// What a newcomer is told, `{"presence":{"ids":[…],"hash":{…},"count":N}}`, with everything escaped that a JSON string must not hold as it is.
     pub(crate) fn members(&self) -> String {
         // Two commas for each, and what stands around them.
@@ -120,6 +138,12 @@ impl Present {
         text.push_str(&escaped[1..escaped.len() - 1]);
         Self { connections: 1, text: text.into(), id }
     }
+
+    /// JSON text, as it came; `None` where the user says nothing of itself.
+    fn user_info(&self) -> Option<Box<str>> {
+        let text: String = serde_json::from_str(&format!("\"{}\"", &self.text[self.id..])).ok()?;
+        text.strip_prefix(':').filter(|info| *info != "null").map(Box::from)
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +158,32 @@ mod tests {
         let mut list: Value = serde_json::from_str(&text).expect("JSON in it");
         list["presence"]["ids"].as_array_mut().expect("ids").sort_by_key(ToString::to_string);
         list["presence"].take()
+    }
+
+    #[test]
+    fn the_first_users_by_id_are_listed_with_what_they_say_of_themselves() {
+        let mut roster = Roster::default();
+        for number in (0..50).rev() {
+            roster.join(&format!("user-{number:02}").into(), None);
+        }
+        let (odd, quiet): (Arc<str>, Arc<str>) = ("a\"\\ü".into(), "b".into());
+        let info = r#"{"name":"A\\ \"x\" 😀","n":null}"#;
+        roster.join(&odd, Some(info));
+        roster.join(&odd, Some("2"));
+        roster.join(&quiet, Some("null"));
+        let listed = |most| -> Vec<_> {
+            let first = roster.first(most).into_iter();
+            first.map(|member| (member.user_id.to_string(), member.user_info, member.connections)).collect()
+        };
+        let expected = [
+            (odd.to_string(), Some(info.into()), 2),
+            (quiet.to_string(), None, 1),
+            ("user-00".to_owned(), None, 1),
+            ("user-01".to_owned(), None, 1),
+        ];
+        assert_eq!(listed(4), expected);
+        assert_eq!((listed(0).len(), listed(51).len(), listed(52).len(), listed(1000).len()), (0, 51, 52, 52));
+        assert!(listed(1000).is_sorted_by_key(|(user_id, ..)| user_id.clone()));
     }
 
     #[test]

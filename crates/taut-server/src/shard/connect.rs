@@ -7,6 +7,7 @@ use taut_proto::Close;
 use taut_proto::handshake::{Refusal, Request, Upgrade};
 use taut_shard::{Answer, ConnectionId, Connections, HandshakeId, Verdict};
 
+use super::client_info::ClientInfo;
 use super::sign_in::SignedIn;
 use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
 use crate::apps::{App, AppSnapshot};
@@ -56,14 +57,18 @@ impl PusherHandler {
         if snapshot.config.upgrade.is_some() {
             upgrade = upgrade.select_subprotocol(&[connect_auth::SUBPROTOCOL]);
         }
+        let client = ClientInfo::new(address, self.sdks.of(request));
         let asker = Requester { shard: self.end.here(), handshake, address };
         match self.connect_auth.vet(&app, &snapshot, request, asker) {
-            Authorization::Anybody => Verdict::Accept(upgrade, self.admit(&app, &snapshot, None, address)),
+            Authorization::Anybody => Verdict::Accept(upgrade, self.admit(&app, &snapshot, None, client, address)),
             Authorization::Known(identity) => {
-                Verdict::Accept(upgrade, self.admit(&app, &snapshot, Some(identity), address))
+                Verdict::Accept(upgrade, self.admit(&app, &snapshot, Some(identity), client, address))
             }
             Authorization::Denied(denied) => Verdict::Refuse(turn_away(&app, denied, address)),
-            Authorization::Later => Verdict::Pending(upgrade),
+            Authorization::Later => {
+                self.deciding.insert(handshake, client);
+                Verdict::Pending(upgrade)
+            }
         }
     }
 
@@ -76,10 +81,11 @@ impl PusherHandler {
         outcome: Outcome,
     ) {
         let Requester { handshake, address, .. } = asker;
+        let client = self.deciding.remove(&handshake).unwrap_or_else(ClientInfo::unknown);
         let Some(app) = self.apps.by_index(app) else { return };
         let snapshot = Arc::clone(&app.snapshot());
         let answer = match outcome {
-            Ok(identity) => Answer::Accept(self.admit(&app, &snapshot, Some(identity), address)),
+            Ok(identity) => Answer::Accept(self.admit(&app, &snapshot, Some(identity), client, address)),
             Err(denied) => Answer::Refuse(turn_away(&app, denied, address)),
         };
         connections.answer(handshake, answer);
@@ -96,8 +102,15 @@ impl PusherHandler {
     }
 
     /// Makes a member of a client, if there is room for it.
-    fn admit(&mut self, app: &Arc<App>, snapshot: &AppSnapshot, identity: Option<Identity>, address: IpAddr) -> Client {
-        match self.try_admit(app, snapshot, identity) {
+    fn admit(
+        &mut self,
+        app: &Arc<App>,
+        snapshot: &AppSnapshot,
+        identity: Option<Identity>,
+        client: ClientInfo,
+        address: IpAddr,
+    ) -> Client {
+        match self.try_admit(app, snapshot, identity, client) {
             Ok(subscriber) => {
                 tracing::debug!(app = app.id(), socket_id = %subscriber.socket_id, %address, "a client is let in");
                 Client::Subscriber(subscriber)
@@ -111,6 +124,7 @@ impl PusherHandler {
         app: &Arc<App>,
         snapshot: &AppSnapshot,
         identity: Option<Identity>,
+        client: ClientInfo,
     ) -> Result<Subscriber, Unwelcome> {
         // It may have been taken away while it was decided who the client is.
         check_standing(snapshot)?;
@@ -128,7 +142,7 @@ impl PusherHandler {
             let user = SignedIn { id: user_id, info: user_info, is_shown, has_watchlist: false, is_pending: false };
             Box::new(Extras { user: Some(user), ..Extras::default() })
         });
-        Ok(Subscriber { admission, socket_id, extras, malformed: 0, authorized })
+        Ok(Subscriber { admission, socket_id, client, opened: 0, extras, malformed: 0, authorized })
     }
 
     /// A connection is open whose user was known before.

@@ -1,13 +1,16 @@
 //! What a shard answers when it is asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, LocalApp, PusherHandler, subscriber};
+use super::{Client, LocalApp, PusherHandler, Subscriber, seconds, subscriber};
 use crate::hub::presence::Roster;
 use crate::place::AppIndex;
 use crate::pusher::channel::Channel;
+use crate::pusher::close::Reason;
+use crate::pusher::socket_id::SocketId;
 use crate::query::{CachedEvent, ChannelState, ConnectionState, Occupancy, Query, Statistics, Traffic};
 
 impl PusherHandler {
@@ -22,9 +25,16 @@ impl PusherHandler {
                 let roster = self.local_app(app).and_then(|local_app| local_app.hub.owner().roster(&channel));
                 drop(answer.send(roster.map_or_else(Vec::new, |roster| roster.users().cloned().collect())));
             }
+            Query::Members { app, channel, most, answer } => {
+                let roster = self.local_app(app).and_then(|local_app| local_app.hub.owner().roster(&channel));
+                drop(answer.send(roster.map_or_else(Vec::new, |roster| roster.first(most))));
+            }
             Query::Statistics { answer } => drop(answer.send(self.statistics(connections))),
-            Query::Connections { app, most, answer } => {
-                drop(answer.send(self.connections(connections, app, most)));
+            Query::Connections { app, filter, most, answer } => {
+                drop(answer.send(self.connections(connections, app, &filter, most)));
+            }
+            Query::Disconnect { app, socket_id, answer } => {
+                let _ = answer.send(self.disconnect(connections, app, socket_id));
             }
         }
     }
@@ -78,28 +88,63 @@ impl PusherHandler {
         &mut self,
         connections: &mut Connections<Client>,
         app: AppIndex,
+        filter: &str,
         most: usize,
     ) -> Vec<ConnectionState> {
         let Some(members) = self.members(app) else { return Vec::new() };
-        let channels_of = |id| members.subscribed().channels_of(id).take(MOST_CHANNELS).cloned().collect();
+        let (interest, now) = (members.subscribed(), seconds(connections.now()));
         let ids: Vec<ConnectionId> = connections.ids().collect();
         let mut found = Vec::new();
         for id in ids {
-            let Some(subscriber) = subscriber(connections, id).filter(|subscriber| subscriber.admission.index() == app)
-            else {
-                continue;
-            };
             if found.len() >= most {
                 break;
+            }
+            let carrier = connections.carrier(id);
+            let (Some(subscriber), Some(carrier)) = (subscriber(connections, id), carrier) else { continue };
+            let is_found = || {
+                filter.is_empty()
+                    || is_told_by(subscriber, filter)
+                    || interest.channels_of(id).any(|name| name.contains(filter))
+            };
+            if subscriber.admission.index() != app || !is_found() {
+                continue;
             }
             found.push(ConnectionState {
                 socket_id: subscriber.socket_id,
                 user_id: subscriber.user().map(|user| Arc::clone(&user.id)),
-                channels: channels_of(id),
+                address: subscriber.client.address(),
+                sdk: subscriber.client.sdk().cloned(),
+                carrier,
+                age: Duration::from_secs(now.saturating_sub(subscriber.opened).into()),
+                subscriptions: interest.channels_of(id).len(),
+                channels: interest.channels_of(id).take(MOST_CHANNELS).cloned().collect(),
             });
         }
         found
     }
+
+    /// Closes a connection for the operator, if it is here.
+    fn disconnect(&mut self, connections: &mut Connections<Client>, app: AppIndex, socket_id: SocketId) -> bool {
+        let ids: Vec<ConnectionId> = connections.ids().collect();
+        let is_meant = |id: &ConnectionId| {
+            subscriber(connections, *id)
+                .is_some_and(|subscriber| subscriber.socket_id == socket_id && subscriber.admission.index() == app)
+        };
+        let Some(id) = ids.into_iter().find(is_meant) else { return false };
+        self.dismiss_with_error(connections, id, Reason::UNAUTHORIZED.because("the operator closed the connection"));
+        true
+    }
+}
+
+/// Whether a part of what is known of a connection is this text.
+fn is_told_by(subscriber: &Subscriber, filter: &str) -> bool {
+    let client = &subscriber.client;
+    subscriber.user().is_some_and(|user| user.id.contains(filter))
+        || client.sdk().is_some_and(|sdk| sdk.name.contains(filter) || sdk.version.contains(filter))
+        // These are put into words first, which only those can match that have the letters of numbers.
+        || (filter.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':'))
+            && (subscriber.socket_id.to_string().contains(filter)
+                || client.address().is_some_and(|address| address.to_string().contains(filter))))
 }
 
 /// Channels that are listed of one connection.

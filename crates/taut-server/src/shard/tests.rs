@@ -260,7 +260,65 @@ fn channels_that_wait_for_their_owners_are_bounded() {
 
 #[test]
 fn what_a_connection_carries_is_small() {
-    assert!(size_of::<Client>() <= 40, "{}", size_of::<Client>());
+    assert!(size_of::<Client>() <= 64, "{}", size_of::<Client>());
+}
+
+#[test]
+fn what_the_operator_closes_is_told_why_and_has_left_at_once() {
+    let (_, bus, mut stages) = node(2);
+    let [(mut meant, socket_id), (mut other, _)] = [1, 1].map(|shard| greeted(&mut stages[shard]));
+    for peer in [&mut meant, &mut other] {
+        subscribe(peer, "chat");
+    }
+    settle(&mut stages);
+    let mut ask = |app, text: &str| {
+        let socket_id = SocketId::parse(text).expect("an id");
+        let found: Vec<_> = [0, 1]
+            .map(|shard| {
+                let (answer, receiver) = tokio::sync::oneshot::channel();
+                bus.tell(ShardIndex::new(shard), Mail::Query(Query::Disconnect { app, socket_id, answer }));
+                receiver
+            })
+            .into();
+        settle(&mut stages);
+        found.into_iter().map(|mut found| found.try_recv().expect("an answer")).collect::<Vec<bool>>()
+    };
+    assert_eq!(ask(AppIndex::new(1), &socket_id), [false, false], "it is of another app");
+    assert_eq!(ask(APP, "1.1"), [false, false]);
+    assert_eq!(ask(APP, &socket_id), [false, true]);
+    assert_eq!(ask(APP, &socket_id), [false, true], "it has not answered the close, and is not told again");
+    assert_eq!(heard(&mut meant), [SUBSCRIBED, "pusher:error"]);
+    assert_eq!(meant.closed().map(Close::code), Some(Reason::UNAUTHORIZED.code()));
+    assert_eq!(heard(&mut other), [SUBSCRIBED]);
+    assert_eq!(other.closed(), None);
+    assert_eq!(hub(&mut stages[1]).members.subscribed().members("chat").len(), 1);
+}
+
+#[test]
+fn connections_are_found_by_what_their_clients_said_of_themselves() {
+    let (_, bus, mut stages) = node(1);
+    let mut connect = |query: &str| {
+        let mut peer = Peer::new(&stages[0].network);
+        peer.write(&peer.request(&format!("/app/key?{query}")));
+        stages[0].settle();
+        peer
+    };
+    let _peers = [connect("client=js&version=8.6.0"), connect("protocol=7")];
+    let mut listed = |filter: &str| {
+        let (answer, mut connections) = tokio::sync::oneshot::channel();
+        let query = Query::Connections { app: APP, filter: filter.into(), most: 10, answer };
+        bus.tell(ShardIndex::new(0), Mail::Query(query));
+        stages[0].settle();
+        connections.try_recv().expect("an answer")
+    };
+    let all = listed("");
+    let mut sdks: Vec<_> = all.iter().map(|connection| connection.sdk.as_ref().map(|sdk| &*sdk.name)).collect();
+    sdks.sort_unstable();
+    assert_eq!(sdks, [None, Some("js")]);
+    assert!(all.iter().all(|connection| connection.address.is_some()));
+    assert_eq!(listed("8.6").len(), 1);
+    assert_eq!(listed(&all[0].socket_id.to_string()).len(), 1);
+    assert_eq!(listed("nobody").len(), 0);
 }
 
 // Channels that need a signature, and what an owner decides.
@@ -976,7 +1034,7 @@ fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
     bus.connect(vec![stage.shard.mailbox()]);
     let mut come = |stage: &mut Stage<PusherHandler>| {
         let mut peer = Peer::new(&stage.network);
-        peer.write(&peer.request("/app/key"));
+        peer.write(&peer.request("/app/key?client=js&version=8.6.0"));
         stage.settle();
         (peer, tasks.next_requester().expect("a question"))
     };
@@ -998,4 +1056,12 @@ fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
         other.read(1);
     }
     assert_eq!(heard(&mut other), ["pusher:connection_established"]);
+    // What its request said is kept while it waits, and no longer.
+    let (answer, mut listed) = tokio::sync::oneshot::channel();
+    let query = Query::Connections { app: APP, filter: "".into(), most: 10, answer };
+    bus.tell(ShardIndex::new(0), Mail::Query(query));
+    stage.settle();
+    let listed = listed.try_recv().expect("an answer");
+    assert_eq!(listed[0].sdk.as_ref().map(|sdk| &*sdk.name), Some("js"));
+    assert!(listed[0].address.is_some() && stage.handler().deciding.is_empty());
 }

@@ -2,16 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use taut_shard::Carrier;
 
 use crate::apps::App;
 use crate::pusher::channel::Kind;
-use crate::query::{ChannelState, ConnectionState, EventLoops, Occupancy, Statistics, Traffic};
+use crate::query::{ChannelState, ConnectionState, EventLoops, Occupancy, PresentMember, Statistics, Traffic};
 
 /// The beginning of a text, for it may be long.
 pub(super) fn preview(text: &str) -> &str {
-    let mut end = text.len().min(LONGEST_PREVIEW);
+    beginning(text, LONGEST_PREVIEW)
+}
+
+/// At most so many bytes of a text.
+fn beginning(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -21,6 +28,9 @@ pub(super) fn preview(text: &str) -> &str {
 /// Counted since the start; the page makes rates of it.
 #[derive(Serialize)]
 pub(super) struct Overview<'a> {
+    version: &'static str,
+    /// Seconds since the server started.
+    uptime: u64,
     #[serde(flatten)]
     event_loops: EventLoops,
     /// Of those below 2, 4, 8 … microseconds; the last one has all the rest.
@@ -40,7 +50,7 @@ struct AppConfig<'a> {
 }
 
 impl<'a> Overview<'a> {
-    pub(super) fn new(statistics: &'a Statistics, apps: &'a [Arc<App>]) -> Self {
+    pub(super) fn new(statistics: &'a Statistics, apps: &'a [Arc<App>], uptime: Duration) -> Self {
         let apps = apps.iter().filter(|app| app.snapshot().known).map(|app| AppConfig {
             id: app.id(),
             enabled: app.snapshot().config.enabled,
@@ -49,6 +59,8 @@ impl<'a> Overview<'a> {
             traffic: statistics.apps.get(app.index().get()).copied().unwrap_or_default(),
         });
         Self {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: uptime.as_secs(),
             event_loops: statistics.event_loops,
             latency: &statistics.latency.counts,
             apps: apps.take(MOST_ROWS).collect(),
@@ -100,9 +112,19 @@ pub(super) struct Channel<'a> {
     encrypted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     users: Option<usize>,
-    members: Vec<&'a str>,
+    /// By user id; the first of them.
+    members: Vec<Member<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cached: Option<Cached<'a>>,
+}
+
+#[derive(Serialize)]
+struct Member<'a> {
+    user_id: &'a str,
+    /// The beginning of the JSON text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_info: Option<&'a str>,
+    connections: u32,
 }
 
 #[derive(Serialize)]
@@ -115,7 +137,7 @@ struct Cached<'a> {
 }
 
 impl<'a> Channel<'a> {
-    pub(super) fn new(name: &'a str, state: &'a ChannelState, users: &'a [Arc<str>]) -> Self {
+    pub(super) fn new(name: &'a str, state: &'a ChannelState, members: &'a [PresentMember]) -> Self {
         let encrypted = Kind::of(name).is_encrypted();
         let cached = state.cached.as_ref().map(|cached| Cached {
             data: (!encrypted).then(|| preview(&cached.data)),
@@ -127,8 +149,18 @@ impl<'a> Channel<'a> {
             subscriptions: state.occupancy.subscriptions,
             encrypted,
             users: state.occupancy.users,
-            members: users.iter().take(MOST_ROWS).map(|user| &**user).collect(),
+            members: members.iter().map(Member::new).collect(),
             cached,
+        }
+    }
+}
+
+impl<'a> Member<'a> {
+    fn new(member: &'a PresentMember) -> Self {
+        Self {
+            user_id: beginning(&member.user_id, LONGEST_USER),
+            user_info: member.user_info.as_deref().map(|info| beginning(info, LONGEST_USER)),
+            connections: member.connections,
         }
     }
 }
@@ -145,6 +177,16 @@ struct Connected<'a> {
     socket_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    /// What it says it is: `client` and `version` of its query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    transport: &'static str,
+    /// Seconds.
+    age: u64,
     /// How many it is subscribed to, shown or not.
     subscriptions: usize,
     channels: Vec<&'a str>,
@@ -155,7 +197,16 @@ impl<'a> Connections<'a> {
         let connections = connections.iter().map(|connection| Connected {
             socket_id: connection.socket_id.to_string(),
             user_id: connection.user_id.as_deref(),
-            subscriptions: connection.channels.len(),
+            address: connection.address.map(|address| address.to_string()),
+            client: connection.sdk.as_ref().map(|sdk| &*sdk.name),
+            version: connection.sdk.as_ref().map(|sdk| &*sdk.version),
+            transport: match connection.carrier {
+                Carrier::Tcp => "websocket",
+                Carrier::Tls => "websocket with TLS",
+                Carrier::Pipe => "HTTP",
+            },
+            age: connection.age.as_secs(),
+            subscriptions: connection.subscriptions,
             channels: connection.channels.iter().take(MOST_CHANNELS).map(|channel| &**channel).collect(),
         });
         Self { total, connections: connections.collect() }
@@ -165,8 +216,14 @@ impl<'a> Connections<'a> {
 /// Rows of one answer.
 pub(super) const MOST_ROWS: usize = 500;
 
+/// Members that are named of one channel.
+pub(super) const MOST_MEMBERS: usize = 200;
+
 /// Channels that are named of one connection.
 const MOST_CHANNELS: usize = 20;
+
+/// Bytes of a user's id and of what the user says of itself, in a list.
+const LONGEST_USER: usize = 1024;
 
 /// Bytes of data that are shown.
 const LONGEST_PREVIEW: usize = 4096;
