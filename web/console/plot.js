@@ -36,7 +36,6 @@ export class Plot {
     field.addEventListener('pointerleave', () => this.#point(null));
     const heading = create('figcaption', 'heading', create('h3', '', title), create('p', '', ...this.#series.map(({ key }) => key)));
     figure.append(heading, field, create('div', 'axis', create('span', '', '5 min ago'), this.when = create('span', '', 'now')));
-    figure.role = 'group';
     figure.ariaLabel = title;
     this.#draw();
   }
