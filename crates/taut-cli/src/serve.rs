@@ -151,6 +151,9 @@ fn greet(running: &Running, scheme: &str, has_password: bool) -> bool {
     if let Some(address) = running.metrics_address() {
         output::announce(format_args!("metrics on http://{address}/metrics"));
     }
+    if !has_password && running.console_address().is_none() && running.development_app().is_none() {
+        output::announce(format_args!("no /console: console-listen or console-password opens one"));
+    }
     greet_developer(running, scheme)
 }
 
