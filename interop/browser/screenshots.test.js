@@ -1,12 +1,14 @@
-/** Pictures of the chat page for the README, made when TAUT_SCREENSHOTS names a folder for them. */
+/** Pictures of the pages, two of them for the README, made when TAUT_SCREENSHOTS names a folder for them. */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { CLIENTS, launch, Tab } from './chromium.js';
+import { connect, connected, Console, live, publish, subscribed } from './console.js';
 import { Server } from './server.js';
 
 const folder = process.env.TAUT_SCREENSHOTS;
 const [own] = CLIENTS;
+const SIZES = [['', 1280, 800], ['-375', 375, 720], ['-320', 320, 640], ['-landscape', 740, 340]];
 
 test('pictures_of_the_chat_page', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 120_000 }, async (t) => {
   await mkdir(folder, { recursive: true });
@@ -35,6 +37,11 @@ test('pictures_of_the_chat_page', { skip: !folder && 'TAUT_SCREENSHOTS is not se
       await Promise.all([left, right, phone].map((each) => (each === tab ? each.sees(text) : each.hears(text))));
     }
     await save(phone, 'phone');
+    for (const [size, width, height] of SIZES) {
+      await phone.page.setViewportSize({ width, height });
+      await save(phone, `talk${size}`);
+    }
+    await phone.page.setViewportSize({ width: 360, height: 640 });
     const pictures = await Promise.all([left, right].map((tab) => tab.page.screenshot()));
     await beside(browser, pictures, colorScheme, join(folder, `chat-${colorScheme}.png`));
     await right.page.locator('summary').click();
@@ -49,6 +56,103 @@ test('pictures_of_the_chat_page', { skip: !folder && 'TAUT_SCREENSHOTS is not se
     await Promise.all([left, right, phone].map((tab) => tab.close()));
   }
 });
+
+test('pictures_of_the_page_of_a_server_with_its_own_apps', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 60_000 }, async (t) => {
+  await mkdir(folder, { recursive: true });
+  const browser = await launch();
+  t.after(() => browser.close());
+  const server = await Server.start({ options: ['--app', '1:app-key:app-secret'] });
+  t.after(() => server.stop());
+  for (const colorScheme of ['light', 'dark']) {
+    for (const [size, width, height] of SIZES) {
+      const page = await browser.newPage({ colorScheme, viewport: { width, height }, deviceScaleFactor: 2 });
+      await page.goto(server.origin);
+      await page.screenshot({ path: join(folder, `server${size}-${colorScheme}.png`) });
+      await page.close();
+    }
+  }
+});
+
+test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 180_000 }, async (t) => {
+  await mkdir(folder, { recursive: true });
+  const browser = await launch();
+  t.after(() => browser.close());
+  const server = await Server.start();
+  t.after(() => server.stop());
+  const clients = [];
+  t.after(() => clients.forEach((client) => client.disconnect()));
+  const link = await server.consoleLink();
+  const consoles = [];
+  for (const colorScheme of ['light', 'dark']) {
+    for (const [size, width, height] of SIZES) {
+      const settings = { view: 'events', colorScheme, viewport: { width, height }, deviceScaleFactor: 2, mayFail: true };
+      const console = await Console.open(browser, `${server.origin}/console`, settings);
+      const { page } = console;
+      const save = (name) => page.screenshot({ path: join(folder, `console-${name}${size}-${colorScheme}.png`) });
+      await page.getByLabel('Token').waitFor();
+      await save('login');
+      await page.goto(link);
+      await page.evaluate(() => { location.hash = 'events'; });
+      await live(page);
+      await save('empty');
+      consoles.push({ console, save });
+    }
+  }
+  t.after(() => Promise.all(consoles.map(({ console }) => console.close())));
+  await traffic(server, clients);
+  for (const { console: { page, sees }, save } of consoles) {
+    const shipped = await sees('Published', 'order-shipped');
+    await save('events');
+    await shipped.click();
+    await save('event');
+    for (const view of ['Overview', 'Channels', 'Connections']) {
+      await page.getByRole('link', { name: view, exact: true }).click();
+      if (view !== 'Overview') await page.locator(`#${view.toLowerCase()} tbody tr`).first().waitFor();
+      await save(view.toLowerCase());
+      if (view === 'Overview') {
+        await page.getByText('Client requests refused').click();
+        await save('refusals');
+      }
+    }
+    await page.getByRole('button', { name: /^Disconnect / }).first().click();
+    await save('question');
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('link', { name: 'Channels', exact: true }).click();
+    await page.getByRole('button', { name: 'presence-room-7' }).click();
+    await page.getByRole('complementary').getByText('chloe', { exact: true }).waitFor();
+    await save('channel');
+  }
+});
+
+/** Half a minute of what happens on a server, for the plots; the clients stay. */
+async function traffic(server, clients) {
+  const people = ['ann', 'ben', 'chloe', 'dev', 'emil', 'farah'];
+  const rooms = [];
+  const say = (channel, event, data) => publish(server, channel, event, JSON.stringify(data));
+  const started = performance.now();
+  for (let second = 0; performance.now() - started < 36_000; second += 1) {
+    if (second % 4 === 0 && clients.length < people.length) {
+      const pusher = connect(server, people[clients.length]);
+      clients.push(pusher);
+      await connected(pusher);
+      const room = pusher.subscribe('presence-room-7');
+      for (const name of ['orders', 'cache-scores', `private-user-${clients.length}`]) pusher.subscribe(name);
+      await subscribed(room);
+      rooms.push(room);
+    }
+    const pause = new Promise((resolve) => setTimeout(resolve, 600));
+    for (let n = 0; n < 2 + (second * second) % 7; n += 1) {
+      await say('orders', n % 2 ? 'order-paid' : 'order-created', { id: 48_120 + second * 3 + n, total: '84.50', currency: 'EUR', items: 3 });
+    }
+    rooms[second % rooms.length].trigger('client-typing', { user: people[second % rooms.length], draft: true });
+    if (second % 3 === 0) await say('cache-scores', 'score', { home: second % 4, away: 1, minute: second });
+    if (second % 5 === 0) await say('private-encrypted-payroll', 'paid', { nonce: 'bm9uY2U', ciphertext: 'c2VjcmV0' });
+    if (second === 6) clients[0].subscribe('private-no');
+    await pause;
+  }
+  clients.pop().disconnect();
+  await say('orders', 'order-shipped', { id: 48_131, carrier: 'post', parcels: [{ weight: 1.2 }, { weight: 0.4 }] });
+}
 
 /** Puts two pictures side by side, as two windows on a desk. */
 async function beside(browser, pictures, colorScheme, path) {
