@@ -71,17 +71,21 @@ pub(super) fn parse_response<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result
 
 /// Appends a whole response to `out`: status line, headers, body.
 pub fn write_response(response: &Response<'_>, out: &mut Vec<u8>) {
-    let status = response.status();
-    // RFC 9112 §4: three digits.
-    let digits = [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
-    for part in [&b"HTTP/1.1 "[..], &digits, b" ", reason(status).as_bytes(), b"\r\n"] {
-        out.extend_from_slice(part);
-    }
+    write_status(response.status(), out);
     for (name, value) in response.headers() {
         write_line(out, name, value.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(response.body().as_bytes());
+}
+
+/// Appends the status line.
+pub(super) fn write_status(status: u16, out: &mut Vec<u8>) {
+    // RFC 9112 §4: three digits.
+    let digits = [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
+    for part in [&b"HTTP/1.1 "[..], &digits, b" ", reason(status).as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 /// Appends one header line.

@@ -85,9 +85,7 @@ impl<'a> Request<'a> {
             return Err(Cause::Malformed.into());
         }
         headers.check(&SINGLE)?;
-        // RFC 9112 §3.2.2: the host of a target in absolute form takes the place of the `Host` header.
-        *host = authority.or_else(|| headers.first("host"));
-        check_host(headers, authority, *version)?;
+        *host = find_host(headers, authority, *version)?;
         // A handshake has no content at all, and its refusal says that instead.
         *framing = find_framing(headers, *version)
             .map_err(|cause| if headers.lists("upgrade", "websocket") { Cause::Body } else { cause })?;
@@ -253,10 +251,14 @@ fn check_fields(headers: &Headers<'_>) -> Result<(), Cause> {
     if headers.iter().all(is_allowed) { Ok(()) } else { Err(Cause::Malformed) }
 }
 
-/// RFC 9112 §3.2: a request of HTTP/1.1 without `Host`, or any with a malformed one, is answered 400.
+/// The host that a request is for. RFC 9112 §3.2: a request of HTTP/1.1 without `Host`, or any with a malformed one, is answered 400.
 ///
 /// CVE-2026-61666: a malformed host is refused here, before anybody builds an address from it.
-fn check_host(headers: &Headers<'_>, authority: Option<&str>, version: Version) -> Result<(), Cause> {
+fn find_host<'a>(
+    headers: &Headers<'a>,
+    authority: Option<&'a str>,
+    version: Version,
+) -> Result<Option<&'a str>, Cause> {
     let field = match headers.value("host") {
         Some(value) => Some(str::from_utf8(value).map_err(|_| Cause::InvalidHost)?.trim_ascii()),
         None if version == Version::Http11 => return Err(Cause::MissingHost),
@@ -269,7 +271,11 @@ fn check_host(headers: &Headers<'_>, authority: Option<&str>, version: Version) 
     }
     // RFC 9113 §8.3.1: two hosts that differ are one too many. HTTP/1.1 says which of them counts.
     let differs = || field.zip(authority).is_some_and(|(field, authority)| !field.eq_ignore_ascii_case(authority));
-    if version.has_streams() && differs() { Err(Cause::InvalidHost) } else { Ok(()) }
+    if version.has_streams() && differs() {
+        return Err(Cause::InvalidHost);
+    }
+    // RFC 9112 §3.2.2: the host of a target in absolute form takes the place of the `Host` header.
+    Ok(authority.or(field))
 }
 
 /// RFC 9112 §6.1, §6.3: where the content ends, unless two programs could see that differently.

@@ -1,5 +1,6 @@
 //! What a server does with a request (RFC 6455 §4.2, RFC 8441 §5): check it and answer it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::head::RequestHead;
@@ -32,10 +33,7 @@ impl<'a> Request<'a> {
             return Err(Cause::Body.into());
         }
         self.check_subprotocols()?;
-        // RFC 6455 §9.1: what is outside the grammar fails the handshake, whether or not we use extensions.
-        if self.offers().any(|offer| offer.is_err()) || self.lacks_offers() {
-            return Err(Cause::InvalidExtensions.into());
-        }
+        self.check_extensions()?;
         Ok(Upgrade {
             request: self,
             accept,
@@ -125,9 +123,16 @@ impl<'a> Request<'a> {
         self.header_values("sec-websocket-extensions").flat_map(Offer::list)
     }
 
-    /// RFC 6455 §9.1: if there is a list, it has at least one element.
-    fn lacks_offers(&self) -> bool {
-        self.head().headers.contains("sec-websocket-extensions") && self.offers().next().is_none()
+    /// RFC 6455 §9.1: what is outside the grammar fails the handshake, whether or not we use extensions. If there is a
+    /// list, it has at least one element.
+    fn check_extensions(&self) -> Result<(), Cause> {
+        let mut is_offered = false;
+        for offer in self.offers() {
+            offer.map_err(|_| Cause::InvalidExtensions)?;
+            is_offered = true;
+        }
+        let is_empty = !is_offered && self.head().headers.contains("sec-websocket-extensions");
+        if is_empty { Err(Cause::InvalidExtensions) } else { Ok(()) }
     }
 }
 
@@ -197,36 +202,44 @@ impl<'r> Upgrade<'r> {
 
     /// The response that accepts the handshake: status 101, or 200 over HTTP/2 and HTTP/3. Frames may follow at once.
     pub fn response(&self) -> Response<'_> {
-        let mut response = match &self.accept {
-            // RFC 6455 §4.2.2 (5): status 101, then `Upgrade`, `Connection` and `Sec-WebSocket-Accept`.
-            Some(accept) => {
-                let mut response = Response::new(101);
-                response.push("Upgrade", "websocket");
-                response.push("Connection", "Upgrade");
-                response.push("Sec-WebSocket-Accept", String::from_utf8_lossy(accept));
-                response
-            }
-            // RFC 8441 §5: a status of 2xx, and none of these.
-            None => Response::new(200),
-        };
-        if let Some(subprotocol) = self.subprotocol {
-            response.push("Sec-WebSocket-Protocol", subprotocol);
-        }
-        #[cfg(feature = "deflate")]
-        if let Some(deflate) = &self.deflate {
-            let mut value = Vec::new();
-            super::deflate::write_response(deflate, &mut value);
-            response.push("Sec-WebSocket-Extensions", String::from_utf8_lossy(&value).into_owned());
-        }
-        for (name, value) in &self.headers {
-            response.push(name.as_str(), value.as_str());
-        }
+        let mut response = Response::new(self.status());
+        self.each_header(|name, value| response.push(name, value));
         response
     }
 
     /// Appends the [`response`](Self::response) to `out` as the text of HTTP/1.1.
     pub fn write_response(&self, out: &mut Vec<u8>) {
-        http1::write_response(&self.response(), out);
+        // Every connection is answered so: its lines are written as they come, and not made values first.
+        http1::write_status(self.status(), out);
+        self.each_header(|name, value| http1::write_line(out, name, value.as_bytes()));
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn status(&self) -> u16 {
+        // RFC 6455 §4.2.2 (5): status 101. RFC 8441 §5: a status of 2xx.
+        if self.accept.is_some() { 101 } else { 200 }
+    }
+
+    /// Gives the headers of the response, in order.
+    fn each_header<'u>(&'u self, mut push: impl FnMut(&'u str, Cow<'u, str>)) {
+        // RFC 6455 §4.2.2 (5): `Upgrade`, `Connection` and `Sec-WebSocket-Accept`. RFC 8441 §5: none of these.
+        if let Some(accept) = &self.accept {
+            push("Upgrade", "websocket".into());
+            push("Connection", "Upgrade".into());
+            push("Sec-WebSocket-Accept", str::from_utf8(accept).unwrap_or_default().into());
+        }
+        if let Some(subprotocol) = self.subprotocol {
+            push("Sec-WebSocket-Protocol", subprotocol.into());
+        }
+        #[cfg(feature = "deflate")]
+        if let Some(deflate) = &self.deflate {
+            let mut value = Vec::with_capacity(MOST_PARAMETERS);
+            super::deflate::write_response(deflate, &mut value);
+            push("Sec-WebSocket-Extensions", String::from_utf8(value).unwrap_or_default().into());
+        }
+        for (name, value) in &self.headers {
+            push(name, value.into());
+        }
     }
 }
 
@@ -236,6 +249,10 @@ impl fmt::Debug for Upgrade<'_> {
         shown.field("request", self.request).field("subprotocol", &self.subprotocol).finish_non_exhaustive()
     }
 }
+
+/// Bytes of an answer to permessage-deflate with all its parameters, and a few more.
+#[cfg(feature = "deflate")]
+const MOST_PARAMETERS: usize = 128;
 
 /// Response headers that would contradict the handshake's own.
 const RESERVED: [&str; 4] = ["Connection", "Content-Length", "Transfer-Encoding", "Upgrade"];
@@ -523,6 +540,21 @@ mod tests {
         }
         let response = written(|out| upgrade().header("X-Node", "a b").expect("good").write_response(out));
         assert!(response.ends_with("\r\nX-Node: a b\r\n\r\n"), "{response}");
+    }
+
+    #[test]
+    fn the_text_of_a_response_is_that_of_its_values() {
+        let head = head(&[("", "Sec-WebSocket-Protocol: v1"), ("", "Sec-WebSocket-Extensions: permessage-deflate")]);
+        let request = request(&head);
+        let upgrade = request.upgrade().expect("good").select_subprotocol(&["v1"]).header("X", "y").expect("good");
+        #[cfg(feature = "deflate")]
+        let upgrade = {
+            let deflate = crate::deflate::accept(upgrade.extensions(), &crate::deflate::Config::default());
+            upgrade.with_deflate(deflate)
+        };
+        let text = written(|out| upgrade.write_response(out));
+        assert_eq!(text, written(|out| http1::write_response(&upgrade.response(), out)));
+        assert!(text.contains("\r\nSec-WebSocket-Protocol: v1\r\n") && text.ends_with("\r\nX: y\r\n\r\n"), "{text}");
     }
 
     #[test]
