@@ -4,7 +4,7 @@
 //! always the same, so that the right `Sec-WebSocket-Accept` can be in a corpus.
 
 use taut_proto::deflate::Config;
-use taut_proto::handshake::{ClientRequest, ClientResponse, HeadLimits, HeadScan};
+use taut_proto::handshake::{ClientRequest, ClientResponse, HeadLimits, HeadScan, ResponseBody};
 
 use crate::Octets;
 use crate::server_handshake::scanned;
@@ -27,6 +27,10 @@ pub fn run(data: &[u8]) {
         assert!((100..600).contains(&response.status()));
         let _ = (response.retry_after(), response.header("location"), format!("{response:?}"));
         assert_eq!(response.headers().count(), response.headers().filter(|(name, _)| !name.is_empty()).count());
+        let following = &received[whole.as_ref().ok().copied().flatten().unwrap_or_default()..];
+        let (content, is_complete) = body(&response, following, following.len().max(1));
+        assert!(content.len() <= MOST);
+        assert_eq!((content, is_complete), body(&response, following, size), "in reads of {size}");
     }
     match request.validate(received, NONCE, &limits) {
         Ok(agreed) => {
@@ -45,6 +49,18 @@ pub fn run(data: &[u8]) {
         }
     }
 }
+
+/// What is kept of a body that comes in reads of this size, and whether it is whole.
+fn body(response: &ClientResponse<'_>, bytes: &[u8], size: usize) -> (Vec<u8>, bool) {
+    let mut body = ResponseBody::new(response, MOST);
+    bytes.chunks(size).for_each(|piece| body.receive(piece));
+    body.receive_eof();
+    let is_complete = body.is_complete();
+    (body.into_content(), is_complete)
+}
+
+/// Little, so that a short input can exceed it.
+const MOST: usize = 16;
 
 fn request(choices: u8) -> ClientRequest {
     let mut request = ClientRequest::new("server.example", "/chat").expect("valid");

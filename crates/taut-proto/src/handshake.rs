@@ -55,7 +55,7 @@ mod server;
 mod testing;
 mod version;
 
-pub use client::{Accepted, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection};
+pub use client::{Accepted, ClientRequest, ClientResponse, Fault, InvalidRequest, Rejection, ResponseBody};
 pub use form::form_value;
 pub use head::{HeadLimits, RequestHead};
 pub use headers::Headers;

@@ -1,5 +1,6 @@
 //! The client's side of the handshake (RFC 6455 §4.1): write a request, validate the response.
 
+mod body;
 mod rejection;
 mod response;
 
@@ -11,6 +12,7 @@ use super::head::HeadLimits;
 use super::headers::Headers;
 use super::key::{accept_key, encode_nonce};
 use super::{InvalidHeader, MalformedExtensions, Offer, is_token, split_host, write_header};
+pub use body::ResponseBody;
 pub use rejection::{Fault, Rejection};
 pub use response::ClientResponse;
 

@@ -59,6 +59,14 @@ impl Rejection {
         matches!(self, Self::Status { status: 408 | 425 | 429 | 500 | 502 | 503 | 504, .. })
     }
 
+    /// Where to go on, if this is a redirect (RFC 9110 §15.4) that says so: its `Location` as sent.
+    pub fn redirect(&self) -> Option<&str> {
+        match self {
+            Self::Status { status: 301 | 302 | 303 | 307 | 308, location, .. } => location.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether this is an interim response (RFC 9110 §15.2): the one that counts follows it, so read on.
     pub fn is_interim(&self) -> bool {
         matches!(self, Self::Status { status: 100 | 102..200, .. })
