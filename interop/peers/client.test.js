@@ -58,6 +58,10 @@ for (const Server of [NodeServer, PythonServer]) {
       before(async () => { server = await start(Server.start(workshop, { tls })); });
       after(stopAll);
       converse(() => ({ server, url: server.url }));
+      test('what_it_refuses_with_is_shown', async () => {
+        const { status, error } = await visit(`${server.url}/forbidden`);
+        assert.deepEqual([status, error], [403, 'The server answered with HTTP status 403 instead of 101: {"error":"not you"}']);
+      });
     });
 
     for (const [name, proxy] of Object.entries(REVERSE)) {

@@ -4,6 +4,7 @@ Usage: server.py [CERTIFICATE KEY]
 """
 
 import asyncio
+import http
 import signal
 import ssl
 import sys
@@ -22,11 +23,16 @@ async def main(certificate=None, key=None):
     terminated = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
     # Without pings of its own: none of them may keep a connection alive that is to die.
-    options = {"ssl": context, "ping_interval": None, "max_size": None}
+    options = {"ssl": context, "ping_interval": None, "max_size": None, "process_request": refuse}
     async with serve(converse, "127.0.0.1", 0, **options) as server:
         port = server.sockets[0].getsockname()[1]
         print(f"listening on {'wss' if context else 'ws'}://127.0.0.1:{port}", flush=True)
         await terminated.wait()
+
+
+def refuse(connection, request):
+    if request.path == "/forbidden":
+        return connection.respond(http.HTTPStatus.FORBIDDEN, '{"error":"not you"}')
 
 
 async def converse(connection):

@@ -10,6 +10,8 @@ import { Program } from './programs.js';
 
 const PAYLOAD = 'are you there?';
 const PATIENCE = 10_000;
+/** What both say to those who ask for `/forbidden`. */
+const REFUSAL = '{"error":"not you"}';
 
 /** The package ws of npm, in this process. */
 export class NodeServer {
@@ -21,7 +23,10 @@ export class NodeServer {
     const http = tls
       ? createSecureServer({ cert: await readFile(workshop.certificate), key: await readFile(workshop.key) })
       : createServer();
-    server.#server = new WebSocketServer({ server: http, perMessageDeflate: true });
+    const verifyClient = ({ req }, decide) => (
+      req.url === '/forbidden' ? decide(false, 403, REFUSAL, { 'Content-Type': 'application/json' }) : decide(true)
+    );
+    server.#server = new WebSocketServer({ server: http, perMessageDeflate: true, verifyClient });
     server.#server.on('connection', (socket, request) => server.#converse(socket, request));
     server.http = http.listen(0, '127.0.0.1');
     await once(http, 'listening');

@@ -74,7 +74,7 @@
 //! | talk | [`WebSocket`], [`Sender`] and [`Receiver`], [`Message`] |
 //! | send and receive what is too large to hold | [`WebSocket::send_stream`], [`WebSocket::recv_stream`], and the same of [`Sender`] and [`Receiver`] |
 //! | set limits, the heartbeat, compression | [`Settings`], [`Limits`], [`Heartbeat`], [`Deflate`] |
-//! | know what went wrong | [`Error`] |
+//! | know what went wrong | [`Error`], [`Response`] |
 //!
 //! # Somebody must poll
 //!
@@ -124,12 +124,14 @@ mod error;
 pub mod guide;
 #[cfg(not(target_family = "wasm"))]
 mod native;
+mod response;
 
 #[cfg(target_family = "wasm")]
 pub use browser::*;
 pub use error::Error;
 #[cfg(not(target_family = "wasm"))]
 pub use native::*;
+pub use response::Response;
 pub use taut_proto::{Close, CloseCode, Message, NotText};
 
 /// Compiles what people copy from there.

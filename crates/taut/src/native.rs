@@ -3,6 +3,7 @@
 mod acceptor;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod body;
 mod buffers;
 mod client;
 mod drain;

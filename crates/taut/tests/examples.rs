@@ -89,6 +89,9 @@ async fn the_chat_carries_a_line_to_everybody_in_the_room() {
     let server = Program::start("chat", &[]);
     let error = server.client("/kitchen").connect().await.unwrap_err();
     assert_eq!(error.status(), Some(400), "{error}");
+    let words = "say who you are, as in /kitchen?name=Ada";
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(error.response().and_then(|response| response.text()).map(str::trim_end), Some(words));
 
     let mut ada = server.connect("/kitchen?name=Ada").await;
     assert_eq!(received(&mut ada).await, "Ada has come");

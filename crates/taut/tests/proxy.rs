@@ -122,13 +122,30 @@ async fn what_comes_behind_the_answer_belongs_to_the_server() {
     assert_eq!(error.retry_after().unwrap().as_secs(), 7);
 }
 
+fn refusal(head: &str) -> String {
+    format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n")
+}
+
+#[tokio::test]
+async fn what_a_proxy_refuses_with_can_be_looked_at() {
+    let answer = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"office\"\r\n\
+                  Transfer-Encoding: chunked\r\n\r\n6\r\nask Ad\r\n7\r\na first\r\n0\r\n\r\n";
+    let steps = vec![connect_head(None), Step::Say(answer.as_bytes().to_vec()), Step::Wait];
+    let error = through_http("", steps).await.unwrap_err();
+    assert!(error.is_proxy() && error.to_string().ends_with("; it says: ask Ada first"), "{error}");
+    let response = error.response().expect("a response");
+    assert_eq!((response.status(), response.text()), (407, Some("ask Ada first")));
+    assert_eq!(response.header("proxy-authenticate"), Some("Basic realm=\"office\""));
+}
+
 #[tokio::test]
 async fn a_proxy_that_refuses_or_is_none_is_told_without_its_password() {
     for (answer, status, word) in [
-        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n".to_owned(), Some(407), "user and password"),
-        ("HTTP/1.1 403 Forbidden\r\n\r\n".to_owned(), Some(403), "forbid"),
+        (refusal("407 Proxy Authentication Required"), Some(407), "user and password"),
+        (refusal("403 Forbidden"), Some(403), "forbid"),
+        // Without a length, and without an end: it is not waited for as long as connecting may take.
         ("HTTP/1.1 502 Bad Gateway\r\n\r\n".to_owned(), Some(502), "cannot reach"),
-        ("HTTP/1.1 301 Moved\r\nLocation: ws://evil.example/\r\n\r\n".to_owned(), Some(301), "301"),
+        (refusal("301 Moved\r\nLocation: ws://evil.example/"), Some(301), "301"),
         ("SSH-2.0-x\r\n\r\n".to_owned(), None, "not HTTP"),
         // CVE-2026-54465: headers without end.
         (format!("HTTP/1.1 200 OK\r\n{}", "a: b\r\n".repeat(100_000)), None, "not HTTP"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use taut_proto::CloseCode;
 
 use super::Error;
+use crate::Response;
 
 impl Error {
     /// Whether nothing was sent because the connection is closing or was closed, by either side.
@@ -38,6 +39,11 @@ impl Error {
     /// Never here: a page is not told that a server refused ([`is_io`](Self::is_io)).
     pub fn is_handshake(&self) -> bool {
         false
+    }
+
+    /// Never here: a page is not told what a server has answered ([`is_io`](Self::is_io)).
+    pub fn response(&self) -> Option<&Response> {
+        None
     }
 
     /// Never here: a page is told nothing about certificates ([`is_io`](Self::is_io)).

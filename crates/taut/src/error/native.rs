@@ -13,6 +13,7 @@ use taut_proto::handshake::{InvalidHeader, InvalidRequest, Refusal, Rejection};
 use taut_proto::{Close, CloseCode, SendError, UnexpectedEnd, Violation};
 
 use super::Error;
+use crate::Response;
 pub(crate) use proxy::ProxyFailure;
 
 impl Error {
@@ -47,7 +48,7 @@ impl Error {
 
     /// Whether the opening handshake failed: the server did not accept ours, or we did not accept the client's.
     pub fn is_handshake(&self) -> bool {
-        matches!(*self.0, Cause::Redirect { .. } | Cause::Rejected(_) | Cause::Refused(_))
+        matches!(*self.0, Cause::Redirect { .. } | Cause::Rejected(..) | Cause::Refused(_))
     }
 
     /// Whether TLS failed: a certificate was refused, or the two sides have no common version or cipher. Trying again
@@ -87,18 +88,30 @@ impl Error {
     pub fn status(&self) -> Option<u16> {
         match &*self.0 {
             Cause::Proxy(failure) => failure.status(),
-            Cause::Redirect { status, .. } | Cause::Rejected(Rejection::Status { status, .. }) => Some(*status),
+            Cause::Redirect { response, .. } => Some(response.status()),
+            Cause::Rejected(Rejection::Status { status, .. }, _) => Some(*status),
             Cause::Refused(refusal) => Some(refusal.status()),
             _ => None,
         }
     }
 
-    /// The status and `Location` of a redirect (RFC 9110 §15.4) that says where to go on.
-    pub(crate) fn redirect(&self) -> Option<(u16, &str)> {
+    /// What the server has answered to the handshake that it did not accept, or that we did not accept of it: status,
+    /// headers such as `www-authenticate`, and a bounded body. The proxy's answer, if it was the proxy that failed
+    /// ([`is_proxy`](Self::is_proxy)). `None` if there was no answer that could be read as HTTP, and for every other
+    /// failure.
+    pub fn response(&self) -> Option<&Response> {
         match &*self.0 {
-            Cause::Rejected(Rejection::Status { status, location: Some(location), .. }) => {
-                matches!(status, 301 | 302 | 303 | 307 | 308).then_some((*status, location))
-            }
+            Cause::Proxy(failure) => failure.response(),
+            Cause::Redirect { response, .. } => Some(response),
+            Cause::Rejected(_, response) => response.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The response and the `Location` of a redirect (RFC 9110 §15.4) that says where to go on.
+    pub(crate) fn redirect(&self) -> Option<(&Response, &str)> {
+        match &*self.0 {
+            Cause::Rejected(rejection, Some(response)) => Some((response, rejection.redirect()?)),
             _ => None,
         }
     }
@@ -106,7 +119,7 @@ impl Error {
     /// How long the server asks clients to wait before they try again, if it did not accept the handshake.
     pub fn retry_after(&self) -> Option<Duration> {
         match &*self.0 {
-            Cause::Rejected(Rejection::Status { retry_after, .. }) => *retry_after,
+            Cause::Rejected(Rejection::Status { retry_after, .. }, _) => *retry_after,
             _ => None,
         }
     }
@@ -145,7 +158,7 @@ impl Error {
             // A device that is offline finds no name.
             Cause::Lookup { .. } | Cause::Unreachable { .. } => true,
             Cause::Proxy(failure) => failure.is_transient(),
-            Cause::Rejected(rejection) => rejection.is_transient(),
+            Cause::Rejected(rejection, _) => rejection.is_transient(),
             #[cfg(feature = "tls")]
             Cause::Tls(_) => false,
             Cause::ClosedBy(close) | Cause::CutOff(close) => may_come_back(close),
@@ -215,12 +228,13 @@ pub(crate) enum Cause {
     ProxySettings(String),
     Random(getrandom::Error),
     Refused(Refusal),
-    /// A redirect with this status that is not followed.
+    /// A redirect that is not followed.
     Redirect {
-        status: u16,
+        response: Response,
         wrong: &'static str,
     },
-    Rejected(Rejection),
+    /// With what the server has answered, if that could be read.
+    Rejected(Rejection, Option<Response>),
     Request(InvalidRequest),
     Setting(&'static str),
     #[cfg(feature = "tls")]
@@ -256,7 +270,7 @@ impl Cause {
             Self::Ping(error) => Some(error),
             Self::Random(error) => Some(error),
             Self::Refused(refusal) => Some(refusal),
-            Self::Rejected(rejection) => Some(rejection),
+            Self::Rejected(rejection, _) => Some(rejection),
             Self::Request(invalid) => Some(invalid),
             #[cfg(feature = "tls")]
             Self::Tls(failure) => failure.inner(),
@@ -359,8 +373,10 @@ impl fmt::Display for Cause {
             Self::Refused(refusal) => {
                 write!(f, "the client's handshake was refused with status {}: {refusal}", refusal.status())
             }
-            Self::Redirect { status, wrong } => write!(f, "the server redirects us (status {status}), but {wrong}"),
-            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Redirect { response, wrong } => {
+                write!(f, "the server redirects us (status {}), but {wrong}", response.status())
+            }
+            Self::Rejected(rejection, response) => write_rejection(f, rejection, response.as_ref()),
             Self::Request(invalid) => invalid.fmt(f),
             #[cfg(feature = "tls")]
             Self::Tls(failure) => failure.fmt(f),
@@ -377,6 +393,37 @@ impl fmt::Display for Cause {
         }
     }
 }
+
+/// What a server says itself is better than our guess.
+fn write_rejection(f: &mut fmt::Formatter<'_>, rejection: &Rejection, response: Option<&Response>) -> fmt::Result {
+    match (rejection, response.and_then(Response::words)) {
+        (Rejection::Status { status: status @ 400.., .. }, Some(words)) => {
+            write!(f, "The server answered with HTTP status {status} instead of 101: {}", Words(words))
+        }
+        _ => fmt::Display::fmt(rejection, f),
+    }
+}
+
+/// Somebody else's words within one of our lines: short, and without what would end the line or hide it.
+struct Words<'a>(&'a str);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+
+        for (index, character) in self.0.chars().enumerate() {
+            match character {
+                _ if index == WORDS => return f.write_str("…"),
+                '"' | '\'' | '\\' => f.write_char(character)?,
+                _ => write!(f, "{}", character.escape_debug())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Characters of a body that an error shows.
+const WORDS: usize = 200;
 
 impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -426,6 +473,17 @@ mod tests {
 
     type Predicate = fn(&Error) -> bool;
 
+    fn answered(head: &str, body: &str) -> Response {
+        Response::new(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes(), body.as_bytes().to_vec(), true)
+    }
+
+    /// The text of a handshake that is refused with this.
+    fn refused(head: &str, body: &str) -> String {
+        let response = answered(head, body);
+        let rejection = Rejection::Status { status: response.status(), retry_after: None, location: None };
+        Error::from(Cause::Rejected(rejection, Some(response))).to_string()
+    }
+
     #[test]
     fn each_error_answers_to_one_predicate() {
         let predicates: [Predicate; 10] = [
@@ -449,7 +507,7 @@ mod tests {
             (Cause::Violation(Violation::Unmasked), 2),
             (Cause::UnexpectedEnd(UnexpectedEnd), 3),
             (Cause::Io { doing: Doing::Reading, error: io::ErrorKind::ConnectionReset.into() }, 3),
-            (Cause::Rejected(Rejection::Accept), 4),
+            (Cause::Rejected(Rejection::Accept, None), 4),
             (Cause::Refused(Refusal::timeout()), 4),
             (Cause::Url("no"), 5),
             (Cause::ProxySettings(String::new()), 5),
@@ -457,12 +515,12 @@ mod tests {
             (Cause::Full, 6),
             (Cause::InMessage, 6),
             (Cause::Unreachable { attempts: Vec::new() }, 3),
-            (Cause::Redirect { status: 302, wrong: "no" }, 4),
+            (Cause::Redirect { response: answered("302 Found", ""), wrong: "no" }, 4),
             #[cfg(feature = "tls")]
             (Cause::Tls(tls::Failure::Settings(String::new())), 5),
             #[cfg(feature = "tls")]
             (Cause::Tls(tls::Failure::NoRoots(String::new())), 7),
-            (Cause::Proxy(ProxyFailure::Status(407)), 8),
+            (Cause::Proxy(ProxyFailure::Status(answered("407 Who?", ""))), 8),
             (Cause::CutOff(CloseCode::NORMAL.into()), 9),
         ];
         for (cause, expected) in causes {
@@ -548,8 +606,35 @@ mod tests {
     #[test]
     fn a_rejected_handshake_tells_its_status_and_when_to_come_back() {
         let retry_after = Some(Duration::from_secs(7));
-        let error = Error::from(Cause::Rejected(Rejection::Status { status: 503, retry_after, location: None }));
+        let rejection = Rejection::Status { status: 503, retry_after, location: None };
+        let error = Error::from(Cause::Rejected(rejection, None));
         assert_eq!((error.status(), error.retry_after()), (Some(503), retry_after));
         assert!(error.to_string().contains("503"));
+    }
+
+    #[test]
+    fn what_the_server_says_itself_is_part_of_the_text() {
+        let said = "The server answered with HTTP status 401 instead of 101: ";
+        for (head, body, words) in [
+            ("401 x", "\n  say who you are \nnow", "say who you are"),
+            ("401 x\r\nContent-Type: text/plain; charset=utf-8", "wer bist du, Jörg?", "wer bist du, Jörg?"),
+            ("401 x\r\nContent-Type: application/json", r#"{"error":"expired"}"#, r#"{"error":"expired"}"#),
+            ("401 x\r\nContent-Type: application/problem+json", "{}", "{}"),
+            ("401 x", "a\x1b[31mb\0c\u{202e}d", r"a\u{1b}[31mb\0c\u{202e}d"),
+        ] {
+            assert_eq!(refused(head, body), format!("{said}{words}"));
+        }
+        let long = refused("401 x", &"ä".repeat(1000));
+        assert_eq!(long, format!("{said}{}…", "ä".repeat(200)));
+        // A page says nothing that fits into a line, and what is empty or encoded says nothing.
+        for (head, body) in [
+            ("401 x\r\nContent-Type: text/html", "who?"),
+            ("401 x", "<html>who?</html>"),
+            ("401 x", " \n"),
+            ("401 x\r\nContent-Encoding: gzip", "who?"),
+        ] {
+            assert!(refused(head, body).contains("check the credentials"), "{head} {body}");
+        }
+        assert!(refused("200 OK", "hello").contains("is this the path of a WebSocket?"));
     }
 }

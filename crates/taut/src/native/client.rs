@@ -210,13 +210,13 @@ impl Client {
     /// [`is_invalid`](Error::is_invalid): the URL or a setting is wrong. [`is_io`](Error::is_io): the server cannot be
     /// reached. [`is_proxy`](Error::is_proxy): the proxy does not lead to it. [`is_tls`](Error::is_tls): a certificate
     /// is not accepted. [`is_handshake`](Error::is_handshake): the server answered, but did not accept;
-    /// [`Error::status`] says how. [`is_timeout`](Error::is_timeout): it all took too long.
+    /// [`Error::status`] and [`Error::response`] say how. [`is_timeout`](Error::is_timeout): it all took too long.
     ///
     /// # Cancel safety
     /// Dropping it drops the connection attempt.
     pub async fn connect(&self) -> Result<WebSocket, Error> {
         let target = self.target()?;
-        let progress = ConnectProgress::default();
+        let progress = ConnectProgress::new(ConnectStage::Lookup);
         // Boxed, since whoever awaits this would carry the room for all stages with it.
         self.within_deadline(&progress, Box::pin(self.follow(target, &progress))).await
     }
@@ -234,9 +234,8 @@ impl Client {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Target { request, .. } = self.target()?;
-        let progress = ConnectProgress::default();
-        progress.set(ConnectStage::Upgrade);
-        self.within_deadline(&progress, self.open(Transport::new(stream), request)).await
+        let progress = ConnectProgress::new(ConnectStage::Upgrade);
+        self.within_deadline(&progress, self.open(Transport::new(stream), request, false, &progress)).await
     }
 
     fn target(&self) -> Result<&Target, Error> {

@@ -11,7 +11,7 @@ use taut_proto::{Close, CloseCode, Message, Part};
 use crate::error::Cause;
 use crate::native::buffers::{Inbox, Recycled};
 use crate::native::driver::{Driver, Progress, Writing};
-use crate::{Error, Transport};
+use crate::{Error, Response, Transport};
 use cork::CorkId;
 
 /// The calls that a `WebSocket`, a `Sender` and a `Receiver` have in common.
@@ -23,8 +23,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// The first handle of a connection.
-    pub(crate) fn new(driver: Driver<Transport>, subprotocol: Option<&str>) -> Self {
+    /// The first handle of a connection; a client's has the response that opened it.
+    pub(crate) fn new(driver: Driver<Transport>, subprotocol: Option<&str>, response: Option<Response>) -> Self {
         let state = State {
             driver,
             wakers: None,
@@ -35,7 +35,9 @@ impl Handle {
             #[cfg(feature = "stream")]
             has_failed: false,
         };
-        Self::of(Arc::new(Shared { state: Mutex::new(state), subprotocol: subprotocol.map(Box::from) }))
+        let opening = (subprotocol.is_some() || response.is_some())
+            .then(|| Box::new(Opening { subprotocol: subprotocol.map(Box::from), response }));
+        Self::of(Arc::new(Shared { state: Mutex::new(state), opening }))
     }
 
     fn of(shared: Arc<Shared>) -> Self {
@@ -216,7 +218,11 @@ impl Handle {
     }
 
     pub(crate) fn subprotocol(&self) -> Option<&str> {
-        self.shared.subprotocol.as_deref()
+        self.shared.opening.as_ref()?.subprotocol.as_deref()
+    }
+
+    pub(crate) fn response(&self) -> Option<&Response> {
+        self.shared.opening.as_ref()?.response.as_ref()
     }
 
     /// Looks at the driver.
@@ -244,7 +250,14 @@ impl Drop for Handle {
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// Here and not in the handle, because a WebSocket should be small: its owner's future may hold it more than once.
+    /// Boxed, because most connections of a server have none.
+    opening: Option<Box<Opening>>,
+}
+
+/// What is kept of the handshake.
+struct Opening {
     subprotocol: Option<Box<str>>,
+    response: Option<Response>,
 }
 
 struct State {
@@ -507,7 +520,7 @@ mod tests {
         let (ours, _theirs) = duplex(64);
         let settings = Arc::new(Settings::server());
         let driver = Driver::new(Transport::new(ours), Role::Server, settings, None, 0, Vec::new());
-        let sender = Handle::new(driver, None).share();
+        let sender = Handle::new(driver, None, None).share();
         let mut large = Message::from(vec![0; 2 << 20]);
         assert!(sender.try_send(&mut large).is_ok());
         let most = || sender.shared.lock().wakers.as_ref().map_or(0, |wakers| wakers.lock().len());

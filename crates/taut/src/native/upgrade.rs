@@ -202,7 +202,8 @@ impl Upgrade {
             .map_err(|_| Error::from(Cause::Deadline(Deadline::Upgrade(config.timeout))))?
             .map_err(|error| Error::io(Doing::Opening, io::Error::other(error)))?;
         let (transport, unread) = taken_over(upgraded)?;
-        WebSocket::open(transport, Role::Server, Arc::clone(&config.settings), deflate, subprotocol.as_deref(), unread)
+        let settings = Arc::clone(&config.settings);
+        WebSocket::open(transport, Role::Server, settings, deflate, subprotocol.as_deref(), None, unread)
     }
 }
 

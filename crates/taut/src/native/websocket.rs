@@ -12,7 +12,7 @@ use taut_proto::{Close, Message, Role, Settings};
 use crate::error::Cause;
 use crate::native::driver::Driver;
 use crate::native::shared::Handle;
-use crate::{Error, Receiver, Sender, Transport};
+use crate::{Error, Receiver, Response, Sender, Transport};
 
 /// An open WebSocket, as a client ([`connect`](crate::connect)) or as a server ([`accept`](crate::accept)).
 ///
@@ -29,18 +29,19 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// What a finished handshake has led to; `unread` came behind it.
+    /// What a finished handshake has led to; `unread` came behind it, and a client has the `response`.
     pub(crate) fn open(
         transport: Transport,
         role: Role,
         settings: Arc<Settings>,
         deflate: Option<NegotiatedDeflate>,
         subprotocol: Option<&str>,
+        response: Option<Response>,
         unread: Vec<u8>,
     ) -> Result<Self, Error> {
         let random = getrandom::u32().map_err(|error| Error::from(Cause::Random(error)))?;
         let driver = Driver::new(transport, role, settings, deflate, random, unread);
-        let handle = Handle::new(driver, subprotocol);
+        let handle = Handle::new(driver, subprotocol, response);
         if role == Role::Server {
             handle.adopt();
         }
@@ -178,6 +179,13 @@ impl WebSocket {
         self.handle.subprotocol()
     }
 
+    /// The server's response that opened the connection: cookies that it sets, a request id, the extensions that it chose.
+    /// `None` on a server, whose request is in [`Incoming`](crate::Incoming). Clone it before a [`split`](Self::split),
+    /// if it is needed after.
+    pub fn response(&self) -> Option<&Response> {
+        self.handle.response()
+    }
+
     /// What the peer's close frame said, once it has come.
     pub fn peer_close(&self) -> Option<Close> {
         self.handle.look(|driver| driver.peer_close().cloned())
@@ -219,7 +227,7 @@ impl WebSocket {
 #[cfg(feature = "testing")]
 impl From<Driver<Transport>> for WebSocket {
     fn from(driver: Driver<Transport>) -> Self {
-        Self { handle: Handle::new(driver, None) }
+        Self { handle: Handle::new(driver, None, None) }
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::Words;
+use crate::Response;
+
 /// Why a proxy does not lead to the server.
 #[derive(Debug)]
 pub(crate) enum ProxyFailure {
@@ -14,13 +17,17 @@ pub(crate) enum ProxyFailure {
     /// A SOCKS reply other than success.
     Reply(u8),
     /// A status other than success.
-    Status(u16),
+    Status(Response),
 }
 
 impl ProxyFailure {
     pub(crate) fn status(&self) -> Option<u16> {
+        self.response().map(Response::status)
+    }
+
+    pub(crate) fn response(&self) -> Option<&Response> {
         match self {
-            Self::Status(status) => Some(*status),
+            Self::Status(response) => Some(response),
             _ => None,
         }
     }
@@ -28,7 +35,7 @@ impl ProxyFailure {
     /// Whether the same may succeed later: it is the server that it cannot reach, or it is overloaded.
     pub(crate) fn is_transient(&self) -> bool {
         // RFC 1928 §6: failure, network or host unreachable, connection refused, TTL expired.
-        matches!(self, Self::Reply(1 | 3..=6) | Self::Status(408 | 425 | 429 | 500 | 502..=504))
+        matches!(self, Self::Reply(1 | 3..=6)) || matches!(self.status(), Some(408 | 425 | 429 | 500 | 502..=504))
     }
 }
 
@@ -56,7 +63,8 @@ impl fmt::Display for ProxyFailure {
                 };
                 write!(f, "the proxy did not connect to the server: {reason} (SOCKS reply {reply})")
             }
-            Self::Status(status) => {
+            Self::Status(response) => {
+                let status = response.status();
                 let advice = match status {
                     403 => "; its rules forbid this server or port",
                     404 | 502 | 503 | 504 => "; it cannot reach the server",
@@ -64,7 +72,8 @@ impl fmt::Display for ProxyFailure {
                     401 | 407 => "; it wants a user and password, in its URL before the host, or did not accept them",
                     _ => "",
                 };
-                write!(f, "the proxy answered with HTTP status {status} to CONNECT{advice}")
+                write!(f, "the proxy answered with HTTP status {status} to CONNECT{advice}")?;
+                response.words().map_or(Ok(()), |words| write!(f, "; it says: {}", Words(words)))
             }
         }
     }

@@ -79,7 +79,7 @@ impl Incoming {
         self.0.acceptor.respond(&mut transport, &response).await?;
         let settings = Arc::clone(&self.0.acceptor.config().settings);
         let unread = std::mem::take(&mut self.0.unread);
-        WebSocket::open(transport, Role::Server, settings, deflate, subprotocol.as_deref(), unread)
+        WebSocket::open(transport, Role::Server, settings, deflate, subprotocol.as_deref(), None, unread)
     }
 
     /// Refuses the client with a status from 400 to 599 and a text for it.

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use taut_proto::Role;
 use taut_proto::handshake::{Accepted, ClientRequest, ClientResponse, HeadLimits, Rejection};
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::target::Target;
 use super::{Client, ProxyChoice};
 use crate::error::{Cause, ConnectStage, Deadline, Doing};
+use crate::native::body;
 use crate::native::head::Head;
 use crate::native::transport::tcp;
-use crate::{Error, Proxy, Transport, WebSocket};
+use crate::{Error, Proxy, Response, Transport, WebSocket};
 
 impl Client {
     pub(super) async fn within_deadline<T>(
@@ -33,12 +34,12 @@ impl Client {
             let target = moved.as_ref().unwrap_or(first);
             let transport = self.dial(target, progress).await?;
             progress.set(ConnectStage::Upgrade);
-            let error = match self.open(transport, &target.request).await {
+            let error = match self.open(transport, &target.request, self.redirects > 0, progress).await {
                 Ok(socket) => return Ok(socket),
                 Err(error) => error,
             };
-            let Some((status, location)) = error.redirect().filter(|_| self.redirects > 0) else { return Err(error) };
-            let refused = |wrong| Error::from(Cause::Redirect { status, wrong });
+            let Some((response, location)) = error.redirect().filter(|_| self.redirects > 0) else { return Err(error) };
+            let refused = |wrong| Error::from(Cause::Redirect { response: response.clone(), wrong });
             if count == self.redirects {
                 return Err(refused(
                     "it has done so too often; is the URL right? Client::redirects says how often it may",
@@ -67,7 +68,7 @@ impl Client {
         let mut transport = Transport::from(tcp::connect(addresses).await?);
         if let Some(proxy) = &proxy {
             progress.set(ConnectStage::Proxy);
-            transport = proxy.tunnel(transport, &url.host, url.port).await?;
+            transport = proxy.tunnel(transport, &url.host, url.port, self.remaining(progress)).await?;
         }
         #[cfg(feature = "tls")]
         if url.is_secure {
@@ -82,8 +83,19 @@ impl Client {
         Ok(transport)
     }
 
-    /// The client's side of the handshake (RFC 6455 §4.1).
-    pub(super) async fn open(&self, mut stream: Transport, request: &ClientRequest) -> Result<WebSocket, Error> {
+    /// What is left of the time for connecting.
+    fn remaining(&self, progress: &ConnectProgress) -> Duration {
+        self.timeout.saturating_sub(progress.begun.elapsed())
+    }
+
+    /// The client's side of the handshake (RFC 6455 §4.1). The body of a redirect that is followed is not read.
+    pub(super) async fn open(
+        &self,
+        mut stream: Transport,
+        request: &ClientRequest,
+        follows: bool,
+        progress: &ConnectProgress,
+    ) -> Result<WebSocket, Error> {
         let mut nonce = [0; 16];
         // RFC 6455 §4.1 (7): fresh and unpredictable for each connection.
         getrandom::fill(&mut nonce).map_err(|error| Error::from(Cause::Random(error)))?;
@@ -96,42 +108,60 @@ impl Client {
         let limits = HeadLimits::default();
         let mut head = Head::default();
         for _ in 0..INTERIM_RESPONSES {
-            let end = head.read(&mut stream, &limits).await?.map_err(|refusal| rejected(refusal.into()))?;
-            let response = ClientResponse::parse(&head.bytes[..end], &limits).map_err(rejected)?;
-            match request.check(&response, nonce) {
+            let end = head.read(&mut stream, &limits).await?.map_err(|refusal| unreadable(refusal.into()))?;
+            let (text, rest) = head.bytes.split_at(end);
+            let response = ClientResponse::parse(text, &limits).map_err(unreadable)?;
+            let rejection = match request.check(&response, nonce) {
                 Ok(Accepted { subprotocol, deflate, .. }) => {
-                    let unread = head.rest(end);
-                    let settings = Arc::clone(&self.settings);
-                    return WebSocket::open(stream, Role::Client, settings, deflate, subprotocol, unread);
+                    let kept = Some(Response::new(text, Vec::new(), true));
+                    let (settings, unread) = (Arc::clone(&self.settings), rest.to_vec());
+                    return WebSocket::open(stream, Role::Client, settings, deflate, subprotocol, kept, unread);
                 }
                 // RFC 9110 §15.2: the response that counts follows.
-                Err(rejection) if rejection.is_interim() => head = Head::begun(head.rest(end)),
-                Err(rejection) => return Err(rejected(with_date(rejection, &response, SystemTime::now()))),
-            }
+                Err(rejection) if rejection.is_interim() => {
+                    head = Head::begun(rest.to_vec());
+                    continue;
+                }
+                Err(rejection) => with_date(rejection, &response, SystemTime::now()),
+            };
+            let kept = if response.status() == 101 || (follows && rejection.redirect().is_some()) {
+                Response::new(text, Vec::new(), true)
+            } else {
+                body::read(&mut stream, text, &response, rest, self.remaining(progress)).await
+            };
+            return Err(Cause::Rejected(rejection, Some(kept)).into());
         }
-        Err(rejected(Rejection::Interim))
+        Err(unreadable(Rejection::Interim))
     }
 }
 
-/// How far connecting has come, for the error that a deadline gives.
-#[derive(Default)]
-pub(super) struct ConnectProgress(AtomicU8);
+/// How far connecting has come, for the error that a deadline gives, and since when.
+pub(super) struct ConnectProgress {
+    stage: AtomicU8,
+    begun: Instant,
+}
 
 impl ConnectProgress {
     const STAGES: [ConnectStage; 5] =
         [ConnectStage::Lookup, ConnectStage::Tcp, ConnectStage::Proxy, ConnectStage::Tls, ConnectStage::Upgrade];
 
+    /// At this stage, from now on.
+    pub(super) fn new(stage: ConnectStage) -> Self {
+        Self { stage: AtomicU8::new(stage as u8), begun: Instant::now() }
+    }
+
     pub(super) fn set(&self, stage: ConnectStage) {
-        self.0.store(stage as u8, Ordering::Relaxed);
+        self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
     fn stage(&self) -> ConnectStage {
-        Self::STAGES[usize::from(self.0.load(Ordering::Relaxed))]
+        Self::STAGES[usize::from(self.stage.load(Ordering::Relaxed))]
     }
 }
 
-fn rejected(rejection: Rejection) -> Error {
-    Cause::Rejected(rejection).into()
+/// There is no response that could be shown.
+fn unreadable(rejection: Rejection) -> Error {
+    Cause::Rejected(rejection, None).into()
 }
 
 /// RFC 9110 §10.2.3: `Retry-After` may be a date. It is taken by the clock that wrote it, the `Date` of the response,
@@ -151,8 +181,6 @@ const INTERIM_RESPONSES: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     // RFC 9110 §10.2.3: Retry-After = HTTP-date / delay-seconds; §5.6.7: a date has three forms.
@@ -178,7 +206,7 @@ mod tests {
             let response = ClientResponse::parse(head.as_bytes(), &limits).unwrap();
             let Target { request, .. } = Client::new("ws://a.example/").target.unwrap();
             let rejection = with_date(request.check(&response, [0; 16]).unwrap_err(), &response, now);
-            let error = Error::from(Cause::Rejected(rejection));
+            let error = Error::from(Cause::Rejected(rejection, None));
             assert_eq!(error.retry_after(), expected.map(Duration::from_secs), "{headers}");
         }
     }

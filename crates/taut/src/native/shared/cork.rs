@@ -224,7 +224,10 @@ mod tests {
     fn handle() -> (Handle, tokio::io::DuplexStream) {
         let (ours, theirs) = duplex(64);
         let settings = Arc::new(Settings::server());
-        (Handle::new(Driver::new(Transport::new(ours), Role::Server, settings, None, 0, Vec::new()), None), theirs)
+        (
+            Handle::new(Driver::new(Transport::new(ours), Role::Server, settings, None, 0, Vec::new()), None, None),
+            theirs,
+        )
     }
 
     fn send(cork: &mut Cork, handle: &Handle) {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -185,14 +186,20 @@ impl Server {
         })
     }
 
-    /// Makes a tunnel to `host` of a connection to the proxy.
-    pub(crate) async fn tunnel(&self, transport: Transport, host: &str, port: u16) -> Result<Transport, Error> {
+    /// Makes a tunnel to `host` of a connection to the proxy, or says `within` this time why there is none.
+    pub(crate) async fn tunnel(
+        &self,
+        transport: Transport,
+        host: &str,
+        port: u16,
+        within: Duration,
+    ) -> Result<Transport, Error> {
         match self.kind {
-            Kind::Http => self.http_connect(transport, host, port).await,
+            Kind::Http => self.http_connect(transport, host, port, within).await,
             #[cfg(feature = "tls")]
             Kind::Https => {
                 let secure = self.tls.connect(&self.host, transport).await?;
-                self.http_connect(Transport::over_tls(secure), host, port).await
+                self.http_connect(Transport::over_tls(secure), host, port, within).await
             }
             #[cfg(not(feature = "tls"))]
             Kind::Https => unreachable!("refused when it was parsed"),

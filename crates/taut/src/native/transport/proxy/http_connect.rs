@@ -3,22 +3,27 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use taut_proto::handshake::{ClientResponse, HeadLimits, HeadScan};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::{Server, basic, broken, write};
 use crate::error::{Cause, ProxyFailure};
+use crate::native::body;
 use crate::{Error, Transport};
 
 impl Server {
-    /// Asks the proxy for a tunnel to `host`.
+    /// Asks the proxy for a tunnel to `host`. A body that says why there is none is read `within` this time.
     pub(super) async fn http_connect(
         &self,
         mut transport: Transport,
         host: &str,
         port: u16,
+        within: Duration,
     ) -> Result<Transport, Error> {
+        let begun = Instant::now();
         // RFC 9110 §9.3.6: the target is host and port, the port even if it is the scheme's own.
         let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let authorization = match &self.credentials {
@@ -32,18 +37,21 @@ impl Server {
         let mut bytes = Vec::new();
         for _ in 0..INTERIM_RESPONSES {
             let end = read_head(&mut transport, &mut bytes, &limits).await?;
-            let status = match ClientResponse::parse(&bytes[..end], &limits) {
-                Ok(response) => response.status(),
-                Err(_) => return Err(Cause::Proxy(ProxyFailure::NotHttp).into()),
+            let (head, rest) = bytes.split_at(end);
+            let Ok(response) = ClientResponse::parse(head, &limits) else {
+                return Err(Cause::Proxy(ProxyFailure::NotHttp).into());
             };
-            let unread = bytes.split_off(end);
-            match status {
+            match response.status() {
                 // RFC 9110 §15.2: the response that counts follows.
-                100..200 => bytes = unread,
+                100..200 => bytes = rest.to_vec(),
                 // RFC 9110 §9.3.6: any of these means a tunnel, and it begins right after the head.
-                200..300 if unread.is_empty() => return Ok(transport),
-                200..300 => return Ok(Transport::new(Rewound { unread, transport })),
-                status => return Err(Cause::Proxy(ProxyFailure::Status(status)).into()),
+                200..300 if rest.is_empty() => return Ok(transport),
+                200..300 => return Ok(Transport::new(Rewound { unread: rest.to_vec(), transport })),
+                _ => {
+                    let within = within.saturating_sub(begun.elapsed());
+                    let response = body::read(&mut transport, head, &response, rest, within).await;
+                    return Err(Cause::Proxy(ProxyFailure::Status(response)).into());
+                }
             }
         }
         Err(Cause::Proxy(ProxyFailure::NotHttp).into())
