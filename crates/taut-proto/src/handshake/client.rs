@@ -60,6 +60,15 @@ impl ClientRequest {
         })
     }
 
+    /// Names another host in the `Host` header than the one that is connected to: `host`, or `host:port`.
+    pub fn host(mut self, host: &str) -> Result<Self, InvalidRequest> {
+        if split_host(host).is_none() {
+            return Err(InvalidRequest::Host);
+        }
+        host.clone_into(&mut self.host);
+        Ok(self)
+    }
+
     /// Offers a subprotocol, after those already offered: the first is preferred.
     pub fn subprotocol(mut self, name: &str) -> Result<Self, InvalidRequest> {
         // RFC 6455 §4.1 (10): tokens, each once.
@@ -360,13 +369,14 @@ mod tests {
     fn everything_that_is_asked_for_is_in_the_request() {
         let request = full()
             .origin("https://chat.example:8443")
+            .and_then(|request| request.host("virtual.example:81"))
             .and_then(|request| request.header("Authorization", "Bearer abc"))
             .and_then(|request| request.header("Cookie", "a=1"))
             .expect("valid");
         let text = written(&request);
         let request = Request::parse(text.as_bytes(), &HeadLimits::default()).expect("valid HTTP");
         assert_eq!(request.subprotocols().collect::<Vec<_>>(), ["v2", "v1"]);
-        assert_eq!(request.origin(), Some("https://chat.example:8443"));
+        assert_eq!((request.origin(), request.host()), (Some("https://chat.example:8443"), Some("virtual.example:81")));
         assert_eq!((request.bearer(), request.cookie("a")), (Some("abc"), Some("1")));
         #[cfg(feature = "deflate")]
         assert_eq!(request.header("sec-websocket-extensions"), Some("permessage-deflate; client_max_window_bits"));
@@ -429,6 +439,7 @@ mod tests {
         assert!(plain().origin("null").is_ok());
         for host in ["", "a/b", "u@a", "a b", "a:x", "::1", "[::1"] {
             assert_eq!(ClientRequest::new(host, "/").err(), Some(InvalidRequest::Host), "{host}");
+            assert_eq!(plain().host(host).err(), Some(InvalidRequest::Host), "{host}");
         }
     }
 
@@ -653,6 +664,7 @@ mod tests {
             for request in [
                 ClientRequest::new(&text, "/"),
                 ClientRequest::new("a", &text),
+                plain().host(&text),
                 plain().origin(&text),
                 plain().subprotocol(&text),
                 plain().header("X", &text),

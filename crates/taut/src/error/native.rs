@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use taut_proto::handshake::{InvalidHeader, InvalidRequest, Refusal, Rejection};
-use taut_proto::{Close, CloseCode, SendError, UnexpectedEnd, Violation};
+use taut_proto::{Close, CloseCode, Role, SendError, UnexpectedEnd, Violation};
 
 use super::Error;
 use crate::Response;
@@ -69,7 +69,7 @@ impl Error {
     /// Whether the caller asked for something impossible: a malformed URL or header, a ping that is too long.
     pub fn is_invalid(&self) -> bool {
         match &*self.0 {
-            Cause::CloseCode(_) | Cause::Header(_) | Cause::Ping(_) | Cause::ProxySettings(_) => true,
+            Cause::CloseCode(_) | Cause::Header { .. } | Cause::Ping(_) | Cause::ProxySettings(_) => true,
             Cause::MixedParts | Cause::PartsNotUtf8 | Cause::Request(_) | Cause::Setting(_) | Cause::Url(_) => true,
             #[cfg(feature = "tls")]
             Cause::Tls(failure) => failure.is_setting(),
@@ -163,7 +163,8 @@ impl Error {
             Cause::Tls(_) => false,
             Cause::ClosedBy(close) | Cause::CutOff(close) => may_come_back(close),
             Cause::Refused(_) | Cause::Violation(_) => false,
-            Cause::CloseCode(_) | Cause::Header(_) | Cause::MixedParts | Cause::Ping(_) | Cause::Request(_) => false,
+            Cause::CloseCode(_) | Cause::Header { .. } | Cause::MixedParts | Cause::Ping(_) => false,
+            Cause::Request(_) => false,
             Cause::PartsNotUtf8 | Cause::ProxySettings(_) | Cause::Random(_) | Cause::Redirect { .. } => false,
             Cause::Setting(_) | Cause::Url(_) => false,
         }
@@ -207,7 +208,12 @@ pub(crate) enum Cause {
     /// A reconnecting client has no connection now.
     Disconnected,
     Full,
-    Header(InvalidHeader),
+    /// Of a request, which is a client's, or of a response.
+    Header {
+        name: String,
+        invalid: InvalidHeader,
+        role: Role,
+    },
     /// Another handle is sending a message in parts.
     InMessage,
     Io {
@@ -263,7 +269,7 @@ impl Cause {
             | Self::MixedParts
             | Self::PartsNotUtf8
             | Self::Url(_) => None,
-            Self::Header(invalid) => Some(invalid),
+            Self::Header { invalid, .. } => Some(invalid),
             Self::Proxy(_) | Self::ProxySettings(_) | Self::Redirect { .. } | Self::Setting(_) => None,
             Self::Io { error, .. } | Self::Lookup { error, .. } => Some(error),
             Self::Other(problem) => Some(&**problem),
@@ -341,7 +347,7 @@ impl fmt::Display for Cause {
             ),
             Self::Deadline(deadline) => deadline.fmt(f),
             Self::Disconnected => f.write_str("there is no connection now; nothing was sent"),
-            Self::Header(invalid) => write!(f, "a header of the response must not be sent: {invalid}"),
+            Self::Header { name, invalid, role } => write_header_fault(f, name, *invalid, *role),
             Self::Full => f.write_str("too much is waiting for the peer to read; nothing was sent"),
             Self::InMessage => f.write_str(
                 "another handle is sending a message in parts, and no other may come between; nothing was sent",
@@ -401,6 +407,28 @@ fn write_rejection(f: &mut fmt::Formatter<'_>, rejection: &Rejection, response: 
             write!(f, "The server answered with HTTP status {status} instead of 101: {}", Words(words))
         }
         _ => fmt::Display::fmt(rejection, f),
+    }
+}
+
+fn write_header_fault(f: &mut fmt::Formatter<'_>, name: &str, invalid: InvalidHeader, role: Role) -> fmt::Result {
+    let side = if role == Role::Client { "request" } else { "response" };
+    match invalid {
+        InvalidHeader::Reserved(name) => {
+            fmt::Display::fmt(&invalid, f)?;
+            let method = match (role, name) {
+                (Role::Client, "Host") => "Client::host",
+                (Role::Client, "Origin") => "Client::origin",
+                (Role::Client, "Sec-WebSocket-Extensions") => "Client::deflate",
+                (Role::Client, "Sec-WebSocket-Protocol") => "Client::subprotocol",
+                (Role::Server, "Sec-WebSocket-Extensions") => "Acceptor::deflate",
+                (Role::Server, "Sec-WebSocket-Protocol") => "Acceptor::subprotocols",
+                _ => return Ok(()),
+            };
+            write!(f, "; use {method}")
+        }
+        // What is not a name may be a secret in the wrong place.
+        InvalidHeader::Name => write!(f, "a header of the {side} must not be sent: {invalid}"),
+        _ => write!(f, "the header {name} of the {side} must not be sent: {invalid}"),
     }
 }
 
@@ -636,5 +664,25 @@ mod tests {
             assert!(refused(head, body).contains("check the credentials"), "{head} {body}");
         }
         assert!(refused("200 OK", "hello").contains("is this the path of a WebSocket?"));
+    }
+
+    #[test]
+    fn a_header_that_belongs_to_the_handshake_is_named_with_what_sets_it() {
+        for (role, name, method) in [
+            (Role::Client, "Host", Some("Client::host")),
+            (Role::Client, "Origin", Some("Client::origin")),
+            (Role::Client, "Sec-WebSocket-Protocol", Some("Client::subprotocol")),
+            (Role::Client, "Sec-WebSocket-Extensions", Some("Client::deflate")),
+            (Role::Client, "Upgrade", None),
+            (Role::Server, "Sec-WebSocket-Protocol", Some("Acceptor::subprotocols")),
+            (Role::Server, "Sec-WebSocket-Extensions", Some("Acceptor::deflate")),
+            (Role::Server, "Sec-WebSocket-Accept", None),
+        ] {
+            let invalid = InvalidHeader::Reserved(name);
+            let text = Error::from(Cause::Header { name: String::new(), invalid, role }).to_string();
+            assert!(text.contains(name), "{text}");
+            assert_eq!(text.contains("; use "), method.is_some(), "{text}");
+            assert!(text.contains(method.unwrap_or_default()), "{text}");
+        }
     }
 }

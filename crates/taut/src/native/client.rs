@@ -72,14 +72,30 @@ impl Client {
         }
     }
 
-    /// Adds a header to the handshake's request.
+    /// Adds a header to the handshake's request. `Cookie` goes with the [cookies](Self::cookie), `Host` sets the
+    /// [host](Self::host).
+    ///
+    /// What the handshake writes itself is an error that names the method to use instead: `Sec-WebSocket-Protocol` is
+    /// set by [`subprotocol`](Self::subprotocol), `Sec-WebSocket-Extensions` by [`deflate`](Self::deflate), `Origin` by
+    /// [`origin`](Self::origin).
     #[must_use]
     pub fn header(self, name: &str, value: &str) -> Self {
+        let (name, value) = (name.to_owned(), value.to_owned());
         self.with_part(if name.eq_ignore_ascii_case("cookie") {
-            RequestPart::Cookie(value.to_owned())
+            RequestPart::Cookie(value)
+        } else if name.eq_ignore_ascii_case("host") {
+            RequestPart::Host(value)
         } else {
-            RequestPart::Header(name.to_owned(), value.to_owned())
+            RequestPart::Header(name, value)
         })
+    }
+
+    /// Asks for this virtual host: what the `Host` header says, `host` or `host:port`, instead of the host of the URL.
+    /// The URL still says where to connect to, and whose certificate `wss://` expects
+    /// (`ClientTls::server_name` changes that). A redirect to another origin drops it.
+    #[must_use]
+    pub fn host(self, host: &str) -> Self {
+        self.with_part(RequestPart::Host(host.to_owned()))
     }
 
     /// Sends `Authorization: Bearer` with this token. `Debug` never shows it.
@@ -291,7 +307,12 @@ mod tests {
             (Client::new("ws://a b/").bearer("a"), "host"),
             (Client::new("ws://a.example").header("X: y", "z").bearer("b\n"), "name"),
             (Client::new("ws://a.example").bearer("token\n"), "value"),
-            (Client::new("ws://a.example").header("Upgrade", "x"), "handshake"),
+            (Client::new("ws://a.example").header("Upgrade", "x"), "Upgrade belongs to the handshake"),
+            (Client::new("ws://a.example").header("X-Id", "a\r\nb"), "X-Id"),
+            (Client::new("ws://a.example").header("sec-websocket-protocol", "x"), "use Client::subprotocol"),
+            (Client::new("ws://a.example").header("origin", "http://a.example"), "use Client::origin"),
+            (Client::new("ws://a.example").header("host", "a b"), "host"),
+            (Client::new("ws://a.example").host("http://b.example"), "host"),
             (Client::new("ws://a.example").subprotocol("a b"), "subprotocol"),
             (Client::new("ws://a.example").subprotocol("a").subprotocol("a"), "once"),
             (Client::new("ws://a.example").origin("a.example"), "origin"),

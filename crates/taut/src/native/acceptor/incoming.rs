@@ -25,8 +25,8 @@ pub struct Incoming(Box<Inner>);
 struct Inner {
     request: Request,
     acceptor: Acceptor,
-    /// Response headers of the application's own, with the first that must not be sent.
-    headers: Result<Vec<(String, String)>, Error>,
+    /// Response headers of the application's own.
+    headers: Vec<(String, String)>,
     /// What came behind the request.
     unread: Vec<u8>,
     /// Until the answer is given.
@@ -38,7 +38,7 @@ struct Inner {
 impl Incoming {
     pub(crate) fn new(request: Request, transport: Transport, acceptor: Acceptor, unread: Vec<u8>) -> Self {
         let transport = Some(transport);
-        Self(Box::new(Inner { request, acceptor, headers: Ok(Vec::new()), unread, transport, permit: None }))
+        Self(Box::new(Inner { request, acceptor, headers: Vec::new(), unread, transport, permit: None }))
     }
 
     pub(crate) fn hold(&mut self, permit: OwnedSemaphorePermit) {
@@ -53,9 +53,7 @@ impl Incoming {
     /// Adds a header to the response, such as `Set-Cookie`. If it is invalid, [`accept`](Self::accept) fails.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let Ok(headers) = &mut self.0.headers {
-            headers.push((name.to_owned(), value.to_owned()));
-        }
+        self.0.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -110,8 +108,7 @@ impl Incoming {
 
     /// Writes the response that accepts the client to `text`.
     fn answer(&self, text: &mut Vec<u8>) -> Result<Answer, Error> {
-        let headers = self.0.headers.as_ref().map_err(Clone::clone)?;
-        answer(&self.0.request, &self.0.acceptor, headers, |response| http1::write_response(response, text))
+        answer(&self.0.request, &self.0.acceptor, &self.0.headers, |response| http1::write_response(response, text))
     }
 }
 
@@ -160,7 +157,11 @@ pub(crate) fn answer(
     let deflate = config.deflate.as_ref().and_then(|deflate| deflate::accept(upgrade.extensions(), deflate));
     upgrade = upgrade.with_deflate(deflate);
     for (name, value) in headers {
-        upgrade = upgrade.header(name, value).map_err(Cause::Header)?;
+        upgrade = upgrade.header(name, value).map_err(|invalid| Cause::Header {
+            name: name.clone(),
+            invalid,
+            role: Role::Server,
+        })?;
     }
     write(&upgrade.response());
     Ok(Answer { subprotocol: upgrade.subprotocol().map(str::to_owned), deflate })

@@ -1,5 +1,6 @@
 //! What a client asks for, and where: also after redirects.
 
+use taut_proto::Role;
 use taut_proto::handshake::{ClientRequest, InvalidRequest};
 
 use crate::error::Cause;
@@ -21,7 +22,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(url: Url, parts: Vec<RequestPart>) -> Result<Self, Error> {
-        let request = request(&url, &parts).map_err(invalid)?;
+        let request = request(&url, &parts)?;
         Ok(Self { url, parts, request, is_trusted: true })
     }
 
@@ -47,6 +48,7 @@ pub(super) enum RequestPart {
     Cookie(String),
     Deflate(Deflate),
     Header(String, String),
+    Host(String),
     Origin(String),
     Subprotocol(String),
 }
@@ -55,7 +57,8 @@ impl RequestPart {
     /// Whether another origin may see it. Any header may be a secret, but for those that are known not to be.
     fn may_cross_origins(&self) -> bool {
         match self {
-            Self::Cookie(_) => false,
+            // The other origin is another host.
+            Self::Cookie(_) | Self::Host(_) => false,
             Self::Deflate(_) | Self::Origin(_) => true,
             Self::Header(name, _) => {
                 ["accept", "accept-language", "user-agent"].iter().any(|known| name.eq_ignore_ascii_case(known))
@@ -65,8 +68,8 @@ impl RequestPart {
     }
 }
 
-fn request(url: &Url, parts: &[RequestPart]) -> Result<ClientRequest, InvalidRequest> {
-    let mut request = ClientRequest::new(&url.authority, &url.target)?;
+fn request(url: &Url, parts: &[RequestPart]) -> Result<ClientRequest, Error> {
+    let mut request = ClientRequest::new(&url.authority, &url.target).map_err(invalid)?;
     let mut cookies: Vec<&str> = Vec::new();
     for part in parts {
         request = match part {
@@ -75,13 +78,21 @@ fn request(url: &Url, parts: &[RequestPart]) -> Result<ClientRequest, InvalidReq
                 request
             }
             RequestPart::Deflate(config) => request.deflate(Some(*config)),
-            RequestPart::Header(name, value) => request.header(name, value)?,
-            RequestPart::Origin(origin) => request.origin(origin)?,
-            RequestPart::Subprotocol(name) => request.subprotocol(name)?,
+            RequestPart::Header(name, value) => with_header(request, name, value)?,
+            RequestPart::Host(host) => request.host(host).map_err(invalid)?,
+            RequestPart::Origin(origin) => request.origin(origin).map_err(invalid)?,
+            RequestPart::Subprotocol(name) => request.subprotocol(name).map_err(invalid)?,
         };
     }
     // RFC 6265 §5.4: one header for all.
-    if cookies.is_empty() { Ok(request) } else { request.header("Cookie", &cookies.join("; ")) }
+    if cookies.is_empty() { Ok(request) } else { with_header(request, "Cookie", &cookies.join("; ")) }
+}
+
+fn with_header(request: ClientRequest, name: &str, value: &str) -> Result<ClientRequest, Error> {
+    request.header(name, value).map_err(|fault| match fault {
+        InvalidRequest::Header(invalid) => Cause::Header { name: name.to_owned(), invalid, role: Role::Client }.into(),
+        other => invalid(other),
+    })
 }
 
 fn invalid(invalid: InvalidRequest) -> Error {
@@ -149,6 +160,23 @@ mod tests {
         }
         for wrong in ["ftp://a.example", "ws://a b/", "/a b", "ws://u:p@a.example/"] {
             assert!(target.moved(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    // RFC 9110 §7.2: `Host` names the origin of the target, and another origin is another host.
+    #[test]
+    fn another_host_than_that_of_the_url_is_for_the_first_origin_alone() {
+        for client in [
+            Client::new("ws://127.0.0.1:9000/x").host("virtual.example"),
+            Client::new("ws://127.0.0.1:9000/x").host("first.example").header("HOST", "virtual.example"),
+        ] {
+            let target = client.target.unwrap();
+            let request = written(&target);
+            assert_eq!(request.matches("Host: ").count(), 1);
+            assert!(request.contains("\r\nHost: virtual.example\r\n"), "{request}");
+            assert_eq!(target.url.host, "127.0.0.1");
+            assert!(written(&target.moved("/y").unwrap()).contains("\r\nHost: virtual.example\r\n"));
+            assert!(written(&target.moved("ws://b.example/").unwrap()).contains("\r\nHost: b.example\r\n"));
         }
     }
 
