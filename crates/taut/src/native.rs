@@ -39,7 +39,7 @@ pub use server::{Authenticated, Failure, Server, Serving};
 pub use split::{Receiver, Sender};
 pub use streaming::{MessageReader, MessageWriter};
 pub use taut_proto::deflate::Config as Deflate;
-pub use taut_proto::handshake::Refusal;
+pub use taut_proto::handshake::{HeadLimits, Refusal};
 pub use taut_proto::{Heartbeat, Limits, Settings, Violation};
 pub use transport::Transport;
 pub use transport::proxy::Proxy;

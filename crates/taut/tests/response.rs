@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use taut::reconnect::Event;
-use taut::{Backoff, Client, CloseCode, Error, Incoming, Response, Server};
+use taut::{Backoff, Client, CloseCode, Error, HeadLimits, Incoming, Response, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -199,4 +199,36 @@ async fn a_reconnecting_client_is_told_what_the_server_has_answered() {
     }
     assert_eq!(failures, 1);
     serving.abort();
+}
+
+// CVE-2026-54465: a response's head is limited in bytes and in headers, and the limits are settings.
+#[tokio::test(start_paused = true)]
+async fn a_client_takes_a_response_up_to_its_limits_and_no_larger_one() {
+    let padded = |bytes: usize| {
+        let head = "HTTP/1.1 403 x\r\nContent-Length: 0\r\nX: ";
+        format!("{head}{}\r\n\r\n", "x".repeat(bytes - head.len() - 4))
+    };
+    let many = |headers: usize| format!("HTTP/1.1 403 x\r\n{}\r\n", "Content-Length: 0\r\n".repeat(headers));
+    let small = client().head_limits(HeadLimits { bytes: 300, headers: 3 });
+    let large = client().head_limits(HeadLimits { bytes: 64 << 10, headers: 1000 });
+    for (client, text, is_taken) in [
+        (&client(), padded(16 << 10), true),
+        (&client(), padded((16 << 10) + 1), false),
+        (&client(), many(100), true),
+        (&client(), many(101), false),
+        (&small, padded(300), true),
+        (&small, padded(301), false),
+        (&small, many(3), true),
+        (&small, many(4), false),
+        (&large, padded(64 << 10), true),
+        (&large, padded((64 << 10) + 1), false),
+        (&large, many(1000), true),
+        (&large, many(1001), false),
+    ] {
+        let error = answered(client, text.as_bytes(), false).await;
+        assert!(error.is_handshake(), "{error}");
+        assert_eq!(error.status().is_some(), is_taken, "{} bytes: {error}", text.len());
+        assert_eq!(error.response().map(|response| response.headers().len() > 1), is_taken.then_some(true));
+        assert_eq!(error.to_string().contains("Client::head_limits"), !is_taken, "{error}");
+    }
 }

@@ -406,6 +406,7 @@ fn write_rejection(f: &mut fmt::Formatter<'_>, rejection: &Rejection, response: 
         (Rejection::Status { status: status @ 400.., .. }, Some(words)) => {
             write!(f, "The server answered with HTTP status {status} instead of 101: {}", Words(words))
         }
+        (Rejection::HeadTooLarge, _) => write!(f, "{rejection} Client::head_limits sets it."),
         _ => fmt::Display::fmt(rejection, f),
     }
 }

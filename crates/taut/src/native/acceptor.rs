@@ -35,6 +35,7 @@ pub(crate) struct AcceptorConfig {
     pub(crate) settings: Arc<Settings>,
     pub(crate) deflate: Option<Deflate>,
     pub(crate) subprotocols: Vec<String>,
+    pub(crate) head_limits: HeadLimits,
     pub(crate) timeout: Duration,
     origins: Origins,
     #[cfg(feature = "tls")]
@@ -109,6 +110,13 @@ impl Acceptor {
         false
     }
 
+    /// Sets how large the head of a request may be; 16 KiB and 100 headers. A larger one is refused with status 431. With
+    /// hyper and axum, whose own limits come first, it holds as well.
+    #[must_use]
+    pub fn head_limits(self, limits: HeadLimits) -> Self {
+        self.change(|config| config.head_limits = limits)
+    }
+
     /// Sets how long a client may take for TLS and its request, and again to take the response; 10 seconds.
     #[must_use]
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
@@ -128,7 +136,7 @@ impl Acceptor {
     pub async fn accept(&self, stream: TcpStream) -> Result<Incoming, Error> {
         // A message is written whole, so there is nothing for Nagle's algorithm to gather.
         stream.set_nodelay(true).map_err(|error| Error::io(Doing::Opening, error))?;
-        let deadline = Instant::now() + self.0.timeout;
+        let deadline = self.deadline();
         let peer = stream.peer_addr().ok();
         let transport = Transport::from(stream);
         #[cfg(feature = "tls")]
@@ -151,7 +159,7 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.read_request(Transport::new(stream), None, Instant::now() + self.0.timeout).await
+        self.read_request(Transport::new(stream), None, self.deadline()).await
     }
 
     async fn read_request(
@@ -161,7 +169,7 @@ impl Acceptor {
         deadline: Instant,
     ) -> Result<Incoming, Error> {
         let mut head = Head::default();
-        let read = timeout_at(deadline, head.read(&mut transport, &HeadLimits::default())).await;
+        let read = timeout_at(deadline, head.read(&mut transport, &self.0.head_limits)).await;
         let request = match read {
             Err(_) => Err(Refusal::timeout()),
             Ok(read) => {
@@ -183,7 +191,7 @@ impl Acceptor {
 
     /// Judges the head of a request.
     pub(crate) fn request(&self, head: request::Head, peer: Option<SocketAddr>) -> Result<Request, Refusal> {
-        let request = Request::new(head, peer)?;
+        let request = Request::new(head, peer, &self.0.head_limits)?;
         let parsed = request.parsed();
         match &self.0.origins {
             Origins::SameHost => origin::same_host(&parsed)?,
@@ -204,6 +212,12 @@ impl Acceptor {
         if refusal == Refusal::timeout() { self.late() } else { Cause::Refused(refusal).into() }
     }
 
+    /// A timeout without end is one that ends after the program.
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.0.timeout).unwrap_or_else(|| now + FAR)
+    }
+
     fn late(&self) -> Error {
         Cause::Deadline(Deadline::Handshake(self.0.timeout)).into()
     }
@@ -214,8 +228,10 @@ impl Acceptor {
             transport.write_all(response).await?;
             transport.flush().await
         };
-        let deadline = Instant::now() + self.0.timeout;
-        timeout_at(deadline, writing).await.map_err(|_| self.late())?.map_err(|error| Error::io(Doing::Opening, error))
+        timeout_at(self.deadline(), writing)
+            .await
+            .map_err(|_| self.late())?
+            .map_err(|error| Error::io(Doing::Opening, error))
     }
 
     fn change(mut self, change: impl FnOnce(&mut AcceptorConfig)) -> Self {
@@ -230,6 +246,7 @@ impl Default for AcceptorConfig {
             settings: Arc::new(Settings::server()),
             deflate: None,
             subprotocols: Vec::new(),
+            head_limits: HeadLimits::default(),
             timeout: HANDSHAKE,
             origins: Origins::SameHost,
             #[cfg(feature = "tls")]
@@ -287,6 +304,9 @@ where
 {
     Acceptor::new().accept_over(stream).await?.accept().await
 }
+
+/// A time that no clock lacks room for: a hundred years.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How long a client has for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taut_proto::Settings;
+use taut_proto::handshake::HeadLimits;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Cause, ConnectStage};
@@ -50,6 +51,7 @@ pub struct Client {
     /// The first setting that is wrong spoils it.
     target: Result<Target, Error>,
     settings: Arc<Settings>,
+    head_limits: HeadLimits,
     timeout: Duration,
     redirects: usize,
     proxy: ProxyChoice,
@@ -64,6 +66,7 @@ impl Client {
         Self {
             target: target.and_then(|url| Target::new(url, Vec::new())),
             settings: Arc::new(Settings::client()),
+            head_limits: HeadLimits::default(),
             timeout: CONNECT,
             redirects: REDIRECTS,
             proxy: ProxyChoice::Environment,
@@ -172,6 +175,14 @@ impl Client {
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = Arc::new(settings);
+        self
+    }
+
+    /// Sets how large the head of the server's response may be; 16 KiB and 100 headers. It holds for every response on the
+    /// way, redirects too, and is held in memory until the connection is gone.
+    #[must_use]
+    pub fn head_limits(mut self, limits: HeadLimits) -> Self {
+        self.head_limits = limits;
         self
     }
 

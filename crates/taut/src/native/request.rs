@@ -31,8 +31,8 @@ struct Inner {
 
 impl Request {
     /// Checks a head by everything that RFC 6455 §4.2.1 asks of it.
-    pub(crate) fn new(head: Head, peer: Option<SocketAddr>) -> Result<Self, Refusal> {
-        head.request()?.upgrade()?;
+    pub(crate) fn new(head: Head, peer: Option<SocketAddr>, limits: &HeadLimits) -> Result<Self, Refusal> {
+        head.request(limits)?.upgrade()?;
         Ok(Self(Arc::new(Inner {
             head,
             peer,
@@ -116,7 +116,7 @@ impl Request {
     }
 
     pub(crate) fn parsed(&self) -> handshake::Request<'_> {
-        match self.0.head.request() {
+        match self.0.head.request(&ANY) {
             Ok(request) => request,
             Err(_) => unreachable!("it was parsed before"),
         }
@@ -133,12 +133,11 @@ pub(crate) enum Head {
 }
 
 impl Head {
-    fn request(&self) -> Result<handshake::Request<'_>, Refusal> {
-        let limits = HeadLimits::default();
+    fn request(&self, limits: &HeadLimits) -> Result<handshake::Request<'_>, Refusal> {
         match self {
-            Self::Text(text) => handshake::Request::parse(text, &limits),
+            Self::Text(text) => handshake::Request::parse(text, limits),
             #[cfg(feature = "hyper")]
-            Self::Parts(parts) => handshake::Request::new(parts.head(), &limits),
+            Self::Parts(parts) => handshake::Request::new(parts.head(), limits),
         }
     }
 }
@@ -148,6 +147,9 @@ impl fmt::Debug for Request {
         self.parsed().fmt(f)
     }
 }
+
+/// It was held to limits when it came.
+const ANY: HeadLimits = HeadLimits { bytes: usize::MAX, headers: usize::MAX };
 
 /// What a subprotocol begins with that is a token.
 pub(crate) const BEARER: &str = "bearer.";

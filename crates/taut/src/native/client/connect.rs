@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use taut_proto::Role;
-use taut_proto::handshake::{Accepted, ClientRequest, ClientResponse, HeadLimits, Rejection};
+use taut_proto::handshake::{Accepted, ClientRequest, ClientResponse, Rejection};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
@@ -105,7 +105,7 @@ impl Client {
         stream.write_all(&bytes).await.map_err(opening)?;
         stream.flush().await.map_err(opening)?;
 
-        let limits = HeadLimits::default();
+        let limits = self.head_limits;
         let mut head = Head::default();
         for _ in 0..INTERIM_RESPONSES {
             let end = head.read(&mut stream, &limits).await?.map_err(|refusal| unreadable(refusal.into()))?;
@@ -181,6 +181,8 @@ const INTERIM_RESPONSES: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use taut_proto::handshake::HeadLimits;
+
     use super::*;
 
     // RFC 9110 §10.2.3: Retry-After = HTTP-date / delay-seconds; §5.6.7: a date has three forms.
