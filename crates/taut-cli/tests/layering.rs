@@ -110,6 +110,7 @@ const ROOMS: &[Room] = &[
             "tower-layer",
             "tower-service",
             "tracing",
+            "webpki-roots",
         ],
         never: &[
             ("serde*", "the library carries messages and does not read them"),
@@ -278,7 +279,7 @@ const SOURCE_RULES: &[SourceRule] = &[
     SourceRule {
         places: &["taut/src"],
         except: &["taut/src/native/tls", "taut/src/error/native/tls"],
-        never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls", "webpki"],
+        never: &["rustls", "rustls_native_certs", "rustls_pki_types", "tokio_rustls", "webpki", "webpki_roots"],
         reason: "`tls`, with what it reports in `error/native/tls`, is the only part of the library that names rustls",
     },
     SourceRule {

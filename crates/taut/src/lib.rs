@@ -112,6 +112,7 @@
 //! | `hyper` | no | `Acceptor::upgrade` and the module `upgrade`: WebSockets on connections that hyper serves |
 //! | `axum` | no | the module `axum`: an extractor for axum's handlers |
 //! | `tower` | no | the module `tower`: a layer that answers handshakes in front of any HTTP service |
+//! | `tls-webpki-roots` | no | Mozilla's roots, compiled in: for systems that have none, and `ClientTls::webpki_roots` |
 //! | `stream` | no | `Stream` and `Sink` of the `futures` crates for [`WebSocket`], [`Sender`] and [`Receiver`] |
 
 // A print panics where its output is gone; a library leaves that to the program.

@@ -54,8 +54,8 @@ impl fmt::Display for Failure {
             Self::NoRoots(reason) => write!(
                 f,
                 "this system has no root certificates to check the server's with: {reason}; install them (on Debian \
-                 the package ca-certificates), name a file of them in SSL_CERT_FILE, or give roots by \
-                 ClientTls::only_pem"
+                 the package ca-certificates), name a file of them in SSL_CERT_FILE, give roots by \
+                 ClientTls::only_pem, or build the program with taut's feature tls-webpki-roots, which brings Mozilla's"
             ),
             Self::Settings(wrong) => f.write_str(wrong),
         }

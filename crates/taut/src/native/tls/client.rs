@@ -51,10 +51,21 @@ impl ClientTls {
     ///
     /// The roots are read once per process, when the first connection needs them: some milliseconds on a thread of
     /// their own.
+    ///
+    /// A system without any, such as a container without the package `ca-certificates`, makes connecting fail
+    /// ([`is_tls`](Error::is_tls)). Built with the feature `tls-webpki-roots`, Mozilla's roots are used instead, unless
+    /// one of the two variables is set: who names roots means these and no others.
     pub fn system() -> Self {
         // One for all, so that each client need not build its own.
         static SYSTEM: LazyLock<ClientTls> = LazyLock::new(|| ClientTls::from(Settings::trusting(Roots::System)));
         SYSTEM.clone()
+    }
+
+    /// Trusts Mozilla's roots, which are compiled in, whatever the system trusts: the same on every machine, and as old as
+    /// the crate `webpki-roots` that the program was built with.
+    #[cfg(feature = "tls-webpki-roots")]
+    pub fn webpki_roots() -> Self {
+        Self::from(Settings::trusting(Roots::Bundled))
     }
 
     /// Trusts these roots only: one or more certificates in PEM. A server's own certificate can be one if it is
@@ -145,6 +156,8 @@ impl ClientTls {
             let Some(settings) = &self.settings else { unreachable!("a configuration that was given is there") };
             let roots = match settings.roots {
                 Roots::System => system_roots().await?,
+                #[cfg(feature = "tls-webpki-roots")]
+                Roots::Bundled => Arc::new(bundled_roots()),
                 Roots::Given | Roots::Any => Arc::new(RootCertStore::empty()),
             };
             settings.build(roots).map(Arc::new)
@@ -198,6 +211,9 @@ struct Settings {
 #[derive(Clone, Copy, Debug)]
 enum Roots {
     System,
+    /// Mozilla's, compiled in.
+    #[cfg(feature = "tls-webpki-roots")]
+    Bundled,
     /// None but those that are given.
     Given,
     /// Nothing is checked.
@@ -248,9 +264,30 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
     let load = || async {
         // Files are read, and more than a hundred certificates parsed.
         let loaded = spawn_blocking(|| usable(rustls_native_certs::load_native_certs())).await;
-        loaded.unwrap_or_else(|error| Err(no_roots(&error))).map(Arc::new)
+        or_bundled(loaded.unwrap_or_else(|error| Err(no_roots(&error))), are_roots_named()).map(Arc::new)
     };
     ROOTS.get_or_try_init(load).await.cloned()
+}
+
+/// Whether the environment says which roots to use.
+fn are_roots_named() -> bool {
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
+/// The roots that are compiled in, if the system has none and nobody has named any.
+#[cfg(feature = "tls-webpki-roots")]
+fn or_bundled(found: Result<RootCertStore, Error>, are_named: bool) -> Result<RootCertStore, Error> {
+    if are_named { found } else { found.or_else(|_| Ok(bundled_roots())) }
+}
+
+#[cfg(not(feature = "tls-webpki-roots"))]
+fn or_bundled(found: Result<RootCertStore, Error>, _: bool) -> Result<RootCertStore, Error> {
+    found
+}
+
+#[cfg(feature = "tls-webpki-roots")]
+fn bundled_roots() -> RootCertStore {
+    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
 }
 
 /// A certificate or file that cannot be read is the system's affair as long as others can.
@@ -389,7 +426,8 @@ mod tests {
     #[test]
     fn a_system_without_roots_is_told_how_to_get_them() {
         let error = usable(CertificateResult::default()).unwrap_err();
-        assert!(error.is_tls() && error.to_string().contains("ca-certificates"), "{error}");
+        let text = error.to_string();
+        assert!(error.is_tls() && text.contains("ca-certificates") && text.contains("tls-webpki-roots"), "{error}");
         let mut odd = CertificateResult::default();
         odd.certs.push(CertificateDer::from(vec![1, 2, 3]));
         let error = usable(odd).unwrap_err();
@@ -402,6 +440,25 @@ mod tests {
         found.certs.push(CertificateDer::from(vec![1, 2, 3]));
         found.certs.extend(certificates("root", Authority::new().root().as_bytes()).unwrap());
         assert_eq!(usable(found).unwrap().len(), 1);
+    }
+
+    #[cfg(feature = "tls-webpki-roots")]
+    #[test]
+    fn roots_that_are_compiled_in_stand_in_for_a_system_without_any_but_not_for_those_that_were_named() {
+        let none = || usable(CertificateResult::default());
+        assert!(or_bundled(none(), false).unwrap().len() > 50);
+        assert!(or_bundled(none(), true).unwrap_err().is_tls());
+        let mut found = CertificateResult::default();
+        found.certs.extend(certificates("root", Authority::new().root().as_bytes()).unwrap());
+        assert_eq!(or_bundled(usable(found), false).unwrap().len(), 1);
+    }
+
+    #[cfg(feature = "tls-webpki-roots")]
+    #[tokio::test]
+    async fn the_roots_that_are_compiled_in_can_be_asked_for() {
+        let client = ClientTls::webpki_roots().root_pem(Authority::new().root().as_bytes()).unwrap();
+        client.config().await.unwrap();
+        assert!(format!("{client:?}").contains("Bundled"), "{client:?}");
     }
 
     #[test]
