@@ -10,6 +10,7 @@ const EXCEPTIONS = [
   ...['nginx', 'haproxy', 'caddyfile', 'apache', 'js'].map((language) => (
     { page: 'docs/proxies.md', language, reason: 'interop/peers runs the recipes of this page' }
   )),
+  { page: 'README.md', language: 'toml', reason: 'for Cargo.toml: the tests of the library read it' },
   { page: 'docs/running.md', language: 'ini', reason: 'a unit of systemd, which does not run where tests do' },
   { page: 'docs/metrics.md', language: 'yaml', reason: 'a part of Prometheus\' configuration, which is not installed here' },
 ];

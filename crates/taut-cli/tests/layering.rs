@@ -400,6 +400,21 @@ fn no_crate_lets_in_what_must_never_come_by_any_way() {
     report(&complaints);
 }
 
+// Of two with one name `cargo doc` keeps the pages of whichever is written last.
+#[test]
+fn no_two_documented_targets_have_one_name() {
+    let metadata = metadata();
+    let mut documented = Vec::new();
+    for package in metadata["packages"].as_array().expect("cargo metadata lists packages") {
+        let targets = package["targets"].as_array().expect("a package lists its targets");
+        let targets = targets.iter().filter(|target| target["doc"].as_bool() == Some(true));
+        documented.extend(targets.map(|target| (text(&package["name"]), text(&target["name"]))));
+    }
+    assert!(documented.contains(&("taut", "taut")), "{documented:?}");
+    let names: BTreeSet<&str> = documented.iter().map(|(_, name)| *name).collect();
+    assert_eq!(names.len(), documented.len(), "these overwrite each other's pages: {documented:?}");
+}
+
 #[test]
 fn no_modules_import_each_other_in_a_circle() {
     let mut complaints = Vec::new();
@@ -570,8 +585,7 @@ struct Dependency {
 
 /// The direct dependencies of each crate in `crates/`, without those of its tests.
 fn manifests() -> BTreeMap<String, Vec<Dependency>> {
-    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--frozen"]))
-        .expect("cargo metadata gives JSON");
+    let metadata = metadata();
     let crates = workspace().join("crates");
     let packages = metadata["packages"].as_array().expect("cargo metadata lists packages");
     let ours = packages.iter().filter(|package| Path::new(text(&package["manifest_path"])).starts_with(&crates));
@@ -585,6 +599,12 @@ fn manifests() -> BTreeMap<String, Vec<Dependency>> {
         (text(&package["name"]).to_owned(), normal.collect())
     })
     .collect()
+}
+
+/// What cargo knows of the workspace's own packages.
+fn metadata() -> Value {
+    serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--frozen"]))
+        .expect("cargo metadata gives JSON")
 }
 
 fn text(value: &Value) -> &str {

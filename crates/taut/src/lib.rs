@@ -4,20 +4,37 @@
 //! take, deadlines for connecting and closing; and on servers the check that a web page comes from the same origin.
 //! Every call can be dropped before it is done without losing anything.
 //!
-//! Connect:
+//! # In `Cargo.toml`
 //!
-//! ```no_run
-//! # async fn run() -> Result<(), taut::Error> {
-//! let mut socket = taut::connect("wss://echo.example/").await?;
-//! socket.send("hello").await?;
-//! while let Some(message) = socket.recv().await? {
-//!     println!("{message}");
-//! }
-//! # Ok(())
-//! # }
+//! Taut is not on crates.io yet. With a checkout of its repository beside your project:
+//!
+//! ```toml
+//! [dependencies]
+//! taut = { path = "../taut/crates/taut" }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread", "signal"] }
 //! ```
 //!
-//! Serve, with authentication and a graceful end:
+//! If the repository is on a server that you can reach, `taut = { git = "…" }` with its URL needs no checkout.
+//!
+//! # Connect
+//!
+//! ```no_run
+//! use taut::Error;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Error> {
+//!     let mut socket = taut::connect("wss://echo.example/").await?;
+//!     socket.send("hello").await?;
+//!     while let Some(message) = socket.recv().await? {
+//!         println!("{message}");
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Serve
+//!
+//! With authentication and a graceful end:
 //!
 //! ```no_run
 //! use taut::{Error, Incoming, Server};
@@ -43,21 +60,22 @@
 //! }
 //! ```
 //!
-//! Stay connected:
+//! # Stay connected
 //!
 //! ```no_run
-//! # async fn run() -> Result<(), taut::Error> {
-//! use taut::{Backoff, Client};
+//! use taut::{Backoff, Client, Error};
 //!
-//! let client = Client::new("wss://api.example/feed").bearer("t0ken");
-//! let mut feed = client.reconnecting(Backoff::default(), |mut socket| async move {
-//!     socket.send("subscribe").await?; // on each new connection
-//!     Ok(socket)
-//! });
-//! loop {
-//!     println!("{}", feed.recv().await?); // an error only when trying again cannot help
+//! #[tokio::main]
+//! async fn main() -> Result<(), Error> {
+//!     let client = Client::new("wss://api.example/feed").bearer("t0ken");
+//!     let mut feed = client.reconnecting(Backoff::default(), |mut socket| async move {
+//!         socket.send("subscribe").await?; // on each new connection
+//!         Ok(socket)
+//!     });
+//!     loop {
+//!         println!("{}", feed.recv().await?); // an error only when trying again cannot help
+//!     }
 //! }
-//! # }
 //! ```
 //!
 //! # Where to read on
