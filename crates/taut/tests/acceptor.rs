@@ -6,7 +6,7 @@ use axum::response::Response;
 use axum::routing::any;
 use axum::{Extension, Router};
 use taut::axum::Upgrade;
-use taut::{Acceptor, Client, Error, HeadLimits, Incoming, Server, WebSocket};
+use taut::{Acceptor, Client, CloseCode, Deflate, Error, HeadLimits, Incoming, Server, Settings, WebSocket};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -126,4 +126,69 @@ async fn a_timeout_without_end_is_one() {
     let mut socket = server.client("/").connect_timeout(Duration::MAX).connect().await.unwrap();
     socket.send("hello").await.unwrap();
     assert_eq!(socket.recv().await.unwrap().unwrap().as_text(), Some("hello"));
+}
+
+/// What a handler decides by the path: `/v2` has another subprotocol and compresses, `/large` takes more.
+fn settings(path: &str) -> Settings {
+    let mut settings = Settings::server();
+    settings.limits.message = if path == "/large" { 2000 } else { 1000 };
+    settings
+}
+
+async fn chosen_by_incoming(incoming: Incoming) -> Result<(), Error> {
+    let settings = settings(incoming.path());
+    let mut incoming = incoming.settings(settings);
+    match incoming.path() {
+        "/v2" => incoming = incoming.select_subprotocol(&["v2"]).deflate(Deflate::default()),
+        "/none" => incoming = incoming.select_subprotocol(&[]).deflate(None),
+        _ => {}
+    }
+    echo(incoming.accept().await?).await
+}
+
+async fn chosen_by_axum(upgrade: Upgrade) -> Response {
+    let settings = settings(upgrade.path());
+    let mut upgrade = upgrade.settings(settings);
+    match upgrade.path() {
+        "/v2" => upgrade = upgrade.select_subprotocol(&["v2"]).deflate(Deflate::default()),
+        "/none" => upgrade = upgrade.select_subprotocol(&[]).deflate(None),
+        _ => {}
+    }
+    // The client of this test offers both.
+    if !upgrade.subprotocols().is_empty() {
+        assert_eq!(upgrade.subprotocol().is_some(), upgrade.path() != "/none");
+    }
+    upgrade.on_upgrade(echo)
+}
+
+#[tokio::test]
+async fn a_handler_chooses_subprotocol_limits_and_compression_for_its_connection() {
+    let acceptor = || Acceptor::new().subprotocols(["v1"]);
+    let servers = [
+        running(|server| server.acceptor(acceptor()).serve(chosen_by_incoming)).await,
+        running_axum(Router::new().fallback(any(chosen_by_axum)).layer(Extension(acceptor()))).await,
+    ];
+    for server in servers {
+        for (path, subprotocol, is_compressed, most) in [
+            ("/", Some("v1"), false, 1000),
+            ("/v2", Some("v2"), true, 1000),
+            ("/none", None, false, 1000),
+            ("/large", Some("v1"), false, 2000),
+        ] {
+            let client = server.client(path).subprotocol("v2").subprotocol("v1").deflate(Deflate::default());
+            let mut socket = client.connect().await.unwrap();
+            assert_eq!(socket.subprotocol(), subprotocol, "{path}");
+            let extensions = socket.response().and_then(|response| response.header("sec-websocket-extensions"));
+            assert_eq!(extensions.is_some(), is_compressed, "{path}: {extensions:?}");
+            let text = "x".repeat(most);
+            socket.send(text.as_str()).await.unwrap();
+            assert_eq!(socket.recv().await.unwrap().unwrap().as_text(), Some(text.as_str()));
+            socket.send(text + "x").await.unwrap();
+            assert_eq!(socket.recv().await.unwrap(), None);
+            assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::TOO_BIG), "{path}");
+        }
+        // A client that does not offer what the handler speaks is accepted without one.
+        let socket = server.client("/v2").connect().await.unwrap();
+        assert_eq!(socket.subprotocol(), None);
+    }
 }

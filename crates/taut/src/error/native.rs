@@ -421,8 +421,8 @@ fn write_header_fault(f: &mut fmt::Formatter<'_>, name: &str, invalid: InvalidHe
                 (Role::Client, "Origin") => "Client::origin",
                 (Role::Client, "Sec-WebSocket-Extensions") => "Client::deflate",
                 (Role::Client, "Sec-WebSocket-Protocol") => "Client::subprotocol",
-                (Role::Server, "Sec-WebSocket-Extensions") => "Acceptor::deflate",
-                (Role::Server, "Sec-WebSocket-Protocol") => "Acceptor::subprotocols",
+                (Role::Server, "Sec-WebSocket-Extensions") => "Acceptor::deflate or Incoming::deflate",
+                (Role::Server, "Sec-WebSocket-Protocol") => "Acceptor::subprotocols or Incoming::select_subprotocol",
                 _ => return Ok(()),
             };
             write!(f, "; use {method}")
@@ -675,8 +675,8 @@ mod tests {
             (Role::Client, "Sec-WebSocket-Protocol", Some("Client::subprotocol")),
             (Role::Client, "Sec-WebSocket-Extensions", Some("Client::deflate")),
             (Role::Client, "Upgrade", None),
-            (Role::Server, "Sec-WebSocket-Protocol", Some("Acceptor::subprotocols")),
-            (Role::Server, "Sec-WebSocket-Extensions", Some("Acceptor::deflate")),
+            (Role::Server, "Sec-WebSocket-Protocol", Some("Incoming::select_subprotocol")),
+            (Role::Server, "Sec-WebSocket-Extensions", Some("Incoming::deflate")),
             (Role::Server, "Sec-WebSocket-Accept", None),
         ] {
             let invalid = InvalidHeader::Reserved(name);

@@ -61,11 +61,11 @@ impl Acceptor {
         self.change(|config| config.settings = Arc::new(settings))
     }
 
-    /// Accepts permessage-deflate (RFC 7692) when a client offers it; by default nothing is compressed. Costs processor
-    /// time, and memory if the context is kept from message to message.
+    /// Accepts permessage-deflate (RFC 7692) when a client offers it; `None` is the default: nothing is compressed. Costs
+    /// processor time, and memory if the context is kept from message to message.
     #[must_use]
-    pub fn deflate(self, deflate: Deflate) -> Self {
-        self.change(|config| config.deflate = Some(deflate))
+    pub fn deflate(self, deflate: impl Into<Option<Deflate>>) -> Self {
+        self.change(|config| config.deflate = deflate.into())
     }
 
     /// Sets the supported subprotocols, the preferred one first; none by default. The first one that the client also

@@ -48,8 +48,8 @@ use http::{Extensions, HeaderValue, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use taut_proto::Role;
 use taut_proto::handshake::{self, Refusal};
+use taut_proto::{Role, Settings};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -60,7 +60,7 @@ use crate::native::drain::{DrainSignal, DrainStage, DrainWatch};
 use crate::native::handler_task::{BoxError, HandlerFailure, HandlerTask};
 use crate::native::request::{Head, Parts};
 use crate::native::server::Report;
-use crate::{Acceptor, Error, Failure, Request, Transport, WebSocket};
+use crate::{Acceptor, Deflate, Error, Failure, Request, Transport, WebSocket};
 
 impl Acceptor {
     /// Checks a request that hyper has read, by the same rules and settings as a [`Server`](crate::Server) does: the
@@ -98,9 +98,7 @@ pub struct Upgrade {
 impl Upgrade {
     pub(crate) fn new(acceptor: Acceptor, parts: Parts, extensions: &mut Extensions) -> Result<Self, Refusal> {
         let request = acceptor.request(Head::Parts(Box::new(parts)), peer_addr(extensions))?;
-        let mut response = Response::new(());
-        let answer = answer(&request, &acceptor, &[], |accepted| response = converted(accepted).map(|_| ()));
-        let Ok(answer) = answer else { unreachable!("the request is good, with no headers") };
+        let (answer, response) = negotiated(&request, &acceptor);
         let handover = extensions.remove::<OnUpgrade>().ok_or_else(|| Refusal::with_status(500, NO_HANDOVER))?;
         Ok(Self { request, acceptor, answer, response, handover, report: None, handle: None })
     }
@@ -110,7 +108,31 @@ impl Upgrade {
         &self.request
     }
 
-    /// The selected subprotocol, one of [`Acceptor::subprotocols`].
+    /// Sets limits, heartbeat and close timeout of this connection, in place of [`Acceptor::settings`].
+    pub fn settings(self, settings: Settings) -> Self {
+        self.change(|acceptor| acceptor.settings(settings))
+    }
+
+    /// Accepts permessage-deflate on this connection if the client offers it, or with `None` no compression, in place of
+    /// [`Acceptor::deflate`].
+    pub fn deflate(self, deflate: impl Into<Option<Deflate>>) -> Self {
+        self.change(|acceptor| acceptor.deflate(deflate))
+    }
+
+    /// Selects the first of these subprotocols that the client offers, in place of [`Acceptor::subprotocols`]; none if it
+    /// offers none of them. What it offers is in [`Request::subprotocols`].
+    pub fn select_subprotocol(self, supported: &[&str]) -> Self {
+        self.change(|acceptor| acceptor.subprotocols(supported.iter().copied()))
+    }
+
+    /// Each of these is in the [`response`](Self::response), so it has to be made anew.
+    fn change(mut self, change: impl FnOnce(Acceptor) -> Acceptor) -> Self {
+        self.acceptor = change(self.acceptor);
+        (self.answer, self.response) = negotiated(&self.request, &self.acceptor);
+        self
+    }
+
+    /// The selected subprotocol, one of [`Acceptor::subprotocols`] or of [`select_subprotocol`](Self::select_subprotocol).
     pub fn subprotocol(&self) -> Option<&str> {
         self.answer.subprotocol.as_deref()
     }
@@ -225,6 +247,14 @@ impl fmt::Debug for Upgrade {
 pub fn refuse(refusal: &Refusal) -> Response<String> {
     // What else was received is hyper's to make sense of, and it knows where the request ends.
     converted(&refusal.response(handshake::Version::Http11).keep_open())
+}
+
+/// What the client is answered when it is accepted.
+fn negotiated(request: &Request, acceptor: &Acceptor) -> (Answer, Response<()>) {
+    let mut response = Response::new(());
+    let answer = answer(request, acceptor, &[], |accepted| response = converted(accepted).map(|_| ()));
+    let Ok(answer) = answer else { unreachable!("the request is good, with no headers") };
+    (answer, response)
 }
 
 /// Ends connections that have been upgraded. A graceful shutdown of hyper or axum does not: to it a connection is over

@@ -8,14 +8,14 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use taut_proto::handshake::{Refusal, Response, http1};
-use taut_proto::{Role, deflate};
+use taut_proto::{Role, Settings, deflate};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Acceptor;
 use crate::error::Cause;
-use crate::{Error, Request, Transport, WebSocket};
+use crate::{Deflate, Error, Request, Transport, WebSocket};
 
 /// A client that wants to connect and waits for the answer: [`accept`](Self::accept) or [`reject`](Self::reject).
 ///
@@ -54,6 +54,44 @@ impl Incoming {
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.0.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets limits, heartbeat and close timeout of this connection, in place of [`Acceptor::settings`]: after a look at
+    /// the path or at who the client is.
+    ///
+    /// ```no_run
+    /// # use taut::{Error, Incoming, Settings};
+    /// async fn handle(incoming: Incoming) -> Result<(), Error> {
+    ///     let mut settings = Settings::server();
+    ///     if incoming.path() == "/upload" {
+    ///         settings.limits.message = 64 << 20;
+    ///     }
+    ///     let mut socket = incoming.settings(settings).select_subprotocol(&["v2", "v1"]).accept().await?;
+    ///     socket.send("ready").await
+    /// }
+    /// ```
+    #[must_use]
+    pub fn settings(self, settings: Settings) -> Self {
+        self.change(|acceptor| acceptor.settings(settings))
+    }
+
+    /// Accepts permessage-deflate on this connection if the client offers it, or with `None` no compression, in place of
+    /// [`Acceptor::deflate`].
+    #[must_use]
+    pub fn deflate(self, deflate: impl Into<Option<Deflate>>) -> Self {
+        self.change(|acceptor| acceptor.deflate(deflate))
+    }
+
+    /// Selects the first of these subprotocols that the client offers, in place of [`Acceptor::subprotocols`]; none if it
+    /// offers none of them. What it offers is in [`Request::subprotocols`].
+    #[must_use]
+    pub fn select_subprotocol(self, supported: &[&str]) -> Self {
+        self.change(|acceptor| acceptor.subprotocols(supported.iter().copied()))
+    }
+
+    fn change(mut self, change: impl FnOnce(Acceptor) -> Acceptor) -> Self {
+        self.0.acceptor = change(std::mem::take(&mut self.0.acceptor));
         self
     }
 
