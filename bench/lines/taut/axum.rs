@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::response::Response;
 use axum::routing::any;
-use taut::axum::{Refused, Upgrade};
+use taut::axum::Upgrade;
 use taut::{Error, Refusal, WebSocket};
 use tokio::net::TcpListener;
 
@@ -13,9 +13,9 @@ async fn main() -> std::io::Result<()> {
     axum::serve(TcpListener::bind("127.0.0.1:9001").await?, app).await
 }
 
-async fn open(upgrade: Upgrade) -> Result<Response, Refused> {
+async fn open(upgrade: Upgrade) -> Result<Response, Refusal> {
     if upgrade.bearer() != Some("t0ken") {
-        return Err(Refusal::unauthorized("who are you?").into());
+        return Err(Refusal::unauthorized("who are you?"));
     }
     Ok(upgrade.on_failure(|failure| eprintln!("{failure}")).on_upgrade(echo))
 }

@@ -126,8 +126,7 @@ async fn a_layer_says_on_which_terms() {
 async fn a_handler_may_refuse_and_may_add_headers() {
     let handler = async |upgrade: Upgrade| {
         if upgrade.bearer() != Some("t0ken") {
-            let refusal = Refusal::forbidden("not you").retry_after(Duration::from_secs(7));
-            return Err(Refused::from(refusal));
+            return Err(Refusal::forbidden("not you").retry_after(Duration::from_secs(7)));
         }
         Ok(([("set-cookie", "seen=1")], upgrade.on_upgrade(echo)))
     };
@@ -152,9 +151,9 @@ async fn a_handler_may_refuse_and_may_add_headers() {
 
 #[tokio::test]
 async fn a_handler_that_takes_the_upgrade_twice_is_told_so() {
-    let handler = async |_first: Upgrade, second: Result<Upgrade, Refused>| match second {
+    let handler = async |_first: Upgrade, second: Result<Upgrade, Refusal>| match second {
         Ok(_) => Body::empty().into_response(),
-        Err(refused) => refused.into_response(),
+        Err(refusal) => refusal.into_response(),
     };
     let address = serve(Router::new().route("/", any(handler))).await;
     let answer = ask(&address, &format!("GET / HTTP/1.1\r\n{HANDSHAKE}")).await;
@@ -273,22 +272,54 @@ impl Drop for Program {
 }
 
 #[tokio::test]
-async fn the_example_lets_in_who_has_the_token() {
+async fn the_example_lets_in_who_has_the_token_and_carries_what_they_say_until_it_is_asked_to_end() {
     let mut program = Program(Command::new(example("axum")).stdout(Stdio::piped()).spawn().unwrap());
-    let mut url = String::new();
-    BufReader::new(program.0.stdout.take().unwrap()).read_line(&mut url).unwrap();
-    let address = url.trim().trim_start_matches("http://").trim_end_matches('/');
-    assert!(ask(address, "GET / HTTP/1.1").await.contains("Open a WebSocket"));
+    let mut output = BufReader::new(program.0.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    let address = line.trim_end().strip_prefix("listening on http://").and_then(|rest| rest.strip_suffix('/'));
+    let address = address.unwrap_or_else(|| panic!("not where: {line:?}")).to_owned();
+    assert!(ask(&address, "GET / HTTP/1.1").await.contains("Join the chat"));
 
-    let client = Client::new(&format!("ws://{address}/echo"));
-    assert_eq!(client.connect().await.unwrap_err().status(), Some(401));
+    let client = |path: &str| Client::new(&format!("ws://{address}{path}"));
+    for (client, why) in [(client("/chat"), "no token"), (client("/upload").bearer("eve-token"), "token not valid")] {
+        let error = client.connect().await.unwrap_err();
+        let response = error.response().expect("a response");
+        assert_eq!((response.status(), response.header("www-authenticate")), (401, Some(r#"Bearer realm="chat""#)));
+        assert_eq!(response.text(), Some(&*format!(r#"{{"error":"{why}"}}"#)));
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    let mut ada = client("/chat").bearer("ada-token").connect().await.unwrap();
     // As a browser has to send it.
-    for client in [client.clone().bearer("t0ken"), client.clone().subprotocol("echo").subprotocol("bearer.t0ken")] {
-        let mut socket = client.connect().await.unwrap();
-        assert_eq!(socket.recv().await.unwrap(), Some(Message::from("hello, Ada")));
-        socket.send("and you?").await.unwrap();
-        assert_eq!(socket.recv().await.unwrap(), Some(Message::from("and you?")));
-        socket.close(CloseCode::NORMAL).await.unwrap();
+    let browser = client("/chat").subprotocol("chat.v1").subprotocol("bearer.bob-token");
+    let mut bob = browser.connect().await.unwrap();
+    assert_eq!(bob.subprotocol(), Some("chat.v1"));
+    assert_eq!(ada.recv().await.unwrap(), Some(Message::from("hello, Ada")));
+    assert_eq!(bob.recv().await.unwrap(), Some(Message::from("hello, Bob")));
+    bob.send("is anybody here?").await.unwrap();
+    for socket in [&mut ada, &mut bob] {
+        assert_eq!(socket.recv().await.unwrap(), Some(Message::from("Bob: is anybody here?")));
+    }
+    bob.send("x".repeat(1025)).await.unwrap();
+    assert_eq!(bob.recv().await.unwrap(), None);
+    assert_eq!(bob.peer_close().map(|close| close.code()), Some(CloseCode::TOO_BIG));
+    let mut upload = client("/upload").bearer("bob-token").connect().await.unwrap();
+    upload.send(vec![0; 2 << 20]).await.unwrap();
+    assert_eq!(upload.recv().await.unwrap(), Some(Message::from("2097152 bytes")));
+
+    #[cfg(unix)]
+    {
+        let terminate = format!("kill -TERM {}", program.0.id());
+        assert!(Command::new("sh").args(["-c", &terminate]).status().unwrap().success());
+        for socket in [&mut ada, &mut upload] {
+            let received = timeout(Duration::from_secs(5), socket.recv()).await.expect("the connection is closed");
+            assert_eq!(received.unwrap(), None);
+            assert_eq!(socket.peer_close().map(|close| close.code()), Some(CloseCode::GOING_AWAY));
+        }
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut output, &mut rest).unwrap();
+        let status = program.0.wait().unwrap();
+        assert!(rest == "ended\n" && status.success(), "{rest:?} {status}");
     }
 }
 

@@ -102,18 +102,15 @@
 //! # }
 //! ```
 
-use std::fmt;
-
 use axum::body::Body;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use taut_proto::handshake::Refusal;
 
 use crate::native::handler_task::BoxError;
 pub use crate::native::upgrade::{Shutdown, Upgrade};
 use crate::native::{request, upgrade};
-use crate::{Acceptor, WebSocket};
+use crate::{Acceptor, Refusal, WebSocket};
 
 impl Upgrade {
     /// Accepts the client, and spawns a task for the handler: see [`run`](Self::run).
@@ -163,41 +160,26 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Upgrade {
     }
 }
 
-/// A [`Refusal`] as an axum response: [`Upgrade`] rejects requests with it, and a handler may return it to refuse a
+/// What [`Upgrade`] rejects requests with: a [`Refusal`], which is an axum response. A handler may return one to refuse a
 /// client.
 ///
 /// ```
 /// use axum::response::Response;
 /// use taut::Refusal;
-/// use taut::axum::{Refused, Upgrade};
+/// use taut::axum::Upgrade;
 ///
 /// # async fn chat(_: taut::WebSocket) -> Result<(), taut::Error> { Ok(()) }
-/// async fn members_only(upgrade: Upgrade) -> Result<Response, Refused> {
+/// async fn members_only(upgrade: Upgrade) -> Result<Response, Refusal> {
 ///     if upgrade.bearer() != Some("t0ken") {
-///         return Err(Refusal::unauthorized("who are you?").into());
+///         return Err(Refusal::unauthorized("who are you?"));
 ///     }
 ///     Ok(upgrade.on_upgrade(chat))
 /// }
 /// ```
-#[derive(Clone, Debug)]
-pub struct Refused(pub Refusal);
+pub type Refused = Refusal;
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self(refusal)
-    }
-}
-
-impl IntoResponse for Refused {
+impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        upgrade::refuse(&self.0).map(Body::from)
+        upgrade::refuse(&self).map(Body::from)
     }
 }
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Refused {}

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use taut_proto::handshake::Refusal;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -20,7 +19,7 @@ use tokio::time::timeout;
 use crate::error::Doing;
 use crate::native::drain::{DrainSignal, DrainStage, DrainWatch};
 use crate::native::handler_task::{BoxError, BoxHandler, HandlerFailure, HandlerTask, panic_text};
-use crate::{Acceptor, Error, Incoming, Request, WebSocket};
+use crate::{Acceptor, Error, Incoming, Refusal, Request, WebSocket};
 use accept::ReservedDescriptor;
 
 /// A WebSocket server on a TCP port.

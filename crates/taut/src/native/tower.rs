@@ -44,7 +44,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use taut_proto::handshake::Refusal;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -52,7 +51,7 @@ use crate::native::handler_task::BoxError;
 use crate::native::server::Report;
 pub use crate::native::upgrade::Shutdown;
 use crate::native::upgrade::{self, Upgrade};
-use crate::{Acceptor, Failure, Request, WebSocket};
+use crate::{Acceptor, Failure, Refusal, Request, WebSocket};
 
 /// Answers the WebSocket handshakes for one path, and spawns a task with a call of `handler` for each. Every other
 /// request goes to the inner service, plain ones for the same path too.

@@ -48,7 +48,7 @@ use http::{Extensions, HeaderValue, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use taut_proto::handshake::{self, Refusal};
+use taut_proto::handshake;
 use taut_proto::{Role, Settings};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -60,7 +60,7 @@ use crate::native::drain::{DrainSignal, DrainStage, DrainWatch};
 use crate::native::handler_task::{BoxError, HandlerFailure, HandlerTask};
 use crate::native::request::{Head, Parts};
 use crate::native::server::Report;
-use crate::{Acceptor, Deflate, Error, Failure, Request, Transport, WebSocket};
+use crate::{Acceptor, Deflate, Error, Failure, Refusal, Request, Transport, WebSocket};
 
 impl Acceptor {
     /// Checks a request that hyper has read, by the same rules and settings as a [`Server`](crate::Server) does: the
@@ -74,7 +74,7 @@ impl Acceptor {
     /// Why it is refused; [`refuse`] makes a response of it.
     pub fn upgrade<B>(&self, request: &mut http::Request<B>) -> Result<Upgrade, Refusal> {
         let parts = Parts::new(request.method(), request.uri(), request.version(), request.headers())?;
-        Upgrade::new(self.clone(), parts, request.extensions_mut())
+        Ok(Upgrade::new(self.clone(), parts, request.extensions_mut())?)
     }
 }
 
@@ -96,10 +96,15 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    pub(crate) fn new(acceptor: Acceptor, parts: Parts, extensions: &mut Extensions) -> Result<Self, Refusal> {
+    pub(crate) fn new(
+        acceptor: Acceptor,
+        parts: Parts,
+        extensions: &mut Extensions,
+    ) -> Result<Self, handshake::Refusal> {
         let request = acceptor.request(Head::Parts(Box::new(parts)), peer_addr(extensions))?;
         let (answer, response) = negotiated(&request, &acceptor);
-        let handover = extensions.remove::<OnUpgrade>().ok_or_else(|| Refusal::with_status(500, NO_HANDOVER))?;
+        let handover =
+            extensions.remove::<OnUpgrade>().ok_or_else(|| handshake::Refusal::with_status(500, NO_HANDOVER))?;
         Ok(Self { request, acceptor, answer, response, handover, report: None, handle: None })
     }
 
@@ -246,7 +251,7 @@ impl fmt::Debug for Upgrade {
 /// The response that refuses a client and tells it why. The connection stays open for its next request.
 pub fn refuse(refusal: &Refusal) -> Response<String> {
     // What else was received is hyper's to make sense of, and it knows where the request ends.
-    converted(&refusal.response(handshake::Version::Http11).keep_open())
+    converted(&refusal.as_proto().response(handshake::Version::Http11).keep_open())
 }
 
 /// What the client is answered when it is accepted.

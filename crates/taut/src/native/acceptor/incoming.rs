@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taut_proto::handshake::{Refusal, Response, http1};
+use taut_proto::handshake::{self, Response, http1};
 use taut_proto::{Role, Settings, deflate};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::Acceptor;
 use crate::error::Cause;
-use crate::{Deflate, Error, Request, Transport, WebSocket};
+use crate::{Deflate, Error, Refusal, Request, Transport, WebSocket};
 
 /// A client that wants to connect and waits for the answer: [`accept`](Self::accept) or [`reject`](Self::reject).
 ///
@@ -50,7 +50,8 @@ impl Incoming {
         &self.0.request
     }
 
-    /// Adds a header to the response, such as `Set-Cookie`. If it is invalid, [`accept`](Self::accept) fails.
+    /// Adds a header to the response that accepts the client, such as `Set-Cookie`. If it is invalid,
+    /// [`accept`](Self::accept) fails. A [`Refusal`] has headers of its own.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.0.headers.push((name.to_owned(), value.to_owned()));
@@ -118,7 +119,8 @@ impl Incoming {
         WebSocket::open(transport, Role::Server, settings, deflate, subprotocol.as_deref(), None, unread)
     }
 
-    /// Refuses the client with a status from 400 to 599 and a text for it.
+    /// Refuses the client with a status from 400 to 599 and a text for it, which a program finds in
+    /// [`Error::response`] and in the error's text. [`refuse`](Self::refuse) can say more.
     ///
     /// # Errors
     /// None: whether a refused client still takes the response changes nothing. It is a `Result` so that a handler can
@@ -130,18 +132,19 @@ impl Incoming {
         Box::pin(self.refuse(Refusal::with_status(status, text.into()))).await
     }
 
-    /// Refuses the client with a [`Refusal`], which may also say when to come back.
+    /// Refuses the client with a [`Refusal`]: with headers, JSON, a challenge, a redirect, or when to come back.
     ///
     /// # Errors
-    /// None, as [`reject`](Self::reject).
+    /// [`is_invalid`](Error::is_invalid) when one of its headers must not be sent; the client is refused with status 500
+    /// then. Otherwise none, as [`reject`](Self::reject).
     ///
     /// # Cancel safety
     /// Dropping it drops the connection.
     pub async fn refuse(mut self, refusal: Refusal) -> Result<(), Error> {
         if let Some(mut transport) = self.0.transport.take() {
-            refuse(&mut transport, &refusal).await;
+            refuse(&mut transport, refusal.as_proto()).await;
         }
-        Ok(())
+        refusal.check()
     }
 
     /// Writes the response that accepts the client to `text`.
@@ -162,7 +165,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let Some(mut transport) = self.transport.take() else { return };
         let mut response = Vec::new();
-        Refusal::with_status(500, "The server ended without an answer.").write_response(&mut response);
+        handshake::Refusal::with_status(500, "The server ended without an answer.").write_response(&mut response);
         // As far as it can be had without waiting: a socket that nothing was written to takes this much.
         let _ = Pin::new(&mut transport).poll_write(&mut Context::from_waker(Waker::noop()), &response);
     }
@@ -207,7 +210,7 @@ pub(crate) fn answer(
 
 /// Writes a refusal and lets the client read it: to drop a socket with unread bytes would reset it, and the response
 /// with it. A client that does not take it in time goes without.
-pub(crate) async fn refuse(transport: &mut Transport, refusal: &Refusal) {
+pub(crate) async fn refuse(transport: &mut Transport, refusal: &handshake::Refusal) {
     let mut response = Vec::new();
     refusal.write_response(&mut response);
     let told = async {
