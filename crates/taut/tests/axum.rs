@@ -12,7 +12,7 @@ use axum::extract::connect_info::MockConnectInfo;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
-use taut::axum::{Refused, Shutdown, Upgrade};
+use taut::axum::{Shutdown, Upgrade};
 use taut::{Acceptor, Client, CloseCode, Message, Refusal, Transport, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -221,10 +221,9 @@ async fn one_route_serves_a_page_and_a_websocket() {
 
 #[tokio::test]
 async fn a_handler_may_see_why_a_request_is_refused() {
-    let handler = async |upgrade: Result<Upgrade, Refused>| -> Result<Response, Refused> {
-        let upgrade = upgrade.map_err(|Refused(refusal)| {
-            Refusal::with_status(refusal.status(), format!("seen by the handler: {refusal}"))
-        })?;
+    let handler = async |upgrade: Result<Upgrade, Refusal>| -> Result<Response, Refusal> {
+        let upgrade = upgrade
+            .map_err(|refusal| Refusal::with_status(refusal.status(), format!("seen by the handler: {refusal}")))?;
         Ok(upgrade.on_upgrade(echo))
     };
     let address = serve(Router::new().route("/", any(handler))).await;

@@ -123,7 +123,7 @@ async fn page(_: hyper::Request<Body>) -> Result<hyper::Response<String>, Infall
 
 async fn tower_server(path: &str) -> Running {
     let (listener, address) = listen().await;
-    let layer = UpgradeLayer::new(path, welcome).check(check);
+    let layer = UpgradeLayer::new(path, welcome).check(async |request: Request| check(&request));
     let service = ServiceBuilder::new().layer(layer).service_fn(page);
     let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
