@@ -132,7 +132,7 @@ impl Context {
     }
 
     fn refused(&self, head: &Parts, app: Option<&App>, reason: RefusalReason, why: &str) {
-        app.map_or(self.node().apps().refusals(), App::refusals).count(reason);
+        app.map_or_else(|| self.node().apps().refusals(), App::refusals).count(reason);
         let address = self.client_address(head);
         refusals::tell(reason, refusals::Client { app: app.map(App::id), address, ..Default::default() }, why);
     }

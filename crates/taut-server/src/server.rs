@@ -314,10 +314,7 @@ impl Prepared {
         for (number, shard) in shards.into_iter().enumerate() {
             running.shards.push(run(number, shard).map_err(StartError::System)?);
         }
-        let [console, metrics] = [console_address, metrics_address].map(|address| address.map(field::display));
-        let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(version, addresses = ?running.addresses, console, metrics, shards = count, "serving");
-        running.tell_apps(config);
+        running.tell_start(config);
         Ok(running)
     }
 }
@@ -367,8 +364,12 @@ impl Running {
         self.apps.development_app().map(|app| app.snapshot().config.clone())
     }
 
-    /// Tells the log which apps are served, and with which limits those that have none of their own.
-    fn tell_apps(&self, config: &Config) {
+    /// Tells the log what is served: where, which apps, and with which limits those that have none of their own.
+    fn tell_start(&self, config: &Config) {
+        let Self { addresses, console_address, metrics_address, shards, .. } = self;
+        let [console, metrics] = [console_address, metrics_address].map(|address| address.map(field::display));
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(version, ?addresses, console, metrics, shards = shards.len(), "serving");
         let known: Vec<_> = self.apps.all().into_iter().filter(|app| app.snapshot().known).collect();
         let ids: Vec<&str> = known.iter().take(MOST_IDS).map(|app| app.id()).collect();
         let rest = known.len() - ids.len();
@@ -606,6 +607,8 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
 
 fn shards(config: &Config) -> usize {
     match config.shards {
+        // Elsewhere two listeners cannot share a port.
+        0 if !cfg!(unix) => 1,
         0 => thread::available_parallelism().map_or(1, usize::from),
         count => count,
     }

@@ -240,6 +240,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; c
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::refusals::RefusalReason;
 
@@ -320,15 +322,15 @@ mod tests {
             ("Webhooks", webhooks.chain([OLDEST_WEBHOOK]).collect()),
             ("The process", process.to_vec()),
         ] {
-            page += &format!("\n## {title}\n\n| metric | type | labels | |\n|---|---|---|---|\n");
+            let _ = writeln!(page, "\n## {title}\n\n| metric | type | labels | |\n|---|---|---|---|");
             for Description { name, kind, help, labels } in metrics {
                 let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-                page += &format!("| `{name}` | {} | {} | {help} |\n", kind.name(), labels.join(", "));
+                let _ = writeln!(page, "| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "));
             }
         }
         page += REASONS;
         for reason in RefusalReason::ALL {
-            page += &format!("| `{}` | `{}` | {} |\n", reason.what(), reason.name(), reason.help());
+            let _ = writeln!(page, "| `{}` | `{}` | {} |", reason.what(), reason.name(), reason.help());
         }
         page
     }

@@ -505,7 +505,7 @@ fn the_page_of_metrics_lists_exactly_those_that_there_are() {
     let server = server(|_| {});
     let bearer = format!("Bearer {}", support::METRICS_TOKEN);
     let answer = Http::connect(server.addresses()[0]).request("GET", "/metrics", &[("Authorization", &bearer)], b"");
-    let served: std::collections::BTreeSet<String> =
+    let told: std::collections::BTreeSet<String> =
         answer.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect();
     let page = include_str!("../../../../docs/metrics.md");
     let listed = page.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| {
@@ -513,7 +513,7 @@ fn the_page_of_metrics_lists_exactly_those_that_there_are() {
         Some(format!("{name} {}", rest.split_once(" |")?.0))
     });
     let listed = listed.filter(|line| ["counter", "gauge", "histogram"].iter().any(|kind| line.ends_with(kind)));
-    assert_eq!(listed.collect::<std::collections::BTreeSet<_>>(), served);
+    assert_eq!(listed.collect::<std::collections::BTreeSet<_>>(), told);
 }
 
 #[test]
