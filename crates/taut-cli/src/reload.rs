@@ -2,12 +2,10 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use signal_hook::consts::SIGHUP;
-use signal_hook::iterator::Signals;
 use taut_server::Config;
 
 use crate::stop::{Requester, Stop};
@@ -29,9 +27,7 @@ pub(crate) enum Event {
 impl Events {
     pub(crate) fn watch(stop: Stop, config: &Config) -> io::Result<Self> {
         let (tell, told) = mpsc::channel();
-        let mut hangups = Signals::new([SIGHUP])?;
-        let tell_hangup = tell.clone();
-        thread::spawn(move || hangups.forever().all(|_| tell_hangup.send(Event::Reload).is_ok()));
+        tell_hangups(tell.clone())?;
         thread::spawn(move || {
             // Nobody is there to hear it when the server has stopped already.
             let _ = tell.send(Event::Stop(stop.wait()));
@@ -63,6 +59,21 @@ impl Events {
             self.files = Files::of(config);
         }
     }
+}
+
+/// Each SIGHUP is a reason to read.
+#[cfg(unix)]
+fn tell_hangups(tell: Sender<Event>) -> io::Result<()> {
+    let mut hangups = signal_hook::iterator::Signals::new([signal_hook::consts::SIGHUP])?;
+    thread::spawn(move || hangups.forever().all(|_| tell.send(Event::Reload).is_ok()));
+    Ok(())
+}
+
+/// Other systems have no such signal: the files are all that is watched.
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, clippy::needless_pass_by_value, reason = "as where there is the signal")]
+fn tell_hangups(_: Sender<Event>) -> io::Result<()> {
+    Ok(())
 }
 
 /// The files of a configuration.

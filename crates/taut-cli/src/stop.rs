@@ -1,36 +1,20 @@
-//! Ctrl-C and SIGTERM: the first asks for a drain, the second ends the process.
+//! Requests to stop: the first asks for a drain, the second ends the process.
 
-use std::io;
-use std::thread;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
-/// Signals that ask the process to stop, caught from now on.
-pub(crate) struct Stop(Signals);
+#[cfg(unix)]
+pub(crate) use unix::Stop;
+#[cfg(windows)]
+pub(crate) use windows::Stop;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Requester {
     /// Somebody at a terminal, who waits (Ctrl-C).
     Person,
-    /// A program (SIGTERM).
+    /// A program (SIGTERM), or Windows as it shuts down.
     Supervisor,
-}
-
-impl Stop {
-    pub(crate) fn catch() -> io::Result<Self> {
-        Signals::new([SIGINT, SIGTERM]).map(Self)
-    }
-
-    /// Waits for the first signal; a second one from then on ends the process at once, as the signal would have.
-    pub(crate) fn wait(mut self) -> Requester {
-        let asker = if self.0.forever().next() == Some(SIGINT) { Requester::Person } else { Requester::Supervisor };
-        thread::spawn(move || {
-            if let Some(signal) = self.0.forever().next() {
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
-            }
-        });
-        asker
-    }
 }

@@ -2,21 +2,23 @@
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use taut::tls::ServerTls;
 use taut::{Acceptor, Failure, Incoming, Server, Settings};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::{Arguments, Starvation, limits};
+use crate::stop::Stop;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     runtime(arguments.shards.get())?.block_on(serve(arguments))
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = Stop::catch()?;
     let server = Server::bind(arguments.listen).await?.acceptor(acceptor(arguments)?);
     let scheme = if arguments.tls_certificate.is_some() { "wss" } else { "ws" };
     super::print_address(scheme, server.local_addr()?);
@@ -26,11 +28,11 @@ async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             starvation.lock().unwrap_or_else(PoisonError::into_inner).tell(error);
         }
     });
+    let (tell, told) = oneshot::channel();
+    thread::spawn(move || tell.send(stop.wait()));
     let serving = server.serve(echo).drain_timeout(Duration::from_secs(5)).until(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        // It always comes.
+        let _ = told.await;
     });
     Ok(serving.await?)
 }
