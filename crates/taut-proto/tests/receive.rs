@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use taut_proto::testing::{End, Link, Seen};
-use taut_proto::{Close, CloseCode, Connection, Header, Limits, Message, Opcode, Role, Settings, Time, Violation};
+use taut_proto::testing::{End, Link, Seen, masked};
+use taut_proto::{
+    Close, CloseCode, Connection, Input, Limits, Message, Opcode, Outbox, Role, Scratch, Settings, Time, Violation,
+};
 
 fn server() -> End {
     server_with(Settings::server())
@@ -16,15 +18,6 @@ fn server_with(settings: Settings) -> End {
 
 fn client() -> End {
     End::new(Connection::new(Role::Client, Arc::new(Settings::client()), Time::ZERO, 0))
-}
-
-/// A frame as a client sends it, masked with a key that shows mistakes.
-fn masked(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    let key = [0x11, 0x22, 0x33, 0x44];
-    let header = Header { fin, compressed: false, opcode, mask: Some(key), length: payload.len() as u64 };
-    let (bytes, size) = header.to_bytes();
-    let payload = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
-    bytes[..size].iter().copied().chain(payload).collect()
 }
 
 fn text(text: &str) -> Seen {
@@ -459,6 +452,22 @@ fn many_pings_of_one_read_do_not_come_back_as_many_pongs() {
     let written = server.write(usize::MAX);
     assert!(written.len() <= 101 * 6, "{} bytes", written.len());
     assert!(written.windows(6).any(|pong| pong == [0x8a, 4, 0, 0, 0x27, 0x0f]), "the newest is answered");
+}
+
+// A driver that hands on a message of a read lends the rest as another input, and goes on counting.
+#[test]
+fn pings_of_one_read_are_counted_over_all_the_inputs_that_it_is_lent_in() {
+    let mut connection = Connection::new(Role::Server, Arc::new(Settings::server()), Time::ZERO, 0);
+    let (mut scratch, mut outbox) = (Scratch::new(|bytes| bytes.fill(0x5a)), Outbox::new());
+    let mut receive = |before: u32| {
+        let mut bytes = masked(true, Opcode::Ping, b"").repeat(60);
+        let mut input = Input::new(&mut bytes).after_pings(before);
+        while connection.receive(&mut input, Time::ZERO, &mut scratch, &mut outbox).expect("by the rules").is_some() {}
+        input.pings()
+    };
+    assert_eq!(receive(0), 60);
+    assert_eq!(receive(60), 120);
+    assert!((200..=202).contains(&outbox.len()), "{}: the first hundred are answered, and the newest", outbox.len());
 }
 
 // Large messages leave in fragments, so that a pong gets between them (RFC 6455 §5.4: that is what they are for).
