@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_window_returns_the_memory_of_a_crowd_and_keeps_that_of_a_few() {
         let (mut end, post) = (BusEnd::new(ShardIndex::new(1)), Sent::default());
-        ask(&mut end, &post, [WINDOW; 10_000]);
+        ask(&mut end, &post, std::iter::repeat_n(WINDOW, 10_000));
         assert!(end.window(OWNER).queue.capacity() >= 9_999);
         for _ in 0..10_000 {
             end.answered(OWNER, request(WINDOW), &post);
