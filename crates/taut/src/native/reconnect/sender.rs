@@ -44,14 +44,14 @@ impl ReconnectingSender {
     }
 
     async fn send_message(&self, mut message: Message<'_>) -> Result<(), Error> {
-        let mut changes = self.current.clone();
+        let mut updates = self.current.clone();
         loop {
             // Before it is looked at: what changes from now on is not missed.
-            changes.mark_unchanged();
+            updates.mark_unchanged();
             tokio::select! {
                 biased;
                 sent = poll_fn(|cx| self.poll_send(&mut message, cx)) => return sent,
-                changed = changes.changed() => changed.map_err(|_| Cause::Closed)?,
+                update = updates.changed() => update.map_err(|_| Cause::Closed)?,
             }
         }
     }
@@ -77,8 +77,8 @@ impl ReconnectingSender {
     /// # Cancel safety
     /// It changes nothing.
     pub async fn ready(&self) -> Result<(), Error> {
-        let mut changes = self.current.clone();
-        let current = changes.wait_for(|current| !matches!(current, Current::None)).await;
+        let mut updates = self.current.clone();
+        let current = updates.wait_for(|current| !matches!(current, Current::None)).await;
         match &*current.map_err(|_| Cause::Closed)? {
             Current::Over(error) => Err(error.clone()),
             Current::None | Current::Open(_) => Ok(()),
