@@ -5,9 +5,11 @@
 mod testing;
 
 use std::future::IntoFuture;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use taut::{Client, CloseCode, Error, Incoming, Message, Server, WebSocket};
@@ -180,7 +182,7 @@ async fn the_authenticating_server_knows_its_users_by_token_and_by_cookie() {
 
 #[test]
 fn the_tls_example_talks_to_itself_and_to_nobody_who_is_not_trusted() {
-    let folder = Folder::new();
+    let folder = Folder::new("tls");
     let authority = testing::Authority::new();
     let identity = authority.issue("127.0.0.1");
     let certificate = folder.write("server.pem", &identity.certificate);
@@ -201,8 +203,8 @@ fn the_tls_example_talks_to_itself_and_to_nobody_who_is_not_trusted() {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("taut-examples-{}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("taut-examples-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -243,51 +245,143 @@ fn the_echo_client_prints_what_comes_back() {
 }
 
 #[tokio::test]
-async fn the_reconnecting_client_stays_connected() {
-    // Closes each connection after one line.
+async fn the_chat_client_comes_back_with_the_token_that_is_valid_then() {
+    const TOKENS: [&str; 3] = ["first", "second", "third"];
+    let folder = Folder::new("chat-client");
+    let token_file = folder.write("token", &format!("{}\n", TOKENS[0]));
+    // Each connection echoes one line; then the token has expired, and the next one is in the file.
     let server = Server::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
-    let serving = tokio::spawn(
-        server
-            .serve(|incoming: Incoming| async move {
-                let mut socket = incoming.accept().await?;
-                for _ in ["subscribe", "a line"] {
-                    let Some(message) = socket.recv().await? else { break };
-                    socket.send(message).await?;
-                }
-                Ok::<(), Error>(())
-            })
-            .into_future(),
-    );
-    let client = Command::new(example("reconnecting-client"))
-        .arg(format!("ws://{address}/"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (client, printed) = tokio::task::spawn_blocking(move || talk(client)).await.unwrap();
-    assert_eq!(printed, ["subscribe", "one", "subscribe", "two", "subscribe"]);
-    // Dropping the standard input has ended it.
-    let output = tokio::task::spawn_blocking(|| client.wait_with_output()).await.unwrap().unwrap();
-    let events = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{events}");
-    assert!(events.contains("connection lost: the server closed the connection: 1000"), "{events}");
+    let (file, count) = (token_file.clone(), Arc::new(AtomicUsize::new(0)));
+    let serving = server.serve(move |incoming: Incoming| {
+        let (file, number) = (file.clone(), count.load(Ordering::SeqCst));
+        let count = Arc::clone(&count);
+        async move {
+            // The last one is refused for good.
+            if incoming.bearer() != Some(TOKENS[number]) || number == 2 {
+                return incoming.reject(403, "not with this token").await;
+            }
+            let mut socket = incoming.accept().await?;
+            socket.send("welcome").await?;
+            if let Some(line) = socket.recv().await? {
+                socket.send(line).await?;
+            }
+            count.store(number + 1, Ordering::SeqCst);
+            std::fs::write(file, TOKENS[number + 1]).map_err(Error::other)?;
+            socket.close(CloseCode::new(4001)).await
+        }
+    });
+    let serving = tokio::spawn(serving.into_future());
+    let url = format!("ws://{address}/kitchen?name=Ada");
+    let talking = move || {
+        let mut client = Talking::start("chat-client", &[&url, &token_file]);
+        let mut printed = Vec::new();
+        for line in ["one", "two"] {
+            printed.push(client.line());
+            client.say(line);
+            printed.push(client.line());
+        }
+        // It ends although its input goes on.
+        (printed, client.wait())
+    };
+    let (printed, (status, events)) = tokio::task::spawn_blocking(talking).await.unwrap();
+    assert_eq!(printed, ["welcome", "one", "welcome", "two"]);
+    assert!(!status.success() && events.contains("403"), "{events}");
+    assert_eq!(events.matches("connection lost: the server closed the connection: 4001").count(), 2, "{events}");
+    // Not twice in a row at once.
+    assert_eq!(events.matches("waiting").count(), 1, "{events}");
+    assert!(!TOKENS.iter().any(|token| events.contains(token)), "tokens are secrets: {events}");
     serving.abort();
 }
 
-/// Gives the client a line after each `subscribe` that comes back, two in all; what it has printed.
-fn talk(mut client: Child) -> (Child, Vec<String>) {
-    let mut input = client.stdin.take().expect("piped");
-    let mut printed = Vec::new();
-    let mut output = BufReader::new(client.stdout.take().expect("piped")).lines();
-    for line in ["one\n", "two\n"] {
-        printed.push(output.next().expect("it goes on").unwrap());
-        input.write_all(line.as_bytes()).unwrap();
-        printed.push(output.next().expect("it goes on").unwrap());
+#[test]
+fn the_chat_client_talks_in_the_chat_until_its_input_ends() {
+    let server = Program::start("chat", &[]);
+    let folder = Folder::new("chat");
+    let mut client =
+        Talking::start("chat-client", &[&format!("{}kitchen?name=Ada", server.url), &folder.write("token", "any")]);
+    assert_eq!(client.line(), "Ada has come");
+    client.say("is anybody here?");
+    assert_eq!(client.line(), "Ada: is anybody here?");
+    drop(client.input.take());
+    let (status, events) = client.wait();
+    assert!(status.success() && events.ends_with("connected\nclosed\n"), "{status} {events}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_client_over_a_unix_socket_prints_what_comes_back() {
+    let folder = Folder::new("unix-client");
+    let path = folder.0.join("server.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let serving = tokio::spawn(async move {
+        let mut socket = taut::accept_over(listener.accept().await.unwrap().0).await.unwrap();
+        while let Some(message) = socket.recv().await.unwrap() {
+            socket.send(message).await.unwrap();
+        }
+    });
+    let arguments = [path.into_os_string().into_string().expect("UTF-8")];
+    let talking = move || {
+        let mut client = Talking::start("unix-client", &arguments.each_ref().map(String::as_str));
+        client.say("one");
+        let printed = client.line();
+        for line in ["two", "three"] {
+            client.say(line);
+        }
+        drop(client.input.take());
+        // What came back while it was closing.
+        ([printed, client.line(), client.line()], client.wait())
+    };
+    let (printed, (status, errors)) = tokio::task::spawn_blocking(talking).await.unwrap();
+    assert_eq!(printed, ["one", "two", "three"]);
+    assert!(status.success() && errors.is_empty(), "{status} {errors}");
+    serving.await.unwrap();
+
+    let output = Command::new(example("unix-client")).arg(folder.0.join("nobody.sock")).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && errors.contains("cannot connect to"), "{errors}");
+}
+
+/// An example that reads lines and prints lines.
+struct Talking {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Talking {
+    fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(example(name));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { child, input, output }
     }
-    printed.push(output.next().expect("it goes on").unwrap());
-    (client, printed)
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.input.as_mut().expect("open"), "{line}").unwrap();
+    }
+
+    /// The next line that it prints.
+    fn line(&mut self) -> String {
+        let Some(line) = self.output.next() else { panic!("it has ended: {:?}", self.wait()) };
+        line.unwrap()
+    }
+
+    /// How it ended, and what it reported.
+    fn wait(&mut self) -> (ExitStatus, String) {
+        let mut errors = String::new();
+        self.child.stderr.take().expect("once").read_to_string(&mut errors).unwrap();
+        (self.child.wait().unwrap(), errors)
+    }
+}
+
+impl Drop for Talking {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// An example's program. `cargo test` builds it; with a single test selected it may still have to be.
