@@ -42,3 +42,15 @@ pub struct Attempt {
     /// again. It stays so until a client has been made.
     pub is_refresh: bool,
 }
+
+impl Ended {
+    /// What is done unless the application [decides](super::Reconnecting::decide) otherwise: [`Decision::Refresh`] after
+    /// a server's 401, [`Decision::Retry`] after what [is transient](Self::is_transient), else [`Decision::GiveUp`].
+    pub fn decision(&self) -> Decision {
+        match self {
+            Self::Failed(error) if error.status() == Some(401) && !error.is_proxy() => Decision::Refresh,
+            _ if self.is_transient() => Decision::Retry,
+            _ => Decision::GiveUp,
+        }
+    }
+}

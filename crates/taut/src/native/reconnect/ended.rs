@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use taut_proto::{Close, CloseCode, Message};
 
-use super::Decision;
 use crate::error::{Cause, may_come_back};
 use crate::{Error, WebSocket};
 
@@ -25,16 +24,6 @@ impl Ended {
         match self {
             Self::Closed(close) => may_come_back(close),
             Self::Failed(error) => error.is_transient(),
-        }
-    }
-
-    /// What is done unless the application [decides](super::Reconnecting::decide) otherwise: [`Decision::Refresh`] after
-    /// a server's 401, [`Decision::Retry`] after what [is transient](Self::is_transient), else [`Decision::GiveUp`].
-    pub fn decision(&self) -> Decision {
-        match self {
-            Self::Failed(error) if error.status() == Some(401) && !error.is_proxy() => Decision::Refresh,
-            _ if self.is_transient() => Decision::Retry,
-            _ => Decision::GiveUp,
         }
     }
 
@@ -101,7 +90,8 @@ pub enum Event {
         /// Its number.
         attempt: u32,
     },
-    /// The credentials were not accepted; the next attempt is made with fresh ones ([`Decision::Refresh`]).
+    /// The credentials were not accepted; the next attempt is made with fresh ones
+    /// ([`Decision::Refresh`](super::Decision::Refresh)).
     Refreshing,
     /// There is a connection, and the hook is done.
     Open {
