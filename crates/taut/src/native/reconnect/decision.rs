@@ -44,8 +44,8 @@ pub struct Attempt {
 }
 
 impl Ended {
-    /// What is done unless the application [decides](super::Reconnecting::decide) otherwise: [`Decision::Refresh`] after
-    /// a server's 401, [`Decision::Retry`] after what [is transient](Self::is_transient), else [`Decision::GiveUp`].
+    /// What is done unless the application [decides](super::Reconnecting::decide) otherwise: [`Decision::Refresh`]
+    /// after a server's 401, [`Decision::Retry`] after what [is transient](Self::is_transient), else [`Decision::GiveUp`].
     pub fn decision(&self) -> Decision {
         match self {
             Self::Failed(error) if error.status() == Some(401) && !error.is_proxy() => Decision::Refresh,

@@ -20,8 +20,8 @@ use crate::{Error, WebSocket};
 /// [`send`](Self::send) waits and [`try_send`](Self::try_send) refuses. The task with the
 /// [`Reconnecting`](super::Reconnecting) must receive meanwhile (or wait in another call on it): nobody else connects.
 ///
-/// Messages of one task arrive in the order in which it sent them, as far as they arrive: what a connection had accepted
-/// when it broke may be [lost](super#what-may-be-lost), and is not sent again.
+/// Messages of one task arrive in the order in which it sent them, as far as they arrive: what a connection had
+/// accepted when it broke may be [lost](super#what-may-be-lost), and is not sent again.
 #[derive(Clone)]
 pub struct ReconnectingSender {
     current: watch::Receiver<Current>,
