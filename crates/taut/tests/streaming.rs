@@ -240,6 +240,7 @@ async fn the_parts_of_a_text_are_cut_between_characters_however_its_frames_are()
             received += &String::from_utf8(part).expect("UTF-8 by itself");
         }
         assert_eq!(received, text);
+        drop(message);
         assert_eq!(socket.recv().await.unwrap(), None);
     }
 }

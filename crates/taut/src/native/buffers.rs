@@ -97,6 +97,11 @@ impl Queues {
         self.outbox.is_empty() && self.inbox.is_empty() && self.unparsed.is_empty() && self.part.is_none()
     }
 
+    /// How much waits to be received: messages and a part.
+    pub(crate) fn received(&self) -> usize {
+        self.inbox.len() + usize::from(self.part.is_some())
+    }
+
     /// The next part; a message that was received whole is one part.
     pub(crate) fn pop_part(&mut self) -> Option<Part<'static>> {
         self.part.take().or_else(|| self.inbox.pop_part())

@@ -86,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let waiting = self
             .queues
             .as_ref()
-            .map_or([0; 3], |queues| [queues.inbox.len(), queues.unparsed.len(), queues.outbox.len()]);
+            .map_or([0; 3], |queues| [queues.received(), queues.unparsed.len(), queues.outbox.len()]);
         // Who waits for a message's end is told of the connection's as well.
         let is_in_message = self.connection.is_open() && self.connection.is_in_message();
         (waiting, is_live, matches!(self.phase, Phase::Over), is_in_message)
@@ -156,9 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part<'static>>, Error>> {
         for _ in 0..MAX_STEPS {
             if let Some(part) = self.queues.as_mut().and_then(|queues| queues.pop_part()) {
-                if self.parts == PartState::Begun {
-                    self.parts = PartState::Received;
-                }
+                self.parts = match self.parts {
+                    PartState::Begun | PartState::Received if part.is_last => PartState::None,
+                    PartState::Begun => PartState::Received,
+                    parts => parts,
+                };
                 let _ = self.poll_write(cx);
                 self.release_buffers();
                 return Poll::Ready(Ok(Some(part)));
@@ -317,14 +319,14 @@ enum Overflow {
     Parts,
 }
 
-/// The state of the message in progress, if it is received in parts.
+/// The state of the message in progress, if it is received in parts. It lasts until the last part is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PartState {
     /// There is none that is received in parts.
     None,
     /// Its first part has come, and nobody has taken it.
     Begun,
-    /// Its parts are received.
+    /// Its first part was taken, and somebody waits for the others.
     Received,
     /// The rest of it is not wanted.
     Skipped,

@@ -191,6 +191,14 @@ impl<'ws> MessageReader<'ws> {
     }
 }
 
+impl Drop for MessageReader<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.handle.skip_parts();
+        }
+    }
+}
+
 impl fmt::Debug for MessageReader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageReader").field("is_text", &self.is_text).finish_non_exhaustive()

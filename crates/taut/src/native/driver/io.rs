@@ -27,10 +27,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let _ = self.poll_write(cx);
                 // What has arrived counts before the clock does: a peer that spoke while nobody polled is alive.
                 let now = self.now();
-                if self.poll_read(overflow, now, cx).is_ready() { Poll::Ready(()) } else { self.poll_deadline(now, cx) }
+                let read = match self.reading(overflow) {
+                    Some(overflow) => self.poll_read(overflow, now, cx),
+                    None => Poll::Pending,
+                };
+                if read.is_ready() { Poll::Ready(()) } else { self.poll_deadline(now, cx) }
             }
             Phase::Ending => self.poll_end(cx),
             Phase::Over => Poll::Ready(()),
+        }
+    }
+
+    /// How to read for somebody who may not be the one who receives: a message that another handle receives in parts goes on
+    /// part by part. `None` while the last of them is not taken.
+    pub(super) fn reading(&mut self, overflow: Overflow) -> Option<Overflow> {
+        match (self.parts, overflow) {
+            (PartState::None | PartState::Skipped, _) => Some(overflow),
+            (PartState::Begun, Overflow::Discard) => {
+                self.skip(PartState::Begun);
+                Some(overflow)
+            }
+            (PartState::Begun | PartState::Received, _) => {
+                let is_taken = self.queues.as_ref().is_none_or(|queues| queues.part.is_none());
+                is_taken.then_some(Overflow::Parts)
+            }
         }
     }
 
@@ -356,11 +376,11 @@ impl Parser<'_> {
 
     fn note_part(&mut self, part: Part<'_>, overflow: Overflow) -> bool {
         let is_skipped = *self.parts == PartState::Skipped || overflow != Overflow::Parts;
-        *self.parts = match (part.is_last, is_skipped, *self.parts) {
-            (true, ..) => PartState::None,
-            (false, true, _) => PartState::Skipped,
-            (false, false, PartState::Received) => PartState::Received,
-            (false, false, _) => PartState::Begun,
+        *self.parts = match (is_skipped, part.is_last, *self.parts) {
+            (true, true, _) => PartState::None,
+            (true, false, _) => PartState::Skipped,
+            (false, _, PartState::Received) => PartState::Received,
+            (false, ..) => PartState::Begun,
         };
         if !is_skipped {
             let payload = Cow::Owned(part.payload.into_owned());

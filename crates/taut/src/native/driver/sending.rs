@@ -32,7 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return self.poll_room(cx);
             }
             // Whoever sends its next part wakes us: it is progress. Meanwhile the connection's work is done here.
-            if self.queues.as_ref().is_some_and(|queues| !queues.inbox.has_room(self.bounds)) {
+            if !self.can_read() {
                 let _ = self.poll_write(cx);
                 return Poll::Pending;
             }
@@ -168,9 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Gets on with what is pending, and reads meanwhile as far as there is room; ready when anything has changed.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let has_room = self.queues.as_ref().is_none_or(|queues| queues.inbox.has_room(self.bounds));
         let before = self.pending();
-        if has_room || !matches!(self.phase, Phase::Live) {
+        if self.can_read() || !matches!(self.phase, Phase::Live) {
             self.clear_stall();
             let turned = self.poll_step(Overflow::Wait, cx);
             // Once all is written there may be nobody left to wake us.
@@ -188,6 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         ready!(self.poll_time(since + STALL, now, cx));
         self.clear_stall();
         Poll::Ready(Err(Cause::Deadline(Deadline::Stall(STALL)).into()))
+    }
+
+    /// Whether there is room for what is read while we wait to write.
+    fn can_read(&mut self) -> bool {
+        self.queues.as_ref().is_none_or(|queues| queues.inbox.has_room(self.bounds))
+            && self.reading(Overflow::Wait).is_some()
     }
 
     /// Sending is not at a halt.
