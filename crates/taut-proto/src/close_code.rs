@@ -33,6 +33,8 @@ impl CloseCode {
     pub const SERVICE_RESTART: Self = Self(1012);
     /// 1013: too busy, try again later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// 1014: a gateway or proxy got no valid answer from the server behind it.
+    pub const BAD_GATEWAY: Self = Self(1014);
 
     /// Any number; whether it may be sent is for [`is_sendable`](Self::is_sendable) to say.
     pub const fn new(code: u16) -> Self {
