@@ -386,6 +386,13 @@ fn the_link_that_is_printed_opens_the_console_and_is_in_no_log() {
 }
 
 #[test]
+fn a_server_without_a_console_says_how_to_open_one() {
+    let taut = Taut::serve(&["--app", "1:key-one:secret-one"]);
+    let printed = taut.printed("/console");
+    assert!(printed.contains("console-listen") && printed.contains("console-password"), "{printed}");
+}
+
+#[test]
 fn listeners_for_operators_are_printed_and_drained() {
     let mut taut = Taut::serve(&["--console-listen", "0", "--metrics-listen", ":0", "--app", "1:key-one:secret-one"]);
     let address = |line: &str, path: &str| -> SocketAddr {
