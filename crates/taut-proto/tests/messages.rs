@@ -29,7 +29,7 @@ fn whatever_is_text_becomes_text() {
         message(&cow),
         message(&shared),
         message(Arc::clone(&shared)),
-        message(list.iter().next().unwrap()),
+        message(list.first().unwrap()),
         message(&other),
     ];
     for (index, message) in messages.into_iter().enumerate() {
@@ -52,7 +52,7 @@ fn whatever_is_bytes_becomes_binary() {
         message(&bytes[..]),
         message(bytes.clone()),
         message([1, 2, 3]),
-        message(&[1, 2, 3]),
+        message([1, 2, 3].as_slice()),
         message(bytes.clone().into_boxed_slice()),
         message(Cow::Borrowed(&bytes[..])),
         message(&cow),
@@ -60,7 +60,7 @@ fn whatever_is_bytes_becomes_binary() {
         message(Arc::clone(&shared)),
         message(&counted),
         message(counted.clone()),
-        message(list.iter().next().unwrap()),
+        message(list.first().unwrap()),
         message(&other),
     ];
     for (index, message) in messages.into_iter().enumerate() {

@@ -55,9 +55,9 @@ async fn every_handle_knows_its_connection() {
     assert_eq!(message.part().await.unwrap(), None);
     drop(message);
 
-    let (closed, received) = tokio::join!(server.close(CloseCode::new(4000)), receiver.recv_stream());
-    closed.unwrap();
-    assert!(received.unwrap().is_none());
+    let (end, message) = tokio::join!(server.close(CloseCode::new(4000)), receiver.recv_stream());
+    end.unwrap();
+    assert!(message.unwrap().is_none());
     for close in [sender.peer_close(), receiver.peer_close()] {
         assert_eq!(close.unwrap().code(), CloseCode::new(4000));
     }
@@ -91,9 +91,8 @@ async fn whatever_is_text_or_bytes_can_be_sent() {
 #[tokio::test(start_paused = true)]
 async fn what_others_send_waits_for_the_end_of_a_message_in_parts() {
     let (client, mut server) = pair().await;
-    let (mut sender, receiver) = client.split();
+    let (mut sender, _receiving) = client.split();
     let (other, mut another) = (sender.clone(), sender.clone());
-    let _receiver = receiver;
 
     let mut message = sender.send_stream();
     message.write("one ").await.unwrap();

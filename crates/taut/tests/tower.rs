@@ -101,7 +101,7 @@ async fn a_check_may_ask_a_database_and_others_are_served_meanwhile() {
     let layer = UpgradeLayer::new("/echo", echo).check(move |request: Request| {
         let asked = asked.clone();
         async move {
-            let token = request.bearer().ok_or(Refusal::unauthorized("a bearer token is needed"))?;
+            let token = request.bearer().ok_or_else(|| Refusal::unauthorized("a bearer token is needed"))?;
             let (answer, answered) = oneshot::channel();
             asked.send((token.to_owned(), answer)).map_err(|_| Refusal::with_status(503, "no database"))?;
             match answered.await {

@@ -596,7 +596,7 @@ mod tests {
             Cause::Other(Box::new(NoToken(io()))),
             Cause::Ping(SendError::PingTooLong),
             Cause::Refused(Refusal::timeout()),
-            Cause::Rejected(status),
+            Cause::Rejected(status, None),
             Cause::UnexpectedEnd(UnexpectedEnd),
             Cause::Unreachable { attempts: vec![(address, io())] },
             Cause::Violation(Violation::Unmasked),
