@@ -187,7 +187,7 @@ async fn the_systems_roots_are_trusted_by_default() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert_eq!(output.status.success(), is_trusted, "{file}: {said}");
         if file == "empty.pem" {
-            assert!(said.contains("NoRoots"), "{said}");
+            assert!(said.contains("this system has no root certificates"), "{said}");
         }
     }
     std::fs::remove_dir_all(&folder).unwrap();
