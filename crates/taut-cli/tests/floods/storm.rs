@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
-use taut_proto::handshake::{ClientRequest, HeadLimits, HeadScan};
-use taut_proto::{CloseCode, Connection, Event, Input, Outbox, Role, Scratch, Settings, Time};
+use taut_proto::handshake::ClientRequest;
+use taut_proto::testing::{Client, Seen};
+use taut_proto::{CloseCode, Time};
 
 use crate::crowd::ignore_interruption;
 use crate::figures::Durations;
@@ -51,9 +51,10 @@ impl Storm {
         let spent = processor_time(THREAD);
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(1024);
-        let mut visitors: Vec<Option<PresenceMember>> = Vec::new();
+        let mut visitors: Vec<Option<Visitor>> = Vec::new();
         let mut free: Vec<usize> = Vec::new();
-        let mut stage = Stage::new(self.address);
+        let target = "/app/key-one?protocol=7&client=js&version=8.6.0&flash=false";
+        let request = ClientRequest::new(&self.address.to_string(), target).expect("a request");
         let mut outcome = Outcome::default();
         let (mut started, mut under_way) = (0, 0);
         let start = Instant::now();
@@ -70,7 +71,7 @@ impl Storm {
                     visitors.push(None);
                     visitors.len() - 1
                 });
-                visitors[place] = Some(PresenceMember::come(&mut stage, poll.registry(), place, started, due));
+                visitors[place] = Some(Visitor::come(self.address, &request, poll.registry(), place, started, due));
                 started += 1;
                 under_way += 1;
                 outcome.most_at_once = outcome.most_at_once.max(under_way);
@@ -86,7 +87,7 @@ impl Storm {
             for event in &events {
                 let place = event.token().0;
                 let Some(visitor) = &mut visitors[place] else { continue };
-                let Some(end) = visitor.go_on(&mut stage, &mut outcome) else { continue };
+                let Some(end) = visitor.go_on(&mut outcome) else { continue };
                 match end {
                     End::Served => outcome.served += 1,
                     End::Refused(why) => *outcome.refused.entry(why).or_default() += 1,
@@ -126,36 +127,13 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What all clients share.
-struct Stage {
-    address: SocketAddr,
-    request: ClientRequest,
-    head: Vec<u8>,
-    settings: Arc<Settings>,
-    scratch: Scratch,
-    outbox: Outbox,
-}
-
-impl Stage {
-    fn new(address: SocketAddr) -> Self {
-        let target = "/app/key-one?protocol=7&client=js&version=8.6.0&flash=false";
-        let request = ClientRequest::new(&address.to_string(), target).expect("a request");
-        let mut head = Vec::new();
-        request.write(NONCE, &mut head);
-        let scratch = Scratch::new(|bytes| bytes.fill(0x5a));
-        Self { address, request, head, settings: Arc::new(Settings::client()), scratch, outbox: Outbox::new() }
-    }
-}
-
 /// One client.
-struct PresenceMember {
+struct Visitor {
     stream: TcpStream,
     number: usize,
     due: Instant,
     stage: Progress,
-    /// Of the answer to the handshake, as far as it has come.
-    head: Vec<u8>,
-    connection: Option<Connection>,
+    client: Client,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -172,31 +150,40 @@ enum End {
     Refused(String),
 }
 
-impl PresenceMember {
-    fn come(stage: &mut Stage, registry: &Registry, place: usize, number: usize, due: Instant) -> Self {
+impl Visitor {
+    fn come(
+        address: SocketAddr,
+        request: &ClientRequest,
+        registry: &Registry,
+        place: usize,
+        number: usize,
+        due: Instant,
+    ) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
         socket.set_nonblocking(true).expect("nonblocking");
         // One address has 28,000 ports at the most, and those of the last minute may not be free yet.
         let source = SOURCE.fetch_add(1, Ordering::Relaxed) % SOURCES;
         let source = Ipv4Addr::new(127, 77, (source / 250) as u8, (source % 250 + 1) as u8);
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("a port");
-        match socket.connect(&stage.address.into()) {
+        match socket.connect(&address.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(IN_PROGRESS) || error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => panic!("no connection: {error}"),
         }
         let mut stream = TcpStream::from_std(socket.into());
         registry.register(&mut stream, Token(place), Interest::READABLE | Interest::WRITABLE).expect("watched");
-        let mut visitor = Self { stream, number, due, stage: Progress::Connecting, head: Vec::new(), connection: None };
-        visitor.upgrade(stage);
+        let client = Client::new(request.clone());
+        let mut visitor = Self { stream, number, due, stage: Progress::Connecting, client };
+        visitor.upgrade();
         visitor
     }
 
     /// By loopback the connection may be there at once.
-    fn upgrade(&mut self, stage: &Stage) {
-        match self.stream.write(&stage.head) {
+    fn upgrade(&mut self) {
+        let request = self.client.request();
+        match self.stream.write(&request) {
             Ok(count) => {
-                assert_eq!(count, stage.head.len(), "a fresh socket takes a head");
+                assert_eq!(count, request.len(), "a fresh socket takes a head");
                 self.stage = Progress::Upgrading;
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {}
@@ -205,9 +192,9 @@ impl PresenceMember {
         }
     }
 
-    fn go_on(&mut self, stage: &mut Stage, outcome: &mut Outcome) -> Option<End> {
+    fn go_on(&mut self, outcome: &mut Outcome) -> Option<End> {
         if self.stage == Progress::Connecting {
-            self.upgrade(stage);
+            self.upgrade();
         }
         let mut buffer = [0; 2048];
         loop {
@@ -216,7 +203,7 @@ impl PresenceMember {
                 Ok(0) if self.stage == Progress::Closing => return Some(End::Served),
                 Ok(0) => return Some(End::Refused(format!("the end, {}", self.place()))),
                 Ok(count) => {
-                    if let Some(end) = self.hear(&mut buffer[..count], stage, outcome) {
+                    if let Some(end) = self.hear(&buffer[..count], outcome) {
                         return Some(end);
                     }
                 }
@@ -226,43 +213,23 @@ impl PresenceMember {
         }
     }
 
-    fn hear(&mut self, bytes: &mut [u8], stage: &mut Stage, outcome: &mut Outcome) -> Option<End> {
-        if self.connection.is_some() {
-            return self.receive(bytes, stage, outcome);
-        }
-        self.head.extend_from_slice(bytes);
-        let end = match HeadScan::new().find(&self.head, &HeadLimits::default()) {
-            Ok(None) => return None,
-            Ok(Some(end)) => end,
-            Err(refusal) => return Some(End::Refused(refusal.to_string())),
-        };
-        let mut head = std::mem::take(&mut self.head);
-        let (head, rest) = head.split_at_mut(end);
-        if let Err(rejection) = stage.request.validate(head, NONCE, &HeadLimits::default()) {
+    fn hear(&mut self, bytes: &[u8], outcome: &mut Outcome) -> Option<End> {
+        if let Err(rejection) = self.client.receive(bytes, Time::ZERO) {
             return Some(End::Refused(rejection.to_string()));
         }
-        self.connection = Some(Connection::new(Role::Client, Arc::clone(&stage.settings), Time::ZERO, 0));
-        self.stage = Progress::ToBeGreeted;
-        self.receive(rest, stage, outcome)
-    }
-
-    fn receive(&mut self, bytes: &mut [u8], stage: &mut Stage, outcome: &mut Outcome) -> Option<End> {
-        let mut input = Input::new(bytes);
-        let mut connection = self.connection.take()?;
+        if self.stage == Progress::Upgrading && self.client.is_open() {
+            self.stage = Progress::ToBeGreeted;
+        }
         let mut end = None;
-        while let Some(event) = connection
-            .receive(&mut input, Time::ZERO, &mut stage.scratch, &mut stage.outbox)
-            .expect("the server keeps to the protocol")
-        {
-            match event {
-                Event::Message(message) => {
+        for seen in std::mem::take(&mut self.client.end.events) {
+            match seen {
+                Seen::Message(message) => {
                     let text = message.as_text().expect("text");
                     match self.stage {
                         Progress::ToBeGreeted if text.starts_with(r#"{"event":"pusher:connection_established""#) => {
                             let data = json!({ "channel": format!("visit-{}", self.number), "auth": "" });
                             let subscribe = json!({ "event": "pusher:subscribe", "data": data }).to_string();
-                            let sent = connection.send(&*subscribe, &mut stage.scratch, &mut stage.outbox);
-                            sent.expect("open");
+                            assert!(self.client.end.send(&*subscribe), "it is open");
                             self.stage = Progress::Subscribing;
                         }
                         Progress::Subscribing
@@ -270,35 +237,33 @@ impl PresenceMember {
                         {
                             outcome.durations.push(self.due.elapsed());
                             self.stage = Progress::Closing;
-                            end = self.leave(&mut connection, stage);
+                            end = self.leave();
                         }
                         // Said before a close, whose code is what counts.
                         _ if text.starts_with(r#"{"event":"pusher:error""#) => {}
                         _ => end = Some(End::Refused(text.to_owned())),
                     }
                 }
-                Event::Close(_) if self.stage == Progress::Closing => {}
-                Event::Close(close) => {
+                Seen::Close(_) if self.stage == Progress::Closing => {}
+                Seen::Close(close) => {
                     end = Some(End::Refused(format!("{} {}", close.code().as_u16(), close.reason())));
                 }
-                Event::Ping(_) | Event::Pong(..) | Event::Part(_) => {}
+                Seen::Violation(violation) => panic!("the server broke the protocol: {violation}"),
+                Seen::Ping(_) | Seen::Pong(_) | Seen::Part(..) => {}
             }
         }
-        self.connection = Some(connection);
-        let bytes = stage.outbox.to_vec();
-        stage.outbox.consume(bytes.len());
-        if !bytes.is_empty() && end.is_none() {
+        if end.is_none() {
             // A few hundred bytes; who ends meanwhile is heard by the next read.
-            let _ = self.stream.write(&bytes);
+            let _ = self.stream.write(&self.client.end.write(usize::MAX));
         }
         end
     }
 
     /// A third each leave by a close frame, by their end, and by a reset.
-    fn leave(&mut self, connection: &mut Connection, stage: &mut Stage) -> Option<End> {
+    fn leave(&mut self) -> Option<End> {
         match self.number % 3 {
             0 => {
-                connection.close(CloseCode::NORMAL, Time::ZERO, &mut stage.scratch, &mut stage.outbox);
+                self.client.end.close(CloseCode::NORMAL, Time::ZERO);
                 return None;
             }
             1 => {}
@@ -319,8 +284,6 @@ impl PresenceMember {
         }
     }
 }
-
-const NONCE: [u8; 16] = [7; 16];
 
 /// Where the processor time of this thread stands.
 const THREAD: &str = "/proc/thread-self/stat";
