@@ -18,6 +18,11 @@ SKIPS = 'purpose="it skips"\nrun() {\n  skip "there is no moon here"\n}\n'
 
 
 class RunnerTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # A shell without job control has what it starts in the background ignore this signal, and ./test could not catch it then.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="taut-runner-")
         self.addCleanup(folder.cleanup)
