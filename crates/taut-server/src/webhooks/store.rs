@@ -1,7 +1,7 @@
 //! What outlives the process.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -153,7 +153,7 @@ fn open_database(directory: &Path) -> Result<Database, Failure> {
     transaction.commit()?;
     // A new file's name is on the disk when its directory is.
     #[cfg(unix)]
-    File::open(directory)?.sync_all()?;
+    fs::File::open(directory)?.sync_all()?;
     Ok(database)
 }
 
