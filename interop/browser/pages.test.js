@@ -21,7 +21,7 @@ let browser;
 before(async () => { browser = await launch(); });
 after(() => browser?.close());
 
-describe('the chat page', { timeout: 180_000 }, () => {
+describe('the chat page', { timeout: 360_000 }, () => {
   let server;
   before(async () => { server = await Server.start(); });
   after(() => server.stop());
@@ -89,7 +89,7 @@ describe('the chat page', { timeout: 180_000 }, () => {
   }
 });
 
-describe('the page of a server with its own apps', { timeout: 60_000 }, () => {
+describe('the page of a server with its own apps', { timeout: 180_000 }, () => {
   let server;
   before(async () => { server = await Server.start({ options: ['--app', '1:app-key:app-secret'] }); });
   after(() => server.stop());
@@ -109,7 +109,7 @@ describe('the page of a server with its own apps', { timeout: 60_000 }, () => {
   }
 });
 
-describe('the views of the console', { timeout: 240_000 }, () => {
+describe('the views of the console', { timeout: 480_000 }, () => {
   let server;
   const clients = [];
   before(async () => {

@@ -8,9 +8,11 @@ import { Server } from './server.js';
 
 const folder = process.env.TAUT_SCREENSHOTS;
 const [own] = CLIENTS;
-const SIZES = [['', 1280, 800], ['-375', 375, 720], ['-320', 320, 640], ['-landscape', 740, 340]];
+const ALL_SIZES = [['', 1280, 800], ['-375', 375, 720], ['-320', 320, 640], ['-landscape', 740, 340]];
+// All of them take minutes: they are for who looks at them.
+const SIZES = process.env.TAUT_SCREENSHOT_SIZES === 'all' ? ALL_SIZES : ALL_SIZES.slice(0, 2);
 
-test('pictures_of_the_chat_page', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 120_000 }, async (t) => {
+test('pictures_of_the_chat_page', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 240_000 }, async (t) => {
   await mkdir(folder, { recursive: true });
   const browser = await launch();
   t.after(() => browser.close());
@@ -73,7 +75,7 @@ test('pictures_of_the_page_of_a_server_with_its_own_apps', { skip: !folder && 'T
   }
 });
 
-test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 180_000 }, async (t) => {
+test('pictures_of_the_console', { skip: !folder && 'TAUT_SCREENSHOTS is not set', timeout: 400_000 }, async (t) => {
   await mkdir(folder, { recursive: true });
   const browser = await launch();
   t.after(() => browser.close());
