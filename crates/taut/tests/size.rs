@@ -55,7 +55,6 @@ fn what_is_public_may_be_shared_between_threads() {
     is_shared::<taut::Settings>();
     is_shared::<taut::Transport>();
     is_shared::<WebSocket>();
-    is_shared::<taut::axum::Refused>();
     is_shared::<taut::tls::ClientTls>();
     is_shared::<taut::tls::ServerTls>();
     is_shared::<taut::tower::UpgradeLayer<fn()>>();

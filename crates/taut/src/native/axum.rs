@@ -24,14 +24,15 @@
 //!
 //! A handler that takes an [`Upgrade`] is called for handshakes only. One that takes an `Option<Upgrade>` is called for
 //! every other request as well, with `None`; a handshake that is not good is refused before either. One that takes a
-//! `Result<Upgrade, Refused>` gets that refusal too, such as to log it, and answers with it or with a response of its
+//! `Result<Upgrade, Refusal>` gets that refusal too, such as to log it, and answers with it or with a response of its
 //! own.
 //!
 //! ```no_run
 //! use axum::extract::Path;
 //! use axum::response::{Html, IntoResponse, Response};
 //! use axum::{Router, routing::any};
-//! use taut::axum::{Refused, Upgrade};
+//! use taut::Refusal;
+//! use taut::axum::Upgrade;
 //! # async fn chat(_: taut::WebSocket) -> Result<(), taut::Error> { Ok(()) }
 //!
 //! async fn room(Path(room): Path<String>, upgrade: Option<Upgrade>) -> Response {
@@ -41,7 +42,7 @@
 //!     }
 //! }
 //!
-//! async fn feed(upgrade: Result<Upgrade, Refused>) -> Result<Response, Refused> {
+//! async fn feed(upgrade: Result<Upgrade, Refusal>) -> Result<Response, Refusal> {
 //!     let upgrade = upgrade.inspect_err(|refused| eprintln!("refused: {refused}"))?;
 //!     Ok(upgrade.on_upgrade(chat))
 //! }
@@ -134,9 +135,9 @@ impl Upgrade {
 /// The [`Acceptor`], the [`Shutdown`] and the client's address, as `ConnectInfo<SocketAddr>` or bare, are those among the
 /// request's extensions, if there are any.
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
-    type Rejection = Refused;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let head = request::Parts::new(&parts.method, &parts.uri, parts.version, &parts.headers)?;
         let acceptor = parts.extensions.get::<Acceptor>().cloned().unwrap_or_default();
         let upgrade = Self::new(acceptor, head, &mut parts.extensions)?;
@@ -150,9 +151,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 /// A handler that takes an `Option<Upgrade>` is called with `None` for whatever is not a handshake. A handshake that is
 /// not good, such as of a page that may not connect, is refused, as with an [`Upgrade`].
 impl<S: Send + Sync> OptionalFromRequestParts<S> for Upgrade {
-    type Rejection = Refused;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Refused> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Refusal> {
         if !upgrade::is_handshake(&parts.method, &parts.headers) {
             return Ok(None);
         }
@@ -160,8 +161,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Upgrade {
     }
 }
 
-/// What [`Upgrade`] rejects requests with: a [`Refusal`], which is an axum response. A handler may return one to refuse a
-/// client.
+/// A refusal is an axum response: [`Upgrade`] rejects requests with it, and a handler may return one to refuse a client.
 ///
 /// ```
 /// use axum::response::Response;
@@ -176,8 +176,6 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Upgrade {
 ///     Ok(upgrade.on_upgrade(chat))
 /// }
 /// ```
-pub type Refused = Refusal;
-
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         upgrade::refuse(&self).map(Body::from)
