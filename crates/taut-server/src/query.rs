@@ -68,7 +68,7 @@ pub(crate) struct ConnectionState {
     pub(crate) socket_id: SocketId,
     pub(crate) user_id: Option<Arc<str>>,
     /// The client's, or that of the proxy that does not say which client it speaks for.
-    pub(crate) address: Option<IpAddr>,
+    pub(crate) address: IpAddr,
     pub(crate) sdk: Option<Arc<Sdk>>,
     pub(crate) carrier: Carrier,
     /// For how long it has been open.

@@ -174,7 +174,7 @@ fn now() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_secs()
 }
 
-/// What the log is told of one reason in ten seconds. No lock: shards share it, and one line more or less is no matter.
+/// Limits the lines of one reason in ten seconds. It has no lock: shards share it, and one line more or less does not matter.
 #[derive(Debug)]
 struct Window {
     number: AtomicU64,

@@ -179,7 +179,7 @@ pub(super) async fn disconnect(
         None => false,
     };
     if !was_open {
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "This connection is not open any more."));
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "This connection is no longer open."));
     }
     tracing::info!(app = app.id(), socket_id, "a connection was closed from the console");
     Ok(answer::json("{}"))

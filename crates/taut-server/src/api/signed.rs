@@ -51,7 +51,7 @@ pub(crate) async fn authenticated(
     let (mut head, body) = request.into_parts();
     let Ok(path) = RawPathParams::from_request_parts(&mut head, &()).await else {
         body::discard(body).await;
-        return Err(ApiError::bad_request("The path of the request holds percent-encoded bytes that are no UTF-8."));
+        return Err(ApiError::bad_request("The path of the request holds percent-encoded bytes that are not UTF-8."));
     };
     let app = match find(context, &head, &path) {
         Ok(app) => app,

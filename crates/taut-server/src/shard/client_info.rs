@@ -26,13 +26,8 @@ impl ClientInfo {
         Self { address, sdk }
     }
 
-    /// Of a client whose request is not known any more.
-    pub(super) fn unknown() -> Self {
-        Self { address: Ipv6Addr::UNSPECIFIED, sdk: None }
-    }
-
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        Some(IpAddr::V6(self.address).to_canonical()).filter(|address| !address.is_unspecified())
+    pub(super) fn address(&self) -> IpAddr {
+        IpAddr::V6(self.address).to_canonical()
     }
 
     pub(super) fn sdk(&self) -> Option<&Arc<Sdk>> {
@@ -108,10 +103,9 @@ mod tests {
     fn an_address_is_shown_as_it_is_written() {
         for text in ["192.0.2.7", "2001:db8::7"] {
             let info = ClientInfo::new(text.parse().expect(text), None);
-            assert_eq!(info.address().map(|address| address.to_string()).as_deref(), Some(text));
+            assert_eq!(info.address().to_string(), text);
         }
         let mapped = ClientInfo::new("::ffff:192.0.2.7".parse().expect("an address"), None);
-        assert_eq!(mapped.address(), "192.0.2.7".parse().ok());
-        assert_eq!(ClientInfo::unknown().address(), None);
+        assert_eq!(mapped.address().to_string(), "192.0.2.7");
     }
 }

@@ -81,7 +81,7 @@ impl PusherHandler {
         outcome: Outcome,
     ) {
         let Requester { handshake, address, .. } = asker;
-        let client = self.deciding.remove(&handshake).unwrap_or_else(ClientInfo::unknown);
+        let client = self.deciding.remove(&handshake).unwrap_or_else(|| ClientInfo::new(address, None));
         let Some(app) = self.apps.by_index(app) else { return };
         let snapshot = Arc::clone(&app.snapshot());
         let answer = match outcome {

@@ -144,7 +144,7 @@ fn is_told_by(subscriber: &Subscriber, filter: &str) -> bool {
         // These are put into words first, which only those can match that have the letters of numbers.
         || (filter.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':'))
             && (subscriber.socket_id.to_string().contains(filter)
-                || client.address().is_some_and(|address| address.to_string().contains(filter))))
+                || client.address().to_string().contains(filter)))
 }
 
 /// Channels that are listed of one connection.

@@ -162,7 +162,7 @@ fn a_question_that_cannot_be_answered_is_refused() {
         ("/channels/presence-chat", "&info=cache", "cache may only be requested for cache channels"),
         ("/channels/presence-cache-chat", "&info=cache,weather", "There is no attribute \"weather\""),
         ("/channels/a%20b", "", "The channel name contains a character that is not allowed."),
-        ("/channels/%ff", "", "percent-encoded bytes that are no UTF-8"),
+        ("/channels/%ff", "", "percent-encoded bytes that are not UTF-8"),
         ("/channels/chat/users", "", "The channel must be a presence channel."),
         ("/channels/private-chat/users", "", "The channel must be a presence channel."),
     ] {

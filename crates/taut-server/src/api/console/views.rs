@@ -177,8 +177,7 @@ struct Connected<'a> {
     socket_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
+    address: String,
     /// What it says it is: `client` and `version` of its query.
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<&'a str>,
@@ -197,7 +196,7 @@ impl<'a> Connections<'a> {
         let connections = connections.iter().map(|connection| Connected {
             socket_id: connection.socket_id.to_string(),
             user_id: connection.user_id.as_deref(),
-            address: connection.address.map(|address| address.to_string()),
+            address: connection.address.to_string(),
             client: connection.sdk.as_ref().map(|sdk| &*sdk.name),
             version: connection.sdk.as_ref().map(|sdk| &*sdk.version),
             transport: match connection.carrier {
