@@ -178,6 +178,17 @@ class RunnerTest(unittest.TestCase):
                 self.assertIn("ending hang", output)
                 self.assert_gone(found[1])
 
+    def test_a_signal_while_a_part_is_being_started_ends_it_too(self):
+        self.part("10-new", 'purpose="it is new"\nrun() {\n  sleep 300\n}\n')
+        for command in ["part_of[", "watchdog_of["]:
+            with self.subTest(before=command):
+                # Bash reads this file first. The signal comes before the command that notes what has just been started.
+                (self.folder / "traps").write_text(f'set -T\ntrap \'[[ $BASH_COMMAND != "{command}"*=* ]] || {{ echo "pid $!"; kill -TERM $$; }}\' DEBUG\n')
+                self.environment["BASH_ENV"] = str(self.folder / "traps")
+                code, output = self.run_test()
+                self.assertEqual(code, 143, output)
+                self.assert_gone(re.search(r"pid (\d+)", output)[1])
+
     def installs(self, command):
         """A part that wants a program; what installs it runs this command, in the folder of the test."""
         self.program("apt-get", f'[[ " $* " == *" install "* ]] || exit 0\ncd "{self.folder}"\n{command}\n')
