@@ -223,6 +223,41 @@ class RunnerTest(unittest.TestCase):
         code, output = self.run_test()
         self.assertEqual(code, 0, output)
 
+    def test_what_a_later_part_wants_is_built_while_earlier_ones_run_and_with_low_priority(self):
+        self.part("10-first", self.waits_for("built", "true"))
+        self.part("20-later", f'purpose="it wants a build"\nahead=build\nrun() {{\n  cat "{self.folder}/built"\n}}\nbuild() {{\n  ps -o ni= -p $BASHPID >"{self.folder}/built"\n}}\n')
+        code, output = self.run_test()
+        self.assertEqual(code, 0, output)
+        self.assertRegex(output, r"==== later: it wants a build\n +19\n")
+
+    def test_a_build_ahead_that_fails_or_skips_is_left_to_the_part(self):
+        self.part("10-first", self.waits_for("third", "true"))
+        build = 'purpose="it wants a build"\nahead=build\nrun() {\n  echo all is well\n}\nbuild() {\n  %s\n}\n'
+        self.part("20-bad", build % f'false\n  echo >"{self.folder}/reached"')
+        self.part("30-moon", build % 'skip "there is no moon here"')
+        self.part("40-third", build % f'echo done >"{self.folder}/third"')
+        code, output = self.run_test()
+        self.assertEqual(code, 0, output)
+        self.assertNotIn("moon here", output)
+        self.assertFalse((self.folder / "reached").exists())
+        self.assertIn("4 passed, 0 failed, 0 skipped", output)
+
+    def test_what_is_still_being_built_ahead_is_ended_with_the_run_and_by_a_signal(self):
+        ahead = f'purpose="it wants a build"\nahead=build\nrun() {{\n  true\n}}\nbuild() {{\n  sleep 300 & echo $! >"{self.folder}/pid"\n  wait\n}}\n'
+        self.part("20-later", ahead)
+        self.part("10-first", self.waits_for("pid", "true"))
+        code, output = self.run_test()
+        self.assertEqual(code, 0, output)
+        self.assert_gone((self.folder / "pid").read_text())
+        (self.folder / "pid").unlink()
+        self.part("10-first", self.waits_for("pid", "echo started; sleep 300"))
+        process = self.start()
+        self.assertTrue(any("started" in line for line in process.stdout))
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 143)
+        self.assert_gone((self.folder / "pid").read_text())
+
     def test_parts_that_wait_run_together_and_each_output_comes_whole(self):
         # Each ends only once the other has begun.
         meet = 'purpose="it meets"\ntogether=yes\nrun() {\n  : >"$logs/%s.here"\n  echo %s begins\n  until [[ -e $logs/%s.here ]]; do sleep 0.1; done\n  echo %s ends\n}\n'
