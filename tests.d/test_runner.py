@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,6 +258,43 @@ class RunnerTest(unittest.TestCase):
         process.communicate(timeout=60)
         self.assertEqual(process.returncode, 143)
         self.assert_gone((self.folder / "pid").read_text())
+
+    def a_package(self, source):
+        """A package in the folder of the test; the program `cargo` builds it, whatever it is asked to."""
+        package = self.folder / "package"
+        (package / "src").mkdir(parents=True, exist_ok=True)
+        (package / "src" / "main.rs").write_text(source)
+        (package / "Cargo.toml").write_text('[package]\nname = "package"\nedition = "2024"\n')
+        (package / "Cargo.lock").write_text('version = 4\n\n[[package]]\nname = "package"\nversion = "0.0.0"\n')
+        self.program("cargo", f'cd "{package}" && exec "{shutil.which("cargo")}" "$@"\n')
+
+    def test_in_one_pass_clippy_compiles_what_is_tested_and_its_part_alone_fails_of_warnings(self):
+        self.environment["TAUT_TEST_ONE_PASS"] = "yes"
+        self.part("10-lint", 'purpose="it lints"\nrun() {\n  build_and_lint --locked\n}\n')
+        self.part("20-unit", 'purpose="it tests"\nrun() {\n  tested_cargo test --locked\n}\n')
+        unused, redundant = "fn main() {}\nfn unused() {}\n", "fn main() {\n    let name = String::new();\n    println!(\"{}\", name.to_string().len() + 0);\n}\n"
+        test = "#[test]\nfn it_runs() {}\n"
+        for source, result in [("fn main() {}\n", 0), (unused, 1), (redundant, 1)]:
+            self.a_package(source + test)
+            for built in (1, 0):
+                with self.subTest(source=source, built=built):
+                    code, output = self.run_test()
+                    self.assertEqual(code, result, output)
+                    self.assertRegex(output, r"lint +FAILED" if result else r"lint +passed")
+                    self.assertRegex(output, r"unit +passed")
+                    self.assertIn("test it_runs ... ok", output)
+                    self.assertEqual(output.count("Compiling package"), built)
+
+    def test_no_build_is_by_clippy_unless_that_is_asked_for_and_the_release_build_never(self):
+        self.program("cargo", 'echo "cargo $* by ${RUSTC_WORKSPACE_WRAPPER:-rustc}"\n')
+        self.part("10-build", 'purpose="it builds"\nrun() {\n  tested_cargo test\n  examples\n  release\n}\n')
+        for one_pass, compiler in [("", "rustc"), ("yes", "clippy-driver")]:
+            self.environment["TAUT_TEST_ONE_PASS"] = one_pass
+            code, output = self.run_test()
+            self.assertEqual(code, 0, output)
+            self.assertIn(f"cargo test by {compiler}\n", output)
+            self.assertRegex(output, rf"cargo build .*--examples .* by {compiler}\n")
+            self.assertRegex(output, r"cargo run --release .* by rustc\n")
 
     def test_parts_that_wait_run_together_and_each_output_comes_whole(self):
         # Each ends only once the other has begun.
