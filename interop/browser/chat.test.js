@@ -11,7 +11,7 @@ before(async () => { browser = await launch(); });
 after(() => browser?.close());
 
 for (const client of CLIENTS) {
-  describe(`the chat page with ${client.name}`, { timeout: 120_000 }, () => {
+  describe(`the chat page with ${client.name}`, { timeout: 300_000 }, () => {
     let server;
     let tabs = [];
     const open = async (settings) => {
@@ -102,7 +102,7 @@ for (const client of CLIENTS) {
   });
 }
 
-describe('the chat page itself', { timeout: 120_000 }, () => {
+describe('the chat page itself', { timeout: 300_000 }, () => {
   const [own] = CLIENTS;
   let server;
   let tab;

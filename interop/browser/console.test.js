@@ -11,7 +11,7 @@ let browser;
 before(async () => { browser = await launch(); });
 after(() => browser?.close());
 
-describe('the console', { timeout: 120_000 }, () => {
+describe('the console', { timeout: 300_000 }, () => {
   let server;
   let console;
   let clients;
