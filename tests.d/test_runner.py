@@ -200,6 +200,16 @@ class RunnerTest(unittest.TestCase):
     def waits_for(self, file, command):
         return f'purpose="it waits"\nrun() {{\n  until [[ -s "{self.folder}/{file}" ]]; do sleep 0.1; done\n  {command}\n}}\n'
 
+    def assert_ended_by_a_signal(self):
+        """What has left its number in the file `pid` ends when a signal ends the run."""
+        self.part("10-first", self.waits_for("pid", "echo started; sleep 300"))
+        process = self.start()
+        self.assertTrue(any("started" in line for line in process.stdout))
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 143)
+        self.assert_gone((self.folder / "pid").read_text())
+
     def test_what_is_still_being_installed_is_ended_with_the_run(self):
         self.installs("ln -s /bin/true bin/tinyproxy\necho $$ >pid\nexec sleep 300")
         self.part("10-first", self.waits_for("pid", "true"))
@@ -209,13 +219,7 @@ class RunnerTest(unittest.TestCase):
 
     def test_a_signal_ends_what_is_being_installed(self):
         self.installs("echo $$ >pid\nexec sleep 300")
-        self.part("10-first", self.waits_for("pid", "echo started; sleep 300"))
-        process = self.start()
-        self.assertTrue(any("started" in line for line in process.stdout))
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 143)
-        self.assert_gone((self.folder / "pid").read_text())
+        self.assert_ended_by_a_signal()
 
     def test_a_part_that_is_to_be_alone_waits_until_all_is_installed(self):
         self.installs("sleep 1\nln -s /bin/true bin/tinyproxy")
@@ -251,13 +255,7 @@ class RunnerTest(unittest.TestCase):
         self.assertEqual(code, 0, output)
         self.assert_gone((self.folder / "pid").read_text())
         (self.folder / "pid").unlink()
-        self.part("10-first", self.waits_for("pid", "echo started; sleep 300"))
-        process = self.start()
-        self.assertTrue(any("started" in line for line in process.stdout))
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 143)
-        self.assert_gone((self.folder / "pid").read_text())
+        self.assert_ended_by_a_signal()
 
     def a_package(self, source):
         """A package in the folder of the test; the program `cargo` builds it, whatever it is asked to."""
