@@ -215,6 +215,10 @@ const FLOORS: &[Floor] = &[
         modules: &["hub"],
         reason: "channels and users as pure values: where an owner lives is not their business",
     },
+    Floor {
+        modules: &["cluster"],
+        reason: "the engines that nodes share: they know owners by what these ask and are told, and not where they live",
+    },
     Floor { modules: &["bus"], reason: "the one way to a channel's owner" },
     Floor {
         modules: &["node", "shard", "webhooks"],

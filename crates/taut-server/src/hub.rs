@@ -7,6 +7,8 @@
 mod channels;
 pub(crate) mod command;
 pub(crate) mod effects;
+#[expect(dead_code, reason = "the first engine comes next")]
+pub(crate) mod engine;
 mod history;
 pub(crate) mod members;
 pub(crate) mod owner;

@@ -1,0 +1,120 @@
+//! Several nodes as one server, on an engine that they share: Redis or NATS.
+//!
+//! Each node has an owner for each channel that its clients want ([`crate::hub`]); the engine decides between nodes.
+//! [`Broker`] is what an engine promises, and each engine is one folder.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::apps::App;
+use crate::events::Event;
+use crate::hub::engine::{Request, Standing, Update};
+use crate::query::{ChannelState, Occupancy};
+
+/// The driver of an engine.
+///
+/// # Duties
+///
+/// *Order.* Requests about one channel take effect in the order in which they were sent. Updates about one channel come in the order in which
+/// the engine made them, those of one publisher connection in the order in which it sent them.
+///
+/// *Doubles.* An event that was published once comes once to each owner. What a node publishes without `kept` does not come back to it.
+///
+/// *What this node holds* (its subscriptions, the members that it let in, the users that have signed in, its counts) is the driver's to know:
+/// it tells the engine again whenever the engine may have forgotten. Nobody else repeats a request.
+///
+/// *A node that dies* is noticed within its lease. Its members, users and counts are taken away once, by one of the others; the changes are
+/// announced as any others.
+///
+/// *When the engine is away* ([`Standing::Away`]): [`send`](Self::send) goes on taking requests. Receipts of events that cannot be carried, or
+/// of which it is not known, have failed. Other requests are caught up before [`Standing::Joined`].
+///
+/// *Once back* it sends [`Standing::Joined`] when all that was wanted is subscribed and all that this node holds is known. Owners then ask for
+/// members and last events again. Answers to what was asked before may be missing: nobody waits for them.
+pub(crate) trait Broker: fmt::Debug + Send + Sync {
+    /// Takes a request of an owner. Never waits: a shard calls it.
+    ///
+    /// What may wait for the engine is bounded: an event that finds no room has failed; all else is bounded by the connections and channels of
+    /// this node.
+    fn send(&self, app: &Arc<App>, request: Request);
+
+    /// Asks something about the whole cluster. The answer comes within a second, or the sender is dropped: the engine is away.
+    fn ask(&self, question: Question);
+
+    /// How it stands with the engine now.
+    fn state(&self) -> State;
+}
+
+/// A question about the whole cluster, with the way for its answer.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// The occupied channels of an app whose names begin so, without those of single users. Presence channels have their number of users.
+    Channels { app: Arc<App>, prefix: Box<str>, answer: oneshot::Sender<BTreeMap<Arc<str>, Occupancy>> },
+    /// One channel: its subscribers where they are counted, its users, its last event.
+    Channel { app: Arc<App>, channel: Box<str>, answer: oneshot::Sender<ChannelState> },
+    /// The users in a presence channel.
+    Users { app: Arc<App>, channel: Box<str>, answer: oneshot::Sender<Vec<Arc<str>>> },
+    /// Close every connection of this user on all other nodes: answered with how many of them have done so.
+    Terminate { app: Arc<App>, user_id: Arc<str>, answer: oneshot::Sender<usize> },
+    /// The nodes of the cluster.
+    Nodes { answer: oneshot::Sender<Vec<Node>> },
+}
+
+/// One node of a cluster, as the engine knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Another one each time it comes to the cluster.
+    pub(crate) incarnation: Box<str>,
+    /// What it is called: its host's name, or what its operator calls it.
+    pub(crate) name: Box<str>,
+    pub(crate) version: Box<str>,
+    /// This is the node that was asked.
+    pub(crate) is_here: bool,
+    pub(crate) connections: u64,
+    /// Until when it counts as alive unless it says more.
+    pub(crate) lease: Duration,
+}
+
+/// How it stands with the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) phase: Phase,
+    /// Times that the engine was lost since the start.
+    pub(crate) losses: u64,
+    /// Requests that wait for the engine.
+    pub(crate) waiting: usize,
+    /// How long the engine took to answer last.
+    pub(crate) lag: Duration,
+}
+
+/// Where a node is on its way into the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It has not been in the cluster yet.
+    #[default]
+    Starting,
+    Joined,
+    /// The engine cannot be reached, or does not answer.
+    Away,
+    /// The engine is there again, and is being told what this node holds.
+    Rejoining,
+}
+
+/// The owners of a node, as the driver sees them. Nothing here waits.
+pub(crate) trait Owners: fmt::Debug + Send + Sync {
+    /// To the owner of the channel or of the app's users. An event that finds no room is missed there, and its subscribers are closed.
+    fn update(&self, app: &Arc<App>, update: Update);
+
+    /// To every owner of the node, after all updates that were sent before.
+    fn standing(&self, standing: Standing);
+
+    /// Another node wants all connections of this user closed; done when `done` is dropped.
+    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Box<dyn Send + Sync>);
+
+    /// Something that webhooks tell of has happened in the cluster, and it is this node's turn to tell them.
+    fn happened(&self, app: &Arc<App>, event: Event);
+}
