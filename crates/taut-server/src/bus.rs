@@ -15,10 +15,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use taut_shard::{ConnectionId, Mailbox, Refused};
-use tokio::sync::mpsc;
 
+use crate::apps::App;
+use crate::cluster::{Broker, Done, Owners};
 use crate::connect_auth::{Outcome, Requester};
+use crate::events::{Event, EventBus};
 use crate::hub::command::{Command, Content, Envelope, Publication};
+use crate::hub::engine::{Request, Standing, Update};
 use crate::place::{AppIndex, ShardIndex};
 use crate::query::Query;
 #[cfg(test)]
@@ -48,13 +51,12 @@ pub(crate) enum Mail {
     },
     /// To all: apps have been changed or taken away.
     AppsChanged,
+    /// To all: the engine of the cluster decides from here on, or cannot.
+    Standing(Standing),
     /// To all, about once per second.
     Tick,
     Query(Query),
 }
-
-/// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.
-pub(crate) type Done = mpsc::Sender<()>;
 
 /// The way to every shard of a node.
 pub(crate) struct ShardBus {
@@ -62,6 +64,8 @@ pub(crate) struct ShardBus {
     hasher: RandomState,
     /// Set as soon as the shards exist, before the first of them runs.
     mailboxes: OnceLock<Box<[Mailbox<Mail>]>>,
+    /// The way to the engine of the cluster, on a node of one. Set before the first shard runs.
+    broker: OnceLock<Arc<dyn Broker>>,
     began: Instant,
     /// When each shard was last told of the time, in milliseconds.
     ticked: Box<[AtomicU64]>,
@@ -70,7 +74,14 @@ pub(crate) struct ShardBus {
 impl ShardBus {
     pub(crate) fn new(shards: usize) -> Self {
         let ticked = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        Self { shards, hasher: RandomState::new(), mailboxes: OnceLock::new(), began: Instant::now(), ticked }
+        Self {
+            shards,
+            hasher: RandomState::new(),
+            mailboxes: OnceLock::new(),
+            broker: OnceLock::new(),
+            began: Instant::now(),
+            ticked,
+        }
     }
 
     /// Every shard.
@@ -83,6 +94,17 @@ impl ShardBus {
         debug_assert_eq!(mailboxes.len(), self.shards);
         let first = self.mailboxes.set(mailboxes.into()).is_ok();
         debug_assert!(first);
+    }
+
+    /// Makes this node one of a cluster; to be called once, before the first shard runs.
+    pub(crate) fn set_broker(&self, broker: Arc<dyn Broker>) {
+        let first = self.broker.set(broker).is_ok();
+        debug_assert!(first);
+    }
+
+    /// The engine of the cluster, on a node of one.
+    pub(crate) fn broker(&self) -> Option<&Arc<dyn Broker>> {
+        self.broker.get()
     }
 
     /// The shard that owns a channel, or the app's users.
@@ -196,6 +218,49 @@ impl Post<ConnectionId> for ShardBus {
     fn send(&self, to: ShardIndex, envelope: Envelope<ConnectionId>) {
         self.tell(to, Mail::Hub(envelope));
     }
+
+    fn ask_engine(&self, app: &Arc<App>, request: Request) {
+        if let Some(broker) = self.broker() {
+            broker.send(app, request);
+        }
+    }
+}
+
+/// The owners of this node, as the engine of a cluster sees them.
+#[derive(Debug)]
+pub(crate) struct NodeOwners {
+    pub(crate) bus: Arc<ShardBus>,
+    pub(crate) events: EventBus,
+}
+
+impl Owners for NodeOwners {
+    fn update(&self, app: &Arc<App>, update: Update) {
+        let (app, bus) = (app.index(), &self.bus);
+        let owner = bus.owner(app, update.channel().map(|channel| &**channel));
+        let envelope = |update| Envelope { app, from: owner, content: Content::Update(update) };
+        let bytes = match &update {
+            Update::Published { publication, .. } => publication.bytes(),
+            _ => return bus.send(owner, envelope(update)),
+        };
+        if let Err(Envelope { content: Content::Update(update), .. }) = bus.offer(owner, envelope(update), bytes)
+            && let Some(channel) = update.channel().map(Arc::clone)
+        {
+            bus.send(owner, envelope(Update::Missed { channel }));
+        }
+    }
+
+    fn standing(&self, standing: Standing) {
+        self.bus.tell_all(|| Mail::Standing(standing));
+    }
+
+    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done) {
+        let app = app.index();
+        self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), done: done.clone() });
+    }
+
+    fn happened(&self, app: &Arc<App>, event: Event) {
+        self.events.record_for_webhooks(app, event);
+    }
 }
 
 impl fmt::Debug for ShardBus {
@@ -256,7 +321,7 @@ mod tests {
 
     fn publication(channel: &str, bytes: usize) -> Publication {
         let event = Event::published("event", &Payload::from("x".repeat(bytes).as_str()));
-        Publication { channel: channel.into(), event, excluded: None, at: Instant::now() }
+        Publication { channel: channel.into(), event, excluded: None, at: Instant::now(), receipt: None }
     }
 
     fn publish(bus: &ShardBus, publications: impl IntoIterator<Item = Publication>) -> Result<(), Busy> {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::apps::App;
 use crate::events::Event;
@@ -112,9 +112,12 @@ pub(crate) trait Owners: fmt::Debug + Send + Sync {
     /// To every owner of the node, after all updates that were sent before.
     fn standing(&self, standing: Standing);
 
-    /// Another node wants all connections of this user closed; done when `done` is dropped.
-    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Box<dyn Send + Sync>);
+    /// Another node wants all connections of this user closed. That is done when the last clone of `done` is dropped.
+    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done);
 
     /// Something that webhooks tell of has happened in the cluster, and it is this node's turn to tell them.
     fn happened(&self, app: &Arc<App>, event: Event);
 }
+
+/// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.
+pub(crate) type Done = mpsc::Sender<()>;

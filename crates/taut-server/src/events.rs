@@ -20,6 +20,12 @@ pub(crate) struct Entry {
     pub(crate) event: Event,
 }
 
+impl Entry {
+    fn now(app: &Arc<App>, event: Event) -> Self {
+        Self { app: Arc::clone(app), at: SystemTime::now(), event }
+    }
+}
+
 /// What happened. The first seven are what [webhooks](WebhookEvent) tell.
 ///
 /// The `data` of a client's event is a string as it is, and anything else as the JSON that it was sent as: receivers get it as a string.
@@ -112,25 +118,30 @@ impl EventBus {
 
     /// Writes down what happened, for the app's webhooks that want it and for open consoles.
     pub(crate) fn record(&self, app: &Arc<App>, event: Event) {
-        let for_webhooks = event.webhook().is_some_and(|(kind, channel)| {
+        if self.is_watched() {
+            self.show(app, event.clone());
+        }
+        self.record_for_webhooks(app, event);
+    }
+
+    /// Writes down what happened for the app's webhooks that want it.
+    pub(crate) fn record_for_webhooks(&self, app: &Arc<App>, event: Event) {
+        let is_wanted = event.webhook().is_some_and(|(kind, channel)| {
             let other = kind.opposite();
             let wants = |webhook: &Webhook| {
                 webhook.wants(kind, channel) || other.is_some_and(|other| webhook.wants(other, channel))
             };
             app.snapshot().config.webhooks.iter().any(wants)
         });
-        let is_watched = self.is_watched();
-        if !for_webhooks && !is_watched {
-            return;
-        }
-        let entry = Entry { app: Arc::clone(app), at: SystemTime::now(), event };
-        if is_watched {
-            // Nobody may be left to see it.
-            let _ = self.0.console.send(Arc::new(entry.clone()));
-        }
-        if for_webhooks && self.0.webhooks.try_send(entry).is_err() {
+        if is_wanted && self.0.webhooks.try_send(Entry::now(app, event)).is_err() {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Writes down what happened for open consoles.
+    pub(crate) fn show(&self, app: &Arc<App>, event: Event) {
+        // Nobody may be left to see it.
+        let _ = self.0.console.send(Arc::new(Entry::now(app, event)));
     }
 
     /// Entries for webhooks that were lost, because more happened at once than could be taken down.

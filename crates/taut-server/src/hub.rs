@@ -7,7 +7,6 @@
 mod channels;
 pub(crate) mod command;
 pub(crate) mod effects;
-#[expect(dead_code, reason = "the first engine comes next")]
 pub(crate) mod engine;
 mod history;
 pub(crate) mod members;
@@ -17,6 +16,7 @@ pub(crate) mod presence;
 mod simulation;
 pub(crate) mod subscriptions;
 mod users;
+mod view;
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::apps::App;
 use crate::place::ShardIndex;
 use command::{Command, Rejected, Reply};
 use effects::Effects;
+use engine::{Standing, Update};
 use members::Members;
 use owner::Owner;
 
@@ -35,25 +36,36 @@ use owner::Owner;
 pub(crate) struct Hub<C> {
     app: Arc<App>,
     pub(crate) members: Members<C>,
-    owner: Owner,
+    owner: Owner<C>,
 }
 
 impl<C: Copy + Eq + Hash> Hub<C> {
-    pub(crate) fn new(app: Arc<App>) -> Self {
-        Self { members: Members::new(Arc::clone(&app)), app, owner: Owner::default() }
+    /// On a node of a cluster, if it has a `standing`.
+    pub(crate) fn new(app: Arc<App>, standing: Option<Standing>) -> Self {
+        Self { members: Members::new(Arc::clone(&app)), app, owner: Owner::new(standing) }
     }
 
     pub(crate) fn app(&self) -> &Arc<App> {
         &self.app
     }
 
-    pub(crate) fn owner(&self) -> &Owner {
+    pub(crate) fn owner(&self) -> &Owner<C> {
         &self.owner
     }
 
     /// A command has come to the owner, from one of the shards.
     pub(crate) fn command(&mut self, from: ShardIndex, command: Command<C>, now: Time, effects: &mut Effects<C>) {
         self.owner.handle(&self.app, from, command, now, effects);
+    }
+
+    /// The engine of the cluster tells the owner something.
+    pub(crate) fn update(&mut self, update: Update, now: Time, effects: &mut Effects<C>) {
+        self.owner.update(&self.app, update, now, effects);
+    }
+
+    /// The engine decides from here on, or cannot.
+    pub(crate) fn stand(&mut self, standing: Standing, now: Time, effects: &mut Effects<C>) {
+        self.owner.stand(standing, now, effects);
     }
 
     /// The owner's reply to `shard` finds no room there. Gives the one to send instead.

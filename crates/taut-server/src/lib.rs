@@ -14,7 +14,6 @@ mod api;
 pub mod app;
 pub mod apps;
 mod bus;
-#[expect(dead_code, reason = "the driver of the first engine comes next")]
 mod cluster;
 pub mod config;
 mod connect_auth;

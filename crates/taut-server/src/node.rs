@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apps::{App, Apps};
-use crate::bus::{Busy, Done, Mail, ShardBus};
+use crate::bus::{Busy, Mail, ShardBus};
+use crate::cluster::Done;
 use crate::events::{Event, EventBus};
 use crate::hub::command::Publication;
 use crate::place::ShardIndex;

@@ -34,6 +34,7 @@ use crate::events::{Event, EventBus};
 use crate::hub::Hub;
 use crate::hub::command::Envelope;
 use crate::hub::effects::Effects;
+use crate::hub::engine::Standing;
 use crate::hub::members::Members;
 use crate::limit::TokenBucket;
 use crate::place::{AppIndex, ShardIndex};
@@ -138,8 +139,8 @@ struct LocalApp {
 }
 
 impl LocalApp {
-    fn new(app: Arc<App>) -> Self {
-        Self { hub: Hub::new(Arc::clone(&app)), app, traffic: Cell::default(), is_due: false }
+    fn new(app: Arc<App>, standing: Option<Standing>) -> Self {
+        Self { hub: Hub::new(Arc::clone(&app), standing), app, traffic: Cell::default(), is_due: false }
     }
 
     fn count(&self, count: impl FnOnce(&mut Traffic)) {
@@ -162,9 +163,9 @@ impl PusherHandler {
         depart: impl Fn(Handover) + Send + 'static,
     ) -> Self {
         Self {
+            end: BusEnd::new(shard, bus.broker().map(|_| Standing::Away)),
             apps,
             bus,
-            end: BusEnd::new(shard),
             events,
             connect_auth: Arc::new(ConnectAuth::alone()),
             inline: None,
@@ -212,7 +213,7 @@ impl PusherHandler {
             if self.local_apps.len() <= app.get() {
                 self.local_apps.resize_with(app.get() + 1, || None);
             }
-            self.local_apps[app.get()] = Some(Box::new(LocalApp::new(live)));
+            self.local_apps[app.get()] = Some(Box::new(LocalApp::new(live, self.end.standing())));
         }
         Some(())
     }
@@ -351,6 +352,17 @@ impl PusherHandler {
         }
     }
 
+    /// The engine of the cluster decides from here on, or cannot.
+    fn stand(&mut self, connections: &mut Connections<Client>, standing: Standing) {
+        self.end.stand(standing);
+        let now = connections.now();
+        for app in (0..self.local_apps.len()).map(AppIndex::new) {
+            if self.local_app(app).is_some() {
+                self.call(connections, app, |hub, effects| hub.stand(standing, now, effects));
+            }
+        }
+    }
+
     fn tick(&mut self, connections: &mut Connections<Client>) {
         self.bus.has_ticked(self.end.here(), Instant::now());
         self.expire(connections);
@@ -478,6 +490,7 @@ impl Handler for PusherHandler {
             Mail::Mark { done } => drop(done),
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
             Mail::AppsChanged => self.dismiss_unserved(connections),
+            Mail::Standing(standing) => self.stand(connections, standing),
             Mail::Tick => self.tick(connections),
             Mail::Query(query) => self.answer(connections, query),
         }

@@ -164,6 +164,7 @@ impl<'a> Event<'a> {
             event: event.clone(),
             excluded: self.excluded,
             at,
+            receipt: None,
         })
     }
 }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use taut_proto::Time;
 
 use super::Busy;
+use crate::apps::App;
 use crate::events::Event;
 use crate::hub::Hub;
 use crate::hub::command::{Command, Content, Delivery, Envelope, Publication, Push, Reply, RequestId};
 use crate::hub::effects::{Effect, Effects, Tell};
+use crate::hub::engine::{Request, Standing};
 use crate::hub::members::MEMBERS;
 use crate::place::{AppIndex, ShardIndex};
 
@@ -18,6 +20,8 @@ use crate::place::{AppIndex, ShardIndex};
 #[derive(Debug)]
 pub(crate) struct BusEnd<C> {
     here: ShardIndex,
+    /// Of a node of a cluster.
+    standing: Option<Standing>,
     /// What the hub that was called last wants done: to be [settled](Self::settle) before another one is called.
     pub(crate) effects: Effects<C>,
     /// To the other shards.
@@ -34,6 +38,9 @@ pub(crate) trait Post<C> {
 
     /// Sends what must not be lost.
     fn send(&self, to: ShardIndex, envelope: Envelope<C>);
+
+    /// Asks the engine of the cluster.
+    fn ask_engine(&self, app: &Arc<App>, request: Request);
 }
 
 /// The connections of a shard, and those who want to know what happens.
@@ -46,6 +53,9 @@ pub(crate) trait Outlet<C> {
     fn tell(&mut self, connection: C, tell: Tell);
 
     fn happened(&mut self, event: Event);
+
+    /// Something has happened that only a console on this node wants to know.
+    fn shown(&mut self, event: Event);
 }
 
 /// Subscriptions that one shard has asked another one for: only so many at a time, since each reply may be long.
@@ -58,8 +68,19 @@ struct Window<C> {
 }
 
 impl<C: Copy + Eq + Hash> BusEnd<C> {
-    pub(crate) fn new(here: ShardIndex) -> Self {
-        Self { here, effects: Effects::new(), windows: Vec::new() }
+    /// On a node of a cluster, if it has a `standing`.
+    pub(crate) fn new(here: ShardIndex, standing: Option<Standing>) -> Self {
+        Self { here, standing, effects: Effects::new(), windows: Vec::new() }
+    }
+
+    /// How it stands with the engine of the cluster, for hubs that are made from here on.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        self.standing
+    }
+
+    /// The engine decides from here on, or cannot: each hub is to be told.
+    pub(crate) fn stand(&mut self, standing: Standing) {
+        self.standing = Some(standing);
     }
 
     pub(crate) fn here(&self) -> ShardIndex {
@@ -105,6 +126,7 @@ impl<C: Copy + Eq + Hash> BusEnd<C> {
                 hub.members.reply(reply, &mut self.effects);
             }
             Content::Push(push) => self.take_push(hub, push, outlet),
+            Content::Update(update) => hub.update(update, now, &mut self.effects),
         }
     }
 
@@ -127,6 +149,8 @@ impl<C: Copy + Eq + Hash> BusEnd<C> {
                 Effect::Push(shard, push) => self.pass_on(app, shard, push, post),
                 Effect::Tell(connection, tell) => outlet.tell(connection, tell),
                 Effect::Happened(event) => outlet.happened(event),
+                Effect::Shown(event) => outlet.shown(event),
+                Effect::Engine(request) => post.ask_engine(hub.app(), request),
                 Effect::Done(token) => drop(token),
             }
         }
@@ -252,6 +276,10 @@ mod tests {
             assert_eq!(to, OWNER);
             self.0.borrow_mut().push(request.weight);
         }
+
+        fn ask_engine(&self, _: &Arc<App>, request: Request) {
+            panic!("there is no engine: {request:?}");
+        }
     }
 
     fn request(weight: u32) -> RequestId {
@@ -275,7 +303,7 @@ mod tests {
 
     #[test]
     fn subscriptions_are_sent_in_order_up_to_the_weight_of_the_window() {
-        let (mut end, post) = (BusEnd::new(ShardIndex::new(1)), Sent::default());
+        let (mut end, post) = (BusEnd::new(ShardIndex::new(1), None), Sent::default());
         let half = WINDOW / 2;
         ask(&mut end, &post, [half, half, 1, 2, half]);
         assert_eq!(post.take(), [half, half], "the window may be filled to the brim");
@@ -291,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_subscription_larger_than_the_window_is_sent_when_nothing_else_is_in_flight() {
-        let (mut end, post) = (BusEnd::new(ShardIndex::new(1)), Sent::default());
+        let (mut end, post) = (BusEnd::new(ShardIndex::new(1), None), Sent::default());
         ask(&mut end, &post, [WINDOW + 1, 1]);
         assert_eq!(post.take(), [WINDOW + 1]);
         end.answered(OWNER, request(WINDOW + 1), &post);
@@ -300,7 +328,7 @@ mod tests {
 
     #[test]
     fn each_owner_has_a_window() {
-        let (mut end, post) = (BusEnd::<u32>::new(ShardIndex::new(1)), Sent::default());
+        let (mut end, post) = (BusEnd::<u32>::new(ShardIndex::new(1), None), Sent::default());
         ask(&mut end, &post, [WINDOW]);
         assert_eq!(end.windows[OWNER.get()].in_flight, WINDOW);
         assert_eq!(end.window(ShardIndex::new(2)).in_flight, 0);
@@ -308,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_window_returns_the_memory_of_a_crowd_and_keeps_that_of_a_few() {
-        let (mut end, post) = (BusEnd::new(ShardIndex::new(1)), Sent::default());
+        let (mut end, post) = (BusEnd::new(ShardIndex::new(1), None), Sent::default());
         ask(&mut end, &post, std::iter::repeat_n(WINDOW, 10_000));
         assert!(end.window(OWNER).queue.capacity() >= 9_999);
         for _ in 0..10_000 {

@@ -59,15 +59,6 @@ impl Channels {
         limits: &Limits,
         now: Time,
     ) -> Result<(Subscribed, Entered), Rejected> {
-        let mut subscribed = Subscribed::default();
-        let mut entered = Entered::default();
-        let (Subscribe::Presence { last_event, .. } | Subscribe::Members { last_event }) = subscribe else {
-            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
-            if matches!(subscribe, Subscribe::LastEvent) {
-                (subscribed.last_event, entered.missed) = self.last_event(channel, now);
-            }
-            return Ok((subscribed, entered));
-        };
         if let Subscribe::Presence { member, .. } = subscribe {
             let roster = self.rosters.get(channel);
             let (most, count) = (limits.presence_members, roster.map_or(0, Roster::len));
@@ -75,15 +66,29 @@ impl Channels {
             if count >= most && !roster.is_some_and(|roster| roster.contains(&member.user_id)) {
                 return Err(Rejected::Full { most });
             }
-            let roster = self.rosters.entry(Arc::clone(channel)).or_default();
-            entered.added = roster.join(&member.user_id, member.user_info.as_deref());
-            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
         }
-        subscribed.members = self.rosters.get(channel).map(|roster| roster.members().into());
-        if *last_event {
+        let mut entered = self.admit(channel, shard, subscribe);
+        let is_presence = matches!(subscribe, Subscribe::Presence { .. } | Subscribe::Members { .. });
+        let roster = self.rosters.get(channel).filter(|_| is_presence);
+        let members = roster.map(|roster| roster.members().into());
+        let mut subscribed = Subscribed { members, ..Subscribed::default() };
+        if subscribe.wants_last_event() {
             (subscribed.last_event, entered.missed) = self.last_event(channel, now);
         }
         Ok((subscribed, entered))
+    }
+
+    /// A connection of `shard` subscribes, whether there is room for it or not.
+    pub(super) fn admit(&mut self, channel: &Arc<str>, shard: ShardIndex, subscribe: &Subscribe) -> Entered {
+        let mut entered = Entered::default();
+        if let Subscribe::Presence { member, .. } = subscribe {
+            let roster = self.rosters.entry(Arc::clone(channel)).or_default();
+            entered.added = roster.join(&member.user_id, member.user_info.as_deref());
+        }
+        if !matches!(subscribe, Subscribe::Members { .. }) {
+            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
+        }
+        entered
     }
 
     /// A connection of `shard` leaves: of this user in a presence channel, and the last of its shard if `is_last`.
@@ -124,6 +129,11 @@ impl Channels {
         self.history.put(publication, now, limits.cache_ttl, limits.cache);
     }
 
+    /// Forgets what was published to a cache channel.
+    pub(super) fn forget(&mut self, channel: &str) {
+        self.history.remove(channel);
+    }
+
     /// The last event of a cache channel, and for how long it is kept.
     pub(super) fn kept(&self, channel: &str, now: Time) -> Option<(&Publication, Duration)> {
         self.history.last(channel, now)
@@ -162,12 +172,25 @@ impl Channels {
         connections: usize,
         now: Time,
     ) -> Option<usize> {
+        let sum = self.count_here(channel, shard, connections)?;
+        self.counted(channel, sum, now)
+    }
+
+    /// `shard` has so many connections in the channel now. Gives the sum of all shards.
+    pub(super) fn count_here(&mut self, channel: &Arc<str>, shard: ShardIndex, connections: usize) -> Option<usize> {
         if self.shards.members(channel).len() == 0 {
             return None;
         }
         let count = self.counts.entry(Arc::clone(channel)).or_default();
         count.by_shard.retain(|(other, _)| *other != shard);
         count.by_shard.push((shard, connections));
+        Some(count.by_shard.iter().map(|(_, connections)| connections).sum())
+    }
+
+    /// The channel has so many connections now. Gives that if the members are to be told.
+    pub(super) fn counted(&mut self, channel: &Arc<str>, connections: usize, now: Time) -> Option<usize> {
+        let count = self.counts.get_mut(channel)?;
+        count.all = connections;
         let told = count.tell(now);
         if told.is_some() {
             self.late.remove(channel);
@@ -211,7 +234,8 @@ impl Channels {
             && self.late.is_empty()
     }
 
-    fn last_event(&mut self, channel: &Arc<str>, now: Time) -> (LastEvent, bool) {
+    /// What a new subscriber of a cache channel gets, and whether it is the first that finds nothing.
+    pub(super) fn last_event(&mut self, channel: &Arc<str>, now: Time) -> (LastEvent, bool) {
         match self.history.last(channel, now) {
             Some((publication, _)) => (LastEvent::Found(publication.encoded()), false),
             None => (LastEvent::Missing, self.missed.insert(Arc::clone(channel))),
@@ -223,19 +247,20 @@ impl Channels {
 #[derive(Debug, Default)]
 struct Count {
     by_shard: Vec<(ShardIndex, usize)>,
+    /// Over all shards; in a cluster, over all nodes.
+    all: usize,
     /// When the members were told last.
     told: Option<Time>,
 }
 
 impl Count {
     fn tell(&mut self, now: Time) -> Option<usize> {
-        let sum: usize = self.by_shard.iter().map(|(_, connections)| connections).sum();
         let is_early = self.told.is_some_and(|told| now.since(told) < COUNT_INTERVAL);
-        if sum > MANY && is_early {
+        if self.all > MANY && is_early {
             return None;
         }
         self.told = Some(now);
-        Some(sum)
+        Some(self.all)
     }
 }
 
@@ -307,7 +332,8 @@ mod tests {
         owner.leave(&channel, ShardIndex::new(0), None, true);
         assert!(enter(&mut owner).1.missed);
         let event = Event::published("event", &Payload::from("x"));
-        let publication = Publication { channel: Arc::clone(&channel), event, excluded: None, at: Instant::now() };
+        let publication =
+            Publication { channel: Arc::clone(&channel), event, excluded: None, at: Instant::now(), receipt: None };
         owner.keep(&publication, &limits, Time::ZERO);
         assert!(matches!(enter(&mut owner).0.last_event, LastEvent::Found(_)));
         assert!(!enter(&mut owner).1.missed);

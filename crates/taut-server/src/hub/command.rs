@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use taut_proto::Prepared;
 
+use super::engine::{Receipt, Update};
 use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::payload::Payload;
@@ -24,6 +25,8 @@ pub(crate) enum Content<C> {
     Command(Command<C>),
     Reply(Reply<C>),
     Push(Push),
+    /// From the engine of the cluster, to an owner.
+    Update(Update),
 }
 
 /// To the owner of a channel or of an app's users.
@@ -133,6 +136,8 @@ pub(crate) struct Publication {
     pub(crate) excluded: Option<SocketId>,
     /// When it came from its publisher.
     pub(crate) at: Instant,
+    /// Of a publisher that waits for the engine of the cluster.
+    pub(crate) receipt: Option<Receipt>,
 }
 
 #[derive(Clone, Debug)]
@@ -237,6 +242,20 @@ impl Subscribe {
     pub(crate) fn needs_owner(&self) -> bool {
         !matches!(self, Self::Events)
     }
+
+    /// The user that is to be seen.
+    pub(super) fn into_user_id(self) -> Option<Arc<str>> {
+        if let Self::Presence { member, .. } = self { Some(member.user_id) } else { None }
+    }
+
+    /// Whether the channel's last event is wanted.
+    pub(super) fn wants_last_event(&self) -> bool {
+        match *self {
+            Self::Events => false,
+            Self::LastEvent => true,
+            Self::Presence { last_event, .. } | Self::Members { last_event } => last_event,
+        }
+    }
 }
 
 /// A user who comes to a presence channel.
@@ -300,7 +319,7 @@ mod tests {
     use super::*;
 
     fn publication(event: Event) -> Publication {
-        Publication { channel: "chat".into(), event, excluded: None, at: Instant::now() }
+        Publication { channel: "chat".into(), event, excluded: None, at: Instant::now(), receipt: None }
     }
 
     #[test]

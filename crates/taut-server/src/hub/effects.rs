@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::command::{Command, Push, Rejected, Reply, Subscribed};
+use super::engine::Request;
 use crate::events::Event;
 use crate::place::ShardIndex;
 
@@ -26,6 +27,10 @@ pub(crate) enum Effect<C> {
     Tell(C, Tell),
     /// Something happened that webhooks and the console may want to know.
     Happened(Event),
+    /// The same, that webhooks hear of elsewhere.
+    Shown(Event),
+    /// Ask the engine of the cluster.
+    Engine(Request),
     /// Everything before this is done.
     Done(Token),
 }

@@ -44,8 +44,8 @@ pub(crate) enum Request {
 pub(crate) enum Update {
     /// From here on, everything that is published to the channel comes.
     Subscribed { channel: Arc<str> },
-    /// Another node has published this, or the engine has kept it, under this number: one more than the channel's last one.
-    Published { publication: Publication, kept: Option<u64> },
+    /// Another node has published this, or the engine has kept it at this position.
+    Published { publication: Publication, kept: Option<Position> },
     /// Something published to the channel was lost on the way.
     Missed { channel: Arc<str> },
     /// The user is in the presence channel, as everybody will have heard by this position; or may not be.
@@ -54,8 +54,8 @@ pub(crate) enum Update {
     Changed { channel: Arc<str>, change: Change },
     /// Who is in a presence channel.
     Members { channel: Arc<str>, snapshot: Snapshot },
-    /// The last event of a cache channel, and its number: 0 if none was ever kept.
-    LastEvent { channel: Arc<str>, publication: Option<Publication>, number: u64 },
+    /// The last event of a cache channel, and its position: of number 0 if none was ever kept.
+    LastEvent { channel: Arc<str>, publication: Option<Publication>, position: Position },
     /// So many are subscribed to the channel, over all nodes.
     Counted { channel: Arc<str>, subscribers: usize },
     /// A user has come online or gone offline.
@@ -90,11 +90,19 @@ pub(crate) enum Standing {
     Away,
 }
 
-/// A point in the history of a presence channel.
+/// A point in the history of a channel. The engine numbers the changes of a presence channel and the events of a cache channel, each by
+/// themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) epoch: Epoch,
     pub(crate) number: u64,
+}
+
+impl Position {
+    /// Whether this is news to somebody who knows everything up to `known`.
+    pub(crate) fn is_after(self, known: Option<Self>) -> bool {
+        known.is_none_or(|known| known.epoch != self.epoch || known.number < self.number)
+    }
 }
 
 /// The engine's memory: another one if it has lost it.

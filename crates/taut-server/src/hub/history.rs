@@ -70,7 +70,8 @@ impl History {
         }
     }
 
-    fn remove(&mut self, channel: &str) {
+    /// Forgets the channel's last event.
+    pub(super) fn remove(&mut self, channel: &str) {
         let Some(cached) = self.events.remove(channel) else { return };
         self.order.remove(&cached.number);
         self.bytes -= cost(&cached.publication);
@@ -99,7 +100,7 @@ mod tests {
 
     fn publication(channel: &str, data: &str) -> Publication {
         let event = Event::published("event", &Payload::from(data));
-        Publication { channel: channel.into(), event, excluded: None, at: Instant::now() }
+        Publication { channel: channel.into(), event, excluded: None, at: Instant::now(), receipt: None }
     }
 
     fn put(history: &mut History, channel: &str, data: &str, now: Time, most: usize) {

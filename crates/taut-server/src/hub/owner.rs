@@ -1,4 +1,7 @@
-//! The owner of channels and users: it orders, remembers and decides.
+//! The owner of channels and users: it orders, remembers and decides. In a cluster the engine decides, and
+//! [`clustered`] has the owner's part of that.
+
+mod clustered;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +10,10 @@ use taut_proto::Time;
 
 use super::channels::Channels;
 use super::command::{
-    Command, Delivery, Event as Published, Publication, Push, Rejected, Reply, Subscribe, Subscribed,
+    Command, Delivery, Event as Published, PresenceMember, Publication, Push, Rejected, Reply, Subscribe, Subscribed,
 };
 use super::effects::{Effect, Effects};
+use super::engine::{Request, Standing};
 use super::presence::Roster;
 use super::users::Users;
 use crate::apps::App;
@@ -17,19 +21,28 @@ use crate::events::Event;
 use crate::place::ShardIndex;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::ServerEvent;
+use clustered::Cluster;
 
 /// The channels of one app that a shard owns; also the app's users, if the shard owns them.
-#[derive(Debug, Default)]
-pub(crate) struct Owner {
+#[derive(Debug)]
+pub(crate) struct Owner<C> {
     channels: Channels,
     users: Users,
     /// Events that were published to a channel, the server's own included.
     published: u64,
+    /// `None` on a server that is alone.
+    cluster: Option<Cluster<C>>,
 }
 
-impl Owner {
+impl<C: Copy> Owner<C> {
+    /// Of a node of a cluster, if it has a `standing`.
+    pub(super) fn new(standing: Option<Standing>) -> Self {
+        let cluster = standing.map(Cluster::new);
+        Self { channels: Channels::default(), users: Users::default(), published: 0, cluster }
+    }
+
     /// Does what a shard asks for.
-    pub(super) fn handle<C>(
+    pub(super) fn handle(
         &mut self,
         app: &App,
         from: ShardIndex,
@@ -38,14 +51,14 @@ impl Owner {
         effects: &mut Effects<C>,
     ) {
         match command {
-            Command::Publish(publication) => self.publish(app, &publication, now, effects),
+            Command::Publish(publication) => self.publish(app, publication, now, effects),
+            Command::Subscribe { channel, request, subscribe } if self.cluster.is_some() => {
+                self.subscribe_in_cluster(app, channel, from, request, subscribe, now, effects);
+            }
             Command::Subscribe { channel, request, subscribe } => {
                 let reply = match self.subscribe(app, &channel, from, &subscribe, now, effects) {
                     Ok(subscribed) => {
-                        let user_id = match subscribe {
-                            Subscribe::Presence { member, .. } => Some(member.user_id),
-                            _ => None,
-                        };
+                        let user_id = subscribe.into_user_id();
                         Reply::Subscribed { channel, request, user_id, subscribed }
                     }
                     Err(why) => Reply::Rejected { channel, request, why },
@@ -56,22 +69,34 @@ impl Owner {
                 self.unsubscribe(app, &channel, from, user_id, is_last, now, effects);
             }
             Command::Count { channel, subscribers } => self.count(app, &channel, from, subscribers, now, effects),
-            Command::SignIn { user_id } => self.set_online(&user_id, true, effects),
-            Command::SignOut { user_id } => self.set_online(&user_id, false, effects),
-            Command::Watch { user_ids, connection } => {
-                let (online, offline) = self.users.watch(&user_ids, from);
-                effects.push(Effect::Reply(from, Reply::Watched { connection, online, offline }));
-            }
-            Command::Unwatch { user_id } => self.users.unwatch(&user_id, from),
+            Command::SignIn { user_id } => self.sign_in(&user_id, effects),
+            Command::SignOut { user_id } => self.sign_out(&user_id, effects),
+            Command::Watch { user_ids, connection } => self.watch(&user_ids, connection, from, effects),
+            Command::Unwatch { user_id } => self.unwatch(&user_id, from),
         }
     }
 
-    fn publish<C>(&mut self, app: &App, publication: &Publication, now: Time, effects: &mut Effects<C>) {
+    fn publish(&mut self, app: &App, mut publication: Publication, now: Time, effects: &mut Effects<C>) {
         self.published += 1;
         // Only what backends publish is kept.
-        if matches!(publication.event, Published::Published { .. }) && Kind::of(&publication.channel).is_cache() {
-            self.channels.keep(publication, &app.snapshot().limits, now);
+        let is_kept =
+            matches!(publication.event, Published::Published { .. }) && Kind::of(&publication.channel).is_cache();
+        if let Some(cluster) = &self.cluster {
+            let kept = is_kept && cluster.is_joined();
+            let receipt = publication.receipt.take();
+            effects.push(Effect::Engine(Request::Publish { publication: publication.clone(), kept, receipt }));
+            if kept {
+                return; // It comes back in the order of all nodes.
+            }
         }
+        if is_kept {
+            self.channels.keep(&publication, &app.snapshot().limits, now);
+        }
+        self.deliver(&publication, effects);
+    }
+
+    /// Sends an event to the shards that are interested.
+    fn deliver(&self, publication: &Publication, effects: &mut Effects<C>) {
         let shards = self.channels.shards(&publication.channel);
         if shards.len() == 0 {
             return;
@@ -83,7 +108,7 @@ impl Owner {
     }
 
     /// Sends an event of the server's own.
-    fn announce<C>(&mut self, channel: &Arc<str>, event: &ServerEvent<'_>, effects: &mut Effects<C>) {
+    fn announce(&mut self, channel: &Arc<str>, event: &ServerEvent<'_>, effects: &mut Effects<C>) {
         self.published += 1;
         let shards = self.channels.shards(channel);
         if shards.len() == 0 {
@@ -95,7 +120,7 @@ impl Owner {
     }
 
     /// Those who are there already hear of it before the new subscriber does.
-    fn subscribe<C>(
+    fn subscribe(
         &mut self,
         app: &App,
         channel: &Arc<str>,
@@ -105,32 +130,38 @@ impl Owner {
         effects: &mut Effects<C>,
     ) -> Result<Subscribed, Rejected> {
         let limits = app.snapshot().limits;
-        let is_counted = is_counted(channel) && !self.channels.is_occupied(channel);
-        if is_counted && !app.open_channel(limits.channels) {
-            return Err(Rejected::TooManyChannels { most: limits.channels });
-        }
+        let is_new = self.open(app, channel)?;
         let entered = self.channels.enter(channel, shard, subscribe, &limits, now);
-        if is_counted && !self.channels.is_occupied(channel) {
-            app.close_channel();
-        }
+        self.close_unless_occupied(app, channel, is_new);
         let (subscribed, entered) = entered?;
         if entered.occupied {
-            happened(channel, |channel| Event::ChannelOccupied { channel }, effects);
+            self.happened(channel, |channel| Event::ChannelOccupied { channel }, effects);
         }
         if let (true, Subscribe::Presence { member, .. }) = (entered.added, subscribe) {
-            let (user_id, user_info) = (&member.user_id, member.user_info.as_deref());
-            self.announce(channel, &ServerEvent::MemberAdded { channel, user_id, user_info }, effects);
-            let user_id = Arc::clone(user_id);
-            happened(channel, |channel| Event::MemberAdded { channel, user_id }, effects);
+            self.announce_added(channel, member, effects);
         }
         if entered.missed {
-            happened(channel, |channel| Event::CacheMiss { channel }, effects);
+            self.happened(channel, |channel| Event::CacheMiss { channel }, effects);
         }
         Ok(subscribed)
     }
 
+    /// Counts a channel that has its first subscriber; says whether it has.
+    fn open(&self, app: &App, channel: &str) -> Result<bool, Rejected> {
+        let most = app.snapshot().limits.channels;
+        let is_new = is_counted(channel) && !self.channels.is_occupied(channel);
+        if is_new && !app.open_channel(most) { Err(Rejected::TooManyChannels { most }) } else { Ok(is_new) }
+    }
+
+    /// Takes back what [`open`](Self::open) has counted, where nobody has come after all.
+    fn close_unless_occupied(&self, app: &App, channel: &str, is_new: bool) {
+        if is_new && !self.channels.is_occupied(channel) {
+            app.close_channel();
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "each is another thing of one command")]
-    fn unsubscribe<C>(
+    fn unsubscribe(
         &mut self,
         app: &App,
         channel: &Arc<str>,
@@ -142,21 +173,25 @@ impl Owner {
     ) {
         let gone = self.channels.leave(channel, shard, user_id.as_ref(), is_last);
         if let (true, Some(user_id)) = (gone.removed, user_id) {
-            self.announce(channel, &ServerEvent::MemberRemoved { channel, user_id: &user_id }, effects);
-            happened(channel, |channel| Event::MemberRemoved { channel, user_id }, effects);
+            if self.cluster.is_some() {
+                self.leave_cluster(channel, user_id, effects);
+            } else {
+                self.announce_removed(channel, user_id, effects);
+            }
         }
         if gone.vacated {
             if is_counted(channel) {
                 app.close_channel();
             }
-            happened(channel, |channel| Event::ChannelVacated { channel }, effects);
+            self.happened(channel, |channel| Event::ChannelVacated { channel }, effects);
+            self.vacate_in_cluster(channel, effects);
         } else if gone.shard_left {
             self.count(app, channel, shard, 0, now, effects);
         }
     }
 
     /// `shard` has so many subscribers now.
-    fn count<C>(
+    fn count(
         &mut self,
         app: &App,
         channel: &Arc<str>,
@@ -168,42 +203,78 @@ impl Owner {
         if !app.snapshot().config.features.subscription_count || !Kind::of(channel).is_counted() {
             return;
         }
-        if let Some(count) = self.channels.count(channel, shard, subscribers, now) {
+        if self.cluster.is_some() {
+            if let Some(subscribers) = self.channels.count_here(channel, shard, subscribers) {
+                effects.push(Effect::Engine(Request::Count { channel: Arc::clone(channel), subscribers }));
+            }
+        } else if let Some(count) = self.channels.count(channel, shard, subscribers, now) {
             self.announce_count(channel, count, effects);
         }
     }
 
-    fn announce_count<C>(&mut self, channel: &Arc<str>, count: usize, effects: &mut Effects<C>) {
+    fn announce_count(&mut self, channel: &Arc<str>, count: usize, effects: &mut Effects<C>) {
         self.announce(channel, &ServerEvent::SubscriptionCount { channel, count }, effects);
-        happened(channel, |channel| Event::SubscriptionCount { channel, count }, effects);
+        self.happened(channel, |channel| Event::SubscriptionCount { channel, count }, effects);
     }
 
-    /// Those who watch a user hear of its first connection and of its last.
-    fn set_online<C>(&mut self, user_id: &Arc<str>, is_online: bool, effects: &mut Effects<C>) {
-        let is_change = if is_online { self.users.sign_in(user_id) } else { self.users.sign_out(user_id) };
-        if !is_change {
-            return;
+    fn announce_added(&mut self, channel: &Arc<str>, member: &PresenceMember, effects: &mut Effects<C>) {
+        let (user_id, user_info) = (&member.user_id, member.user_info.as_deref());
+        self.announce(channel, &ServerEvent::MemberAdded { channel, user_id, user_info }, effects);
+        let user_id = Arc::clone(user_id);
+        self.happened(channel, |channel| Event::MemberAdded { channel, user_id }, effects);
+    }
+
+    fn announce_removed(&mut self, channel: &Arc<str>, user_id: Arc<str>, effects: &mut Effects<C>) {
+        self.announce(channel, &ServerEvent::MemberRemoved { channel, user_id: &user_id }, effects);
+        self.happened(channel, |channel| Event::MemberRemoved { channel, user_id }, effects);
+    }
+
+    /// Says what happened to a channel, except to those that only the server itself knows. In a cluster, webhooks hear of it from the engine.
+    fn happened(&self, channel: &Arc<str>, event: impl FnOnce(Arc<str>) -> Event, effects: &mut Effects<C>) {
+        if Channel::user_of(channel).is_none() {
+            let event = event(Arc::clone(channel));
+            effects.push(if self.cluster.is_some() { Effect::Shown(event) } else { Effect::Happened(event) });
         }
+    }
+
+    /// Those who watch a user hear of its first connection and of its last; in a cluster, from the engine.
+    fn sign_in(&mut self, user_id: &Arc<str>, effects: &mut Effects<C>) {
+        if self.users.sign_in(user_id) {
+            self.online_here(user_id, true, effects);
+        }
+    }
+
+    fn sign_out(&mut self, user_id: &Arc<str>, effects: &mut Effects<C>) {
+        if self.users.sign_out(user_id) {
+            self.online_here(user_id, false, effects);
+        }
+    }
+
+    fn tell_status(&self, user_id: &Arc<str>, is_online: bool, effects: &mut Effects<C>) {
         for shard in self.users.watching(user_id) {
             effects.push(Effect::Push(shard, Push::Status { user_id: Arc::clone(user_id), is_online }));
         }
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.channels.is_due()
+        self.channels.is_due() || self.cluster.as_ref().is_some_and(Cluster::is_due)
     }
 
     /// Forgets what is too old, and announces counts that have been held back.
-    pub(super) fn tick<C>(&mut self, now: Time, effects: &mut Effects<C>) {
+    pub(super) fn tick(&mut self, now: Time, effects: &mut Effects<C>) {
         self.channels.sweep(now);
         for (channel, count) in self.channels.late_counts(now) {
             self.announce_count(&channel, count, effects);
         }
+        self.ask_again(effects);
     }
 
-    /// Who is in a presence channel.
+    /// Who is in a presence channel; in a cluster, on all nodes.
     pub(crate) fn roster(&self, channel: &str) -> Option<&Roster> {
-        self.channels.roster(channel)
+        match &self.cluster {
+            Some(cluster) => cluster.roster(channel),
+            None => self.channels.roster(channel),
+        }
     }
 
     /// All presence channels with somebody in them.
@@ -234,20 +305,13 @@ impl Owner {
 
     #[cfg(test)]
     pub(crate) fn is_vacant(&self) -> bool {
-        self.channels.is_vacant() && self.users.is_vacant()
+        self.channels.is_vacant() && self.users.is_vacant() && self.cluster.as_ref().is_none_or(Cluster::is_vacant)
     }
 }
 
 fn deliver<C>(delivery: &Delivery, shards: impl ExactSizeIterator<Item = ShardIndex>, effects: &mut Effects<C>) {
     for shard in shards {
         effects.push(Effect::Push(shard, Push::Deliver(delivery.clone())));
-    }
-}
-
-/// Says what happened to a channel, except to those that only the server itself knows.
-fn happened<C>(channel: &Arc<str>, event: impl FnOnce(Arc<str>) -> Event, effects: &mut Effects<C>) {
-    if Channel::user_of(channel).is_none() {
-        effects.push(Effect::Happened(event(Arc::clone(channel))));
     }
 }
 
@@ -275,24 +339,25 @@ mod tests {
     }
 
     /// One command at one time; gives what comes of it.
-    fn handle(owner: &mut Owner, app: &App, command: Command<u32>, now: Time) -> Vec<Effect<u32>> {
+    fn handle(owner: &mut Owner<u32>, app: &App, command: Command<u32>, now: Time) -> Vec<Effect<u32>> {
         let mut effects = Effects::new();
         owner.handle(app, HERE, command, now, &mut effects);
         std::iter::from_fn(|| effects.pop()).collect()
     }
 
-    fn subscribe(owner: &mut Owner, app: &App, channel: &str, subscribe: Subscribe) -> Vec<Effect<u32>> {
+    fn subscribe(owner: &mut Owner<u32>, app: &App, channel: &str, subscribe: Subscribe) -> Vec<Effect<u32>> {
         let command = Command::Subscribe { channel: channel.into(), request: RequestId::default(), subscribe };
         handle(owner, app, command, Time::ZERO)
     }
 
-    fn leave(owner: &mut Owner, app: &App, channel: &str) -> Vec<Effect<u32>> {
+    fn leave(owner: &mut Owner<u32>, app: &App, channel: &str) -> Vec<Effect<u32>> {
         let command = Command::Unsubscribe { channel: channel.into(), user_id: None, is_last: true };
         handle(owner, app, command, Time::ZERO)
     }
 
-    fn publish(owner: &mut Owner, app: &App, channel: &str, event: Published) -> Vec<Effect<u32>> {
-        let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now() };
+    fn publish(owner: &mut Owner<u32>, app: &App, channel: &str, event: Published) -> Vec<Effect<u32>> {
+        let publication =
+            Publication { channel: channel.into(), event, excluded: None, at: Instant::now(), receipt: None };
         handle(owner, app, Command::Publish(publication), Time::ZERO)
     }
 
@@ -324,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_channel_counts_towards_the_limit_from_its_first_subscriber_to_its_last() {
-        let (app, mut owner) = (app(Limits { channels: 1, ..Limits::default() }), Owner::default());
+        let (app, mut owner) = (app(Limits { channels: 1, ..Limits::default() }), Owner::new(None));
         assert_eq!(rejected(&subscribe(&mut owner, &app, "a", Subscribe::Events)), None);
         assert_eq!(rejected(&subscribe(&mut owner, &app, "a", Subscribe::Events)), None, "it is open already");
         let full = Some(Rejected::TooManyChannels { most: 1 });
@@ -335,7 +400,7 @@ mod tests {
 
     #[test]
     fn the_channels_of_users_count_towards_no_limit_and_nothing_is_told_of_them() {
-        let (app, mut owner) = (app(Limits { channels: 1, ..Limits::default() }), Owner::default());
+        let (app, mut owner) = (app(Limits { channels: 1, ..Limits::default() }), Owner::new(None));
         for user in ["1", "2"] {
             let effects = subscribe(&mut owner, &app, &Channel::of_user(user), Subscribe::Events);
             assert_eq!((rejected(&effects), happened(&effects)), (None, vec![]));
@@ -347,7 +412,7 @@ mod tests {
     #[test]
     fn a_subscriber_that_is_rejected_opens_no_channel() {
         let limits = Limits { channels: 1, presence_members: 0, ..Limits::default() };
-        let (app, mut owner) = (app(limits), Owner::default());
+        let (app, mut owner) = (app(limits), Owner::new(None));
         let full = Some(Rejected::Full { most: 0 });
         assert_eq!(rejected(&subscribe(&mut owner, &app, "presence-a", presence("1"))), full);
         assert_eq!(owner.occupied(), 0);
@@ -357,7 +422,7 @@ mod tests {
 
     #[test]
     fn only_what_backends_publish_to_cache_channels_is_kept() {
-        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        let (app, mut owner) = (app(Limits::default()), Owner::new(None));
         let from_client = || Published::Client { name: "client-a".into(), data: None, user_id: None };
         let from_backend = || Published::published("event", &Payload::from("x"));
         publish(&mut owner, &app, "cache-a", from_client());
@@ -376,7 +441,7 @@ mod tests {
 
     #[test]
     fn the_first_subscriber_that_finds_nothing_kept_is_told_of() {
-        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        let (app, mut owner) = (app(Limits::default()), Owner::new(None));
         let channel: Arc<str> = "cache-a".into();
         let effects = subscribe(&mut owner, &app, &channel, Subscribe::LastEvent);
         let (occupied, miss) = (
@@ -390,7 +455,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_forgotten_by_the_tick_after_its_time() {
         let app = app(Limits::default());
-        let mut hub = Hub::<u32>::new(Arc::clone(&app));
+        let mut hub = Hub::<u32>::new(Arc::clone(&app), None);
         publish(&mut hub.owner, &app, "cache-a", Published::published("event", &Payload::from("x")));
         let after = Time::ZERO + app.snapshot().limits.cache_ttl;
         hub.tick(after, &mut Effects::new());
@@ -399,7 +464,7 @@ mod tests {
 
     #[test]
     fn every_event_counts_as_published_whether_anybody_hears_it_or_not() {
-        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        let (app, mut owner) = (app(Limits::default()), Owner::new(None));
         let event = || Published::published("event", &Payload::from("x"));
         assert_eq!(publish(&mut owner, &app, "presence-a", event()).len(), 0, "nobody is there");
         assert_eq!(owner.published(), 1);
@@ -412,7 +477,7 @@ mod tests {
     // A count that was held back comes with a tick.
     #[test]
     fn a_count_of_many_is_told_late() {
-        let (app, mut owner) = (app(Limits::default()), Owner::default());
+        let (app, mut owner) = (app(Limits::default()), Owner::new(None));
         subscribe(&mut owner, &app, "a", Subscribe::Events);
         let count = |subscribers| Command::Count { channel: "a".into(), subscribers };
         let told = |count| Event::SubscriptionCount { channel: "a".into(), count };

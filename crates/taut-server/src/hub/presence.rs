@@ -64,6 +64,11 @@ impl Roster {
         self.users.contains_key(user_id)
     }
 
+    /// What the user says of itself, as JSON text; `None` where it says nothing, or is not there.
+    pub(crate) fn user_info(&self, user_id: &str) -> Option<Box<str>> {
+        self.users.get(user_id)?.user_info()
+    }
+
     /// How many users are there.
     pub(crate) fn len(&self) -> usize {
         self.users.len()

@@ -6,6 +6,7 @@ use super::command::{
     Content, Delivery, Envelope, Event as Published, LastEvent, PresenceMember, Publication, Push, Reply,
 };
 use super::effects::Tell;
+use super::engine::Request;
 use super::members::Intent;
 use super::owner::Owner;
 use crate::app::{AppConfig, Features, Limits};
@@ -193,6 +194,10 @@ impl Post<u32> for Network {
         }
         self.queues.borrow_mut()[to.get()].push_back(envelope);
     }
+
+    fn ask_engine(&self, _: &Arc<App>, request: Request) {
+        panic!("there is no engine: {request:?}");
+    }
 }
 
 /// All clients there ever were, and what has happened.
@@ -298,6 +303,10 @@ impl Client {
 }
 
 impl Outlet<u32> for Clients {
+    fn shown(&mut self, event: Event) {
+        panic!("nobody else tells of it: {event:?}");
+    }
+
     fn deliver(&mut self, hub: &Hub<u32>, delivery: &Delivery) {
         let Delivery { channel, message, excluded, .. } = delivery;
         let message: Value = serde_json::from_slice(message.payload()).expect("JSON");
@@ -407,7 +416,7 @@ impl World {
         let app = Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]);
         let network = Network::default();
         network.queues.borrow_mut().resize_with(SHARDS, VecDeque::new);
-        let shard = |number| (Hub::new(Arc::clone(&app)), BusEnd::new(ShardIndex::new(number)));
+        let shard = |number| (Hub::new(Arc::clone(&app), None), BusEnd::new(ShardIndex::new(number), None));
         let shards = (0..SHARDS).map(shard).collect();
         let mut world = Self { app, network, shards, clients: Clients::default(), published: 0, now: Time::ZERO };
         for place in 0..CLIENTS {
@@ -530,7 +539,8 @@ impl World {
         self.published += 1;
         let channel = if CHANNELS[number] == "#user" { Channel::of_user("1") } else { CHANNELS[number].to_owned() };
         let event = Published::published(&format!("event-{}", self.published), &Payload::from(""));
-        let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now() };
+        let publication =
+            Publication { channel: channel.into(), event, excluded: None, at: Instant::now(), receipt: None };
         let (app, from) = (self.app.index(), ShardIndex::new(0));
         let owner = self.network.owner(app, Some(&publication.channel));
         let bytes = publication.bytes();
@@ -551,7 +561,8 @@ impl World {
         let event =
             Published::Client { name: format!("client-{id}-{}", self.published).into(), data: None, user_id: None };
         let excluded = Some(client.socket_id());
-        let publication = Publication { channel: name.as_str().into(), event, excluded, at: Instant::now() };
+        let publication =
+            Publication { channel: name.as_str().into(), event, excluded, at: Instant::now(), receipt: None };
         if self.network.owner(self.app.index(), Some(&name)).get() == shard {
             self.took(&publication);
         }
@@ -606,7 +617,7 @@ impl World {
         self.app.close_channel();
     }
 
-    fn owner(&self, channel: &str) -> &Owner {
+    fn owner(&self, channel: &str) -> &Owner<u32> {
         self.shards[owner_of(Some(channel)).get()].0.owner()
     }
 

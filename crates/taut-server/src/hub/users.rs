@@ -40,12 +40,22 @@ impl Users {
         for user_id in user_ids {
             self.watched.join(Arc::clone(user_id), shard);
         }
+        self.online(user_ids)
+    }
+
+    /// Which of these users are online, and which are not.
+    pub(super) fn online(&self, user_ids: &[Arc<str>]) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         user_ids.iter().cloned().partition(|user_id| self.online.contains_key(user_id))
     }
 
     /// `shard` stops watching this user.
     pub(super) fn unwatch(&mut self, user_id: &str, shard: ShardIndex) {
         self.watched.leave(user_id, shard);
+    }
+
+    /// The users that are watched.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.watched.channels().map(|(user_id, _)| user_id)
     }
 
     /// The shards that watch the user.

@@ -88,6 +88,7 @@ impl PusherHandler {
             },
             excluded: Some(socket_id),
             at: Instant::now(),
+            receipt: None,
         };
         let published = self.settle(connections, app, |hub, end, bus, now, _| end.publish(hub, publication, bus, now));
         if let Some(Err(Busy)) = published {

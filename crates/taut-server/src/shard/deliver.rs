@@ -102,6 +102,12 @@ impl Outlet<ConnectionId> for ClientOutlet<'_> {
             self.events.record(self.app, event);
         }
     }
+
+    fn shown(&mut self, event: Event) {
+        if self.events.is_watched() {
+            self.events.show(self.app, event);
+        }
+    }
 }
 
 impl ClientOutlet<'_> {

@@ -6,7 +6,7 @@ use taut_shard::{ConnectionId, Connections};
 
 use super::{Client, PusherHandler, subscriber};
 use crate::apps::AppSnapshot;
-use crate::bus::Done;
+use crate::cluster::Done;
 use crate::events::Event;
 use crate::hub::effects::Token;
 use crate::place::AppIndex;

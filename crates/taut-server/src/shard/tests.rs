@@ -99,7 +99,7 @@ fn unsubscribe(peer: &mut Peer, channel: &str) {
 fn publish(node: &Node, channel: &str, event: &str) {
     let app = node.apps().by_id("1").expect("the app");
     let event = command::Event::published(event, &"".into());
-    let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now() };
+    let publication = Publication { channel: channel.into(), event, excluded: None, at: Instant::now(), receipt: None };
     node.publish(&app, std::iter::once(publication), None).expect("room");
 }
 
