@@ -89,7 +89,7 @@ impl<C: Copy> Owner<C> {
                 return; // It comes back in the order of all nodes.
             }
         }
-        if is_kept {
+        if is_kept && self.goes_ahead(&publication.channel) {
             self.channels.keep(&publication, &app.snapshot().limits, now);
         }
         self.deliver(&publication, effects);

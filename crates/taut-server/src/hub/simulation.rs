@@ -1,6 +1,8 @@
 //! Several shards' hubs and their ends of the bus, on a network that the test decides about: any envelope may be late, and any that may be
 //! refused is at times. Each client is held against a plain model of what it must hear.
 
+mod cluster;
+
 use super::Hub;
 use super::command::{
     Content, Delivery, Envelope, Event as Published, LastEvent, PresenceMember, Publication, Push, Reply,

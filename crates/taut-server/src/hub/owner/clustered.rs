@@ -49,6 +49,8 @@ struct Shared {
     joining: HashMap<Arc<str>, Joining>,
     /// Of a cache channel: the last event that was delivered here, or that there was when the node came to the channel.
     delivered: Option<Position>,
+    /// Something newer was published here while the engine was away.
+    is_ahead: bool,
     /// Subscriptions that are not answered yet, in their order.
     waiting: Vec<Waiting>,
 }
@@ -73,6 +75,8 @@ struct Asked<C> {
     user_ids: Arc<[Arc<str>]>,
     /// The connection that waits for it, if one does.
     by: Option<(ShardIndex, C)>,
+    /// Who has come or gone since: the answer may be older than that.
+    heard: HashMap<Arc<str>, bool>,
 }
 
 impl<C> Cluster<C> {
@@ -249,10 +253,13 @@ impl<C: Copy> Owner<C> {
     /// The engine says something.
     pub(in crate::hub) fn update(&mut self, app: &App, update: Update, now: Time, effects: &mut Effects<C>) {
         match update {
-            Update::Subscribed { channel } => self.subscribed(&channel, effects),
+            Update::Subscribed { channel } => {
+                self.subscribed(&channel, effects);
+                self.welcome(&channel, now, effects);
+            }
             Update::Published { publication, kept: None } => return self.deliver(&publication, effects),
             Update::Published { publication, kept: Some(position) } => {
-                self.kept(app, &Arc::clone(&publication.channel), Some(publication), position, now, effects);
+                self.kept(app, &Arc::clone(&publication.channel), Some(publication), position, false, now, effects);
             }
             Update::Missed { channel } => {
                 for shard in self.channels.shards(&channel) {
@@ -274,7 +281,7 @@ impl<C: Copy> Owner<C> {
             }
             Update::Members { channel, snapshot } => self.adopt(&channel, snapshot, now, effects),
             Update::LastEvent { channel, publication, position } => {
-                self.kept(app, &channel, publication, position, now, effects);
+                self.kept(app, &channel, publication, position, true, now, effects);
                 self.welcome(&channel, now, effects);
             }
             Update::Counted { channel, subscribers } => {
@@ -383,12 +390,14 @@ impl<C: Copy> Owner<C> {
     }
 
     /// A cache channel's last event, as it was published or asked for.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing of one update")]
     fn kept(
         &mut self,
         app: &App,
         channel: &Arc<str>,
         publication: Option<Publication>,
         position: Position,
+        is_asked: bool,
         now: Time,
         effects: &mut Effects<C>,
     ) {
@@ -397,14 +406,20 @@ impl<C: Copy> Owner<C> {
             return;
         }
         shared.delivered = Some(position);
-        match publication {
-            Some(publication) => {
-                self.channels.keep(&publication, &app.snapshot().limits, now);
-                // To those who were here before it was asked for, if any.
-                self.deliver(&publication, effects);
-            }
-            None => self.channels.forget(channel),
+        let is_ahead = std::mem::take(&mut shared.is_ahead);
+        let Some(publication) = publication else { return self.channels.forget(channel) };
+        self.channels.keep(&publication, &app.snapshot().limits, now);
+        // One that was asked for goes to those who were here before, unless they have heard newer ones.
+        if !(is_ahead && is_asked) {
+            self.deliver(&publication, effects);
         }
+    }
+
+    /// Whether what is published to a cache channel while the engine is away is to be kept: only where somebody hears what comes next.
+    pub(super) fn goes_ahead(&mut self, channel: &str) -> bool {
+        let Some(shared) = self.shared(channel) else { return self.cluster.is_none() };
+        shared.is_ahead = true;
+        true
     }
 
     /// A user's first connection on this node has signed in, or its last one has ended.
@@ -438,16 +453,23 @@ impl<C: Copy> Owner<C> {
     fn ask_online(&mut self, user_ids: Arc<[Arc<str>]>, by: Option<(ShardIndex, C)>, effects: &mut Effects<C>) {
         let Some(cluster) = &mut self.cluster else { return };
         let number = cluster.next_number();
-        cluster.asked.insert(number, Asked { user_ids: Arc::clone(&user_ids), by });
+        cluster.asked.insert(number, Asked { user_ids: Arc::clone(&user_ids), by, heard: HashMap::new() });
         effects.push(Effect::Engine(Request::Online { user_ids, number }));
     }
 
     /// Who of these users is online and who is not, as far as this node knows.
     fn known_online(&mut self, user_ids: &[Arc<str>]) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
-        let Some(cluster) = &mut self.cluster else { return self.users.online(user_ids) };
-        let (online, _) = self.users.online(user_ids);
-        cluster.statuses.extend(online.into_iter().map(|user_id| (user_id, true)));
-        user_ids.iter().cloned().partition(|user_id| *cluster.statuses.entry(Arc::clone(user_id)).or_default())
+        let (here, elsewhere) = self.users.online(user_ids);
+        let Some(cluster) = &mut self.cluster else { return (here, elsewhere) };
+        let (mut online, offline): (Vec<_>, Vec<_>) = elsewhere
+            .into_iter()
+            .partition(|user_id| cluster.statuses.get(user_id).is_some_and(|is_online| *is_online));
+        online.extend(here);
+        for (user_ids, is_online) in [(&online, true), (&offline, false)] {
+            let watched = user_ids.iter().filter(|user_id| self.users.watching(user_id).len() > 0);
+            cluster.statuses.extend(watched.map(|user_id| (Arc::clone(user_id), is_online)));
+        }
+        (online, offline)
     }
 
     /// `shard` stops watching this user.
@@ -465,6 +487,9 @@ impl<C: Copy> Owner<C> {
             return;
         }
         let Some(cluster) = &mut self.cluster else { return };
+        for asked in cluster.asked.values_mut() {
+            asked.heard.insert(Arc::clone(user_id), is_online);
+        }
         if cluster.statuses.insert(Arc::clone(user_id), is_online) != Some(is_online) {
             self.tell_status(user_id, is_online, effects);
         }
@@ -473,11 +498,13 @@ impl<C: Copy> Owner<C> {
     /// The engine has said who of some users is online.
     fn online(&mut self, number: u32, online: &[Arc<str>], effects: &mut Effects<C>) {
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(Asked { user_ids, by }) = cluster.asked.remove(&number) else { return };
+        let Some(Asked { user_ids, by, heard }) = cluster.asked.remove(&number) else { return };
         give_back(&mut cluster.asked);
         let online: HashSet<&Arc<str>> = online.iter().collect();
-        let (online, offline): (Vec<_>, Vec<_>) =
-            user_ids.iter().cloned().partition(|user_id| online.contains(user_id));
+        let (online, offline): (Vec<_>, Vec<_>) = user_ids
+            .iter()
+            .cloned()
+            .partition(|user_id| heard.get(user_id).copied().unwrap_or(online.contains(user_id)));
         for (user_ids, is_online) in [(&online, true), (&offline, false)] {
             for user_id in user_ids {
                 self.learn_status(user_id, is_online, effects);
@@ -542,7 +569,7 @@ impl<C: Copy> Owner<C> {
             self.welcome(channel, now, effects);
         }
         let Some(cluster) = &mut self.cluster else { return };
-        for Asked { user_ids, by } in std::mem::take(&mut cluster.asked).into_values() {
+        for Asked { user_ids, by, .. } in std::mem::take(&mut cluster.asked).into_values() {
             let Some((shard, connection)) = by else { continue };
             let (online, offline) = self.known_online(&user_ids);
             effects.push(Effect::Reply(shard, Reply::Watched { connection, online, offline }));
