@@ -49,6 +49,8 @@ struct Shared {
     joining: HashMap<Arc<str>, Joining>,
     /// Of a cache channel: the last event that was delivered here, or that there was when the node came to the channel.
     delivered: Option<Position>,
+    /// It is known what was published before the node was subscribed; all else comes by itself.
+    is_up_to_date: bool,
     /// Something newer was published here while the engine was away.
     is_ahead: bool,
     /// Subscriptions that are not answered yet, in their order.
@@ -119,7 +121,7 @@ impl Shared {
         if standing == Standing::Away {
             return true;
         }
-        let has_event = !subscribe.wants_last_event() || self.delivered.is_some();
+        let has_event = !subscribe.wants_last_event() || self.is_up_to_date;
         let has_members = match subscribe {
             Subscribe::Events | Subscribe::LastEvent => true,
             Subscribe::Members { .. } => self.view.as_ref().is_some_and(View::is_ready),
@@ -298,6 +300,7 @@ impl<C: Copy> Owner<C> {
     fn subscribed(&mut self, channel: &Arc<str>, effects: &mut Effects<C>) {
         let Some(shared) = self.shared(channel) else { return };
         shared.is_subscribed = true;
+        shared.is_up_to_date = false;
         self.ask(channel, effects);
     }
 
@@ -402,7 +405,9 @@ impl<C: Copy> Owner<C> {
         effects: &mut Effects<C>,
     ) {
         let Some(shared) = self.shared(channel) else { return };
-        if !position.is_after(shared.delivered) {
+        // An answer may overtake events that are on their way.
+        let is_late = is_asked && std::mem::replace(&mut shared.is_up_to_date, true);
+        if is_late || !position.is_after(shared.delivered) {
             return;
         }
         shared.delivered = Some(position);
@@ -446,7 +451,7 @@ impl<C: Copy> Owner<C> {
         if self.cluster.as_ref().is_some_and(Cluster::is_joined) {
             return self.ask_online(Arc::clone(user_ids), Some((shard, connection)), effects);
         }
-        let (online, offline) = self.known_online(user_ids);
+        let (online, offline) = self.known_online(user_ids, effects);
         effects.push(Effect::Reply(shard, Reply::Watched { connection, online, offline }));
     }
 
@@ -458,17 +463,14 @@ impl<C: Copy> Owner<C> {
     }
 
     /// Who of these users is online and who is not, as far as this node knows.
-    fn known_online(&mut self, user_ids: &[Arc<str>]) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    fn known_online(&mut self, user_ids: &[Arc<str>], effects: &mut Effects<C>) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let (here, elsewhere) = self.users.online(user_ids);
         let Some(cluster) = &mut self.cluster else { return (here, elsewhere) };
         let (mut online, offline): (Vec<_>, Vec<_>) = elsewhere
             .into_iter()
             .partition(|user_id| cluster.statuses.get(user_id).is_some_and(|is_online| *is_online));
         online.extend(here);
-        for (user_ids, is_online) in [(&online, true), (&offline, false)] {
-            let watched = user_ids.iter().filter(|user_id| self.users.watching(user_id).len() > 0);
-            cluster.statuses.extend(watched.map(|user_id| (Arc::clone(user_id), is_online)));
-        }
+        self.learn(&online, &offline, effects);
         (online, offline)
     }
 
@@ -505,22 +507,21 @@ impl<C: Copy> Owner<C> {
             .iter()
             .cloned()
             .partition(|user_id| heard.get(user_id).copied().unwrap_or(online.contains(user_id)));
-        for (user_ids, is_online) in [(&online, true), (&offline, false)] {
-            for user_id in user_ids {
-                self.learn_status(user_id, is_online, effects);
-            }
-        }
+        self.learn(&online, &offline, effects);
         if let Some((shard, connection)) = by {
             effects.push(Effect::Reply(shard, Reply::Watched { connection, online, offline }));
         }
     }
 
-    /// Those who watch a user hear of what they have been told otherwise.
-    fn learn_status(&mut self, user_id: &Arc<str>, is_online: bool, effects: &mut Effects<C>) {
-        let Some(cluster) = self.cluster.as_mut().filter(|_| self.users.watching(user_id).len() > 0) else { return };
-        let known = cluster.statuses.insert(Arc::clone(user_id), is_online);
-        if known.is_some_and(|known| known != is_online) {
-            self.tell_status(user_id, is_online, effects);
+    /// Those who watch these users hear of what they have been told otherwise.
+    fn learn(&mut self, online: &[Arc<str>], offline: &[Arc<str>], effects: &mut Effects<C>) {
+        let known = online.iter().map(|user_id| (user_id, true)).chain(offline.iter().map(|user_id| (user_id, false)));
+        for (user_id, is_online) in known.filter(|(user_id, _)| self.users.watching(user_id).len() > 0) {
+            let Some(cluster) = &mut self.cluster else { return };
+            let before = cluster.statuses.insert(Arc::clone(user_id), is_online);
+            if before.is_some_and(|before| before != is_online) {
+                self.tell_status(user_id, is_online, effects);
+            }
         }
     }
 
@@ -568,10 +569,12 @@ impl<C: Copy> Owner<C> {
             }
             self.welcome(channel, now, effects);
         }
+        let (online, _) = self.users.online(&self.users.watched().cloned().collect::<Vec<_>>());
+        self.learn(&online, &[], effects);
         let Some(cluster) = &mut self.cluster else { return };
         for Asked { user_ids, by, .. } in std::mem::take(&mut cluster.asked).into_values() {
             let Some((shard, connection)) = by else { continue };
-            let (online, offline) = self.known_online(&user_ids);
+            let (online, offline) = self.known_online(&user_ids, effects);
             effects.push(Effect::Reply(shard, Reply::Watched { connection, online, offline }));
         }
     }
