@@ -105,6 +105,9 @@ fn summary(Loaded { config, notes, .. }: &Loaded, checked: &Checked) -> String {
             let _ = writeln!(text, "  {what} on {address}");
         }
     }
+    if let Some(engine) = config.cluster_address() {
+        let _ = writeln!(text, "  one of the nodes {} on {engine}", config.cluster_prefix);
+    }
     if let Some(file) = &config.file {
         let _ = writeln!(text, "  file: {}", file.display());
     }

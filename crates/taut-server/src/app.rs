@@ -234,6 +234,18 @@ pub struct Limits {
     pub cache: usize,
     /// What goes when more than may wait for a client does: its connection, which is the default and what it notices, or the message.
     pub slow_reader: SlowReader,
+    /// What becomes of an event that a backend publishes while the cluster's engine is away; it is refused by default.
+    pub publish_away: PublishAway,
+}
+
+/// What becomes of an event that a backend publishes while the engine of the cluster cannot be reached. A node that is alone has no use for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishAway {
+    /// It is refused with 503 and delivered nowhere: the backend tries again.
+    #[default]
+    Refuse,
+    /// It is delivered to the subscribers on the node that was asked. Those on other nodes never get it.
+    Local,
 }
 
 impl Default for Limits {
@@ -256,6 +268,7 @@ impl Default for Limits {
             cache_ttl: Duration::from_secs(30 * 60),
             cache: 64 << 20,
             slow_reader: SlowReader::Close,
+            publish_away: PublishAway::Refuse,
         }
     }
 }

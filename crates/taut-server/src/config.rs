@@ -5,6 +5,7 @@
 //! configurations.
 
 mod apps;
+mod cluster;
 mod compat;
 #[cfg(feature = "database")]
 mod database;
@@ -26,7 +27,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::address::is_loopback;
+use crate::address::{self, is_loopback};
 use crate::app::{AppConfig, InvalidApp, Limits, Secret};
 use crate::apps::{Apps, DuplicateApp};
 use crate::webhooks;
@@ -47,6 +48,7 @@ pub use upgrade::UPGRADE_FIELDS;
 /// Each field can also be set by its text: [`SETTINGS`] has the name, the environment variable, the default and the description of each.
 /// [`Sources`] puts a configuration together from flags, variables and a file.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Config {
     /// The file that the configuration was read from, beside flags and variables; none by default.
     pub file: Option<PathBuf>,
@@ -113,6 +115,18 @@ pub struct Config {
     /// Opens the console on every listener that has it. With none, the default, there is no console where clients connect, except for the
     /// development app (see [`Running::console_token`](crate::Running::console_token)).
     pub console_password: Option<Secret>,
+    /// The engine that several nodes share, to be one server: `redis://` or `rediss://` (TLS), with user, password, port and database as usual. None by
+    /// default: the node is alone. A secret, since a password may stand in it.
+    pub cluster: Option<Secret>,
+    /// How the names of everything begin that the nodes keep in the engine; `taut` by default. Nodes with the same prefix are one cluster.
+    pub cluster_prefix: String,
+    /// How long a node counts as alive after it was last heard of; 10 seconds by default, between 2 and 60. Within that time after a crash its users leave
+    /// their presence channels. A shorter one takes a short pause of the machine for a crash.
+    pub cluster_lease: Duration,
+    /// What the node is called where operators see it; empty, the default, means the host's name. Nothing depends on it: two nodes may have one name.
+    pub cluster_name: String,
+    /// Whether `/ready` returns 503 while the engine is away; it does not by default, since all nodes would be taken out of service at once.
+    pub cluster_ready: bool,
     /// Where webhooks wait to be delivered; none by default: they wait in memory, and are lost when the server stops.
     pub data_directory: Option<PathBuf>,
     /// What is logged; `info` by default. Also by part of the program: `info,taut_server=debug`.
@@ -167,6 +181,11 @@ impl Default for Config {
             metrics_token: None,
             console_listen: None,
             console_password: None,
+            cluster: None,
+            cluster_prefix: "taut".to_owned(),
+            cluster_lease: Duration::from_secs(10),
+            cluster_name: String::new(),
+            cluster_ready: false,
             data_directory: None,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -189,6 +208,11 @@ impl Config {
             }
         }
         ConfigError::unless_empty(mistakes)
+    }
+
+    /// The engine's URL as it may be shown, without user and password; `None` for a node that is alone.
+    pub fn cluster_address(&self) -> Option<String> {
+        self.cluster.as_ref().map(|url| address::shown(url.reveal()))
     }
 
     /// Collects the apps from the configuration, from the file with apps and from the database, for which it waits.
@@ -411,7 +435,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::app::SlowReader;
+    use crate::app::{PublishAway, SlowReader};
 
     fn set(name: &str, value: &str) -> Result<Config, String> {
         let setting = SETTINGS.iter().find(|setting| setting.name == name).expect(name);
@@ -477,11 +501,17 @@ mod tests {
                 cache_ttl: one,
                 cache: 1,
                 slow_reader: SlowReader::Drop,
+                publish_away: PublishAway::Local,
             },
             metrics_listen: Some(SocketAddr::from(([10, 0, 0, 1], 2))),
             metrics_token: Some("x".into()),
             console_listen: Some(SocketAddr::from(([10, 0, 0, 1], 3))),
             console_password: Some("x".into()),
+            cluster: Some("x".into()),
+            cluster_prefix: "x".to_owned(),
+            cluster_lease: one,
+            cluster_name: "x".to_owned(),
+            cluster_ready: true,
             data_directory: Some("x".into()),
             log_level: "off".to_owned(),
             log_format: LogFormat::Json,

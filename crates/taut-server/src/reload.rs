@@ -196,6 +196,8 @@ mod tests {
                 "warn",
                 "sqlite:x",
                 "seven",
+                "redis://seven",
+                "local",
             ];
             let changed = values.into_iter().find_map(|value| {
                 let mut config = Config::default();

@@ -51,7 +51,7 @@ fn page() -> String {
     }
     let _ = write!(page, "\n{LIMITS_HEAD}\n");
     let limits: Vec<String> = SETTINGS.iter().filter_map(|setting| Some(format!("`{}`", setting.limit()?))).collect();
-    let _ = write!(page, "{}.\n\n{APPS_HEAD}\n", limits.join(", "));
+    let _ = write!(page, "{}.\n\n{CLUSTER}\n{APPS_HEAD}\n", limits.join(", "));
     fields(&mut page, APP_FIELDS);
     let _ = write!(page, "\n## A webhook\n\n");
     fields(&mut page, WEBHOOK_FIELDS);
@@ -148,6 +148,13 @@ const LIMITS_HEAD: &str = "\
 ## Limits
 
 In the file, limits for all apps can stand in a table `[limits]`, under shorter names. `[apps.limits]` overrides them for one app. The names:
+";
+
+const CLUSTER: &str = "\
+## A cluster
+
+In the file, the settings of a cluster can stand in a table `[cluster]`: `url` is the setting `cluster`, and the others leave out `cluster-`, as in
+`lease = 5`.
 ";
 
 const APPS_HEAD: &str = "\

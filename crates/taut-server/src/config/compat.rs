@@ -62,6 +62,8 @@ impl Compat {
                 Err(reason) => foreign.notes.push(format!("{variable} is not used: {reason}")),
             }
         }
+        foreign.read_cluster_of_soketi(environment);
+        foreign.read_cluster_of_reverb(environment);
         foreign.read_database(environment);
         for family in FAMILIES {
             foreign.read_app(family, environment);
@@ -102,6 +104,62 @@ impl Compat {
         let value = Ok(listen.to_string());
         self.settings.push(CompatSetting { name: "metrics-listen", value, variable: enabled });
         self.hints.push(("metrics-listen", soketi::who_reads_metrics(listen)));
+    }
+
+    /// soketi's nodes may share a Redis server.
+    fn read_cluster_of_soketi(&mut self, environment: &HashMap<String, String>) {
+        let given = |name: &str| environment.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        match given(ADAPTER) {
+            Some("redis") => self.used.push(ADAPTER),
+            Some("local") => return self.used.push(ADAPTER),
+            // Noted with the rest.
+            _ => return,
+        }
+        self.used.extend(SOKETI_REDIS);
+        let several =
+            SOKETI_REDIS_SEVERAL.iter().filter(|name| given(name).is_some_and(|value| truth(value) != Ok(false)));
+        let several: Vec<&str> = several.copied().collect();
+        if !several.is_empty() {
+            self.used.extend(&several);
+            return self.notes.push(format!(
+                "{ADAPTER} is not used: {} asks for Sentinel or Redis Cluster, which are not understood yet. This node is alone until TAUT_CLUSTER names \
+                 one Redis server",
+                several.join(" and ")
+            ));
+        }
+        let [host, port, database, user, password, adapter_prefix, key_prefix] = SOKETI_REDIS.map(given);
+        self.set_cluster(ADAPTER, &Redis { url: None, host, port, database, user, password });
+        if let Some(prefix) = adapter_prefix.or(key_prefix) {
+            let variable = if adapter_prefix.is_some() { SOKETI_REDIS[5] } else { SOKETI_REDIS[6] };
+            self.settings.push(CompatSetting { name: "cluster-prefix", value: Ok(prefix.to_owned()), variable });
+        }
+    }
+
+    /// Reverb's nodes may share a Redis server, which Laravel's own variables name.
+    fn read_cluster_of_reverb(&mut self, environment: &HashMap<String, String>) {
+        let given = |name: &str| environment.get(name).map(String::as_str).filter(|value| is_given(value));
+        match given(SCALING).map_or(Ok(false), truth) {
+            Ok(true) => self.used.push(SCALING),
+            Ok(false) => return,
+            Err(reason) => {
+                self.used.push(SCALING);
+                return self.notes.push(format!("{SCALING} is not used: {reason}"));
+            }
+        }
+        self.used.push(SCALING_CHANNEL);
+        if self.settings.iter().any(|known| known.name == "cluster") {
+            return self.notes.push(format!("{SCALING} is not used: another variable has said it already"));
+        }
+        let [url, host, port, database, user, password] = REVERB_REDIS.map(given);
+        self.set_cluster(SCALING, &Redis { url, host, port, database, user, password });
+        if let Some(prefix) = given(SCALING_CHANNEL) {
+            let variable = SCALING_CHANNEL;
+            self.settings.push(CompatSetting { name: "cluster-prefix", value: Ok(prefix.to_owned()), variable });
+        }
+    }
+
+    fn set_cluster(&mut self, variable: &'static str, redis: &Redis<'_>) {
+        self.settings.push(CompatSetting { name: "cluster", value: Ok(redis.url()), variable });
     }
 
     /// soketi's apps may be in a table, of which [`soketi`] knows the columns.
@@ -189,6 +247,48 @@ impl Compat {
             self.notes.extend(reason.map(|reason| format!("{name} is not used: {reason}")));
         }
     }
+}
+
+/// A Redis server as other servers' variables name it.
+struct Redis<'v> {
+    url: Option<&'v str>,
+    host: Option<&'v str>,
+    port: Option<&'v str>,
+    database: Option<&'v str>,
+    user: Option<&'v str>,
+    password: Option<&'v str>,
+}
+
+impl Redis<'_> {
+    /// As [`cluster`](super::cluster) reads it. A whole URL goes before its parts.
+    fn url(&self) -> String {
+        if let Some(url) = self.url {
+            // Laravel's other names of the same.
+            let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+            return match scheme {
+                "tls" => format!("rediss://{rest}"),
+                "tcp" => format!("redis://{rest}"),
+                _ => url.to_owned(),
+            };
+        }
+        let host = self.host.unwrap_or("127.0.0.1");
+        let (scheme, host) = host.strip_prefix("tls://").map_or(("redis", host), |host| ("rediss", host));
+        let host = if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() };
+        let credentials = match (self.user, self.password) {
+            (None, None) => String::new(),
+            (user, password) => {
+                format!("{}:{}@", soketi::escaped(user.unwrap_or("")), soketi::escaped(password.unwrap_or("")))
+            }
+        };
+        // Kubernetes makes `tcp://10.0.0.1:6379` of a service that is called redis.
+        let port = self.port.filter(|port| !port.starts_with("tcp://")).unwrap_or("6379");
+        format!("{scheme}://{credentials}{host}:{port}/{}", self.database.unwrap_or("0"))
+    }
+}
+
+/// Laravel writes `null` for what is not set.
+fn is_given(value: &str) -> bool {
+    !value.trim().is_empty() && !["null", "(null)", "(empty)"].contains(&value.trim())
 }
 
 /// Variables that name an app: `ID`, `KEY` and `SECRET` behind the prefix, and what else they say about it.
@@ -332,6 +432,33 @@ const POSTGRES: [&str; 6] = [
 
 const LISTEN: [&str; 4] = ["SOKETI_HOST", "SOKETI_PORT", "REVERB_SERVER_HOST", "REVERB_SERVER_PORT"];
 
+/// What soketi's nodes share.
+const ADAPTER: &str = "SOKETI_ADAPTER_DRIVER";
+
+/// Host, port, database, user, password, and two beginnings of names.
+const SOKETI_REDIS: [&str; 7] = [
+    "SOKETI_DB_REDIS_HOST",
+    "SOKETI_DB_REDIS_PORT",
+    "SOKETI_DB_REDIS_DB",
+    "SOKETI_DB_REDIS_USERNAME",
+    "SOKETI_DB_REDIS_PASSWORD",
+    "SOKETI_ADAPTER_REDIS_PREFIX",
+    "SOKETI_DB_REDIS_KEY_PREFIX",
+];
+
+/// What names more than one Redis server.
+const SOKETI_REDIS_SEVERAL: [&str; 3] =
+    ["SOKETI_DB_REDIS_SENTINELS", "SOKETI_DB_REDIS_CLUSTER_NODES", "SOKETI_ADAPTER_REDIS_CLUSTER_MODE"];
+
+/// Whether Reverb's nodes share anything.
+const SCALING: &str = "REVERB_SCALING_ENABLED";
+
+const SCALING_CHANNEL: &str = "REVERB_SCALING_CHANNEL";
+
+/// URL, host, port, database, user and password.
+const REVERB_REDIS: [&str; 6] =
+    ["REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD"];
+
 /// Whether there are metrics, and where.
 const METRICS: [&str; 3] = ["SOKETI_METRICS_ENABLED", "SOKETI_METRICS_HOST", "SOKETI_METRICS_SERVER_PORT"];
 
@@ -361,7 +488,8 @@ const VARIABLES: &[(&str, &str, Convert)] = &[
 
 /// By how names begin, why they are not used.
 const UNUSED: &[(&str, &str)] = &[
-    ("SOKETI_ADAPTER_", "one process with all cores needs no adapter"),
+    ("SOKETI_ADAPTER_DRIVER", "one process uses all cores, and several share a Redis server: redis is understood"),
+    ("SOKETI_ADAPTER_", "it belongs to an adapter that is not in use"),
     ("SOKETI_CLUSTER_", "one process with all cores needs no cluster"),
     ("SOKETI_MODE", "the server is always whole"),
     ("SOKETI_QUEUE_", "webhooks wait in data-directory"),
@@ -369,14 +497,17 @@ const UNUSED: &[(&str, &str)] = &[
     ("SOKETI_RATE_LIMITER_", "limits are counted in memory"),
     ("SOKETI_APP_MANAGER_CACHE_", "all apps of a database are in memory, and read again every apps-reload seconds"),
     ("SOKETI_APP_MANAGER_", "it belongs to a driver that is not in use"),
-    ("SOKETI_DB_REDIS_", "Redis is not needed"),
+    ("SOKETI_DB_REDIS_SENTINEL", "Sentinel is not understood yet"),
+    ("SOKETI_DB_REDIS_INSTANCE_NAME", "Sentinel is not understood yet"),
+    ("SOKETI_DB_REDIS_CLUSTER_", "Redis Cluster is not understood yet"),
+    ("SOKETI_DB_REDIS_", "Redis is for several nodes that are one server: SOKETI_ADAPTER_DRIVER=redis"),
     ("SOKETI_DB_", "SOKETI_APP_MANAGER_DRIVER names no database"),
     ("SOKETI_METRICS_", "the metrics are for Prometheus, and their names begin with taut_"),
     ("SOKETI_SSL_", "TLS takes a certificate and its key without a passphrase"),
     ("SOKETI_WEBHOOKS_", "each webhook says for itself whether it is batched"),
     ("SOKETI_USER_AUTHENTICATION_TIMEOUT", "each app says it for itself: authorization-timeout"),
     ("SOKETI_", "there is nothing like it here"),
-    ("REVERB_SCALING_", "one process uses all cores"),
+    ("REVERB_SCALING_", "it is for several nodes that are one server: REVERB_SCALING_ENABLED=true"),
     ("REVERB_HOST", "it says where clients connect, not where the server listens: that is REVERB_SERVER_HOST"),
     (
         "REVERB_PORT",
@@ -435,7 +566,7 @@ mod tests {
             ("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "true"),
             ("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "true"),
             ("PUSHER_APP_KEY", "c"),
-            ("SOKETI_ADAPTER_DRIVER", "redis"),
+            ("SOKETI_ADAPTER_DRIVER", "cluster"),
         ];
         let variables = [&SOKETI[..], &REVERB, &variables].concat();
         let app = app(&variables);
@@ -450,7 +581,7 @@ mod tests {
         for note in [
             "REVERB_APP_* is not used: SOKETI_DEFAULT_APP_* names apps already",
             "PUSHER_APP_* is not used: SOKETI_DEFAULT_APP_* names apps already",
-            "SOKETI_ADAPTER_DRIVER is not used: one process",
+            "SOKETI_ADAPTER_DRIVER is not used: one process uses all cores",
         ] {
             assert!(notes.contains(note), "{note}\n{notes}");
         }
@@ -481,6 +612,90 @@ mod tests {
         assert!(link.notes[0].starts_with("SOKETI_METRICS_SERVER_PORT is not used: "), "{:?}", link.notes);
         for off in [&[("SOKETI_METRICS_ENABLED", "0")][..], &[("SOKETI_METRICS_SERVER_PORT", "9000")], &[]] {
             assert!(read(off).settings.is_empty(), "{off:?}");
+        }
+    }
+
+    /// The settings of a cluster that these variables give, and the notes.
+    fn cluster(variables: &[(&str, &str)]) -> (Vec<(&'static str, String)>, String) {
+        let Compat { settings, notes, .. } = read(variables);
+        let settings = settings.into_iter().map(|setting| (setting.name, setting.value.expect("a text"))).collect();
+        (settings, notes.join("\n"))
+    }
+
+    #[test]
+    fn a_redis_server_that_nodes_of_soketi_share_makes_a_cluster() {
+        let driver = ("SOKETI_ADAPTER_DRIVER", "redis");
+        let url = |url: &str| vec![("cluster", url.to_owned())];
+        assert_eq!(cluster(&[driver]), (url("redis://127.0.0.1:6379/0"), String::new()));
+        let (settings, notes) = cluster(&[
+            driver,
+            ("SOKETI_DB_REDIS_HOST", "::1"),
+            ("SOKETI_DB_REDIS_PORT", "6380"),
+            ("SOKETI_DB_REDIS_DB", "3"),
+            ("SOKETI_DB_REDIS_USERNAME", "me"),
+            ("SOKETI_DB_REDIS_PASSWORD", "p@ss/word"),
+            ("SOKETI_DB_REDIS_KEY_PREFIX", "shop:"),
+        ]);
+        assert_eq!(settings[0], ("cluster", "redis://me:p%40ss%2Fword@[::1]:6380/3".to_owned()));
+        assert_eq!((&settings[1], notes.as_str()), (&("cluster-prefix", "shop:".to_owned()), ""));
+        let (settings, _) =
+            cluster(&[driver, ("SOKETI_DB_REDIS_KEY_PREFIX", "keys"), ("SOKETI_ADAPTER_REDIS_PREFIX", "adapter")]);
+        assert_eq!(settings[1], ("cluster-prefix", "adapter".to_owned()));
+        assert_eq!(cluster(&[("SOKETI_ADAPTER_DRIVER", "local")]), (vec![], String::new()));
+        let (settings, notes) = cluster(&[("SOKETI_DB_REDIS_HOST", "redis")]);
+        assert!(settings.is_empty() && notes.contains("SOKETI_ADAPTER_DRIVER=redis"), "{notes}");
+    }
+
+    #[test]
+    fn several_redis_servers_are_not_taken_for_one() {
+        for variable in SOKETI_REDIS_SEVERAL {
+            let value = if variable.ends_with("MODE") { "true" } else { r#"[{"host": "a", "port": 26379}]"# };
+            let (settings, notes) = cluster(&[("SOKETI_ADAPTER_DRIVER", "redis"), (variable, value)]);
+            assert!(settings.is_empty(), "{settings:?}");
+            let told = format!("SOKETI_ADAPTER_DRIVER is not used: {variable} asks for Sentinel or Redis Cluster");
+            assert!(notes.starts_with(&told) && notes.contains("TAUT_CLUSTER"), "{notes}");
+        }
+        let off = ("SOKETI_ADAPTER_REDIS_CLUSTER_MODE", "false");
+        assert_eq!(cluster(&[("SOKETI_ADAPTER_DRIVER", "redis"), off]).0.len(), 1);
+    }
+
+    #[test]
+    fn nodes_of_reverb_that_scale_make_a_cluster_on_laravels_redis() {
+        let on = ("REVERB_SCALING_ENABLED", "true");
+        let url = |variables: &[(&str, &str)]| {
+            let (settings, notes) = cluster(&[&[on], variables].concat());
+            assert_eq!(notes, "", "{variables:?}");
+            settings[0].1.clone()
+        };
+        assert_eq!(url(&[]), "redis://127.0.0.1:6379/0");
+        let parts = [
+            ("REDIS_HOST", "redis"),
+            ("REDIS_PORT", "6380"),
+            ("REDIS_USERNAME", "me"),
+            ("REDIS_PASSWORD", "hunter2"),
+            ("REDIS_DB", "2"),
+        ];
+        assert_eq!(url(&parts), "redis://me:hunter2@redis:6380/2");
+        assert_eq!(url(&[("REDIS_USERNAME", "null"), ("REDIS_PASSWORD", "x")]), "redis://:x@127.0.0.1:6379/0");
+        assert_eq!(url(&[("REDIS_HOST", "tls://redis"), ("REDIS_PASSWORD", "null")]), "rediss://redis:6379/0");
+        assert_eq!(url(&[("REDIS_HOST", "redis"), ("REDIS_PORT", "tcp://10.0.0.1:6379")]), "redis://redis:6379/0");
+        assert_eq!(url(&[("REDIS_URL", "tls://me:x@a:1/2"), ("REDIS_HOST", "b")]), "rediss://me:x@a:1/2");
+        let (settings, _) = cluster(&[on, ("REVERB_SCALING_CHANNEL", "shop")]);
+        assert_eq!(settings[1], ("cluster-prefix", "shop".to_owned()));
+        for off in [&[("REDIS_HOST", "redis")][..], &[("REVERB_SCALING_ENABLED", "false"), ("REDIS_HOST", "redis")]] {
+            assert!(cluster(off).0.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_other_servers_say_of_redis_is_understood() {
+        for (variables, name) in [
+            (&[("SOKETI_ADAPTER_DRIVER", "redis"), ("SOKETI_DB_REDIS_PASSWORD", "a b/@#?")][..], "cluster"),
+            (&[("REVERB_SCALING_ENABLED", "1"), ("REDIS_PASSWORD", "ü%"), ("REDIS_HOST", "::1")], "cluster"),
+        ] {
+            let setting = super::super::SETTINGS.iter().find(|known| known.name == name).expect(name);
+            let (settings, _) = cluster(variables);
+            setting.apply(&mut super::super::Config::default(), &settings[0].1).expect("a good URL");
         }
     }
 

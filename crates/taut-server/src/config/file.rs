@@ -67,18 +67,13 @@ fn read_contents(
                 "apps is empty: write [[apps]] on a line of its own, and below it id, key and secret; to serve the development app, leave apps out",
             ),
             "apps" => apps.extend(entry.value.elements().iter().filter_map(|table| apps::read(table, complaints))),
-            "limits" => {
-                let Ok(entries) = entry.value.table() else {
-                    complaints.complain(entry.at, "limits is a table: write [limits] on a line of its own");
-                    continue;
-                };
-                for entry in entries {
-                    match SETTINGS.iter().find(|setting| setting.limit() == Some(&entry.name)) {
-                        Some(setting) => read_setting(setting, &entry.value, settings, complaints),
-                        None => complaints.unknown(entry, "limit", apps::limits().collect::<Vec<_>>()),
-                    }
-                }
+            "cluster" if entry.value.table().is_ok() => {
+                read_table(&entry.value, "setting of the cluster", &in_cluster(), settings, complaints);
             }
+            "limits" if entry.value.table().is_ok() => {
+                read_table(&entry.value, "limit", &limits(), settings, complaints);
+            }
+            "limits" => complaints.complain(entry.at, "limits is a table: write [limits] on a line of its own"),
             name => {
                 if let Some(setting) = in_file().chain(RETIRED).find(|setting| setting.name == name) {
                     read_setting(setting, &entry.value, settings, complaints);
@@ -94,6 +89,39 @@ fn read_contents(
 /// A file does not name another one to be read in its place, nor one that goes before it.
 fn in_file() -> impl Iterator<Item = &'static Setting> {
     SETTINGS.iter().filter(|setting| !["config", "env-file"].contains(&setting.name))
+}
+
+/// Settings by their names in a table.
+type Named = Vec<(&'static str, &'static Setting)>;
+
+/// In the table `[limits]`.
+fn limits() -> Named {
+    SETTINGS.iter().filter_map(|setting| Some((setting.limit()?, setting))).collect()
+}
+
+/// In the table `[cluster]`, where `url` is the setting `cluster`.
+fn in_cluster() -> Named {
+    let named = |setting: &'static Setting| match setting.name {
+        "cluster" => Some(("url", setting)),
+        name => Some((name.strip_prefix("cluster-")?, setting)),
+    };
+    SETTINGS.iter().filter_map(named).collect()
+}
+
+fn read_table(
+    table: &Located,
+    what: &str,
+    known: &[(&'static str, &'static Setting)],
+    settings: &mut Vec<(&'static Setting, String, usize)>,
+    complaints: &mut Diagnostics<'_>,
+) {
+    for entry in table.table().unwrap_or_default() {
+        if let Some((_, setting)) = known.iter().find(|(name, _)| *name == entry.name) {
+            read_setting(setting, &entry.value, settings, complaints);
+        } else {
+            complaints.unknown(entry, what, known.iter().map(|(name, _)| *name));
+        }
+    }
 }
 
 fn read_setting(

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Config, LogFormat, text};
+use super::{Config, LogFormat, cluster, text};
 use crate::app::{AppConfig, Limits, Secret};
 use Apply::{Limit, Server};
 
@@ -116,6 +116,10 @@ const HEADINGS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Console and metrics", &["console-listen", "console-password", "metrics-listen", "metrics-token"]),
+    (
+        "Cluster",
+        &["cluster", "cluster-prefix", "cluster-lease", "cluster-name", "cluster-ready", "cluster-publish-away"],
+    ),
     ("Webhooks", &["data-directory"]),
     ("Log", &["log-level", "log-format"]),
     ("Shutdown", &["drain-notice", "drain-timeout"]),
@@ -512,6 +516,14 @@ pub const SETTINGS: &[Setting] = &[
         limit!(slow_reader, value => text::slow_reader(value)),
     ),
     Setting::new(
+        "cluster-publish-away",
+        "TAUT_CLUSTER_PUBLISH_AWAY",
+        "refuse|local",
+        "refuse",
+        "What becomes of an event that a backend publishes while the cluster's engine is away: it is refused with 503, or delivered on this node alone",
+        limit!(publish_away, value => cluster::publish_away(value)),
+    ),
+    Setting::new(
         "metrics-listen",
         "TAUT_METRICS_LISTEN",
         "ADDR",
@@ -554,6 +566,51 @@ pub const SETTINGS: &[Setting] = &[
         }),
     )
     .secret()
+    .at_the_next_start(),
+    Setting::new(
+        "cluster",
+        "TAUT_CLUSTER",
+        "URL",
+        "",
+        "Makes one server of several nodes, on a Redis server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out",
+        server!(cluster, value => cluster::url(value).map(|()| Some(Secret::from(value.trim())))),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "cluster-prefix",
+        "TAUT_CLUSTER_PREFIX",
+        "NAME",
+        "taut",
+        "How the names of keys and channels begin in Redis: nodes with the same prefix are one cluster",
+        server!(cluster_prefix, value => cluster::prefix(value)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "cluster-lease",
+        "TAUT_CLUSTER_LEASE",
+        "SECONDS",
+        "10",
+        "How long after a node has crashed its users are still shown as present, 2 to 60; the same on all nodes",
+        server!(cluster_lease, value => cluster::lease(value)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "cluster-name",
+        "TAUT_CLUSTER_NAME",
+        "NAME",
+        "",
+        "What this node is called in /nodes and in the console; without one, as its host",
+        server!(cluster_name, value => cluster::name(value)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "cluster-ready",
+        "TAUT_CLUSTER_READY",
+        "on|off",
+        "off",
+        "Whether /ready returns 503 while the cluster's engine is away: all nodes at once, if it is the engine that fails",
+        server!(cluster_ready, value => text::switch(value)),
+    )
     .at_the_next_start(),
     Setting::new(
         "data-directory",

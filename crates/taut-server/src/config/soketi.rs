@@ -85,7 +85,7 @@ pub(crate) fn database_url(
 }
 
 /// For a URL (RFC 3986 §2.3).
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -295,7 +295,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::app::{SlowReader, WebhookEvent};
+    use crate::app::{PublishAway, Secret, SlowReader, WebhookEvent};
 
     /// A file that goes with the test.
     struct Temporary(PathBuf);
@@ -385,6 +385,69 @@ mod tests {
         let notes = sources(&flags, &[]).load().expect("locked").notes;
         assert_eq!(notes, ["the console on 0.0.0.0:7000 is served without TLS: its password can be read on the way"]);
         load("console-listen = 7000\nmetrics_listen = \":9601\"").expect("both on loopback");
+    }
+
+    #[test]
+    fn a_cluster_has_a_table_in_the_file_or_a_line() {
+        let whole = "cluster.url = \"rediss://me:hunter2@redis:6380/1\"\n[limits]\nbatch = 3\n";
+        let config = load(whole).expect("a url");
+        assert_eq!(config.cluster.as_ref().map(Secret::reveal), Some("rediss://me:hunter2@redis:6380/1"));
+        let table = "[cluster]\nurl = \"redis://redis\"\nprefix = \"shop\"\nlease = 5\nname = \"a\"\nready = true\npublish_away = \"local\"\n";
+        let config = load(table).expect("all of it");
+        assert_eq!(config.cluster.as_ref().map(Secret::reveal), Some("redis://redis"));
+        assert_eq!((config.cluster_prefix.as_str(), config.cluster_name.as_str()), ("shop", "a"));
+        assert_eq!((config.cluster_lease, config.cluster_ready), (Duration::from_secs(5), true));
+        assert_eq!(config.limits.publish_away, PublishAway::Local);
+        assert!(load("cluster = \"redis://redis\"\ncluster-lease = 5").expect("lines").cluster.is_some());
+        for (wrong, told) in [
+            ("[cluster]\nurl = \"nats://me:hunter2@a\"", "line 2: cluster: NATS is not understood yet."),
+            ("[cluster]\nleese = 5", "line 2: there is no setting of the cluster \"leese\"; did you mean lease?"),
+            ("cluster = 5", "line 1: cluster: Understood are redis://HOST"),
+        ] {
+            let mistakes = mistakes(wrong);
+            assert!(mistakes[0].starts_with(told) && !mistakes[0].contains("hunter2"), "{mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn an_app_says_for_itself_what_becomes_of_publishes_while_the_engine_is_away() {
+        let file = Temporary::new(
+            "[[apps]]\nid = '1'\nkey = 'a'\nsecret = 'x'\n[apps.limits]\ncluster-publish-away = 'local'\n",
+        );
+        let config = sources(&[("config", file.path())], &[]).load().expect("all good").config;
+        assert_eq!(config.limits.publish_away, PublishAway::Refuse);
+        assert_eq!(config.apps[0].limits.expect("its own").publish_away, PublishAway::Local);
+    }
+
+    #[test]
+    fn every_setting_of_a_cluster_has_a_variable() {
+        let variables = [
+            ("TAUT_CLUSTER", "redis://redis"),
+            ("TAUT_CLUSTER_PREFIX", "shop"),
+            ("TAUT_CLUSTER_LEASE", "3s"),
+            ("TAUT_CLUSTER_NAME", "a"),
+            ("TAUT_CLUSTER_READY", "on"),
+            ("TAUT_CLUSTER_PUBLISH_AWAY", "local"),
+        ];
+        let Loaded { config, notes, .. } = sources(&[], &variables).load().expect("all good");
+        assert!(notes.is_empty(), "{notes:?}");
+        assert!(config.cluster.is_some() && config.cluster_ready);
+        assert_eq!((config.cluster_prefix.as_str(), config.cluster_name.as_str()), ("shop", "a"));
+        assert_eq!(config.cluster_lease, Duration::from_secs(3));
+        assert_eq!(config.limits.publish_away, PublishAway::Local);
+        assert!(!format!("{config:?}").contains("redis://"), "what may hold a password is not shown");
+    }
+
+    #[test]
+    fn another_servers_redis_makes_way_for_a_setting_and_its_password_is_not_told() {
+        let soketi = [("SOKETI_ADAPTER_DRIVER", "redis"), ("SOKETI_DB_REDIS_PASSWORD", "hunter2")];
+        let Loaded { config, notes, .. } = sources(&[], &soketi).load().expect("good");
+        assert_eq!(config.cluster.as_ref().map(Secret::reveal), Some("redis://:hunter2@127.0.0.1:6379/0"));
+        assert_eq!(notes, ["SOKETI_ADAPTER_DRIVER is used, as cluster"]);
+        let Loaded { config, notes, .. } =
+            sources(&[("cluster", "redis://other")], &soketi).load().expect("the flag goes before");
+        assert_eq!(config.cluster.as_ref().map(Secret::reveal), Some("redis://other"));
+        assert_eq!(notes, ["SOKETI_ADAPTER_DRIVER is not used: --cluster goes before it"]);
     }
 
     const WHOLE: &str = r#"

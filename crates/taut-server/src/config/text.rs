@@ -98,8 +98,15 @@ pub(crate) fn seconds_or_none(text: &str) -> Result<Duration, String> {
 }
 
 fn seconds_from(text: &str, least: u32) -> Result<Duration, String> {
-    let wrong = |_| format!("{text:?} is not a time in whole seconds between {least} and 86400");
-    number(text, least, 86_400).map(|seconds| Duration::from_secs(seconds.into())).map_err(wrong)
+    seconds_between(text, least, 86_400)
+}
+
+/// Whole seconds, with or without an `s` behind them.
+pub(crate) fn seconds_between(text: &str, least: u32, most: u32) -> Result<Duration, String> {
+    let wrong = |_| format!("{text:?} is not a time in whole seconds between {least} and {most}");
+    let trimmed = text.trim();
+    let digits = trimmed.strip_suffix('s').unwrap_or(trimmed);
+    number(digits, least, most).map(|seconds| Duration::from_secs(seconds.into())).map_err(wrong)
 }
 
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
