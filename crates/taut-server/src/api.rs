@@ -15,6 +15,7 @@ mod info;
 mod inline;
 mod listener;
 mod metrics;
+mod nodes;
 mod pages;
 mod route;
 mod signed;
@@ -40,14 +41,13 @@ use tokio::sync::watch;
 
 use crate::app::Secret;
 use crate::apps::App;
-use crate::bus::Busy;
 use crate::config::{Config, Network};
 use crate::connect_auth;
 use crate::http::Peer;
 use crate::http::answer::ApiError;
 use crate::http::body;
 use crate::limit::TokenBucket;
-use crate::node::Node;
+use crate::node::{Node, NotPublished};
 use crate::refusals::{self, RefusalReason};
 use crate::transports::{self, Transports};
 use crate::webhooks::Webhooks;
@@ -75,6 +75,10 @@ pub(crate) struct Context {
     trusted: Box<[Network]>,
     webhooks: Arc<Webhooks>,
     console: Arc<Console>,
+    /// The engine of the cluster, as it may be shown.
+    engine: Option<Box<str>>,
+    /// What this node is called.
+    node_name: Box<str>,
 }
 
 impl Context {
@@ -98,6 +102,8 @@ impl Context {
             trusted: config.trusted_proxies.as_slice().into(),
             webhooks,
             console,
+            engine: config.cluster_address().map(String::into_boxed_str),
+            node_name: config.node_name().into(),
         }
     }
 
@@ -156,7 +162,7 @@ impl fmt::Debug for Context {
 
 /// The routes, but for files ([`pages`], [`console::PAGES`]), what load balancers ask ([`health::PATHS`]) and clients without
 /// WebSockets ([`transports::ROUTES`]). The first is the one that most requests are for.
-const ROUTES: [Route; 23] = [
+const ROUTES: [Route; 25] = [
     Route::new(Area::Api, PUBLISH, || post(events::publish)),
     Route::new(Area::Api, "/apps/{app}/batch_events", || post(events::publish_batch)),
     Route::new(Area::Api, "/apps/{app}/channels", || get(channels::list)),
@@ -172,8 +178,10 @@ const ROUTES: [Route; 23] = [
     Route::new(Area::Chat, "/chat/config", || get(chat::config)),
     Route::new(Area::Chat, "/chat/messages", || post(chat::say)),
     Route::new(Area::Metrics, "/metrics", || get(metrics::show)),
+    Route::new(Area::Metrics, "/nodes", || get(nodes::show)),
     Route::new(Area::ConsoleIndex, "/", || get(async || Redirect::to("/console"))),
     Route::new(Area::ConsoleData, "/console/api/overview", || get(console::overview)),
+    Route::new(Area::ConsoleData, "/console/api/nodes", || get(nodes::of_console)),
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/channels", || get(console::channels)),
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/channels/{channel}", || get(console::channel)),
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/connections", || get(console::connections)),
@@ -309,10 +317,24 @@ async fn asked<T>(question: impl Future<Output = T>) -> Result<T, ApiError> {
     })
 }
 
-fn busy(Busy: Busy) -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The server is busy: its queue is full. Please try again.")
-        .retry_after(Duration::from_secs(1))
+/// What a backend is told whose events were not published. Only where nothing was delivered it is invited to send them again.
+fn not_published(reason: NotPublished) -> ApiError {
+    let refused = |error: &'static str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error);
+    match reason {
+        NotPublished::Busy => refused("The server is busy: its queue is full. Please try again.").retry_after(SOON),
+        NotPublished::Away => refused(
+            "The engine of the cluster cannot be reached, so the event was delivered nowhere. Please try again.",
+        )
+        .retry_after(SOON),
+        NotPublished::Unknown => refused(
+            "The engine of the cluster has failed meanwhile: the event may have been delivered, to all of its subscribers, to some or to none. If it is \
+             published again, some may get it twice.",
+        ),
+    }
 }
+
+/// When to try again what was refused for want of time or room.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Characters of a peer's own text that an error repeats.
 const LONGEST_ECHO: usize = 200;

@@ -64,6 +64,7 @@ pub(crate) struct ShardBus {
     hasher: RandomState,
     /// Set as soon as the shards exist, before the first of them runs.
     mailboxes: OnceLock<Box<[Mailbox<Mail>]>>,
+    is_clustered: bool,
     /// The way to the engine of the cluster, on a node of one. Set before the first shard runs.
     broker: OnceLock<Arc<dyn Broker>>,
     began: Instant,
@@ -78,6 +79,7 @@ impl ShardBus {
             shards,
             hasher: RandomState::new(),
             mailboxes: OnceLock::new(),
+            is_clustered: false,
             broker: OnceLock::new(),
             began: Instant::now(),
             ticked,
@@ -94,6 +96,17 @@ impl ShardBus {
         debug_assert_eq!(mailboxes.len(), self.shards);
         let first = self.mailboxes.set(mailboxes.into()).is_ok();
         debug_assert!(first);
+    }
+
+    /// Says before the shards are made whether the node will be one of a cluster. Its broker is started, and [set](Self::set_broker), once they can be
+    /// reached, so that they miss nothing that it tells them.
+    pub(crate) fn in_cluster(self, is_clustered: bool) -> Self {
+        Self { is_clustered, ..self }
+    }
+
+    /// Whether the node is one of a cluster, or is going to be.
+    pub(crate) fn is_clustered(&self) -> bool {
+        self.is_clustered || self.broker.get().is_some()
     }
 
     /// Makes this node one of a cluster; to be called once, before the first shard runs.

@@ -3,6 +3,10 @@
 //! Each node has an owner for each channel that its clients want ([`crate::hub`]); the engine decides between nodes.
 //! [`Broker`] is what an engine promises, and each engine is one folder.
 
+#[cfg(test)]
+pub(crate) mod testing;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use crate::apps::App;
 use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
 use crate::query::{ChannelState, Occupancy};
+pub(crate) use watch::StateLog;
 
 /// The driver of an engine.
 ///
@@ -45,16 +50,26 @@ pub(crate) trait Broker: fmt::Debug + Send + Sync {
     /// Asks something about the whole cluster. The answer comes within a second, or the sender is dropped: the engine is away.
     fn ask(&self, question: Question);
 
-    /// How it stands with the engine now.
+    /// How it stands with the engine now. Called for each publish: it reads a value that the driver keeps.
     fn state(&self) -> State;
+
+    /// Leaves the cluster: once all requests that were sent before are carried, the node's lease and all that it holds are given back, and the other
+    /// nodes go on without waiting for the lease to lapse. `done` is answered or dropped when that is done, or when the engine is away. Whatever is sent
+    /// afterwards goes nowhere.
+    ///
+    /// An engine that need not be told does nothing.
+    fn leave(&self, done: oneshot::Sender<()>) {
+        drop(done);
+    }
 }
 
 /// A question about the whole cluster, with the way for its answer.
 #[derive(Debug)]
 pub(crate) enum Question {
     /// The occupied channels of an app whose names begin so, without those of single users. Presence channels have their number of users.
+    /// Subscribers are as many as are counted, and at least 1.
     Channels { app: Arc<App>, prefix: Box<str>, answer: oneshot::Sender<BTreeMap<Arc<str>, Occupancy>> },
-    /// One channel: its subscribers where they are counted, its users, its last event.
+    /// One channel: its subscribers where they are counted, and otherwise 1 if there are any; its users; its last event.
     Channel { app: Arc<App>, channel: Box<str>, answer: oneshot::Sender<ChannelState> },
     /// The users in a presence channel.
     Users { app: Arc<App>, channel: Box<str>, answer: oneshot::Sender<Vec<Arc<str>>> },
@@ -102,6 +117,20 @@ pub(crate) enum Phase {
     Away,
     /// The engine is there again, and is being told what this node holds.
     Rejoining,
+}
+
+impl Phase {
+    pub(crate) const ALL: [Self; 4] = [Self::Starting, Self::Joined, Self::Away, Self::Rejoining];
+
+    /// What operators call it: in metrics, in `/nodes` and in the console.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Joined => "joined",
+            Self::Away => "away",
+            Self::Rejoining => "rejoining",
+        }
+    }
 }
 
 /// The owners of a node, as the driver sees them. Nothing here waits.

@@ -215,6 +215,11 @@ impl Config {
         self.cluster.as_ref().map(|url| address::shown(url.reveal()))
     }
 
+    /// What the node is called: [`cluster_name`](Self::cluster_name), or the host's name.
+    pub fn node_name(&self) -> String {
+        if self.cluster_name.is_empty() { cluster::host_name() } else { self.cluster_name.clone() }
+    }
+
     /// Collects the apps from the configuration, from the file with apps and from the database, for which it waits.
     ///
     /// With none at all it is the development app, but only where nobody else can reach it, since everybody knows its secret.
@@ -552,6 +557,16 @@ mod tests {
         let refused = Config::default().apply_environment(environment).expect_err("two parts").to_string();
         assert!(refused.starts_with("TAUT_APPS: app 2 of the list: an app is written ID:KEY:SECRET"), "{refused}");
         assert!(!refused.contains("hunter2"), "{refused}");
+    }
+
+    #[test]
+    fn an_engine_is_shown_without_its_user_and_password() {
+        let mut config = set("cluster", "rediss://me:hunter2@redis.example:6380/1").expect("a URL");
+        assert_eq!(config.cluster_address().as_deref(), Some("rediss://redis.example:6380/1"));
+        assert_eq!(Config::default().cluster_address(), None);
+        assert!(!config.node_name().is_empty(), "the host's");
+        config.cluster_name = "a".to_owned();
+        assert_eq!(config.node_name(), "a");
     }
 
     #[test]

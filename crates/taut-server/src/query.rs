@@ -44,6 +44,13 @@ impl Occupancy {
         self.subscriptions += other.subscriptions;
         self.users = self.users.or(other.users);
     }
+
+    /// What the cluster knows, but no less than this node does: the engine hears of its subscribers a little later, and counts them only where that
+    /// is asked for.
+    pub(crate) fn or_at_least(self, here: Self) -> Self {
+        let users = self.users.or(here.users);
+        Self { subscriptions: self.subscriptions.max(here.subscriptions).max(users.unwrap_or(0)), users }
+    }
 }
 
 /// What is known of a channel.

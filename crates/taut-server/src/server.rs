@@ -2,6 +2,9 @@
 //!
 //! `Prepared` does everything that can fail because of a mistake in the configuration; `serve --check` stops there.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,14 +15,15 @@ use std::time::{Duration, Instant};
 use taut_proto::{Heartbeat, deflate};
 use taut_shard::tls::Certificates;
 use taut_shard::{Drain, DrainGroup, Drainer, ProxyProtocol, Shard};
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tracing::field;
 
 use crate::api::{self, ApiAuth, Console, InlineResponder, Readiness};
 use crate::app::{AppConfig, Limits, Secret};
 use crate::apps::{App, Apps};
-use crate::bus::{Mail, ShardBus};
+use crate::bus::{Mail, NodeOwners, ShardBus};
+use crate::cluster::{Broker, Owners, StateLog};
 use crate::config::{Config, ConfigError, Diagnostic, Loaded};
 use crate::connect_auth::{self, ConnectAuth, Outcome, Requester};
 use crate::events::EventBus;
@@ -54,8 +58,13 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the configuration, or what the operating system refuses.
     pub fn start(config: &Config) -> Result<Running, StartError> {
+        Self::start_with(config, start_engine)
+    }
+
+    /// Starts with an engine of the cluster that a function gives, or with none.
+    fn start_with(config: &Config, engine: impl FnOnce(Cluster<'_>) -> Engine) -> Result<Running, StartError> {
         let prepared = Prepared::new(config, Purpose::Serve).map_err(StartError::Config)?;
-        prepared.serve(config)
+        prepared.serve(config, engine)
     }
 
     /// Does everything that [`start`](Self::start) does, but serving: reads the apps and the certificate, binds the address, tries the data directory.
@@ -212,7 +221,7 @@ impl Prepared {
         opened.map_err(|error| Diagnostic::new("data-directory", error.to_string()).into())
     }
 
-    fn serve(self, config: &Config) -> Result<Running, StartError> {
+    fn serve(self, config: &Config, engine: impl FnOnce(Cluster<'_>) -> Engine) -> Result<Running, StartError> {
         let Self { live: Some(live), listeners, certificates, operators, data, .. } = self else {
             unreachable!("the apps are known where a server is started")
         };
@@ -223,7 +232,7 @@ impl Prepared {
         let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());
 
         let settings = shard_settings(config, count, certificates.as_ref());
-        let bus = Arc::new(ShardBus::new(count));
+        let bus = Arc::new(ShardBus::new(count).in_cluster(config.cluster.is_some()));
         let (events, recorded) = EventBus::new();
         let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&bus), events.clone()));
         let auth = Arc::new(ApiAuth::new(Arc::clone(&node), &config.path_prefix, config.tls_certificate.is_some()));
@@ -231,7 +240,7 @@ impl Prepared {
         let guard = Arc::new(guard);
         let (departures, departed) = http::departures();
         let (draining, is_draining) = watch::channel(false);
-        let readiness = Arc::<Readiness>::default();
+        let readiness = Arc::new(Readiness::new(config.cluster_ready));
         let mut shards = Vec::with_capacity(count);
         for (number, listener) in listeners.into_iter().enumerate() {
             let departures = departures.clone();
@@ -258,6 +267,7 @@ impl Prepared {
         bus.connect(shards.iter().map(Shard::mailbox).collect());
 
         let runtime = http_runtime(count).map_err(StartError::System)?;
+        join_cluster(config, &apps, &bus, &events, runtime.handle(), engine)?;
         let client = Client::new();
         let webhooks = Webhooks::start(runtime.handle(), &apps, events, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks);
@@ -286,7 +296,8 @@ impl Prepared {
         let http = runtime.spawn(async move {
             tokio::join!(served.0, served.1);
         });
-        runtime.spawn(tick(Arc::clone(&node)));
+        let state = config.cluster_address().map(|engine| StateLog::new(engine, Instant::now()));
+        runtime.spawn(tick(Arc::clone(&node), state));
 
         let reloaded = Arc::new(Notify::new());
         if let Some(certificates) = certificates {
@@ -445,6 +456,13 @@ impl Running {
             if runtime.block_on(async { tokio::time::timeout(rest, http).await }).is_err() {
                 tracing::warn!("the time to drain is over: requests that are under way are given up");
             }
+            // The clients have gone, so the others need not wait for the lease. Before the webhooks, of which some may still come from the engine.
+            let rest = before_webhooks.saturating_duration_since(Instant::now()).clamp(LEAVING, LONGEST_LEAVING);
+            if runtime.block_on(async { tokio::time::timeout(rest, self.node.leave_cluster()).await }).is_err() {
+                tracing::warn!(
+                    "the engine of the cluster did not answer in time: the node counts as alive until its lease lapses"
+                );
+            }
             // Last, since closes and publishes are what webhooks tell. Beyond the deadline it only writes to the data directory, whose disk may hang.
             let rest = until.saturating_duration_since(Instant::now());
             if runtime
@@ -535,6 +553,42 @@ impl std::error::Error for StartError {
     }
 }
 
+/// What an engine of a cluster is started with.
+struct Cluster<'s> {
+    config: &'s Config,
+    apps: Arc<Apps>,
+    owners: Arc<dyn Owners>,
+    runtime: &'s Handle,
+}
+
+/// The engine, or none where the node is alone.
+type Engine = Result<Option<Arc<dyn Broker>>, StartError>;
+
+/// Starts the engine, if there is to be one. Not before the shards can be reached: what it tells them must not be lost.
+fn join_cluster(
+    config: &Config,
+    apps: &Arc<Apps>,
+    bus: &Arc<ShardBus>,
+    events: &EventBus,
+    runtime: &Handle,
+    engine: impl FnOnce(Cluster<'_>) -> Engine,
+) -> Result<(), StartError> {
+    let owners = Arc::new(NodeOwners { bus: Arc::clone(bus), events: events.clone() });
+    if let Some(broker) = engine(Cluster { config, apps: Arc::clone(apps), owners, runtime })? {
+        bus.set_broker(broker);
+    }
+    Ok(())
+}
+
+/// Starts the engine that the configuration names.
+fn start_engine(Cluster { config, apps: _, owners: _, runtime: _ }: Cluster<'_>) -> Engine {
+    if config.cluster.is_none() {
+        return Ok(None);
+    }
+    let reason = "this version has no engine that nodes could share yet: leave the setting out, and the node is alone";
+    Err(StartError::Config(Diagnostic::new("cluster", reason).into()))
+}
+
 /// The listeners for operators, as far as there are any.
 #[derive(Default)]
 struct Operators {
@@ -582,12 +636,15 @@ fn mail_outcomes(bus: Arc<ShardBus>) -> impl Fn(Requester, &App, Outcome) + Send
     }
 }
 
-/// Tells the shards of each second that has passed.
-async fn tick(node: Arc<Node>) {
+/// Tells the shards of each second that has passed, and the log how it stands with the engine of the cluster.
+async fn tick(node: Arc<Node>, mut log: Option<StateLog>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
         node.tick();
+        if let (Some(log), Some(state)) = (&mut log, node.cluster()) {
+            log.tell(state, Instant::now());
+        }
         refusals::tell_suppressed();
     }
 }
@@ -669,6 +726,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How long the event loops may take to tell each other what came of the last closes, however little time is left. It takes them milliseconds.
 const SETTLING: Duration = Duration::from_secs(1);
+
+/// How long it may take to leave the cluster, however little time is left, and however much. The engine takes milliseconds for each hundred users.
+const LEAVING: Duration = Duration::from_secs(1);
+
+const LONGEST_LEAVING: Duration = Duration::from_secs(5);
 
 /// Between two questions of a load balancer whether a server is ready; they commonly ask every 2 to 30 seconds.
 const LONGEST_CHECK: Duration = Duration::from_secs(60);

@@ -51,7 +51,7 @@ pub(crate) async fn say(State(context): State<Arc<Context>>, request: Request) -
     let json = message.to_json();
     let event = Event::published("message", &Payload::from(&*json));
     let publication = Publication { channel: CHANNEL.into(), event, excluded: None, at: Instant::now(), receipt: None };
-    context.node().publish(&app, iter::once(publication), None).map_err(super::busy)?;
+    context.node().publish_and_wait(&app, iter::once(publication)).await.map_err(super::not_published)?;
     Ok(answer::json("{}"))
 }
 

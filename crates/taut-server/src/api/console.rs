@@ -119,7 +119,8 @@ pub(super) fn session() -> MethodRouter<Arc<Context>> {
 pub(super) async fn overview(State(context): State<Arc<Context>>) -> Result<Response, ApiError> {
     let statistics = asked(context.node().statistics()).await?;
     let apps = context.node().apps().all();
-    answer::serialized(&views::Overview::new(&statistics, &apps, context.started.elapsed()))
+    let cluster = context.node().cluster().map(|state| state.phase);
+    answer::serialized(&views::Overview::new(&statistics, &apps, context.started.elapsed(), cluster))
 }
 
 /// `GET /console/api/apps/ID/channels?filter=…`: those whose names contain the filter.
@@ -208,7 +209,8 @@ pub(super) async fn publish(
     }
     let sent = bytes_without_lone_surrogates(&sent);
     let event = events::Event::parse(&sent, &snapshot.limits)?;
-    context.node().publish(&app, event.publications(Instant::now()), None).map_err(super::busy)?;
+    let publications = event.publications(Instant::now());
+    context.node().publish_and_wait(&app, publications).await.map_err(super::not_published)?;
     Ok(answer::json("{}"))
 }
 

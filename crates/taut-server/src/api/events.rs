@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use taut_proto::handshake::Framing;
 
 use super::info::{Attributes, Info, all, by_channel};
-use super::{ApiAuth, Context, PUBLISH, asked, busy, echo, signed};
+use super::{ApiAuth, Context, PUBLISH, asked, echo, not_published, signed};
 use crate::app::Limits;
 use crate::apps::{App, AppSnapshot};
 use crate::http::answer::{self, ApiError};
@@ -29,7 +29,8 @@ use crate::trace::Steps;
 
 /// Publishes one event to one channel or several.
 ///
-/// Success means that the event is on its way, not that it has arrived; a channel without subscribers is a success too.
+/// Success means that the event is on its way, not that it has arrived; a channel without subscribers is a success too. In a cluster it means that the
+/// engine has the event.
 ///
 /// # Cancel safety
 /// All of the channels get it or none. Dropped after that, only the answer is lost.
@@ -37,7 +38,8 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
     let signed = signed::authenticated(&context, request, largest_body).await?;
     let body = bytes_without_lone_surrogates(&signed.body);
     let event = Event::parse(&body, &signed.snapshot.limits)?;
-    context.node().publish(&signed.app, event.publications(Instant::now()), None).map_err(busy)?;
+    let publications = event.publications(Instant::now());
+    context.node().publish_and_wait(&signed.app, publications).await.map_err(not_published)?;
     if event.info.is_empty() {
         return Ok(answer::json("{}"));
     }
@@ -72,9 +74,13 @@ pub(crate) fn publish_at_once(
     Some(())
 }
 
-/// Bytes of content that follow this head, if it is one of a request that [`publish_at_once`] may answer.
+/// Bytes of content that follow this head, if it is one of a request that [`publish_at_once`] may answer. None are in a cluster, where the answer waits for
+/// the engine, and a shard does not wait.
 pub(crate) fn content_at_once(auth: &ApiAuth, request: &taut_proto::handshake::Request<'_>) -> Option<usize> {
     app_of(auth, request)?;
+    if auth.node().is_clustered() {
+        return None;
+    }
     let Framing::Length(length) = request.framing() else { return None };
     let is_plain = match ["expect", "connection"].map(|name| request.header(name)) {
         [None, connection] => connection.is_none_or(|option| option.eq_ignore_ascii_case("keep-alive")),
@@ -104,7 +110,7 @@ pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: 
     let events = parse_batch(&body, &signed.snapshot.limits)?;
     let now = Instant::now();
     let publications = events.iter().flat_map(|event| event.publications(now));
-    context.node().publish(&signed.app, publications, None).map_err(busy)?;
+    context.node().publish_and_wait(&signed.app, publications).await.map_err(not_published)?;
     if events.iter().all(|event| event.info.is_empty()) {
         return Ok(answer::json("{}"));
     }
@@ -119,7 +125,7 @@ pub(crate) async fn publish_batch(State(context): State<Arc<Context>>, request: 
 /// Nothing is lost: it only asks.
 async fn attributes(
     context: &Context,
-    app: &App,
+    app: &Arc<App>,
     snapshot: &AppSnapshot,
     channels: &[(&str, Info)],
 ) -> Result<Vec<Attributes<'static>>, ApiError> {

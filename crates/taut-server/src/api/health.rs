@@ -10,12 +10,16 @@ use httpdate::HttpDate;
 use taut_proto::handshake::{Framing, Request};
 
 use super::{Context, echo};
+use crate::cluster;
 use crate::http::answer::{self, ApiError};
 use crate::node::Node;
 
 /// Whether load balancers may send more to this server, and whether there are any that ask.
 #[derive(Debug, Default)]
-pub(crate) struct Readiness(Mutex<Asked>);
+pub(crate) struct Readiness {
+    asked: Mutex<Asked>,
+    needs_engine: bool,
+}
 
 #[derive(Debug, Default)]
 struct Asked {
@@ -24,6 +28,11 @@ struct Asked {
 }
 
 impl Readiness {
+    /// `needs_engine` says whether a node that is not joined to its cluster is not ready.
+    pub(crate) fn new(needs_engine: bool) -> Self {
+        Self { asked: Mutex::default(), needs_engine }
+    }
+
     /// From now on there is no more to be sent here.
     pub(crate) fn leave(&self) {
         self.asked(|asked| asked.is_leaving = true);
@@ -43,7 +52,7 @@ impl Readiness {
     }
 
     fn asked<T>(&self, act: impl FnOnce(&mut Asked) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether this server takes clients and publishers, or why not. Asks nobody: it costs the same whatever there is to do.
@@ -53,6 +62,10 @@ impl Readiness {
         }
         if node.is_overloaded() {
             return Err("The server is busy: its queue is full.");
+        }
+        let is_away = |state: cluster::State| state.phase != cluster::Phase::Joined;
+        if self.needs_engine && node.cluster().is_some_and(is_away) {
+            return Err("The engine of the cluster cannot be reached.");
         }
         // Every event loop takes part in the answer.
         if node.is_stuck(now, LONGEST_SILENCE) {

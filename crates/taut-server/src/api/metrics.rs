@@ -16,6 +16,7 @@ use super::exposition::Exposition;
 use super::listener::{self, Listener};
 use super::{Context, asked};
 use crate::apps::{App, Apps, Fallback};
+use crate::cluster::{self, Phase};
 use crate::http::answer::ApiError;
 use crate::metric::{Description, Kind};
 use crate::query::{BUCKETS, EventLoops, Histogram, Statistics, Traffic};
@@ -30,8 +31,9 @@ pub(crate) async fn show(
     Extension(listener): Extension<Listener>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    check_access(&context, listener, &request)?;
-    let statistics = asked(context.node().statistics()).await?;
+    check_access(&context, listener, &request, "The metrics")?;
+    let (statistics, nodes) = tokio::join!(asked(context.node().statistics()), context.node().nodes());
+    let statistics = statistics?;
     let mut page = Exposition::default();
     let apps = context.node().apps();
     write_connections(&mut page, &apps.all());
@@ -39,36 +41,44 @@ pub(crate) async fn show(
     write_statistics(&mut page, &statistics, &apps.all());
     context.traffic().write(&mut page);
     write_webhooks(&mut page, context.webhooks());
+    if let Some(state) = context.node().cluster() {
+        write_cluster(&mut page, state, nodes.as_deref());
+    }
     write_process(&mut page, context.started.elapsed());
     Ok(([(CONTENT_TYPE, TEXT)], page.into_text()).into_response())
 }
 
-/// A token, where one is set, opens the metrics on every listener. Without one they are open on listeners of their own, and nowhere else.
-fn check_access(context: &Context, listener: Listener, request: &Request) -> Result<(), ApiError> {
+/// A token, where one is set, opens the metrics on every listener. Without one they are open on listeners of their own, and nowhere else. `what` is what
+/// somebody wants to see.
+pub(super) fn check_access(
+    context: &Context,
+    listener: Listener,
+    request: &Request,
+    what: &str,
+) -> Result<(), ApiError> {
     if let Some(token) = &context.metrics_token {
         let header = request.headers().get(AUTHORIZATION).and_then(|value| str::from_utf8(value.as_bytes()).ok());
         let shown = header.and_then(bearer_credentials);
         // In constant time: how long it takes must not tell how much of it was right.
         let is_right = shown.is_some_and(|shown| token.reveal().as_bytes().ct_eq(shown.as_bytes()).into());
-        return if is_right { Ok(()) } else { Err(unauthorized()) };
+        return if is_right { Ok(()) } else { Err(unauthorized(what)) };
     }
     match listener {
         Listener::Metrics => Ok(()),
         Listener::Console if context.console_login(listener) == Some(Login::Nothing) => listener::check_host(request),
         Listener::Console | Listener::Clients => Err(ApiError::new(
             StatusCode::FORBIDDEN,
-            "The metrics are not open here: start the server with metrics-listen, which serves them on a listener of their own, or with metrics-token, \
-             which opens them to who has it.",
+            format!(
+                "{what} are not open here: start the server with metrics-listen, which serves them on a listener of their own, or with metrics-token, \
+                 which opens them to who has it."
+            ),
         )),
     }
 }
 
-fn unauthorized() -> ApiError {
-    ApiError::new(
-        StatusCode::UNAUTHORIZED,
-        "The metrics require the bearer token that the server was started with (metrics-token).",
-    )
-    .challenge("Bearer")
+fn unauthorized(what: &str) -> ApiError {
+    let error = format!("{what} require the bearer token that the server was started with (metrics-token).");
+    ApiError::new(StatusCode::UNAUTHORIZED, error).challenge("Bearer")
 }
 
 fn write_connections(page: &mut Exposition, apps: &[Arc<App>]) {
@@ -116,6 +126,20 @@ fn write_webhooks(page: &mut Exposition, webhooks: &Webhooks) {
     let statistics = webhooks.statistics();
     page.singles(webhooks::Statistics::METRICS, &statistics);
     page.single(&OLDEST_WEBHOOK, webhooks.oldest().unwrap_or_default().as_secs_f64());
+}
+
+/// How it stands with the engine. How many nodes there are is left out where nobody knows.
+fn write_cluster(page: &mut Exposition, state: cluster::State, nodes: Option<&[cluster::Node]>) {
+    page.begin(&CLUSTER_STATE);
+    for phase in Phase::ALL {
+        page.sample(&[("state", phase.name())], u8::from(phase == state.phase));
+    }
+    page.single(&CLUSTER_LOSSES, state.losses);
+    page.single(&CLUSTER_WAITING, state.waiting);
+    page.single(&CLUSTER_LAG, state.lag.as_secs_f64());
+    if let Some(nodes) = nodes {
+        page.single(&CLUSTER_NODES, nodes.len());
+    }
 }
 
 /// Under the names that Prometheus' own clients use, where there is one.
@@ -202,6 +226,29 @@ const OLDEST_WEBHOOK: Description = Description::new(
     Kind::Gauge,
     &[],
     "How long the oldest webhook request that waits has waited.",
+);
+
+const CLUSTER_STATE: Description = Description::new(
+    "taut_cluster_state",
+    Kind::Gauge,
+    &["state"],
+    "1 for the state in which the node is, and 0 for the others: `starting`, `joined`, `away` (the engine cannot be reached), `rejoining`.",
+);
+
+const CLUSTER_LOSSES: Description =
+    Description::new("taut_cluster_losses_total", Kind::Counter, &[], "Times that the engine of the cluster was lost.");
+
+const CLUSTER_WAITING: Description =
+    Description::new("taut_cluster_waiting", Kind::Gauge, &[], "Requests of this node that wait for the engine.");
+
+const CLUSTER_LAG: Description =
+    Description::new("taut_cluster_lag_seconds", Kind::Gauge, &[], "How long the engine took to answer last.");
+
+const CLUSTER_NODES: Description = Description::new(
+    "taut_cluster_nodes",
+    Kind::Gauge,
+    &[],
+    "Nodes of the cluster that are alive, this one included; absent while the engine cannot be asked.",
 );
 
 const BUILD: Description =
@@ -320,6 +367,10 @@ mod tests {
             ("Event loops", event_loops.chain([DELIVERY]).collect()),
             ("HTTP requests", http.to_vec()),
             ("Webhooks", webhooks.chain([OLDEST_WEBHOOK]).collect()),
+            (
+                "The cluster, on its nodes only",
+                vec![CLUSTER_STATE, CLUSTER_LOSSES, CLUSTER_WAITING, CLUSTER_LAG, CLUSTER_NODES],
+            ),
             ("The process", process.to_vec()),
         ] {
             let _ = writeln!(page, "\n## {title}\n\n| metric | type | labels | |\n|---|---|---|---|");

@@ -24,7 +24,7 @@ pub(super) enum Area {
     Chat,
     /// Load balancers: on every listener, and where clients connect below the path prefix as well.
     Health,
-    /// Prometheus, on every listener.
+    /// Prometheus and whoever looks after the nodes, on every listener.
     Metrics,
     /// Where the console's own listener leads to.
     ConsoleIndex,

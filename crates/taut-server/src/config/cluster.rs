@@ -1,6 +1,7 @@
 //! What is written about a cluster, read: the engine's URL, names, times.
 
 use std::time::Duration;
+use std::{env, fs};
 
 use super::text;
 use crate::app::PublishAway;
@@ -98,6 +99,15 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
+/// The name of this machine; `taut` where the system does not tell.
+pub(crate) fn host_name() -> String {
+    // Linux has it in a file; elsewhere shells and services know it.
+    let from_kernel = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let known =
+        from_kernel.into_iter().chain(["HOSTNAME", "COMPUTERNAME"].iter().filter_map(|name| env::var(name).ok()));
+    known.filter_map(|text| name(&text).ok()).find(|name| !name.is_empty()).unwrap_or_else(|| "taut".to_owned())
+}
+
 pub(crate) fn publish_away(text: &str) -> Result<PublishAway, String> {
     match text {
         "refuse" => Ok(PublishAway::Refuse),
@@ -180,6 +190,7 @@ mod tests {
         for wrong in ["1", "61", "", "s", "3m", "3ss", "-3"] {
             assert!(lease(wrong).expect_err(wrong).contains("whole seconds between 2 and 60"), "{wrong}");
         }
+        assert!(!host_name().is_empty());
         assert!(publish_away("yes").expect_err("neither").contains("refuse (503"));
     }
 }

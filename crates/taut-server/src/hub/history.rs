@@ -43,7 +43,9 @@ impl History {
         self.next += 1;
         self.bytes += bytes;
         self.order.insert(number, Arc::clone(channel));
-        self.events.insert(Arc::clone(channel), Kept { publication: publication.clone(), expires: now + ttl, number });
+        // A publisher does not wait until it is forgotten.
+        let publication = Publication { receipt: None, ..publication.clone() };
+        self.events.insert(Arc::clone(&publication.channel), Kept { publication, expires: now + ttl, number });
     }
 
     /// The channel's last event and how long it will be kept.

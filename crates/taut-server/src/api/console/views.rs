@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use taut_shard::Carrier;
 
 use crate::apps::App;
+use crate::cluster::Phase;
 use crate::pusher::channel::Kind;
 use crate::query::{ChannelState, ConnectionState, EventLoops, Occupancy, PresentMember, Statistics, Traffic};
 
@@ -31,6 +32,9 @@ pub(super) struct Overview<'a> {
     version: &'static str,
     /// Seconds since the server started.
     uptime: u64,
+    /// How it stands with the engine of the cluster, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<&'static str>,
     #[serde(flatten)]
     event_loops: EventLoops,
     /// Of those below 2, 4, 8 … microseconds; the last one has all the rest.
@@ -50,7 +54,12 @@ struct AppConfig<'a> {
 }
 
 impl<'a> Overview<'a> {
-    pub(super) fn new(statistics: &'a Statistics, apps: &'a [Arc<App>], uptime: Duration) -> Self {
+    pub(super) fn new(
+        statistics: &'a Statistics,
+        apps: &'a [Arc<App>],
+        uptime: Duration,
+        cluster: Option<Phase>,
+    ) -> Self {
         let apps = apps.iter().filter(|app| app.snapshot().known).map(|app| AppConfig {
             id: app.id(),
             enabled: app.snapshot().config.enabled,
@@ -61,6 +70,7 @@ impl<'a> Overview<'a> {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime: uptime.as_secs(),
+            cluster: cluster.map(Phase::name),
             event_loops: statistics.event_loops,
             latency: &statistics.latency.counts,
             apps: apps.take(MOST_ROWS).collect(),
