@@ -33,6 +33,38 @@ describe('the console', { timeout: 300_000 }, () => {
     return pusher;
   };
 
+  test('the_nodes_of_a_cluster_are_shown_and_whether_the_engine_is_there', async () => {
+    const answers = {
+      state: 'joined',
+      engine: { address: 'redis://redis:6379', losses: 0, waiting: 0, lag: 0.00025 },
+      nodes: [
+        { name: 'web-1', version: '1.2.3', here: true, connections: 1200 },
+        { name: '<b>web-2</b>', version: '1.2.3', here: false, connections: 7 },
+      ],
+    };
+    const { page } = await open();
+    const card = page.locator('#cluster-card');
+    await page.locator('#f-uptime', { hasNotText: '–' }).waitFor();
+    assert.ok(await card.isHidden(), 'a node that is alone has no cluster');
+    await page.route('**/console/api/overview', async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...await response.json(), cluster: answers.state } });
+    });
+    await page.route('**/console/api/nodes', (route) => route.fulfill({ json: { engine: { ...answers.engine, state: answers.state }, nodes: answers.nodes } }));
+    await card.getByText('redis://redis:6379, answers in 250 µs').waitFor();
+    await card.getByRole('row', { name: 'web-1 this one 1.2.3 1,200' }).waitFor();
+    await card.getByRole('row', { name: '<b>web-2</b> 1.2.3 7' }).waitFor();
+    assert.ok(await page.locator('#cluster-hint').isHidden());
+    answers.state = 'away';
+    answers.engine.losses = 1;
+    answers.nodes.pop();
+    await card.getByText('lost 1 time').waitFor();
+    await card.getByText('this node goes on by itself').waitFor();
+    assert.equal(await card.getByRole('row').count(), 2, 'the head and the one that is left');
+    await page.unrouteAll({ behavior: 'ignoreErrors' });
+    await card.waitFor({ state: 'hidden' });
+  });
+
   test('what_a_client_does_is_shown_the_moment_it_happens', async () => {
     const { page, sees } = await open('events');
     await page.getByRole('heading', { name: 'Listening' }).waitFor();

@@ -4,6 +4,7 @@ import { Plot } from './plot.js';
 
 const EVERY = 1000;
 const WINDOW = 60;   // samples that the percentiles look back
+const EVERY_NODES = 3000;
 const MOST_REASONS = 8;
 const QUANTILES = [['q-50', 0.5], ['q-90', 0.9], ['q-99', 0.99], ['q-999', 0.999]];
 
@@ -18,6 +19,8 @@ let before = null;
 let past = [];       // histograms, the oldest first
 let app = '';
 let latest = null;
+let cluster = '';    // the state that the nodes were shown in
+let nodesAt = 0;
 
 /** Asks once a second, whichever view is shown, so that the plots have no holes; ends when `tell` says so. */
 export async function poll(tell) {
@@ -31,7 +34,10 @@ export async function poll(tell) {
       failure = error;
       before = null;
     }
-    if (overview) show(overview);
+    if (overview) {
+      show(overview);
+      showCluster(overview.cluster ?? '').catch(() => {}); // the next look finds out why
+    }
     if (!tell(overview, failure)) return;
     await new Promise((resolve) => setTimeout(resolve, Math.max(100, EVERY - (performance.now() - started))));
   }
@@ -75,6 +81,26 @@ function show(overview) {
   showLatency(overview.latency);
   page['apps-card'].hidden = overview.apps.length < 2;
   page.apps.replaceChildren(...overview.apps.map(row));
+}
+
+/** Shows the engine that several nodes share, and the nodes; nothing where this one is alone. */
+async function showCluster(state) {
+  page['cluster-card'].hidden = !state;
+  if (!state || (state === cluster && performance.now() - nodesAt < EVERY_NODES)) return;
+  [cluster, nodesAt] = [state, performance.now()];
+  write(page['cluster-state'], state);
+  page['cluster-state'].className = `badge ${state}`;
+  page['cluster-hint'].hidden = state !== 'away';
+  const { engine, nodes } = await ask('nodes');
+  if (!engine) return;
+  const speed = engine.state === 'joined' ? [`answers in ${microseconds(Math.round(engine.lag * 1e6))}`] : [];
+  const lost = engine.losses ? [`lost ${plural(engine.losses, 'time')}`] : [];
+  write(page['cluster-engine'], [engine.address, ...speed, ...lost].join(', '));
+  page.nodes.replaceChildren(...nodes.map(({ name, version, connections, here }) => {
+    const heading = create('th', '', name, ...(here ? [' ', create('span', 'badge', 'this one')] : []));
+    heading.scope = 'row';
+    return create('tr', '', heading, create('td', '', version), create('td', 'number', number(connections)));
+  }));
 }
 
 function showTrouble(counts) {
