@@ -43,14 +43,16 @@ macro_rules! page {
     };
 }
 
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 10] = [
     page!("auth"),
     page!("compatibility"),
     page!("configuration"),
+    page!("guarantees"),
     page!("metrics"),
     page!("migrating-servers"),
     page!("proxies"),
     page!("running"),
+    page!("scaling"),
     page!("traces"),
 ];
 
