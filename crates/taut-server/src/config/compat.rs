@@ -249,19 +249,19 @@ impl Compat {
     }
 }
 
-/// A Redis server as other servers' variables name it.
-struct Redis<'v> {
-    url: Option<&'v str>,
-    host: Option<&'v str>,
-    port: Option<&'v str>,
-    database: Option<&'v str>,
-    user: Option<&'v str>,
-    password: Option<&'v str>,
+/// A Redis server as other servers name it.
+pub(super) struct Redis<'v> {
+    pub(super) url: Option<&'v str>,
+    pub(super) host: Option<&'v str>,
+    pub(super) port: Option<&'v str>,
+    pub(super) database: Option<&'v str>,
+    pub(super) user: Option<&'v str>,
+    pub(super) password: Option<&'v str>,
 }
 
 impl Redis<'_> {
     /// As [`cluster`](super::cluster) reads it. A whole URL goes before its parts.
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         if let Some(url) = self.url {
             // Laravel's other names of the same.
             let (scheme, rest) = url.split_once("://").unwrap_or(("", url));

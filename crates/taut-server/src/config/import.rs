@@ -90,6 +90,45 @@ impl Writer {
             }
         }
         self.database(tree);
+        self.cluster(tree);
+    }
+
+    /// Nodes that share a Redis server are a cluster.
+    fn cluster(&mut self, tree: &mut Json) {
+        let Some(driver) = take(tree, "adapter.driver") else { return };
+        match driver.as_str() {
+            Some("local") => return,
+            Some("redis") => {}
+            _ => {
+                let reason = "one process uses all cores, and several share a Redis server: redis is understood";
+                return self.lost("adapter.driver", &driver, reason);
+            }
+        }
+        let mut given = |path: &str| take(tree, path).filter(|value| !is_nothing(value));
+        for path in ["database.redis.sentinels", "database.redis.clusterNodes", "adapter.redis.clusterMode"] {
+            if given(path).is_some() {
+                let reason = format!(
+                    "{path} asks for Sentinel or Redis Cluster, which are not understood yet: the node is alone"
+                );
+                return self.lost("adapter.driver", &driver, &reason);
+            }
+        }
+        let mut text = |path: &str| given(path).map(|value| scalar(&value));
+        let [host, port, database, user, password] =
+            ["host", "port", "db", "username", "password"].map(|name| text(&format!("database.redis.{name}")));
+        let prefix = text("adapter.redis.prefix").or_else(|| text("database.redis.keyPrefix"));
+        let redis = compat::Redis {
+            url: None,
+            host: host.as_deref(),
+            port: port.as_deref(),
+            database: database.as_deref(),
+            user: user.as_deref(),
+            password: password.as_deref(),
+        };
+        self.set("cluster", &redis.url());
+        if let Some(prefix) = prefix {
+            self.set("cluster-prefix", &prefix);
+        }
     }
 
     fn metrics(&mut self, tree: &mut Json) {
@@ -342,6 +381,17 @@ fn quoted(text: &str) -> String {
     Json::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
+/// What stands for a value that is not set.
+fn is_nothing(value: &Json) -> bool {
+    match value {
+        Json::Null | Json::Bool(false) => true,
+        Json::String(text) => text.is_empty(),
+        Json::Array(elements) => elements.is_empty(),
+        Json::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
 type Convert = fn(&str) -> Result<String, String>;
 
 const PATHS: &[(&str, &str, Convert)] = &[
@@ -363,7 +413,7 @@ const PATHS: &[(&str, &str, Convert)] = &[
 ];
 
 const NO_COUNTERPART: &[(&str, &str)] = &[
-    ("adapter", "one process uses all cores, and needs no adapter"),
+    ("adapter", "it belongs to an adapter that is not in use"),
     ("cluster", "one process uses all cores"),
     ("queue", "webhooks wait in data-directory"),
     ("cache", "cache channels are kept in memory"),
@@ -463,13 +513,13 @@ mod tests {
     #[test]
     fn what_has_no_counterpart_is_kept_in_comments_and_told_without_its_value() {
         let imported = import_soketi(
-            r#"{"host": "127.0.0.1", "adapter.driver": "redis", "database.redis.password": "hunter2", "colour": {"dark": [1, 2]},
+            r#"{"host": "127.0.0.1", "adapter.driver": "nats", "database.redis.password": "hunter2", "colour": {"dark": [1, 2]},
             "ssl": {"passphrase": "hunter2"}, "appManager.array.apps": [{"id": "1", "key": "a", "secret": "x", "theme": "red",
             "maxReadRequestsPerSecond": 5, "webhooks": [{"lambda_function": "f", "event_types": ["cache_miss"]}]}, {"id": "2"}]}"#,
         )
         .expect("JSON");
         for kept in [
-            "# not used: adapter.driver = \"redis\"",
+            "# not used: adapter.driver = \"nats\"",
             "# not used: database.redis.password = \"hunter2\"",
             "# not used: colour.dark = [1,2]",
             "# not used: ssl.passphrase = \"hunter2\"",
@@ -484,6 +534,39 @@ mod tests {
         assert!(warnings.contains("Lambda") && warnings.contains("theme has no counterpart"), "{warnings}");
         assert!(!warnings.contains("hunter2"), "{warnings}");
         assert_eq!(load("comments", &imported.toml).apps.len(), 1);
+    }
+
+    #[test]
+    fn a_redis_server_that_nodes_share_is_that_of_a_cluster() {
+        let import = |adapter: &str| {
+            let json = format!(
+                r#"{{"host": "127.0.0.1", "appManager.array.apps": [{{"id": "1", "key": "a", "secret": "x"}}], {adapter}}}"#
+            );
+            let imported = import_soketi(&json).expect("JSON");
+            let config = load("cluster", &imported.toml);
+            (
+                config.cluster.as_ref().map(|url| url.reveal().to_owned()),
+                config.cluster_prefix,
+                imported.warnings.join("\n"),
+            )
+        };
+        let url = |url: &str| Some(url.to_owned());
+        let none = (None, "taut".to_owned(), String::new());
+        assert_eq!(import(r#""adapter.driver": "local""#), none);
+        let (found, prefix, warnings) = import(r#""adapter.driver": "redis""#);
+        assert_eq!((found, prefix.as_str(), warnings.as_str()), (url("redis://127.0.0.1:6379/0"), "taut", ""));
+        let (found, prefix, warnings) = import(
+            r#""adapter": {"driver": "redis", "redis": {"prefix": "shop", "clusterMode": false}}, "database": {"redis":
+            {"host": "redis", "port": 6380, "db": 2, "username": "me", "password": "p@ss", "keyPrefix": "keys", "sentinels": null}}"#,
+        );
+        assert_eq!((found, prefix.as_str()), (url("redis://me:p%40ss@redis:6380/2"), "shop"));
+        assert_eq!(warnings, "database.redis.keyPrefix: it belongs to a driver that is not in use here");
+        let (found, _, warnings) =
+            import(r#""adapter.driver": "redis", "database.redis.sentinels": [{"host": "a", "port": 26379}]"#);
+        assert!(
+            found.is_none() && warnings.contains("Sentinel or Redis Cluster, which are not understood yet"),
+            "{warnings}"
+        );
     }
 
     #[test]
