@@ -381,6 +381,10 @@ impl Running {
         let [console, metrics] = [console_address, metrics_address].map(|address| address.map(field::display));
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(version, ?addresses, console, metrics, shards = shards.len(), "serving");
+        if let Some(engine) = config.cluster_address() {
+            let (node, lease) = (config.node_name(), config.cluster_lease);
+            tracing::info!(engine, prefix = config.cluster_prefix, node, ?lease, "one of the nodes of a cluster");
+        }
         let known: Vec<_> = self.apps.all().into_iter().filter(|app| app.snapshot().known).collect();
         let ids: Vec<&str> = known.iter().take(MOST_IDS).map(|app| app.id()).collect();
         let rest = known.len() - ids.len();
