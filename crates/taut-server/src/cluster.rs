@@ -3,9 +3,11 @@
 //! Each node has an owner for each channel that its clients want ([`crate::hub`]); the engine decides between nodes.
 //! [`Broker`] is what an engine promises, and each engine is one folder.
 
+mod part;
 #[cfg(test)]
 pub(crate) mod testing;
 mod watch;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
