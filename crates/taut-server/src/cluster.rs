@@ -4,6 +4,7 @@
 //! [`Broker`] is what an engine promises, and each engine is one folder.
 
 mod part;
+pub(crate) mod redis;
 #[cfg(test)]
 pub(crate) mod testing;
 mod watch;

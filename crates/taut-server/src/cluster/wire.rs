@@ -26,8 +26,8 @@ pub(super) enum Message {
     Counted(usize),
     /// A user of the app has come online or gone offline.
     Status { user_id: Arc<str>, is_online: bool },
-    /// Close every connection of this user, and send [`Terminated`](Self::Terminated) to `from`.
-    Terminate { from: Box<str>, request: u64, app: Box<str>, user_id: Arc<str> },
+    /// Close every connection of this user, and send [`Terminated`](Self::Terminated) to the incarnation `from`. Not for the node `origin` itself.
+    Terminate { origin: Box<str>, from: Box<str>, request: u64, app: Box<str>, user_id: Arc<str> },
     /// The connections are closed on `node`.
     Terminated { request: u64, node: Box<str> },
     /// A node's message to itself: its subscriptions work.
@@ -100,6 +100,7 @@ impl Message {
             COUNTED => Self::Counted(fields.number()?),
             STATUS => Self::Status { user_id: fields.text()?.into(), is_online: fields.flag()? },
             TERMINATE => Self::Terminate {
+                origin: fields.text()?.into(),
                 from: fields.text()?.into(),
                 request: fields.number()?,
                 app: fields.text()?.into(),
@@ -125,8 +126,8 @@ impl Message {
             Self::Changed(change) => write_change(change),
             Self::Counted(subscribers) => written(COUNTED, &[&subscribers.to_string()]),
             Self::Status { user_id, is_online } => written(STATUS, &[user_id, if *is_online { "1" } else { "0" }]),
-            Self::Terminate { from, request, app, user_id } => {
-                written(TERMINATE, &[from, &request.to_string(), app, user_id])
+            Self::Terminate { origin, from, request, app, user_id } => {
+                written(TERMINATE, &[origin, from, &request.to_string(), app, user_id])
             }
             Self::Terminated { request, node } => written(TERMINATED, &[&request.to_string(), node]),
             Self::Probe(number) => written(PROBE, &[&number.to_string()]),
@@ -182,6 +183,23 @@ pub(super) fn read_node(bytes: &[u8]) -> Result<(Box<str>, Box<str>, u64), Malfo
     let node = (fields.text()?.into(), fields.text()?.into(), fields.number()?);
     fields.end()?;
     Ok(node)
+}
+
+/// What a user says of itself, as it stands in a field of a message.
+pub(super) fn user_info(user_info: Option<&str>) -> Vec<u8> {
+    user_info.map(|text| format!("={text}").into_bytes()).unwrap_or_default()
+}
+
+/// Reads what [`user_info`] has written.
+pub(super) fn read_user_info(bytes: &[u8]) -> Result<Option<&str>, Malformed> {
+    optional(std::str::from_utf8(bytes).map_err(|_| Malformed::Field)?)
+}
+
+fn optional(text: &str) -> Result<Option<&str>, Malformed> {
+    match text {
+        "" => Ok(None),
+        text => text.strip_prefix('=').map(Some).ok_or(Malformed::Field),
+    }
 }
 
 fn fields(texts: &[&str]) -> Vec<u8> {
@@ -312,10 +330,7 @@ impl<'a> Fields<'a> {
     }
 
     fn text_if_any(&mut self) -> Result<Option<&'a str>, Malformed> {
-        match self.text()? {
-            "" => Ok(None),
-            text => text.strip_prefix('=').map(Some).ok_or(Malformed::Field),
-        }
+        optional(self.text()?)
     }
 
     fn number<N: std::str::FromStr>(&mut self) -> Result<N, Malformed> {
@@ -413,11 +428,14 @@ mod tests {
             any::<usize>().prop_map(Message::Counted),
             (text(), any::<bool>())
                 .prop_map(|(user_id, is_online)| Message::Status { user_id: user_id.into(), is_online }),
-            (text(), any::<u64>(), text(), text()).prop_map(|(from, request, app, user_id)| Message::Terminate {
-                from: from.into(),
-                request,
-                app: app.into(),
-                user_id: user_id.into(),
+            (text(), text(), any::<u64>(), text(), text()).prop_map(|(origin, from, request, app, user_id)| {
+                Message::Terminate {
+                    origin: origin.into(),
+                    from: from.into(),
+                    request,
+                    app: app.into(),
+                    user_id: user_id.into(),
+                }
             }),
             (any::<u64>(), text()).prop_map(|(request, node)| Message::Terminated { request, node: node.into() }),
             any::<u64>().prop_map(Message::Probe),

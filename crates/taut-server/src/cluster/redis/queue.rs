@@ -1,0 +1,325 @@
+//! What is written to the engine: in order, on one connection, many commands at a time.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Cmd, Pipeline, RedisResult, Value};
+
+use super::scripts::{Script, Scripts};
+use crate::hub::engine::Receipt;
+
+/// The writes of one incarnation.
+///
+/// One pipeline is under way at a time. While it is, the next one gathers: neighbours that the same script takes become one call. Nothing is sent
+/// twice: what becomes of a write whose answer does not come is not known, and the session is over.
+pub(super) struct Queue<T> {
+    connection: MultiplexedConnection,
+    scripts: Scripts,
+    incarnation: Box<str>,
+    waiting: VecDeque<Entry<T>>,
+    under_way: Option<UnderWay<T>>,
+    /// The number of this incarnation's last change that was sent.
+    changes: u64,
+}
+
+enum Entry<T> {
+    Command { command: Cmd, bytes: usize, then: T },
+    Renew { lease: Duration, node: Vec<u8>, then: T },
+    Join(Vec<Join<T>>),
+    Leave(Vec<Vec<u8>>),
+    Count { former: Vec<Box<str>>, counts: Vec<Count> },
+}
+
+/// A cell that the node holds from now on.
+pub(super) struct Join<T> {
+    pub(super) cell: Vec<u8>,
+    /// What the user says of itself, as a field of a message.
+    pub(super) user_info: Vec<u8>,
+    /// How many users the channel may have; 0: any number.
+    pub(super) most: usize,
+    pub(super) then: Option<T>,
+}
+
+/// The node has so many subscribers in a channel.
+pub(super) struct Count {
+    pub(super) app: Box<str>,
+    pub(super) channel: Arc<str>,
+    pub(super) subscribers: usize,
+}
+
+/// What is to be done with the answer to one command.
+pub(super) enum Then<T> {
+    One(T),
+    /// The answer is a list: one for each.
+    Each(Vec<Option<T>>),
+    /// It only must not be an error.
+    Nothing,
+}
+
+struct UnderWay<T> {
+    answers: Vec<Then<T>>,
+    since: Instant,
+    replies: Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> + Send>>,
+}
+
+/// A pipeline that is done.
+pub(super) struct Finished<T> {
+    pub(super) answers: Vec<Then<T>>,
+    pub(super) replies: RedisResult<Vec<Value>>,
+    pub(super) took: Duration,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new(connection: MultiplexedConnection, scripts: Scripts, incarnation: Box<str>) -> Self {
+        Self { connection, scripts, incarnation, waiting: VecDeque::new(), under_way: None, changes: 0 }
+    }
+
+    /// How many writes wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.under_way.as_ref().map_or(0, |under_way| under_way.answers.len())
+    }
+
+    /// A call of a script, to which arguments are added before it is [sent](Self::send).
+    pub(super) fn call(&self, script: Script) -> Cmd {
+        self.scripts.call(script)
+    }
+
+    /// Adds a command of about so many bytes.
+    pub(super) fn send(&mut self, command: Cmd, bytes: usize, then: T) {
+        self.waiting.push_back(Entry::Command { command, bytes, then });
+    }
+
+    /// Adds a renewal of the lease, before everything that waits.
+    pub(super) fn renew(&mut self, lease: Duration, node: Vec<u8>, then: T) {
+        self.waiting.push_front(Entry::Renew { lease, node, then });
+    }
+
+    pub(super) fn join(&mut self, join: Join<T>) {
+        match self.waiting.back_mut() {
+            Some(Entry::Join(joins)) if joins.len() < BATCH => joins.push(join),
+            _ => self.waiting.push_back(Entry::Join(vec![join])),
+        }
+    }
+
+    pub(super) fn leave(&mut self, cell: Vec<u8>) {
+        match self.waiting.back_mut() {
+            Some(Entry::Leave(cells)) if cells.len() < BATCH => cells.push(cell),
+            _ => self.waiting.push_back(Entry::Leave(vec![cell])),
+        }
+    }
+
+    /// `former` are the incarnations of this node whose counts are void.
+    pub(super) fn count(&mut self, count: Count, former: &[Box<str>]) {
+        match self.waiting.back_mut() {
+            Some(Entry::Count { former: others, counts }) if counts.len() < BATCH && others == former => {
+                counts.push(count);
+            }
+            _ => self.waiting.push_back(Entry::Count { former: former.to_vec(), counts: vec![count] }),
+        }
+    }
+
+    /// Sends what waits, unless something is under way.
+    pub(super) fn start(&mut self) {
+        if self.under_way.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let (mut pipeline, mut answers, mut weight) = (Pipeline::new(), Vec::new(), 0);
+        while let Some(entry) = self.waiting.front() {
+            weight += entry.weight();
+            if weight > HEAVIEST && !answers.is_empty() {
+                break;
+            }
+            let entry = self.waiting.pop_front().expect("there is a first one");
+            let (command, then) = self.command(entry);
+            pipeline.add_command(command);
+            answers.push(then);
+        }
+        let (mut connection, count) = (self.connection.clone(), answers.len());
+        let replies = Box::pin(async move { connection.send_packed_commands(&pipeline, 0, count).await });
+        self.under_way = Some(UnderWay { answers, since: Instant::now(), replies });
+    }
+
+    /// Waits until what is under way is done.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: the next call goes on waiting.
+    pub(super) async fn finished(&mut self) -> Finished<T> {
+        let Some(under_way) = &mut self.under_way else { return pending().await };
+        let replies = under_way.replies.as_mut().await;
+        let UnderWay { answers, since, .. } = self.under_way.take().expect("it was there");
+        Finished { answers, replies, took: since.elapsed() }
+    }
+
+    /// Runs a script behind everything that is under way, as the last thing.
+    pub(super) async fn last(mut self, script: Script, arguments: &[&[u8]]) {
+        if self.under_way.is_some() {
+            let _ = self.finished().await;
+        }
+        let _ = self.scripts.run(&mut self.connection, script, arguments).await;
+    }
+
+    fn command(&mut self, entry: Entry<T>) -> (Cmd, Then<T>) {
+        match entry {
+            Entry::Command { command, bytes: _, then } => (command, Then::One(then)),
+            Entry::Renew { lease, node, then } => {
+                let mut command = self.call(Script::Renew);
+                command.arg(&*self.incarnation).arg(self.changes).arg(lease.as_millis() as u64).arg(node);
+                (command, Then::One(then))
+            }
+            Entry::Join(joins) => {
+                let mut command = self.change(Script::Join);
+                let answers = joins.into_iter().map(|Join { cell, user_info, most, then }| {
+                    command.arg(cell).arg(user_info).arg(most);
+                    then
+                });
+                let answers = answers.collect();
+                (command, Then::Each(answers))
+            }
+            Entry::Leave(cells) => {
+                let mut command = self.change(Script::Leave);
+                command.arg(cells);
+                (command, Then::Nothing)
+            }
+            Entry::Count { former, counts } => {
+                let mut command = self.change(Script::Count);
+                command.arg(former.len());
+                for incarnation in &former {
+                    command.arg(&**incarnation);
+                }
+                for Count { app, channel, subscribers } in counts {
+                    command.arg(&*app).arg(&*channel).arg(subscribers);
+                }
+                (command, Then::Nothing)
+            }
+        }
+    }
+
+    /// A call of a script that changes what this incarnation holds.
+    fn change(&mut self, script: Script) -> Cmd {
+        self.changes += 1;
+        let mut command = self.call(script);
+        command.arg(&*self.incarnation).arg(self.changes);
+        command
+    }
+}
+
+impl<T> Entry<T> {
+    /// About how many bytes it has, or how long the engine works for it.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Command { bytes, .. } => COMMAND + bytes,
+            Self::Renew { .. } => COMMAND,
+            Self::Join(joins) => joins.len() * CELL,
+            Self::Leave(cells) => cells.len() * CELL,
+            Self::Count { counts, .. } => counts.len() * CELL,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { incarnation, changes, .. } = self;
+        formatter
+            .debug_struct("Queue")
+            .field("incarnation", incarnation)
+            .field("changes", changes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event on its way to the engine. Dropped before it is [carried](Self::carried), it has failed.
+#[derive(Debug)]
+pub(super) struct Carriage {
+    pub(super) receipt: Option<Receipt>,
+    pub(super) _room: Room,
+}
+
+impl Carriage {
+    /// The engine has it.
+    pub(super) fn carried(mut self) {
+        self.receipt = None;
+    }
+}
+
+impl Drop for Carriage {
+    fn drop(&mut self) {
+        if let Some(receipt) = &self.receipt {
+            receipt.fail();
+        }
+    }
+}
+
+/// Bytes of an event among those that may wait for the engine; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Room {
+    /// `None` if there is no room.
+    pub(super) fn take(taken: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= ROOM);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self { bytes, taken: Arc::clone(taken) })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Cells in one call of a script: Redis serves nobody else in the meantime.
+const BATCH: usize = 200;
+
+/// What a pipeline may weigh: it has to be answered well within the response timeout.
+const HEAVIEST: usize = 1 << 20;
+
+/// A command without its arguments.
+const COMMAND: usize = 64;
+
+/// A cell takes its bytes, and the engine the time of some kilobytes: a join costs it what three to nine publishes do.
+const CELL: usize = 512;
+
+/// Bytes of events that may wait for the engine.
+const ROOM: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_bounded_and_given_back() {
+        let taken = Arc::default();
+        let half = Room::take(&taken, ROOM / 2).expect("room");
+        let other = Room::take(&taken, ROOM / 2).expect("room");
+        assert!(Room::take(&taken, 1).is_none() && Room::take(&taken, usize::MAX).is_none());
+        drop(half);
+        let small = Room::take(&taken, 1).expect("room");
+        assert!(Room::take(&taken, ROOM / 2).is_none());
+        drop((small, other));
+        assert_eq!(taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_event_that_is_dropped_on_its_way_has_failed() {
+        let taken = Arc::default();
+        let carriage = |receipt: &Receipt| Carriage {
+            receipt: Some(receipt.clone()),
+            _room: Room::take(&taken, 1).expect("room"),
+        };
+        let (carried, lost) = (Receipt::new(Arc::new(())), Receipt::new(Arc::new(())));
+        carriage(&carried).carried();
+        drop(carriage(&lost));
+        assert!(!carried.has_failed() && lost.has_failed());
+        assert_eq!(taken.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,8 @@
+-- The nodes of the cluster. Gives of each its incarnation, for how many ms its lease goes on, and what it says of itself.
+local nodes = {}
+local leases = redis.call('ZRANGEBYSCORE', X .. ':leases', digits(NOW), '+inf', 'WITHSCORES')
+for at = 1, #leases, 2 do
+  local node = redis.call('HGET', X .. ':members', leases[at])
+  nodes[#nodes + 1] = { leases[at], digits(leases[at + 1] - NOW), node }
+end
+return nodes

@@ -1,0 +1,541 @@
+//! The life of one incarnation.
+
+mod answers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, cmd};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::names::Names;
+use super::queue::{Carriage, Count, Join, Queue, Room};
+use super::reply;
+use super::scripts::{Script, Scripts};
+use super::subscriber::{Heard, Inbox, Subscriber};
+use super::topology::Topology;
+use super::{Doubt, Memory, Message, Node};
+use crate::apps::App;
+use crate::cluster::Phase;
+use crate::cluster::part::{self, Counts};
+use crate::cluster::wire::{self, Cell};
+use crate::hub::command::{PresenceMember, Publication};
+use crate::hub::engine::{Epoch, Receipt, Request, Standing, Update};
+use answers::{Answer, Termination};
+
+/// One incarnation with its two connections.
+#[derive(Debug)]
+pub(super) struct Session {
+    node: Arc<Node>,
+    incarnation: Box<str>,
+    epoch: Epoch,
+    queue: Queue<Answer>,
+    subscriber: Subscriber<Confirmed>,
+    inbox: Arc<Inbox>,
+    heard: mpsc::UnboundedReceiver<Heard>,
+    lease: Lease,
+    /// What is still missing before the node has joined.
+    missing: Missing,
+    counts: Counts<Instant>,
+    /// By app: whether its users' changes are subscribed, and the questions that wait for it.
+    watched: HashMap<Box<str>, Watched>,
+    terminations: HashMap<u64, Termination>,
+    requests: u64,
+    reader: Reader,
+    reaper: Reaper,
+    /// When this node has sent itself a message, to see whether it comes.
+    probe: Option<Instant>,
+}
+
+/// Until when this node may write.
+#[derive(Debug)]
+struct Lease {
+    /// By this node's own clock, with a margin.
+    ends: Instant,
+    renew_at: Instant,
+    is_renewing: bool,
+}
+
+/// What must be confirmed before the node has joined.
+#[derive(Debug)]
+struct Missing {
+    subscriptions: bool,
+    cells: bool,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    is_confirmed: bool,
+    waiting: Vec<OnlineQuestion>,
+}
+
+/// Which of these users are online?
+#[derive(Debug)]
+struct OnlineQuestion {
+    app: Arc<App>,
+    user_ids: Arc<[Arc<str>]>,
+    number: u32,
+}
+
+/// This node's turn to tell webhooks what has happened in the cluster.
+#[derive(Debug)]
+struct Reader {
+    is_turn: bool,
+    is_reading: bool,
+    read_at: Instant,
+}
+
+/// The taking away of what dead incarnations held.
+#[derive(Debug, Default)]
+struct Reaper {
+    has_work: bool,
+    is_working: bool,
+}
+
+/// What the engine has confirmed.
+#[derive(Debug)]
+enum Confirmed {
+    Channel {
+        app: Box<str>,
+        channel: Arc<str>,
+        number: u64,
+    },
+    Status {
+        app: Box<str>,
+    },
+    /// Everything that was wanted when the session began.
+    All,
+}
+
+impl Session {
+    /// Connects, and takes a lease.
+    ///
+    /// # Cancel safety
+    /// What was taken ends by itself.
+    pub(super) async fn open(node: Arc<Node>, incarnation: Box<str>) -> Result<Self, Doubt> {
+        let topology = Topology::parse(&node.settings.url).map_err(Doubt::Url)?;
+        let timeout = node.settings.response_timeout;
+        let client = Client::open(topology.master(timeout).await?)?;
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
+        let (inbox, heard) = inbox(&node);
+        let to = Arc::clone(&inbox);
+        let take = move |info: PushInfo| -> Result<(), ()> {
+            to.take(info);
+            Ok(())
+        };
+        let subscribing =
+            client.get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(take)).await?;
+        let mut writing = client.get_multiplexed_async_connection_with_config(&config).await?;
+        agree(&mut writing, &node.names).await?;
+        let scripts = Scripts::load(&mut writing, node.names.partition()).await?;
+        let sent = Instant::now();
+        let epoch = enter(&mut writing, &scripts, &node, &incarnation).await?;
+        Ok(Self {
+            lease: Lease { ends: node.lease_from(sent), renew_at: sent, is_renewing: false },
+            queue: Queue::new(writing, scripts, incarnation.clone()),
+            subscriber: Subscriber::new(subscribing),
+            missing: Missing { subscriptions: true, cells: true },
+            counts: Counts::default(),
+            watched: HashMap::new(),
+            terminations: HashMap::new(),
+            requests: 0,
+            reader: Reader { is_turn: false, is_reading: false, read_at: sent },
+            reaper: Reaper::default(),
+            probe: None,
+            node,
+            incarnation,
+            epoch,
+            inbox,
+            heard,
+        })
+    }
+
+    /// Goes on until there is a doubt; `None` if nobody sends any more, and the node has left.
+    pub(super) async fn run(
+        mut self,
+        requests: &mut mpsc::UnboundedReceiver<Message>,
+        memory: &mut Memory,
+    ) -> Option<Doubt> {
+        self.node.status.enter(Phase::Rejoining);
+        self.rejoin(memory);
+        let served = self.serve(requests, memory).await;
+        if served.is_ok() {
+            self.queue.last(Script::Retire, &[self.incarnation.as_bytes()]).await;
+        }
+        served.err()
+    }
+
+    async fn serve(
+        &mut self,
+        requests: &mut mpsc::UnboundedReceiver<Message>,
+        memory: &mut Memory,
+    ) -> Result<(), Doubt> {
+        let mut ticks = interval(self.node.tick());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut received = Vec::new();
+        loop {
+            // Before anything is written: this node may have been asleep.
+            if Instant::now() >= self.lease.ends {
+                return Err(Doubt::Late);
+            }
+            self.queue.start();
+            self.subscriber.start();
+            self.node.status.waiting.store(self.queue.len() + self.subscriber.len(), Ordering::Relaxed);
+            tokio::select! {
+                finished = self.queue.finished() => self.answered(finished, memory)?,
+                confirmed = self.subscriber.finished() => self.confirmed(confirmed?, memory),
+                Some(heard) = self.heard.recv() => self.heard(heard)?,
+                _ = ticks.tick() => self.tick(memory)?,
+                count = requests.recv_many(&mut received, MOST_RECEIVED) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    for message in received.drain(..) {
+                        self.take(message, memory);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the engine everything that this node holds. The writes of requests follow behind it.
+    fn rejoin(&mut self, memory: &Memory) {
+        let names = self.node.names.clone();
+        for subscription in memory.part.subscriptions() {
+            let (app, channel) = (subscription.app, subscription.channel);
+            let confirmed =
+                Confirmed::Channel { app: app.into(), channel: Arc::clone(channel), number: subscription.number };
+            self.subscriber.subscribe(names.channel(app, channel), Some(confirmed));
+        }
+        for app in memory.part.watched() {
+            self.watch(app);
+        }
+        self.subscriber.subscribe(names.control(), None);
+        self.subscriber.subscribe(names.node(&self.incarnation), Some(Confirmed::All));
+        for (cell, user_info) in memory.part.cells() {
+            let (cell, user_info) = (cell.write(), wire::user_info(user_info));
+            self.queue.join(Join { cell, user_info, most: 0, then: None });
+        }
+        for (app, channel, subscribers) in memory.part.counts() {
+            let count = Count { app: app.into(), channel: Arc::clone(channel), subscribers };
+            self.queue.count(count, &memory.former);
+        }
+        let mut retire = self.queue.call(Script::Retire);
+        for incarnation in &memory.former {
+            retire.arg(&**incarnation);
+        }
+        self.queue.send(retire, 0, Answer::Rejoined);
+    }
+
+    /// Whether all that was wanted is there, now that a part of it has come.
+    fn check_joined(&mut self) {
+        let Missing { subscriptions: false, cells: false } = self.missing else { return };
+        if self.node.status.phase() == Phase::Joined {
+            return;
+        }
+        self.node.status.enter(Phase::Joined);
+        tracing::info!(incarnation = &*self.incarnation, "this node has joined the cluster");
+        self.node.owners.standing(Standing::Joined);
+    }
+
+    fn take(&mut self, message: Message, memory: &mut Memory) {
+        match message {
+            Message::Request { app, request, room } => {
+                memory.part.apply(app.id(), &request);
+                self.request(&app, request, room, memory);
+            }
+            Message::Question(question) => self.question(question),
+        }
+    }
+
+    fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory) {
+        let id = app.id();
+        match request {
+            Request::Subscribe { channel } => self.subscribe(id, channel, memory),
+            Request::Unsubscribe { channel } => {
+                self.subscriber.unsubscribe(self.node.names.channel(id, &channel));
+                if let Some(cell) = part::occupied(id, &channel) {
+                    self.queue.leave(cell.write());
+                }
+            }
+            Request::Publish { publication, kept, receipt } => {
+                let Some(room) = room else { return };
+                self.publish(app, &publication, kept, receipt, room);
+            }
+            Request::Join { channel, member, number, most } => self.join(app, channel, member, number, most),
+            Request::Leave { channel, user_id } => {
+                self.queue.leave(Cell::Member { app: id, channel: &channel, user_id: &user_id }.write());
+            }
+            Request::Members { channel } => {
+                let mut call = self.queue.call(Script::Members);
+                call.arg(id).arg(&*channel).arg(self.node.settings.lease.as_millis() as u64);
+                self.queue.send(call, 0, Answer::Members { app: Arc::clone(app), channel });
+            }
+            Request::LastEvent { channel, is_missed } => {
+                let mut call = self.queue.call(Script::Last);
+                call.arg(id).arg(&*channel).arg(u8::from(is_missed));
+                self.queue.send(call, 0, Answer::LastEvent { app: Arc::clone(app), channel });
+            }
+            Request::Count { channel, subscribers } => {
+                let now = Instant::now();
+                if let Some(subscribers) = self.counts.take(id, &channel, subscribers, now, now + COUNT_INTERVAL) {
+                    self.queue.count(Count { app: id.into(), channel, subscribers }, &[]);
+                }
+            }
+            Request::SignIn { user_id } => {
+                let cell = Cell::SignedIn { app: id, user_id: &user_id }.write();
+                self.queue.join(Join { cell, user_info: Vec::new(), most: 0, then: None });
+            }
+            Request::SignOut { user_id } => self.queue.leave(Cell::SignedIn { app: id, user_id: &user_id }.write()),
+            Request::Online { user_ids, number } => self.online(app, user_ids, number),
+        }
+    }
+
+    fn subscribe(&mut self, app: &str, channel: Arc<str>, memory: &Memory) {
+        let Some(number) = memory.part.subscription(app, &channel) else { return };
+        if let Some(cell) = part::occupied(app, &channel) {
+            self.queue.join(Join { cell: cell.write(), user_info: Vec::new(), most: 0, then: None });
+        }
+        let name = self.node.names.channel(app, &channel);
+        self.subscriber.subscribe(name, Some(Confirmed::Channel { app: app.into(), channel, number }));
+    }
+
+    fn publish(&mut self, app: &App, publication: &Publication, kept: bool, receipt: Option<Receipt>, room: Room) {
+        let (origin, bytes, carriage) = (&*self.node.origin, publication.bytes(), Carriage { receipt, _room: room });
+        if !kept {
+            let mut publish = cmd("PUBLISH");
+            publish.arg(self.node.names.channel(app.id(), &publication.channel));
+            publish.arg(wire::Message::published(origin, publication));
+            return self.queue.send(publish, bytes, Answer::Carried(carriage));
+        }
+        let (head, tail) = wire::Message::to_keep(origin, publication);
+        let mut keep = self.queue.call(Script::Keep);
+        keep.arg(&*self.incarnation).arg(app.id()).arg(&*publication.channel).arg(head).arg(tail);
+        keep.arg(app.snapshot().limits.cache_ttl.as_millis() as u64);
+        self.queue.send(keep, bytes, Answer::Carried(carriage));
+    }
+
+    fn join(&mut self, app: &Arc<App>, channel: Arc<str>, member: PresenceMember, number: u32, most: usize) {
+        let PresenceMember { user_id, user_info } = member;
+        let cell = Cell::Member { app: app.id(), channel: &channel, user_id: &user_id }.write();
+        let user_info = wire::user_info(user_info.as_deref());
+        let then = Some(Answer::Joined { app: Arc::clone(app), channel, user_id, number, most });
+        self.queue.join(Join { cell, user_info, most, then });
+    }
+
+    /// Subscribes to the changes of an app's users, unless that is done already.
+    fn watch(&mut self, app: &str) -> &mut Watched {
+        if !self.watched.contains_key(app) {
+            self.watched.insert(app.into(), Watched::default());
+            self.subscriber.subscribe(self.node.names.status(app), Some(Confirmed::Status { app: app.into() }));
+        }
+        self.watched.get_mut(app).expect("it was put there where it was missing")
+    }
+
+    /// The question waits until changes are heard: else one between the two would be missed.
+    fn online(&mut self, app: &Arc<App>, user_ids: Arc<[Arc<str>]>, number: u32) {
+        let question = OnlineQuestion { app: Arc::clone(app), user_ids, number };
+        let watched = self.watch(app.id());
+        if watched.is_confirmed {
+            self.ask_online(question);
+        } else {
+            watched.waiting.push(question);
+        }
+    }
+
+    fn ask_online(&mut self, question: OnlineQuestion) {
+        let OnlineQuestion { app, user_ids, number } = question;
+        if user_ids.is_empty() {
+            return self.node.owners.update(&app, Update::Online { number, online: Vec::new() });
+        }
+        let mut get = cmd("HMGET");
+        get.arg(self.node.names.online(app.id()));
+        for user_id in &*user_ids {
+            get.arg(&**user_id);
+        }
+        self.queue.send(get, 0, Answer::Online { app, user_ids, number });
+    }
+
+    fn confirmed(&mut self, confirmed: Vec<Confirmed>, memory: &mut Memory) {
+        for confirmed in confirmed {
+            match confirmed {
+                Confirmed::Channel { app, channel, number } => {
+                    if let (true, Some(known)) =
+                        (memory.part.confirm(&app, &channel, number), self.node.apps.by_id(&app))
+                    {
+                        self.node.owners.update(&known, Update::Subscribed { channel });
+                    }
+                }
+                Confirmed::Status { app } => {
+                    let Some(watched) = self.watched.get_mut(&app) else { continue };
+                    watched.is_confirmed = true;
+                    for question in std::mem::take(&mut watched.waiting) {
+                        self.ask_online(question);
+                    }
+                }
+                Confirmed::All => self.missing.subscriptions = false,
+            }
+        }
+        self.check_joined();
+    }
+
+    fn heard(&mut self, heard: Heard) -> Result<(), Doubt> {
+        match heard {
+            Heard::Lost => return Err(Doubt::Lost),
+            Heard::Terminated { request, node } => self.terminated(request, node),
+            Heard::Closed { from, request } => {
+                let message = wire::Message::Terminated { request, node: self.incarnation.clone() };
+                self.announce(&self.node.names.node(&from), &message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes something to nodes.
+    fn announce(&mut self, name: &str, message: &wire::Message) {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(name).arg(message.write());
+        self.queue.send(publish, 0, Answer::Ignored);
+    }
+
+    fn tick(&mut self, memory: &Memory) -> Result<(), Doubt> {
+        let now = Instant::now();
+        self.probe(now)?;
+        if !self.lease.is_renewing && now >= self.lease.renew_at {
+            self.lease.is_renewing = true;
+            self.queue.renew(self.node.settings.lease, self.node.describe(), Answer::Renewed { sent: now });
+        }
+        for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
+            self.queue.count(Count { app, channel, subscribers }, &[]);
+        }
+        self.reap();
+        self.read(now, memory);
+        self.end_terminations(now);
+        Ok(())
+    }
+
+    /// A connection on which nothing comes may be one to a server to which nobody publishes: sees whether this node hears itself.
+    fn probe(&mut self, now: Instant) -> Result<(), Doubt> {
+        let (last, lease) = (self.inbox.last(), self.node.settings.lease);
+        match self.probe {
+            Some(sent) if last >= sent => self.probe = None,
+            Some(sent) if now > sent + lease / 5 => return Err(Doubt::Silent),
+            Some(_) => {}
+            None if now < last + lease / 2 || self.missing.subscriptions => {}
+            None => {
+                self.probe = Some(now);
+                self.announce(&self.node.names.node(&self.incarnation), &wire::Message::Probe(0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away a part of what a dead incarnation held: one part at a time.
+    fn reap(&mut self) {
+        if self.reaper.has_work && !self.reaper.is_working {
+            self.reaper.is_working = true;
+            let mut call = self.queue.call(Script::Reap);
+            call.arg(REAPED);
+            self.queue.send(call, REAPED * 512, Answer::Reaped);
+        }
+    }
+
+    /// Reads what has happened, if it is this node's turn to tell it. That it was told is known to the engine by the next call.
+    fn read(&mut self, now: Instant, memory: &Memory) {
+        if self.reader.is_turn && !self.reader.is_reading && now >= self.reader.read_at {
+            self.reader.is_reading = true;
+            let told = memory.told.as_ref().filter(|(epoch, _)| *epoch == self.epoch).map_or("", |(_, told)| told);
+            let mut call = self.queue.call(Script::Happened);
+            call.arg(&*self.incarnation).arg(told).arg(MOST_READ);
+            self.queue.send(call, 0, Answer::Happened);
+        }
+    }
+}
+
+impl Node {
+    /// Until when a lease that was taken or renewed at this time surely holds.
+    fn lease_from(&self, sent: Instant) -> Instant {
+        sent + self.settings.lease * 4 / 5
+    }
+
+    /// How often a session looks at its clock.
+    fn tick(&self) -> Duration {
+        (self.settings.lease / 20).clamp(Duration::from_millis(5), Duration::from_millis(100))
+    }
+
+    /// What the node says of itself.
+    fn describe(&self) -> Vec<u8> {
+        let connections: usize = self.apps.all().iter().map(|app| app.connections()).sum();
+        wire::node(&self.settings.name, env!("CARGO_PKG_VERSION"), connections as u64)
+    }
+}
+
+fn inbox(node: &Node) -> (Arc<Inbox>, mpsc::UnboundedReceiver<Heard>) {
+    let (sender, heard) = mpsc::unbounded_channel();
+    let inbox = Inbox {
+        names: node.names.clone(),
+        apps: Arc::clone(&node.apps),
+        owners: Arc::clone(&node.owners),
+        origin: node.origin.clone(),
+        heard: sender,
+        since: Instant::now(),
+        last: AtomicU64::new(0),
+    };
+    (Arc::new(inbox), heard)
+}
+
+/// Nodes that read and write something else must not share a prefix.
+async fn agree(connection: &mut MultiplexedConnection, names: &Names) -> Result<(), Doubt> {
+    let mut pipeline = Pipeline::with_capacity(META.len() + 1);
+    for (field, value) in META {
+        pipeline.cmd("HSETNX").arg(names.meta()).arg(field).arg(value);
+    }
+    pipeline.cmd("HMGET").arg(names.meta()).arg(META.map(|(field, _)| field).as_slice());
+    let replies = connection.send_packed_commands(&pipeline, 0, META.len() + 1).await?;
+    let mut found = Vec::new();
+    for value in replies {
+        found.push(reply::checked(value)?);
+    }
+    let found: [String; META.len()] = match reply::tuple(found.pop().ok_or(Doubt::Unexpected)?)? {
+        [format, partitions] => [reply::text(format)?, reply::text(partitions)?],
+    };
+    if found == META.map(|(_, value)| value) { Ok(()) } else { Err(Doubt::Other) }
+}
+
+async fn enter(
+    connection: &mut MultiplexedConnection,
+    scripts: &Scripts,
+    node: &Node,
+    incarnation: &str,
+) -> Result<Epoch, Doubt> {
+    let epoch = getrandom::u64().unwrap_or_default().to_string();
+    let lease = node.settings.lease.as_millis().to_string();
+    let arguments = [incarnation.as_bytes(), epoch.as_bytes(), lease.as_bytes(), &node.describe()];
+    reply::number(scripts.run(connection, Script::Enter, &arguments).await?).map(Epoch)
+}
+
+/// What the nodes of a cluster have in common: the format of keys and messages, and the number of partitions.
+const META: [(&str, &str); 2] = [("format", "1"), ("partitions", "1")];
+
+/// Requests that are taken at once.
+const MOST_RECEIVED: usize = 256;
+
+/// Between two numbers of subscribers of one channel.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Cells that are taken away at once: Redis serves nobody else in the meantime.
+const REAPED: usize = 200;
+
+/// Things that have happened, in one answer.
+const MOST_READ: usize = 100;
+
+/// Between two looks at what has happened.
+const READ_INTERVAL: Duration = Duration::from_millis(200);
+
+/// For how long a question to all nodes waits for them.
+const TERMINATION: Duration = Duration::from_secs(1);

@@ -1,0 +1,85 @@
+//! A master that a sentinel knows, and its failover.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::harness::{Cluster, cluster};
+use super::{LONG, Standing, event, joined, members, publish, standing, subscribed};
+
+/// A Redis that listens on TCP, since sentinels know masters by address.
+struct Server {
+    port: u16,
+    process: Child,
+}
+
+impl Server {
+    fn start(arguments: &[&str], directory: &Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        let process = Command::new("redis-server")
+            .args(arguments)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server starts");
+        Self { port, process }
+    }
+
+    fn asked(&self, words: &[&str]) -> Option<String> {
+        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a URL");
+        let mut connection = client.get_connection().ok()?;
+        ::redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A master with a replica, and a sentinel that watches them.
+fn start(cluster: &Cluster) -> (Server, Server, Server) {
+    let directory = cluster.directory();
+    let memory = ["--save", "", "--appendonly", "no"];
+    let master = Server::start(&memory, directory);
+    let port = master.port.to_string();
+    let replica = Server::start(&[&memory[..], &["--replicaof", "127.0.0.1", &port]].concat(), directory);
+    cluster.wait_until(|| {
+        replica.asked(&["INFO", "replication"]).is_some_and(|text| text.contains("master_link_status:up"))
+    });
+    let rules = [
+        format!("sentinel monitor mymaster 127.0.0.1 {} 1", master.port),
+        "sentinel down-after-milliseconds mymaster 1000".to_owned(),
+        "sentinel failover-timeout mymaster 5000".to_owned(),
+    ];
+    std::fs::write(directory.join("sentinel.conf"), rules.join("\n")).expect("it is written");
+    let sentinel = Server::start(&["sentinel.conf", "--sentinel"], directory);
+    cluster.wait_until(|| {
+        sentinel
+            .asked(&["INFO", "sentinel"])
+            .is_some_and(|text| text.contains("status=ok") && text.contains("slaves=1"))
+    });
+    (master, replica, sentinel)
+}
+
+#[test]
+fn a_node_follows_the_master_that_a_sentinel_names() {
+    let Some(mut cluster) = cluster(LONG) else { return };
+    let (master, _replica, sentinel) = start(&cluster);
+    cluster.use_url(format!("redis+sentinel://127.0.0.1:{}/mymaster", sentinel.port));
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&b, "chat");
+    assert!(joined(&a, "presence-a", "ann"));
+    drop(master);
+    for node in [&a, &b] {
+        standing(node, Standing::Away);
+        standing(node, Standing::Joined);
+    }
+    assert_eq!(members(&b, "presence-a"), ["ann"]);
+    a.send(publish("chat", "again"));
+    assert_eq!(event(&b).0, "again");
+}
