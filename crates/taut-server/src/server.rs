@@ -23,7 +23,7 @@ use crate::api::{self, ApiAuth, Console, InlineResponder, Readiness};
 use crate::app::{AppConfig, Limits, Secret};
 use crate::apps::{App, Apps};
 use crate::bus::{Mail, NodeOwners, ShardBus};
-use crate::cluster::{Broker, Owners, StateLog};
+use crate::cluster::{self, Broker, Owners, StateLog};
 use crate::config::{Config, ConfigError, Diagnostic, Loaded};
 use crate::connect_auth::{self, ConnectAuth, Outcome, Requester};
 use crate::events::EventBus;
@@ -585,12 +585,16 @@ fn join_cluster(
 }
 
 /// Starts the engine that the configuration names.
-fn start_engine(Cluster { config, apps: _, owners: _, runtime: _ }: Cluster<'_>) -> Engine {
-    if config.cluster.is_none() {
-        return Ok(None);
-    }
-    let reason = "this version has no engine that nodes could share yet: leave the setting out, and the node is alone";
-    Err(StartError::Config(Diagnostic::new("cluster", reason).into()))
+fn start_engine(Cluster { config, apps, owners, runtime }: Cluster<'_>) -> Engine {
+    let Some(url) = &config.cluster else { return Ok(None) };
+    let settings = cluster::redis::Settings {
+        url: url.reveal().to_owned(),
+        prefix: config.cluster_prefix.clone(),
+        name: config.node_name(),
+        lease: config.cluster_lease,
+        ..cluster::redis::Settings::default()
+    };
+    Ok(Some(cluster::redis::start(settings, apps, owners, runtime)))
 }
 
 /// The listeners for operators, as far as there are any.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use ::redis::RedisError;
 use taut_proto::Backoff;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use self::names::Names;
@@ -116,6 +116,8 @@ struct Redis {
 enum Message {
     Request { app: Arc<App>, request: Request, room: Option<Room> },
     Question(Question),
+    /// The node leaves the cluster.
+    Leave { done: oneshot::Sender<()> },
 }
 
 impl Broker for Redis {
@@ -140,6 +142,10 @@ impl Broker for Redis {
 
     fn state(&self) -> State {
         self.status.state()
+    }
+
+    fn leave(&self, done: oneshot::Sender<()>) {
+        let _ = self.requests.send(Message::Leave { done });
     }
 }
 
@@ -312,7 +318,11 @@ impl Driver {
         loop {
             tokio::select! {
                 output = &mut future => return Some(output),
-                message = self.requests.recv() => self.take(message?),
+                message = self.requests.recv() => match message? {
+                    // It holds nothing there that would not lapse.
+                    Message::Leave { .. } => return None,
+                    message => self.take(message),
+                }
             }
         }
     }

@@ -277,7 +277,7 @@ fn publication(channel: &Arc<str>, fields: &mut Fields<'_>) -> Result<Publicatio
         },
         _ => return Err(Malformed::Field),
     };
-    Ok(Publication { channel: Arc::clone(channel), event, excluded, at: Instant::now() })
+    Ok(Publication { channel: Arc::clone(channel), event, excluded, at: Instant::now(), receipt: None })
 }
 
 fn change(fields: &mut Fields<'_>) -> Result<Change, Malformed> {
@@ -502,7 +502,8 @@ mod tests {
     #[test]
     fn the_form_is_the_one_that_scripts_read_and_write() {
         let published = Event::published("new", &Payload::from("hi"));
-        let publication = Publication { channel: channel(), event: published, excluded: None, at: Instant::now() };
+        let publication =
+            Publication { channel: channel(), event: published, excluded: None, at: Instant::now(), receipt: None };
         assert_eq!(Message::published("node", &publication), *b"1p4:node0:0:1:b3:new4:\"hi\"");
         let user_id: Arc<str> = "é".into();
         assert_eq!(Message::Status { user_id: Arc::clone(&user_id), is_online: true }.write(), "1s2:é1:1".as_bytes());

@@ -3,13 +3,13 @@
 mod answers;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, cmd};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::names::Names;
@@ -49,6 +49,8 @@ pub(super) struct Session {
     reaper: Reaper,
     /// When this node has sent itself a message, to see whether it comes.
     probe: Option<Instant>,
+    /// The node leaves the cluster, and somebody waits for that.
+    leaving: Option<oneshot::Sender<()>>,
 }
 
 /// Until when this node may write.
@@ -135,6 +137,7 @@ impl Session {
         let scripts = Scripts::load(&mut writing, node.names.partition()).await?;
         let sent = Instant::now();
         let epoch = enter(&mut writing, &scripts, &node, &incarnation).await?;
+        inbox.epoch.get_or_init(|| epoch);
         Ok(Self {
             lease: Lease { ends: node.lease_from(sent), renew_at: sent, is_renewing: false },
             queue: Queue::new(writing, scripts, incarnation.clone()),
@@ -147,6 +150,7 @@ impl Session {
             reader: Reader { is_turn: false, is_reading: false, read_at: sent },
             reaper: Reaper::default(),
             probe: None,
+            leaving: None,
             node,
             incarnation,
             epoch,
@@ -165,9 +169,24 @@ impl Session {
         self.rejoin(memory);
         let served = self.serve(requests, memory).await;
         if served.is_ok() {
+            self.drain(memory).await;
             self.queue.last(Script::Retire, &[self.incarnation.as_bytes()]).await;
+            if let Some(done) = self.leaving {
+                let _ = done.send(());
+            }
         }
         served.err()
+    }
+
+    /// Waits until all is carried that was sent before the end.
+    async fn drain(&mut self, memory: &mut Memory) {
+        while self.queue.len() > 0 {
+            self.queue.start();
+            let finished = self.queue.finished().await;
+            if self.answered(finished, memory).is_err() {
+                return;
+            }
+        }
     }
 
     async fn serve(
@@ -197,6 +216,9 @@ impl Session {
                     }
                     for message in received.drain(..) {
                         self.take(message, memory);
+                    }
+                    if self.leaving.is_some() {
+                        return Ok(());
                     }
                 }
             }
@@ -250,6 +272,7 @@ impl Session {
                 self.request(&app, request, room, memory);
             }
             Message::Question(question) => self.question(question),
+            Message::Leave { done } => self.leaving = Some(done),
         }
     }
 
@@ -485,6 +508,7 @@ fn inbox(node: &Node) -> (Arc<Inbox>, mpsc::UnboundedReceiver<Heard>) {
         heard: sender,
         since: Instant::now(),
         last: AtomicU64::new(0),
+        epoch: OnceLock::new(),
     };
     (Arc::new(inbox), heard)
 }

@@ -105,6 +105,7 @@ impl<C> Cluster<C> {
         !self.unsettled.is_empty()
     }
 
+    #[cfg(test)]
     pub(super) fn is_vacant(&self) -> bool {
         self.channels.is_empty() && self.statuses.is_empty() && self.asked.is_empty() && self.unsettled.is_empty()
     }

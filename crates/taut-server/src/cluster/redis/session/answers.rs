@@ -185,8 +185,8 @@ impl Session {
             Answer::LastEvent { app, channel } => {
                 let [number, event, _] = reply::tuple(reply)?;
                 let publication = kept(&channel, event)?;
-                let number = reply::number(number)?;
-                self.node.owners.update(&app, Update::LastEvent { channel, publication, number });
+                let position = self.position(&reply::text(number)?)?;
+                self.node.owners.update(&app, Update::LastEvent { channel, publication, position });
             }
             Answer::Online { app, user_ids, number } => {
                 let found = reply::list(reply)?.into_iter().map(|value| value != Value::Nil);

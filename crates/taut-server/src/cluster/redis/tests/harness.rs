@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::super::{Settings, random_name, start};
 use crate::app::{AppConfig, Limits};
 use crate::apps::{App, Apps};
-use crate::cluster::{Broker, Owners, Phase, Question, State};
+use crate::cluster::{Broker, Done, Owners, Phase, Question, State};
 use crate::events::Event;
 use crate::hub::engine::{Receipt, Request, Standing, Update};
 
@@ -323,7 +323,7 @@ impl Owners for Recorder {
         self.record(Seen::Standing(standing));
     }
 
-    fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Box<dyn Send + Sync>) {
+    fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Done) {
         self.record(Seen::Terminated(Arc::clone(user_id)));
         drop(done);
     }
