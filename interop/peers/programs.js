@@ -78,6 +78,9 @@ export class Program {
     return within(PATIENCE, this.#exit, () => `${this.name} did not end:\n${this.#output}`);
   }
 
+  /** Sends it a signal that does not end it. */
+  signal(name) { this.#process.kill(name); }
+
   /** Asks it to end, and waits until it has. */
   async stop(signal = 'SIGTERM') {
     if (this.ended === undefined) this.#process.kill(signal);

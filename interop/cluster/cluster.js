@@ -1,0 +1,241 @@
+/** Three nodes of `taut serve` on one Redis, each behind a proxy of its own, with clients, publishers and webhooks, and one history of all of it. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Program } from '../peers/programs.js';
+import { REPAIR, check } from './checker.js';
+import { APP, Client } from './client.js';
+import { History, line } from './history.js';
+import { Hooks } from './hooks.js';
+import { Proxy } from './proxy.js';
+import { Publisher } from './publisher.js';
+import { Redis } from './redis.js';
+
+const TAUT = process.env.TAUT_BIN;
+
+/** `cluster`, and for seeing what the tests see: `alone`, one node is all three; `apart`, the nodes know nothing of each other. */
+export const SHAPE = process.env.TAUT_CLUSTER_SHAPE ?? 'cluster';
+
+/** Seconds of a lease in these tests. */
+const LEASE = 3;
+
+/** Milliseconds from a webhook's event to its request: removals are held back for three seconds. */
+const WEBHOOK_GRACE = 3500;
+
+const PROBE_WITHIN = 400;
+const WHOLE_WITHIN = 20_000;
+
+export class Cluster {
+  history = new History();
+  nodes = [];
+  #folder; #options; #prefix; #probes = new Map(); #probe = 0; #clients = [];
+
+  /** Starts Redis and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line. */
+  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis } = {}) {
+    const cluster = new Cluster();
+    Object.assign(cluster, { lease: lease * 1000, publisher: new Publisher(cluster.history) });
+    try {
+      cluster.redis = await Redis.start(redis);
+      cluster.hooks = await Hooks.start(cluster.history);
+      cluster.#folder = await mkdtemp(join(tmpdir(), 'taut-cluster-'));
+      cluster.#prefix = `test${process.pid}`;
+      cluster.#options = ['--config', join(cluster.#folder, 'taut.toml'), '--drain-timeout', '1', ...options];
+      await writeFile(join(cluster.#folder, 'taut.toml'), toml({ ...APP, subscription_count: true, watchlist: true, webhooks: [{ url: cluster.hooks.url }], ...app }));
+      for (const name of [...'abcdefghijklmnopqrstuvwxyz'].slice(0, size)) cluster.nodes.push(await cluster.#node(name));
+    } catch (error) {
+      await cluster.#end().catch(() => {});
+      throw error;
+    }
+    return cluster;
+  }
+
+  /** Starts one more node. */
+  async grow() {
+    const node = await this.#node(String.fromCharCode('a'.charCodeAt(0) + this.nodes.length));
+    this.nodes.push(node);
+    return node;
+  }
+
+  // ---- who uses it
+
+  async client(node) {
+    const client = await Client.open(this.history, node);
+    this.#clients.push(client);
+    return client;
+  }
+
+  /** Connects to a node and joins a channel. */
+  async member(node, channel, member) {
+    const client = await this.client(node);
+    await client.join(channel, member);
+    return client;
+  }
+
+  /** Another backend: the order of what it publishes has nothing to do with that of others. */
+  backend() { return new Publisher(this.history); }
+
+  // ---- what goes wrong: the history hears of it before it happens, and of its end when it is over
+
+  get living() { return this.nodes.filter(({ dead }) => !dead); }
+
+  async kill(...nodes) {
+    for (const node of nodes) {
+      this.#fault('killed', node);
+      node.dead = true;
+      this.#probes.delete(node.name);
+    }
+    await Promise.all(nodes.map(({ program }) => program.stop('SIGKILL')));
+  }
+
+  /** Ends a node as a rolling upgrade does. */
+  async drain(node) {
+    this.#fault('drained', node);
+    node.dead = true;
+    this.#probes.delete(node.name);
+    assert.equal(await node.program.stop('SIGTERM'), 0, node.program.output);
+    this.#healed('drained', node);
+  }
+
+  /** Starts a node again that was killed or drained, at the same port and with the same name. */
+  async revive(node) {
+    node.program = await this.#program(node.name, node.port, node.proxy);
+    node.dead = false;
+    this.#healed('killed', node);
+  }
+
+  pause(node) { this.#fault('paused', node); node.program.signal('SIGSTOP'); }
+  resume(node) { node.program.signal('SIGCONT'); this.#healed('paused', node); }
+
+  cut(node) { this.#fault('cut', node); node.proxy.cut(); }
+  stall(node, ...directions) { this.#fault('stalled', node); node.proxy.stall(...directions); }
+  delay(node, ms) { this.#fault('slowed', node); node.proxy.delay(ms); }
+  throttle(node, rate) { this.#fault('slowed', node); node.proxy.throttle(rate); }
+
+  /** Ends whatever is wrong between a node and the engine. */
+  heal(node) {
+    node.proxy.heal();
+    for (const fault of ['cut', 'stalled', 'slowed']) this.#healed(fault, node);
+  }
+
+  async killEngine() { this.#fault('engine-killed'); await this.redis.kill(); }
+  async reviveEngine() { await this.redis.restart(); this.#healed('engine-killed'); }
+  pauseEngine() { this.#fault('engine-paused'); this.redis.pause(); }
+  resumeEngine() { this.redis.resume(); this.#healed('engine-paused'); }
+
+  /** Redis closes the connections of a type: `pubsub` or `normal`. */
+  async dropConnections(type) {
+    this.#fault('engine-dropped');
+    await this.redis.command('CLIENT', 'KILL', 'TYPE', type);
+    this.#healed('engine-dropped');
+  }
+
+  #fault(fault, node) { this.history.add('fault', { fault, node: node?.name }); }
+
+  #healed(fault, node) {
+    const open = this.history.matching({ kind: 'fault', fault, node: node?.name }).length > this.history.matching({ kind: 'healed', fault, node: node?.name }).length;
+    if (open) this.history.add('healed', { fault, node: node?.name });
+  }
+
+  // ---- what is true in the end
+
+  /** Waits until what is published on any living node comes to clients of every other, and gives how many milliseconds that took. */
+  async whole(patience = WHOLE_WITHIN) {
+    const asked = performance.now();
+    while (SHAPE !== 'apart' && !await this.#isWhole()) {
+      if (performance.now() - asked > patience) throw new Error(`the nodes do not hear of each other within ${patience} ms\n${this.logs()}`);
+    }
+    this.history.add('whole');
+    return performance.now() - asked;
+  }
+
+  async #isWhole() {
+    for (const node of this.living) {
+      if (!this.#probes.get(node.name)?.isOpen) this.#probes.set(node.name, await this.member(node, 'probe'));
+    }
+    const expected = [];
+    for (const node of this.living) {
+      const data = `probe ${(this.#probe += 1)}`;
+      const { status } = await this.publisher.request(node, '/events', { name: 'probe', channels: ['probe'], data });
+      if (status !== 200) return this.#pause();
+      for (const probe of this.#probes.values()) expected.push(this.history.until({ kind: 'event', client: probe.id, data }, 1, PROBE_WITHIN));
+    }
+    return (await Promise.allSettled(expected)).every(({ status }) => status === 'fulfilled') || this.#pause();
+  }
+
+  async #pause() {
+    await passed(100);
+    return false;
+  }
+
+  /** Waits as long as the cluster may need to tell everything, and asks each node who is in each presence channel. */
+  async settle({ webhooks = false } = {}) {
+    await passed(this.lease + REPAIR + (webhooks ? WEBHOOK_GRACE : 0));
+    this.history.add('settled', { webhooks });
+    const channels = new Set(this.history.matching({ kind: 'subscribe' }).map(({ channel }) => channel).filter((channel) => channel.startsWith('presence-')));
+    for (const node of this.living) for (const channel of channels) await this.publisher.users(node, channel, { settled: true });
+  }
+
+  violations(options = {}) { return check(this.history.entries, { lease: this.lease, ...options }); }
+
+  /** Fails if the history is not as it must be. */
+  check(options) {
+    const violations = this.violations(options);
+    if (!violations.length) return;
+    const { at } = violations[0];
+    const around = this.history.entries.filter((entry) => Math.abs(entry.at - at) < 1500 || entry.kind === 'fault' || entry.kind === 'healed' || entry.kind === 'whole');
+    const told = violations.slice(0, 20).map((one) => `${(one.at / 1000).toFixed(3)} ${one.rule}: ${one.text}`);
+    assert.fail(`${violations.length} violations:\n${told.join('\n')}\n\naround the first:\n${around.slice(-120).map(line).join('\n')}\n\n${this.logs()}`);
+  }
+
+  logs() { return this.nodes.map(({ name, program }) => `---- node ${name}\n${program.output.slice(-3000)}`).join('\n'); }
+
+  /** Ends everything; the nodes that live have to end well. */
+  async stop() {
+    const codes = await this.#end();
+    for (const [name, code] of codes) assert.equal(code, 0, `node ${name}\n${this.logs()}`);
+    for (const { program } of this.nodes) assert.doesNotMatch(program.output, /panicked/);
+  }
+
+  async #end() {
+    const codes = await Promise.all(this.living.filter((node) => node.twin === undefined).map(async ({ name, program }) => {
+      program.signal('SIGCONT');
+      return [name, await program.stop()];
+    }));
+    for (const { proxy } of this.nodes) await proxy.stop();
+    await this.hooks?.stop();
+    await this.redis?.stop();
+    if (this.#folder) await rm(this.#folder, { recursive: true });
+    return codes;
+  }
+
+  async #node(name) {
+    const proxy = await Proxy.start(() => this.redis.port);
+    if (SHAPE === 'alone' && this.nodes.length) return { ...this.nodes[0], name, proxy, twin: this.nodes[0] };
+    const program = await this.#program(name, 0, proxy);
+    return { name, program, proxy, port: program.port, dead: false };
+  }
+
+  async #program(name, port, proxy) {
+    const together = SHAPE !== 'cluster' ? [] : [
+      '--cluster', `redis://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}s`, '--cluster-name', name];
+    return Program.listening(TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
+  }
+}
+
+/** Time that has to pass because time is what is tested: a lease, an outage. What can be waited for is waited for. */
+export const passed = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+/** The same name with a number that no other test of this process has. */
+export const fresh = (name) => `${name}-${(freshest += 1)}`;
+let freshest = 0;
+
+function toml(app) {
+  return `[[apps]]\n${Object.entries(app).map(([key, value]) => `${key} = ${inline(value)}\n`).join('')}`;
+}
+
+function inline(value) {
+  if (Array.isArray(value)) return `[${value.map(inline).join(', ')}]`;
+  if (typeof value !== 'object') return JSON.stringify(value);
+  return `{ ${Object.entries(value).map(([key, part]) => `${key} = ${inline(part)}`).join(', ')} }`;
+}
