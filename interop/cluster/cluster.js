@@ -27,19 +27,24 @@ const PROBE_WITHIN = 400;
 const WHOLE_WITHIN = 20_000;
 
 export class Cluster {
+  static #count = 0;
   history = new History();
   nodes = [];
-  #folder; #options; #prefix; #probes = new Map(); #probe = 0; #clients = [];
+  #isGuest; #folder; #options; #prefix; #probes = new Map(); #probe = 0; #clients = [];
 
-  /** Starts Redis and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line. */
-  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis } = {}) {
+  /**
+   * Starts Redis and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line, `redis` of Redis's.
+   * With `beside`, another cluster, they share that one's Redis.
+   */
+  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis, beside } = {}) {
     const cluster = new Cluster();
     Object.assign(cluster, { lease: lease * 1000, publisher: new Publisher(cluster.history) });
     try {
-      cluster.redis = await Redis.start(redis);
+      cluster.redis = beside?.redis ?? await Redis.start(redis);
+      cluster.#isGuest = beside !== undefined;
       cluster.hooks = await Hooks.start(cluster.history);
       cluster.#folder = await mkdtemp(join(tmpdir(), 'taut-cluster-'));
-      cluster.#prefix = `test${process.pid}`;
+      cluster.#prefix = `test-${(Cluster.#count += 1)}`;
       cluster.#options = ['--config', join(cluster.#folder, 'taut.toml'), '--drain-timeout', '1', ...options];
       await writeFile(join(cluster.#folder, 'taut.toml'), toml({ ...APP, subscription_count: true, watchlist: true, webhooks: [{ url: cluster.hooks.url }], ...app }));
       for (const name of [...'abcdefghijklmnopqrstuvwxyz'].slice(0, size)) cluster.nodes.push(await cluster.#node(name));
@@ -130,6 +135,13 @@ export class Cluster {
     this.#healed('engine-dropped');
   }
 
+  /** Tells Redis to be in some state, and to be in it no more. */
+  async breakEngine(state, ...command) { this.#fault(`engine-${state}`); return this.redis.command(...command); }
+  async mendEngine(state, ...command) {
+    if (command.length) await this.redis.command(...command);
+    this.#healed(`engine-${state}`);
+  }
+
   #fault(fault, node) { this.history.add('fault', { fault, node: node?.name }); }
 
   #healed(fault, node) {
@@ -204,7 +216,7 @@ export class Cluster {
     }));
     for (const { proxy } of this.nodes) await proxy.stop();
     await this.hooks?.stop();
-    await this.redis?.stop();
+    if (!this.#isGuest) await this.redis?.stop();
     if (this.#folder) await rm(this.#folder, { recursive: true });
     return codes;
   }
@@ -218,7 +230,7 @@ export class Cluster {
 
   async #program(name, port, proxy) {
     const together = SHAPE !== 'cluster' ? [] : [
-      '--cluster', `redis://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}s`, '--cluster-name', name];
+      '--cluster', `redis://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
     return Program.listening(TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
   }
 }

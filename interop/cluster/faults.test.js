@@ -8,11 +8,17 @@ import { describe, test } from 'node:test';
 import { REPAIR } from './checker.js';
 import { Cluster, passed } from './cluster.js';
 
+/** Each of these tests mostly waits: so many clusters run at the same time. */
+const AT_ONCE = 6;
+
 const ROOM = 'presence-room';
 const NEWS = 'news';
 
-/** Three nodes with a member on each, one user on all of them, and somebody who publishes to them all the time. */
-async function inCluster(story, options) {
+/**
+ * Three nodes with a member on each, one user on all of them, and a backend for each that publishes all the time. `checks` is what the checker has to know
+ * of the app, and `webhooks`: they must have told everything in the end.
+ */
+async function inCluster(story, { checks = {}, webhooks = false, ...options } = {}) {
   const cluster = await Cluster.start(options);
   const stage = { cluster, nodes: cluster.nodes, publisher: cluster.publisher, clients: [] };
   const end = new AbortController();
@@ -30,8 +36,8 @@ async function inCluster(story, options) {
     await story(stage);
     end.abort();
     await publishing;
-    await cluster.settle();
-    cluster.check();
+    await cluster.settle({ webhooks });
+    cluster.check(checks);
     await cluster.stop();
   } catch (error) {
     end.abort();
@@ -45,13 +51,22 @@ async function publishAlways(cluster, node, signal) {
   const backend = cluster.backend();
   while (!signal.aborted) {
     if (!node.dead) await backend.publish(node, NEWS);
+    await passed(100);
+  }
+}
+
+/** Waits until this holds: for what is told to nobody. */
+async function eventually(what, holds) {
+  const asked = performance.now();
+  while (!await holds()) {
+    if (performance.now() - asked > 10_000) throw new Error(`not within ten seconds: ${what}`);
     await passed(50);
   }
 }
 
 const published = (cluster, after, status) => cluster.history.matching({ kind: 'published', status }).filter(({ at }) => at > after);
 
-describe('nodes that fail', { timeout: 120_000, concurrency: 4 }, () => {
+describe('nodes that fail', { timeout: 120_000, concurrency: AT_ONCE }, () => {
   test('the_users_of_a_node_that_is_killed_are_removed_once_within_the_lease_and_who_is_elsewhere_stays', () => inCluster(async ({ cluster, nodes: [a, b, c], at }) => {
     await cluster.kill(b);
     await Promise.all([a, c].map((node) => cluster.history.until({ kind: 'removed', client: at(node).id, user: 'only-b' }, 1, cluster.lease + REPAIR)));
@@ -61,6 +76,11 @@ describe('nodes that fail', { timeout: 120_000, concurrency: 4 }, () => {
       assert.equal(at(node).heard('removed').length, 1);
     }
   }));
+
+  test('webhooks_of_a_dead_nodes_users_are_told_once', () => inCluster(async ({ cluster, nodes: [, b] }) => {
+    await cluster.kill(b);
+    await cluster.history.until({ kind: 'webhook', name: 'member_removed', user: 'only-b' }, 1, cluster.lease + REPAIR + 4000);
+  }, { webhooks: true }));
 
   test('a_node_that_is_killed_and_started_again_is_one_of_them_again', () => inCluster(async ({ cluster, nodes: [a, b] }) => {
     await cluster.kill(b);
@@ -126,7 +146,7 @@ describe('nodes that fail', { timeout: 120_000, concurrency: 4 }, () => {
   }));
 });
 
-describe('an engine that fails', { timeout: 120_000, concurrency: 4 }, () => {
+describe('an engine that fails', { timeout: 120_000, concurrency: AT_ONCE }, () => {
   test('publishes_are_refused_while_the_engine_is_away_and_clients_stay_connected', () => inCluster(async ({ cluster, clients, publisher, nodes: [a] }) => {
     await cluster.killEngine();
     const killed = performance.now();
@@ -139,6 +159,39 @@ describe('an engine that fails', { timeout: 120_000, concurrency: 4 }, () => {
     await cluster.reviveEngine();
     await cluster.whole();
   }));
+
+  test('an_app_that_wants_so_is_published_locally_while_the_engine_is_away', () => inCluster(async ({ cluster, publisher, at, nodes: [a, b] }) => {
+    await cluster.killEngine();
+    await passed(500);
+    assert.equal((await publisher.publish(a, NEWS, { name: 'local' })).status, 200);
+    await at(a).until('event', { event: 'local' });
+    await at(b).caughtUp();
+    assert.equal(at(b).heard('event', { event: 'local' }).length, 0);
+    await cluster.reviveEngine();
+    await cluster.whole();
+  }, { app: { limits: { 'cluster-publish-away': 'local' } }, checks: { local: true } }));
+
+  test('operators_see_that_the_engine_is_away_and_that_it_is_back', () => inCluster(async ({ cluster, publisher, nodes: [a] }) => {
+    const get = async (path) => {
+      const response = await fetch(`http://127.0.0.1:${a.port}${path}`, { headers: { authorization: 'Bearer seen' } });
+      return { status: response.status, text: await response.text() };
+    };
+    const state = async () => JSON.parse((await get('/nodes')).text);
+    const { engine, nodes } = await state();
+    assert.equal(engine.state, 'joined');
+    assert.deepEqual(nodes.map(({ name, here }) => [name, here]), [['a', true], ['b', false], ['c', false]]);
+    assert.match((await get('/metrics')).text, /^taut_cluster_nodes 3$/m);
+    await cluster.killEngine();
+    await eventually('not ready', async () => (await get('/ready')).status === 503);
+    assert.equal((await state()).engine.state, 'away');
+    await cluster.reviveEngine();
+    await eventually('ready', async () => (await get('/ready')).status === 200);
+    await eventually('all are back', async () => (await state()).nodes.length === 3);
+    assert.equal((await publisher.publish(a, NEWS)).status, 200, 'who is ready takes publishes');
+    await cluster.whole();
+    const told = a.program.output.split('\n').filter((text) => /cluster|engine/i.test(text));
+    assert.ok(told.length <= 6, `a line when it goes and a line when it comes: ${told.join('\n')}`);
+  }, { options: ['--metrics-token', 'seen', '--cluster-ready', 'on'] }));
 
   test('an_engine_that_comes_back_without_its_memory_is_told_everything_and_nobody_flickers', () => inCluster(async ({ cluster, nodes: [a, , c] }) => {
     await cluster.killEngine();
@@ -187,6 +240,43 @@ describe('an engine that fails', { timeout: 120_000, concurrency: 4 }, () => {
     await cluster.whole();
   }));
 
+  test('an_engine_that_forgets_everything_without_closing_a_connection_is_told_everything', () => inCluster(async ({ cluster, nodes: [a] }) => {
+    await cluster.breakEngine('flushed', 'FLUSHALL');
+    await cluster.mendEngine('flushed');
+    await passed(1000);
+    await cluster.member(a, ROOM, 'newcomer');
+    await passed(cluster.lease + REPAIR);
+    assert.deepEqual(cluster.history.matching({ kind: 'removed' }), []);
+    await cluster.whole();
+  }));
+
+  test('an_engine_that_forgets_its_scripts_is_given_them_again_and_nobody_notices', () => inCluster(async ({ cluster, nodes: [a, b, c] }) => {
+    for (let round = 0; round < 5; round += 1) {
+      await cluster.redis.command('SCRIPT', 'FLUSH');
+      await Promise.all([a, b, c].map((node) => cluster.member(node, ROOM, `newcomer-${round}-${node.name}`).then((client) => client.leave())));
+    }
+  }));
+
+  // A script that runs too long answers everybody with BUSY; no memory, with OOM; a replica, with READONLY.
+  for (const [what, begin, end] of [
+    ['busy', ['CONFIG', 'SET', 'busy-reply-threshold', '100'], ['SCRIPT', 'KILL']],
+    ['full', ['CONFIG', 'SET', 'maxmemory', '1'], ['CONFIG', 'SET', 'maxmemory', '0']],
+    ['a_replica', ['REPLICAOF', '127.0.0.1', '1'], ['REPLICAOF', 'NO', 'ONE']],
+  ]) {
+    test(`an_engine_that_is_${what}_for_a_while_has_the_right_list_afterwards`, () => inCluster(async ({ cluster, at, nodes: [a, b] }) => {
+      await cluster.breakEngine(what, ...begin);
+      const script = what === 'busy' && cluster.redis.command('EVAL', 'while true do end', '0').catch(() => {});
+      await passed(300);
+      const late = await cluster.client(a);
+      late.subscribe(ROOM, 'late');
+      await at(b).leave();
+      await passed(1000);
+      await cluster.mendEngine(what, ...end);
+      await script;
+      await cluster.whole();
+    }));
+  }
+
   for (const type of ['pubsub', 'normal']) {
     test(`connections_of_type_${type}_that_the_engine_closes_are_opened_again`, () => inCluster(async ({ cluster, nodes: [a, b] }) => {
       for (let round = 0; round < 3; round += 1) {
@@ -200,7 +290,7 @@ describe('an engine that fails', { timeout: 120_000, concurrency: 4 }, () => {
   }
 });
 
-describe('a network that fails', { timeout: 120_000, concurrency: 4 }, () => {
+describe('a network that fails', { timeout: 120_000, concurrency: AT_ONCE }, () => {
   test('a_node_that_is_cut_off_goes_on_for_its_own_clients_and_ends_with_the_same_list', () => inCluster(async ({ cluster, nodes: [a, b, c], at, publisher }) => {
     cluster.cut(b);
     await passed(500);
@@ -233,6 +323,16 @@ describe('a network that fails', { timeout: 120_000, concurrency: 4 }, () => {
       await cluster.whole();
     }));
   }
+
+  test('a_node_that_is_cut_off_because_it_hears_too_slowly_ends_with_the_same_list', () => inCluster(async ({ cluster, nodes: [a, b, c], publisher, at }) => {
+    cluster.stall(b, 'down');
+    // Redis closes a subscriber for which it would have to keep more than it may: what was under way is lost.
+    for (let round = 0; round < 200; round += 1) await publisher.request(a, '/events', { name: 'large', channels: [NEWS], data: 'x'.repeat(10_000) });
+    await cluster.member(a, ROOM, 'came-meanwhile');
+    await at(c).leave();
+    cluster.heal(b);
+    await cluster.whole();
+  }, { redis: ['--client-output-buffer-limit', 'pubsub 256kb 0 0'] }));
 
   test('a_node_far_from_the_engine_is_as_good_as_the_others', () => inCluster(async ({ cluster, nodes: [a, b, c] }) => {
     cluster.delay(b, 100);

@@ -1,5 +1,7 @@
 /** Three nodes are one server: whatever a client or a backend does on one of them, those on the others see it as if there were no others. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { within } from '../browser/server.js';
 import { Cluster, fresh } from './cluster.js';
@@ -183,6 +185,22 @@ describe('a cluster of three nodes', { timeout: 120_000 }, () => {
     await watcher.caughtUp();
   });
 
+  test('users_who_leave_one_node_while_they_come_to_another_are_there_at_the_end', async () => {
+    const channel = fresh('presence-room');
+    const watcher = await cluster.member(c, channel, 'watcher');
+    const users = Array.from({ length: 30 }, (_, index) => `user-${index}`);
+    const tabs = await Promise.all(users.map((user) => cluster.member(a, channel, user)));
+    // Before, at the same time, and after.
+    await Promise.all(users.map(async (user, index) => {
+      const next = await cluster.client(b);
+      if (index % 3 === 0) await Promise.all([tabs[index].leave(), next.join(channel, user)]);
+      else if (index % 3 === 1) await next.join(channel, user).then(() => tabs[index].leave());
+      else await tabs[index].leave().then(() => next.join(channel, user));
+    }));
+    for (const node of cluster.nodes) await eventually(`node ${node.name}`, async () => (await publisher.users(node, channel)).join() === [...users, 'watcher'].sort().join());
+    await watcher.caughtUp();
+  });
+
   test('a_full_channel_refuses_a_new_user_on_any_node', async () => {
     const limited = await Cluster.start({ app: { limits: { presence_members: 2 } } });
     try {
@@ -334,6 +352,44 @@ describe('a cluster of three nodes', { timeout: 120_000 }, () => {
     await cluster.member(c, fence, 'eve').then((client) => client.leave());
     await hook({ name: 'member_removed', channel: fence, user: 'eve' });
     assert.equal(hooked({ channel, user: 'ada' }).length, 1);
+  });
+
+  // ---- others on the same Redis
+
+  test('a_cluster_with_another_prefix_on_the_same_redis_is_another_cluster', async () => {
+    const other = await Cluster.start({ size: 2, beside: cluster });
+    try {
+      await other.whole();
+      const channel = fresh('presence-room');
+      const [here, there] = [await cluster.member(a, channel, 'here'), await other.member(other.nodes[0], channel, 'there')];
+      await publisher.publish(b, channel);
+      await other.publisher.publish(other.nodes[1], channel);
+      for (const client of [here, there]) await client.until('event', { channel });
+      assert.deepEqual(await publisher.users(b, channel), ['here']);
+      assert.deepEqual(await other.publisher.users(other.nodes[1], channel), ['there']);
+      for (const client of [here, there]) {
+        await client.caughtUp();
+        assert.equal(client.heard('event', { channel }).length, 1);
+        assert.equal(client.heard('added', { channel }).length, 0);
+      }
+    } finally {
+      await other.stop();
+    }
+  });
+
+  test('somebody_who_listens_to_everything_on_redis_keeps_no_query_waiting', async () => {
+    const spy = connect(cluster.redis.port, '127.0.0.1');
+    try {
+      spy.write('PSUBSCRIBE *\r\n');
+      await once(spy, 'data');
+      const channel = fresh('presence-room');
+      await onEach(channel, 'ada', 'bob', 'cat');
+      assert.equal((await publisher.publish(a, channel, { info: 'user_count' })).body.channels[channel].user_count, 3);
+      await publisher.channels(b);
+      await publisher.users(c, channel);
+    } finally {
+      spy.destroy();
+    }
   });
 
   // ---- and all of it together
