@@ -46,7 +46,7 @@ export const RULES = {
   ghost: 'a list has somebody who is not there',
   unequal: 'after quiet the lists are not what is there',
   'late-removal': 'the users of a dead node are not gone within the lease and three seconds',
-  webhook: 'webhooks tell a change twice, one that was not, or none of one that was',
+  webhook: 'webhooks tell a change twice without a fault, one that was not, or none of one that was',
   double: 'a message comes twice',
   order: 'the messages of a publisher come in another order',
   loss: 'a message that was acknowledged does not come',
@@ -310,14 +310,14 @@ const FIRST = { channel_occupied: true, member_added: true, channel_vacated: fal
 function webhooks(world, violation) {
   const told = world.entries.filter(({ kind, name }) => kind === 'webhook' && name in FIRST).sort((a, b) => a.time - b.time);
   const state = new Map(); // `channel user` → {now, time}
-  // Whoever posted when it died may have died before it could say so: what it posted comes again, word for word.
-  const mayRepeat = world.faults.some(({ fault }) => fault === 'killed');
-  for (const { at, name, channel, user, time } of told) {
+  // Told at least once: a node that dies, or loses the engine, after it has posted cannot say so; an engine that has forgotten everything is told it again.
+  const mayRepeat = (from, to) => world.faults.some(({ start, whole }) => start < to && whole + world.slack > from);
+  for (const { at, name, channel, user } of told) {
     const key = `${channel} ${user ?? ''}`;
     const before = state.get(key) ?? { now: false };
-    if (before.now === FIRST[name] && !(mayRepeat && before.time === time)) violation('webhook', at, `${name} of ${key} again`);
+    if (before.now === FIRST[name] && !mayRepeat(before.at ?? at, at)) violation('webhook', at, `${name} of ${key} again`);
     if (!world.of(channel).some((one) => user === undefined || one.user === user)) violation('webhook', at, `${name} of ${key}, where nobody was`);
-    state.set(key, { now: FIRST[name], time });
+    state.set(key, { now: FIRST[name], at });
   }
   const settled = world.entries.findLast(({ kind, webhooks: too }) => kind === 'settled' && too);
   if (!settled) return;
@@ -335,8 +335,12 @@ function webhooks(world, violation) {
 
 // ---- messages ------------------------------------------------------------------------------------------------------------
 
+/**
+ * In order is what a publisher sends through one node, each after the answer to the one before. Through several it is in order elsewhere, but a node gives
+ * what is published there to its own clients at once, and may hear of what was published before on another node only then.
+ */
 function order(world, violation) {
-  const last = new Map(); // `client channel by` → number
+  const last = new Map(); // `client channel by` → {number, node} of the last, by the node that it was published on
   const seen = new Set();
   const unsure = new Set(world.publishes.filter(({ via, status }) => via === 'http' && status !== 200).map(({ by, number }) => `${by} ${number}`));
   const publishes = new Map(world.publishes.map((publish) => [`${publish.by} ${publish.number}`, publish]));
@@ -344,11 +348,16 @@ function order(world, violation) {
     if (kind !== 'event' || number === undefined) continue;
     const what = `${client} on ${world.connections.get(client).node}, ${channel}: ${by} ${number}`;
     const key = `${client} ${channel} ${by}`;
+    const { exclude, via, node } = publishes.get(`${by} ${number}`) ?? {};
+    const viewer = world.connections.get(client).node;
+    const before = last.get(key) ?? new Map();
+    const isLate = ([from, newest]) => number < newest && (from === node || from !== viewer);
     if (seen.has(`${key} ${number}`)) violation('double', at, what);
-    else if (number < last.get(key) && !unsure.has(`${by} ${number}`)) violation('order', at, `${what} after ${last.get(key)}`);
+    else if (!unsure.has(`${by} ${number}`)) {
+      for (const [from, newest] of [...before].filter(isLate)) violation('order', at, `${what} of ${node} after ${newest} of ${from}`);
+    }
     seen.add(`${key} ${number}`);
-    if (!unsure.has(`${by} ${number}`)) last.set(key, Math.max(number, last.get(key) ?? 0));
-    const { exclude, via } = publishes.get(`${by} ${number}`) ?? {};
+    if (!unsure.has(`${by} ${number}`)) last.set(key, before.set(node, Math.max(number, before.get(node) ?? 0)));
     if ((exclude !== undefined && exclude === world.connections.get(client).socketId) || via === client) violation('excluded', at, what);
   }
 }

@@ -111,6 +111,11 @@ describe('the checker', () => {
     assert.deepEqual(broken(both().hook('channel_vacated', ROOM)), ['webhook']);
     assert.deepEqual(broken(story().hook('member_added', ROOM, 'nobody')), ['webhook']);
   });
+  test('a_webhook_may_be_told_again_around_a_fault_and_not_afterwards', () => {
+    const again = () => both().hook('channel_occupied', ROOM).wait(100).fault('engine-killed').wait(100).healed('engine-killed').wait(100).hook('channel_occupied', ROOM);
+    assert.deepEqual(broken(again()), []);
+    assert.deepEqual(broken(again().wait(100).add('whole').wait(2000).hook('channel_occupied', ROOM).wait(2000).hook('channel_occupied', ROOM)), ['webhook']);
+  });
   test('a_webhook_that_is_missing_after_quiet_is_seen', () => {
     assert.deepEqual(broken(both().hook('channel_occupied', ROOM).hook('member_added', ROOM, 'ada').settled({ webhooks: true })), ['webhook']);
     const left = both().hook('channel_occupied', ROOM).hook('member_added', ROOM, 'ada').hook('member_added', ROOM, 'bob').wait(5000).leave('cb').told('removed', 'ca', 'bob');
@@ -121,6 +126,11 @@ describe('the checker', () => {
   test('messages_in_another_order_are_seen', () => {
     assert.deepEqual(broken(listeners().publish(1).publish(2).hears('ca', 2).hears('ca', 1)), ['order']);
     assert.deepEqual(broken(listeners().fault('engine-killed').publish(1, { status: 503 }).publish(2, { status: 503 }).hears('ca', 2).hears('ca', 1)), [], 'neither was acknowledged');
+  });
+  test('messages_that_were_published_on_two_nodes_may_be_overtaken_only_by_those_of_ones_own_node', () => {
+    const overtaken = (node, client) => listeners().publish(1, { node: 'c' }).publish(2, { node }).hears(client, 2).hears(client, 1);
+    assert.deepEqual(broken(overtaken('b', 'cb')), []);
+    assert.deepEqual(broken(overtaken('b', 'ca')), ['order']);
   });
   test('a_message_that_was_acknowledged_and_does_not_come_is_seen', () => {
     assert.deepEqual(broken(heard(listeners(), 1).publish(2).hears('ca', 2).settled()), ['loss']);

@@ -170,9 +170,9 @@ export class Cluster {
       const data = `probe ${(this.#probe += 1)}`;
       const { status } = await this.publisher.request(node, '/events', { name: 'probe', channels: ['probe'], data });
       if (status !== 200) return this.#pause();
-      for (const probe of this.#probes.values()) expected.push(this.history.until({ kind: 'event', client: probe.id, data }, 1, PROBE_WITHIN));
+      for (const probe of this.#probes.values()) expected.push(this.history.until({ kind: 'event', client: probe.id, data }, 1, PROBE_WITHIN).then(() => true, () => false));
     }
-    return (await Promise.allSettled(expected)).every(({ status }) => status === 'fulfilled') || this.#pause();
+    return (await Promise.all(expected)).every((came) => came) || this.#pause();
   }
 
   async #pause() {
