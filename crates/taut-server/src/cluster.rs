@@ -7,7 +7,6 @@ mod part;
 pub(crate) mod redis;
 #[cfg(test)]
 pub(crate) mod testing;
-mod watch;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -21,7 +20,6 @@ use crate::apps::App;
 use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
 use crate::query::{ChannelState, Occupancy};
-pub(crate) use watch::StateLog;
 
 /// The driver of an engine.
 ///
@@ -37,6 +35,8 @@ pub(crate) use watch::StateLog;
 ///
 /// *A node that dies* is noticed within its lease. Its members, users and counts are taken away once, by one of the others; the changes are
 /// announced as any others.
+///
+/// *At the start* owners wait for [`Standing::Joined`], or for [`Standing::Away`] if the engine is not there.
 ///
 /// *When the engine is away* ([`Standing::Away`]): [`send`](Self::send) goes on taking requests. Receipts of events that cannot be carried, or
 /// of which it is not known, have failed. Other requests are caught up before [`Standing::Joined`].

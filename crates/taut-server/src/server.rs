@@ -23,7 +23,7 @@ use crate::api::{self, ApiAuth, Console, InlineResponder, Readiness};
 use crate::app::{AppConfig, Limits, Secret};
 use crate::apps::{App, Apps};
 use crate::bus::{Mail, NodeOwners, ShardBus};
-use crate::cluster::{self, Broker, Owners, StateLog};
+use crate::cluster::{self, Broker, Owners};
 use crate::config::{Config, ConfigError, Diagnostic, Loaded};
 use crate::connect_auth::{self, ConnectAuth, Outcome, Requester};
 use crate::events::EventBus;
@@ -296,8 +296,7 @@ impl Prepared {
         let http = runtime.spawn(async move {
             tokio::join!(served.0, served.1);
         });
-        let state = config.cluster_address().map(|engine| StateLog::new(engine, Instant::now()));
-        runtime.spawn(tick(Arc::clone(&node), state));
+        runtime.spawn(tick(Arc::clone(&node)));
 
         let reloaded = Arc::new(Notify::new());
         if let Some(certificates) = certificates {
@@ -589,6 +588,7 @@ fn start_engine(Cluster { config, apps, owners, runtime }: Cluster<'_>) -> Engin
     let Some(url) = &config.cluster else { return Ok(None) };
     let settings = cluster::redis::Settings {
         url: url.reveal().to_owned(),
+        address: config.cluster_address().unwrap_or_default(),
         prefix: config.cluster_prefix.clone(),
         name: config.node_name(),
         lease: config.cluster_lease,
@@ -644,15 +644,12 @@ fn mail_outcomes(bus: Arc<ShardBus>) -> impl Fn(Requester, &App, Outcome) + Send
     }
 }
 
-/// Tells the shards of each second that has passed, and the log how it stands with the engine of the cluster.
-async fn tick(node: Arc<Node>, mut log: Option<StateLog>) {
+/// Tells the shards of each second that has passed.
+async fn tick(node: Arc<Node>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
         node.tick();
-        if let (Some(log), Some(state)) = (&mut log, node.cluster()) {
-            log.tell(state, Instant::now());
-        }
         refusals::tell_suppressed();
     }
 }

@@ -163,7 +163,7 @@ impl PusherHandler {
         depart: impl Fn(Handover) + Send + 'static,
     ) -> Self {
         Self {
-            end: BusEnd::new(shard, bus.is_clustered().then_some(Standing::Away)),
+            end: BusEnd::new(shard, bus.is_clustered().then_some(Standing::Starting)),
             apps,
             bus,
             events,

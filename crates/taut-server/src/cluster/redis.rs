@@ -43,6 +43,8 @@ pub(crate) use self::topology::InvalidUrl;
 pub(crate) struct Settings {
     /// Where Redis is, as [`check_url`] takes it.
     pub(crate) url: String,
+    /// The same as it may be shown, without user and password.
+    pub(crate) address: String,
     /// What all keys and pub/sub channels begin with; `taut` by default. Two clusters on one Redis need two.
     pub(crate) prefix: String,
     /// What the node is called, for those who look at the cluster.
@@ -57,6 +59,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1".to_owned(),
+            address: "redis://127.0.0.1".to_owned(),
             prefix: "taut".to_owned(),
             name: String::new(),
             lease: Duration::from_secs(10),
@@ -68,9 +71,10 @@ impl Default for Settings {
 impl fmt::Debug for Settings {
     /// Without the URL, which may hold a password.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, prefix, name, lease, response_timeout } = self;
+        let Self { url: _, address, prefix, name, lease, response_timeout } = self;
         formatter
             .debug_struct("Settings")
+            .field("address", address)
             .field("prefix", prefix)
             .field("name", name)
             .field("lease", lease)
@@ -114,10 +118,16 @@ struct Redis {
 /// To the driver.
 #[derive(Debug)]
 enum Message {
-    Request { app: Arc<App>, request: Request, room: Option<Room> },
+    Request {
+        app: Arc<App>,
+        request: Request,
+        room: Option<Room>,
+    },
     Question(Question),
     /// The node leaves the cluster.
-    Leave { done: oneshot::Sender<()> },
+    Leave {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl Broker for Redis {
@@ -263,9 +273,14 @@ impl Driver {
         let mut failed = 0;
         while let Some(doubt) = self.once(&mut failed).await {
             if failed == 0 {
-                tracing::warn!(reason = %doubt, "Redis is away: each node goes on by itself");
+                let engine = &*self.node.settings.address;
+                tracing::warn!(
+                    engine,
+                    reason = %doubt,
+                    "the engine of the cluster is away: clients stay, and this node goes on by itself until it is back"
+                );
             } else {
-                tracing::debug!(reason = %doubt, failed, "Redis is still away");
+                tracing::debug!(reason = %doubt, failed, "the engine of the cluster is still away");
             }
             let delay = BACKOFF().delay(failed, getrandom::u64().unwrap_or_default());
             failed = failed.saturating_add(1);
@@ -306,8 +321,9 @@ impl Driver {
         let status = &self.node.status;
         if status.phase() == Phase::Joined {
             status.losses.fetch_add(1, Ordering::Relaxed);
-            self.node.owners.standing(Standing::Away);
         }
+        // Told more than once it changes nothing; the first time may be at the start.
+        self.node.owners.standing(Standing::Away);
         status.enter(if status.state().losses == 0 { Phase::Starting } else { Phase::Away });
         status.waiting.store(0, Ordering::Relaxed);
     }

@@ -15,7 +15,7 @@ use super::effects::Token;
 pub(crate) enum Request {
     /// The channel has its first subscriber on this node: what other nodes publish is wanted. Answered with [`Update::Subscribed`].
     Subscribe { channel: Arc<str> },
-    /// The channel has no subscriber on this node any more.
+    /// The channel has no subscriber on this node any more. Where subscribers are counted, a [`Count`](Self::Count) of none comes before it.
     Unsubscribe { channel: Arc<str> },
     /// Carry this to the nodes with subscribers. If `kept`, the engine keeps it as the channel's last event, and this node gets it back as
     /// [`Update::Published`] in the engine's order; otherwise the owner has delivered it on this node already.
@@ -84,6 +84,8 @@ impl Update {
 /// Whether the engine decides, as all owners of a node are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
+    /// It is not known yet whether the engine is there: who comes waits for that.
+    Starting,
     /// It does. All that was wanted before is subscribed, and all that this node holds is known to the engine.
     Joined,
     /// It cannot be reached. Each node goes on by itself until it is [`Joined`](Self::Joined) again.

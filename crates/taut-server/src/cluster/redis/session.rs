@@ -261,7 +261,8 @@ impl Session {
             return;
         }
         self.node.status.enter(Phase::Joined);
-        tracing::info!(incarnation = &*self.incarnation, "this node has joined the cluster");
+        let (engine, incarnation) = (&*self.node.settings.address, &*self.incarnation);
+        tracing::info!(engine, incarnation, "this node has joined the cluster");
         self.node.owners.standing(Standing::Joined);
     }
 
@@ -447,7 +448,7 @@ impl Session {
         let (last, lease) = (self.inbox.last(), self.node.settings.lease);
         match self.probe {
             Some(sent) if last >= sent => self.probe = None,
-            Some(sent) if now > sent + lease / 5 => return Err(Doubt::Silent),
+            Some(sent) if now > sent + (lease / 5).max(LEAST_PATIENCE) => return Err(Doubt::Silent),
             Some(_) => {}
             None if now < last + lease / 2 || self.missing.subscriptions => {}
             None => {
@@ -545,6 +546,9 @@ async fn enter(
 
 /// What the nodes of a cluster have in common: the format of keys and messages, and the number of partitions.
 const META: [(&str, &str); 2] = [("format", "1"), ("partitions", "1")];
+
+/// How long a node waits for its own message, however short the lease: a busy computer is no silent engine.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Requests that are taken at once.
 const MOST_RECEIVED: usize = 256;

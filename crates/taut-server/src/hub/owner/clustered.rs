@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use taut_proto::Time;
 
-use super::Owner;
+use super::{Owner, counts_subscribers};
 use crate::apps::App;
 use crate::events::Event;
 use crate::hub::command::{
@@ -192,7 +192,7 @@ impl<C: Copy> Owner<C> {
         let Some(shared) = cluster.channels.get_mut(channel) else { return };
         let join = Request::Join { channel: Arc::clone(channel), member: member.clone(), number, most };
         effects.push(Effect::Engine(join));
-        if cluster.standing == Standing::Joined {
+        if cluster.standing != Standing::Away {
             shared.joining.insert(member.user_id, Joining { number, position: None });
         } else if shared.view.as_mut().is_some_and(|view| view.add(member.clone())) {
             self.announce_added(channel, &member, effects);
@@ -212,13 +212,16 @@ impl<C: Copy> Owner<C> {
     }
 
     /// Nobody on this node is subscribed any more.
-    pub(super) fn vacate_in_cluster(&mut self, channel: &Arc<str>, effects: &mut Effects<C>) {
+    pub(super) fn vacate_in_cluster(&mut self, app: &App, channel: &Arc<str>, effects: &mut Effects<C>) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.channels.remove(channel);
         give_back(&mut cluster.channels);
         cluster.unsettled.remove(channel);
         // What is published from here on is not heard.
         self.channels.forget(channel);
+        if counts_subscribers(app, channel) {
+            effects.push(Effect::Engine(Request::Count { channel: Arc::clone(channel), subscribers: 0 }));
+        }
         effects.push(Effect::Engine(Request::Unsubscribe { channel: Arc::clone(channel) }));
     }
 
@@ -535,12 +538,17 @@ impl<C: Copy> Owner<C> {
         match standing {
             Standing::Joined => self.come_back(&channels, effects),
             Standing::Away => self.go_alone(&channels, now, effects),
+            Standing::Starting => {}
         }
     }
 
     /// All that was wanted is subscribed: what has happened meanwhile is asked for.
     fn come_back(&mut self, channels: &[Arc<str>], effects: &mut Effects<C>) {
         for channel in channels {
+            // Those who came before this are in the list that is asked for.
+            if let Some(shared) = self.shared(channel) {
+                shared.joining = HashMap::new();
+            }
             self.subscribed(channel, effects);
         }
         let watched: Vec<_> = self.users.watched().cloned().collect();

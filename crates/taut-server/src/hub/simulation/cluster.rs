@@ -51,7 +51,7 @@ enum Step {
     Return(usize),
     /// A node's lease is over.
     Reap(usize),
-    /// A node dies, and starts anew without the engine.
+    /// A node dies, and starts anew.
     Crash(usize),
     /// The engine starts anew, and remembers nothing.
     Forget,
@@ -436,6 +436,7 @@ impl Engine {
     fn count(&mut self, nodes: &mut [Node], incarnation: u64, channel: &str, subscribers: usize) {
         let kept = self.channels.entry(channel.to_owned()).or_default();
         kept.counts.insert(incarnation, subscribers);
+        kept.counts.retain(|_, subscribers| *subscribers > 0);
         let subscribers = kept.counts.values().sum();
         Self::announce(nodes, channel, None, &Update::Counted { channel: channel.into(), subscribers });
     }
@@ -651,20 +652,7 @@ impl World {
         let Some(request) = nodes[number].link.requests.pop_front() else { return false };
         let (incarnation, epoch) = (nodes[number].link.incarnation, Epoch(engine.epoch));
         let answer = match request {
-            Request::Subscribe { .. } => None,
-            Request::Unsubscribe { channel } => {
-                let kept = engine.channels.entry((*channel).to_owned()).or_default();
-                if kept.counts.remove(&incarnation).is_some() {
-                    let subscribers = kept.counts.values().sum();
-                    Engine::announce(
-                        nodes,
-                        &channel,
-                        None,
-                        &Update::Counted { channel: Arc::clone(&channel), subscribers },
-                    );
-                }
-                None
-            }
+            Request::Subscribe { .. } | Request::Unsubscribe { .. } => None,
             Request::Publish { publication, kept: false, .. } => {
                 let channel = Arc::clone(&publication.channel);
                 Engine::announce(nodes, &channel, Some(number), &Update::Published { publication, kept: None });
@@ -760,9 +748,10 @@ impl World {
         while self.execute(node) | self.attach(node) | self.answer(node) | self.hear(node) {}
     }
 
+    /// Also of a node that starts, and finds no engine.
     fn lose(&mut self, node: usize, taken: usize) {
         if !self.nodes[node].link.is_joined {
-            return;
+            return self.stand(node, Standing::Away);
         }
         for _ in 0..taken {
             self.execute(node);
@@ -914,7 +903,7 @@ impl Node {
         let features = Features { subscription_count: true, ..Features::default() };
         let config = AppConfig { limits: Some(limits), features, ..AppConfig::parse("1:key:secret").expect("an app") };
         let app = Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]);
-        let standing = Some(Standing::Away);
+        let standing = Some(Standing::Starting);
         Self { hub: Hub::new(app, standing), end: BusEnd::new(ShardIndex::FIRST, standing), link: Link::default() }
     }
 }
@@ -962,7 +951,7 @@ impl Holds {
             }
             Request::Unsubscribe { channel } => {
                 assert!(self.channels.remove(&**channel), "not subscribed: {channel}");
-                self.counts.remove(&**channel);
+                assert!(!self.counts.contains_key(&**channel), "counted: {channel}");
                 return Some(((**channel).to_owned(), false));
             }
             Request::Join { channel, member, number, .. } => {
@@ -970,6 +959,7 @@ impl Holds {
                 assert!(known.is_none(), "twice: {member:?}");
             }
             Request::Leave { channel, user_id } => drop(self.members.remove(&key(channel, user_id))),
+            Request::Count { channel, subscribers: 0 } => drop(self.counts.remove(&**channel)),
             Request::Count { channel, subscribers } => {
                 self.counts.insert((**channel).to_owned(), *subscribers);
             }
