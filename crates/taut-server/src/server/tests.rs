@@ -155,7 +155,7 @@ fn terminating_a_user_tells_the_other_nodes_or_says_that_it_could_not() {
     let running = start(&engine, |_| {});
     let terminate = || signed(&running, "POST", "/apps/1/users/ann/terminate_connections", "", "");
     assert_eq!(terminate().0, 200);
-    assert_eq!(engine.tables().terminated, ["ann".into()]);
+    assert_eq!(engine.tables().terminated, [Arc::<str>::from("ann")]);
     engine.tables().state.phase = Phase::Away;
     let (status, head, body) = terminate();
     assert!(status == 503 && head.contains("retry-after: 1"), "{head}");
