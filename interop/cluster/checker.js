@@ -398,7 +398,7 @@ function answers(world, violation, { local }) {
       if (away && !local) violation('silently-local', at, `${what}, while ${away.fault}`);
     } else if (status === 503) {
       if (!within.length) violation('refused', at, what);
-    } else if (!within.some(({ fault }) => fault === 'killed' || fault === 'paused')) {
+    } else if (!within.some(({ fault }) => ['killed', 'drained', 'paused'].includes(fault))) {
       violation('unanswered', at, what);
     }
   }

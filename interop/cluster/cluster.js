@@ -14,6 +14,9 @@ import { Redis } from './redis.js';
 
 const TAUT = process.env.TAUT_BIN;
 
+/** What these tests are told by variables is no setting of the program, which refuses names that look like its own. */
+const UNSET = Object.keys(process.env).filter((name) => name.startsWith('TAUT_')).flatMap((name) => ['-u', name]);
+
 /** `cluster`, and for seeing what the tests see: `alone`, one node is all three; `apart`, the nodes know nothing of each other. */
 export const SHAPE = process.env.TAUT_CLUSTER_SHAPE ?? 'cluster';
 
@@ -195,9 +198,9 @@ export class Cluster {
     const violations = this.violations(options);
     if (!violations.length) return;
     const { at } = violations[0];
-    const around = this.history.entries.filter((entry) => Math.abs(entry.at - at) < 1500 || entry.kind === 'fault' || entry.kind === 'healed' || entry.kind === 'whole');
+    const around = this.history.entries.filter((entry) => Math.abs(entry.at - at) < 500 || entry.kind === 'fault' || entry.kind === 'healed' || entry.kind === 'whole');
     const told = violations.slice(0, 20).map((one) => `${(one.at / 1000).toFixed(3)} ${one.rule}: ${one.text}`);
-    assert.fail(`${violations.length} violations:\n${told.join('\n')}\n\naround the first:\n${around.slice(-120).map(line).join('\n')}\n\n${this.logs()}`);
+    assert.fail(`${violations.length} violations:\n${told.join('\n')}\n\naround the first:\n${around.slice(0, 150).map(line).join('\n')}\n\n${this.logs()}`);
   }
 
   logs() { return this.nodes.map(({ name, program }) => `---- node ${name}\n${program.output.slice(-3000)}`).join('\n'); }
@@ -231,7 +234,7 @@ export class Cluster {
   async #program(name, port, proxy) {
     const together = SHAPE !== 'cluster' ? [] : [
       '--cluster', `redis://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
-    return Program.listening(TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
+    return Program.listening('env', ...UNSET, TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
   }
 }
 
