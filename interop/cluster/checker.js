@@ -189,6 +189,12 @@ class World {
     return since;
   }
 
+  /** Since when a node has not known what happens on the others, if that is so at `at`. */
+  apartSince(node, at) {
+    const apart = this.faultsOf([node]).filter(({ fault, start, whole }) => fault !== 'slowed' && start < at && whole > at);
+    return apart.length ? Math.min(...apart.map(({ start }) => start)) : undefined;
+  }
+
   /** Was this user there all the time, on a node that could say so? */
   surelyPresent(channel, user, from, to) {
     let covered = from;
@@ -246,17 +252,21 @@ function members(world, violation) {
     const viewer = world.connections.get(client)?.node;
     const wasThere = (one) => world.surelyPresent(channel, one, world.since(at, viewer, channel, one), at);
     const wasAway = (one) => world.surelyAbsent(channel, one, world.since(at, viewer, channel, one), at);
+    const apart = viewer && world.apartSince(viewer, at);
     if (kind === 'subscribed' && entry.members) {
       const given = new Set(entry.members);
       if (given.size !== entry.members.length) violation('list-doubled', at, `${place(entry)}: ${entry.members}`);
-      for (const one of world.users(channel)) if (!given.has(one) && wasThere(one)) violation('missing-member', at, `${place(entry)}: ${one} is not in ${[...given]}`);
+      // A node that is by itself knows of the channels that its own clients were in.
+      for (const one of apart === undefined ? world.users(channel) : []) if (!given.has(one) && wasThere(one)) violation('missing-member', at, `${place(entry)}: ${one} is not in ${[...given]}`);
       for (const one of given) if (wasAway(one)) violation('ghost', at, `${place(entry)}: ${one} is in ${[...given]}`);
     } else if (kind === 'added') {
       if (list?.has(user)) violation('added-twice', at, `${place(entry)}: ${user}`);
       if (wasAway(user)) violation('false-arrival', at, `${place(entry)}: ${user}`);
     } else if (kind === 'removed') {
       if (list && !list.has(user)) violation('removed-stranger', at, `${place(entry)}: ${user}`);
-      if (wasThere(user)) violation('false-removal', at, `${place(entry)}: ${user}`);
+      // A node that is by itself tells of those who leave it, and cannot know that they are on another one too.
+      const leftHere = apart !== undefined && world.of(channel).some((one) => one.user === user && one.node === viewer && one.leaving > apart && one.leaving <= at);
+      if (!leftHere && wasThere(user)) violation('false-removal', at, `${place(entry)}: ${user}`);
     } else if (kind === 'query' && entry.settled) {
       const truth = sorted(world.present(channel, at));
       const told = sorted(entry.users ?? [`status ${entry.status}`]);

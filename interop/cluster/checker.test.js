@@ -98,6 +98,12 @@ describe('the checker', () => {
     assert.deepEqual(broken(paused(500)), ['false-removal']);
     assert.deepEqual(broken(paused(LEASE + 1000)), []);
   });
+  test('a_node_by_itself_may_tell_of_those_who_leave_it_and_of_nobody_else', () => {
+    const apart = () => both().open('cx', 'a').joined('cx', 'bob', ['ada', 'bob']).wait(5000).fault('cut', 'a').wait(200);
+    assert.deepEqual(broken(apart().leave('cx').wait(5).told('removed', 'ca', 'bob').wait(200).healed('cut', 'a').told('added', 'ca', 'bob').settled()), []);
+    assert.deepEqual(broken(apart().told('removed', 'ca', 'bob')), ['false-removal']);
+    assert.deepEqual(broken(apart().open('cc', 'a').joined('cc', 'cat', ['cat'])), []);
+  });
   test('an_engine_that_lost_its_memory_is_no_reason_to_remove_anybody', () => {
     const story = both().wait(5000).fault('engine-killed').wait(4000).healed('engine-killed').wait(1000).told('removed', 'ca', 'bob').wait(10).told('added', 'ca', 'bob').settled();
     assert.deepEqual(broken(story), ['false-removal']);

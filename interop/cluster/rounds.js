@@ -98,7 +98,7 @@ export const faults = (steps) => steps.filter(({ act }) => act === 'fault' || ac
 
 /** Those who play: clients by number, and two backends that publish one event after the other. */
 class Stage {
-  #cluster; #actors = new Map(); #open = new Set(); #works = []; #queues; #backends;
+  #cluster; #actors = new Map(); #open = new Map(); #works = []; #queues; #backends;
 
   constructor(cluster) {
     this.#cluster = cluster;
@@ -161,7 +161,7 @@ class Stage {
     const cluster = this.#cluster;
     if (fault.endsWith('engine') && this.#open.size) return undefined;
     if (!fault.endsWith('engine') && !nodes.length) return undefined;
-    this.#open.add(fault);
+    this.#open.set(`${fault} ${names}`, { fault, nodes: names });
     const [node] = nodes;
     switch (fault) {
       case 'kill': case 'kill-two': return cluster.kill(...nodes);
@@ -174,12 +174,12 @@ class Stage {
       case 'throttle': node.busy = true; return cluster.throttle(node, 20_000);
       case 'kill-engine': return cluster.killEngine();
       case 'pause-engine': return cluster.pauseEngine();
-      default: return this.#open.has('kill-engine') || this.#open.has('pause-engine') ? undefined : cluster.dropConnections(fault.slice('drop-'.length));
+      default: return [...this.#open.values()].some((one) => one.fault.endsWith('engine')) ? undefined : cluster.dropConnections(fault.slice('drop-'.length));
     }
   }
 
   async heal({ fault, nodes: names }) {
-    if (!this.#open.delete(fault)) return;
+    if (!this.#open.delete(`${fault} ${names}`)) return;
     const cluster = this.#cluster;
     if (fault === 'kill-engine') await cluster.reviveEngine();
     else if (fault === 'pause-engine') cluster.resumeEngine();
@@ -188,7 +188,7 @@ class Stage {
 
   /** Ends every fault that is still there, and waits for what was begun. */
   async end() {
-    for (const fault of [...this.#open]) await this.heal({ fault, nodes: NODES });
+    for (const one of [...this.#open.values()]) await this.heal(one);
     await Promise.all(this.#works);
     await Promise.all(this.#queues);
   }
