@@ -164,6 +164,12 @@ export class Cluster {
     return performance.now() - asked;
   }
 
+  /** Waits until the engine has been there for a lease: before, it keeps those whom it does not know, as it may have forgotten them. */
+  async seasoned() {
+    await this.whole();
+    await passed(this.lease);
+  }
+
   async #isWhole() {
     for (const node of this.living) {
       if (!this.#probes.get(node.name)?.isOpen) this.#probes.set(node.name, await this.member(node, 'probe'));

@@ -31,7 +31,7 @@ async function inCluster(story, { checks = {}, webhooks = false, ...options } = 
       }
     }
     stage.at = (node) => stage.clients.find((client) => client.node === node);
-    await cluster.whole();
+    await cluster.seasoned();
     const publishing = Promise.all(cluster.nodes.map((node) => publishAlways(cluster, node, end.signal)));
     await story(stage);
     end.abort();

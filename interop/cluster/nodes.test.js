@@ -16,7 +16,7 @@ before(async () => {
   cluster = await Cluster.start();
   [a, b, c] = cluster.nodes;
   publisher = cluster.publisher;
-  await cluster.whole();
+  await cluster.seasoned();
 });
 after(() => cluster?.stop());
 

@@ -68,7 +68,7 @@ export async function round(seed) {
   const steps = schedule(seed);
   const cluster = await Cluster.start();
   try {
-    await cluster.whole();
+    await cluster.seasoned();
     const stage = new Stage(cluster);
     const started = performance.now();
     for (const step of steps) {
