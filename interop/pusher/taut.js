@@ -17,6 +17,9 @@ export const MASTER_KEY = Buffer.from('the master key of these tests, 32').subar
 
 const NODES = Number(process.env.TAUT_NODES ?? 1);
 
+/** For a test of what only one node promises: it does not run on several, and says why. */
+export const alone = (why) => (NODES > 1 ? { skip: why } : {});
+
 export class Taut {
   #servers = []; #folder; #options; #redis; #proxy;
 
