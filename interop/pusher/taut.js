@@ -106,6 +106,7 @@ backend taut
     option http-server-close
     stick-table type string len 64 size 10k expire 10m
     stick on path,field(6,/) if { path_beg /pusher/app/ }
+    stick on path,field(4,/) if { path_reg ^/pusher/[0-9]+/ }
 ${servers.map((server, index) => `    server taut${index} 127.0.0.1:${server.port}`).join('\n')}
 `);
     return ['haproxy', '-db', '-f', file];
