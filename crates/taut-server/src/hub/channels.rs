@@ -47,6 +47,8 @@ pub(super) struct Gone {
     pub(super) removed: bool,
     /// The shard is not interested any more.
     pub(super) shard_left: bool,
+    /// The channel is vacant, and its subscribers were counted.
+    pub(super) was_counted: bool,
 }
 
 impl Channels {
@@ -116,7 +118,7 @@ impl Channels {
             if self.missed.is_empty() {
                 self.missed.shrink_to_fit();
             }
-            self.counts.remove(channel);
+            gone.was_counted = self.counts.remove(channel).is_some();
             give_back(&mut self.counts);
             self.late.remove(channel);
         }

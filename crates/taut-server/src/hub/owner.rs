@@ -184,7 +184,7 @@ impl<C: Copy> Owner<C> {
                 app.close_channel();
             }
             self.happened(channel, |channel| Event::ChannelVacated { channel }, effects);
-            self.vacate_in_cluster(app, channel, effects);
+            self.vacate_in_cluster(channel, gone.was_counted, effects);
         } else if gone.shard_left {
             self.count(app, channel, shard, 0, now, effects);
         }
@@ -200,7 +200,7 @@ impl<C: Copy> Owner<C> {
         now: Time,
         effects: &mut Effects<C>,
     ) {
-        if !counts_subscribers(app, channel) {
+        if !app.snapshot().config.features.subscription_count || !Kind::of(channel).is_counted() {
             return;
         }
         if self.cluster.is_some() {
@@ -313,11 +313,6 @@ fn deliver<C>(delivery: &Delivery, shards: impl ExactSizeIterator<Item = ShardIn
     for shard in shards {
         effects.push(Effect::Push(shard, Push::Deliver(delivery.clone())));
     }
-}
-
-/// Whether those who are subscribed are told how many they are.
-fn counts_subscribers(app: &App, channel: &str) -> bool {
-    app.snapshot().config.features.subscription_count && Kind::of(channel).is_counted()
 }
 
 /// Whether the channel counts towards an app's limit. A user's own does not: there is at most one for each connection.

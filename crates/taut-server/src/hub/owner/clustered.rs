@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use taut_proto::Time;
 
-use super::{Owner, counts_subscribers};
+use super::Owner;
 use crate::apps::App;
 use crate::events::Event;
 use crate::hub::command::{
@@ -212,14 +212,14 @@ impl<C: Copy> Owner<C> {
     }
 
     /// Nobody on this node is subscribed any more.
-    pub(super) fn vacate_in_cluster(&mut self, app: &App, channel: &Arc<str>, effects: &mut Effects<C>) {
+    pub(super) fn vacate_in_cluster(&mut self, channel: &Arc<str>, was_counted: bool, effects: &mut Effects<C>) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.channels.remove(channel);
         give_back(&mut cluster.channels);
         cluster.unsettled.remove(channel);
         // What is published from here on is not heard.
         self.channels.forget(channel);
-        if counts_subscribers(app, channel) {
+        if was_counted {
             effects.push(Effect::Engine(Request::Count { channel: Arc::clone(channel), subscribers: 0 }));
         }
         effects.push(Effect::Engine(Request::Unsubscribe { channel: Arc::clone(channel) }));
