@@ -213,6 +213,8 @@ struct Memory {
     former: Vec<Box<str>>,
     /// The last thing that this node has told webhooks, of this memory of the engine.
     told: Option<(Epoch, String)>,
+    /// The node is leaving, or has left: it does not come back.
+    is_leaving: bool,
 }
 
 /// Why a session ends.
@@ -308,7 +310,7 @@ impl Driver {
         if doubt.is_some() {
             self.end(incarnation);
         }
-        doubt
+        doubt.filter(|_| !self.memory.is_leaving)
     }
 
     /// The incarnation writes nothing from here on.
@@ -328,17 +330,17 @@ impl Driver {
         status.waiting.store(0, Ordering::Relaxed);
     }
 
-    /// Takes requests until something else is done; `None` if nobody sends any more.
+    /// Takes requests until something else is done; `None` if nobody sends any more, or the node leaves.
     async fn meanwhile<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         loop {
             tokio::select! {
                 output = &mut future => return Some(output),
                 message = self.requests.recv() => match message? {
-                    // It holds nothing there that would not lapse.
+                    // There is no engine that could be told.
                     Message::Leave { .. } => return None,
                     message => self.take(message),
-                }
+                },
             }
         }
     }

@@ -18,8 +18,8 @@ pub(super) const VERSION: u8 = b'1';
 /// A message of a channel, of an app's users, or from node to node.
 #[derive(Clone, Debug)]
 pub(super) enum Message {
-    /// An event of the channel. `kept` is its number, if the engine keeps it.
-    Published { origin: Box<str>, kept: Option<u64>, publication: Publication },
+    /// An event of the channel. `kept` is its position, if the engine keeps it.
+    Published { origin: Box<str>, kept: Option<Position>, publication: Publication },
     /// A user has come to the presence channel or has left it.
     Changed(Change),
     /// So many are subscribed to the channel.
@@ -73,12 +73,12 @@ impl Message {
     pub(super) fn published(origin: &str, publication: &Publication) -> Vec<u8> {
         let mut out = start(PUBLISHED, publication.bytes() + FRAME);
         field(&mut out, origin);
-        field(&mut out, "");
+        position_if_any(&mut out, None);
         content(&mut out, publication);
         out
     }
 
-    /// An event that the engine keeps, before it has its number: what stands before the number's field, and what stands behind it.
+    /// An event that the engine keeps, before it has its position: what stands before the two fields of that, and what stands behind them.
     pub(super) fn to_keep(origin: &str, publication: &Publication) -> (Vec<u8>, Vec<u8>) {
         let mut head = start(PUBLISHED, origin.len() + FRAME);
         field(&mut head, origin);
@@ -93,7 +93,7 @@ impl Message {
         let message = match kind {
             PUBLISHED => {
                 let origin = fields.text()?.into();
-                let kept = fields.number_if_any()?;
+                let kept = fields.position_if_any()?;
                 Self::Published { origin, kept, publication: publication(channel, &mut fields)? }
             }
             CHANGED => Self::Changed(change(&mut fields)?),
@@ -119,7 +119,7 @@ impl Message {
         match self {
             Self::Published { origin, kept, publication } => {
                 let (mut out, tail) = Self::to_keep(origin, publication);
-                field(&mut out, &kept.map(|number| number.to_string()).unwrap_or_default());
+                position_if_any(&mut out, *kept);
                 out.extend_from_slice(&tail);
                 out
             }
@@ -236,6 +236,14 @@ fn optional_field(out: &mut Vec<u8>, text: Option<&str>) {
     out.extend_from_slice(text.as_bytes());
 }
 
+/// Two fields: the epoch and the number.
+fn position_if_any(out: &mut Vec<u8>, position: Option<Position>) {
+    let numbers = position.map(|Position { epoch: Epoch(epoch), number }| [epoch, number].map(|it| it.to_string()));
+    for text in numbers.unwrap_or_default() {
+        field(out, &text);
+    }
+}
+
 /// An event without its channel, of which the receiver knows.
 fn content(out: &mut Vec<u8>, publication: &Publication) {
     let excluded = publication.excluded.map(|socket_id| socket_id.to_string());
@@ -337,10 +345,12 @@ impl<'a> Fields<'a> {
         decimal(self.text()?.as_bytes())
     }
 
-    fn number_if_any(&mut self) -> Result<Option<u64>, Malformed> {
-        match self.text()? {
-            "" => Ok(None),
-            text => decimal(text.as_bytes()).map(Some),
+    fn position_if_any(&mut self) -> Result<Option<Position>, Malformed> {
+        match (self.text()?, self.text()?) {
+            ("", "") => Ok(None),
+            (epoch, number) => {
+                Ok(Some(Position { epoch: Epoch(decimal(epoch.as_bytes())?), number: decimal(number.as_bytes())? }))
+            }
         }
     }
 
@@ -409,6 +419,7 @@ mod tests {
                 event,
                 excluded: excluded.map(SocketId::from_random),
                 at: Instant::now(),
+                receipt: None,
             }
         })
     }
@@ -419,7 +430,8 @@ mod tests {
         });
         let difference = prop_oneof![member, text().prop_map(|user_id| Difference::Removed(user_id.into()))];
         prop_oneof![
-            (text(), prop::option::of(any::<u64>()), publications()).prop_map(|(origin, kept, publication)| {
+            (text(), prop::option::of(any::<(u64, u64)>()), publications()).prop_map(|(origin, kept, publication)| {
+                let kept = kept.map(|(epoch, number)| Position { epoch: Epoch(epoch), number });
                 Message::Published { origin: origin.into(), kept, publication }
             }),
             (any::<u64>(), any::<u64>(), any::<u64>(), difference).prop_map(|(epoch, number, previous, difference)| {
@@ -480,13 +492,13 @@ mod tests {
         }
 
         #[test]
-        fn what_is_kept_reads_back_from_what_stands_behind_its_number(publication in publications()) {
+        fn what_is_kept_reads_back_from_what_stands_behind_its_position(publication in publications()) {
             let (head, tail) = Message::to_keep("node", &publication);
-            let message = [&head[..], b"2:42", &tail].concat();
-            let Ok(Message::Published { origin, kept: Some(42), publication: read }) = Message::read(&channel(), &message) else {
+            let message = [&head[..], b"1:72:42", &tail].concat();
+            let Ok(Message::Published { origin, kept: Some(position), publication: read }) = Message::read(&channel(), &message) else {
                 return Err(TestCaseError::fail("it is the message that all nodes get"));
             };
-            prop_assert_eq!(&*origin, "node");
+            prop_assert_eq!((&*origin, position), ("node", Position { epoch: Epoch(7), number: 42 }));
             let published = |publication: &Publication| Message::published("", publication);
             prop_assert_eq!(published(&read), published(&publication));
             prop_assert_eq!(published(&kept(&channel(), &tail).expect("an event")), published(&publication));
@@ -504,7 +516,7 @@ mod tests {
         let published = Event::published("new", &Payload::from("hi"));
         let publication =
             Publication { channel: channel(), event: published, excluded: None, at: Instant::now(), receipt: None };
-        assert_eq!(Message::published("node", &publication), *b"1p4:node0:0:1:b3:new4:\"hi\"");
+        assert_eq!(Message::published("node", &publication), *b"1p4:node0:0:0:1:b3:new4:\"hi\"");
         let user_id: Arc<str> = "é".into();
         assert_eq!(Message::Status { user_id: Arc::clone(&user_id), is_online: true }.write(), "1s2:é1:1".as_bytes());
         let position = Position { epoch: Epoch(7), number: 10 };
@@ -542,7 +554,7 @@ mod tests {
     fn what_another_version_or_a_stranger_wrote_is_refused_with_the_reason() {
         for (bytes, why) in [
             ("", Malformed::Version),
-            ("2p0:0:0:1:b1:a2:\"\"", Malformed::Version),
+            ("2p0:0:0:0:1:b1:a2:\"\"", Malformed::Version),
             ("1", Malformed::Kind),
             ("1z", Malformed::Kind),
             ("1n", Malformed::Field),
@@ -554,11 +566,12 @@ mod tests {
             ("1n18446744073709551615:1", Malformed::Field),
             ("1n000000000000000000001:1", Malformed::Field),
             ("1s1:a1:2", Malformed::Field),
-            ("1p0:0:0:1:b1:a1:\"", Malformed::Field),
-            ("1p0:0:0:1:b1:a2:{}", Malformed::Field),
-            ("1p0:0:0:1:x1:a2:\"\"", Malformed::Field),
-            ("1p0:0:4:=1.x1:b1:a2:\"\"", Malformed::Field),
-            ("1p0:0:3:1.21:b1:a2:\"\"", Malformed::Field),
+            ("1p0:1:70:0:1:b1:a2:\"\"", Malformed::Field),
+            ("1p0:0:0:0:1:b1:a1:\"", Malformed::Field),
+            ("1p0:0:0:0:1:b1:a2:{}", Malformed::Field),
+            ("1p0:0:0:0:1:x1:a2:\"\"", Malformed::Field),
+            ("1p0:0:0:4:=1.x1:b1:a2:\"\"", Malformed::Field),
+            ("1p0:0:0:3:1.21:b1:a2:\"\"", Malformed::Field),
             ("1c1:11:11:01:*1:a0:", Malformed::Field),
         ] {
             assert_eq!(Message::read(&channel(), bytes.as_bytes()).map(|_| ()), Err(why), "{bytes}");

@@ -156,14 +156,6 @@ impl<T> Queue<T> {
         Finished { answers, replies, took: since.elapsed() }
     }
 
-    /// Runs a script behind everything that is under way, as the last thing.
-    pub(super) async fn last(mut self, script: Script, arguments: &[&[u8]]) {
-        if self.under_way.is_some() {
-            let _ = self.finished().await;
-        }
-        let _ = self.scripts.run(&mut self.connection, script, arguments).await;
-    }
-
     fn command(&mut self, entry: Entry<T>) -> (Cmd, Then<T>) {
         match entry {
             Entry::Command { command, bytes: _, then } => (command, Then::One(then)),

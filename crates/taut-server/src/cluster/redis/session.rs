@@ -3,8 +3,8 @@
 mod answers;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
@@ -49,8 +49,7 @@ pub(super) struct Session {
     reaper: Reaper,
     /// When this node has sent itself a message, to see whether it comes.
     probe: Option<Instant>,
-    /// The node leaves the cluster, and somebody waits for that.
-    leaving: Option<oneshot::Sender<()>>,
+    has_left: bool,
 }
 
 /// Until when this node may write.
@@ -137,7 +136,6 @@ impl Session {
         let scripts = Scripts::load(&mut writing, node.names.partition()).await?;
         let sent = Instant::now();
         let epoch = enter(&mut writing, &scripts, &node, &incarnation).await?;
-        inbox.epoch.get_or_init(|| epoch);
         Ok(Self {
             lease: Lease { ends: node.lease_from(sent), renew_at: sent, is_renewing: false },
             queue: Queue::new(writing, scripts, incarnation.clone()),
@@ -150,7 +148,7 @@ impl Session {
             reader: Reader { is_turn: false, is_reading: false, read_at: sent },
             reaper: Reaper::default(),
             probe: None,
-            leaving: None,
+            has_left: false,
             node,
             incarnation,
             epoch,
@@ -159,7 +157,7 @@ impl Session {
         })
     }
 
-    /// Goes on until there is a doubt; `None` if nobody sends any more, and the node has left.
+    /// Goes on until there is a doubt; `None` once the node has left, since it was told to or nobody sends any more.
     pub(super) async fn run(
         mut self,
         requests: &mut mpsc::UnboundedReceiver<Message>,
@@ -167,26 +165,7 @@ impl Session {
     ) -> Option<Doubt> {
         self.node.status.enter(Phase::Rejoining);
         self.rejoin(memory);
-        let served = self.serve(requests, memory).await;
-        if served.is_ok() {
-            self.drain(memory).await;
-            self.queue.last(Script::Retire, &[self.incarnation.as_bytes()]).await;
-            if let Some(done) = self.leaving {
-                let _ = done.send(());
-            }
-        }
-        served.err()
-    }
-
-    /// Waits until all is carried that was sent before the end.
-    async fn drain(&mut self, memory: &mut Memory) {
-        while self.queue.len() > 0 {
-            self.queue.start();
-            let finished = self.queue.finished().await;
-            if self.answered(finished, memory).is_err() {
-                return;
-            }
-        }
+        self.serve(requests, memory).await.err()
     }
 
     async fn serve(
@@ -197,7 +176,7 @@ impl Session {
         let mut ticks = interval(self.node.tick());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut received = Vec::new();
-        loop {
+        while !self.has_left {
             // Before anything is written: this node may have been asleep.
             if Instant::now() >= self.lease.ends {
                 return Err(Doubt::Late);
@@ -210,19 +189,17 @@ impl Session {
                 confirmed = self.subscriber.finished() => self.confirmed(confirmed?, memory),
                 Some(heard) = self.heard.recv() => self.heard(heard)?,
                 _ = ticks.tick() => self.tick(memory)?,
-                count = requests.recv_many(&mut received, MOST_RECEIVED) => {
+                count = requests.recv_many(&mut received, MOST_RECEIVED), if !memory.is_leaving => {
                     if count == 0 {
-                        return Ok(());
+                        self.leave(None, memory);
                     }
                     for message in received.drain(..) {
                         self.take(message, memory);
                     }
-                    if self.leaving.is_some() {
-                        return Ok(());
-                    }
                 }
             }
         }
+        Ok(())
     }
 
     /// Tells the engine everything that this node holds. The writes of requests follow behind it.
@@ -268,13 +245,28 @@ impl Session {
 
     fn take(&mut self, message: Message, memory: &mut Memory) {
         match message {
+            // Events and questions fail by being dropped.
+            Message::Request { request: Request::Publish { receipt, .. }, room: Some(room), .. }
+                if memory.is_leaving =>
+            {
+                drop(Carriage { receipt, _room: room });
+            }
+            _ if memory.is_leaving => {}
+            Message::Leave { done } => self.leave(Some(done), memory),
             Message::Request { app, request, room } => {
                 memory.part.apply(app.id(), &request);
                 self.request(&app, request, room, memory);
             }
             Message::Question(question) => self.question(question),
-            Message::Leave { done } => self.leaving = Some(done),
         }
+    }
+
+    /// Ends the incarnation, behind all that was written before.
+    fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
+        memory.is_leaving = true;
+        let mut retire = self.queue.call(Script::Retire);
+        retire.arg(&*self.incarnation);
+        self.queue.send(retire, 0, Answer::Left { done });
     }
 
     fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory) {
@@ -428,6 +420,10 @@ impl Session {
     }
 
     fn tick(&mut self, memory: &Memory) -> Result<(), Doubt> {
+        if memory.is_leaving {
+            // The lease is given back.
+            return Ok(());
+        }
         let now = Instant::now();
         self.probe(now)?;
         if !self.lease.is_renewing && now >= self.lease.renew_at {
@@ -509,7 +505,6 @@ fn inbox(node: &Node) -> (Arc<Inbox>, mpsc::UnboundedReceiver<Heard>) {
         heard: sender,
         since: Instant::now(),
         last: AtomicU64::new(0),
-        epoch: OnceLock::new(),
     };
     (Arc::new(inbox), heard)
 }

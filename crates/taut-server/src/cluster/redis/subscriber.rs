@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
@@ -16,7 +16,7 @@ use super::names::{Names, Place};
 use crate::apps::Apps;
 use crate::cluster::Owners;
 use crate::cluster::wire::Message;
-use crate::hub::engine::{Epoch, Position, Update};
+use crate::hub::engine::Update;
 
 /// The subscriptions of one incarnation, changed in order on one connection, many at a time.
 pub(super) struct Subscriber<T> {
@@ -104,8 +104,6 @@ pub(super) struct Inbox {
     pub(super) since: Instant,
     /// When something came last, in milliseconds from `since`.
     pub(super) last: AtomicU64,
-    /// That of the session: known before anything is subscribed.
-    pub(super) epoch: OnceLock<Epoch>,
 }
 
 /// What a session must know.
@@ -120,10 +118,6 @@ pub(super) enum Heard {
 }
 
 impl Inbox {
-    fn epoch(&self) -> Epoch {
-        self.epoch.get().copied().unwrap_or(Epoch(0))
-    }
-
     /// When something came last.
     pub(super) fn last(&self) -> Instant {
         self.since + Duration::from_millis(self.last.load(Ordering::Relaxed))
@@ -157,10 +151,7 @@ impl Inbox {
         let update = match message {
             // The owner has delivered it already.
             Message::Published { origin, kept: None, .. } if origin == self.origin => return,
-            Message::Published { origin: _, kept, publication } => {
-                let kept = kept.map(|number| Position { epoch: self.epoch(), number });
-                Update::Published { publication, kept }
-            }
+            Message::Published { origin: _, kept, publication } => Update::Published { publication, kept },
             Message::Changed(change) => Update::Changed { channel, change },
             Message::Counted(subscribers) => Update::Counted { channel, subscribers },
             _ => return,
@@ -186,14 +177,14 @@ impl Inbox {
     }
 
     fn terminate(&self, from: Box<str>, request: u64, app: &str, user_id: &Arc<str>) {
-        let (done, mut all_done) = mpsc::channel(1);
+        let (done, mut waited) = mpsc::channel(1);
         if let Some(app) = self.apps.by_id(app) {
             self.owners.terminate(&app, user_id, done);
         }
         let heard = self.heard.clone();
         tokio::spawn(async move {
-            // Nobody sends anything: it ends with the last sender.
-            let _ = all_done.recv().await;
+            // Nothing is ever sent: it ends with the last clone.
+            let _ = waited.recv().await;
             let _ = heard.send(Heard::Closed { from, request });
         });
     }

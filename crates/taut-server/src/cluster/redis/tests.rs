@@ -44,7 +44,7 @@ fn leave(channel: &str, user_id: &str) -> Request {
 
 fn publication(channel: &str, data: &str) -> Publication {
     let event = Published::published("event", &Payload::from(data));
-    Publication { channel: channel.into(), event, excluded: None, at: Instant::now() }
+    Publication { channel: channel.into(), event, excluded: None, at: Instant::now(), receipt: None }
 }
 
 fn publish(channel: &str, data: &str) -> Request {
@@ -58,7 +58,9 @@ fn keep(channel: &str, data: &str) -> Request {
 /// The data of the next event.
 fn event(node: &Node) -> (String, Option<u64>) {
     node.until(|seen| match seen {
-        Seen::Update(Update::Published { publication, kept }) => Some((publication.data().into_owned(), *kept)),
+        Seen::Update(Update::Published { publication, kept }) => {
+            Some((publication.data().into_owned(), kept.map(|position| position.number)))
+        }
         _ => None,
     })
 }
@@ -157,7 +159,7 @@ fn a_clients_event_and_whom_it_is_not_for_travel_along() {
     subscribed(&b, "presence-a");
     let excluded = Some(SocketId::from_random([7; 16]));
     let event = Published::Client { name: "client-x".into(), data: Some("[1]".into()), user_id: Some("ann".into()) };
-    let publication = Publication { channel: "presence-a".into(), event, excluded, at: Instant::now() };
+    let publication = Publication { channel: "presence-a".into(), event, excluded, at: Instant::now(), receipt: None };
     a.send(Request::Publish { publication: publication.clone(), kept: false, receipt: None });
     let got = b.until(|seen| match seen {
         Seen::Update(Update::Published { publication, .. }) => Some(publication.clone()),
@@ -496,7 +498,9 @@ fn webhooks_hear_of_each_thing_once_and_in_order() {
     assert!(joined(&a, "presence-a", "ann") && joined(&b, "presence-a", "ann"));
     a.send(leave("presence-a", "ann"));
     b.send(leave("presence-a", "ann"));
-    a.send(Request::LastEvent { channel: "cache-a".into(), is_missed: true });
+    for node in [&a, &b] {
+        node.send(Request::LastEvent { channel: "cache-a".into(), is_missed: true });
+    }
     a.send(unsubscribe("presence-a"));
     assert!(joined(&a, "presence-b", "end of a"));
     b.send(unsubscribe("presence-a"));
@@ -560,9 +564,17 @@ fn subscribers_are_counted_over_all_nodes() {
     assert_eq!(state.occupancy.subscriptions, 53);
     cluster.kill_connections();
     for node in [&a, &b] {
-        standing(node, Standing::Joined);
+        node.until(|seen| match seen {
+            Seen::Update(Update::Counted { subscribers, .. }) => {
+                assert_eq!(*subscribers, 53, "a node that comes back counts once");
+                None
+            }
+            Seen::Standing(standing) => (*standing == Standing::Joined).then_some(()),
+            _ => None,
+        });
     }
-    counted(&a, 53);
+    a.send(count(51));
+    counted(&b, 54);
     a.kill();
     counted(&b, 3);
     let counts: Vec<_> = std::iter::from_fn(|| match happened(&b) {
@@ -584,8 +596,8 @@ fn the_last_event_is_kept_and_numbered_for_all() {
     let last = |node: &Node, is_missed| {
         node.send(Request::LastEvent { channel: "cache-a".into(), is_missed });
         node.until(|seen| match seen {
-            Seen::Update(Update::LastEvent { publication, number, .. }) => {
-                Some((publication.as_ref().map(|it| it.data().into_owned()), *number))
+            Seen::Update(Update::LastEvent { publication, position, .. }) => {
+                Some((publication.as_ref().map(|it| it.data().into_owned()), position.number))
             }
             _ => None,
         })
@@ -709,9 +721,18 @@ fn a_node_that_leaves_takes_its_users_with_it_at_once() {
     subscribed(&b, "presence-a");
     assert!(joined(&a, "presence-a", "ann"));
     assert_eq!(change(&b), "+ann");
+    a.send(join("presence-a", "last", 0));
     a.leave();
-    assert_eq!(change(&b), "-ann");
+    assert_eq!(change(&b), "+last", "what was sent before is done");
+    let mut gone = [change(&b), change(&b)];
+    gone.sort();
+    assert_eq!(gone, ["-ann", "-last"]);
     assert_eq!(ask(&b, |answer| Question::Nodes { answer }).expect("nodes").len(), 1);
+    let c = cluster.join("c");
+    assert!(joined(&c, "presence-a", "cid"));
+    assert_eq!(change(&b), "+cid");
+    c.drop_broker();
+    assert_eq!(change(&b), "-cid", "who is not needed any more leaves as well");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 -- Publishes an event and keeps it as its channel's last one.
--- ARGV: incarnation, app, channel, the message before its number and behind it, for how many ms it is kept. Gives the number.
+-- ARGV: incarnation, app, channel, the message before its position and behind it, for how many ms it is kept. Gives the number.
 local incarnation, app, channel, head, tail, ttl = unpack(ARGV)
 if not alive(incarnation) then
   return FENCED
@@ -11,5 +11,6 @@ redis.call('HDEL', last, 'missed')
 if redis.call('HEXISTS', name('occupied', app), channel) == 0 then
   redis.call('PEXPIREAT', last, ends)
 end
-redis.call(PUBLISH, name('channel', app, channel), head .. field(number) .. tail)
+local epoch = redis.call('HGET', X .. ':epoch', 'id')
+redis.call(PUBLISH, name('channel', app, channel), head .. field(epoch) .. field(number) .. tail)
 return number

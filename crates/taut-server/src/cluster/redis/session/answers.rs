@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::redis::{Value, cmd};
 use tokio::sync::oneshot;
 
-use super::{Lease, READ_INTERVAL, Reaper, Session, TERMINATION};
+use super::{Lease, READ_INTERVAL, REAPED, Reaper, Session, TERMINATION};
 use crate::apps::App;
 use crate::cluster::redis::queue::{Carriage, Finished, Then};
 use crate::cluster::redis::scripts::Script;
@@ -27,6 +27,7 @@ pub(super) enum Answer {
     Reaped,
     Happened,
     Ignored,
+    Left { done: Option<oneshot::Sender<()>> },
     Carried(Carriage),
     Joined { app: Arc<App>, channel: Arc<str>, user_id: Arc<str>, number: u32, most: usize },
     Members { app: Arc<App>, channel: Arc<str> },
@@ -167,6 +168,7 @@ impl Session {
             }
             Answer::Happened => self.happened(reply, memory)?,
             Answer::Ignored => {}
+            Answer::Left { done } => self.left(done, reply::number(reply)?),
             Answer::Carried(carriage) => carriage.carried(),
             Answer::Joined { app, channel, user_id, number, most } => {
                 let position = reply::text(reply)?;
@@ -185,7 +187,7 @@ impl Session {
             Answer::LastEvent { app, channel } => {
                 let [number, event, _] = reply::tuple(reply)?;
                 let publication = kept(&channel, event)?;
-                let position = self.position(&reply::text(number)?)?;
+                let position = Position { epoch: self.epoch, number: reply::number(number)? };
                 self.node.owners.update(&app, Update::LastEvent { channel, publication, position });
             }
             Answer::Online { app, user_ids, number } => {
@@ -211,6 +213,19 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The lease is given back. What it held is taken away as long as there is any, so that others need not wait until they look.
+    fn left(&mut self, done: Option<oneshot::Sender<()>>, dead: u64) {
+        if dead > 0 {
+            let mut call = self.queue.call(Script::Reap);
+            call.arg(REAPED);
+            return self.queue.send(call, REAPED * 512, Answer::Left { done });
+        }
+        self.has_left = true;
+        if let Some(done) = done {
+            let _ = done.send(());
+        }
     }
 
     fn renewed(&mut self, sent: Instant, reply: Value) -> Result<(), Doubt> {

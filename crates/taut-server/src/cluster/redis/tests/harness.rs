@@ -283,8 +283,15 @@ impl Node {
         self.runtime.take().expect("it lives").shutdown_background();
     }
 
-    /// The node ends as it should.
-    pub(super) fn leave(mut self) {
+    /// The node ends as it should, and has ended.
+    pub(super) fn leave(self) {
+        let (done, left) = oneshot::channel();
+        self.broker().leave(done);
+        left.blocking_recv().expect("it has left");
+    }
+
+    /// Nobody needs the node any more.
+    pub(super) fn drop_broker(mut self) {
         self.broker = None;
     }
 }
