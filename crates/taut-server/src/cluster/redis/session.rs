@@ -47,8 +47,7 @@ pub(super) struct Session {
     requests: u64,
     reader: Reader,
     reaper: Reaper,
-    /// When this node has sent itself a message, to see whether it comes.
-    probe: Option<Instant>,
+    probe: Probe,
     has_left: bool,
 }
 
@@ -59,6 +58,40 @@ struct Lease {
     ends: Instant,
     renew_at: Instant,
     is_renewing: bool,
+}
+
+/// Sees whether this node hears itself: a connection on which nothing comes may be one to a server to which nobody publishes.
+#[derive(Debug, Default)]
+struct Probe {
+    sent: Option<Instant>,
+}
+
+/// What is to be done about the subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Fine,
+    /// This node is to send itself a message.
+    Send,
+    /// It did not come.
+    Silent,
+}
+
+impl Probe {
+    /// Something came last at `last`.
+    fn look(&mut self, last: Instant, now: Instant, lease: Duration) -> Look {
+        match self.sent {
+            // The clock of what comes has milliseconds.
+            Some(sent) if last + Duration::from_millis(1) > sent => self.sent = None,
+            Some(sent) if now > sent + (lease / 5).max(LEAST_PATIENCE) => return Look::Silent,
+            Some(_) => return Look::Fine,
+            None => {}
+        }
+        if now < last + lease / 2 {
+            return Look::Fine;
+        }
+        self.sent = Some(now);
+        Look::Send
+    }
 }
 
 /// What must be confirmed before the node has joined.
@@ -147,7 +180,7 @@ impl Session {
             requests: 0,
             reader: Reader { is_turn: false, is_reading: false, read_at: sent },
             reaper: Reaper::default(),
-            probe: None,
+            probe: Probe::default(),
             has_left: false,
             node,
             incarnation,
@@ -439,18 +472,15 @@ impl Session {
         Ok(())
     }
 
-    /// A connection on which nothing comes may be one to a server to which nobody publishes: sees whether this node hears itself.
+    /// Looks whether the subscriptions work, once there are any.
     fn probe(&mut self, now: Instant) -> Result<(), Doubt> {
-        let (last, lease) = (self.inbox.last(), self.node.settings.lease);
-        match self.probe {
-            Some(sent) if last >= sent => self.probe = None,
-            Some(sent) if now > sent + (lease / 5).max(LEAST_PATIENCE) => return Err(Doubt::Silent),
-            Some(_) => {}
-            None if now < last + lease / 2 || self.missing.subscriptions => {}
-            None => {
-                self.probe = Some(now);
-                self.announce(&self.node.names.node(&self.incarnation), &wire::Message::Probe(0));
-            }
+        if self.missing.subscriptions {
+            return Ok(());
+        }
+        match self.probe.look(self.inbox.last(), now, self.node.settings.lease) {
+            Look::Fine => {}
+            Look::Send => self.announce(&self.node.names.node(&self.incarnation), &wire::Message::Probe(0)),
+            Look::Silent => return Err(Doubt::Silent),
         }
         Ok(())
     }
@@ -562,3 +592,35 @@ const READ_INTERVAL: Duration = Duration::from_millis(200);
 
 /// For how long a question to all nodes waits for them.
 const TERMINATION: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_hears_nothing_asks_itself_and_gives_up_if_that_does_not_come_either() {
+        let (start, lease) = (Instant::now(), Duration::from_secs(10));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut probe = Probe::default();
+        assert_eq!(probe.look(start, at(4), lease), Look::Fine);
+        assert_eq!(probe.look(at(1), at(5), lease), Look::Fine, "something has come");
+        assert_eq!(probe.look(at(1), at(6), lease), Look::Send);
+        assert_eq!(probe.look(at(1), at(8), lease), Look::Fine, "it may be on its way");
+        assert_eq!(probe.look(at(7), at(9), lease), Look::Fine, "it has come");
+        assert_eq!(probe.look(at(7), at(12), lease), Look::Send);
+        assert_eq!(probe.look(at(7), at(14), lease), Look::Fine);
+        assert_eq!(probe.look(at(7), at(15), lease), Look::Silent);
+    }
+
+    #[test]
+    fn a_message_that_comes_within_the_millisecond_has_come() {
+        let (start, lease) = (Instant::now(), Duration::from_secs(10));
+        let sent = start + Duration::from_micros(6_000_900);
+        let mut probe = Probe::default();
+        assert_eq!(probe.look(start, sent, lease), Look::Send);
+        let heard = start + Duration::from_millis(6_000);
+        for seconds in 7..11 {
+            assert_eq!(probe.look(heard, start + Duration::from_secs(seconds), lease), Look::Fine);
+        }
+    }
+}
