@@ -17,6 +17,29 @@ use taut_proto::handshake::ClientRequest;
 const APP: [&str; 2] = ["--app", "1:key-one:secret-one"];
 
 #[test]
+fn the_log_names_the_engine_of_a_cluster_without_its_password() {
+    // Nothing listens there, and so the node is on its own.
+    let free = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address");
+    let url = format!("redis://me:hunter2@{free}/1");
+    let mut taut =
+        Taut::serve(&[&APP[..], &["--cluster", &url, "--cluster-name", "a", "--metrics-token", TOKEN]].concat());
+    let bearer = format!("Bearer {TOKEN}");
+    let nodes = Http::connect(taut.address()).request("GET", "/nodes", &[("Authorization", &bearer)], b"");
+    assert_eq!(nodes.status, 200);
+    let shown: Value = serde_json::from_slice(&nodes.body).expect("JSON");
+    assert_eq!(
+        (&shown["engine"]["address"], &shown["nodes"][0]["name"]),
+        (&json!(format!("redis://{free}/1")), &json!("a"))
+    );
+    taut.signal("TERM");
+    let log = taut.ended().1.join("\n");
+    assert!(log.contains(&format!("one of the nodes of a cluster engine=\"redis://{free}/1\"")), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
+const TOKEN: &str = "the-token-of-the-tests";
+
+#[test]
 fn the_log_says_at_its_default_level_whom_what_was_refused_and_why() {
     let mut taut = Taut::serve(&[&APP[..], &["--max-connections", "1"]].concat());
     let address = taut.address();

@@ -5,16 +5,16 @@ use std::{env, fs};
 
 use super::text;
 use crate::app::PublishAway;
+use crate::cluster::redis::check_url;
 
 /// Whether a URL names an engine that is understood. The error repeats nothing of it but its scheme, since a password may stand in it.
 pub(crate) fn url(text: &str) -> Result<(), String> {
     let text = text.trim();
     let (scheme, rest) = text.split_once("://").ok_or_else(|| UNDERSTOOD.to_owned())?;
+    let check = || check_url(text).map_err(|invalid| invalid.to_string());
     match scheme {
-        "redis" | "rediss" => redis(rest),
-        "redis-sentinel" | "rediss-sentinel" | "redis+sentinel" | "sentinel" => {
-            Err(format!("Sentinel is not understood yet. {UNDERSTOOD}"))
-        }
+        "redis" | "rediss" => redis(rest).and_then(|()| check()),
+        "redis+sentinel" | "rediss+sentinel" | "unix" => check(),
         "nats" | "tls" => Err(format!("NATS is not understood yet. {UNDERSTOOD}")),
         _ => Err(UNDERSTOOD.to_owned()),
     }
@@ -118,7 +118,8 @@ pub(crate) fn publish_away(text: &str) -> Result<PublishAway, String> {
     }
 }
 
-const UNDERSTOOD: &str = "Understood are redis://HOST and rediss://HOST (TLS), also with USER:PASSWORD@ before the host and :PORT/DATABASE behind it";
+const UNDERSTOOD: &str = "Understood are redis://HOST and rediss://HOST (TLS), also with USER:PASSWORD@ before the host and :PORT/DATABASE behind it, \
+     unix:///PATH, and for a master that sentinels know redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER";
 
 /// Seconds. The node has to renew it several times within.
 const SHORTEST_LEASE: u32 = 2;
@@ -142,6 +143,8 @@ mod tests {
             "redis://:hunter2@[::1]:6379/0",
             "redis://[::1]",
             " redis://localhost ",
+            "redis+sentinel://me:hunter2@a:26379,b:26379/mymaster",
+            "unix:///run/redis.sock",
         ] {
             assert_eq!(url(good), Ok(()), "{good}");
         }
@@ -153,7 +156,8 @@ mod tests {
             ("", "Understood are redis://HOST"),
             ("localhost:6379", "Understood are redis://HOST"),
             ("http://localhost", "Understood are redis://HOST"),
-            ("redis-sentinel://me:hunter2@a:26379,b:26379/mymaster", "Sentinel is not understood yet"),
+            ("redis-sentinel://me:hunter2@a:26379,b:26379/mymaster", "redis+sentinel://USER:PASSWORD@HOST:PORT"),
+            ("redis+sentinel://me:hunter2@a:26379,b:26379", "the name of the master is missing"),
             ("nats://me:hunter2@localhost:4222", "NATS is not understood yet"),
             ("redis://", "it names no host"),
             ("redis://me:hunter2@", "it names no host"),
@@ -172,7 +176,7 @@ mod tests {
         ] {
             let refused = url(wrong).expect_err(wrong);
             assert!(refused.contains(reason), "{wrong}: {refused}");
-            assert!(refused.contains("rediss://HOST (TLS)") && !refused.contains("ter2"), "{refused}");
+            assert!(refused.contains("redis://") && !refused.contains("ter2"), "{refused}");
         }
     }
 

@@ -122,8 +122,8 @@ impl Compat {
         if !several.is_empty() {
             self.used.extend(&several);
             return self.notes.push(format!(
-                "{ADAPTER} is not used: {} asks for Sentinel or Redis Cluster, which are not understood yet. This node is alone until TAUT_CLUSTER names \
-                 one Redis server",
+                "{ADAPTER} is not used: {} asks for Sentinel or Redis Cluster. This node is alone until TAUT_CLUSTER names the sentinels \
+                 (redis+sentinel://HOST:PORT,HOST:PORT/MASTER) or one Redis server; Redis Cluster is not understood yet",
                 several.join(" and ")
             ));
         }
@@ -497,8 +497,8 @@ const UNUSED: &[(&str, &str)] = &[
     ("SOKETI_RATE_LIMITER_", "limits are counted in memory"),
     ("SOKETI_APP_MANAGER_CACHE_", "all apps of a database are in memory, and read again every apps-reload seconds"),
     ("SOKETI_APP_MANAGER_", "it belongs to a driver that is not in use"),
-    ("SOKETI_DB_REDIS_SENTINEL", "Sentinel is not understood yet"),
-    ("SOKETI_DB_REDIS_INSTANCE_NAME", "Sentinel is not understood yet"),
+    ("SOKETI_DB_REDIS_SENTINEL", "TAUT_CLUSTER names sentinels: redis+sentinel://HOST:PORT,HOST:PORT/MASTER"),
+    ("SOKETI_DB_REDIS_INSTANCE_NAME", "TAUT_CLUSTER names sentinels: redis+sentinel://HOST:PORT,HOST:PORT/MASTER"),
     ("SOKETI_DB_REDIS_CLUSTER_", "Redis Cluster is not understood yet"),
     ("SOKETI_DB_REDIS_", "Redis is for several nodes that are one server: SOKETI_ADAPTER_DRIVER=redis"),
     ("SOKETI_DB_", "SOKETI_APP_MANAGER_DRIVER names no database"),

@@ -108,7 +108,7 @@ impl Writer {
         for path in ["database.redis.sentinels", "database.redis.clusterNodes", "adapter.redis.clusterMode"] {
             if given(path).is_some() {
                 let reason = format!(
-                    "{path} asks for Sentinel or Redis Cluster, which are not understood yet: the node is alone"
+                    "{path} asks for Sentinel or Redis Cluster: write the sentinels as cluster = redis+sentinel://HOST:PORT,HOST:PORT/MASTER; Redis Cluster is not understood yet"
                 );
                 return self.lost("adapter.driver", &driver, &reason);
             }
@@ -564,7 +564,7 @@ mod tests {
         let (found, _, warnings) =
             import(r#""adapter.driver": "redis", "database.redis.sentinels": [{"host": "a", "port": 26379}]"#);
         assert!(
-            found.is_none() && warnings.contains("Sentinel or Redis Cluster, which are not understood yet"),
+            found.is_none() && warnings.contains("asks for Sentinel or Redis Cluster: write the sentinels as cluster"),
             "{warnings}"
         );
     }

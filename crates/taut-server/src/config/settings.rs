@@ -572,7 +572,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CLUSTER",
         "URL",
         "",
-        "Makes one server of several nodes, on a Redis server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out",
+        "Makes one server of several nodes, on a Redis server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out. redis+sentinel://HOST:PORT,HOST:PORT/MASTER asks sentinels for it",
         server!(cluster, value => cluster::url(value).map(|()| Some(Secret::from(value.trim())))),
     )
     .at_the_next_start(),
