@@ -267,7 +267,7 @@ impl Prepared {
         bus.connect(shards.iter().map(Shard::mailbox).collect());
 
         let runtime = http_runtime(count).map_err(StartError::System)?;
-        join_cluster(config, &apps, &bus, &events, runtime.handle(), engine)?;
+        join_cluster(config, &apps, &bus, &events, runtime.handle(), engine);
         let client = Client::new();
         let webhooks = Webhooks::start(runtime.handle(), &apps, events, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks);
@@ -565,7 +565,7 @@ struct Cluster<'s> {
 }
 
 /// The engine, or none where the node is alone.
-type Engine = Result<Option<Arc<dyn Broker>>, StartError>;
+type Engine = Option<Arc<dyn Broker>>;
 
 /// Starts the engine, if there is to be one. Not before the shards can be reached: what it tells them must not be lost.
 fn join_cluster(
@@ -575,17 +575,16 @@ fn join_cluster(
     events: &EventBus,
     runtime: &Handle,
     engine: impl FnOnce(Cluster<'_>) -> Engine,
-) -> Result<(), StartError> {
+) {
     let owners = Arc::new(NodeOwners { bus: Arc::clone(bus), events: events.clone() });
-    if let Some(broker) = engine(Cluster { config, apps: Arc::clone(apps), owners, runtime })? {
+    if let Some(broker) = engine(Cluster { config, apps: Arc::clone(apps), owners, runtime }) {
         bus.set_broker(broker);
     }
-    Ok(())
 }
 
 /// Starts the engine that the configuration names.
 fn start_engine(Cluster { config, apps, owners, runtime }: Cluster<'_>) -> Engine {
-    let Some(url) = &config.cluster else { return Ok(None) };
+    let url = config.cluster.as_ref()?;
     let settings = cluster::redis::Settings {
         url: url.reveal().to_owned(),
         address: config.cluster_address().unwrap_or_default(),
@@ -594,7 +593,7 @@ fn start_engine(Cluster { config, apps, owners, runtime }: Cluster<'_>) -> Engin
         lease: config.cluster_lease,
         ..cluster::redis::Settings::default()
     };
-    Ok(Some(cluster::redis::start(settings, apps, owners, runtime)))
+    Some(cluster::redis::start(settings, apps, owners, runtime))
 }
 
 /// The listeners for operators, as far as there are any.
