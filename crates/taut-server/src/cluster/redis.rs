@@ -30,18 +30,17 @@ use tokio::time::sleep;
 use self::names::Names;
 use self::queue::{Carriage, Room};
 use self::session::Session;
-use self::topology::Topology;
+use self::topology::InvalidUrl;
 use super::part::Part;
 use super::{Broker, Owners, Phase, Question, State};
 use crate::apps::{App, Apps};
 use crate::hub::engine::{Epoch, Request, Standing};
 
-pub(crate) use self::topology::InvalidUrl;
-
 /// How a node takes part in a cluster on Redis.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// Where Redis is, as [`check_url`] takes it.
+    /// Where Redis is: `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://…` for TLS, `unix:///PATH`, or, for a master that sentinels know,
+    /// `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER` and `rediss+sentinel://…`.
     pub(crate) url: String,
     /// The same as it may be shown, without user and password.
     pub(crate) address: String,
@@ -83,15 +82,9 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Whether a text is the address of a Redis: `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://…` for TLS, `unix:///PATH`, or, for a master
-/// that sentinels know, `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER` and `rediss+sentinel://…`.
-pub(crate) fn check_url(url: &str) -> Result<(), InvalidUrl> {
-    Topology::parse(url).map(|_| ())
-}
-
 /// Starts the driver on a runtime. It leaves the cluster and ends once the result is dropped.
 ///
-/// A URL that [`check_url`] refuses is one where nobody can be reached.
+/// A URL that is not understood is one where nobody can be reached: the log says why.
 pub(crate) fn start(settings: Settings, apps: Arc<Apps>, owners: Arc<dyn Owners>, runtime: &Handle) -> Arc<dyn Broker> {
     let (requests, received) = mpsc::unbounded_channel();
     let status = Arc::new(Status::default());

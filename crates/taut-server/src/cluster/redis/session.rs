@@ -618,7 +618,7 @@ mod tests {
         let sent = start + Duration::from_micros(6_000_900);
         let mut probe = Probe::default();
         assert_eq!(probe.look(start, sent, lease), Look::Send);
-        let heard = start + Duration::from_millis(6_000);
+        let heard = start + Duration::from_secs(6);
         for seconds in 7..11 {
             assert_eq!(probe.look(heard, start + Duration::from_secs(seconds), lease), Look::Fine);
         }
