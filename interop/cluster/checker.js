@@ -21,7 +21,7 @@ const QUERY = 1000;
 const SEPARATES = ['cut', 'stalled', 'engine-killed', 'engine-paused'];
 
 /** The faults during which a node, or each node, cannot renew its lease. An engine without memory is another matter: its nodes bring everybody back. */
-const SUSPENDS = ['paused', 'cut', 'stalled', 'engine-paused'];
+const SUSPENDS = ['paused', 'cut', 'stalled', 'engine-paused', 'engine-busy'];
 
 /**
  * The violations of a history: {rule, at, text}, by time. The rules are the letters of `RULES`.

@@ -9,7 +9,7 @@ import { REPAIR } from './checker.js';
 import { Cluster, passed } from './cluster.js';
 
 /** Each of these tests mostly waits: so many clusters run at the same time. */
-const AT_ONCE = 6;
+const AT_ONCE = 5;
 
 const ROOM = 'presence-room';
 const NEWS = 'news';
