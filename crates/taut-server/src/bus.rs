@@ -20,8 +20,9 @@ use crate::apps::App;
 use crate::cluster::{Broker, Done, Owners};
 use crate::connect_auth::{Outcome, Requester};
 use crate::events::{Event, EventBus};
-use crate::hub::command::{Command, Content, Envelope, Publication};
+use crate::hub::command::{Command, Publication};
 use crate::hub::engine::{Request, Standing, Update};
+use crate::hub::envelope::{Content, Envelope};
 use crate::place::{AppIndex, ShardIndex};
 use crate::query::Query;
 #[cfg(test)]
@@ -250,7 +251,7 @@ impl Owners for NodeOwners {
     fn update(&self, app: &Arc<App>, update: Update) {
         let (app, bus) = (app.index(), &self.bus);
         let owner = bus.owner(app, update.channel().map(|channel| &**channel));
-        let envelope = |update| Envelope { app, from: owner, content: Content::Update(update) };
+        let envelope = |update| Envelope { app, from: owner, content: Content::Update(Box::new(update)) };
         let bytes = match &update {
             Update::Published { publication, .. } => publication.bytes(),
             _ => return bus.send(owner, envelope(update)),

@@ -8,10 +8,12 @@ mod channels;
 pub(crate) mod command;
 pub(crate) mod effects;
 pub(crate) mod engine;
+pub(crate) mod envelope;
 mod history;
 pub(crate) mod members;
 pub(crate) mod owner;
 pub(crate) mod presence;
+pub(crate) mod receipt;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod subscriptions;

@@ -14,7 +14,7 @@ use crate::bus::{Busy, Mail, ShardBus};
 use crate::cluster::{self, Done, Phase, Question};
 use crate::events::{Event, EventBus};
 use crate::hub::command::Publication;
-use crate::hub::engine::{Outcome, Receipt};
+use crate::hub::receipt::{Outcome, Receipt};
 use crate::place::ShardIndex;
 use crate::pusher::channel::Kind;
 use crate::pusher::socket_id::SocketId;
@@ -384,7 +384,8 @@ mod tests {
     use crate::app::{AppConfig, Limits};
     use crate::cluster::Broker;
     use crate::cluster::testing::TestEngine;
-    use crate::hub::command::{Command, Content, Envelope, Event as Published};
+    use crate::hub::command::{Command, Event as Published};
+    use crate::hub::envelope::{Content, Envelope};
     use crate::pusher::payload::Payload;
 
     /// A shard that only keeps what is published.

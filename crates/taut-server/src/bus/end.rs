@@ -10,9 +10,10 @@ use super::Busy;
 use crate::apps::App;
 use crate::events::Event;
 use crate::hub::Hub;
-use crate::hub::command::{Command, Content, Delivery, Envelope, Publication, Push, Reply, RequestId};
+use crate::hub::command::{Command, Delivery, Publication, Push, Reply, RequestId};
 use crate::hub::effects::{Effect, Effects, Tell};
 use crate::hub::engine::{Request, Standing};
+use crate::hub::envelope::{Content, Envelope};
 use crate::hub::members::MEMBERS;
 use crate::place::{AppIndex, ShardIndex};
 
@@ -126,7 +127,7 @@ impl<C: Copy + Eq + Hash> BusEnd<C> {
                 hub.members.reply(reply, &mut self.effects);
             }
             Content::Push(push) => self.take_push(hub, push, outlet),
-            Content::Update(update) => hub.update(update, now, &mut self.effects),
+            Content::Update(update) => hub.update(*update, now, &mut self.effects),
         }
     }
 

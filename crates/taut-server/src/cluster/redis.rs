@@ -24,13 +24,14 @@ use std::time::Duration;
 use ::redis::RedisError;
 use taut_proto::Backoff;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, error::SendError};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use self::names::Names;
 use self::queue::{Carriage, Room};
 use self::session::Session;
-use self::topology::InvalidUrl;
+use self::topology::{InvalidUrl, Topology};
 use super::part::Part;
 use super::{Broker, Owners, Phase, Question, State};
 use crate::apps::{App, Apps};
@@ -80,6 +81,12 @@ impl fmt::Debug for Settings {
             .field("response_timeout", response_timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a text is the address of a Redis: `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://…` for TLS, `unix:///PATH`, or, for a master
+/// that sentinels know, `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER` and `rediss+sentinel://…`.
+pub(crate) fn check_url(url: &str) -> Result<(), InvalidUrl> {
+    Topology::parse(url).map(drop)
 }
 
 /// Starts the driver on a runtime. It leaves the cluster and ends once the result is dropped.
@@ -135,8 +142,12 @@ impl Broker for Redis {
                 return;
             }
         }
-        // The driver ends with its runtime alone.
-        let _ = self.requests.send(Message::Request { app: Arc::clone(app), request, room });
+        let sent = self.requests.send(Message::Request { app: Arc::clone(app), request, room });
+        // The driver has ended: the node has left the cluster.
+        if let Err(SendError(Message::Request { request: Request::Publish { receipt: Some(receipt), .. }, .. })) = sent
+        {
+            receipt.fail();
+        }
     }
 
     fn ask(&self, question: Question) {

@@ -40,6 +40,7 @@ pub(super) struct Entered {
 
 /// What it has changed for others that a subscriber left.
 #[derive(Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is another change")]
 pub(super) struct Gone {
     /// The channel is vacant.
     pub(super) vacated: bool,
@@ -307,7 +308,10 @@ mod tests {
         assert_eq!(entered(visit(&mut owner, 1, "2", 9)), Entered { added: true, ..Entered::default() });
         assert_eq!(leave(&mut owner, 0, "1", true), Gone { shard_left: true, ..Gone::default() });
         assert_eq!(leave(&mut owner, 1, "1", false), Gone { removed: true, ..Gone::default() });
-        assert_eq!(leave(&mut owner, 1, "2", true), Gone { vacated: true, removed: true, shard_left: true, was_counted: false });
+        assert_eq!(
+            leave(&mut owner, 1, "2", true),
+            Gone { vacated: true, removed: true, shard_left: true, was_counted: false }
+        );
         assert_eq!(leave(&mut owner, 1, "2", true), Gone::default(), "there is nothing left to undo");
         assert!(owner.is_vacant());
     }

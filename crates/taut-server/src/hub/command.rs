@@ -6,28 +6,10 @@ use std::time::Instant;
 
 use taut_proto::Prepared;
 
-use super::engine::{Receipt, Update};
-use crate::place::{AppIndex, ShardIndex};
+use super::receipt::Receipt;
 use crate::pusher::event::ServerEvent;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
-
-/// A message from one shard to another. `C` is how shards name their connections.
-#[derive(Clone, Debug)]
-pub(crate) struct Envelope<C> {
-    pub(crate) app: AppIndex,
-    pub(crate) from: ShardIndex,
-    pub(crate) content: Content<C>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Content<C> {
-    Command(Command<C>),
-    Reply(Reply<C>),
-    Push(Push),
-    /// From the engine of the cluster, to an owner.
-    Update(Update),
-}
 
 /// To the owner of a channel or of an app's users.
 #[derive(Clone, Debug)]

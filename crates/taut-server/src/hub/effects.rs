@@ -1,11 +1,11 @@
 //! What a hub wants done after a command.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::command::{Command, Push, Rejected, Reply, Subscribed};
 use super::engine::Request;
+use super::receipt::Token;
 use crate::events::Event;
 use crate::place::ShardIndex;
 
@@ -64,9 +64,6 @@ pub(crate) enum Tell {
         offline: Vec<Arc<str>>,
     },
 }
-
-/// Something to drop when all is done.
-pub(crate) type Token = Arc<dyn Any + Send + Sync>;
 
 impl<C> Effects<C> {
     pub(crate) fn new() -> Self {

@@ -3,12 +3,10 @@
 //! In a cluster each node has an owner for a channel, and the engine decides between the nodes. An owner sends
 //! [`Request`]s; the engine's driver answers with [`Update`]s. [`Broker`](crate::cluster::Broker) has the promises.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::command::{PresenceMember, Publication};
-use super::effects::Token;
+use super::receipt::Receipt;
 
 /// From an owner on this node to the engine.
 #[derive(Clone, Debug)]
@@ -139,45 +137,4 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooMany {
     pub(crate) most: usize,
-}
-
-/// Tells a publisher what came of its events: when the last clone is dropped they are with the engine, unless one has [failed](Self::fail).
-#[derive(Clone)]
-pub(crate) struct Receipt(Arc<(Outcome, Token)>);
-
-/// What came of the events of a receipt, for the publisher: it does not count as a clone of the receipt.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome(Arc<AtomicBool>);
-
-impl Receipt {
-    /// The token is dropped with the last clone.
-    pub(crate) fn new(token: Token) -> Self {
-        Self(Arc::new((Outcome::default(), token)))
-    }
-
-    /// The event was not carried to other nodes, or it is not known whether it was.
-    pub(crate) fn fail(&self) {
-        self.0.0.0.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn has_failed(&self) -> bool {
-        self.0.0.has_failed()
-    }
-
-    pub(crate) fn outcome(&self) -> Outcome {
-        self.0.0.clone()
-    }
-}
-
-impl Outcome {
-    /// Whether any of the events failed; final once the receipt's token is dropped.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-impl fmt::Debug for Receipt {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Receipt").field(&self.has_failed()).finish()
-    }
 }

@@ -5,7 +5,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::command::{Command, PresenceMember, Rejected, Reply, RequestId, Subscribe, Subscribed};
-use super::effects::{Effect, Effects, Tell, Token};
+use super::effects::{Effect, Effects, Tell};
+use super::receipt::Token;
 use super::subscriptions::{Joined, Left, Subscriptions};
 use crate::apps::App;
 use crate::pusher::channel::Kind;

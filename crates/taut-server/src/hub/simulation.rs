@@ -4,11 +4,10 @@
 mod cluster;
 
 use super::Hub;
-use super::command::{
-    Content, Delivery, Envelope, Event as Published, LastEvent, PresenceMember, Publication, Push, Reply,
-};
+use super::command::{Delivery, Event as Published, LastEvent, PresenceMember, Publication, Push, Reply};
 use super::effects::Tell;
 use super::engine::Request;
+use super::envelope::{Content, Envelope};
 use super::members::Intent;
 use super::owner::Owner;
 use crate::app::{AppConfig, Features, Limits};

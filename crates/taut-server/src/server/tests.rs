@@ -141,7 +141,7 @@ fn queries_are_about_the_cluster_while_the_node_is_joined_and_about_itself_other
     let vacant = json!({ "occupied": false, "user_count": 0 });
     assert_eq!(get("/apps/1/channels", ""), json!({ "channels": {} }));
     assert_eq!(get("/apps/1/channels/presence-a", "info=user_count"), vacant);
-    *engine.tables() = crate::cluster::testing::Tables::default();
+    *engine.tables() = cluster::testing::Tables::default();
     engine.tables().state.phase = Phase::Away;
     let asked = engine.asked();
     assert_eq!(get("/apps/1/channels/presence-a", "info=user_count"), vacant);

@@ -8,7 +8,7 @@ use super::{Client, PusherHandler, subscriber};
 use crate::apps::AppSnapshot;
 use crate::cluster::Done;
 use crate::events::Event;
-use crate::hub::effects::Token;
+use crate::hub::receipt::Token;
 use crate::place::AppIndex;
 use crate::pusher::close::{Reason, WATCHLIST_EXCEEDED};
 use crate::pusher::event::ServerEvent;

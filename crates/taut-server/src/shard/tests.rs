@@ -5,7 +5,8 @@ use crate::app::{AppConfig, Callback, Key, Limits, TokenAuth, TokenKeys, Upgrade
 use crate::bus::Post;
 use crate::connect_auth::testing::with_secret;
 use crate::events::Entry;
-use crate::hub::command::{self, Content, Publication, Push};
+use crate::hub::command::{self, Publication, Push};
+use crate::hub::envelope::Content;
 use crate::hub::presence::Roster;
 use crate::node::Node;
 use crate::pusher::auth::Signature;

@@ -12,7 +12,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, Pipeline, RedisResult, Value};
 
 use super::scripts::{Script, Scripts};
-use crate::hub::engine::Receipt;
+use crate::hub::receipt::Receipt;
 
 /// The writes of one incarnation.
 ///

@@ -24,7 +24,8 @@ use crate::cluster::Phase;
 use crate::cluster::part::{self, Counts};
 use crate::cluster::wire::{self, Cell};
 use crate::hub::command::{PresenceMember, Publication};
-use crate::hub::engine::{Epoch, Receipt, Request, Standing, Update};
+use crate::hub::engine::{Epoch, Request, Standing, Update};
+use crate::hub::receipt::Receipt;
 use answers::{Answer, Termination};
 
 /// One incarnation with its two connections.

@@ -14,7 +14,8 @@ use self::harness::{Node, PARTITION, Seen, cluster, failed};
 use crate::cluster::{Phase, Question};
 use crate::events::Event;
 use crate::hub::command::{Event as Published, PresenceMember, Publication};
-use crate::hub::engine::{Difference, Receipt, Request, Snapshot, Standing, Update};
+use crate::hub::engine::{Difference, Request, Snapshot, Standing, Update};
+use crate::hub::receipt::Receipt;
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 

@@ -25,7 +25,7 @@ pub(super) enum Topology {
 
 /// Why a text is not the address of a Redis.
 #[derive(Debug)]
-pub(super) struct InvalidUrl(String);
+pub(crate) struct InvalidUrl(String);
 
 impl fmt::Display for InvalidUrl {
     /// Without the text, which may hold a password.

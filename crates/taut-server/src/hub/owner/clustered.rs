@@ -173,11 +173,11 @@ impl<C: Copy> Owner<C> {
             effects.push(Effect::Engine(Request::Subscribe { channel: Arc::clone(&channel) }));
         }
         let Some(cluster) = &mut self.cluster else { return };
-        let shared = cluster.channels.entry(Arc::clone(&channel)).or_default();
+        let state = cluster.channels.entry(Arc::clone(&channel)).or_default();
         if Kind::of(&channel).is_presence() {
-            shared.view.get_or_insert_default();
+            state.view.get_or_insert_default();
         }
-        shared.waiting.push(Waiting { shard, request, subscribe: subscribe.clone() });
+        state.waiting.push(Waiting { shard, request, subscribe: subscribe.clone() });
         if let (true, Subscribe::Presence { member, .. }) = (entered.added, subscribe) {
             self.join_cluster(app, &channel, member, effects);
         }
@@ -189,12 +189,12 @@ impl<C: Copy> Owner<C> {
         let most = app.snapshot().limits.presence_members;
         let Some(cluster) = &mut self.cluster else { return };
         let number = cluster.next_number();
-        let Some(shared) = cluster.channels.get_mut(channel) else { return };
+        let Some(state) = cluster.channels.get_mut(channel) else { return };
         let join = Request::Join { channel: Arc::clone(channel), member: member.clone(), number, most };
         effects.push(Effect::Engine(join));
         if cluster.standing != Standing::Away {
-            shared.joining.insert(member.user_id, Joining { number, position: None });
-        } else if shared.view.as_mut().is_some_and(|view| view.add(member.clone())) {
+            state.joining.insert(member.user_id, Joining { number, position: None });
+        } else if state.view.as_mut().is_some_and(|view| view.add(member.clone())) {
             self.announce_added(channel, &member, effects);
         }
     }
@@ -203,10 +203,10 @@ impl<C: Copy> Owner<C> {
     pub(super) fn leave_cluster(&mut self, channel: &Arc<str>, user_id: Arc<str>, effects: &mut Effects<C>) {
         effects.push(Effect::Engine(Request::Leave { channel: Arc::clone(channel), user_id: Arc::clone(&user_id) }));
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(shared) = cluster.channels.get_mut(channel) else { return };
-        shared.joining.remove(&user_id);
+        let Some(state) = cluster.channels.get_mut(channel) else { return };
+        state.joining.remove(&user_id);
         let is_away = cluster.standing == Standing::Away;
-        if is_away && shared.view.as_mut().is_some_and(|view| view.remove(&user_id)) {
+        if is_away && state.view.as_mut().is_some_and(|view| view.remove(&user_id)) {
             self.announce_removed(channel, user_id, effects);
         }
     }
@@ -229,15 +229,15 @@ impl<C: Copy> Owner<C> {
     fn welcome(&mut self, channel: &Arc<str>, now: Time, effects: &mut Effects<C>) {
         let Some(cluster) = &mut self.cluster else { return };
         let standing = cluster.standing;
-        let Some(shared) = cluster.channels.get_mut(channel) else { return };
-        let waiting = std::mem::take(&mut shared.waiting);
+        let Some(state) = cluster.channels.get_mut(channel) else { return };
+        let waiting = std::mem::take(&mut state.waiting);
         let (ready, waiting): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|one| shared.is_ready(&one.subscribe, standing));
-        shared.waiting = waiting;
+            waiting.into_iter().partition(|one| state.is_ready(&one.subscribe, standing));
+        state.waiting = waiting;
         let mut misses = false;
         for Waiting { shard, request, subscribe } in ready {
             let is_presence = matches!(subscribe, Subscribe::Presence { .. } | Subscribe::Members { .. });
-            let view = shared.view.as_ref().filter(|_| is_presence);
+            let view = state.view.as_ref().filter(|_| is_presence);
             let mut subscribed =
                 Subscribed { members: view.map(|view| view.roster().members().into()), ..Subscribed::default() };
             if subscribe.wants_last_event() {
@@ -263,7 +263,7 @@ impl<C: Copy> Owner<C> {
                 self.subscribed(&channel, effects);
                 self.welcome(&channel, now, effects);
             }
-            Update::Published { publication, kept: None } => return self.deliver(&publication, effects),
+            Update::Published { publication, kept: None } => self.deliver(&publication, effects),
             Update::Published { publication, kept: Some(position) } => {
                 self.kept(app, &Arc::clone(&publication.channel), Some(publication), position, false, now, effects);
             }
@@ -302,9 +302,9 @@ impl<C: Copy> Owner<C> {
 
     /// What other nodes publish comes from here on: what was before is asked for.
     fn subscribed(&mut self, channel: &Arc<str>, effects: &mut Effects<C>) {
-        let Some(shared) = self.shared(channel) else { return };
-        shared.is_subscribed = true;
-        shared.is_up_to_date = false;
+        let Some(state) = self.shared(channel) else { return };
+        state.is_subscribed = true;
+        state.is_up_to_date = false;
         self.ask(channel, effects);
     }
 
@@ -321,7 +321,7 @@ impl<C: Copy> Owner<C> {
 
     fn ask_members(&mut self, channel: &Arc<str>, effects: &mut Effects<C>) {
         let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_joined()) else { return };
-        let Some(view) = cluster.channels.get_mut(channel).and_then(|shared| shared.view.as_mut()) else { return };
+        let Some(view) = cluster.channels.get_mut(channel).and_then(|state| state.view.as_mut()) else { return };
         view.ask();
         effects.push(Effect::Engine(Request::Members { channel: Arc::clone(channel) }));
     }
@@ -345,8 +345,8 @@ impl<C: Copy> Owner<C> {
 
     /// The view has changed.
     fn settle(&mut self, channel: &Arc<str>, now: Time, effects: &mut Effects<C>) {
-        if let Some(shared) = self.shared(channel) {
-            shared.settle_joining();
+        if let Some(state) = self.shared(channel) {
+            state.settle_joining();
         }
         self.welcome(channel, now, effects);
     }
@@ -368,13 +368,13 @@ impl<C: Copy> Owner<C> {
         effects: &mut Effects<C>,
     ) {
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(shared) = cluster.channels.get_mut(channel) else { return };
-        let Some(joining) = shared.joining.get_mut(user_id).filter(|joining| joining.number == number) else { return };
+        let Some(state) = cluster.channels.get_mut(channel) else { return };
+        let Some(joining) = state.joining.get_mut(user_id).filter(|joining| joining.number == number) else { return };
         match outcome {
             Ok(position) => {
                 joining.position = Some(position);
-                shared.settle_joining();
-                if shared.joining.contains_key(user_id) {
+                state.settle_joining();
+                if state.joining.contains_key(user_id) {
                     // What announces it has to come within a tick or two.
                     cluster.unsettled.insert(Arc::clone(channel));
                 }
@@ -385,10 +385,10 @@ impl<C: Copy> Owner<C> {
 
     /// None of the user's connections here has been let in yet.
     fn reject(&mut self, channel: &Arc<str>, user_id: &Arc<str>, most: usize, effects: &mut Effects<C>) {
-        let Some(shared) = self.shared(channel) else { return };
-        shared.joining.remove(user_id);
+        let Some(state) = self.shared(channel) else { return };
+        state.joining.remove(user_id);
         let is_meant = |waiting: &mut Waiting| matches!(&waiting.subscribe, Subscribe::Presence { member, .. } if member.user_id == *user_id);
-        let rejected: Vec<_> = shared.waiting.extract_if(.., is_meant).collect();
+        let rejected: Vec<_> = state.waiting.extract_if(.., is_meant).collect();
         for Waiting { shard, request, .. } in rejected {
             self.channels.leave(channel, shard, Some(user_id), false);
             let (channel, why) = (Arc::clone(channel), Rejected::Full { most });
@@ -408,14 +408,14 @@ impl<C: Copy> Owner<C> {
         now: Time,
         effects: &mut Effects<C>,
     ) {
-        let Some(shared) = self.shared(channel) else { return };
+        let Some(state) = self.shared(channel) else { return };
         // An answer may overtake events that are on their way.
-        let is_late = is_asked && std::mem::replace(&mut shared.is_up_to_date, true);
-        if is_late || !position.is_after(shared.delivered) {
+        let is_late = is_asked && std::mem::replace(&mut state.is_up_to_date, true);
+        if is_late || !position.is_after(state.delivered) {
             return;
         }
-        shared.delivered = Some(position);
-        let is_ahead = std::mem::take(&mut shared.is_ahead);
+        state.delivered = Some(position);
+        let is_ahead = std::mem::take(&mut state.is_ahead);
         let Some(publication) = publication else { return self.channels.forget(channel) };
         self.channels.keep(&publication, &app.snapshot().limits, now);
         // One that was asked for goes to those who were here before, unless they have heard newer ones.
@@ -426,8 +426,8 @@ impl<C: Copy> Owner<C> {
 
     /// Whether what is published to a cache channel while the engine is away is to be kept: only where somebody hears what comes next.
     pub(super) fn goes_ahead(&mut self, channel: &str) -> bool {
-        let Some(shared) = self.shared(channel) else { return self.cluster.is_none() };
-        shared.is_ahead = true;
+        let Some(state) = self.shared(channel) else { return self.cluster.is_none() };
+        state.is_ahead = true;
         true
     }
 
@@ -510,7 +510,7 @@ impl<C: Copy> Owner<C> {
         let (online, offline): (Vec<_>, Vec<_>) = user_ids
             .iter()
             .cloned()
-            .partition(|user_id| heard.get(user_id).copied().unwrap_or(online.contains(user_id)));
+            .partition(|user_id| heard.get(user_id).copied().unwrap_or_else(|| online.contains(user_id)));
         self.learn(&online, &offline, effects);
         if let Some((shard, connection)) = by {
             effects.push(Effect::Reply(shard, Reply::Watched { connection, online, offline }));
@@ -546,8 +546,8 @@ impl<C: Copy> Owner<C> {
     fn come_back(&mut self, channels: &[Arc<str>], effects: &mut Effects<C>) {
         for channel in channels {
             // Those who came before this are in the list that is asked for.
-            if let Some(shared) = self.shared(channel) {
-                shared.joining = HashMap::new();
+            if let Some(state) = self.shared(channel) {
+                state.joining = HashMap::new();
             }
             self.subscribed(channel, effects);
         }
@@ -567,9 +567,9 @@ impl<C: Copy> Owner<C> {
             };
             let here: Vec<_> =
                 here.into_iter().flat_map(|here| here.users().map(|user_id| member(here, user_id))).collect();
-            let Some(shared) = self.shared(channel) else { continue };
-            shared.joining = HashMap::new();
-            if let Some(view) = &mut shared.view {
+            let Some(state) = self.shared(channel) else { continue };
+            state.joining = HashMap::new();
+            if let Some(view) = &mut state.view {
                 view.forget_questions();
                 let added: Vec<_> = here.into_iter().filter(|member| view.add(member.clone())).collect();
                 for member in added {

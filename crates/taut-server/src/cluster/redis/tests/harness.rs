@@ -15,7 +15,8 @@ use crate::app::{AppConfig, Limits};
 use crate::apps::{App, Apps};
 use crate::cluster::{Broker, Done, Owners, Phase, Question, State};
 use crate::events::Event;
-use crate::hub::engine::{Receipt, Request, Standing, Update};
+use crate::hub::engine::{Request, Standing, Update};
+use crate::hub::receipt::Receipt;
 
 /// The app of all tests.
 pub(super) const APP: &str = "1";
