@@ -536,20 +536,22 @@ impl<C: Copy> Owner<C> {
         cluster.unsettled.clear();
         let channels: Vec<Arc<str>> = cluster.channels.keys().cloned().collect();
         match standing {
-            Standing::Joined => self.come_back(&channels, effects),
+            Standing::Joined => self.come_back(&channels, now, effects),
             Standing::Away => self.go_alone(&channels, now, effects),
             Standing::Starting => {}
         }
     }
 
     /// All that was wanted is subscribed: what has happened meanwhile is asked for.
-    fn come_back(&mut self, channels: &[Arc<str>], effects: &mut Effects<C>) {
+    fn come_back(&mut self, channels: &[Arc<str>], now: Time, effects: &mut Effects<C>) {
         for channel in channels {
             // Those who came before this are in the list that is asked for.
             if let Some(state) = self.shared(channel) {
                 state.joining = HashMap::new();
             }
             self.subscribed(channel, effects);
+            // Since the start some may wait for nothing else.
+            self.welcome(channel, now, effects);
         }
         let watched: Vec<_> = self.users.watched().cloned().collect();
         for user_ids in watched.chunks(MOST_ASKED) {
