@@ -288,7 +288,7 @@ impl Driver {
             } else {
                 tracing::debug!(reason = %doubt, failed, "the engine of the cluster is still away");
             }
-            let delay = BACKOFF().delay(failed, getrandom::u64().unwrap_or_default());
+            let delay = backoff(self.node.settings.lease).delay(failed, getrandom::u64().unwrap_or_default());
             failed = failed.saturating_add(1);
             if self.meanwhile(sleep(delay)).await.is_none() {
                 return;
@@ -360,14 +360,15 @@ impl Driver {
     }
 }
 
-/// Few nodes share an engine, and clients notice each second: short delays, though not all at once.
-const BACKOFF: fn() -> Backoff = || {
+/// Few nodes share an engine, and clients notice each second: short delays, though not all at once. An engine that is back is found well within
+/// the lease.
+fn backoff(lease: Duration) -> Backoff {
     let mut backoff = Backoff::standard();
     backoff.floor = Duration::from_millis(20);
     backoff.base = Duration::from_millis(100);
-    backoff.cap = Duration::from_secs(3);
+    backoff.cap = Duration::from_secs(3).min(lease / 4);
     backoff
-};
+}
 
 /// Bytes that an event takes beside its texts while it waits, about.
 const OVERHEAD: usize = 256;
