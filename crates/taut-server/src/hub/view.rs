@@ -84,7 +84,7 @@ impl View {
 
     /// A snapshot has come: gives how it differs from what was known, and whether another one is to be asked for.
     ///
-    /// While the engine settles, those who are missing from it stay: their nodes may not have told it yet.
+    /// While the engine settles, those who are missing from it stay, unless they are known to have left: their nodes may not have told it yet.
     pub(super) fn adopt(&mut self, snapshot: Snapshot) -> (Vec<Difference>, bool) {
         let Snapshot { position, members, is_settling } = snapshot;
         let is_older = self.position.is_some_and(|own| own.epoch == position.epoch && position.number < own.number);
@@ -92,12 +92,15 @@ impl View {
             // It comes after one that was asked for later.
             return (Vec::new(), false);
         }
-        let mut differences = Vec::new();
-        if !is_settling {
-            let present: HashSet<&str> = members.iter().map(|member| &*member.user_id).collect();
-            let gone: Vec<_> = self.roster.users().filter(|user_id| !present.contains(&***user_id)).cloned().collect();
-            differences.extend(gone.into_iter().filter_map(|user_id| self.take(Difference::Removed(user_id))));
-        }
+        let present: HashSet<&str> = members.iter().map(|member| &*member.user_id).collect();
+        let is_gone = |user_id: &&Arc<str>| !present.contains(&***user_id);
+        let gone: Vec<_> = if is_settling {
+            self.early.iter().filter_map(|change| change.removed_in(position.epoch)).filter(is_gone).cloned().collect()
+        } else {
+            self.roster.users().filter(is_gone).cloned().collect()
+        };
+        let mut differences: Vec<_> =
+            gone.into_iter().filter_map(|user_id| self.take(Difference::Removed(user_id))).collect();
         for member in members {
             if self.roster.contains(&member.user_id) && self.roster.user_info(&member.user_id) != member.user_info {
                 differences.extend(self.take(Difference::Removed(Arc::clone(&member.user_id))));
@@ -273,7 +276,15 @@ mod tests {
             members: vec![member("ann"), member("cid")],
             is_settling: true,
         };
-        assert_eq!(told(&view.adopt(settling).0), ["+cid"]);
+        view.ask();
+        let left = Change {
+            position: Position { epoch: Epoch(8), number: 1 },
+            previous: 0,
+            difference: Difference::Removed("eve".into()),
+        };
+        view.add(member("eve"));
+        assert_eq!(apply(&mut view, left), None);
+        assert_eq!(told(&view.adopt(settling).0), ["+cid", "-eve"], "but whose leave was announced meanwhile");
         let settled = Snapshot {
             position: Position { epoch: Epoch(8), number: 1 },
             members: vec![member("cid")],
