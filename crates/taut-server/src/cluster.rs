@@ -3,8 +3,12 @@
 //! Each node has an owner for each channel that its clients want ([`crate::hub`]); the engine decides between nodes.
 //! [`Broker`] is what an engine promises, and each engine is one folder.
 
+mod carriage;
+mod driver;
+mod inbox;
 mod part;
-pub(crate) mod redis;
+mod redis;
+mod terminations;
 #[cfg(test)]
 pub(crate) mod testing;
 mod wire;
@@ -14,12 +18,62 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::apps::App;
+pub(crate) use self::driver::Settings;
+use crate::apps::{App, Apps};
 use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
 use crate::query::{ChannelState, Occupancy};
+
+/// The engines that nodes can share. A new one is a folder, and an entry here.
+const ENGINES: [Engine; 1] = [Engine {
+    schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"],
+    forms: redis::FORMS,
+    check_url: redis::check_url,
+    start: driver::start::<redis::Session>,
+}];
+
+/// One kind of engine.
+struct Engine {
+    /// What its URLs begin with.
+    schemes: &'static [&'static str],
+    /// What its URLs look like.
+    forms: &'static str,
+    /// Says what is wrong with a URL, without repeating it: it may hold a password.
+    check_url: fn(&str) -> Result<(), String>,
+    start: Start,
+}
+
+/// Starts a driver.
+type Start = fn(Settings, Arc<Apps>, Arc<dyn Owners>, &Handle) -> Arc<dyn Broker>;
+
+/// The engine that a URL is for.
+fn engine(url: &str) -> Option<&'static Engine> {
+    let (scheme, _) = url.split_once("://")?;
+    ENGINES.iter().find(|engine| engine.schemes.contains(&scheme))
+}
+
+/// Whether a URL names an engine that is understood. The error repeats nothing of it, since a password may stand in it.
+pub(crate) fn check_url(url: &str) -> Result<(), String> {
+    if let Some(engine) = engine(url) {
+        return (engine.check_url)(url);
+    }
+    let forms: Vec<_> = ENGINES.iter().map(|engine| engine.forms).collect();
+    Err(format!("Understood are {}", forms.join(". Or ")))
+}
+
+/// Starts the driver of the engine that the settings name. It leaves the cluster and ends once the result is dropped; `None` if no engine has such a
+/// URL.
+pub(crate) fn start(
+    settings: Settings,
+    apps: Arc<Apps>,
+    owners: Arc<dyn Owners>,
+    runtime: &Handle,
+) -> Option<Arc<dyn Broker>> {
+    Some((engine(&settings.url)?.start)(settings, apps, owners, runtime))
+}
 
 /// The driver of an engine.
 ///

@@ -585,15 +585,15 @@ fn join_cluster(
 /// Starts the engine that the configuration names.
 fn start_engine(Cluster { config, apps, owners, runtime }: Cluster<'_>) -> Engine {
     let url = config.cluster.as_ref()?;
-    let settings = cluster::redis::Settings {
+    let settings = cluster::Settings {
         url: url.reveal().to_owned(),
         address: config.cluster_address().unwrap_or_default(),
         prefix: config.cluster_prefix.clone(),
         name: config.node_name(),
         lease: config.cluster_lease,
-        ..cluster::redis::Settings::default()
+        ..cluster::Settings::default()
     };
-    Some(cluster::redis::start(settings, apps, owners, runtime))
+    cluster::start(settings, apps, owners, runtime)
 }
 
 /// The listeners for operators, as far as there are any.

@@ -1,5 +1,8 @@
 //! An engine for tests, which answers from tables.
 
+pub(crate) mod nodes;
+pub(crate) mod scenarios;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -13,30 +13,35 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::names::Names;
-use super::queue::{Carriage, Count, Join, Queue, Room};
+use super::queue::{Count, Join, Queue};
 use super::reply;
 use super::scripts::{Script, Scripts};
-use super::subscriber::{Heard, Inbox, Subscriber};
+use super::subscriber::{Reader, Subscriber};
 use super::topology::Topology;
-use super::{Doubt, Memory, Message, Node};
+use super::{Doubt, Memory, Told};
 use crate::apps::App;
 use crate::cluster::Phase;
+use crate::cluster::carriage::{Carriage, Room};
+use crate::cluster::driver::{self, Message, Node};
+use crate::cluster::inbox::{Heard, Inbox};
 use crate::cluster::part::{self, Counts};
+use crate::cluster::terminations::Terminations;
 use crate::cluster::wire::{self, Cell};
 use crate::hub::command::{PresenceMember, Publication};
-use crate::hub::engine::{Epoch, Request, Standing, Update};
+use crate::hub::engine::{Epoch, Request, Update};
 use crate::hub::receipt::Receipt;
-use answers::{Answer, Termination};
+use answers::Answer;
 
 /// One incarnation with its two connections.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::cluster) struct Session {
     node: Arc<Node>,
+    names: Names,
     incarnation: Box<str>,
     epoch: Epoch,
     queue: Queue<Answer>,
     subscriber: Subscriber<Confirmed>,
-    inbox: Arc<Inbox>,
+    hears: Arc<Reader>,
     heard: mpsc::UnboundedReceiver<Heard>,
     lease: Lease,
     /// What is still missing before the node has joined.
@@ -44,9 +49,8 @@ pub(super) struct Session {
     counts: Counts<Instant>,
     /// By app: whether its users' changes are subscribed, and the questions that wait for it.
     watched: HashMap<Box<str>, Watched>,
-    terminations: HashMap<u64, Termination>,
-    requests: u64,
-    reader: Reader,
+    terminations: Terminations,
+    happenings: Happenings,
     reaper: Reaper,
     probe: Probe,
     has_left: bool,
@@ -118,7 +122,7 @@ struct OnlineQuestion {
 
 /// This node's turn to tell webhooks what has happened in the cluster.
 #[derive(Debug)]
-struct Reader {
+struct Happenings {
     is_turn: bool,
     is_reading: bool,
     read_at: Instant,
@@ -146,19 +150,19 @@ enum Confirmed {
     All,
 }
 
-impl Session {
-    /// Connects, and takes a lease.
-    ///
-    /// # Cancel safety
-    /// What was taken ends by itself.
-    pub(super) async fn open(node: Arc<Node>, incarnation: Box<str>) -> Result<Self, Doubt> {
+impl driver::Session for Session {
+    type Doubt = Doubt;
+    type Kept = Told;
+
+    async fn open(node: Arc<Node>, incarnation: Box<str>) -> Result<Self, Doubt> {
+        let names = Names::new(&node.settings.prefix);
         let topology = Topology::parse(&node.settings.url).map_err(Doubt::Url)?;
         let timeout = node.settings.response_timeout;
         let client = Client::open(topology.master(timeout).await?)?;
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
-        let (inbox, heard) = inbox(&node);
-        let to = Arc::clone(&inbox);
+        let (reader, heard) = hears(&node, &names);
+        let to = Arc::clone(&reader);
         let take = move |info: PushInfo| -> Result<(), ()> {
             to.take(info);
             Ok(())
@@ -166,8 +170,8 @@ impl Session {
         let subscribing =
             client.get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(take)).await?;
         let mut writing = client.get_multiplexed_async_connection_with_config(&config).await?;
-        agree(&mut writing, &node.names).await?;
-        let scripts = Scripts::load(&mut writing, node.names.partition()).await?;
+        agree(&mut writing, &names).await?;
+        let scripts = Scripts::load(&mut writing, names.partition()).await?;
         let sent = Instant::now();
         let epoch = enter(&mut writing, &scripts, &node, &incarnation).await?;
         Ok(Self {
@@ -177,31 +181,28 @@ impl Session {
             missing: Missing { subscriptions: true, cells: true },
             counts: Counts::default(),
             watched: HashMap::new(),
-            terminations: HashMap::new(),
-            requests: 0,
-            reader: Reader { is_turn: false, is_reading: false, read_at: sent },
+            terminations: Terminations::default(),
+            happenings: Happenings { is_turn: false, is_reading: false, read_at: sent },
             reaper: Reaper::default(),
             probe: Probe::default(),
             has_left: false,
             node,
+            names,
             incarnation,
             epoch,
-            inbox,
+            hears: reader,
             heard,
         })
     }
 
-    /// Goes on until there is a doubt; `None` once the node has left, since it was told to or nobody sends any more.
-    pub(super) async fn run(
-        mut self,
-        requests: &mut mpsc::UnboundedReceiver<Message>,
-        memory: &mut Memory,
-    ) -> Option<Doubt> {
+    async fn run(mut self, requests: &mut mpsc::UnboundedReceiver<Message>, memory: &mut Memory) -> Option<Doubt> {
         self.node.status.enter(Phase::Rejoining);
         self.rejoin(memory);
         self.serve(requests, memory).await.err()
     }
+}
 
+impl Session {
     async fn serve(
         &mut self,
         requests: &mut mpsc::UnboundedReceiver<Message>,
@@ -238,7 +239,7 @@ impl Session {
 
     /// Tells the engine everything that this node holds. The writes of requests follow behind it.
     fn rejoin(&mut self, memory: &Memory) {
-        let names = self.node.names.clone();
+        let names = self.names.clone();
         for subscription in memory.part.subscriptions() {
             let (app, channel) = (subscription.app, subscription.channel);
             let confirmed =
@@ -271,10 +272,7 @@ impl Session {
         if self.node.status.phase() == Phase::Joined {
             return;
         }
-        self.node.status.enter(Phase::Joined);
-        let (engine, incarnation) = (&*self.node.settings.address, &*self.incarnation);
-        tracing::info!(engine, incarnation, "this node has joined the cluster");
-        self.node.owners.standing(Standing::Joined);
+        self.node.joined(&self.incarnation);
     }
 
     fn take(&mut self, message: Message, memory: &mut Memory) {
@@ -308,7 +306,7 @@ impl Session {
         match request {
             Request::Subscribe { channel } => self.subscribe(id, channel, memory),
             Request::Unsubscribe { channel } => {
-                self.subscriber.unsubscribe(self.node.names.channel(id, &channel));
+                self.subscriber.unsubscribe(self.names.channel(id, &channel));
                 if let Some(cell) = part::occupied(id, &channel) {
                     self.queue.leave(cell.write());
                 }
@@ -351,7 +349,7 @@ impl Session {
         if let Some(cell) = part::occupied(app, &channel) {
             self.queue.join(Join { cell: cell.write(), user_info: Vec::new(), most: 0, then: None });
         }
-        let name = self.node.names.channel(app, &channel);
+        let name = self.names.channel(app, &channel);
         self.subscriber.subscribe(name, Some(Confirmed::Channel { app: app.into(), channel, number }));
     }
 
@@ -359,7 +357,7 @@ impl Session {
         let (origin, bytes, carriage) = (&*self.node.origin, publication.bytes(), Carriage { receipt, _room: room });
         if !kept {
             let mut publish = cmd("PUBLISH");
-            publish.arg(self.node.names.channel(app.id(), &publication.channel));
+            publish.arg(self.names.channel(app.id(), &publication.channel));
             publish.arg(wire::Message::published(origin, publication));
             return self.queue.send(publish, bytes, Answer::Carried(carriage));
         }
@@ -382,7 +380,7 @@ impl Session {
     fn watch(&mut self, app: &str) -> &mut Watched {
         if !self.watched.contains_key(app) {
             self.watched.insert(app.into(), Watched::default());
-            self.subscriber.subscribe(self.node.names.status(app), Some(Confirmed::Status { app: app.into() }));
+            self.subscriber.subscribe(self.names.status(app), Some(Confirmed::Status { app: app.into() }));
         }
         self.watched.get_mut(app).expect("it was put there where it was missing")
     }
@@ -404,7 +402,7 @@ impl Session {
             return self.node.owners.update(&app, Update::Online { number, online: Vec::new() });
         }
         let mut get = cmd("HMGET");
-        get.arg(self.node.names.online(app.id()));
+        get.arg(self.names.online(app.id()));
         for user_id in &*user_ids {
             get.arg(&**user_id);
         }
@@ -437,10 +435,10 @@ impl Session {
     fn heard(&mut self, heard: Heard) -> Result<(), Doubt> {
         match heard {
             Heard::Lost => return Err(Doubt::Lost),
-            Heard::Terminated { request, node } => self.terminated(request, node),
+            Heard::Terminated { request, node } => self.terminations.done(request, node),
             Heard::Closed { from, request } => {
                 let message = wire::Message::Terminated { request, node: self.incarnation.clone() };
-                self.announce(&self.node.names.node(&from), &message);
+                self.announce(&self.names.node(&from), &message);
             }
         }
         Ok(())
@@ -462,14 +460,14 @@ impl Session {
         self.probe(now)?;
         if !self.lease.is_renewing && now >= self.lease.renew_at {
             self.lease.is_renewing = true;
-            self.queue.renew(self.node.settings.lease, self.node.describe(), Answer::Renewed { sent: now });
+            self.queue.renew(self.node.settings.lease, describe(&self.node), Answer::Renewed { sent: now });
         }
         for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
             self.queue.count(Count { app, channel, subscribers }, &[]);
         }
         self.reap();
         self.read(now, memory);
-        self.end_terminations(now);
+        self.terminations.end(now);
         Ok(())
     }
 
@@ -478,9 +476,9 @@ impl Session {
         if self.missing.subscriptions {
             return Ok(());
         }
-        match self.probe.look(self.inbox.last(), now, self.node.settings.lease) {
+        match self.probe.look(self.hears.last(), now, self.node.settings.lease) {
             Look::Fine => {}
-            Look::Send => self.announce(&self.node.names.node(&self.incarnation), &wire::Message::Probe(0)),
+            Look::Send => self.announce(&self.names.node(&self.incarnation), &wire::Message::Probe(0)),
             Look::Silent => return Err(Doubt::Silent),
         }
         Ok(())
@@ -498,9 +496,9 @@ impl Session {
 
     /// Reads what has happened, if it is this node's turn to tell it. That it was told is known to the engine by the next call.
     fn read(&mut self, now: Instant, memory: &Memory) {
-        if self.reader.is_turn && !self.reader.is_reading && now >= self.reader.read_at {
-            self.reader.is_reading = true;
-            let told = memory.told.as_ref().filter(|(epoch, _)| *epoch == self.epoch).map_or("", |(_, told)| told);
+        if self.happenings.is_turn && !self.happenings.is_reading && now >= self.happenings.read_at {
+            self.happenings.is_reading = true;
+            let told = memory.kept.as_ref().filter(|(epoch, _)| *epoch == self.epoch).map_or("", |(_, told)| told);
             let mut call = self.queue.call(Script::Happened);
             call.arg(&*self.incarnation).arg(told).arg(MOST_READ);
             self.queue.send(call, 0, Answer::Happened);
@@ -508,36 +506,21 @@ impl Session {
     }
 }
 
-impl Node {
-    /// Until when a lease that was taken or renewed at this time surely holds.
-    fn lease_from(&self, sent: Instant) -> Instant {
-        sent + self.settings.lease * 4 / 5
-    }
-
-    /// How often a session looks at its clock.
-    fn tick(&self) -> Duration {
-        (self.settings.lease / 20).clamp(Duration::from_millis(5), Duration::from_millis(100))
-    }
-
-    /// What the node says of itself.
-    fn describe(&self) -> Vec<u8> {
-        let connections: usize = self.apps.all().iter().map(|app| app.connections()).sum();
-        wire::node(&self.settings.name, env!("CARGO_PKG_VERSION"), connections as u64)
-    }
+/// What a node says of itself.
+fn describe(node: &Node) -> Vec<u8> {
+    wire::node(&node.settings.name, env!("CARGO_PKG_VERSION"), node.connections())
 }
 
-fn inbox(node: &Node) -> (Arc<Inbox>, mpsc::UnboundedReceiver<Heard>) {
+fn hears(node: &Node, names: &Names) -> (Arc<Reader>, mpsc::UnboundedReceiver<Heard>) {
     let (sender, heard) = mpsc::unbounded_channel();
     let inbox = Inbox {
-        names: node.names.clone(),
         apps: Arc::clone(&node.apps),
         owners: Arc::clone(&node.owners),
         origin: node.origin.clone(),
         heard: sender,
-        since: Instant::now(),
-        last: AtomicU64::new(0),
     };
-    (Arc::new(inbox), heard)
+    let reader = Reader { names: names.clone(), inbox, since: Instant::now(), last: AtomicU64::new(0) };
+    (Arc::new(reader), heard)
 }
 
 /// Nodes that read and write something else must not share a prefix.
@@ -566,7 +549,7 @@ async fn enter(
 ) -> Result<Epoch, Doubt> {
     let epoch = getrandom::u64().unwrap_or_default().to_string();
     let lease = node.settings.lease.as_millis().to_string();
-    let arguments = [incarnation.as_bytes(), epoch.as_bytes(), lease.as_bytes(), &node.describe()];
+    let arguments = [incarnation.as_bytes(), epoch.as_bytes(), lease.as_bytes(), &describe(node)];
     reply::number(scripts.run(connection, Script::Enter, &arguments).await?).map(Epoch)
 }
 
@@ -590,9 +573,6 @@ const MOST_READ: usize = 100;
 
 /// Between two looks at what has happened.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
-
-/// For how long a question to all nodes waits for them.
-const TERMINATION: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

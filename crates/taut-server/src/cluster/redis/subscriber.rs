@@ -10,13 +10,9 @@ use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{PushInfo, PushKind, RedisResult, Value};
-use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::names::{Names, Place};
-use crate::apps::Apps;
-use crate::cluster::Owners;
-use crate::cluster::wire::Message;
-use crate::hub::engine::Update;
+use crate::cluster::inbox::{Heard, Inbox};
 
 /// The subscriptions of one incarnation, changed in order on one connection, many at a time.
 pub(super) struct Subscriber<T> {
@@ -92,32 +88,17 @@ impl<T> fmt::Debug for Subscriber<T> {
     }
 }
 
-/// Where the subscribing connection leaves what it reads: events go to their owners at once, so nothing waits here.
+/// Reads what the subscribing connection gets.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(super) struct Reader {
     pub(super) names: Names,
-    pub(super) apps: Arc<Apps>,
-    pub(super) owners: Arc<dyn Owners>,
-    /// What this node calls itself in the events that it publishes.
-    pub(super) origin: Box<str>,
-    pub(super) heard: UnboundedSender<Heard>,
+    pub(super) inbox: Inbox,
     pub(super) since: Instant,
     /// When something came last, in milliseconds from `since`.
     pub(super) last: AtomicU64,
 }
 
-/// What a session must know.
-#[derive(Debug)]
-pub(super) enum Heard {
-    /// The connection has ended.
-    Lost,
-    /// A node has closed a user's connections as it was asked.
-    Terminated { request: u64, node: Box<str> },
-    /// This node has closed a user's connections as `from` has asked.
-    Closed { from: Box<str>, request: u64 },
-}
-
-impl Inbox {
+impl Reader {
     /// When something came last.
     pub(super) fn last(&self) -> Instant {
         self.since + Duration::from_millis(self.last.load(Ordering::Relaxed))
@@ -128,7 +109,7 @@ impl Inbox {
         self.last.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
         match info.kind {
             PushKind::Message | PushKind::SMessage => self.message(info.data),
-            PushKind::Disconnection => self.tell(Heard::Lost),
+            PushKind::Disconnection => self.inbox.tell(Heard::Lost),
             _ => {}
         }
     }
@@ -137,68 +118,12 @@ impl Inbox {
         let Ok([Value::BulkString(name), Value::BulkString(bytes)]) = <[Value; 2]>::try_from(data) else { return };
         let Ok(name) = std::str::from_utf8(&name) else { return };
         match self.names.place(name) {
-            Some(Place::Channel { app, channel }) => self.to_channel(app, channel, &bytes),
-            Some(Place::Status { app }) => self.to_users(app, &bytes),
-            Some(Place::Control) => self.control(&bytes),
+            Some(Place::Channel { app, channel }) => self.inbox.to_channel(app, &Arc::from(channel), &bytes, None),
+            Some(Place::Status { app }) => self.inbox.to_users(app, &bytes),
+            Some(Place::Control) => self.inbox.control(&bytes),
             None => {}
         }
     }
-
-    fn to_channel(&self, app: &str, channel: &str, bytes: &[u8]) {
-        let Some(app) = self.apps.by_id(app) else { return };
-        let channel = Arc::from(channel);
-        let Some(message) = read(&channel, bytes) else { return };
-        let update = match message {
-            // The owner has delivered it already.
-            Message::Published { origin, kept: None, .. } if origin == self.origin => return,
-            Message::Published { origin: _, kept, publication } => Update::Published { publication, kept },
-            Message::Changed(change) => Update::Changed { channel, change },
-            Message::Counted(subscribers) => Update::Counted { channel, subscribers },
-            _ => return,
-        };
-        self.owners.update(&app, update);
-    }
-
-    fn to_users(&self, app: &str, bytes: &[u8]) {
-        let Some(app) = self.apps.by_id(app) else { return };
-        if let Some(Message::Status { user_id, is_online }) = read(&Arc::from(""), bytes) {
-            self.owners.update(&app, Update::Status { user_id, is_online });
-        }
-    }
-
-    fn control(&self, bytes: &[u8]) {
-        match read(&Arc::from(""), bytes) {
-            Some(Message::Terminate { origin, from, request, app, user_id }) if origin != self.origin => {
-                self.terminate(from, request, &app, &user_id);
-            }
-            Some(Message::Terminated { request, node }) => self.tell(Heard::Terminated { request, node }),
-            _ => {}
-        }
-    }
-
-    fn terminate(&self, from: Box<str>, request: u64, app: &str, user_id: &Arc<str>) {
-        let (done, mut waited) = mpsc::channel(1);
-        if let Some(app) = self.apps.by_id(app) {
-            self.owners.terminate(&app, user_id, done);
-        }
-        let heard = self.heard.clone();
-        tokio::spawn(async move {
-            // Nothing is ever sent: it ends with the last clone.
-            let _ = waited.recv().await;
-            let _ = heard.send(Heard::Closed { from, request });
-        });
-    }
-
-    fn tell(&self, heard: Heard) {
-        // The session may be over.
-        let _ = self.heard.send(heard);
-    }
-}
-
-fn read(channel: &Arc<str>, bytes: &[u8]) -> Option<Message> {
-    Message::read(channel, bytes)
-        .inspect_err(|malformed| tracing::warn!(%malformed, "a message of the cluster was not understood"))
-        .ok()
 }
 
 /// Channels in one command.

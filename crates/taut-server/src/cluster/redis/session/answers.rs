@@ -1,6 +1,6 @@
 //! What becomes of the engine's answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use ::redis::{Value, cmd};
 use tokio::sync::oneshot;
 
-use super::{Lease, READ_INTERVAL, REAPED, Reaper, Session, TERMINATION};
+use super::{Lease, READ_INTERVAL, REAPED, Reaper, Session};
 use crate::apps::App;
-use crate::cluster::redis::queue::{Carriage, Finished, Then};
+use crate::cluster::carriage::Carriage;
+use crate::cluster::redis::queue::{Finished, Then};
 use crate::cluster::redis::scripts::Script;
 use crate::cluster::redis::{Doubt, Memory, reply};
 use crate::cluster::{Node as Peer, Question, wire};
@@ -49,26 +50,6 @@ pub(super) struct Channels {
     answer: oneshot::Sender<BTreeMap<Arc<str>, Occupancy>>,
 }
 
-/// Nodes that are asked to close a user's connections.
-#[derive(Debug)]
-pub(super) struct Termination {
-    /// `None` before it is known which nodes there are.
-    nodes: Option<HashSet<Box<str>>>,
-    done: HashSet<Box<str>>,
-    answer: oneshot::Sender<usize>,
-    ends: Instant,
-}
-
-impl Termination {
-    fn is_done(&self) -> bool {
-        self.nodes.as_ref().is_some_and(|nodes| nodes.is_subset(&self.done))
-    }
-
-    fn answer(self) {
-        let _ = self.answer.send(self.done.len());
-    }
-}
-
 impl Session {
     pub(super) fn question(&mut self, question: Question) {
         match question {
@@ -82,7 +63,7 @@ impl Session {
             }
             Question::Users { app, channel, answer } => {
                 let mut keys = cmd("HKEYS");
-                keys.arg(self.node.names.users(app.id(), &channel));
+                keys.arg(self.names.users(app.id(), &channel));
                 self.queue.send(keys, 0, Answer::Users { answer });
             }
             Question::Nodes { answer } => {
@@ -100,36 +81,12 @@ impl Session {
     }
 
     fn terminate(&mut self, app: &App, user_id: Arc<str>, answer: oneshot::Sender<usize>) {
-        let request = self.requests;
-        self.requests += 1;
-        let ends = Instant::now() + TERMINATION;
-        self.terminations.insert(request, Termination { nodes: None, done: HashSet::new(), answer, ends });
+        let request = self.terminations.ask(Instant::now(), answer);
         let call = self.queue.call(Script::Nodes);
         self.queue.send(call, 0, Answer::Terminating { request });
         let (origin, from) = (self.node.origin.clone(), self.incarnation.clone());
         let message = wire::Message::Terminate { origin, from, request, app: app.id().into(), user_id };
-        self.announce(&self.node.names.control(), &message);
-    }
-
-    /// A node has closed the connections.
-    pub(super) fn terminated(&mut self, request: u64, node: Box<str>) {
-        if let Some(termination) = self.terminations.get_mut(&request) {
-            termination.done.insert(node);
-            self.check_terminated(request);
-        }
-    }
-
-    fn check_terminated(&mut self, request: u64) {
-        if self.terminations.get(&request).is_some_and(Termination::is_done) {
-            self.terminations.remove(&request).expect("it was there").answer();
-        }
-    }
-
-    /// Answers those who have waited long enough.
-    pub(super) fn end_terminations(&mut self, now: Instant) {
-        for (_, termination) in self.terminations.extract_if(|_, termination| termination.ends <= now) {
-            termination.answer();
-        }
+        self.announce(&self.names.control(), &message);
     }
 
     /// A pipeline is done. The first error ends the session; what is not answered by then has failed.
@@ -205,11 +162,7 @@ impl Session {
             Answer::Nodes { answer } => drop(answer.send(self.peers(reply)?)),
             Answer::Terminating { request } => {
                 let others = self.peers(reply)?.into_iter().filter(|peer| !peer.is_here);
-                let nodes = others.map(|peer| peer.incarnation).collect();
-                if let Some(termination) = self.terminations.get_mut(&request) {
-                    termination.nodes = Some(nodes);
-                }
-                self.check_terminated(request);
+                self.terminations.expect(request, others.map(|peer| peer.incarnation).collect());
             }
         }
         Ok(())
@@ -232,7 +185,7 @@ impl Session {
         let [is_reader, dead] = reply::tuple(reply)?;
         let lease = self.node.settings.lease;
         self.lease = Lease { ends: self.node.lease_from(sent), renew_at: sent + lease / 4, is_renewing: false };
-        self.reader.is_turn = reply::number(is_reader)? == 1;
+        self.happenings.is_turn = reply::number(is_reader)? == 1;
         self.reaper.has_work |= reply::number(dead)? > 0;
         self.reap();
         Ok(())
@@ -246,11 +199,11 @@ impl Session {
         }
         let events = reply::list(reply)?;
         let wait = if events.is_empty() { READ_INTERVAL } else { Duration::ZERO };
-        self.reader.is_reading = false;
-        self.reader.read_at = Instant::now() + wait;
+        self.happenings.is_reading = false;
+        self.happenings.read_at = Instant::now() + wait;
         for event in events {
             let [number, event] = reply::tuple(event)?;
-            memory.told = Some((self.epoch, reply::text(number)?));
+            memory.kept = Some((self.epoch, reply::text(number)?));
             match wire::happened(&reply::bytes(event)?) {
                 Ok((app, event)) => {
                     if let Some(app) = self.node.apps.by_id(&app) {

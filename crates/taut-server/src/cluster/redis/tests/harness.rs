@@ -1,31 +1,17 @@
-//! A Redis and nodes for tests.
+//! A Redis for tests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
-
-use super::super::{Settings, random_name, start};
-use crate::app::{AppConfig, Limits};
-use crate::apps::{App, Apps};
-use crate::cluster::{Broker, Done, Owners, Phase, Question, State};
-use crate::events::Event;
-use crate::hub::engine::{Request, Standing, Update};
-use crate::hub::receipt::Receipt;
-
-/// The app of all tests.
-pub(super) const APP: &str = "1";
+use crate::cluster::driver::random_name;
+use crate::cluster::testing::nodes::{Node, PATIENCE};
+use crate::cluster::testing::scenarios::Engine;
 
 /// What all keys of the cluster begin with.
 pub(super) const PARTITION: &str = "taut{0}";
-
-/// After this nothing comes any more.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A Redis of this test alone.
 pub(super) struct Cluster {
@@ -54,47 +40,6 @@ pub(super) fn cluster(lease: Duration) -> Option<Cluster> {
 }
 
 impl Cluster {
-    pub(super) fn start(&mut self) {
-        let mut server = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "redis.sock", "--dir", "."])
-            .current_dir(&self.directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server starts");
-        let mut lines = BufReader::new(server.stdout.take().expect("it is piped")).lines();
-        assert!(lines.any(|line| line.is_ok_and(|line| line.contains("ready to accept"))), "it starts");
-        // It writes little, and must not find its output closed.
-        std::thread::spawn(move || lines.for_each(drop));
-        self.server = Some(server);
-    }
-
-    /// Without a word, and without anything kept.
-    pub(super) fn stop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            server.kill().and_then(|()| server.wait()).expect("it was running");
-        }
-    }
-
-    pub(super) fn restart(&mut self) {
-        self.stop();
-        self.start();
-    }
-
-    fn signal(&self, signal: &str) {
-        let id = self.server.as_ref().expect("it runs").id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
-    }
-
-    /// The server does nothing any more, and its connections stay.
-    pub(super) fn stop_process(&mut self) {
-        self.signal("-STOP");
-    }
-
-    pub(super) fn continue_process(&mut self) {
-        self.signal("-CONT");
-    }
-
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -133,11 +78,6 @@ impl Cluster {
         text.lines().filter_map(line).collect()
     }
 
-    /// Cuts every connection of every node.
-    pub(super) fn kill_connections(&self) {
-        self.command(&["CLIENT", "KILL", "SKIPME", "yes"]);
-    }
-
     /// Polls: Redis tells nobody.
     pub(super) fn wait_until(&self, mut is_so: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
@@ -147,52 +87,63 @@ impl Cluster {
         }
     }
 
-    pub(super) fn wait_until_reaped(&self) {
+    /// A node that is not waited for.
+    pub(super) fn node(&self, name: &str, lease: Duration) -> Node {
+        Node::start(&self.url, name, lease)
+    }
+}
+
+impl Engine for Cluster {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    fn start(&mut self) {
+        let mut server = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "redis.sock", "--dir", "."])
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server starts");
+        let mut lines = BufReader::new(server.stdout.take().expect("it is piped")).lines();
+        assert!(lines.any(|line| line.is_ok_and(|line| line.contains("ready to accept"))), "it starts");
+        // It writes little, and must not find its output closed.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.server = Some(server);
+    }
+
+    /// Without a word, and without anything kept.
+    fn stop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().and_then(|()| server.wait()).expect("it was running");
+        }
+    }
+
+    fn process(&self) -> &Child {
+        self.server.as_ref().expect("it runs")
+    }
+
+    fn kill_connections(&self) {
+        self.command(&["CLIENT", "KILL", "SKIPME", "yes"]);
+    }
+
+    fn wipe(&self) {
+        self.command(&["FLUSHALL"]);
+    }
+
+    fn wait_until_reaped(&self) {
         let dead = format!("{PARTITION}:dead");
         self.wait_until(|| self.number(&["SCARD", &dead]) == 0);
     }
 
-    pub(super) fn wait_until_told(&self) {
+    fn wait_until_told(&self, _: &Node) {
         let happened = format!("{PARTITION}:happened");
         self.wait_until(|| self.number(&["XLEN", &happened]) == 0);
-    }
-
-    /// What these nodes have told webhooks, in order, once the user of this name has come somewhere.
-    pub(super) fn told(&self, nodes: &[&Node], user_id: &str) -> Vec<Event> {
-        self.wait_until_told();
-        let mut told = Vec::new();
-        for node in nodes {
-            while let Ok(seen) = node.seen.lock().expect("not poisoned").try_recv() {
-                if let Seen::Happened(event) = seen {
-                    told.push(event);
-                }
-            }
-        }
-        assert!(told.iter().any(|event| matches!(event, Event::MemberAdded { user_id: it, .. } if **it == *user_id)));
-        told
-    }
-
-    /// A node that is not waited for.
-    pub(super) fn node(&self, name: &str, lease: Duration) -> Node {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let config = AppConfig::parse(&format!("{APP}:key:secret")).expect("an app");
-        let apps = Arc::new(Apps::new([config], &Limits::default()).expect("one app"));
-        let (sender, seen) = mpsc::channel();
-        // Other tests take the processors for as long as they like.
-        let response_timeout = lease / 2;
-        let settings =
-            Settings { url: self.url.clone(), name: name.to_owned(), lease, response_timeout, ..Settings::default() };
-        let broker = start(settings, Arc::clone(&apps), Arc::new(Recorder(Mutex::new(sender))), runtime.handle());
-        let app = apps.by_id(APP).expect("the app");
-        Node { runtime: Some(runtime), broker: Some(broker), app, seen: Mutex::new(seen) }
-    }
-
-    /// A node that has joined.
-    pub(super) fn join(&self, name: &str) -> Node {
-        let node = self.node(name, self.lease);
-        node.until(|seen| matches!(seen, Seen::Standing(Standing::Joined)).then_some(()));
-        assert_eq!(node.state().phase, Phase::Joined);
-        node
     }
 }
 
@@ -203,140 +154,5 @@ impl Drop for Cluster {
             let _ = server.wait();
         }
         let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// Waits until a receipt has failed and what it stands for is dropped.
-pub(super) fn failed(waited: oneshot::Receiver<()>, receipt: Receipt) {
-    let end = Instant::now() + PATIENCE;
-    // A receipt tells nobody but its token, and this clone keeps that.
-    while !receipt.has_failed() {
-        assert!(Instant::now() < end, "it has not failed");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    drop(receipt);
-    assert!(waited.blocking_recv().is_err(), "the token is dropped");
-}
-
-/// A driver with one thread, and what its owners have seen.
-pub(super) struct Node {
-    runtime: Option<Runtime>,
-    broker: Option<Arc<dyn Broker>>,
-    app: Arc<App>,
-    seen: Mutex<mpsc::Receiver<Seen>>,
-}
-
-#[derive(Debug)]
-pub(super) enum Seen {
-    Update(Update),
-    Standing(Standing),
-    Terminated(Arc<str>),
-    Happened(Event),
-}
-
-impl Node {
-    fn broker(&self) -> &Arc<dyn Broker> {
-        self.broker.as_ref().expect("it lives")
-    }
-
-    pub(super) fn app(&self) -> Arc<App> {
-        Arc::clone(&self.app)
-    }
-
-    pub(super) fn send(&self, request: Request) {
-        self.broker().send(&self.app, request);
-    }
-
-    pub(super) fn ask(&self, question: Question) {
-        self.broker().ask(question);
-    }
-
-    pub(super) fn state(&self) -> State {
-        self.broker().state()
-    }
-
-    /// Waits for something, and forgets what comes before it.
-    pub(super) fn until<T>(&self, mut wanted: impl FnMut(&Seen) -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
-        let seen = self.seen.lock().expect("not poisoned");
-        loop {
-            let seen = seen.recv_timeout(end.saturating_duration_since(Instant::now()));
-            if let Some(found) = wanted(&seen.expect("it comes in time")) {
-                return found;
-            }
-        }
-    }
-
-    /// The node does nothing until the result is dropped, as if its process were stopped.
-    pub(super) fn pause(&self) -> mpsc::Sender<()> {
-        let (wake, asleep) = mpsc::channel::<()>();
-        let (sleeping, sleeps) = mpsc::channel();
-        self.runtime.as_ref().expect("it lives").spawn(async move {
-            sleeping.send(()).expect("somebody waits");
-            let _ = asleep.recv();
-        });
-        sleeps.recv().expect("it falls asleep");
-        wake
-    }
-
-    /// The node ends without a word.
-    pub(super) fn kill(mut self) {
-        self.runtime.take().expect("it lives").shutdown_background();
-    }
-
-    /// The node ends as it should, and has ended.
-    pub(super) fn leave(self) {
-        let (done, left) = oneshot::channel();
-        self.broker().leave(done);
-        left.blocking_recv().expect("it has left");
-    }
-
-    /// Nobody needs the node any more.
-    pub(super) fn drop_broker(mut self) {
-        self.broker = None;
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            if self.broker.is_none() {
-                // It is leaving, and takes a moment.
-                std::thread::spawn(move || {
-                    runtime.block_on(tokio::time::sleep(Duration::from_secs(2)));
-                });
-                return;
-            }
-            runtime.shutdown_background();
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Recorder(Mutex<mpsc::Sender<Seen>>);
-
-impl Recorder {
-    fn record(&self, seen: Seen) {
-        let _ = self.0.lock().expect("not poisoned").send(seen);
-    }
-}
-
-impl Owners for Recorder {
-    fn update(&self, app: &Arc<App>, update: Update) {
-        assert_eq!(app.id(), APP);
-        self.record(Seen::Update(update));
-    }
-
-    fn standing(&self, standing: Standing) {
-        self.record(Seen::Standing(standing));
-    }
-
-    fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Done) {
-        self.record(Seen::Terminated(Arc::clone(user_id)));
-        drop(done);
-    }
-
-    fn happened(&self, _: &Arc<App>, event: Event) {
-        self.record(Seen::Happened(event));
     }
 }

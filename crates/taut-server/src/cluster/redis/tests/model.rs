@@ -233,7 +233,7 @@ fn check(engine: &mut Engine, steps: &[Step]) {
 
 #[test]
 fn whatever_nodes_do_and_whoever_dies_the_scripts_say_what_the_model_says() {
-    let Some(cluster) = cluster(super::LONG) else { return };
+    let Some(cluster) = cluster(crate::cluster::testing::scenarios::LONG) else { return };
     let mut engine = Engine { connection: cluster.connection(), changes: 0 };
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(100) });
     let engine = std::cell::RefCell::new(&mut engine);

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::harness::{Cluster, cluster};
-use super::{LONG, Standing, event, joined, members, publish, standing, subscribed};
+use crate::cluster::testing::nodes::*;
+use crate::cluster::testing::scenarios::{Engine, LONG};
+use crate::hub::engine::Standing;
 
 /// A Redis that listens on TCP, since sentinels know masters by address.
 struct Server {

@@ -1,0 +1,611 @@
+//! What every engine must make of the same requests: each scenario is a test of each engine.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::nodes::*;
+use crate::cluster::{Phase, Question};
+use crate::events::Event;
+use crate::hub::command::{Event as Published, Publication};
+use crate::hub::engine::{Difference, Request, Standing, Update};
+use crate::hub::receipt::Receipt;
+use crate::pusher::socket_id::SocketId;
+
+/// A lease that tests need not wait long for.
+pub(crate) const SHORT: Duration = Duration::from_secs(3);
+
+/// The default: nothing lapses during a test.
+pub(crate) const LONG: Duration = Duration::from_secs(10);
+
+/// An engine of one test alone.
+pub(crate) trait Engine {
+    fn url(&self) -> String;
+
+    fn lease(&self) -> Duration;
+
+    /// Starts it, without anything that it has known before.
+    fn start(&mut self);
+
+    /// Stops it without a word.
+    fn stop(&mut self);
+
+    fn process(&self) -> &Child;
+
+    /// Cuts every connection of every node.
+    fn kill_connections(&self);
+
+    /// It forgets everything while nodes are connected.
+    fn wipe(&self);
+
+    /// The dead hold nothing any longer.
+    fn wait_until_reaped(&self) {}
+
+    /// The engine knows that this node has told webhooks what has happened.
+    fn wait_until_told(&self, node: &Node);
+
+    fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.process().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
+    /// The server does nothing any more, and its connections stay.
+    fn stop_process(&mut self) {
+        self.signal("-STOP");
+    }
+
+    fn continue_process(&mut self) {
+        self.signal("-CONT");
+    }
+
+    /// A node that has joined.
+    fn join(&self, name: &str) -> Node {
+        let node = Node::start(&self.url(), name, self.lease());
+        node.wait_until_joined();
+        node
+    }
+}
+
+/// Makes a test of each scenario, on the engine that `$engine` starts; without one it is skipped.
+macro_rules! scenarios {
+    ($engine:path) => {
+        $crate::cluster::testing::scenarios::scenarios! { $engine =>
+            an_event_reaches_other_nodes_once_and_its_own_node_not_at_all: LONG,
+            ten_thousand_events_of_one_publisher_keep_their_order: LONG,
+            a_clients_event_and_whom_it_is_not_for_travel_along: LONG,
+            a_user_whom_two_nodes_let_in_at_once_comes_once_and_goes_with_the_last: LONG,
+            changes_name_the_one_before_and_a_join_its_own: LONG,
+            a_presence_channel_has_no_more_users_than_it_may: LONG,
+            a_node_that_dies_is_missed_within_its_lease_and_its_users_go_once: SHORT,
+            a_node_that_slept_too_long_comes_back_as_another_and_the_rest_sees_the_difference: SHORT,
+            an_engine_that_has_lost_its_memory_is_told_everything_again: LONG,
+            connections_that_are_cut_come_back_and_nobody_flickers: LONG,
+            an_engine_whose_memory_is_wiped_under_way_is_noticed: SHORT,
+            events_that_cannot_be_carried_fail_and_nothing_else_is_lost: LONG,
+            an_event_that_finds_no_room_fails_at_once: LONG,
+            an_engine_that_stops_answering_is_away_and_events_under_way_have_failed: LONG,
+            webhooks_hear_of_each_thing_once_and_in_order: SHORT,
+            another_node_tells_webhooks_when_the_one_that_did_dies: SHORT,
+            subscribers_are_counted_over_all_nodes: SHORT,
+            the_last_event_is_kept_and_numbered_for_all: LONG,
+            users_are_online_while_any_node_has_them: LONG,
+            questions_about_the_whole_cluster_are_answered: LONG,
+            thousands_of_channels_are_listed_in_parts: LONG,
+            a_users_connections_are_closed_on_all_other_nodes: SHORT,
+            a_node_that_leaves_takes_its_users_with_it_at_once: LONG,
+        }
+    };
+    ($engine:path => $($name:ident: $lease:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                use $crate::cluster::testing::scenarios;
+                if let Some(mut engine) = $engine(scenarios::$lease) {
+                    scenarios::$name(&mut engine);
+                }
+            }
+        )*
+    };
+}
+pub(crate) use scenarios;
+
+/// What these nodes have told webhooks, in order, up to the user of this name.
+fn told(nodes: &[&Node], user_id: &str) -> Vec<Event> {
+    let (mut told, end) = (vec![Vec::new(); nodes.len()], Instant::now() + PATIENCE);
+    let is_end = |event: &Event| matches!(event, Event::MemberAdded { user_id: it, .. } if **it == *user_id);
+    while !told.iter().flatten().any(is_end) {
+        assert!(Instant::now() < end, "it does not come: {told:?}");
+        std::thread::sleep(Duration::from_millis(5));
+        for (told, node) in told.iter_mut().zip(nodes) {
+            told.extend(node.told());
+        }
+    }
+    told.concat()
+}
+
+pub(crate) fn an_event_reaches_other_nodes_once_and_its_own_node_not_at_all(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&a, "chat");
+    subscribed(&b, "chat");
+    a.send(publish("chat", "one"));
+    a.send(publish("elsewhere", "not wanted"));
+    a.send(publish("chat", "two"));
+    assert_eq!([event(&b), event(&b)], [("one".to_owned(), None), ("two".to_owned(), None)]);
+    b.send(publish("chat", "from b"));
+    assert_eq!(event(&a), ("from b".to_owned(), None), "it has delivered its own already");
+}
+
+pub(crate) fn ten_thousand_events_of_one_publisher_keep_their_order(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&b, "chat");
+    let receipt = Receipt::new(Arc::new(()));
+    for number in 0..10_000 {
+        let publication = publication("chat", &number.to_string());
+        a.send(Request::Publish { publication, kept: number % 10 == 0, receipt: Some(receipt.clone()) });
+    }
+    let mut kept = 0;
+    for number in 0..10_000 {
+        kept += u64::from(number % 10 == 0);
+        assert_eq!(event(&b), (number.to_string(), (number % 10 == 0).then_some(kept)));
+    }
+    assert!(!receipt.has_failed());
+}
+
+pub(crate) fn a_clients_event_and_whom_it_is_not_for_travel_along(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&b, "presence-a");
+    let excluded = Some(SocketId::from_random([7; 16]));
+    let event = Published::Client { name: "client-x".into(), data: Some("[1]".into()), user_id: Some("ann".into()) };
+    let publication = Publication { channel: "presence-a".into(), event, excluded, at: Instant::now(), receipt: None };
+    a.send(Request::Publish { publication: publication.clone(), kept: false, receipt: None });
+    let got = b.until(|seen| match seen {
+        Seen::Update(Update::Published { publication, .. }) => Some(publication.clone()),
+        _ => None,
+    });
+    assert_eq!((got.excluded, &*got.channel), (excluded, "presence-a"));
+    let text = |publication: &Publication| {
+        let mut text = String::new();
+        publication.write(&mut text);
+        text
+    };
+    assert_eq!(text(&got), text(&publication));
+}
+
+pub(crate) fn a_user_whom_two_nodes_let_in_at_once_comes_once_and_goes_with_the_last(cluster: &mut impl Engine) {
+    let (a, b, c) = (cluster.join("a"), cluster.join("b"), cluster.join("c"));
+    for node in [&a, &b, &c] {
+        subscribed(node, "presence-a");
+    }
+    for user in 0..100 {
+        let user_id = format!("user {user}");
+        a.send(join("presence-a", &user_id, 0));
+        b.send(join("presence-a", &user_id, 0));
+        assert_eq!(change(&c), format!("+{user_id}"));
+    }
+    assert!(joined(&a, "presence-a", "last") && joined(&b, "presence-a", "last"));
+    assert_eq!(change(&c), "+last", "nobody has come twice");
+    a.send(leave("presence-a", "last"));
+    assert!(joined(&a, "presence-a", "next"));
+    assert_eq!(change(&c), "+next", "one node less has it");
+    b.send(leave("presence-a", "last"));
+    assert_eq!(change(&c), "-last");
+    assert_eq!(members(&c, "presence-a").len(), 101);
+}
+
+pub(crate) fn changes_name_the_one_before_and_a_join_its_own(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&b, "presence-a");
+    assert!(snapshot(&b, "presence-a").members.is_empty());
+    a.send(join("presence-other", "ann", 0));
+    a.send(join("presence-a", "ann", 0));
+    let joined = a.until(|seen| match seen {
+        Seen::Update(Update::Joined { channel, number: 7, outcome: Ok(position), .. })
+            if **channel == *"presence-a" =>
+        {
+            Some(*position)
+        }
+        _ => None,
+    });
+    a.send(join("presence-other", "bob", 0));
+    a.send(join("presence-a", "bob", 0));
+    a.send(leave("presence-a", "ann"));
+    let next = || {
+        b.until(
+            |seen| if let Seen::Update(Update::Changed { change, .. }) = seen { Some(change.clone()) } else { None },
+        )
+    };
+    let (first, second, third) = (next(), next(), next());
+    assert_eq!((first.previous, first.position), (0, joined));
+    let Difference::Added(member) = first.difference else { panic!("ann has come") };
+    assert_eq!(member.user_info.as_deref(), Some(r#"{"name":"ann"}"#));
+    assert_eq!((second.previous, third.previous), (first.position.number, second.position.number));
+    let known = snapshot(&b, "presence-a");
+    assert_eq!(known.position, third.position);
+    assert_eq!(known.members[0].user_info.as_deref(), Some(r#"{"name":"bob"}"#));
+    a.send(leave("presence-a", "bob"));
+    let fourth = next();
+    let empty = snapshot(&b, "presence-a").position;
+    assert!(empty.number >= fourth.position.number, "what comes late is known to be late");
+    assert!(self::joined(&a, "presence-a", "ann"));
+    let fifth = next();
+    assert!(fifth.previous == 0 && fifth.position.number > empty.number);
+}
+
+pub(crate) fn a_presence_channel_has_no_more_users_than_it_may(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let outcome = |node: &Node, user_id: &str| {
+        node.send(join("presence-a", user_id, 2));
+        node.until(|seen| if let Seen::Update(Update::Joined { outcome, .. }) = seen { Some(*outcome) } else { None })
+    };
+    assert!(outcome(&a, "ann").is_ok() && outcome(&b, "bob").is_ok());
+    assert_eq!(outcome(&a, "cid").map_err(|it| it.most), Err(2));
+    assert!(outcome(&a, "bob").is_ok(), "who is there already takes no more room");
+    cluster.kill_connections();
+    standing(&a, Standing::Joined);
+    assert_eq!(members(&a, "presence-a"), ["ann", "bob"], "who was rejected is not told again");
+}
+
+pub(crate) fn a_node_that_dies_is_missed_within_its_lease_and_its_users_go_once(cluster: &mut impl Engine) {
+    let (a, b, c) = (cluster.join("a"), cluster.join("b"), cluster.join("c"));
+    for node in [&b, &c] {
+        subscribed(node, "presence-a");
+    }
+    for user in 0..500 {
+        a.send(join("presence-a", &format!("a {user}"), 0));
+    }
+    assert!(joined(&a, "presence-a", "everywhere") && joined(&b, "presence-a", "everywhere"));
+    a.send(Request::SignIn { user_id: "ann".into() });
+    b.send(Request::Online { user_ids: [Arc::from("ann")].into(), number: 1 });
+    let died = Instant::now();
+    a.kill();
+    let mut gone = Vec::new();
+    while gone.len() < 500 {
+        let change = change(&b);
+        gone.extend(change.strip_prefix('-').map(str::to_owned));
+    }
+    assert!(died.elapsed() < 2 * SHORT, "{:?}", died.elapsed());
+    gone.sort();
+    gone.dedup();
+    assert_eq!(gone.len(), 500);
+    assert_eq!(members(&b, "presence-a"), ["everywhere"]);
+    assert!(joined(&c, "presence-a", "next"));
+    assert_eq!(change(&b), "+next", "nobody has gone twice");
+    let nodes = ask(&b, |answer| Question::Nodes { answer }).expect("an answer");
+    assert_eq!(nodes.len(), 2, "{nodes:?}");
+}
+
+pub(crate) fn a_node_that_slept_too_long_comes_back_as_another_and_the_rest_sees_the_difference(
+    cluster: &mut impl Engine,
+) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    for node in [&a, &b] {
+        subscribed(node, "presence-a");
+    }
+    a.send(join("presence-a", "ann", 0));
+    assert_eq!(change(&b), "+ann");
+    b.send(join("presence-a", "bob", 0));
+    assert_eq!(change(&b), "+bob");
+    let woken = a.pause();
+    assert_eq!(change(&b), "-ann", "its lease is over");
+    b.send(leave("presence-a", "bob"));
+    a.send(join("presence-a", "cid", 0));
+    drop(woken);
+    standing(&a, Standing::Away);
+    standing(&a, Standing::Joined);
+    assert_eq!(change(&b), "-bob");
+    let mut back = [change(&b), change(&b)];
+    back.sort();
+    assert_eq!(back, ["+ann", "+cid"]);
+    assert_eq!(members(&a, "presence-a"), ["ann", "cid"]);
+    assert_eq!(a.state().losses, 1);
+}
+
+pub(crate) fn an_engine_that_has_lost_its_memory_is_told_everything_again(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&a, "presence-a");
+    subscribed(&b, "chat");
+    assert!(joined(&a, "presence-a", "ann") && joined(&b, "presence-a", "bob"));
+    a.send(Request::SignIn { user_id: "ann".into() });
+    let before = snapshot(&a, "presence-a").position.epoch;
+    cluster.restart();
+    for node in [&a, &b] {
+        standing(node, Standing::Away);
+        standing(node, Standing::Joined);
+    }
+    let after = snapshot(&a, "presence-a");
+    assert!(after.is_settling && after.position.epoch != before);
+    assert_eq!(members(&a, "presence-a"), ["ann", "bob"]);
+    a.send(publish("chat", "again"));
+    assert_eq!(event(&b).0, "again");
+    assert_eq!(online(&b, &["ann", "bob"]), ["ann"]);
+    assert_eq!((a.state().phase, a.state().losses), (Phase::Joined, 1));
+}
+
+pub(crate) fn connections_that_are_cut_come_back_and_nobody_flickers(cluster: &mut impl Engine) {
+    let (a, b, watcher) = (cluster.join("a"), cluster.join("b"), cluster.join("watcher"));
+    for node in [&a, &b, &watcher] {
+        subscribed(node, "presence-a");
+    }
+    assert!(joined(&a, "presence-a", "ann") && joined(&b, "presence-a", "bob"));
+    assert_eq!([change(&watcher), change(&watcher)], ["+ann", "+bob"]);
+    for _ in 0..3 {
+        cluster.kill_connections();
+        for node in [&a, &b, &watcher] {
+            standing(node, Standing::Away);
+            standing(node, Standing::Joined);
+        }
+    }
+    cluster.wait_until_reaped();
+    assert!(joined(&a, "presence-a", "cid"));
+    assert_eq!(change(&watcher), "+cid", "it is the first change that anybody hears of");
+    assert_eq!(members(&watcher, "presence-a"), ["ann", "bob", "cid"]);
+}
+
+pub(crate) fn an_engine_whose_memory_is_wiped_under_way_is_noticed(cluster: &mut impl Engine) {
+    let node = cluster.join("a");
+    assert!(joined(&node, "presence-a", "ann"));
+    cluster.wipe();
+    standing(&node, Standing::Away);
+    standing(&node, Standing::Joined);
+    assert_eq!(members(&node, "presence-a"), ["ann"]);
+}
+
+pub(crate) fn events_that_cannot_be_carried_fail_and_nothing_else_is_lost(cluster: &mut impl Engine) {
+    let node = cluster.join("a");
+    cluster.stop();
+    standing(&node, Standing::Away);
+    let (done, waited) = oneshot::channel::<()>();
+    let receipt = Receipt::new(Arc::new(done));
+    node.send(Request::Publish { publication: publication("chat", "x"), kept: false, receipt: Some(receipt.clone()) });
+    node.send(subscribe("chat"));
+    node.send(join("presence-a", "ann", 0));
+    assert!(ask(&node, |answer| Question::Nodes { answer }).is_none());
+    failed(waited, receipt);
+    cluster.start();
+    node.until(|seen| matches!(seen, Seen::Update(Update::Subscribed { .. })).then_some(()));
+    standing(&node, Standing::Joined);
+    assert_eq!(members(&node, "presence-a"), ["ann"]);
+    let other = cluster.join("b");
+    other.send(publish("chat", "back"));
+    assert_eq!(event(&node).0, "back");
+}
+
+pub(crate) fn an_event_that_finds_no_room_fails_at_once(cluster: &mut impl Engine) {
+    let node = cluster.join("a");
+    cluster.stop_process();
+    let receipts: Vec<_> = (0..20).map(|_| Receipt::new(Arc::new(()))).collect();
+    let large = "x".repeat(1 << 20);
+    for receipt in &receipts {
+        let publication = publication("chat", &large);
+        node.send(Request::Publish { publication, kept: false, receipt: Some(receipt.clone()) });
+    }
+    let has_failed: Vec<_> = receipts.iter().map(Receipt::has_failed).collect();
+    assert!(has_failed[16..].iter().all(|has_failed| *has_failed), "{has_failed:?}");
+    cluster.continue_process();
+}
+
+pub(crate) fn an_engine_that_stops_answering_is_away_and_events_under_way_have_failed(cluster: &mut impl Engine) {
+    let node = cluster.join("a");
+    cluster.stop_process();
+    let (done, waited) = oneshot::channel::<()>();
+    let receipt = Receipt::new(Arc::new(done));
+    node.send(Request::Publish { publication: publication("chat", "x"), kept: true, receipt: Some(receipt.clone()) });
+    standing(&node, Standing::Away);
+    failed(waited, receipt);
+    cluster.continue_process();
+    standing(&node, Standing::Joined);
+}
+
+pub(crate) fn webhooks_hear_of_each_thing_once_and_in_order(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    for node in [&a, &b] {
+        subscribed(node, "presence-a");
+    }
+    assert!(joined(&a, "presence-a", "ann") && joined(&b, "presence-a", "ann"));
+    a.send(leave("presence-a", "ann"));
+    b.send(leave("presence-a", "ann"));
+    for node in [&a, &b] {
+        node.send(Request::LastEvent { channel: "cache-a".into(), is_missed: true });
+    }
+    a.send(unsubscribe("presence-a"));
+    assert!(joined(&a, "presence-b", "end of a"));
+    b.send(unsubscribe("presence-a"));
+    assert!(joined(&b, "presence-b", "end"));
+    let told = told(&[&a, &b], "end");
+    let (channel, user_id): (Arc<str>, Arc<str>) = ("presence-a".into(), "ann".into());
+    assert_eq!(
+        told.iter().filter(|event| event.channel().is_some_and(|it| **it == *channel)).collect::<Vec<_>>(),
+        [
+            &Event::ChannelOccupied { channel: channel.clone() },
+            &Event::MemberAdded { channel: channel.clone(), user_id: user_id.clone() },
+            &Event::MemberRemoved { channel: channel.clone(), user_id },
+            &Event::ChannelVacated { channel: channel.clone() },
+        ]
+    );
+    let missed = told.iter().filter(|event| matches!(event, Event::CacheMiss { .. })).count();
+    assert_eq!(missed, 1);
+}
+
+pub(crate) fn another_node_tells_webhooks_when_the_one_that_did_dies(cluster: &mut impl Engine) {
+    let a = cluster.join("a");
+    subscribed(&a, "first");
+    assert_eq!(happened(&a), Event::ChannelOccupied { channel: "first".into() });
+    let b = cluster.join("b");
+    subscribed(&b, "second");
+    assert_eq!(happened(&a), Event::ChannelOccupied { channel: "second".into() });
+    cluster.wait_until_told(&a);
+    a.kill();
+    subscribed(&b, "third");
+    assert_eq!(happened(&b), Event::ChannelOccupied { channel: "third".into() });
+    assert_eq!(happened(&b), Event::ChannelVacated { channel: "first".into() });
+}
+
+pub(crate) fn subscribers_are_counted_over_all_nodes(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let count = |subscribers| Request::Count { channel: "chat".into(), subscribers };
+    for node in [&a, &b] {
+        subscribed(node, "chat");
+    }
+    a.send(count(2));
+    counted(&b, 2);
+    b.send(count(3));
+    counted(&a, 5);
+    for subscribers in 3..=50 {
+        a.send(count(subscribers));
+    }
+    counted(&b, 53);
+    let state =
+        ask(&b, |answer| Question::Channel { app: b.app(), channel: "chat".into(), answer }).expect("an answer");
+    assert_eq!(state.occupancy.subscriptions, 53);
+    cluster.kill_connections();
+    for node in [&a, &b] {
+        node.until(|seen| match seen {
+            Seen::Update(Update::Counted { subscribers, .. }) => {
+                assert_eq!(*subscribers, 53, "a node that comes back counts once");
+                None
+            }
+            Seen::Standing(standing) => (*standing == Standing::Joined).then_some(()),
+            _ => None,
+        });
+    }
+    a.send(count(51));
+    counted(&b, 54);
+    a.kill();
+    counted(&b, 3);
+    let counts: Vec<_> = std::iter::from_fn(|| match happened(&b) {
+        Event::SubscriptionCount { count, .. } => Some(Some(count)),
+        Event::ChannelVacated { .. } => None,
+        _ => Some(None),
+    })
+    .take(40)
+    .flatten()
+    .take_while(|count| *count != 3)
+    .collect();
+    assert!(counts.len() <= 5, "one a second and channel: {counts:?}");
+}
+
+pub(crate) fn the_last_event_is_kept_and_numbered_for_all(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let last = |node: &Node, is_missed| {
+        node.send(Request::LastEvent { channel: "cache-a".into(), is_missed });
+        node.until(|seen| match seen {
+            Seen::Update(Update::LastEvent { publication, position, .. }) => {
+                Some((publication.as_ref().map(|it| it.data().into_owned()), position.number))
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(last(&a, false), (None, 0));
+    subscribed(&a, "cache-a");
+    b.send(keep("cache-a", "one"));
+    assert_eq!(event(&a), ("one".to_owned(), Some(1)));
+    a.send(keep("cache-a", "two"));
+    assert_eq!(event(&a), ("two".to_owned(), Some(2)), "its own as well, by the engine's order");
+    assert_eq!(last(&b, true), (Some("two".to_owned()), 2));
+    let state =
+        ask(&b, |answer| Question::Channel { app: b.app(), channel: "cache-a".into(), answer }).expect("an answer");
+    let cached = state.cached.expect("an event");
+    assert_eq!(&*cached.data, "two");
+    assert!(cached.ttl > Duration::from_secs(29 * 60) && cached.ttl <= Duration::from_secs(30 * 60));
+}
+
+pub(crate) fn users_are_online_while_any_node_has_them(cluster: &mut impl Engine) {
+    let (a, b, watcher) = (cluster.join("a"), cluster.join("b"), cluster.join("watcher"));
+    a.send(Request::SignIn { user_id: "ann".into() });
+    assert!(joined(&a, "presence-a", "x"), "all before it is done");
+    assert_eq!(online(&watcher, &["bob", "ann", "cid"]), ["ann"]);
+    b.send(Request::SignIn { user_id: "ann".into() });
+    b.send(Request::SignIn { user_id: "bob".into() });
+    assert_eq!(status(&watcher), ("bob".to_owned(), true));
+    a.send(Request::SignOut { user_id: "ann".into() });
+    assert!(joined(&a, "presence-a", "y"));
+    b.send(Request::SignOut { user_id: "ann".into() });
+    assert_eq!(status(&watcher), ("ann".to_owned(), false));
+    assert_eq!(online(&watcher, &[]), [""; 0]);
+}
+
+pub(crate) fn questions_about_the_whole_cluster_are_answered(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&a, "chat");
+    subscribed(&b, "chat");
+    subscribed(&a, "presence-a");
+    subscribed(&a, "#server-to-user-ann");
+    assert!(joined(&a, "presence-a", "ann") && joined(&a, "presence-a", "bob"));
+    let channels = |prefix: &str| {
+        let answer = ask(&b, |answer| Question::Channels { app: b.app(), prefix: prefix.into(), answer });
+        let found: BTreeMap<_, _> = answer.expect("an answer");
+        found.into_iter().map(|(name, found)| (name.to_string(), found.subscriptions, found.users)).collect::<Vec<_>>()
+    };
+    assert_eq!(channels(""), [("chat".to_owned(), 1, None), ("presence-a".to_owned(), 1, Some(2))]);
+    assert_eq!(channels("presence-").len(), 1);
+    assert_eq!(channels("x"), []);
+    let mut users =
+        ask(&b, |answer| Question::Users { app: b.app(), channel: "presence-a".into(), answer }).expect("users");
+    users.sort();
+    assert_eq!(users, ["ann", "bob"].map(Arc::from));
+    let state = |channel: &str| {
+        ask(&b, |answer| Question::Channel { app: b.app(), channel: channel.into(), answer })
+            .expect("an answer")
+            .occupancy
+    };
+    assert_eq!((state("presence-a").subscriptions, state("presence-a").users), (1, Some(2)));
+    assert_eq!((state("nobody").subscriptions, state("nobody").users), (0, None));
+    let nodes = ask(&b, |answer| Question::Nodes { answer }).expect("nodes");
+    let mut names: Vec<_> = nodes.iter().map(|node| (&*node.name, node.is_here)).collect();
+    names.sort_unstable();
+    assert_eq!(names, [("a", false), ("b", true)]);
+    assert!(
+        nodes.iter().all(|node| node.lease <= LONG && node.lease > LONG / 2 && !node.version.is_empty()),
+        "{nodes:?}"
+    );
+}
+
+pub(crate) fn thousands_of_channels_are_listed_in_parts(cluster: &mut impl Engine) {
+    let node = cluster.join("a");
+    for number in 0..3_000 {
+        node.send(subscribe(&format!("channel-{number}")));
+    }
+    let channels = ask(&node, |answer| Question::Channels { app: node.app(), prefix: "channel-".into(), answer });
+    assert_eq!(channels.expect("an answer").len(), 3_000);
+}
+
+pub(crate) fn a_users_connections_are_closed_on_all_other_nodes(cluster: &mut impl Engine) {
+    let (a, b, c) = (cluster.join("a"), cluster.join("b"), cluster.join("c"));
+    let terminate = || ask(&a, |answer| Question::Terminate { app: a.app(), user_id: "ann".into(), answer });
+    assert_eq!(terminate(), Some(2));
+    for node in [&b, &c] {
+        node.until(|seen| matches!(seen, Seen::Terminated(user_id) if **user_id == *"ann").then_some(()));
+    }
+    let asleep = c.pause();
+    let asked = Instant::now();
+    assert_eq!(terminate(), Some(1), "the other one does not answer");
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    drop(asleep);
+}
+
+pub(crate) fn a_node_that_leaves_takes_its_users_with_it_at_once(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&b, "presence-a");
+    assert!(joined(&a, "presence-a", "ann"));
+    assert_eq!(change(&b), "+ann");
+    a.send(join("presence-a", "last", 0));
+    a.leave();
+    assert_eq!(change(&b), "+last", "what was sent before is done");
+    let mut gone = [change(&b), change(&b)];
+    gone.sort();
+    assert_eq!(gone, ["-ann", "-last"]);
+    assert_eq!(ask(&b, |answer| Question::Nodes { answer }).expect("nodes").len(), 1);
+    let c = cluster.join("c");
+    assert!(joined(&c, "presence-a", "cid"));
+    assert_eq!(change(&b), "+cid");
+    c.drop_broker();
+    assert_eq!(change(&b), "-cid", "who is not needed any more leaves as well");
+}
