@@ -125,7 +125,6 @@ const ROOMS: &[Room] = &[
         name: "taut-server",
         may: &[
             "arc-swap",
-            "async-nats",
             "axum",
             "base64",
             "getrandom",
@@ -154,6 +153,7 @@ const ROOMS: &[Room] = &[
             "taut-proto",
             "taut-shard",
             "tokio",
+            "tokio-rustls",
             "toml",
             "tracing",
         ],

@@ -6,6 +6,7 @@
 mod carriage;
 mod driver;
 mod inbox;
+mod nats;
 mod part;
 mod redis;
 mod terminations;
@@ -28,12 +29,20 @@ use crate::hub::engine::{Request, Standing, Update};
 use crate::query::{ChannelState, Occupancy};
 
 /// The engines that nodes can share. A new one is a folder, and an entry here.
-const ENGINES: [Engine; 1] = [Engine {
-    schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"],
-    forms: redis::FORMS,
-    check_url: redis::check_url,
-    start: driver::start::<redis::Session>,
-}];
+const ENGINES: [Engine; 2] = [
+    Engine {
+        schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"],
+        forms: redis::FORMS,
+        check_url: redis::check_url,
+        start: driver::start::<redis::Session>,
+    },
+    Engine {
+        schemes: &["nats", "tls"],
+        forms: nats::FORMS,
+        check_url: nats::check_url,
+        start: driver::start::<nats::Session>,
+    },
+];
 
 /// One kind of engine.
 struct Engine {

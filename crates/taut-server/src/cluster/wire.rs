@@ -210,7 +210,8 @@ fn fields(texts: &[&str]) -> Vec<u8> {
     out
 }
 
-fn written(kind: u8, texts: &[&str]) -> Vec<u8> {
+/// A message of this kind with these fields.
+pub(super) fn written(kind: u8, texts: &[&str]) -> Vec<u8> {
     let mut out = start(kind, 0);
     out.extend(fields(texts));
     out
@@ -317,7 +318,7 @@ fn write_change(change: &Change) -> Vec<u8> {
 }
 
 /// The kind of a message, and its fields.
-fn opened(bytes: &[u8]) -> Result<(u8, Fields<'_>), Malformed> {
+pub(super) fn opened(bytes: &[u8]) -> Result<(u8, Fields<'_>), Malformed> {
     match bytes {
         [VERSION, kind, fields @ ..] => Ok((*kind, Fields(fields))),
         [VERSION] => Err(Malformed::Kind),
@@ -326,10 +327,10 @@ fn opened(bytes: &[u8]) -> Result<(u8, Fields<'_>), Malformed> {
 }
 
 /// Fields that are still to be read.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn text(&mut self) -> Result<&'a str, Malformed> {
+    pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
         let colon = self.0.iter().take(LONGEST_LENGTH).position(|byte| *byte == b':').ok_or(Malformed::Field)?;
         let length: usize = decimal(&self.0[..colon])?;
         let text = self.0[colon + 1..].get(..length).ok_or(Malformed::Field)?;
@@ -337,11 +338,11 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(text).map_err(|_| Malformed::Field)
     }
 
-    fn text_if_any(&mut self) -> Result<Option<&'a str>, Malformed> {
+    pub(super) fn text_if_any(&mut self) -> Result<Option<&'a str>, Malformed> {
         optional(self.text()?)
     }
 
-    fn number<N: std::str::FromStr>(&mut self) -> Result<N, Malformed> {
+    pub(super) fn number<N: std::str::FromStr>(&mut self) -> Result<N, Malformed> {
         decimal(self.text()?.as_bytes())
     }
 
@@ -362,7 +363,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn end(&self) -> Result<(), Malformed> {
+    pub(super) fn end(&self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed::Field) }
     }
 }

@@ -81,6 +81,8 @@ mod tests {
             " redis://localhost ",
             "redis+sentinel://me:hunter2@a:26379,b:26379/mymaster",
             "unix:///run/redis.sock",
+            "nats://me:hunter2@localhost:4222",
+            "tls://a,b?credentials=/etc/taut.creds",
         ] {
             assert_eq!(url(good), Ok(()), "{good}");
         }
@@ -94,7 +96,7 @@ mod tests {
             ("http://localhost", "Understood are redis://HOST"),
             ("redis-sentinel://me:hunter2@a:26379,b:26379/mymaster", "redis+sentinel://USER:PASSWORD@HOST:PORT"),
             ("redis+sentinel://me:hunter2@a:26379,b:26379", "the name of the master is missing"),
-            ("nats://me:hunter2@localhost:4222", "Understood are redis://HOST"),
+            ("nats://me:hunter2@localhost:0", "the port is a number"),
             ("redis://", "it names no host"),
             ("redis://me:hunter2@", "it names no host"),
             ("redis://me:hunter2@:6379", "it names no host"),

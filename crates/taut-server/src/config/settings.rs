@@ -572,7 +572,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CLUSTER",
         "URL",
         "",
-        "Makes one server of several nodes, on a Redis server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out. redis+sentinel://HOST:PORT,HOST:PORT/MASTER asks sentinels for it",
+        "Makes one server of several nodes, on a Redis or NATS server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out. redis+sentinel://HOST:PORT,HOST:PORT/MASTER asks sentinels for it. nats://USER:PASSWORD@HOST:PORT, or tls:// with TLS, also names several servers, behind commas",
         server!(cluster, value => cluster::url(value).map(|()| Some(Secret::from(value.trim())))),
     )
     .at_the_next_start(),
@@ -581,7 +581,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CLUSTER_PREFIX",
         "NAME",
         "taut",
-        "How the names of keys and channels begin in Redis: nodes with the same prefix are one cluster",
+        "How all names begin in Redis or NATS: nodes with the same prefix are one cluster",
         server!(cluster_prefix, value => cluster::prefix(value)),
     )
     .at_the_next_start(),

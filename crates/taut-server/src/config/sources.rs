@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(config.limits.publish_away, PublishAway::Local);
         assert!(load("cluster = \"redis://redis\"\ncluster-lease = 5").expect("lines").cluster.is_some());
         for (wrong, told) in [
-            ("[cluster]\nurl = \"nats://me:hunter2@a\"", "line 2: cluster: Understood are redis://HOST"),
+            ("[cluster]\nurl = \"nats://me:hunter2@a:0\"", "line 2: cluster: the port is a number"),
             ("[cluster]\nleese = 5", "line 2: there is no setting of the cluster \"leese\"; did you mean lease?"),
             ("cluster = 5", "line 1: cluster: Understood are redis://HOST"),
         ] {

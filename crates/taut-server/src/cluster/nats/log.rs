@@ -1,0 +1,566 @@
+//! What follows from the log that all nodes of a cluster on NATS write and read.
+//!
+//! Each node writes what it holds under its incarnation, and reads everything in the order in which the stream has it. Whether a user is the first
+//! or the last of its id anywhere, how many subscribers a channel has, who is dead and who tells webhooks: all of that is a function of the log, so
+//! no node has to ask another one, and all of them pass through the same states.
+//!
+//! The stream keeps the last entry of each subject, that is, of each incarnation and thing that it can hold. So a node that begins to read late
+//! sees a shorter log; it comes to the same state. That is why nothing here depends on entries that later ones replace, and why the
+//! `user_info` of a user is the one of the oldest entry that still counts.
+//!
+//! No I/O, no clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::entry::{Content, Entry, Holding, Key};
+use crate::events::Event;
+use crate::hub::command::PresenceMember;
+use crate::hub::engine::{Change, Difference, Epoch, Position};
+use crate::pusher::channel::Kind;
+use crate::query::Occupancy;
+
+/// One node's copy of all that is held in the cluster. Its size is bounded by that.
+#[derive(Debug)]
+pub(super) struct Log {
+    epoch: Epoch,
+    /// The sequence of the last entry that was read.
+    sequence: u64,
+    /// Changes that the last entry has made.
+    changes: u64,
+    /// The number of the last change of presence channels about which nothing more exact is known.
+    base: u64,
+    /// Those that live.
+    incarnations: HashMap<Arc<str>, Incarnation>,
+    /// The same in the order in which they have come.
+    order: BTreeMap<u64, Arc<str>>,
+    /// Those whose fence is still in the log.
+    fenced: BTreeSet<Arc<str>>,
+    apps: HashMap<Arc<str>, App>,
+    untold: Untold,
+    /// Webhooks have been told all up to here.
+    told: u64,
+    /// Channels without subscribers whose last event somebody has looked for in vain: nothing else ends that.
+    lonely: VecDeque<(Arc<str>, Arc<str>)>,
+}
+
+/// What webhooks have not been told: the sequence of the entry that has made it so, and the app.
+pub(super) type Untold = VecDeque<(u64, Arc<str>, Event)>;
+
+/// What an entry has changed, beside what is only there to be asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    Changed {
+        app: Arc<str>,
+        channel: Arc<str>,
+        change: Change,
+    },
+    Counted {
+        app: Arc<str>,
+        channel: Arc<str>,
+        subscribers: usize,
+    },
+    Status {
+        app: Arc<str>,
+        user_id: Arc<str>,
+        is_online: bool,
+    },
+    /// The channel had as many users as it may have: the incarnation does not hold this, and takes it back.
+    Full {
+        incarnation: Arc<str>,
+        key: Key,
+    },
+    /// The incarnation is dead; it may have been before.
+    Fenced {
+        incarnation: Arc<str>,
+    },
+    /// Something was written under an incarnation that is dead or was never there. It is only in the way.
+    Void {
+        incarnation: Arc<str>,
+    },
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) name: Box<str>,
+    pub(super) version: Box<str>,
+    pub(super) connections: u64,
+}
+
+#[derive(Debug)]
+struct Incarnation {
+    entered: u64,
+    /// The sequence of its last renewal; 0 before the first one.
+    renewed: u64,
+    said: Option<Said>,
+    keys: HashSet<Key>,
+}
+
+#[derive(Debug, Default)]
+struct App {
+    channels: HashMap<Arc<str>, Channel>,
+    /// Users who have signed in, and where.
+    users: HashMap<Arc<str>, Vec<Arc<str>>>,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    occupied: Vec<Arc<str>>,
+    /// Of each user those who hold it, in the order of the log.
+    members: HashMap<Arc<str>, Vec<Cell>>,
+    counts: HashMap<Arc<str>, usize>,
+    /// Of the last change of its members, while there are any.
+    number: Option<u64>,
+    /// What was kept last when somebody looked in vain.
+    missed: Option<u64>,
+}
+
+/// A member as one incarnation has it.
+#[derive(Debug)]
+struct Cell {
+    incarnation: Arc<str>,
+    user_info: Option<Box<str>>,
+}
+
+impl Log {
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            sequence: 0,
+            changes: 0,
+            base: 0,
+            incarnations: HashMap::new(),
+            order: BTreeMap::new(),
+            fenced: BTreeSet::new(),
+            apps: HashMap::new(),
+            untold: VecDeque::new(),
+            told: 0,
+            lonely: VecDeque::new(),
+        }
+    }
+
+    /// The sequence of the last entry that was read.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// All that was there when this node came has been read. Numbers go on from here, and so does what webhooks are told, behind what this node knows
+    /// of it from before, in the same log.
+    pub(super) fn begin(&mut self, untold: Untold) {
+        self.base = self.sequence << CHANGE_BITS;
+        for app in self.apps.values_mut() {
+            for channel in app.channels.values_mut() {
+                channel.number = channel.number.map(|_| self.base);
+            }
+        }
+        self.untold = untold;
+        self.told(0);
+    }
+
+    /// Takes out what webhooks have not been told.
+    pub(super) fn take_untold(&mut self) -> Untold {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// Reads the next entry.
+    pub(super) fn apply(&mut self, sequence: u64, entry: Entry, out: &mut Vec<Outcome>) {
+        self.sequence = sequence;
+        self.changes = 0;
+        let Entry { incarnation, content } = entry;
+        match content {
+            Content::Entered => return self.enter(incarnation),
+            Content::Fenced => return self.fence(&incarnation, out),
+            _ => {}
+        }
+        let Some((incarnation, _)) = self.incarnations.get_key_value(&incarnation) else {
+            return out.push(Outcome::Void { incarnation });
+        };
+        let incarnation = Arc::clone(incarnation);
+        match content {
+            Content::Renewed { name, version, connections } => {
+                let known = self.living(&incarnation);
+                (known.renewed, known.said) = (sequence, Some(Said { name, version, connections }));
+            }
+            Content::Told { sequence } => self.told(sequence),
+            Content::Missed { app, channel, number } => self.missed(&app, &channel, number),
+            Content::Holds(holding) => self.hold(&incarnation, holding, out),
+            Content::Released(key) => self.release(&incarnation, &key, out),
+            Content::Entered | Content::Fenced => unreachable!("they are above"),
+        }
+    }
+
+    /// Another message of the stream, which is no entry.
+    pub(super) fn skip(&mut self, sequence: u64) {
+        self.sequence = sequence;
+    }
+
+    fn living(&mut self, incarnation: &str) -> &mut Incarnation {
+        self.incarnations.get_mut(incarnation).expect("it was looked up before")
+    }
+
+    fn enter(&mut self, incarnation: Arc<str>) {
+        if self.fenced.contains(&incarnation) || self.incarnations.contains_key(&incarnation) {
+            return;
+        }
+        self.order.insert(self.sequence, Arc::clone(&incarnation));
+        let entered = Incarnation { entered: self.sequence, renewed: 0, said: None, keys: HashSet::new() };
+        self.incarnations.insert(incarnation, entered);
+    }
+
+    fn fence(&mut self, incarnation: &Arc<str>, out: &mut Vec<Outcome>) {
+        self.fenced.insert(Arc::clone(incarnation));
+        if let Some(dead) = self.incarnations.remove(incarnation) {
+            self.order.remove(&dead.entered);
+            let mut keys: Vec<_> = dead.keys.into_iter().collect();
+            // The same order on every node.
+            keys.sort_unstable();
+            for key in keys {
+                self.gone(incarnation, &key, out);
+            }
+        }
+        out.push(Outcome::Fenced { incarnation: Arc::clone(incarnation) });
+    }
+
+    /// The fence has been taken out of the log.
+    pub(super) fn forget(&mut self, incarnation: &str) {
+        self.fenced.remove(incarnation);
+    }
+
+    fn told(&mut self, sequence: u64) {
+        self.told = self.told.max(sequence);
+        while self.untold.front().is_some_and(|(at, ..)| *at <= self.told) {
+            self.untold.pop_front();
+        }
+    }
+
+    fn hold(&mut self, incarnation: &Arc<str>, holding: Holding, out: &mut Vec<Outcome>) {
+        let key = holding.key();
+        match holding {
+            Holding::Occupied { app, channel } => {
+                let occupied = &mut self.channel(&app, &channel).occupied;
+                if add(occupied, incarnation) && occupied.len() == 1 {
+                    self.happened(&app, Event::ChannelOccupied { channel });
+                }
+            }
+            Holding::SignedIn { app, user_id } => {
+                let app_state = self.apps.entry(Arc::clone(&app)).or_default();
+                let holders = app_state.users.entry(Arc::clone(&user_id)).or_default();
+                if add(holders, incarnation) && holders.len() == 1 {
+                    out.push(Outcome::Status { app, user_id, is_online: true });
+                }
+            }
+            Holding::Member { app, channel, user_id, user_info, most } => {
+                if !self.join(incarnation, &app, &channel, &user_id, user_info, most, out) {
+                    return out.push(Outcome::Full { incarnation: Arc::clone(incarnation), key });
+                }
+            }
+            Holding::Counted { app, channel, subscribers, former } => {
+                self.count(incarnation, &app, &channel, subscribers, &former, out);
+            }
+        }
+        self.living(incarnation).keys.insert(key);
+    }
+
+    /// Whether there was room for the user.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one entry")]
+    fn join(
+        &mut self,
+        incarnation: &Arc<str>,
+        app: &Arc<str>,
+        channel: &Arc<str>,
+        user_id: &Arc<str>,
+        user_info: Option<Box<str>>,
+        most: usize,
+        out: &mut Vec<Outcome>,
+    ) -> bool {
+        let state = self.channel(app, channel);
+        if let Some(cells) = state.members.get_mut(user_id) {
+            cells.retain(|cell| cell.incarnation != *incarnation);
+            // At the end: it is the youngest now.
+            cells.push(Cell { incarnation: Arc::clone(incarnation), user_info });
+            return true;
+        }
+        if most > 0 && state.members.len() >= most {
+            return false;
+        }
+        let cell = Cell { incarnation: Arc::clone(incarnation), user_info: user_info.clone() };
+        state.members.insert(Arc::clone(user_id), vec![cell]);
+        let member = PresenceMember { user_id: Arc::clone(user_id), user_info };
+        self.changed(app, channel, Difference::Added(member), out);
+        self.happened(app, Event::MemberAdded { channel: Arc::clone(channel), user_id: Arc::clone(user_id) });
+        true
+    }
+
+    fn count(
+        &mut self,
+        incarnation: &Arc<str>,
+        app: &Arc<str>,
+        channel: &Arc<str>,
+        subscribers: usize,
+        former: &[Box<str>],
+        out: &mut Vec<Outcome>,
+    ) {
+        let state = self.channel(app, channel);
+        let before = state.subscribers();
+        for incarnation in former {
+            state.counts.remove(&**incarnation);
+        }
+        state.counts.insert(Arc::clone(incarnation), subscribers);
+        self.counted(app, channel, before, out);
+    }
+
+    /// Subscribers have been counted. Nodes hear of it in any case, since one that comes back has missed what was told before.
+    fn counted(&mut self, app: &Arc<str>, channel: &Arc<str>, before: usize, out: &mut Vec<Outcome>) {
+        let subscribers = self.channel(app, channel).subscribers();
+        if subscribers > 0 {
+            out.push(Outcome::Counted { app: Arc::clone(app), channel: Arc::clone(channel), subscribers });
+        }
+        if subscribers > 0 && subscribers != before {
+            self.happened(app, Event::SubscriptionCount { channel: Arc::clone(channel), count: subscribers });
+        }
+        self.tidy(app, channel);
+    }
+
+    fn release(&mut self, incarnation: &Arc<str>, key: &Key, out: &mut Vec<Outcome>) {
+        if self.living(incarnation).keys.remove(key) {
+            self.gone(incarnation, key, out);
+        }
+    }
+
+    /// An incarnation has held this, and does not any longer.
+    fn gone(&mut self, incarnation: &Arc<str>, key: &Key, out: &mut Vec<Outcome>) {
+        match key {
+            Key::Occupied { app, channel } => {
+                let state = self.channel(app, channel);
+                state.occupied.retain(|it| it != incarnation);
+                if state.occupied.is_empty() {
+                    state.missed = None;
+                    self.happened(app, Event::ChannelVacated { channel: Arc::clone(channel) });
+                }
+                self.tidy(app, channel);
+            }
+            Key::Member { app, channel, user_id } => self.leave(incarnation, app, channel, user_id, out),
+            Key::SignedIn { app, user_id } => {
+                let Some(state) = self.apps.get_mut(app) else { return };
+                let Some(holders) = state.users.get_mut(user_id) else { return };
+                holders.retain(|it| it != incarnation);
+                if holders.is_empty() {
+                    state.users.remove(user_id);
+                    self.tidy_app(app);
+                    let (app, user_id) = (Arc::clone(app), Arc::clone(user_id));
+                    out.push(Outcome::Status { app, user_id, is_online: false });
+                }
+            }
+            Key::Counted { app, channel } => {
+                let state = self.channel(app, channel);
+                let before = state.subscribers();
+                state.counts.remove(incarnation);
+                self.counted(app, channel, before, out);
+            }
+        }
+    }
+
+    fn leave(
+        &mut self,
+        incarnation: &Arc<str>,
+        app: &Arc<str>,
+        channel: &Arc<str>,
+        user_id: &Arc<str>,
+        out: &mut Vec<Outcome>,
+    ) {
+        let state = self.channel(app, channel);
+        let Some(cells) = state.members.get_mut(user_id) else { return };
+        cells.retain(|cell| cell.incarnation != *incarnation);
+        if !cells.is_empty() {
+            return;
+        }
+        state.members.remove(user_id);
+        self.changed(app, channel, Difference::Removed(Arc::clone(user_id)), out);
+        self.happened(app, Event::MemberRemoved { channel: Arc::clone(channel), user_id: Arc::clone(user_id) });
+        self.tidy(app, channel);
+    }
+
+    /// The first one who looks in vain is told of, and then nobody before something else was kept, or the channel was vacated.
+    fn missed(&mut self, app: &Arc<str>, channel: &Arc<str>, number: u64) {
+        let state = self.channel(app, channel);
+        if state.missed == Some(number) {
+            return;
+        }
+        state.missed = Some(number);
+        if state.occupied.is_empty() {
+            self.lonely.push_back((Arc::clone(app), Arc::clone(channel)));
+        }
+        self.happened(app, Event::CacheMiss { channel: Arc::clone(channel) });
+        if self.lonely.len() > MOST_LONELY {
+            self.forget_lonely();
+        }
+    }
+
+    fn forget_lonely(&mut self) {
+        let Some((app, channel)) = self.lonely.pop_front() else { return };
+        let state = self.channel(&app, &channel);
+        if state.occupied.is_empty() {
+            state.missed = None;
+        }
+        self.tidy(&app, &channel);
+    }
+
+    fn changed(&mut self, app: &Arc<str>, channel: &Arc<str>, difference: Difference, out: &mut Vec<Outcome>) {
+        // Later entries have greater numbers, however many changes this one makes.
+        let number = (self.sequence << CHANGE_BITS) | self.changes.min((1 << CHANGE_BITS) - 1);
+        self.changes += 1;
+        let epoch = self.epoch;
+        let state = self.channel(app, channel);
+        let previous = state.number.unwrap_or(0);
+        state.number = (!state.members.is_empty()).then_some(number);
+        let change = Change { position: Position { epoch, number }, previous, difference };
+        out.push(Outcome::Changed { app: Arc::clone(app), channel: Arc::clone(channel), change });
+    }
+
+    fn happened(&mut self, app: &Arc<str>, event: Event) {
+        // The bound only matters if no node tells anything for long.
+        if self.untold.len() >= MOST_UNTOLD {
+            self.untold.pop_front();
+        }
+        self.untold.push_back((self.sequence, Arc::clone(app), event));
+    }
+
+    fn channel(&mut self, app: &Arc<str>, channel: &Arc<str>) -> &mut Channel {
+        let app = self.apps.entry(Arc::clone(app)).or_default();
+        app.channels.entry(Arc::clone(channel)).or_default()
+    }
+
+    /// A channel without anything takes no memory.
+    fn tidy(&mut self, app: &str, channel: &str) {
+        let Some(state) = self.apps.get_mut(app) else { return };
+        if state.channels.get(channel).is_some_and(Channel::is_empty) {
+            state.channels.remove(channel);
+            self.tidy_app(app);
+        }
+    }
+
+    fn tidy_app(&mut self, app: &str) {
+        if self.apps.get(app).is_some_and(|state| state.channels.is_empty() && state.users.is_empty()) {
+            self.apps.remove(app);
+        }
+    }
+}
+
+// What can be asked.
+impl Log {
+    /// The position of the last change of a presence channel. One without users has none: any change from now on comes after this.
+    pub(super) fn position(&self, app: &str, channel: &str) -> Position {
+        let known = self.known(app, channel).and_then(|state| state.number);
+        let number = known.unwrap_or(((self.sequence + 1) << CHANGE_BITS) - 1);
+        Position { epoch: self.epoch, number }
+    }
+
+    /// The users in a presence channel.
+    pub(super) fn members(&self, app: &str, channel: &str) -> Vec<PresenceMember> {
+        let members = self.known(app, channel).map(|state| state.members.iter());
+        let member = |(user_id, cells): (&Arc<str>, &Vec<Cell>)| {
+            let user_info = cells.first().and_then(|cell| cell.user_info.clone());
+            PresenceMember { user_id: Arc::clone(user_id), user_info }
+        };
+        members.into_iter().flatten().map(member).collect()
+    }
+
+    pub(super) fn users(&self, app: &str, channel: &str) -> Vec<Arc<str>> {
+        let members = self.known(app, channel).map(|state| state.members.keys());
+        members.into_iter().flatten().cloned().collect()
+    }
+
+    pub(super) fn is_online(&self, app: &str, user_id: &str) -> bool {
+        self.apps.get(app).is_some_and(|state| state.users.contains_key(user_id))
+    }
+
+    /// Subscribers are as many as are counted, and at least 1 if there are any.
+    pub(super) fn occupancy(&self, app: &str, channel: &str) -> Occupancy {
+        let users = self.known(app, channel).map_or(0, |state| state.members.len());
+        let least = self.known(app, channel).map_or(0, |state| usize::from(!state.occupied.is_empty()));
+        let subscribers = self.known(app, channel).map_or(0, Channel::subscribers);
+        let users = Kind::of(channel).is_presence().then_some(users);
+        Occupancy { subscriptions: subscribers.max(least), users }
+    }
+
+    /// The occupied channels of an app whose names begin so.
+    pub(super) fn occupied(&self, app: &str, prefix: &str) -> BTreeMap<Arc<str>, Occupancy> {
+        let channels = self.apps.get(app).map(|state| state.channels.iter());
+        let occupied = channels.into_iter().flatten().filter(|(_, state)| !state.occupied.is_empty());
+        let named = occupied.filter(|(name, _)| name.starts_with(prefix));
+        named.map(|(name, _)| (Arc::clone(name), self.occupancy(app, name))).collect()
+    }
+
+    /// Whether it is known already that the last event of a channel was looked for in vain, event `number` being the last one that was kept.
+    pub(super) fn is_missed(&self, app: &str, channel: &str, number: u64) -> bool {
+        self.known(app, channel).is_some_and(|state| state.missed == Some(number))
+    }
+
+    /// The incarnations that live, in the order in which they have come; of each the sequence of its last renewal, and what it says of itself.
+    pub(super) fn living_in_order(&self) -> impl Iterator<Item = (&Arc<str>, u64, Option<&Said>)> {
+        self.order.values().filter_map(|incarnation| {
+            let known = self.incarnations.get(incarnation)?;
+            Some((incarnation, known.renewed, known.said.as_ref()))
+        })
+    }
+
+    pub(super) fn is_alive(&self, incarnation: &str) -> bool {
+        self.incarnations.contains_key(incarnation)
+    }
+
+    /// The incarnation that has been here for the longest time: it tells webhooks, since it knows most, and tidies up.
+    pub(super) fn eldest(&self) -> Option<&Arc<str>> {
+        self.order.values().next()
+    }
+
+    /// Those whose fence is still in the log.
+    pub(super) fn fenced(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.fenced.iter()
+    }
+
+    /// What webhooks have not been told, with its sequence.
+    pub(super) fn untold(&self) -> impl Iterator<Item = &(u64, Arc<str>, Event)> {
+        self.untold.iter()
+    }
+
+    fn known(&self, app: &str, channel: &str) -> Option<&Channel> {
+        self.apps.get(app)?.channels.get(channel)
+    }
+}
+
+impl Channel {
+    fn subscribers(&self) -> usize {
+        self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { occupied, members, counts, number: _, missed } = self;
+        occupied.is_empty() && members.is_empty() && counts.is_empty() && missed.is_none()
+    }
+}
+
+/// Whether it is new there.
+fn add(holders: &mut Vec<Arc<str>>, incarnation: &Arc<str>) -> bool {
+    let is_new = !holders.contains(incarnation);
+    if is_new {
+        holders.push(Arc::clone(incarnation));
+    }
+    is_new
+}
+
+/// The changes that one entry makes, a fence many, have numbers of their own behind the entry's sequence.
+const CHANGE_BITS: u32 = 24;
+
+/// Channels without subscribers of which it is known that their last event was looked for in vain.
+const MOST_LONELY: usize = 1024;
+
+/// Things that webhooks are still to be told.
+const MOST_UNTOLD: usize = 100_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! What a session does by its clock: it renews its lease, fences those who do not, tells webhooks, and takes out of the log what nobody needs.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{COUNT_INTERVAL, Session, Then, queue, said};
+use crate::cluster::nats::entry::{Content, Entry};
+use crate::cluster::nats::log::Log;
+use crate::cluster::nats::{Doubt, Memory, api};
+
+/// What is known of others, and what is still to be taken out of the log.
+///
+/// Nobody may miss an entry that changes something. A node that has not read as far as its own renewals for most of a lease ends its session, and one
+/// that begins has read all that was there within most of a lease. So what everybody needs to read, and nobody needs to find, is taken out after two.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    peers: HashMap<Arc<str>, Peer>,
+    /// The dead, by when that became known, and whether their cells have been taken out.
+    fenced: HashMap<Arc<str>, Fenced>,
+    /// Strangers in whose name something was written.
+    void: HashSet<Arc<str>>,
+    /// When these entries can be taken out.
+    spent: VecDeque<(Instant, u64)>,
+    /// Webhooks have been told up to here, as soon as the log says so.
+    told: u64,
+    tell_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// When its last renewal came.
+    seen: Instant,
+    /// When this node has tried to fence it.
+    suspected: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Fenced {
+    since: Instant,
+    is_swept: bool,
+}
+
+impl Upkeep {
+    /// From here on others are watched.
+    pub(super) fn begin(&mut self, log: &Log, now: Instant) {
+        for (incarnation, ..) in log.living_in_order() {
+            self.seen(incarnation, now);
+        }
+        for incarnation in log.fenced() {
+            self.fenced(Arc::clone(incarnation), now);
+        }
+    }
+
+    pub(super) fn seen(&mut self, incarnation: &Arc<str>, now: Instant) {
+        match self.peers.get_mut(incarnation) {
+            Some(peer) => *peer = Peer { seen: now, suspected: None },
+            None => drop(self.peers.insert(Arc::clone(incarnation), Peer { seen: now, suspected: None })),
+        }
+    }
+
+    pub(super) fn fenced(&mut self, incarnation: Arc<str>, now: Instant) {
+        self.peers.remove(&incarnation);
+        self.fenced.entry(incarnation).or_insert(Fenced { since: now, is_swept: false });
+    }
+
+    pub(super) fn void(&mut self, incarnation: Arc<str>) {
+        if self.void.len() < MOST_VOID {
+            self.void.insert(incarnation);
+        }
+    }
+
+    /// An entry can be taken out from then on.
+    pub(super) fn spent(&mut self, sequence: u64, from: Instant) {
+        self.spent.push_back((from, sequence));
+    }
+
+    /// For how long an incarnation counts as alive, unless it says more.
+    pub(super) fn left(&self, incarnation: &str, now: Instant, lease: Duration) -> Duration {
+        let seen = self.peers.get(incarnation).map(|peer| peer.seen);
+        seen.map_or(Duration::ZERO, |seen| (seen + lease).saturating_duration_since(now))
+    }
+}
+
+impl Session {
+    pub(super) fn tick(&mut self, memory: &Memory) -> Result<(), Doubt> {
+        let now = Instant::now();
+        if self.queue.since().is_some_and(|since| now > since + self.node.settings.response_timeout) {
+            return Err(Doubt::Silent);
+        }
+        if memory.is_leaving {
+            // The lease is given back.
+            return Ok(());
+        }
+        self.renew(now);
+        for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
+            self.count(&app, &channel, subscribers);
+        }
+        self.suspect(now);
+        self.tidy(now);
+        self.tell_webhooks(now)?;
+        self.terminations.end(now);
+        Ok(())
+    }
+
+    /// It succeeds if nobody has fenced this incarnation.
+    fn renew(&mut self, now: Instant) {
+        if self.lease.is_renewing || now < self.lease.renew_at {
+            return;
+        }
+        self.lease.is_renewing = true;
+        let entry = Entry { incarnation: Arc::clone(&self.incarnation), content: said(&self.node) };
+        let headers = [(api::EXPECTED, self.lease.last.to_string())];
+        let entry = self.entry(&entry, &headers, Then::Renewed { sent: now });
+        self.queue.push_first(entry);
+    }
+
+    /// Fences those who have not renewed their leases. What this node has not read yet may be a renewal, so time is counted to when it wrote the last
+    /// entry of its own that it has read.
+    fn suspect(&mut self, now: Instant) {
+        let lease = self.node.settings.lease;
+        let mut suspects = Vec::new();
+        for (incarnation, renewed, _) in self.log.living_in_order() {
+            let peer = self.upkeep.peers.entry(Arc::clone(incarnation)).or_insert(Peer { seen: now, suspected: None });
+            let is_due = peer.suspected.is_none_or(|at| now > at + lease / 2);
+            if *incarnation != self.incarnation && peer.seen + lease < self.lease.proven && is_due {
+                peer.suspected = Some(now);
+                suspects.push((Arc::clone(incarnation), renewed));
+            }
+        }
+        for (incarnation, renewed) in suspects {
+            // Several may try: the first one does it, and none if it has renewed its lease.
+            self.fence(&incarnation, &[(api::EXPECTED, renewed.to_string())], Then::Suspected);
+        }
+    }
+
+    fn tidy(&mut self, now: Instant) {
+        let (lease, log) = (self.node.settings.lease, self.names.log());
+        for _ in 0..MOST_SPENT {
+            let Some((_, sequence)) = self.upkeep.spent.front().filter(|(from, _)| *from <= now) else { break };
+            self.queue.push(queue::Entry::Tell(api::delete(&log, *sequence)));
+            self.upkeep.spent.pop_front();
+        }
+        let is_eldest = self.log.eldest() == Some(&self.incarnation);
+        let mut forgotten = Vec::new();
+        for (incarnation, fenced) in &mut self.upkeep.fenced {
+            if !fenced.is_swept && now > fenced.since + 2 * lease {
+                fenced.is_swept = true;
+                if is_eldest {
+                    self.queue.push(queue::Entry::Tell(api::purge(&log, &self.names.cells(incarnation))));
+                }
+            }
+            // Whoever has read something of it has read that it is dead by now.
+            if now > fenced.since + 4 * lease {
+                forgotten.push(Arc::clone(incarnation));
+            }
+        }
+        for incarnation in forgotten {
+            self.upkeep.fenced.remove(&incarnation);
+            self.log.forget(&incarnation);
+            if is_eldest {
+                // Its cells once more: the eldest may have been another one, and have died. Without them the fence is not needed.
+                for subjects in [self.names.cells(&incarnation), self.names.lease(&incarnation)] {
+                    self.queue.push(queue::Entry::Tell(api::purge(&log, &subjects)));
+                }
+            }
+        }
+        for incarnation in std::mem::take(&mut self.upkeep.void) {
+            if is_eldest && !self.log.is_alive(&incarnation) {
+                self.queue.push(queue::Entry::Tell(api::purge(&log, &self.names.cells(&incarnation))));
+            }
+        }
+    }
+
+    /// The eldest tells webhooks what has happened.
+    fn tell_webhooks(&mut self, now: Instant) -> Result<(), Doubt> {
+        let is_turn = self.is_joined && self.log.eldest() == Some(&self.incarnation);
+        if !is_turn || self.upkeep.tell_at.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        // Between the last look and now this node may have been asleep, and another one has told all this.
+        if Instant::now() >= self.lease.ends {
+            return Err(Doubt::Late);
+        }
+        let known = self.upkeep.told;
+        for (sequence, app, event) in self.log.untold().filter(|(sequence, ..)| *sequence > known) {
+            self.upkeep.told = *sequence;
+            if let Some(app) = self.node.apps.by_id(app) {
+                self.node.owners.happened(&app, event.clone());
+            }
+        }
+        if self.upkeep.told > known {
+            self.upkeep.tell_at = Some(now + TELL_INTERVAL);
+            self.append(Content::Told { sequence: self.upkeep.told }, Then::Held(None));
+        }
+        Ok(())
+    }
+}
+
+/// Entries that are taken out at once.
+const MOST_SPENT: usize = 256;
+
+/// Strangers whose entries are taken out at once.
+const MOST_VOID: usize = 64;
+
+/// Between two looks at what has happened.
+const TELL_INTERVAL: Duration = Duration::from_millis(200);
