@@ -1,4 +1,4 @@
-/** Three nodes of `taut serve` on one Redis, each behind a proxy of its own, with clients, publishers and webhooks, and one history of all of it. */
+/** Three nodes of `taut serve` on one engine, each behind a proxy of its own, with clients, publishers and webhooks, and one history of all of it. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,6 +8,7 @@ import { REPAIR, check } from './checker.js';
 import { APP, Client } from './client.js';
 import { History, line } from './history.js';
 import { Hooks } from './hooks.js';
+import { Nats } from './nats.js';
 import { Proxy } from './proxy.js';
 import { Publisher } from './publisher.js';
 import { Redis } from './redis.js';
@@ -19,6 +20,12 @@ const UNSET = Object.keys(process.env).filter((name) => name.startsWith('TAUT_')
 
 /** `cluster`, and for seeing what the tests see: `alone`, one node is all three; `apart`, the nodes know nothing of each other. */
 export const SHAPE = process.env.TAUT_CLUSTER_SHAPE ?? 'cluster';
+
+/** `redis`, or `nats`. */
+const ENGINE = process.env.TAUT_CLUSTER_ENGINE ?? 'redis';
+
+/** For tests of what Redis alone has or does. */
+export const onRedis = ENGINE === 'redis' ? {} : { skip: `this is about Redis, and the engine is ${ENGINE}` };
 
 /** Seconds of a lease in these tests. */
 const LEASE = 3;
@@ -36,14 +43,14 @@ export class Cluster {
   #isGuest; #folder; #options; #prefix; #probes = new Map(); #probe = 0; #clients = [];
 
   /**
-   * Starts Redis and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line, `redis` of Redis's.
-   * With `beside`, another cluster, they share that one's Redis.
+   * Starts an engine and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line, `engine` of the
+   * engine's. With `beside`, another cluster, they share that one's engine.
    */
-  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis, beside } = {}) {
+  static async start({ size = 3, lease = LEASE, app = {}, options = [], engine, beside } = {}) {
     const cluster = new Cluster();
     Object.assign(cluster, { lease: lease * 1000, publisher: new Publisher(cluster.history) });
     try {
-      cluster.redis = beside?.redis ?? await Redis.start(redis);
+      cluster.engine = beside?.engine ?? await { redis: Redis, nats: Nats }[ENGINE].start(engine);
       cluster.#isGuest = beside !== undefined;
       cluster.hooks = await Hooks.start(cluster.history);
       cluster.#folder = await mkdtemp(join(tmpdir(), 'taut-cluster-'));
@@ -126,23 +133,30 @@ export class Cluster {
     for (const fault of ['cut', 'stalled', 'slowed']) this.#healed(fault, node);
   }
 
-  async killEngine() { this.#fault('engine-killed'); await this.redis.kill(); }
-  async reviveEngine() { await this.redis.restart(); this.#healed('engine-killed'); }
-  pauseEngine() { this.#fault('engine-paused'); this.redis.pause(); }
-  resumeEngine() { this.redis.resume(); this.#healed('engine-paused'); }
+  async killEngine() { this.#fault('engine-killed'); await this.engine.kill(); }
+  async reviveEngine() { await this.engine.restart(); this.#healed('engine-killed'); }
+  pauseEngine() { this.#fault('engine-paused'); this.engine.pause(); }
+  resumeEngine() { this.engine.resume(); this.#healed('engine-paused'); }
 
   /** Redis closes the connections of a type: `pubsub` or `normal`. */
   async dropConnections(type) {
     this.#fault('engine-dropped');
-    await this.redis.command('CLIENT', 'KILL', 'TYPE', type);
+    await this.engine.command('CLIENT', 'KILL', 'TYPE', type);
     this.#healed('engine-dropped');
   }
 
   /** Tells Redis to be in some state, and to be in it no more. */
-  async breakEngine(state, ...command) { this.#fault(`engine-${state}`); return this.redis.command(...command); }
+  async breakEngine(state, ...command) { this.#fault(`engine-${state}`); return this.engine.command(...command); }
   async mendEngine(state, ...command) {
-    if (command.length) await this.redis.command(...command);
+    if (command.length) await this.engine.command(...command);
     this.#healed(`engine-${state}`);
+  }
+
+  /** The engine forgets everything, and closes no connection. */
+  async forgetAll() {
+    this.#fault('engine-forgetful');
+    await this.engine.forget(this.#prefix);
+    this.#healed('engine-forgetful');
   }
 
   #fault(fault, node) { this.history.add('fault', { fault, node: node?.name }); }
@@ -225,13 +239,13 @@ export class Cluster {
     }));
     for (const { proxy } of this.nodes) await proxy.stop();
     await this.hooks?.stop();
-    if (!this.#isGuest) await this.redis?.stop();
+    if (!this.#isGuest) await this.engine?.stop();
     if (this.#folder) await rm(this.#folder, { recursive: true });
     return codes;
   }
 
   async #node(name) {
-    const proxy = await Proxy.start(() => this.redis.port);
+    const proxy = await Proxy.start(() => this.engine.port);
     if (SHAPE === 'alone' && this.nodes.length) return { ...this.nodes[0], name, proxy, twin: this.nodes[0] };
     const program = await this.#program(name, 0, proxy);
     return { name, program, proxy, port: program.port, dead: false };
@@ -239,7 +253,7 @@ export class Cluster {
 
   async #program(name, port, proxy) {
     const together = SHAPE !== 'cluster' ? [] : [
-      '--cluster', `redis://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
+      '--cluster', `${this.engine.scheme}://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
     return Program.listening('env', ...UNSET, TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
   }
 }

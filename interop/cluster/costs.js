@@ -22,11 +22,11 @@ const OPENING = 200;
 
 /** Runs `work`, and gives how often each command was called meanwhile, without what is called anyway, and how many seconds it took. */
 async function counted(cluster, idle, work) {
-  await cluster.redis.command('CONFIG', 'RESETSTAT');
+  await cluster.engine.command('CONFIG', 'RESETSTAT');
   const started = performance.now();
   const result = await work();
   const seconds = (performance.now() - started) / 1000;
-  const calls = await cluster.redis.calls();
+  const calls = await cluster.engine.calls();
   for (const own of ['info', 'config|resetstat']) delete calls[own];
   for (const [name, each] of Object.entries(idle)) if (calls[name]) calls[name] = Math.max(0, Math.round(calls[name] - each * seconds));
   return { calls, seconds, result };
@@ -119,7 +119,7 @@ async function reconnecting() {
       });
       row(`${CLIENTS} clients ${what}`, `${Object.values(calls).reduce((sum, count) => sum + count, 0)} commands in ${seconds.toFixed(1)} s: ${listed(calls)}`);
     }
-    const memory = (await cluster.redis.command('INFO', 'memory')).match(/used_memory_human:(\S+)/)[1];
+    const memory = (await cluster.engine.command('INFO', 'memory')).match(/used_memory_human:(\S+)/)[1];
     row('memory of Redis then', memory);
   } finally {
     crowd.leave();

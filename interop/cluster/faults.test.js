@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { REPAIR } from './checker.js';
-import { Cluster, passed } from './cluster.js';
+import { Cluster, onRedis, passed } from './cluster.js';
 
 /** Each of these tests mostly waits: so many clusters run at the same time. */
 const AT_ONCE = 5;
@@ -241,8 +241,7 @@ describe('an engine that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
   }));
 
   test('an_engine_that_forgets_everything_without_closing_a_connection_is_told_everything', () => inCluster(async ({ cluster, nodes: [a] }) => {
-    await cluster.breakEngine('flushed', 'FLUSHALL');
-    await cluster.mendEngine('flushed');
+    await cluster.forgetAll();
     await passed(1000);
     await cluster.member(a, ROOM, 'newcomer');
     await passed(cluster.lease + REPAIR);
@@ -250,7 +249,7 @@ describe('an engine that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
     await cluster.whole();
   }));
 
-  test('an_engine_that_forgets_its_scripts_is_given_them_again', () => inCluster(async ({ cluster, nodes: [a, b, c] }) => {
+  test('an_engine_that_forgets_its_scripts_is_given_them_again', onRedis, () => inCluster(async ({ cluster, nodes: [a, b, c] }) => {
     for (let round = 0; round < 5; round += 1) {
       await cluster.breakEngine('scripts-gone', 'SCRIPT', 'FLUSH');
       await cluster.mendEngine('scripts-gone');
@@ -265,9 +264,9 @@ describe('an engine that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
     ['full', ['CONFIG', 'SET', 'maxmemory', '1'], ['CONFIG', 'SET', 'maxmemory', '0']],
     ['a_replica', ['REPLICAOF', '127.0.0.1', '1'], ['REPLICAOF', 'NO', 'ONE']],
   ]) {
-    test(`an_engine_that_is_${what}_for_a_while_has_the_right_list_afterwards`, () => inCluster(async ({ cluster, at, nodes: [a, b] }) => {
+    test(`an_engine_that_is_${what}_for_a_while_has_the_right_list_afterwards`, onRedis, () => inCluster(async ({ cluster, at, nodes: [a, b] }) => {
       await cluster.breakEngine(what, ...begin);
-      const script = what === 'busy' && cluster.redis.command('EVAL', 'while true do end', '0').catch(() => {});
+      const script = what === 'busy' && cluster.engine.command('EVAL', 'while true do end', '0').catch(() => {});
       await passed(300);
       const late = await cluster.client(a);
       late.subscribe(ROOM, 'late');
@@ -280,7 +279,7 @@ describe('an engine that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
   }
 
   for (const type of ['pubsub', 'normal']) {
-    test(`connections_of_type_${type}_that_the_engine_closes_are_opened_again`, () => inCluster(async ({ cluster, nodes: [a, b] }) => {
+    test(`connections_of_type_${type}_that_the_engine_closes_are_opened_again`, onRedis, () => inCluster(async ({ cluster, nodes: [a, b] }) => {
       for (let round = 0; round < 3; round += 1) {
         await cluster.dropConnections(type);
         await passed(200);
@@ -326,7 +325,7 @@ describe('a network that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
     }));
   }
 
-  test('a_node_that_is_cut_off_because_it_hears_too_slowly_ends_with_the_same_list', () => inCluster(async ({ cluster, nodes: [a, b, c], publisher, at }) => {
+  test('a_node_that_is_cut_off_because_it_hears_too_slowly_ends_with_the_same_list', onRedis, () => inCluster(async ({ cluster, nodes: [a, b, c], publisher, at }) => {
     cluster.stall(b, 'down');
     // Redis closes a subscriber for which it would have to keep more than it may: what was under way is lost.
     for (let round = 0; round < 200; round += 1) await publisher.request(a, '/events', { name: 'large', channels: [NEWS], data: 'x'.repeat(10_000) });
@@ -334,7 +333,7 @@ describe('a network that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
     await at(c).leave();
     cluster.heal(b);
     await cluster.whole();
-  }, { redis: ['--client-output-buffer-limit', 'pubsub 256kb 0 0'] }));
+  }, { engine: ['--client-output-buffer-limit', 'pubsub 256kb 0 0'] }));
 
   test('a_node_far_from_the_engine_is_as_good_as_the_others', () => inCluster(async ({ cluster, nodes: [a, b, c] }) => {
     cluster.delay(b, 100);

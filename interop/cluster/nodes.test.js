@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { within } from '../browser/server.js';
-import { Cluster, fresh } from './cluster.js';
+import { Cluster, fresh, onRedis } from './cluster.js';
 
 const WITHIN = 5000;
 
@@ -350,9 +350,9 @@ describe('a cluster of three nodes', { timeout: 120_000 }, () => {
     assert.equal(hooked({ channel, user: 'ada' }).length, 1);
   });
 
-  // ---- others on the same Redis
+  // ---- others on the same engine
 
-  test('a_cluster_with_another_prefix_on_the_same_redis_is_another_cluster', async () => {
+  test('a_cluster_with_another_prefix_on_the_same_engine_is_another_cluster', async () => {
     const other = await Cluster.start({ size: 2, beside: cluster });
     try {
       await other.whole();
@@ -373,8 +373,8 @@ describe('a cluster of three nodes', { timeout: 120_000 }, () => {
     }
   });
 
-  test('somebody_who_listens_to_everything_on_redis_keeps_no_query_waiting', async () => {
-    const spy = connect(cluster.redis.port, '127.0.0.1');
+  test('somebody_who_listens_to_everything_on_redis_keeps_no_query_waiting', onRedis, async () => {
+    const spy = connect(cluster.engine.port, '127.0.0.1');
     try {
       spy.write('PSUBSCRIBE *\r\n');
       await once(spy, 'data');

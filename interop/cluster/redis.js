@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { Program } from '../peers/programs.js';
 
 export class Redis {
+  scheme = 'redis';
   #program; #folder; #options;
 
   static async start(options = []) {
@@ -35,6 +36,9 @@ export class Redis {
     if (this.#program.ended === undefined) await this.#program.stop('SIGKILL');
     await rm(this.#folder, { recursive: true });
   }
+
+  /** It forgets everything, and closes no connection. */
+  async forget() { await this.command('FLUSHALL'); }
 
   /** One command, over a connection of its own, and its answer. */
   async command(...words) {
