@@ -138,10 +138,11 @@ export class Cluster {
   pauseEngine() { this.#fault('engine-paused'); this.engine.pause(); }
   resumeEngine() { this.engine.resume(); this.#healed('engine-paused'); }
 
-  /** Redis closes the connections of a type: `pubsub` or `normal`. */
+  /** Redis closes the connections of a type, `pubsub` or `normal`; on another engine all are closed. */
   async dropConnections(type) {
     this.#fault('engine-dropped');
-    await this.engine.command('CLIENT', 'KILL', 'TYPE', type);
+    if (ENGINE === 'redis') await this.engine.command('CLIENT', 'KILL', 'TYPE', type);
+    else for (const { proxy } of this.living) proxy.drop();
     this.#healed('engine-dropped');
   }
 

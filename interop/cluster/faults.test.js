@@ -279,7 +279,7 @@ describe('an engine that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
   }
 
   for (const type of ['pubsub', 'normal']) {
-    test(`connections_of_type_${type}_that_the_engine_closes_are_opened_again`, onRedis, () => inCluster(async ({ cluster, nodes: [a, b] }) => {
+    test(`connections_of_type_${type}_that_the_engine_closes_are_opened_again`, () => inCluster(async ({ cluster, nodes: [a, b] }) => {
       for (let round = 0; round < 3; round += 1) {
         await cluster.dropConnections(type);
         await passed(200);

@@ -19,8 +19,11 @@ export class Proxy {
   /** Ends every connection and refuses new ones. */
   cut() {
     this.#cut = true;
-    for (const pair of this.#pairs) pair.end();
+    this.drop();
   }
+
+  /** Ends every connection, and goes on with new ones. */
+  drop() { for (const pair of this.#pairs) pair.end(); }
 
   /** Passes nothing on: 'up' to the engine, 'down' to the node. Both ends stay connected, and what comes meanwhile is passed on afterwards. */
   stall(...directions) {
