@@ -73,14 +73,18 @@ pub(super) trait Session: Sized + Send + 'static {
     /// Why it ends.
     type Doubt: fmt::Display + Send;
 
-    /// What outlives it, beside what all engines need.
-    type Kept: fmt::Debug + Default + Send;
+    /// What outlives it, beside what all engines need. A clone of what is to change in it is the same thing.
+    type Kept: fmt::Debug + Clone + Default + Send;
 
     /// Connects, and takes a lease.
     ///
     /// # Cancel safety
     /// What was taken ends by itself.
-    fn open(node: Arc<Node>, incarnation: Box<str>) -> impl Future<Output = Result<Self, Self::Doubt>> + Send;
+    fn open(
+        node: Arc<Node>,
+        incarnation: Box<str>,
+        kept: Self::Kept,
+    ) -> impl Future<Output = Result<Self, Self::Doubt>> + Send;
 
     /// Goes on until there is a doubt; `None` once the node has left, since it was told to or nobody sends any more.
     fn run(
@@ -281,7 +285,7 @@ impl<S: Session> Driver<S> {
     /// One session; `None` once nobody needs the driver any more.
     async fn once(&mut self, failed: &mut u32) -> Option<S::Doubt> {
         let incarnation = random_name();
-        let opening = S::open(Arc::clone(&self.node), incarnation.clone());
+        let opening = S::open(Arc::clone(&self.node), incarnation.clone(), self.memory.kept.clone());
         let session = match self.meanwhile(opening).await? {
             Ok(session) => session,
             Err(doubt) => {

@@ -20,11 +20,12 @@ mod tests;
 mod url;
 
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use self::api::Failure;
 use self::connection::Lost;
-use self::log::Untold;
+use self::log::Log;
 pub(super) use self::session::Session;
 pub(super) use self::url::FORMS;
 use self::url::{Address, InvalidUrl};
@@ -39,14 +40,44 @@ pub(super) fn check_url(url: &str) -> Result<(), String> {
 /// What outlives a session.
 type Memory = driver::Memory<Kept>;
 
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept(Arc<Mutex<Remembered>>);
+
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+struct Remembered {
+    /// The log as far as it was read, and until when the next session may read on from there. Nobody else may know what has happened, and has not been
+    /// told to webhooks.
+    log: Option<(Log, Instant)>,
     /// The log that was read last.
     epoch: Option<Epoch>,
     /// Until then other nodes may not have told a new log yet what they hold.
     settles: Option<Instant>,
-    /// What webhooks have not been told.
-    untold: Untold,
+}
+
+impl Kept {
+    /// The log is this one, read as far as it is.
+    fn put(&self, log: Log, until: Instant) {
+        self.remembered().log = Some((log, until));
+    }
+
+    /// The log of this epoch as far as it was read before, if what has been written since is still there; and until when it is.
+    fn take(&self, epoch: Epoch, now: Instant) -> Option<(Log, Instant)> {
+        let remembered = self.remembered().log.take();
+        remembered.filter(|(log, until)| log.epoch() == epoch && now < *until)
+    }
+
+    /// A session reads a log of this epoch: gives until when it may not be known yet what other nodes hold.
+    fn begin(&self, epoch: Epoch, settled: Instant) -> Option<Instant> {
+        let mut remembered = self.remembered();
+        if remembered.epoch.replace(epoch).is_some_and(|known| known != epoch) {
+            remembered.settles = Some(settled);
+        }
+        remembered.settles
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().expect("nobody panics with it")
+    }
 }
 
 /// Why a session ends.

@@ -181,13 +181,14 @@ pub(super) fn create_last(names: &Names, seconds: u64) -> Request {
     (format!("$JS.API.STREAM.CREATE.{}", names.last(seconds)), config.to_string().into_bytes())
 }
 
-/// Delivers all of the log to a subject, as fast as this node takes it. It ends by itself once nobody hears it.
-pub(super) fn consume(stream: &str, subject: &str, patience: Duration) -> Request {
+/// Delivers the log, from a sequence on, to a subject, as fast as this node takes it. It ends by itself once nobody hears it.
+pub(super) fn consume(stream: &str, subject: &str, from: u64, patience: Duration) -> Request {
     let config = json!({
         "stream_name": stream,
         "config": {
             "deliver_subject": subject,
-            "deliver_policy": "all",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": from,
             "ack_policy": "none",
             "max_deliver": 1,
             "replay_policy": "instant",

@@ -45,7 +45,7 @@ pub(super) struct Log {
 }
 
 /// What webhooks have not been told: the sequence of the entry that has made it so, and the app.
-pub(super) type Untold = VecDeque<(u64, Arc<str>, Event)>;
+type Untold = VecDeque<(u64, Arc<str>, Event)>;
 
 /// What an entry has changed, beside what is only there to be asked for.
 #[derive(Clone, Debug)]
@@ -149,22 +149,18 @@ impl Log {
         self.epoch
     }
 
-    /// All that was there when this node came has been read. Numbers go on from here, and so does what webhooks are told, behind what this node knows
-    /// of it from before, in the same log.
-    pub(super) fn begin(&mut self, untold: Untold) {
+    /// All that was there when this node came has been read. Numbers go on from here, and so does what webhooks are told, unless this node knows from
+    /// before what has happened: if `is_continued`.
+    pub(super) fn begin(&mut self, is_continued: bool) {
         self.base = self.sequence << CHANGE_BITS;
         for app in self.apps.values_mut() {
             for channel in app.channels.values_mut() {
                 channel.number = channel.number.map(|_| self.base);
             }
         }
-        self.untold = untold;
-        self.told(0);
-    }
-
-    /// Takes out what webhooks have not been told.
-    pub(super) fn take_untold(&mut self) -> Untold {
-        std::mem::take(&mut self.untold)
+        if !is_continued {
+            self.untold.clear();
+        }
     }
 
     /// Reads the next entry.

@@ -17,7 +17,7 @@ use self::opening::{Deliveries, Opening};
 use self::upkeep::Upkeep;
 use super::connection::Connection;
 use super::entry::{Content, Entry, Holding, Key};
-use super::log::{Log, Outcome, Untold};
+use super::log::{Log, Outcome};
 use super::names::Names;
 use super::protocol::Writer;
 use super::queue::{self, Queue};
@@ -67,6 +67,8 @@ pub(in crate::cluster) struct Session {
     /// Streams with last events that are there.
     lasts: HashSet<u64>,
     upkeep: Upkeep,
+    /// Until then other nodes may not have told a new log yet what they hold.
+    settles: Option<Instant>,
     is_joined: bool,
     has_left: bool,
 }
@@ -88,16 +90,28 @@ impl driver::Session for Session {
     type Doubt = Doubt;
     type Kept = Kept;
 
-    async fn open(node: Arc<Node>, incarnation: Box<str>) -> Result<Self, Doubt> {
+    async fn open(node: Arc<Node>, incarnation: Box<str>, kept: Kept) -> Result<Self, Doubt> {
         let address = Address::parse(&node.settings.url).map_err(Doubt::Url)?;
         let (names, patience) = (Names::new(&node.settings.prefix), node.settings.response_timeout);
         let (router, from_engine, heard) = Router::new(&node);
         let name = format!("taut {}", node.settings.name);
         let connection = Connection::open(&address, &name, patience, Ears(Arc::clone(&router))).await?;
-        let mut opening = Opening::new(connection, from_engine, &router, &names, &incarnation, patience).await?;
+        let mut opening = Opening::new(connection, from_engine, &router, &names, &incarnation, patience, &kept).await?;
         let sent = Instant::now();
-        let last = opening.enter(&node).await?;
-        let Opening { connection, from_engine, incarnation, inbox, number, log, deliveries, .. } = opening;
+        let last = match opening.enter(&node).await {
+            Ok(last) => last,
+            Err(doubt) => {
+                // Whatever of the rest has come, the next session goes on behind it.
+                if let Some(until) = opening.continued {
+                    kept.put(opening.log, until);
+                }
+                return Err(doubt);
+            }
+        };
+        let Opening { connection, from_engine, incarnation, inbox, number, mut log, continued, deliveries, .. } =
+            opening;
+        log.begin(continued.is_some());
+        let settles = kept.begin(log.epoch(), Instant::now() + node.settings.lease);
         let lease = Lease { ends: node.lease_from(sent), proven: sent, last, renew_at: sent, is_renewing: false };
         Ok(Self {
             queue: Queue::new(&inbox, names.nobody(), api::stream(&names.log()), number),
@@ -111,6 +125,7 @@ impl driver::Session for Session {
             terminations: Terminations::default(),
             lasts: HashSet::new(),
             upkeep: Upkeep::default(),
+            settles,
             is_joined: false,
             has_left: false,
             node,
@@ -130,7 +145,10 @@ impl driver::Session for Session {
         self.node.status.enter(Phase::Rejoining);
         self.begin(memory);
         let doubt = self.serve(requests, memory).await.err();
-        memory.kept.untold = self.log.take_untold();
+        // All that was written before the last proof has been read, and what was written since is there for two leases. The next session needs most of
+        // one for reading on.
+        let until = self.lease.proven + self.node.settings.lease;
+        memory.kept.put(self.log, until);
         doubt
     }
 }
@@ -173,16 +191,8 @@ impl Session {
     }
 
     /// Tells the engine everything that this node holds. The writes of requests follow behind it.
-    fn begin(&mut self, memory: &mut Memory) {
-        let now = Instant::now();
-        let kept = &mut memory.kept;
-        let (known, epoch) = (kept.epoch.replace(self.log.epoch()), self.log.epoch());
-        let untold = std::mem::take(&mut kept.untold);
-        if known.is_some_and(|known| known != epoch) {
-            kept.settles = Some(now + self.node.settings.lease);
-        }
-        self.log.begin(if known == Some(epoch) { untold } else { Untold::new() });
-        self.upkeep.begin(&self.log, now);
+    fn begin(&mut self, memory: &Memory) {
+        self.upkeep.begin(&self.log, Instant::now());
         self.former.clone_from(&memory.former);
         for (subject, target) in
             [(self.names.control(), Target::Control), (self.names.node(&self.incarnation), Target::Control)]

@@ -9,6 +9,7 @@ use super::entry::{Content, Entry, Holding};
 use crate::cluster::testing::nodes::*;
 use crate::cluster::testing::scenarios::{Engine, LONG, SHORT, scenarios};
 use crate::cluster::{Phase, Question};
+use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
 use crate::hub::receipt::Receipt;
 
@@ -70,6 +71,26 @@ fn a_renewal_that_comes_after_the_fence_is_refused() {
     standing(&node, Standing::Away);
     standing(&node, Standing::Joined);
     assert_ne!(incarnation(&node), own);
+}
+
+#[test]
+fn what_happens_while_a_node_is_between_sessions_is_told_by_it_if_nobody_else_is_left() {
+    let Some(cluster) = cluster(SHORT) else { return };
+    let (a, (b, proxy)) = (cluster.join("a"), cluster.join_apart("b"));
+    let asleep = b.pause();
+    proxy.cut();
+    subscribed(&a, "first");
+    let told = a.told();
+    a.kill();
+    drop(asleep);
+    standing(&b, Standing::Away);
+    standing(&b, Standing::Joined);
+    let channel: Arc<str> = "first".into();
+    let (occupied, vacated) = (Event::ChannelOccupied { channel: channel.clone() }, Event::ChannelVacated { channel });
+    match happened(&b) {
+        first if first == occupied => assert_eq!(happened(&b), vacated),
+        first => assert_eq!((first, told), (vacated, vec![occupied]), "nobody has told it"),
+    }
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl driver::Session for Session {
     type Doubt = Doubt;
     type Kept = Told;
 
-    async fn open(node: Arc<Node>, incarnation: Box<str>) -> Result<Self, Doubt> {
+    async fn open(node: Arc<Node>, incarnation: Box<str>, _: Told) -> Result<Self, Doubt> {
         let names = Names::new(&node.settings.prefix);
         let topology = Topology::parse(&node.settings.url).map_err(Doubt::Url)?;
         let timeout = node.settings.response_timeout;

@@ -235,7 +235,7 @@ fn what_was_there_before_has_the_position_at_which_the_node_came() {
     let mut reader = Reader::new(&["a"]);
     reader.reads("a", member("presence-1", "ann", "1", 0));
     reader.reads("b", Content::Entered);
-    reader.log.begin(Untold::new());
+    reader.log.begin(false);
     let known = reader.log.position("1", "presence-1");
     let empty = reader.log.position("1", "presence-2");
     assert!(reader.log.untold().count() == 0 && known.number <= empty.number);
@@ -441,6 +441,41 @@ proptest! {
                 "vacated" | "removed" => prop_assert!(there.remove(what), "{}", told),
                 _ => {}
             }
+        }
+    }
+
+    #[test]
+    fn a_node_that_reads_on_where_it_was_tells_what_has_happened_meanwhile(
+        steps in steps(), cut: prop::sample::Index, skips in prop::collection::vec(any::<bool>(), 1..20)
+    ) {
+        let log = written(&steps);
+        let cut = cut.index(log.len() + 1);
+        let all = log.iter().cloned().zip(1..).map(|(entry, sequence)| (sequence, entry));
+        let rest = read_late(&log, 0, &skips).into_iter().filter(|(sequence, _)| *sequence > cut as u64);
+        let mut reader = read(all.clone().take(cut));
+        reader.begin(false);
+        for (sequence, entry) in rest {
+            reader.apply(sequence, entry, &mut Vec::new());
+        }
+        reader.begin(true);
+        prop_assert_eq!(state(&reader), state(&read(all)));
+        // Who was there at the cut, and who is there now, differ by what is told.
+        let before = read(log.iter().take(cut).cloned().zip(1..).map(|(entry, sequence)| (sequence, entry)));
+        let users = |log: &Log, channel| log.users("1", &channel_name(channel)).into_iter().collect::<BTreeSet<_>>();
+        for channel in 0..2 {
+            let mut there = users(&before, channel);
+            for (_, _, event) in reader.untold() {
+                match event {
+                    Event::MemberAdded { channel: it, user_id } if *it == channel_name(channel) => {
+                        prop_assert!(there.insert(Arc::clone(user_id)), "{} again", user_id);
+                    }
+                    Event::MemberRemoved { channel: it, user_id } if *it == channel_name(channel) => {
+                        prop_assert!(there.remove(user_id), "{} was not there", user_id);
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(there, users(&reader, channel));
         }
     }
 

@@ -318,7 +318,7 @@ impl Session {
                 self.node.joined(&self.incarnation);
             }
             Asked::Members { app, channel } => {
-                let is_settling = memory.kept.settles.is_some_and(|until| Instant::now() < until);
+                let is_settling = self.settles.is_some_and(|until| Instant::now() < until);
                 let (position, members) = (self.log.position(app.id(), &channel), self.log.members(app.id(), &channel));
                 let snapshot = Snapshot { position, members, is_settling };
                 self.node.owners.update(&app, Update::Members { channel, snapshot });

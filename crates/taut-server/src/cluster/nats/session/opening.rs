@@ -8,7 +8,6 @@ use tokio::time::{timeout, timeout_at};
 
 use super::said;
 use crate::cluster::driver::Node;
-use crate::cluster::nats::Doubt;
 use crate::cluster::nats::api::{self, Answer, Stream};
 use crate::cluster::nats::connection::Connection;
 use crate::cluster::nats::entry::{Content, Entry};
@@ -16,6 +15,7 @@ use crate::cluster::nats::log::Log;
 use crate::cluster::nats::names::Names;
 use crate::cluster::nats::protocol::Writer;
 use crate::cluster::nats::router::{FromEngine, Router, Target};
+use crate::cluster::nats::{Doubt, Kept};
 use crate::hub::engine::Epoch;
 
 /// A connection before its session.
@@ -31,6 +31,8 @@ pub(super) struct Opening<'a> {
     /// Of the last question.
     pub(super) number: u64,
     pub(super) log: Log,
+    /// Until when what follows what was read before is surely still there; `None` if nothing was.
+    pub(super) continued: Option<Instant>,
     pub(super) deliveries: Deliveries,
 }
 
@@ -80,6 +82,7 @@ impl<'a> Opening<'a> {
         names: &'a Names,
         incarnation: &str,
         patience: Duration,
+        kept: &Kept,
     ) -> Result<Self, Doubt> {
         let mut writer = Writer::default();
         let (inbox, log) = (format!("_INBOX.{incarnation}.answer."), log_inbox(incarnation));
@@ -99,10 +102,14 @@ impl<'a> Opening<'a> {
             patience,
             number: 0,
             log: Log::new(Epoch(0)),
+            continued: None,
             deliveries: Deliveries::new(Instant::now()),
         };
         let stream = opening.stream().await?;
-        opening.log = Log::new(stream.epoch());
+        match kept.take(stream.epoch(), Instant::now()) {
+            Some((log, until)) => (opening.log, opening.continued) = (log, Some(until)),
+            None => opening.log = Log::new(stream.epoch()),
+        }
         Ok(opening)
     }
 
@@ -123,7 +130,8 @@ impl<'a> Opening<'a> {
     pub(super) async fn enter(&mut self, node: &Node) -> Result<u64, Doubt> {
         // Longer than that, and what others tidy up may be missed.
         let end = tokio::time::Instant::now() + node.settings.lease * 4 / 5;
-        let consume = api::consume(&self.names.log(), &log_inbox(&self.incarnation), node.settings.lease);
+        let (inbox, from) = (log_inbox(&self.incarnation), self.log.sequence() + 1);
+        let consume = api::consume(&self.names.log(), &inbox, from, node.settings.lease);
         let consumer = self.ask(consume).await?;
         api::read::<serde_json::Value>(&consumer)?.map_err(Doubt::Refused)?;
         let entered = self.append(Content::Entered, &[]).await?;

@@ -75,6 +75,15 @@ impl Cluster {
         Node::start(&self.url(), name, self.lease)
     }
 
+    /// A node that has joined, behind a proxy of its own.
+    pub(super) fn join_apart(&self, name: &str) -> (Node, Proxy) {
+        let proxy = Proxy::start(self.port);
+        let url = format!("nats://{}127.0.0.1:{}", self.login, proxy.port);
+        let node = Node::start(&url, name, self.lease);
+        node.wait_until_joined();
+        (node, proxy)
+    }
+
     /// Asks the server something, beside all nodes.
     pub(super) fn ask(&self, subject: &str, payload: &[u8]) -> Value {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
@@ -163,7 +172,7 @@ impl Drop for Cluster {
 }
 
 /// Carries connections to a port. It ends with its process.
-struct Proxy {
+pub(super) struct Proxy {
     port: u16,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
@@ -190,7 +199,7 @@ impl Proxy {
     }
 
     /// Ends all connections that there are.
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         for stream in self.open.lock().expect("not poisoned").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
