@@ -34,7 +34,7 @@ pub(super) enum Target {
     /// From node to node.
     Control,
     Channel {
-        app: Box<str>,
+        app: Arc<str>,
         channel: Arc<str>,
     },
 }

@@ -293,7 +293,10 @@ impl Session {
 
     fn question(&mut self, question: Question) {
         match question {
-            Question::Channel { app, channel, answer } => self.ask_channel(&app, channel, answer),
+            // Only a cache channel has a last event, which is not in the log.
+            Question::Channel { app, channel, answer } if Kind::of(&channel).is_cache() => {
+                self.ask_channel(app, channel, answer);
+            }
             Question::Terminate { app, user_id, answer } => self.terminate(&app, user_id, answer),
             question => self.ask(Asked::Question(question)),
         }
@@ -311,7 +314,7 @@ impl Session {
             self.last_stream(known.snapshot().limits.cache_ttl);
         }
         let subject = self.names.channel(&app, &channel);
-        let target = Target::Channel { app: app.clone(), channel: Arc::clone(&channel) };
+        let target = Target::Channel { app: Arc::from(&*app), channel: Arc::clone(&channel) };
         let then = Then::Subscribed { app: app.clone(), channel: Arc::clone(&channel), number };
         let subscription = self.listen(subject, target, Some(then));
         self.subscriptions.insert((app, channel), subscription);
@@ -379,9 +382,9 @@ impl Session {
         self.queue.push(queue::Entry::Request { request, is_first: false, then });
     }
 
-    fn ask_channel(&mut self, app: &Arc<App>, channel: Box<str>, answer: oneshot::Sender<crate::query::ChannelState>) {
-        let (_, request) = self.request_last(app, &channel);
-        let then = Then::ChannelState { app: Arc::clone(app), channel, answer };
+    fn ask_channel(&mut self, app: Arc<App>, channel: Box<str>, answer: oneshot::Sender<crate::query::ChannelState>) {
+        let (_, request) = self.request_last(&app, &channel);
+        let then = Then::ChannelState { app, channel, answer };
         self.queue.push(queue::Entry::Request { request, is_first: false, then });
         self.ask(Asked::Nothing);
     }

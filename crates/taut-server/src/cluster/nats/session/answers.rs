@@ -342,7 +342,12 @@ impl Session {
             Question::Channels { app, prefix, answer } => drop(answer.send(self.log.occupied(app.id(), &prefix))),
             Question::Users { app, channel, answer } => drop(answer.send(self.log.users(app.id(), &channel))),
             Question::Nodes { answer } => drop(answer.send(self.peers())),
-            Question::Channel { .. } | Question::Terminate { .. } => {}
+            Question::Channel { app, channel, answer } => {
+                let occupancy = self.log.occupancy(app.id(), &channel);
+                let _ = answer.send(ChannelState { occupancy, cached: None });
+            }
+            // It is for nodes.
+            Question::Terminate { .. } => {}
         }
     }
 
