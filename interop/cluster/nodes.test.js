@@ -373,6 +373,29 @@ describe('a cluster of three nodes', { timeout: 120_000 }, () => {
     }
   });
 
+  test('where_only_backends_ask_for_counts_they_are_those_of_the_cluster_and_nobody_is_told', async () => {
+    const other = await Cluster.start({ size: 2, beside: cluster, app: { subscription_count: 'info' } });
+    try {
+      await other.whole();
+      const channels = [fresh('chat'), fresh('presence-room')];
+      const clients = await Promise.all(other.nodes.map((node) => other.client(node)));
+      for (const client of clients) for (const channel of channels) await client.join(channel, 'ada');
+      for (const node of other.nodes) {
+        await eventually(`node ${node.name}`, async () => {
+          const { body } = await other.publisher.publish(node, channels, { info: 'subscription_count' });
+          return channels.every((channel) => body.channels[channel].subscription_count === 2) || body;
+        });
+      }
+      // What webhooks tell comes in the order in which it happened.
+      for (const client of clients) await client.leave();
+      await other.history.until({ kind: 'webhook', name: 'channel_vacated', channel: channels[0] });
+      assert.deepEqual(other.history.matching({ kind: 'webhook', name: 'subscription_count' }), []);
+      for (const client of clients) assert.deepEqual(client.heard('told', { event: 'pusher_internal:subscription_count' }), []);
+    } finally {
+      await other.stop();
+    }
+  });
+
   test('somebody_who_listens_to_everything_on_redis_keeps_no_query_waiting', async () => {
     const spy = connect(cluster.redis.port, '127.0.0.1');
     try {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 pub use taut_shard::SlowReader;
 
+use crate::pusher::channel::Kind;
+
 pub(crate) use public_key::{Algorithm, decode_base64url};
 pub use public_key::{InvalidKey, PublicKey};
 pub use upgrade::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
@@ -191,6 +193,17 @@ impl Features {
     /// Whether backends may ask how many are subscribed to a channel.
     pub(crate) fn tells_subscription_count(&self) -> bool {
         self.subscription_count || self.subscription_count_in_info
+    }
+
+    /// Whether clients and webhooks are told how many are subscribed to a channel of this kind.
+    pub(crate) fn announces_count(&self, kind: Kind) -> bool {
+        self.subscription_count && kind.is_counted()
+    }
+
+    /// Whether the owner of a channel of this kind is to know how many are subscribed. On a node of a cluster it is also where only backends
+    /// ask for it: the other nodes answer, too.
+    pub(crate) fn counts(&self, kind: Kind, in_cluster: bool) -> bool {
+        self.announces_count(kind) || in_cluster && self.tells_subscription_count() && kind != Kind::ServerToUser
     }
 }
 

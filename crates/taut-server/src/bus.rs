@@ -24,6 +24,7 @@ use crate::hub::command::{Command, Publication};
 use crate::hub::engine::{Request, Standing, Update};
 use crate::hub::envelope::{Content, Envelope};
 use crate::place::{AppIndex, ShardIndex};
+use crate::pusher::channel::Kind;
 use crate::query::Query;
 #[cfg(test)]
 pub(crate) use end::WINDOW;
@@ -273,6 +274,11 @@ impl Owners for NodeOwners {
     }
 
     fn happened(&self, app: &Arc<App>, event: Event) {
+        if let Event::SubscriptionCount { channel, .. } = &event
+            && !app.snapshot().config.features.announces_count(Kind::of(channel))
+        {
+            return; // The nodes count it for backends that ask.
+        }
         self.events.record_for_webhooks(app, event);
     }
 }

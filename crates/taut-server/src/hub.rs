@@ -44,7 +44,8 @@ pub(crate) struct Hub<C> {
 impl<C: Copy + Eq + Hash> Hub<C> {
     /// On a node of a cluster, if it has a `standing`.
     pub(crate) fn new(app: Arc<App>, standing: Option<Standing>) -> Self {
-        Self { members: Members::new(Arc::clone(&app)), app, owner: Owner::new(standing) }
+        let members = Members::new(Arc::clone(&app), standing.is_some());
+        Self { members, app, owner: Owner::new(standing) }
     }
 
     pub(crate) fn app(&self) -> &Arc<App> {

@@ -15,6 +15,7 @@ use crate::pusher::channel::Kind;
 #[derive(Debug)]
 pub(crate) struct Members<C> {
     app: Arc<App>,
+    in_cluster: bool,
     /// The connections that have been told that they are subscribed, and get what is published.
     subscribed: Subscriptions<C>,
     /// The connections that wait for a channel's owner.
@@ -58,9 +59,10 @@ pub(crate) enum Intent {
 }
 
 impl<C: Copy + Eq + Hash> Members<C> {
-    pub(super) fn new(app: Arc<App>) -> Self {
+    pub(super) fn new(app: Arc<App>, in_cluster: bool) -> Self {
         Self {
             app,
+            in_cluster,
             subscribed: Subscriptions::new(),
             waiting: HashMap::new(),
             waiters: 0,
@@ -268,11 +270,8 @@ impl<C: Copy + Eq + Hash> Members<C> {
 
     /// A connection has ended, which has left the channels in which it is to be told apart, as [`leave`](Self::leave) has it.
     pub(crate) fn leave_all(&mut self, connection: C, effects: &mut Effects<C>) {
-        if self.app.snapshot().config.features.subscription_count {
-            let channels: Vec<Arc<str>> = self.subscribed.channels_of(connection).map(Arc::clone).collect();
-            for channel in channels {
-                self.leave(connection, &channel, None, true, effects);
-            }
+        for channel in self.counted_channels(connection) {
+            self.leave(connection, &channel, None, true, effects);
         }
         let mut vacated = Vec::new();
         self.subscribed.leave_all(connection, |channel| vacated.push(channel));
@@ -281,9 +280,19 @@ impl<C: Copy + Eq + Hash> Members<C> {
         }
     }
 
+    /// The channels of a connection whose owners know how many are subscribed.
+    fn counted_channels(&self, connection: C) -> Vec<Arc<str>> {
+        let features = &self.app.snapshot().config.features;
+        if !features.tells_subscription_count() {
+            return Vec::new();
+        }
+        let is_counted = |channel: &&Arc<str>| features.counts(Kind::of(channel), self.in_cluster);
+        self.subscribed.channels_of(connection).filter(is_counted).map(Arc::clone).collect()
+    }
+
     /// Says how many are subscribed to a channel here. Its owner learns of nobody by an [`Command::Unsubscribe`].
     fn count(&self, channel: &Arc<str>, effects: &mut Effects<C>) {
-        if !self.app.snapshot().config.features.subscription_count || !Kind::of(channel).is_counted() {
+        if !self.app.snapshot().config.features.counts(Kind::of(channel), self.in_cluster) {
             return;
         }
         let subscribers = self.subscribed.members(channel).len();
@@ -411,8 +420,12 @@ mod tests {
     }
 
     fn members_of(features: Features) -> Members<u32> {
+        members_where(features, false)
+    }
+
+    fn members_where(features: Features, in_cluster: bool) -> Members<u32> {
         let config = AppConfig { features, ..AppConfig::parse("1:key:secret").expect("an app") };
-        Members::new(Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]))
+        Members::new(Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]), in_cluster)
     }
 
     fn drained(effects: &mut Effects<u32>) -> Vec<Effect<u32>> {
@@ -567,6 +580,29 @@ mod tests {
         assert_eq!(let_in(&mut on(), 1, "a", None), [1]);
         assert_eq!(let_in(&mut on(), 1, "presence-a", Some(member())), NONE, "its members are counted");
         assert_eq!(let_in(&mut members(), 1, "a", None), NONE);
+    }
+
+    // The other nodes answer backends that ask for the number, of presence channels as well.
+    #[test]
+    fn a_node_of_a_cluster_counts_all_that_backends_may_ask_for() {
+        let asked = Features { subscription_count_in_info: true, ..Features::default() };
+        let node = || members_where(asked, true);
+        assert_eq!(let_in(&mut node(), 1, "a", None), [1]);
+        assert_eq!(let_in(&mut node(), 1, "presence-a", Some(member())), [1]);
+        assert_eq!(let_in(&mut node(), 1, "#server-to-user-1", None), NONE, "nobody may ask");
+        assert_eq!(let_in(&mut members_where(asked, false), 1, "a", None), NONE, "a shard asks the others");
+        assert_eq!(let_in(&mut members_where(Features::default(), true), 1, "a", None), NONE);
+    }
+
+    #[test]
+    fn who_ends_is_counted_out_in_a_cluster_as_well() {
+        let features = Features { subscription_count_in_info: true, ..Features::default() };
+        let (mut members, mut effects) = (members_where(features, true), Effects::new());
+        for connection in [1, 2] {
+            let_in(&mut members, connection, "a", None);
+        }
+        members.leave_all(1, &mut effects);
+        assert_eq!(counts(&mut effects), [1]);
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl<C: Copy> Owner<C> {
         now: Time,
         effects: &mut Effects<C>,
     ) {
-        if !app.snapshot().config.features.subscription_count || !Kind::of(channel).is_counted() {
+        if !app.snapshot().config.features.counts(Kind::of(channel), self.cluster.is_some()) {
             return;
         }
         if self.cluster.is_some() {
@@ -327,13 +327,17 @@ mod tests {
     use super::*;
     use crate::app::{AppConfig, Features, Limits};
     use crate::apps::Apps;
+    use crate::hub::engine::Update;
     use crate::pusher::payload::Payload;
     use std::time::Instant;
 
     const HERE: ShardIndex = ShardIndex::FIRST;
 
     fn app(limits: Limits) -> Arc<App> {
-        let features = Features { subscription_count: true, ..Features::default() };
+        app_with(limits, Features { subscription_count: true, ..Features::default() })
+    }
+
+    fn app_with(limits: Limits, features: Features) -> Arc<App> {
         let config = AppConfig { features, ..AppConfig::parse("1:key:secret").expect("an app") };
         Arc::clone(&Apps::new([config], &limits).expect("one app").all()[0])
     }
@@ -490,5 +494,29 @@ mod tests {
         let effects: Vec<_> = std::iter::from_fn(|| effects.pop()).collect();
         assert_eq!(happened(&effects), [&told(151)]);
         assert_eq!(delivered(&effects), ["pusher_internal:subscription_count"]);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_tells_the_engine_of_counts_and_clients_only_what_the_app_wants_told() {
+        let told = |features: Features, channel: &str| {
+            let (app, mut owner) = (app_with(Limits::default(), features), Owner::new(Some(Standing::Away)));
+            subscribe(&mut owner, &app, channel, Subscribe::Events);
+            let effects =
+                handle(&mut owner, &app, Command::Count { channel: channel.into(), subscribers: 2 }, Time::ZERO);
+            let is_asked =
+                effects.iter().any(|effect| matches!(effect, Effect::Engine(Request::Count { subscribers: 2, .. })));
+            let mut effects = Effects::new();
+            owner.update(&app, Update::Counted { channel: channel.into(), subscribers: 5 }, Time::ZERO, &mut effects);
+            let effects: Vec<Effect<u32>> = std::iter::from_fn(|| effects.pop()).collect();
+            (is_asked, delivered(&effects) == ["pusher_internal:subscription_count"])
+        };
+        let off = Features::default();
+        let on = Features { subscription_count: true, ..off };
+        let asked = Features { subscription_count_in_info: true, ..off };
+        assert_eq!(told(on, "a"), (true, true));
+        assert_eq!(told(on, "presence-a"), (true, false));
+        assert_eq!(told(asked, "a"), (true, false));
+        assert_eq!(told(asked, "presence-a"), (true, false));
+        assert_eq!(told(off, "a"), (false, false));
     }
 }

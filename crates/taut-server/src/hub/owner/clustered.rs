@@ -291,6 +291,9 @@ impl<C: Copy> Owner<C> {
                 self.welcome(&channel, now, effects);
             }
             Update::Counted { channel, subscribers } => {
+                if !app.snapshot().config.features.announces_count(Kind::of(&channel)) {
+                    return;
+                }
                 if let Some(count) = self.channels.counted(&channel, subscribers, now) {
                     self.announce_count(&channel, count, effects);
                 }

@@ -225,6 +225,8 @@ struct Seen {
     user_id: Option<Arc<str>>,
     /// The events, in their order.
     heard: Vec<String>,
+    /// How many are subscribed, as it was told last.
+    count: Option<u64>,
     /// How many had been published when it was let in.
     since: usize,
 }
@@ -264,7 +266,7 @@ impl Client {
                 let user = inner()["user_id"].as_str().expect("a text").to_owned();
                 assert!(seen.users.as_mut().expect("a list").remove(&user), "was not there: {message}");
             }
-            "pusher_internal:subscription_count" => {}
+            "pusher_internal:subscription_count" => seen.count = inner()["subscription_count"].as_u64(),
             name => seen.hear_event(name),
         }
     }
@@ -450,7 +452,9 @@ impl Engine {
             for user in users {
                 self.leave(nodes, incarnation, &channel, &user);
             }
-            self.channels.get_mut(&channel).expect("there").counts.remove(&incarnation);
+            if self.channels[&channel].counts.contains_key(&incarnation) {
+                self.count(nodes, incarnation, &channel, 0);
+            }
         }
         for user in self.online.keys().cloned().collect::<Vec<_>>() {
             self.set_online(nodes, incarnation, &user, false);
@@ -844,9 +848,13 @@ impl World {
         for name in CHANNELS.iter().filter(|name| **name != "#user") {
             let subscribers: Vec<_> = there.iter().filter(|client| client.wants.contains(*name)).collect();
             let users: BTreeSet<String> = subscribers.iter().map(|client| client.user.clone()).collect();
-            for client in subscribers {
+            let counts = self.engine.channels.get(*name).map(|kept| &kept.counts);
+            assert_eq!(counts.into_iter().flat_map(BTreeMap::values).sum::<usize>(), subscribers.len(), "{name}");
+            for client in &subscribers {
                 let seen = client.channels.get(*name).unwrap_or_else(|| panic!("{} was let in to {name}", client.id));
                 assert_eq!(seen.users, Kind::of(name).is_presence().then(|| users.clone()), "{name} {}", client.id);
+                let count = Kind::of(name).is_counted().then_some(subscribers.len() as u64);
+                assert_eq!(seen.count, count, "{name} {}", client.id);
             }
             if Kind::of(name).is_presence() {
                 let kept = self.engine.channels.get(*name);
