@@ -51,6 +51,11 @@ pub(crate) enum Mail {
         app: AppIndex,
         outcome: Box<Outcome>,
     },
+    /// To all: clients of the app that wait for a place are let in, refused if it `is_full`, or wait on.
+    Granted {
+        app: AppIndex,
+        is_full: bool,
+    },
     /// To all: apps have been changed or taken away.
     AppsChanged,
     /// To all: the engine of the cluster decides from here on, or cannot.
@@ -266,6 +271,11 @@ impl Owners for NodeOwners {
 
     fn standing(&self, standing: Standing) {
         self.bus.tell_all(|| Mail::Standing(standing));
+    }
+
+    fn granted(&self, app: &Arc<App>, is_full: bool) {
+        let app = app.index();
+        self.bus.tell_all(|| Mail::Granted { app, is_full });
     }
 
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done) {

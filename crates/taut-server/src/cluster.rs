@@ -36,6 +36,9 @@ use crate::query::{ChannelState, Occupancy};
 /// *A node that dies* is noticed within its lease. Its members, users and counts are taken away once, by one of the others; the changes are
 /// announced as any others.
 ///
+/// *Connections* of an app with a limit are shared out: never more than the limit are granted to all nodes together, but a node that comes back keeps
+/// what it has. While the engine is away, each node may have as many as the limit says.
+///
 /// *At the start* owners wait for [`Standing::Joined`], or for [`Standing::Away`] if the engine is not there.
 ///
 /// *When the engine is away* ([`Standing::Away`]): [`send`](Self::send) goes on taking requests. Receipts of events that cannot be carried, or
@@ -52,6 +55,10 @@ pub(crate) trait Broker: fmt::Debug + Send + Sync {
 
     /// Asks something about the whole cluster. The answer comes within a second, or the sender is dropped: the engine is away.
     fn ask(&self, question: Question);
+
+    /// More clients of the app want to connect than this node may have where the nodes [share](App::grant) its connections. Once the engine has said
+    /// how many it may have, or cannot, [`Owners::granted`] is called. Never waits.
+    fn draw(&self, app: &Arc<App>);
 
     /// How it stands with the engine now. Called for each publish: it reads a value that the driver keeps.
     fn state(&self) -> State;
@@ -143,6 +150,10 @@ pub(crate) trait Owners: fmt::Debug + Send + Sync {
 
     /// To every owner of the node, after all updates that were sent before.
     fn standing(&self, standing: Standing);
+
+    /// The app has been [granted](App::grant) places for connections on this node, or there are no more, if it `is_full`. Clients that wait for one
+    /// are let in, refused, or [drawn](Broker::draw) for again.
+    fn granted(&self, app: &Arc<App>, is_full: bool);
 
     /// Another node wants all connections of this user closed. That is done when the last clone of `done` is dropped.
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done);

@@ -44,6 +44,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::query::{Histogram, Traffic};
 use crate::refusals::{self, RefusalReason};
 use client_info::{ClientInfo, Sdks};
+use connect::Applicant;
 pub(crate) use connect::{Unwelcome, no_such_app, tell_unwelcome};
 use deliver::{ClientOutlet, FollowUp};
 use sign_in::SignedIn;
@@ -72,6 +73,8 @@ pub(crate) struct PusherHandler {
     unauthorized: BinaryHeap<Reverse<(Time, ConnectionId)>>,
     /// What the requests said that are decided elsewhere. Each has its answer in the end, whether the client has waited or not.
     deciding: HashMap<HandshakeId, ClientInfo>,
+    /// Clients for whom there is no place yet, by app, in the order in which they came.
+    waiting: HashMap<AppIndex, Vec<Applicant>>,
     sdks: Sdks,
     latency: Cell<Histogram>,
     /// Where what is sent gets its text.
@@ -177,6 +180,7 @@ impl PusherHandler {
             follow_ups: VecDeque::new(),
             unauthorized: BinaryHeap::new(),
             deciding: HashMap::new(),
+            waiting: HashMap::new(),
             sdks: Sdks::default(),
             latency: Cell::default(),
             text: String::new(),
@@ -355,6 +359,9 @@ impl PusherHandler {
     /// The engine of the cluster decides from here on, or cannot.
     fn stand(&mut self, connections: &mut Connections<Client>, standing: Standing) {
         self.end.stand(standing);
+        for app in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.granted(connections, app, false);
+        }
         let now = connections.now();
         for app in (0..self.local_apps.len()).map(AppIndex::new) {
             if self.local_app(app).is_some() {
@@ -489,6 +496,7 @@ impl Handler for PusherHandler {
             Mail::Terminate { app, user_id, done } => self.terminate(connections, app, &user_id, &done),
             Mail::Mark { done } => drop(done),
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
+            Mail::Granted { app, is_full } => self.granted(connections, app, is_full),
             Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Standing(standing) => self.stand(connections, standing),
             Mail::Tick => self.tick(connections),

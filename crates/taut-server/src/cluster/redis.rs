@@ -103,6 +103,10 @@ pub(crate) fn start(settings: Settings, apps: Arc<Apps>, owners: Arc<dyn Owners>
         owners,
         status: Arc::clone(&status),
     });
+    for app in node.apps.all() {
+        // Who comes before the node has joined waits.
+        app.grant(Some(0));
+    }
     let driver = Driver { node, requests: received, memory: Memory::default() };
     runtime.spawn(driver.run());
     Arc::new(Redis { requests, status })
@@ -124,6 +128,10 @@ enum Message {
         room: Option<Room>,
     },
     Question(Question),
+    /// Clients of the app wait for places.
+    Draw {
+        app: Arc<App>,
+    },
     /// The node leaves the cluster.
     Leave {
         done: oneshot::Sender<()>,
@@ -152,6 +160,10 @@ impl Broker for Redis {
 
     fn ask(&self, question: Question) {
         let _ = self.requests.send(Message::Question(question));
+    }
+
+    fn draw(&self, app: &Arc<App>) {
+        let _ = self.requests.send(Message::Draw { app: Arc::clone(app) });
     }
 
     fn state(&self) -> State {
@@ -207,6 +219,15 @@ struct Node {
     apps: Arc<Apps>,
     owners: Arc<dyn Owners>,
     status: Arc<Status>,
+}
+
+impl Node {
+    /// From here on the engine does not say how many connections this node may have.
+    fn share_no_places(&self) {
+        for app in self.apps.all() {
+            app.grant(None);
+        }
+    }
 }
 
 /// What outlives a session.
@@ -328,6 +349,7 @@ impl Driver {
         if status.phase() == Phase::Joined {
             status.losses.fetch_add(1, Ordering::Relaxed);
         }
+        self.node.share_no_places();
         // Told more than once it changes nothing; the first time may be at the start.
         self.node.owners.standing(Standing::Away);
         status.enter(if status.state().losses == 0 { Phase::Starting } else { Phase::Away });
@@ -351,11 +373,16 @@ impl Driver {
 
     /// Without an engine only this node's part changes. Events and questions fail by being dropped.
     fn take(&mut self, message: Message) {
-        if let Message::Request { app, request, room } = message {
-            self.memory.part.apply(app.id(), &request);
-            if let (Request::Publish { receipt, .. }, Some(room)) = (request, room) {
-                drop(Carriage { receipt, _room: room });
+        match message {
+            Message::Request { app, request, room } => {
+                self.memory.part.apply(app.id(), &request);
+                if let (Request::Publish { receipt, .. }, Some(room)) = (request, room) {
+                    drop(Carriage { receipt, _room: room });
+                }
             }
+            // At the start they wait until it is known that there is none.
+            Message::Draw { app } if app.granted().is_none() => self.node.owners.granted(&app, false),
+            Message::Draw { .. } | Message::Question(_) | Message::Leave { .. } => {}
         }
     }
 }

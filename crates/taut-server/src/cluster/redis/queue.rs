@@ -34,6 +34,7 @@ enum Entry<T> {
     Join(Vec<Join<T>>),
     Leave(Vec<Vec<u8>>),
     Count { former: Vec<Box<str>>, counts: Vec<Count> },
+    Draw { former: Vec<Box<str>>, draw: Draw, then: T },
 }
 
 /// A cell that the node holds from now on.
@@ -51,6 +52,16 @@ pub(super) struct Count {
     pub(super) app: Box<str>,
     pub(super) channel: Arc<str>,
     pub(super) subscribers: usize,
+}
+
+/// The node wants to have so many connections of an app.
+pub(super) struct Draw {
+    pub(super) app: Box<str>,
+    pub(super) wanted: usize,
+    /// It has them already.
+    pub(super) taken: usize,
+    /// All nodes together may have so many.
+    pub(super) most: usize,
 }
 
 /// What is to be done with the answer to one command.
@@ -124,6 +135,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// `former` are the incarnations of this node whose shares are void.
+    pub(super) fn draw(&mut self, draw: Draw, former: &[Box<str>], then: T) {
+        self.waiting.push_back(Entry::Draw { former: former.to_vec(), draw, then });
+    }
+
     /// Sends what waits, unless something is under way.
     pub(super) fn start(&mut self) {
         if self.under_way.is_some() || self.waiting.is_empty() {
@@ -189,6 +205,14 @@ impl<T> Queue<T> {
                 }
                 (command, Then::Nothing)
             }
+            Entry::Draw { former, draw: Draw { app, wanted, taken, most }, then } => {
+                let mut command = self.change(Script::Draw);
+                command.arg(&*app).arg(wanted).arg(taken).arg(most);
+                for incarnation in &former {
+                    command.arg(&**incarnation);
+                }
+                (command, Then::One(then))
+            }
         }
     }
 
@@ -210,6 +234,7 @@ impl<T> Entry<T> {
             Self::Join(joins) => joins.len() * CELL,
             Self::Leave(cells) => cells.len() * CELL,
             Self::Count { counts, .. } => counts.len() * CELL,
+            Self::Draw { .. } => CELL,
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::names::Names;
-use super::queue::{Carriage, Count, Join, Queue, Room};
+use super::queue::{Carriage, Count, Draw, Join, Queue, Room};
 use super::reply;
 use super::scripts::{Script, Scripts};
 use super::subscriber::{Heard, Inbox, Subscriber};
@@ -42,6 +42,8 @@ pub(super) struct Session {
     /// What is still missing before the node has joined.
     missing: Missing,
     counts: Counts<Instant>,
+    /// This node's shares of the connections of apps with a limit, by the id of the app.
+    shares: HashMap<Box<str>, Share>,
     /// By app: whether its users' changes are subscribed, and the questions that wait for it.
     watched: HashMap<Box<str>, Watched>,
     terminations: HashMap<u64, Termination>,
@@ -116,6 +118,16 @@ struct OnlineQuestion {
     number: u32,
 }
 
+/// A node's share of an app's connections.
+#[derive(Debug, Default)]
+struct Share {
+    is_drawing: bool,
+    /// More have been wanted since.
+    is_wanted: bool,
+    /// The engine counts so many.
+    counted: usize,
+}
+
 /// This node's turn to tell webhooks what has happened in the cluster.
 #[derive(Debug)]
 struct Reader {
@@ -176,6 +188,7 @@ impl Session {
             subscriber: Subscriber::new(subscribing),
             missing: Missing { subscriptions: true, cells: true },
             counts: Counts::default(),
+            shares: HashMap::new(),
             watched: HashMap::new(),
             terminations: HashMap::new(),
             requests: 0,
@@ -258,6 +271,9 @@ impl Session {
             let count = Count { app: app.into(), channel: Arc::clone(channel), subscribers };
             self.queue.count(count, &memory.former);
         }
+        for app in &self.node.apps.all() {
+            self.draw(app, memory);
+        }
         let mut retire = self.queue.call(Script::Retire);
         for incarnation in &memory.former {
             retire.arg(&**incarnation);
@@ -292,12 +308,57 @@ impl Session {
                 self.request(&app, request, room, memory);
             }
             Message::Question(question) => self.question(question),
+            Message::Draw { app } => self.draw(&app, memory),
+        }
+    }
+
+    /// Asks for as many connections of an app as there are here and want to come. What this node has no need of others may have.
+    fn draw(&mut self, app: &Arc<App>, memory: &Memory) {
+        let most = app.snapshot().limits.connections;
+        if most == 0 {
+            return self.node.owners.granted(app, false);
+        }
+        let share = self.shares.entry(app.id().into()).or_default();
+        if share.is_drawing {
+            share.is_wanted = true;
+            return;
+        }
+        let (taken, waiting) = app.reclaim_places();
+        let wanted = (taken + waiting).min(most);
+        *share = Share { is_drawing: true, is_wanted: false, counted: taken };
+        let draw = Draw { app: app.id().into(), wanted, taken, most };
+        self.queue.draw(draw, &memory.former, Answer::Drawn { app: Arc::clone(app), wanted });
+    }
+
+    /// This node may have so many connections of an app.
+    fn drawn(&mut self, app: &Arc<App>, wanted: usize, granted: usize, memory: &Memory) {
+        app.grant(Some(granted));
+        self.node.owners.granted(app, granted < wanted);
+        let share = self.shares.entry(app.id().into()).or_default();
+        share.is_drawing = false;
+        share.counted = share.counted.max(granted);
+        if share.is_wanted {
+            self.draw(app, memory);
+        }
+    }
+
+    /// Draws anew where this node has less than it was counted with, or has not drawn yet.
+    fn give_back_places(&mut self, memory: &Memory) {
+        for app in self.node.apps.all().iter().filter(|app| app.snapshot().limits.connections > 0) {
+            let share = self.shares.get(app.id());
+            if share.is_none_or(|share| !share.is_drawing && share.counted > app.connections()) {
+                self.draw(app, memory);
+            }
         }
     }
 
     /// Ends the incarnation, behind all that was written before.
     fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
         memory.is_leaving = true;
+        self.node.share_no_places();
+        for app in self.node.apps.all() {
+            self.node.owners.granted(&app, false);
+        }
         let mut retire = self.queue.call(Script::Retire);
         retire.arg(&*self.incarnation);
         self.queue.send(retire, 0, Answer::Left { done });
@@ -467,6 +528,7 @@ impl Session {
         for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
             self.queue.count(Count { app, channel, subscribers }, &[]);
         }
+        self.give_back_places(memory);
         self.reap();
         self.read(now, memory);
         self.end_terminations(now);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use self::harness::{Node, PARTITION, Seen, cluster, failed};
+use self::harness::{Cluster, Node, PARTITION, Seen, cluster, failed};
+use crate::apps::Admission;
 use crate::cluster::{Phase, Question};
 use crate::events::Event;
 use crate::hub::command::{Event as Published, PresenceMember, Publication};
@@ -590,6 +591,102 @@ fn subscribers_are_counted_over_all_nodes() {
     assert!(counts.len() <= 5, "one a second and channel: {counts:?}");
 }
 
+/// Waits until a client finds a place.
+fn comes(cluster: &Cluster, node: &Node) -> Admission {
+    let mut come = None;
+    cluster.wait_until(|| {
+        come = node.come();
+        come.is_some()
+    });
+    come.expect("it has come")
+}
+
+#[test]
+fn all_nodes_together_have_as_many_connections_as_the_limit_says() {
+    let Some(mut cluster) = cluster(SHORT) else { return };
+    cluster.limit_connections(3);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let (first, second, third) = (a.come(), a.come(), b.come());
+    assert!(first.is_some() && second.is_some() && third.is_some());
+    assert!(a.come().is_none() && b.come().is_none(), "there are three");
+    drop(first);
+    let fourth = comes(&cluster, &b);
+    assert!(a.come().is_none() && b.come().is_none(), "there are three again");
+    drop((second, fourth));
+    let more: Vec<_> = (0..2).map(|_| comes(&cluster, &a)).collect();
+    assert!(a.come().is_none() && b.come().is_none());
+    drop(more);
+    // What a dead node had is free again.
+    let _all: Vec<_> = (0..2).map(|_| comes(&cluster, &a)).collect();
+    a.kill();
+    let _more: Vec<_> = (0..2).map(|_| comes(&cluster, &b)).collect();
+    assert!(b.come().is_none());
+}
+
+#[test]
+fn many_who_come_at_once_share_few_commands() {
+    let Some(mut cluster) = cluster(LONG) else { return };
+    cluster.limit_connections(2000);
+    let a = cluster.join("a");
+    a.app().wait(1500);
+    let before = cluster.calls()["evalsha"];
+    let _first = a.come().expect("a place");
+    a.app().stop_waiting(1500);
+    let _others: Vec<_> = (0..1500).map(|_| a.app().admit().expect("granted")).collect();
+    assert!(cluster.calls()["evalsha"] - before < 10, "{:?}", cluster.calls());
+}
+
+#[test]
+fn without_the_engine_each_node_keeps_to_the_limit_by_itself_and_shares_again_afterwards() {
+    let Some(mut cluster) = cluster(SHORT) else { return };
+    cluster.limit_connections(2);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let first = a.come().expect("a place");
+    cluster.stop();
+    for node in [&a, &b] {
+        node.until(|seen| matches!(seen, Seen::Standing(Standing::Away)).then_some(()));
+    }
+    let second = a.come().expect("a place");
+    let (third, fourth) = (b.come().expect("a place"), b.come().expect("a place"));
+    assert!(a.come().is_none() && b.come().is_none(), "each has two");
+    cluster.start();
+    for node in [&a, &b] {
+        node.until(|seen| matches!(seen, Seen::Standing(Standing::Joined)).then_some(()));
+    }
+    drop((first, third));
+    // Two are left. A node may let somebody in before it has heard that the other has too many.
+    cluster.wait_until(|| a.come().is_none() && b.come().is_none());
+    drop(second);
+    let fifth = comes(&cluster, &b);
+    assert!(a.come().is_none() && b.come().is_none());
+    drop((fourth, fifth));
+    let _both = (comes(&cluster, &a), comes(&cluster, &b));
+}
+
+#[test]
+fn who_comes_before_the_node_has_joined_waits_until_it_has() {
+    let Some(mut cluster) = cluster(SHORT) else { return };
+    cluster.limit_connections(1);
+    let a = cluster.join("a");
+    let _only = a.come().expect("a place");
+    let b = cluster.node("b", SHORT);
+    assert!(b.come().is_none(), "the other node has the place");
+    cluster.stop();
+    let c = cluster.node("c", SHORT);
+    assert!(c.come().is_some(), "there is no engine");
+}
+
+#[test]
+fn a_node_that_leaves_keeps_its_clients_and_gives_its_places_back() {
+    let Some(mut cluster) = cluster(LONG) else { return };
+    cluster.limit_connections(1);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let _only = a.come().expect("a place");
+    assert!(b.come().is_none());
+    a.leave();
+    let _next = comes(&cluster, &b);
+}
+
 #[test]
 fn the_last_event_is_kept_and_numbered_for_all() {
     let Some(cluster) = cluster(LONG) else { return };
@@ -738,7 +835,8 @@ fn a_node_that_leaves_takes_its_users_with_it_at_once() {
 
 #[test]
 fn channels_without_anybody_leave_nothing_behind() {
-    let Some(cluster) = cluster(LONG) else { return };
+    let Some(mut cluster) = cluster(LONG) else { return };
+    cluster.limit_connections(10);
     let a = cluster.join("a");
     subscribed(&a, "presence-a");
     a.send(Request::Count { channel: "chat".into(), subscribers: 2 });
@@ -748,6 +846,7 @@ fn channels_without_anybody_leave_nothing_behind() {
     a.send(Request::SignOut { user_id: "ann".into() });
     a.send(unsubscribe("presence-a"));
     a.send(Request::Count { channel: "chat".into(), subscribers: 0 });
+    drop(a.come());
     // Of the cluster itself, not of channels and users.
     let stays = ["changes", "epoch", "leases", "members", "meta", "number", "reader", "happened"];
     let is_left = |key: &String| !stays.iter().any(|kind| key.ends_with(&format!(":{kind}")));

@@ -141,6 +141,11 @@ function gone.c(app, channel, _, incarnation)
   end
 end
 
+-- A node's share of an app's connections. It is set by draw.lua.
+function gone.p(app, _, _, incarnation)
+  redis.call('HDEL', name('shares', app), incarnation)
+end
+
 -- A cell that an incarnation held has been taken out of its set.
 local function release(incarnation, cell)
   local kind, app, channel, user = unpack(fields(cell))

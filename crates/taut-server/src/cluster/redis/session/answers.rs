@@ -38,6 +38,7 @@ pub(super) enum Answer {
     Users { answer: oneshot::Sender<Vec<Arc<str>>> },
     Nodes { answer: oneshot::Sender<Vec<Peer>> },
     Terminating { request: u64 },
+    Drawn { app: Arc<App>, wanted: usize },
 }
 
 /// A list of channels, of which a part has come.
@@ -211,6 +212,7 @@ impl Session {
                 }
                 self.check_terminated(request);
             }
+            Answer::Drawn { app, wanted } => self.drawn(&app, wanted, reply::number(reply)? as usize, memory),
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::super::{Settings, random_name, start};
 use crate::app::{AppConfig, Limits};
-use crate::apps::{App, Apps};
+use crate::apps::{Admission, App, Apps, NoPlace};
 use crate::cluster::{Broker, Done, Owners, Phase, Question, State};
 use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
@@ -33,6 +33,8 @@ pub(super) struct Cluster {
     server: Option<Child>,
     lease: Duration,
     url: String,
+    /// Of the app of all nodes together; 0: any number.
+    most_connections: usize,
 }
 
 /// A cluster without nodes. `None`, and loudly, where there is no Redis: `TAUT_TEST_REDIS=required` makes that an error.
@@ -48,7 +50,7 @@ pub(super) fn cluster(lease: Duration) -> Option<Cluster> {
     let directory = std::env::temp_dir().join(format!("taut-redis-{}", random_name()));
     std::fs::create_dir(&directory).expect("a directory");
     let url = format!("unix://{}/redis.sock", directory.display());
-    let mut cluster = Cluster { directory, server: None, lease, url };
+    let mut cluster = Cluster { directory, server: None, lease, url, most_connections: 0 };
     cluster.start();
     Some(cluster)
 }
@@ -102,6 +104,11 @@ impl Cluster {
     /// Nodes that join from here on use another Redis.
     pub(super) fn use_url(&mut self, url: String) {
         self.url = url;
+    }
+
+    /// Nodes that join from here on let so many connections in.
+    pub(super) fn limit_connections(&mut self, most: usize) {
+        self.most_connections = most;
     }
 
     pub(super) fn connection(&self) -> ::redis::Connection {
@@ -176,7 +183,8 @@ impl Cluster {
     pub(super) fn node(&self, name: &str, lease: Duration) -> Node {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let config = AppConfig::parse(&format!("{APP}:key:secret")).expect("an app");
-        let apps = Arc::new(Apps::new([config], &Limits::default()).expect("one app"));
+        let limits = Limits { connections: self.most_connections, ..Limits::default() };
+        let apps = Arc::new(Apps::new([config], &limits).expect("one app"));
         let (sender, seen) = mpsc::channel();
         // Other tests take the processors for as long as they like.
         let response_timeout = lease / 2;
@@ -232,6 +240,7 @@ pub(super) enum Seen {
     Standing(Standing),
     Terminated(Arc<str>),
     Happened(Event),
+    Granted { is_full: bool },
 }
 
 impl Node {
@@ -253,6 +262,26 @@ impl Node {
 
     pub(super) fn state(&self) -> State {
         self.broker().state()
+    }
+
+    /// A client comes, and waits for its place as shards do; `None`: there is none.
+    pub(super) fn come(&self) -> Option<Admission> {
+        let mut is_full = false;
+        loop {
+            match self.app.admit() {
+                Ok(admission) => return Some(admission),
+                Err(NoPlace::NotGranted) if !is_full => {}
+                Err(_) => return None,
+            }
+            self.app.wait(1);
+            self.broker().draw(&self.app);
+            is_full = self.until(|seen| match seen {
+                Seen::Granted { is_full } => Some(*is_full),
+                Seen::Standing(_) => Some(false),
+                _ => None,
+            });
+            self.app.stop_waiting(1);
+        }
     }
 
     /// Waits for something, and forgets what comes before it.
@@ -329,6 +358,10 @@ impl Owners for Recorder {
 
     fn standing(&self, standing: Standing) {
         self.record(Seen::Standing(standing));
+    }
+
+    fn granted(&self, _: &Arc<App>, is_full: bool) {
+        self.record(Seen::Granted { is_full });
     }
 
     fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Done) {
