@@ -575,7 +575,7 @@ impl<C: Copy> Owner<C> {
             let Some(state) = self.shared(channel) else { continue };
             state.joining = HashMap::new();
             if let Some(view) = &mut state.view {
-                view.forget_questions();
+                view.lose_engine();
                 let added: Vec<_> = here.into_iter().filter(|member| view.add(member.clone())).collect();
                 for member in added {
                     self.announce_added(channel, &member, effects);
