@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use self::harness::{Cluster, Node, PARTITION, Seen, cluster, failed};
+use self::harness::{APP, Cluster, Node, PARTITION, Seen, cluster, failed};
 use crate::apps::Admission;
 use crate::cluster::{Phase, Question};
 use crate::events::Event;
@@ -712,6 +712,20 @@ fn the_last_event_is_kept_and_numbered_for_all() {
     let cached = state.cached.expect("an event");
     assert_eq!(&*cached.data, "two");
     assert!(cached.ttl > Duration::from_secs(29 * 60) && cached.ttl <= Duration::from_secs(30 * 60));
+}
+
+#[test]
+fn a_channel_whose_last_event_is_too_old_has_none() {
+    let Some(cluster) = cluster(LONG) else { return };
+    let node = cluster.join("a");
+    subscribed(&node, "cache-a");
+    node.send(keep("cache-a", "one"));
+    assert_eq!(event(&node), ("one".to_owned(), Some(1)));
+    let last = format!("{PARTITION}:last:{APP}:cache-a");
+    cluster.command(&["HSET", &last, "until", "1"]);
+    let state = ask(&node, |answer| Question::Channel { app: node.app(), channel: "cache-a".into(), answer });
+    assert!(state.expect("an answer").cached.is_none());
+    assert_eq!(node.state().losses, 0);
 }
 
 fn online(node: &Node, user_ids: &[&str]) -> Vec<String> {
