@@ -2,6 +2,7 @@
 
 mod harness;
 mod model;
+mod scripts;
 mod sentinel;
 
 use std::collections::BTreeMap;

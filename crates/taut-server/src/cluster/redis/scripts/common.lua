@@ -30,10 +30,10 @@ local function name(kind, app, channel)
   return X .. ':' .. kind .. ':' .. app .. (channel and ':' .. channel or '')
 end
 
--- Whether an incarnation may still change something.
+-- Whether an incarnation may still change something. One that is dead has no lease.
 local function alive(incarnation)
   local lease = redis.call('ZSCORE', X .. ':leases', incarnation)
-  return lease and tonumber(lease) >= NOW and redis.call('SISMEMBER', X .. ':dead', incarnation) == 0
+  return lease and tonumber(lease) >= NOW
 end
 
 -- Puts down what webhooks tell of. The bound only matters if no node reads it for long.

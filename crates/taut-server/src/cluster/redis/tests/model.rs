@@ -97,13 +97,13 @@ fn told(thing: Thing, is_there: bool) -> String {
 }
 
 /// The engine, by its scripts.
-struct Engine {
-    connection: Connection,
-    changes: u64,
+pub(super) struct Engine {
+    pub(super) connection: Connection,
+    pub(super) changes: u64,
 }
 
 impl Engine {
-    fn run(&mut self, script: Script, arguments: &[Vec<u8>]) -> Result<Value, ::redis::RedisError> {
+    pub(super) fn run(&mut self, script: Script, arguments: &[Vec<u8>]) -> Result<Value, ::redis::RedisError> {
         let mut command = ::redis::cmd("EVAL");
         command.arg(source(script)).arg(1).arg(Names::new("taut").partition()).arg(arguments);
         command.query(&mut self.connection)
