@@ -5,6 +5,7 @@
 //! and the next one tells the engine everything again under another incarnation. So there is one way back, whatever has happened. Nobody notices:
 //! what the new incarnation holds is there before what the old one held goes.
 
+mod hazard;
 mod names;
 mod queue;
 mod reply;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc::{self, error::SendError};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use self::hazard::Hazard;
 use self::names::Names;
 use self::queue::{Carriage, Room};
 use self::session::Session;
@@ -238,8 +240,22 @@ struct Memory {
     former: Vec<Box<str>>,
     /// The last thing that this node has told webhooks, of this memory of the engine.
     told: Option<(Epoch, String)>,
+    /// What operators have been warned of.
+    hazards: Vec<Hazard>,
     /// The node is leaving, or has left: it does not come back.
     is_leaving: bool,
+}
+
+impl Memory {
+    /// Warns of what was not warned of before.
+    fn warn(&mut self, hazards: impl IntoIterator<Item = Hazard>, engine: &str) {
+        for hazard in hazards {
+            if !self.hazards.iter().any(|known| known.is_like(&hazard)) {
+                tracing::warn!(engine, "{hazard}");
+                self.hazards.push(hazard);
+            }
+        }
+    }
 }
 
 /// Why a session ends.

@@ -12,6 +12,7 @@ use ::redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, cmd};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::hazard;
 use super::names::Names;
 use super::queue::{Carriage, Count, Draw, Join, Queue, Room};
 use super::reply;
@@ -51,6 +52,7 @@ pub(super) struct Session {
     reader: Reader,
     reaper: Reaper,
     probe: Probe,
+    has_sentinels: bool,
     has_left: bool,
 }
 
@@ -195,6 +197,7 @@ impl Session {
             reader: Reader { is_turn: false, is_reading: false, read_at: sent },
             reaper: Reaper::default(),
             probe: Probe::default(),
+            has_sentinels: matches!(topology, Topology::Sentinel { .. }),
             has_left: false,
             node,
             incarnation,
@@ -291,6 +294,8 @@ impl Session {
         let (engine, incarnation) = (&*self.node.settings.address, &*self.incarnation);
         tracing::info!(engine, incarnation, "this node has joined the cluster");
         self.node.owners.standing(Standing::Joined);
+        self.queue.send(hazard::ask_memory(), 0, Answer::EngineMemory);
+        self.queue.send(hazard::ask_settings(), 0, Answer::EngineSettings);
     }
 
     fn take(&mut self, message: Message, memory: &mut Memory) {

@@ -1,6 +1,7 @@
 //! Drivers against a real Redis. Each test starts its own, on a socket in a directory of its own.
 
 mod harness;
+mod hazards;
 mod model;
 mod scripts;
 mod sentinel;

@@ -12,7 +12,7 @@ use super::{Lease, READ_INTERVAL, REAPED, Reaper, Session, TERMINATION};
 use crate::apps::App;
 use crate::cluster::redis::queue::{Carriage, Finished, Then};
 use crate::cluster::redis::scripts::Script;
-use crate::cluster::redis::{Doubt, Memory, reply};
+use crate::cluster::redis::{Doubt, Memory, hazard, reply};
 use crate::cluster::{Node as Peer, Question, wire};
 use crate::hub::command::{PresenceMember, Publication};
 use crate::hub::engine::{Position, Snapshot, TooMany, Update};
@@ -27,6 +27,8 @@ pub(super) enum Answer {
     Reaped,
     Happened,
     Ignored,
+    EngineMemory,
+    EngineSettings,
     Left { done: Option<oneshot::Sender<()>> },
     Carried(Carriage),
     Joined { app: Arc<App>, channel: Arc<str>, user_id: Arc<str>, number: u32, most: usize },
@@ -140,6 +142,13 @@ impl Session {
         for (then, reply) in answers.into_iter().zip(replies?) {
             match then {
                 Then::One(Answer::Carried(carriage)) => carried(carriage, reply)?,
+                // Refused or not understood, they are not known: the session goes on.
+                Then::One(Answer::EngineMemory) => {
+                    memory.warn(hazard::of_memory(reply), &self.node.settings.address);
+                }
+                Then::One(Answer::EngineSettings) => {
+                    memory.warn(hazard::of_settings(reply, self.has_sentinels), &self.node.settings.address);
+                }
                 Then::One(answer) => self.answer(answer, reply::checked(reply)?, memory)?,
                 Then::Each(answers) => {
                     for (answer, reply) in answers.into_iter().zip(reply::list(reply::checked(reply)?)?) {
@@ -168,7 +177,7 @@ impl Session {
                 self.reap();
             }
             Answer::Happened => self.happened(reply, memory)?,
-            Answer::Ignored => {}
+            Answer::Ignored | Answer::EngineMemory | Answer::EngineSettings => {}
             Answer::Left { done } => self.left(done, reply::number(reply)?),
             Answer::Carried(carriage) => carriage.carried(),
             Answer::Joined { app, channel, user_id, number, most } => {

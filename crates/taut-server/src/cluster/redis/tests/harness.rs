@@ -1,6 +1,7 @@
 //! A Redis and nodes for tests.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -181,11 +182,18 @@ impl Cluster {
 
     /// A node that is not waited for.
     pub(super) fn node(&self, name: &str, lease: Duration) -> Node {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let config = AppConfig::parse(&format!("{APP}:key:secret")).expect("an app");
         let limits = Limits { connections: self.most_connections, ..Limits::default() };
         let apps = Arc::new(Apps::new([config], &limits).expect("one app"));
         let (sender, seen) = mpsc::channel();
+        let log = tracing::Dispatch::new(Log(Mutex::new(sender.clone())));
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            // For as long as the thread lives.
+            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
+            .build()
+            .expect("a runtime");
         // Other tests take the processors for as long as they like.
         let response_timeout = lease / 2;
         let settings =
@@ -240,7 +248,11 @@ pub(super) enum Seen {
     Standing(Standing),
     Terminated(Arc<str>),
     Happened(Event),
-    Granted { is_full: bool },
+    Granted {
+        is_full: bool,
+    },
+    /// A line of the log.
+    Warned(String),
 }
 
 impl Node {
@@ -296,6 +308,11 @@ impl Node {
         }
     }
 
+    /// What was seen up to now, and is forgotten.
+    pub(super) fn all(&self) -> Vec<Seen> {
+        self.seen.lock().expect("not poisoned").try_iter().collect()
+    }
+
     /// The node does nothing until the result is dropped, as if its process were stopped.
     pub(super) fn pause(&self) -> mpsc::Sender<()> {
         let (wake, asleep) = mpsc::channel::<()>();
@@ -339,6 +356,36 @@ impl Drop for Node {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Takes warnings.
+#[derive(Debug)]
+struct Log(Mutex<mpsc::Sender<Seen>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+            write!(line, "{field}={value:?} ").expect("a string takes everything");
+        });
+        let _ = self.0.lock().expect("not poisoned").send(Seen::Warned(line));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::harness::{Cluster, cluster};
+use super::hazards::warned;
 use super::{LONG, Standing, event, joined, members, publish, standing, subscribed};
 
 /// A Redis that listens on TCP, since sentinels know masters by address.
@@ -72,6 +73,7 @@ fn a_node_follows_the_master_that_a_sentinel_names() {
     let (master, _replica, sentinel) = start(&cluster);
     cluster.use_url(format!("redis+sentinel://127.0.0.1:{}/mymaster", sentinel.port));
     let (a, b) = (cluster.join("a"), cluster.join("b"));
+    warned(&a, "min-replicas-to-write is 0");
     subscribed(&b, "chat");
     assert!(joined(&a, "presence-a", "ann"));
     drop(master);
