@@ -172,6 +172,10 @@ pub struct Features {
     pub watchlist: bool,
     /// How long a connection may stay without signing in or subscribing to a private or presence channel; zero, the default, means for ever.
     pub authorization_timeout: Duration,
+    /// How long a user who has lost its last connection stays in the lists of presence channels, and online for those who watch it; zero, the
+    /// default, means that everybody is told at once, as with Pusher. Whole seconds, 60 at the most. Who unsubscribes, or is closed for good (4000
+    /// to 4099), leaves at once.
+    pub presence_grace: Duration,
     /// Whether clients that cannot have a WebSocket may come by HTTP, where the server lets them; they may by default.
     pub fallback: bool,
 }
@@ -184,6 +188,7 @@ impl Default for Features {
             subscription_count_in_info: false,
             watchlist: false,
             authorization_timeout: Duration::ZERO,
+            presence_grace: Duration::ZERO,
             fallback: true,
         }
     }

@@ -62,6 +62,8 @@ pub(crate) enum Mail {
     Standing(Standing),
     /// To all, about once per second.
     Tick,
+    /// To all: the server stops, and the connections have gone. Nobody comes back to this process.
+    EndGrace,
     Query(Query),
 }
 
@@ -283,13 +285,13 @@ impl Owners for NodeOwners {
         self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), done: done.clone() });
     }
 
-    fn happened(&self, app: &Arc<App>, event: Event) {
+    fn happened(&self, app: &Arc<App>, event: Event, waited: Duration) {
         if let Event::SubscriptionCount { channel, .. } = &event
             && !app.snapshot().config.features.announces_count(Kind::of(channel))
         {
             return; // The nodes count it for backends that ask.
         }
-        self.events.record_for_webhooks(app, event);
+        self.events.record_for_webhooks(app, event, waited);
     }
 }
 

@@ -64,8 +64,9 @@ pub(crate) trait Broker: fmt::Debug + Send + Sync {
     fn state(&self) -> State;
 
     /// Leaves the cluster: once all requests that were sent before are carried, the node's lease and all that it holds are given back, and the other
-    /// nodes go on without waiting for the lease to lapse. `done` is answered or dropped when that is done, or when the engine is away. Whatever is sent
-    /// afterwards goes nowhere.
+    /// nodes go on without waiting for the lease to lapse. Users of apps with a `presence-grace` stay for as long: what the node still holds is theirs,
+    /// and they may be back on another node. `done` is answered or dropped when that is done, or when the engine is away. Whatever is sent afterwards
+    /// goes nowhere.
     ///
     /// An engine that need not be told does nothing.
     fn leave(&self, done: oneshot::Sender<()>) {
@@ -158,8 +159,8 @@ pub(crate) trait Owners: fmt::Debug + Send + Sync {
     /// Another node wants all connections of this user closed. That is done when the last clone of `done` is dropped.
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done);
 
-    /// Something that webhooks tell of has happened in the cluster, and it is this node's turn to tell them.
-    fn happened(&self, app: &Arc<App>, event: Event);
+    /// Something that webhooks tell of has happened in the cluster, was held back for so long, and it is this node's turn to tell them.
+    fn happened(&self, app: &Arc<App>, event: Event, waited: Duration);
 }
 
 /// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.

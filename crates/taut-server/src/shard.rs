@@ -35,7 +35,7 @@ use crate::hub::Hub;
 use crate::hub::effects::Effects;
 use crate::hub::engine::Standing;
 use crate::hub::envelope::Envelope;
-use crate::hub::members::Members;
+use crate::hub::members::{Cause, Members};
 use crate::limit::TokenBucket;
 use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::close::Reason;
@@ -285,8 +285,10 @@ impl PusherHandler {
     fn dismiss(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
         let Some(subscriber) = subscriber(connections, id) else { return };
         let (app, extras) = (subscriber.admission.index(), subscriber.extras.take());
+        // Pusher's clients come back by themselves, except after these.
+        let cause = if (4000..4100).contains(&close.code().as_u16()) { Cause::Dismissed } else { Cause::Lost };
         connections.close(id, close);
-        self.leave_all(connections, id, app, extras);
+        self.leave_all(connections, id, app, extras, cause);
     }
 
     /// The same after an event that says why, for clients that do not look at close frames.
@@ -380,6 +382,15 @@ impl PusherHandler {
             }
             // What is left for a later tick puts the app back on the list.
             self.call(connections, app, |hub, effects| hub.tick(now, effects));
+        }
+    }
+
+    fn end_grace(&mut self, connections: &mut Connections<Client>) {
+        let now = connections.now();
+        for app in (0..self.local_apps.len()).map(AppIndex::new) {
+            if self.local_app(app).is_some() {
+                self.call(connections, app, |hub, effects| hub.end_grace(now, effects));
+            }
         }
     }
 
@@ -478,7 +489,7 @@ impl Handler for PusherHandler {
         tracing::trace!(code, "a connection has ended");
         let Client::Subscriber(Subscriber { admission, socket_id, extras, .. }) = closed.user else { return };
         let app = admission.index();
-        self.leave_all(connections, closed.id, app, extras);
+        self.leave_all(connections, closed.id, app, extras, Cause::Lost);
         self.note(&admission, || Event::Disconnected { socket_id, code });
     }
 
@@ -500,6 +511,7 @@ impl Handler for PusherHandler {
             Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Standing(standing) => self.stand(connections, standing),
             Mail::Tick => self.tick(connections),
+            Mail::EndGrace => self.end_grace(connections),
             Mail::Query(query) => self.answer(connections, query),
         }
     }

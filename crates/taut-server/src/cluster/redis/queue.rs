@@ -32,7 +32,7 @@ enum Entry<T> {
     Command { command: Cmd, bytes: usize, then: T },
     Renew { lease: Duration, node: Vec<u8>, then: T },
     Join(Vec<Join<T>>),
-    Leave(Vec<Vec<u8>>),
+    Leave(Vec<(Vec<u8>, Duration)>),
     Count { former: Vec<Box<str>>, counts: Vec<Count> },
     Draw { former: Vec<Box<str>>, draw: Draw, then: T },
 }
@@ -118,10 +118,11 @@ impl<T> Queue<T> {
         }
     }
 
-    pub(super) fn leave(&mut self, cell: Vec<u8>) {
+    /// Gives a cell up, which has been held back for as long as it `waited`.
+    pub(super) fn leave(&mut self, cell: Vec<u8>, waited: Duration) {
         match self.waiting.back_mut() {
-            Some(Entry::Leave(cells)) if cells.len() < BATCH => cells.push(cell),
-            _ => self.waiting.push_back(Entry::Leave(vec![cell])),
+            Some(Entry::Leave(cells)) if cells.len() < BATCH => cells.push((cell, waited)),
+            _ => self.waiting.push_back(Entry::Leave(vec![(cell, waited)])),
         }
     }
 
@@ -191,7 +192,9 @@ impl<T> Queue<T> {
             }
             Entry::Leave(cells) => {
                 let mut command = self.change(Script::Leave);
-                command.arg(cells);
+                for (cell, waited) in cells {
+                    command.arg(cell).arg(waited.as_millis() as u64);
+                }
                 (command, Then::Nothing)
             }
             Entry::Count { former, counts } => {

@@ -278,6 +278,7 @@ impl Session {
             self.draw(app, memory);
         }
         let mut retire = self.queue.call(Script::Retire);
+        retire.arg(0);
         for incarnation in &memory.former {
             retire.arg(&**incarnation);
         }
@@ -357,15 +358,23 @@ impl Session {
         }
     }
 
-    /// Ends the incarnation, behind all that was written before.
+    /// Ends the incarnation, behind all that was written before. Users who may be back on another node stay until their grace is over.
     fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
         memory.is_leaving = true;
         self.node.share_no_places();
         for app in self.node.apps.all() {
             self.node.owners.granted(&app, false);
         }
+        // Users may be back in time; what counts connections does not wait for them.
+        for (app, channel, _) in memory.part.counts() {
+            self.queue.count(Count { app: app.into(), channel: Arc::clone(channel), subscribers: 0 }, &[]);
+        }
+        for (app, _) in self.shares.drain() {
+            self.queue.draw(Draw { app, wanted: 0, taken: 0, most: 0 }, &[], Answer::Ignored);
+        }
         let mut retire = self.queue.call(Script::Retire);
-        retire.arg(&*self.incarnation);
+        let grace = memory.part.grace(|app| Some(self.node.apps.by_id(app)?.snapshot().config.features.presence_grace));
+        retire.arg(grace.as_millis() as u64).arg(&*self.incarnation);
         self.queue.send(retire, 0, Answer::Left { done });
     }
 
@@ -373,10 +382,10 @@ impl Session {
         let id = app.id();
         match request {
             Request::Subscribe { channel } => self.subscribe(id, channel, memory),
-            Request::Unsubscribe { channel } => {
+            Request::Unsubscribe { channel, waited } => {
                 self.subscriber.unsubscribe(self.node.names.channel(id, &channel));
                 if let Some(cell) = part::occupied(id, &channel) {
-                    self.queue.leave(cell.write());
+                    self.queue.leave(cell.write(), waited);
                 }
             }
             Request::Publish { publication, kept, receipt } => {
@@ -384,8 +393,8 @@ impl Session {
                 self.publish(app, &publication, kept, receipt, room);
             }
             Request::Join { channel, member, number, most } => self.join(app, channel, member, number, most),
-            Request::Leave { channel, user_id } => {
-                self.queue.leave(Cell::Member { app: id, channel: &channel, user_id: &user_id }.write());
+            Request::Leave { channel, user_id, waited } => {
+                self.queue.leave(Cell::Member { app: id, channel: &channel, user_id: &user_id }.write(), waited);
             }
             Request::Members { channel } => {
                 let mut call = self.queue.call(Script::Members);
@@ -407,7 +416,9 @@ impl Session {
                 let cell = Cell::SignedIn { app: id, user_id: &user_id }.write();
                 self.queue.join(Join { cell, user_info: Vec::new(), most: 0, then: None });
             }
-            Request::SignOut { user_id } => self.queue.leave(Cell::SignedIn { app: id, user_id: &user_id }.write()),
+            Request::SignOut { user_id } => {
+                self.queue.leave(Cell::SignedIn { app: id, user_id: &user_id }.write(), Duration::ZERO);
+            }
             Request::Online { user_ids, number } => self.online(app, user_ids, number),
         }
     }

@@ -33,7 +33,7 @@ fn subscribe(channel: &str) -> Request {
 }
 
 fn unsubscribe(channel: &str) -> Request {
-    Request::Unsubscribe { channel: channel.into() }
+    Request::Unsubscribe { channel: channel.into(), waited: Duration::ZERO }
 }
 
 fn join(channel: &str, user_id: &str, most: usize) -> Request {
@@ -43,7 +43,7 @@ fn join(channel: &str, user_id: &str, most: usize) -> Request {
 }
 
 fn leave(channel: &str, user_id: &str) -> Request {
-    Request::Leave { channel: channel.into(), user_id: user_id.into() }
+    Request::Leave { channel: channel.into(), user_id: user_id.into(), waited: Duration::ZERO }
 }
 
 fn publication(channel: &str, data: &str) -> Publication {
@@ -847,6 +847,40 @@ fn a_node_that_leaves_takes_its_users_with_it_at_once() {
     assert_eq!(change(&b), "+cid");
     c.drop_broker();
     assert_eq!(change(&b), "-cid", "who is not needed any more leaves as well");
+}
+
+#[test]
+fn users_of_a_node_that_leaves_may_be_back_on_another_within_their_grace() {
+    let Some(mut cluster) = cluster(SHORT) else { return };
+    cluster.limit_connections(1);
+    let grace = Duration::from_secs(3);
+    let (a, b) = (cluster.join_with_grace("a", grace), cluster.join_with_grace("b", grace));
+    subscribed(&b, "presence-a");
+    for user_id in ["ann", "bob"] {
+        assert!(joined(&a, "presence-a", user_id));
+        assert_eq!(change(&b), format!("+{user_id}"));
+    }
+    a.send(Request::SignIn { user_id: "ann".into() });
+    assert!(joined(&a, "presence-a", "cid"));
+    assert_eq!(change(&b), "+cid");
+    let _only = a.come().expect("a place");
+    a.send(Request::Count { channel: "presence-a".into(), subscribers: 3 });
+    let left = Instant::now();
+    a.leave();
+    assert!(b.come().is_some(), "connections are gone at once");
+    let state = ask(&b, |answer| Question::Channel { app: b.app(), channel: "presence-a".into(), answer });
+    assert_eq!(state.expect("an answer").occupancy.subscriptions, 1, "it is occupied, by nobody who is counted");
+    assert_eq!(ask(&b, |answer| Question::Nodes { answer }).expect("nodes").len(), 1, "it is no node any more");
+    assert_eq!(members(&b, "presence-a"), ["ann", "bob", "cid"]);
+    assert_eq!(online(&b, &["ann"]), ["ann"]);
+    assert!(joined(&b, "presence-a", "bob"));
+    let mut gone = [change(&b), change(&b)];
+    gone.sort();
+    assert_eq!(gone, ["-ann", "-cid"], "nobody hears of bob");
+    assert!(left.elapsed() >= grace);
+    assert_eq!(members(&b, "presence-a"), ["bob"]);
+    cluster.wait_until_reaped();
+    assert!(!cluster.keys().iter().any(|key| key.ends_with(":grace")), "{:?}", cluster.keys());
 }
 
 #[test]

@@ -263,9 +263,9 @@ impl Session {
             let [number, event] = reply::tuple(event)?;
             memory.told = Some((self.epoch, reply::text(number)?));
             match wire::happened(&reply::bytes(event)?) {
-                Ok((app, event)) => {
+                Ok((app, event, waited)) => {
                     if let Some(app) = self.node.apps.by_id(&app) {
-                        self.node.owners.happened(&app, event);
+                        self.node.owners.happened(&app, event, waited);
                     }
                 }
                 Err(malformed) => tracing::warn!(%malformed, "what has happened in the cluster was not understood"),

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use super::super::{Settings, random_name, start};
-use crate::app::{AppConfig, Limits};
+use crate::app::{AppConfig, Features, Limits};
 use crate::apps::{Admission, App, Apps, NoPlace};
 use crate::cluster::{Broker, Done, Owners, Phase, Question, State};
 use crate::events::Event;
@@ -182,7 +182,13 @@ impl Cluster {
 
     /// A node that is not waited for.
     pub(super) fn node(&self, name: &str, lease: Duration) -> Node {
-        let config = AppConfig::parse(&format!("{APP}:key:secret")).expect("an app");
+        self.node_with_grace(name, lease, Duration::ZERO)
+    }
+
+    /// The same, of an app whose users may be away for a while.
+    fn node_with_grace(&self, name: &str, lease: Duration, presence_grace: Duration) -> Node {
+        let features = Features { presence_grace, ..Features::default() };
+        let config = AppConfig { features, ..AppConfig::parse(&format!("{APP}:key:secret")).expect("an app") };
         let limits = Limits { connections: self.most_connections, ..Limits::default() };
         let apps = Arc::new(Apps::new([config], &limits).expect("one app"));
         let (sender, seen) = mpsc::channel();
@@ -205,7 +211,12 @@ impl Cluster {
 
     /// A node that has joined.
     pub(super) fn join(&self, name: &str) -> Node {
-        let node = self.node(name, self.lease);
+        self.join_with_grace(name, Duration::ZERO)
+    }
+
+    /// A node that has joined, of an app whose users may be away for a while.
+    pub(super) fn join_with_grace(&self, name: &str, grace: Duration) -> Node {
+        let node = self.node_with_grace(name, self.lease, grace);
         node.until(|seen| matches!(seen, Seen::Standing(Standing::Joined)).then_some(()));
         assert_eq!(node.state().phase, Phase::Joined);
         node
@@ -416,7 +427,7 @@ impl Owners for Recorder {
         drop(done);
     }
 
-    fn happened(&self, _: &Arc<App>, event: Event) {
+    fn happened(&self, _: &Arc<App>, event: Event, _: Duration) {
         self.record(Seen::Happened(event));
     }
 }
