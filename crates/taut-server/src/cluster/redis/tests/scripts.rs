@@ -89,7 +89,7 @@ fn an_incarnation_whose_lease_is_over_changes_and_reads_nothing_any_more() {
     for incarnation in ["late", "unknown"] {
         for (script, rest) in [
             (Script::Join, &["1", &cell, "=1", "0"][..]),
-            (Script::Leave, &["1", &cell]),
+            (Script::Leave, &["1", &cell, "0"]),
             (Script::Keep, &["1", "cache-a", "head", "tail", "1000"]),
             (Script::Renew, &["0", &lease, "node"]),
         ] {
@@ -130,7 +130,7 @@ fn a_renewal_must_know_every_change() {
     engine.enter_for("a", LEASE);
     engine.join_cell("a", "1", &occupied("a"), "0").expect("a lease");
     assert!(engine.renew("a", "0").is_err() && engine.renew("a", "1").is_ok());
-    engine.done(Script::Leave, &["a", "2", &occupied("a")]);
+    engine.done(Script::Leave, &["a", "2", &occupied("a"), "0"]);
     assert!(engine.renew("a", "1").is_err() && engine.renew("a", "2").is_ok());
 }
 
@@ -154,10 +154,10 @@ fn a_renewal_prolongs_the_lease_and_gives_those_that_are_over_to_the_reapers() {
         engine.query::<Value>(&["PEXPIRE", "taut{0}:reader", "100000"]);
         engine.renew("a", "0").expect("a lease");
     }
-    engine.done(Script::Retire, &["b"]);
+    engine.done(Script::Retire, &["0", "b"]);
     assert_eq!(engine.renew("a", "0").expect("a lease"), [1, 13], "it goes on reading");
     engine.enter_for("c", LEASE);
-    engine.done(Script::Retire, &["a"]);
+    engine.done(Script::Retire, &["0", "a"]);
     assert_eq!(engine.renew("c", "0").expect("a lease"), [1, 14], "whoever retires gives its turn back");
 }
 
@@ -170,11 +170,12 @@ fn a_dead_incarnation_is_reaped_part_by_part_and_leaves_nothing() {
     for user_id in ["ann", "bob", "cid"] {
         engine.join_cell("a", "1", &member(user_id), "0").expect("a lease");
     }
-    let number = |engine: &mut Engine, script, argument| engine.call::<u64>(script, &[argument]).expect("a number");
-    assert_eq!(number(&mut engine, Script::Retire, "unknown"), 0);
-    assert_eq!(number(&mut engine, Script::Retire, "a"), 1);
+    let number =
+        |engine: &mut Engine, script, arguments: &[&str]| engine.call::<u64>(script, arguments).expect("a number");
+    assert_eq!(number(&mut engine, Script::Retire, &["0", "unknown"]), 0);
+    assert_eq!(number(&mut engine, Script::Retire, &["0", "a"]), 1);
     assert_eq!(engine.renew("b", "0").expect("a lease")[1], 1);
-    assert_eq!([1, 2].map(|_| number(&mut engine, Script::Reap, "2")), [1, 0]);
+    assert_eq!([1, 2].map(|_| number(&mut engine, Script::Reap, &["2"])), [1, 0]);
     for key in ["changes", "members"] {
         assert_eq!(engine.query::<Vec<String>>(&["HKEYS", &format!("taut{{0}}:{key}")]), ["b"], "{key}");
     }
@@ -238,7 +239,7 @@ fn a_last_event_is_kept_for_its_time_and_its_number_for_as_long_as_somebody_may_
     let (number, event, left) = engine.last(CHANNEL, "0");
     assert_eq!((number, event.as_deref()), (2, Some("tail")));
     assert!(is_about(left, 600_000));
-    engine.done(Script::Leave, &["a", "2", &occupied(CHANNEL)]);
+    engine.done(Script::Leave, &["a", "2", &occupied(CHANNEL), "0"]);
     assert!(is_about(engine.lives(&key), 600_000), "the event lives on");
     engine.join_cell("a", "3", &occupied(CHANNEL), "0").expect("a lease");
     assert_eq!(engine.keep("a", CHANNEL, OVER).expect("a lease"), 3);
