@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { within } from '../browser/server.js';
+import { Client } from './client.js';
 import { Cluster, fresh, onRedis } from './cluster.js';
 
 const WITHIN = 5000;
@@ -368,6 +369,51 @@ describe('a cluster of three nodes', { timeout: 120_000 }, () => {
         assert.equal(client.heard('event', { channel }).length, 1);
         assert.equal(client.heard('added', { channel }).length, 0);
       }
+    } finally {
+      await other.stop();
+    }
+  });
+
+  test('where_only_backends_ask_for_counts_they_are_those_of_the_cluster_and_nobody_is_told', async () => {
+    const other = await Cluster.start({ size: 2, beside: cluster, app: { subscription_count: 'info' } });
+    try {
+      await other.whole();
+      const channels = [fresh('chat'), fresh('presence-room')];
+      const clients = await Promise.all(other.nodes.map((node) => other.client(node)));
+      for (const client of clients) for (const channel of channels) await client.join(channel, 'ada');
+      for (const node of other.nodes) {
+        await eventually(`node ${node.name}`, async () => {
+          const { body } = await other.publisher.publish(node, channels, { info: 'subscription_count' });
+          return channels.every((channel) => body.channels[channel].subscription_count === 2) || body;
+        });
+      }
+      // What webhooks tell comes in the order in which it happened.
+      for (const client of clients) await client.leave();
+      await other.history.until({ kind: 'webhook', name: 'channel_vacated', channel: channels[0] });
+      assert.deepEqual(other.history.matching({ kind: 'webhook', name: 'subscription_count' }), []);
+      for (const client of clients) assert.deepEqual(client.heard('told', { event: 'pusher_internal:subscription_count' }), []);
+    } finally {
+      await other.stop();
+    }
+  });
+
+  test('all_nodes_together_let_in_as_many_clients_as_the_limit_says', async () => {
+    const PROBES = 2; // One client on each node, to see whether they hear of each other.
+    const other = await Cluster.start({ size: 2, beside: cluster, app: { webhooks: [], limits: { connections: PROBES + 10 } } });
+    try {
+      await other.whole();
+      const comes = async (node) => {
+        const client = new Client(other.history, node);
+        await Promise.race([client.until('open'), client.until('closed')]);
+        return client;
+      };
+      const clients = await Promise.all(Array.from({ length: 30 }, (_, index) => comes(other.nodes[index % 2])));
+      const isIn = (client) => client.heard('open').length === 1;
+      assert.equal(clients.filter(isIn).length, 10);
+      for (const client of clients.filter((one) => !isIn(one))) assert.equal(client.heard('closed')[0].code, 4004);
+      for (const client of clients.filter((one) => isIn(one) && one.node === other.nodes[0])) await client.leave();
+      // The nodes hear of it in their own time.
+      await eventually('room on the other node', async () => isIn(await comes(other.nodes[1])));
     } finally {
       await other.stop();
     }

@@ -92,7 +92,7 @@ describe('connecting', { timeout: 60_000 }, () => {
     test(title, async () => assert.equal(await closeCode(path), code));
   }
 
-  test('one_connection_too_many_is_closed_with_4004_and_room_is_made_again', alone('the limit is of each node'), async () => {
+  test('one_connection_too_many_is_closed_with_4004_and_room_is_made_again', async () => {
     const path = `/app/${SMALL.key}?protocol=7`;
     const [first] = [await open(path), await open(path)];
     assert.equal(await closeCode(path), 4004);

@@ -6,24 +6,27 @@ import { ChromiumPlatform, NodePlatform } from './platforms.js';
 import { APP, Taut, fresh } from './taut.js';
 
 const SMALL = { id: 'small', key: 'small-key', secret: APP.secret, limits: { presence_members: 2 } };
+const PATIENT = { id: '4', key: 'patient-key', secret: APP.secret, presence_grace: '3s' };
 const REFUSED = 'pusher:subscription_error';
 const ADDED = 'pusher:member_added';
 const REMOVED = 'pusher:member_removed';
 
 let taut;
 let backend;
-let signer; // for the other app
+let signer, patientSigner; // for the other apps
 let pusher;
 
 before(async () => {
-  taut = await Taut.start({ apps: [{}, SMALL] });
+  taut = await Taut.start({ apps: [{}, SMALL, PATIENT] });
   backend = await Backend.start();
   signer = await Backend.start(SMALL);
+  patientSigner = await Backend.start(PATIENT);
   pusher = taut.publisher();
 });
 after(async () => {
   await backend?.stop();
   await signer?.stop();
+  await patientSigner?.stop();
   await taut?.stop();
 });
 
@@ -39,9 +42,9 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
     after(() => platform.close());
 
     /** All that a client has heard of who came and went, when an event published after that has come. */
-    const comingsAndGoings = async (recorder, name) => {
+    const comingsAndGoings = async (recorder, name, publisher = pusher) => {
       const rollCall = fresh('roll-call'); // an earlier one has perhaps been heard already
-      await pusher.trigger(name, rollCall, {});
+      await publisher.trigger(name, rollCall, {});
       await recorder.until({ on: name, event: rollCall });
       const all = await recorder.heard({ on: name });
       return all.filter(({ event }) => [ADDED, REMOVED].includes(event)).map(({ event, data }) => [event, data.id]);
@@ -80,6 +83,35 @@ for (const platform of [new NodePlatform(), new ChromiumPlatform()]) {
       await bob.join(name);
       await bob.leave();
       assert.equal((await ada.until({ on: name, event: REMOVED }))[0].data.id, 'bob');
+    });
+
+    test('a_page_that_reconnects_within_the_grace_is_not_seen_to_go_and_after_it_is', async () => {
+      const name = fresh('presence-room');
+      const app = { key: PATIENT.key, backend: patientSigner };
+      const [ada, bob, cat] = [await client(ADA, app), await client(BOB, app), await client(CAT, app)];
+      for (const one of [ada, bob, cat]) await one.join(name);
+      await bob.leave();
+      await cat.leave();
+      const left = performance.now();
+      const again = await client(BOB, app);
+      assert.equal((await again.join(name)).count, 3, 'who may be back is a member');
+      const [removed] = await ada.until({ on: name, event: REMOVED }); // by then the grace of the first connection of bob is over, too
+      assert.equal(removed.data.id, 'cat');
+      assert.ok(performance.now() - left > 2500, 'not before the grace is over');
+      const heard = await comingsAndGoings(ada, name, taut.publisher(PATIENT));
+      assert.deepEqual(heard, [[ADDED, 'bob'], [ADDED, 'cat'], [REMOVED, 'cat']]);
+      assert.equal((await ada.members(name)).count, 2);
+    });
+
+    test('who_unsubscribes_has_left_at_once_whatever_the_grace', async () => {
+      const name = fresh('presence-room');
+      const app = { key: PATIENT.key, backend: patientSigner };
+      const [ada, bob, cat] = [await client(ADA, app), await client(BOB, app), await client(CAT, app)];
+      for (const one of [ada, bob, cat]) await one.join(name);
+      await bob.leave();
+      await cat.unsubscribe(name);
+      const removed = await ada.until({ on: name, event: REMOVED }, 2);
+      assert.deepEqual(removed.map(({ data }) => data.id), ['cat', 'bob']);
     });
 
     test('two_connections_of_one_user_are_one_member_until_the_last_has_gone', async () => {

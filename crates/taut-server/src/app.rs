@@ -8,6 +8,8 @@ use std::time::Duration;
 
 pub use taut_shard::SlowReader;
 
+use crate::pusher::channel::Kind;
+
 pub(crate) use public_key::{Algorithm, decode_base64url};
 pub use public_key::{InvalidKey, PublicKey};
 pub use upgrade::{Callback, InvalidUpgradeAuth, Published, TokenAuth, TokenKeys, UnreadableKey, UpgradeAuth};
@@ -170,6 +172,10 @@ pub struct Features {
     pub watchlist: bool,
     /// How long a connection may stay without signing in or subscribing to a private or presence channel; zero, the default, means for ever.
     pub authorization_timeout: Duration,
+    /// How long a user who has lost its last connection stays in the lists of presence channels, and online for those who watch it; zero, the
+    /// default, means that everybody is told at once, as with Pusher. Whole seconds, 60 at the most. Who unsubscribes, or is closed for good (4000
+    /// to 4099), leaves at once.
+    pub presence_grace: Duration,
     /// Whether clients that cannot have a WebSocket may come by HTTP, where the server lets them; they may by default.
     pub fallback: bool,
 }
@@ -182,6 +188,7 @@ impl Default for Features {
             subscription_count_in_info: false,
             watchlist: false,
             authorization_timeout: Duration::ZERO,
+            presence_grace: Duration::ZERO,
             fallback: true,
         }
     }
@@ -191,6 +198,17 @@ impl Features {
     /// Whether backends may ask how many are subscribed to a channel.
     pub(crate) fn tells_subscription_count(&self) -> bool {
         self.subscription_count || self.subscription_count_in_info
+    }
+
+    /// Whether clients and webhooks are told how many are subscribed to a channel of this kind.
+    pub(crate) fn announces_count(&self, kind: Kind) -> bool {
+        self.subscription_count && kind.is_counted()
+    }
+
+    /// Whether the owner of a channel of this kind is to know how many are subscribed. On a node of a cluster it is also where only backends
+    /// ask for it: the other nodes answer, too.
+    pub(crate) fn counts(&self, kind: Kind, in_cluster: bool) -> bool {
+        self.announces_count(kind) || in_cluster && self.tells_subscription_count() && kind != Kind::ServerToUser
     }
 }
 

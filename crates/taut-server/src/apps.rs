@@ -1,5 +1,7 @@
 //! The apps while they are served: found by id or key, counted, and replaced without a restart.
 
+mod places;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
@@ -12,6 +14,8 @@ use crate::app::{AppConfig, Limits};
 use crate::place::AppIndex;
 use crate::pusher::auth::{SigningKey, decode_percent};
 use crate::refusals::Refusals;
+pub use places::NoPlace;
+use places::Places;
 
 /// An app while it is served. It stays the same when its configuration is replaced.
 #[derive(Debug)]
@@ -19,8 +23,10 @@ pub struct App {
     index: AppIndex,
     id: Box<str>,
     snapshot: ArcSwap<AppSnapshot>,
-    connections: AtomicUsize,
-    /// How many of them are carried by HTTP, as [`Fallback`] has them.
+    places: Places,
+    /// Clients that wait for a place to be granted.
+    waiting: AtomicUsize,
+    /// How many connections are carried by HTTP, as [`Fallback`] has them.
     carried: [AtomicUsize; Fallback::ALL.len()],
     channels: AtomicUsize,
     refusals: Refusals,
@@ -33,7 +39,8 @@ impl App {
             index,
             id,
             snapshot: ArcSwap::from_pointee(snapshot),
-            connections: AtomicUsize::new(0),
+            places: Places::new(),
+            waiting: AtomicUsize::new(0),
             carried: Default::default(),
             channels: AtomicUsize::new(0),
             refusals: Refusals::default(),
@@ -57,7 +64,7 @@ impl App {
 
     /// Open connections of this app, on all shards.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.places.taken()
     }
 
     /// How many of the [`connections`](Self::connections) come by this way.
@@ -88,15 +95,35 @@ impl App {
         self.channels.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts one more connection for as long as the admission lives; `None` when there are as many as may be.
-    pub fn admit(self: &Arc<Self>) -> Option<Admission> {
-        let most = match self.snapshot().limits.connections {
-            0 => usize::MAX,
-            most => most,
-        };
-        let one_more = |count| (count < most).then_some(count + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Admission(Arc::clone(self)))
+    /// Counts one more connection for as long as the admission lives, unless there are as many as may be.
+    pub fn admit(self: &Arc<Self>) -> Result<Admission, NoPlace> {
+        self.places.take(self.snapshot().limits.connections)?;
+        Ok(Admission(Arc::clone(self)))
+    }
+
+    /// This node may have so many connections of the app; `None`: as many as the limit says, whatever other nodes have.
+    pub(crate) fn grant(&self, places: Option<usize>) {
+        self.places.grant(places);
+    }
+
+    /// The places that this node was granted; `None` where it shares them with nobody.
+    pub(crate) fn granted(&self) -> Option<usize> {
+        self.places.granted()
+    }
+
+    /// Takes back the places that this node was granted and has not taken. Gives how many it has taken, and how many clients wait for one.
+    pub(crate) fn reclaim_places(&self) -> (usize, usize) {
+        (self.places.reclaim(), self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// So many more clients wait for a place.
+    pub(crate) fn wait(&self, clients: usize) {
+        self.waiting.fetch_add(clients, Ordering::Relaxed);
+    }
+
+    /// So many clients wait no longer.
+    pub(crate) fn stop_waiting(&self, clients: usize) {
+        self.waiting.fetch_sub(clients, Ordering::Relaxed);
     }
 }
 
@@ -141,7 +168,7 @@ impl Deref for Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.places.give_back();
     }
 }
 
@@ -405,11 +432,12 @@ mod tests {
         let app = apps.by_id("1").expect("the app");
         let first = app.admit();
         let second = app.admit();
-        assert!(first.is_some() && second.is_some() && app.admit().is_none());
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(app.admit().err(), Some(NoPlace::Full));
         assert_eq!(app.connections(), 2);
         drop(first);
         assert_eq!(app.connections(), 1);
-        assert!(app.admit().is_some());
+        assert!(app.admit().is_ok());
     }
 
     #[test]

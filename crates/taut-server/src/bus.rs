@@ -24,6 +24,7 @@ use crate::hub::command::{Command, Publication};
 use crate::hub::engine::{Request, Standing, Update};
 use crate::hub::envelope::{Content, Envelope};
 use crate::place::{AppIndex, ShardIndex};
+use crate::pusher::channel::Kind;
 use crate::query::Query;
 #[cfg(test)]
 pub(crate) use end::WINDOW;
@@ -50,12 +51,19 @@ pub(crate) enum Mail {
         app: AppIndex,
         outcome: Box<Outcome>,
     },
+    /// To all: clients of the app that wait for a place are let in, refused if it `is_full`, or wait on.
+    Granted {
+        app: AppIndex,
+        is_full: bool,
+    },
     /// To all: apps have been changed or taken away.
     AppsChanged,
     /// To all: the engine of the cluster decides from here on, or cannot.
     Standing(Standing),
     /// To all, about once per second.
     Tick,
+    /// To all: the server stops, and the connections have gone. Nobody comes back to this process.
+    EndGrace,
     Query(Query),
 }
 
@@ -267,13 +275,23 @@ impl Owners for NodeOwners {
         self.bus.tell_all(|| Mail::Standing(standing));
     }
 
+    fn granted(&self, app: &Arc<App>, is_full: bool) {
+        let app = app.index();
+        self.bus.tell_all(|| Mail::Granted { app, is_full });
+    }
+
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done) {
         let app = app.index();
         self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), done: done.clone() });
     }
 
-    fn happened(&self, app: &Arc<App>, event: Event) {
-        self.events.record_for_webhooks(app, event);
+    fn happened(&self, app: &Arc<App>, event: Event, waited: Duration) {
+        if let Event::SubscriptionCount { channel, .. } = &event
+            && !app.snapshot().config.features.announces_count(Kind::of(channel))
+        {
+            return; // The nodes count it for backends that ask.
+        }
+        self.events.record_for_webhooks(app, event, waited);
     }
 }
 

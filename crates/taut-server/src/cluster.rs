@@ -9,6 +9,7 @@ mod inbox;
 mod nats;
 mod part;
 mod redis;
+mod shares;
 mod terminations;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -99,6 +100,9 @@ pub(crate) fn start(
 /// *A node that dies* is noticed within its lease. Its members, users and counts are taken away once, by one of the others; the changes are
 /// announced as any others.
 ///
+/// *Connections* of an app with a limit are shared out: never more than the limit are granted to all nodes together, but a node that comes back keeps
+/// what it has. While the engine is away, each node may have as many as the limit says.
+///
 /// *At the start* owners wait for [`Standing::Joined`], or for [`Standing::Away`] if the engine is not there.
 ///
 /// *When the engine is away* ([`Standing::Away`]): [`send`](Self::send) goes on taking requests. Receipts of events that cannot be carried, or
@@ -116,12 +120,17 @@ pub(crate) trait Broker: fmt::Debug + Send + Sync {
     /// Asks something about the whole cluster. The answer comes within a second, or the sender is dropped: the engine is away.
     fn ask(&self, question: Question);
 
+    /// More clients of the app want to connect than this node may have where the nodes [share](App::grant) its connections. Once the engine has said
+    /// how many it may have, or cannot, [`Owners::granted`] is called. Never waits.
+    fn draw(&self, app: &Arc<App>);
+
     /// How it stands with the engine now. Called for each publish: it reads a value that the driver keeps.
     fn state(&self) -> State;
 
     /// Leaves the cluster: once all requests that were sent before are carried, the node's lease and all that it holds are given back, and the other
-    /// nodes go on without waiting for the lease to lapse. `done` is answered or dropped when that is done, or when the engine is away. Whatever is sent
-    /// afterwards goes nowhere.
+    /// nodes go on without waiting for the lease to lapse. Users of apps with a `presence-grace` stay for as long: what the node still holds is theirs,
+    /// and they may be back on another node. `done` is answered or dropped when that is done, or when the engine is away. Whatever is sent afterwards
+    /// goes nowhere.
     ///
     /// An engine that need not be told does nothing.
     fn leave(&self, done: oneshot::Sender<()>) {
@@ -207,11 +216,15 @@ pub(crate) trait Owners: fmt::Debug + Send + Sync {
     /// To every owner of the node, after all updates that were sent before.
     fn standing(&self, standing: Standing);
 
+    /// The app has been [granted](App::grant) places for connections on this node, or there are no more, if it `is_full`. Clients that wait for one
+    /// are let in, refused, or [drawn](Broker::draw) for again.
+    fn granted(&self, app: &Arc<App>, is_full: bool);
+
     /// Another node wants all connections of this user closed. That is done when the last clone of `done` is dropped.
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done);
 
-    /// Something that webhooks tell of has happened in the cluster, and it is this node's turn to tell them.
-    fn happened(&self, app: &Arc<App>, event: Event);
+    /// Something that webhooks tell of has happened in the cluster, was held back for so long, and it is this node's turn to tell them.
+    fn happened(&self, app: &Arc<App>, event: Event, waited: Duration);
 }
 
 /// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.

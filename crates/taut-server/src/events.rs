@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc};
 
@@ -17,12 +17,14 @@ use crate::pusher::socket_id::SocketId;
 pub(crate) struct Entry {
     pub(crate) app: Arc<App>,
     pub(crate) at: SystemTime,
+    /// For how long it was held back.
+    pub(crate) waited: Duration,
     pub(crate) event: Event,
 }
 
 impl Entry {
-    fn now(app: &Arc<App>, event: Event) -> Self {
-        Self { app: Arc::clone(app), at: SystemTime::now(), event }
+    fn now(app: &Arc<App>, event: Event, waited: Duration) -> Self {
+        Self { app: Arc::clone(app), at: SystemTime::now(), waited, event }
     }
 }
 
@@ -118,14 +120,19 @@ impl EventBus {
 
     /// Writes down what happened, for the app's webhooks that want it and for open consoles.
     pub(crate) fn record(&self, app: &Arc<App>, event: Event) {
+        self.record_late(app, event, Duration::ZERO);
+    }
+
+    /// Writes down what was held back for so long.
+    pub(crate) fn record_late(&self, app: &Arc<App>, event: Event, waited: Duration) {
         if self.is_watched() {
             self.show(app, event.clone());
         }
-        self.record_for_webhooks(app, event);
+        self.record_for_webhooks(app, event, waited);
     }
 
-    /// Writes down what happened for the app's webhooks that want it.
-    pub(crate) fn record_for_webhooks(&self, app: &Arc<App>, event: Event) {
+    /// Writes down what happened for the app's webhooks that want it, and for how long it was held back.
+    pub(crate) fn record_for_webhooks(&self, app: &Arc<App>, event: Event, waited: Duration) {
         let is_wanted = event.webhook().is_some_and(|(kind, channel)| {
             let other = kind.opposite();
             let wants = |webhook: &Webhook| {
@@ -133,7 +140,7 @@ impl EventBus {
             };
             app.snapshot().config.webhooks.iter().any(wants)
         });
-        if is_wanted && self.0.webhooks.try_send(Entry::now(app, event)).is_err() {
+        if is_wanted && self.0.webhooks.try_send(Entry::now(app, event, waited)).is_err() {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -141,7 +148,7 @@ impl EventBus {
     /// Writes down what happened for open consoles.
     pub(crate) fn show(&self, app: &Arc<App>, event: Event) {
         // Nobody may be left to see it.
-        let _ = self.0.console.send(Arc::new(Entry::now(app, event)));
+        let _ = self.0.console.send(Arc::new(Entry::now(app, event, Duration::ZERO)));
     }
 
     /// Entries for webhooks that were lost, because more happened at once than could be taken down.

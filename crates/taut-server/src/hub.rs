@@ -9,6 +9,7 @@ pub(crate) mod command;
 pub(crate) mod effects;
 pub(crate) mod engine;
 pub(crate) mod envelope;
+mod grace;
 mod history;
 pub(crate) mod members;
 pub(crate) mod owner;
@@ -44,7 +45,8 @@ pub(crate) struct Hub<C> {
 impl<C: Copy + Eq + Hash> Hub<C> {
     /// On a node of a cluster, if it has a `standing`.
     pub(crate) fn new(app: Arc<App>, standing: Option<Standing>) -> Self {
-        Self { members: Members::new(Arc::clone(&app)), app, owner: Owner::new(standing) }
+        let members = Members::new(Arc::clone(&app), standing.is_some());
+        Self { members, app, owner: Owner::new(standing) }
     }
 
     pub(crate) fn app(&self) -> &Arc<App> {
@@ -72,7 +74,7 @@ impl<C: Copy + Eq + Hash> Hub<C> {
 
     /// The owner's reply to `shard` finds no room there. Gives the one to send instead.
     ///
-    /// A user who has come by it leaves again. If nobody else is interested over there, that shard says so itself.
+    /// A user who has come by it leaves again, and may be back: the app's grace applies. If nobody else is interested over there, that shard says so itself.
     pub(crate) fn refused(
         &mut self,
         shard: ShardIndex,
@@ -82,7 +84,8 @@ impl<C: Copy + Eq + Hash> Hub<C> {
     ) -> Reply<C> {
         let Reply::Subscribed { channel, request, user_id, .. } = reply else { return reply };
         if user_id.is_some() {
-            let command = Command::Unsubscribe { channel: Arc::clone(&channel), user_id, is_last: false };
+            let command =
+                Command::Unsubscribe { channel: Arc::clone(&channel), user_id, is_last: false, may_return: true };
             self.command(shard, command, now, effects);
         }
         Reply::Rejected { channel, request, why: Rejected::Busy }
@@ -96,7 +99,13 @@ impl<C: Copy + Eq + Hash> Hub<C> {
     /// To be called about once a second while [`is_due`](Self::is_due).
     pub(crate) fn tick(&mut self, now: Time, effects: &mut Effects<C>) {
         self.members.tick(effects);
-        self.owner.tick(now, effects);
+        self.owner.tick(&self.app, now, effects);
+    }
+
+    /// The server stops, and all connections have gone: whoever may be back comes to another process. On a server that is alone, webhooks hear
+    /// that the users have left. In a cluster the engine goes on with the grace.
+    pub(crate) fn end_grace(&mut self, now: Time, effects: &mut Effects<C>) {
+        self.owner.end_grace(&self.app, now, effects);
     }
 
     #[cfg(test)]

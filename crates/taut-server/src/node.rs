@@ -320,6 +320,11 @@ impl Node {
         self.bus.tell_all(|| Mail::Tick);
     }
 
+    /// Tells the shards that no connection is left, and that nobody comes back to this process.
+    pub(crate) fn end_grace(&self) {
+        self.bus.tell_all(|| Mail::EndGrace);
+    }
+
     /// Asks the engine; `None` where the node is alone or not joined, or where no answer comes: then the shards know what this node does.
     async fn ask_engine<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
         let broker = self.bus.broker().filter(|broker| broker.state().phase == Phase::Joined)?;

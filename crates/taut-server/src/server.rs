@@ -494,8 +494,16 @@ impl Running {
         let mut group = DrainGroup::new(self.shards.iter().map(|(drainer, _)| drainer.clone()));
         group.close(&Drain { close, over, deadline });
         group.wait_closed();
-        let most = settling(Instant::now());
-        if !most.is_zero() && !group.settle(most) {
+        let until = Instant::now() + settling(Instant::now());
+        let mut settle = || group.settle(until.saturating_duration_since(Instant::now()));
+        // Owners have heard of every end before they are told that nobody comes back.
+        let mut settles = || {
+            settle() && {
+                self.node.end_grace();
+                settle()
+            }
+        };
+        if until > Instant::now() && !settles() {
             tracing::error!(
                 "the event loops had still something to tell each other when the time to drain was over: webhooks may be missing"
             );

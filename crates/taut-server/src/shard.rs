@@ -35,7 +35,7 @@ use crate::hub::Hub;
 use crate::hub::effects::Effects;
 use crate::hub::engine::Standing;
 use crate::hub::envelope::Envelope;
-use crate::hub::members::Members;
+use crate::hub::members::{Cause, Members};
 use crate::limit::TokenBucket;
 use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::close::Reason;
@@ -44,6 +44,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::query::{Histogram, Traffic};
 use crate::refusals::{self, RefusalReason};
 use client_info::{ClientInfo, Sdks};
+use connect::Applicant;
 pub(crate) use connect::{Unwelcome, no_such_app, tell_unwelcome};
 use deliver::{ClientOutlet, FollowUp};
 use sign_in::SignedIn;
@@ -72,6 +73,8 @@ pub(crate) struct PusherHandler {
     unauthorized: BinaryHeap<Reverse<(Time, ConnectionId)>>,
     /// What the requests said that are decided elsewhere. Each has its answer in the end, whether the client has waited or not.
     deciding: HashMap<HandshakeId, ClientInfo>,
+    /// Clients for whom there is no place yet, by app, in the order in which they came.
+    waiting: HashMap<AppIndex, Vec<Applicant>>,
     sdks: Sdks,
     latency: Cell<Histogram>,
     /// Where what is sent gets its text.
@@ -177,6 +180,7 @@ impl PusherHandler {
             follow_ups: VecDeque::new(),
             unauthorized: BinaryHeap::new(),
             deciding: HashMap::new(),
+            waiting: HashMap::new(),
             sdks: Sdks::default(),
             latency: Cell::default(),
             text: String::new(),
@@ -281,8 +285,10 @@ impl PusherHandler {
     fn dismiss(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
         let Some(subscriber) = subscriber(connections, id) else { return };
         let (app, extras) = (subscriber.admission.index(), subscriber.extras.take());
+        // Pusher's clients come back by themselves, except after these.
+        let cause = if (4000..4100).contains(&close.code().as_u16()) { Cause::Dismissed } else { Cause::Lost };
         connections.close(id, close);
-        self.leave_all(connections, id, app, extras);
+        self.leave_all(connections, id, app, extras, cause);
     }
 
     /// The same after an event that says why, for clients that do not look at close frames.
@@ -355,6 +361,9 @@ impl PusherHandler {
     /// The engine of the cluster decides from here on, or cannot.
     fn stand(&mut self, connections: &mut Connections<Client>, standing: Standing) {
         self.end.stand(standing);
+        for app in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.granted(connections, app, false);
+        }
         let now = connections.now();
         for app in (0..self.local_apps.len()).map(AppIndex::new) {
             if self.local_app(app).is_some() {
@@ -373,6 +382,15 @@ impl PusherHandler {
             }
             // What is left for a later tick puts the app back on the list.
             self.call(connections, app, |hub, effects| hub.tick(now, effects));
+        }
+    }
+
+    fn end_grace(&mut self, connections: &mut Connections<Client>) {
+        let now = connections.now();
+        for app in (0..self.local_apps.len()).map(AppIndex::new) {
+            if self.local_app(app).is_some() {
+                self.call(connections, app, |hub, effects| hub.end_grace(now, effects));
+            }
         }
     }
 
@@ -471,7 +489,7 @@ impl Handler for PusherHandler {
         tracing::trace!(code, "a connection has ended");
         let Client::Subscriber(Subscriber { admission, socket_id, extras, .. }) = closed.user else { return };
         let app = admission.index();
-        self.leave_all(connections, closed.id, app, extras);
+        self.leave_all(connections, closed.id, app, extras, Cause::Lost);
         self.note(&admission, || Event::Disconnected { socket_id, code });
     }
 
@@ -489,9 +507,11 @@ impl Handler for PusherHandler {
             Mail::Terminate { app, user_id, done } => self.terminate(connections, app, &user_id, &done),
             Mail::Mark { done } => drop(done),
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
+            Mail::Granted { app, is_full } => self.granted(connections, app, is_full),
             Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Standing(standing) => self.stand(connections, standing),
             Mail::Tick => self.tick(connections),
+            Mail::EndGrace => self.end_grace(connections),
             Mail::Query(query) => self.answer(connections, query),
         }
     }

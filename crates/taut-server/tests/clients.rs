@@ -375,6 +375,8 @@ fn when_a_termination_is_answered_it_holds() {
     let server = server(|config| {
         config.shards = 4;
         config.limits.client_events = 1_000_000;
+        // Who is terminated does not come back by itself.
+        config.apps[0].features.presence_grace = Duration::from_secs(60);
     });
     let address = server.addresses()[0];
     let mut others: Vec<Client> = (0..8)

@@ -166,7 +166,7 @@ Each is a table `[[apps]]`.
 const WEBHOOK_TAIL: &str = "\
 Taut sends a request until it is answered with 2xx, for up to five minutes after the event: first after half a second, at last once a minute. It is
 delivered at least once, and requests may arrive in any order. Removals (`channel_vacated`, `member_removed`) are held back for three seconds; one that is
-undone by then is not sent.
+undone by then is not sent. The time of a `presence-grace` counts towards the three seconds.
 
 With `data-directory`, each request is on the disk before it is tried, so a crash of the server loses none. If the disk fails or is full, requests are
 still delivered, from memory: the log says so once, `taut_webhooks_store_failing` is 1, and the disk is tried again every five seconds. Once it can be

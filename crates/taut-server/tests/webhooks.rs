@@ -46,6 +46,8 @@ fn a_drain_tells_of_every_channel_and_member_that_is_gone() {
         let server = server(|config| {
             config.shards = 4;
             config.apps[0].webhooks = vec![Webhook::new(receiver.url.as_str())];
+            // Nobody comes back to a server that has stopped.
+            config.apps[0].features.presence_grace = Duration::from_secs(if run % 2 == 0 { 0 } else { 60 });
         });
         let clients = Clients::subscribe(&server, 3);
         receiver.expect(&clients.came, &clients.gone);
@@ -66,6 +68,7 @@ fn what_a_drain_cannot_tell_any_more_is_told_after_the_next_start() {
             server(|config| {
                 config.shards = 4;
                 config.apps[0].webhooks = vec![Webhook::new(receiver.url.as_str())];
+                config.apps[0].features.presence_grace = Duration::from_secs(if run % 3 == 0 { 0 } else { 60 });
                 config.data_directory = Some(folder.clone());
             })
         };

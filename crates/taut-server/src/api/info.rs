@@ -135,7 +135,7 @@ impl<'a> Attributes<'a> {
     pub(crate) fn of_one(info: Info, state: &'a ChannelState) -> Self {
         let last = |CachedEvent { data, ttl }: &'a CachedEvent| LastEvent { data, ttl: ttl.as_secs() };
         Self {
-            occupied: Some(state.occupancy.subscriptions > 0),
+            occupied: Some(state.occupancy.subscriptions > 0 || state.occupancy.users.is_some_and(|users| users > 0)),
             cache: info.cache.then(|| Cache(state.cached.as_ref().map(last))),
             ..Self::of(info, state.occupancy)
         }
@@ -198,6 +198,7 @@ mod tests {
         subscription_count_in_info: false,
         watchlist: false,
         authorization_timeout: Duration::ZERO,
+        presence_grace: Duration::ZERO,
         fallback: true,
     };
     const ON: Features = Features { subscription_count: true, ..OFF };

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use taut_proto::Time;
 
@@ -53,7 +54,8 @@ pub(crate) trait Outlet<C> {
 
     fn tell(&mut self, connection: C, tell: Tell);
 
-    fn happened(&mut self, event: Event);
+    /// Something has happened, and was held back for so long.
+    fn happened(&mut self, event: Event, waited: Duration);
 
     /// Something has happened that only a console on this node wants to know.
     fn shown(&mut self, event: Event);
@@ -149,7 +151,7 @@ impl<C: Copy + Eq + Hash> BusEnd<C> {
                 Effect::Push(shard, push) if shard == self.here => self.take_push(hub, push, outlet),
                 Effect::Push(shard, push) => self.pass_on(app, shard, push, post),
                 Effect::Tell(connection, tell) => outlet.tell(connection, tell),
-                Effect::Happened(event) => outlet.happened(event),
+                Effect::Happened(event, waited) => outlet.happened(event, waited),
                 Effect::Shown(event) => outlet.shown(event),
                 Effect::Engine(request) => post.ask_engine(hub.app(), request),
                 Effect::Done(token) => drop(token),

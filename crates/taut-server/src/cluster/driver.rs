@@ -104,6 +104,10 @@ pub(super) fn start<S: Session>(
     let (requests, received) = mpsc::unbounded_channel();
     let status = Arc::new(Status::default());
     let node = Arc::new(Node { origin: random_name(), settings, apps, owners, status: Arc::clone(&status) });
+    for app in node.apps.all() {
+        // Who comes before the node has joined waits.
+        app.grant(Some(0));
+    }
     let driver = Driver::<S> { node, requests: received, memory: Memory::default() };
     runtime.spawn(driver.run());
     Arc::new(Handle { requests, status })
@@ -125,6 +129,10 @@ pub(super) enum Message {
         room: Option<Room>,
     },
     Question(Question),
+    /// Clients of the app wait for places.
+    Draw {
+        app: Arc<App>,
+    },
     /// The node leaves the cluster.
     Leave {
         done: oneshot::Sender<()>,
@@ -153,6 +161,10 @@ impl Broker for Handle {
 
     fn ask(&self, question: Question) {
         let _ = self.requests.send(Message::Question(question));
+    }
+
+    fn draw(&self, app: &Arc<App>) {
+        let _ = self.requests.send(Message::Draw { app: Arc::clone(app) });
     }
 
     fn state(&self) -> State {
@@ -223,6 +235,25 @@ impl Node {
     /// How many clients are connected to this node.
     pub(super) fn connections(&self) -> u64 {
         self.apps.all().iter().map(|app| app.connections() as u64).sum()
+    }
+
+    /// From here on the engine does not say how many connections this node may have.
+    pub(super) fn share_no_places(&self) {
+        for app in self.apps.all() {
+            app.grant(None);
+        }
+    }
+
+    /// Clients that wait for a place are let in, as far as this node alone has places.
+    pub(super) fn let_in(&self) {
+        for app in self.apps.all() {
+            self.owners.granted(&app, false);
+        }
+    }
+
+    /// How long users whom this node holds may be away.
+    pub(super) fn grace(&self, part: &Part) -> Duration {
+        part.grace(|app| Some(self.apps.by_id(app)?.snapshot().config.features.presence_grace))
     }
 
     /// All that was wanted is there.
@@ -314,6 +345,7 @@ impl<S: Session> Driver<S> {
         if status.phase() == Phase::Joined {
             status.losses.fetch_add(1, Ordering::Relaxed);
         }
+        self.node.share_no_places();
         // Told more than once it changes nothing; the first time may be at the start.
         self.node.owners.standing(Standing::Away);
         status.enter(if status.state().losses == 0 { Phase::Starting } else { Phase::Away });
@@ -337,11 +369,16 @@ impl<S: Session> Driver<S> {
 
     /// Without an engine only this node's part changes. Events and questions fail by being dropped.
     fn take(&mut self, message: Message) {
-        if let Message::Request { app, request, room } = message {
-            self.memory.part.apply(app.id(), &request);
-            if let (Request::Publish { receipt, .. }, Some(room)) = (request, room) {
-                drop(Carriage { receipt, _room: room });
+        match message {
+            Message::Request { app, request, room } => {
+                self.memory.part.apply(app.id(), &request);
+                if let (Request::Publish { receipt, .. }, Some(room)) = (request, room) {
+                    drop(Carriage { receipt, _room: room });
+                }
             }
+            // At the start they wait until it is known that there is none.
+            Message::Draw { app } if app.granted().is_none() => self.node.owners.granted(&app, false),
+            Message::Draw { .. } | Message::Question(_) | Message::Leave { .. } => {}
         }
     }
 }

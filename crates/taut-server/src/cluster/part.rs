@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::wire::Cell;
 use crate::hub::engine::Request;
@@ -63,13 +64,15 @@ impl Part {
                 self.next += 1;
                 self.held(app).subscriptions.insert(Arc::clone(channel), wanted);
             }
-            Request::Unsubscribe { channel } => self.remove(app, |held| _ = held.subscriptions.remove(channel)),
+            Request::Unsubscribe { channel, waited: _ } => {
+                self.remove(app, |held| _ = held.subscriptions.remove(channel));
+            }
             Request::Join { channel, member, number, most: _ } => {
                 let members = self.held(app).members.entry(Arc::clone(channel)).or_default();
                 let user_info = member.user_info.clone();
                 members.insert(Arc::clone(&member.user_id), Member { user_info, number: *number });
             }
-            Request::Leave { channel, user_id } => self.leave(app, channel, user_id, |_| true),
+            Request::Leave { channel, user_id, waited: _ } => self.leave(app, channel, user_id, |_| true),
             Request::Count { channel, subscribers: 0 } => self.remove(app, |held| _ = held.counts.remove(channel)),
             Request::Count { channel, subscribers } => {
                 self.held(app).counts.insert(Arc::clone(channel), *subscribers);
@@ -126,6 +129,13 @@ impl Part {
             let users = held.users.iter().map(move |user_id| Cell::SignedIn { app, user_id });
             occupied.map(|cell| (cell, None)).chain(members).chain(users.map(|cell| (cell, None)))
         })
+    }
+
+    /// How long the users who are still held may be away: the longest grace of their apps. To be called once all connections have gone: who is
+    /// held then may be back.
+    pub(super) fn grace(&self, of: impl Fn(&str) -> Option<Duration>) -> Duration {
+        let held = self.apps.iter().filter(|(_, held)| !held.members.is_empty() || !held.users.is_empty());
+        held.filter_map(|(app, _)| of(app)).max().unwrap_or_default()
     }
 
     /// How many subscribers the node has, by app and channel, where that is counted.
@@ -243,7 +253,7 @@ mod tests {
     }
 
     fn leave(channel: &str, user_id: &str) -> Request {
-        Request::Leave { channel: channel.into(), user_id: user_id.into() }
+        Request::Leave { channel: channel.into(), user_id: user_id.into(), waited: Duration::ZERO }
     }
 
     fn subscribe(channel: &str) -> Request {
@@ -251,7 +261,7 @@ mod tests {
     }
 
     fn unsubscribe(channel: &str) -> Request {
-        Request::Unsubscribe { channel: channel.into() }
+        Request::Unsubscribe { channel: channel.into(), waited: Duration::ZERO }
     }
 
     fn count(channel: &str, subscribers: usize) -> Request {

@@ -1,5 +1,6 @@
 //! The cluster on Redis: [`driver`](super::driver) says how it is driven.
 
+mod hazard;
 mod names;
 mod queue;
 mod reply;
@@ -15,17 +16,44 @@ use std::fmt;
 
 use ::redis::RedisError;
 
+use self::hazard::Hazard;
 pub(super) use self::session::Session;
 use self::topology::InvalidUrl;
 pub(super) use self::url::{FORMS, check_url};
 use super::driver;
 use crate::hub::engine::Epoch;
 
-/// What outlives a session.
-type Memory = driver::Memory<Told>;
+impl Node {
+    /// From here on the engine does not say how many connections this node may have.
+    fn share_no_places(&self) {
+        for app in self.apps.all() {
+            app.grant(None);
+        }
+    }
+}
 
-/// The last thing that this node has told webhooks, of this memory of the engine.
-pub(super) type Told = Option<(Epoch, String)>;
+/// What outlives a session.
+type Memory = driver::Memory<Kept>;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    /// The last thing that this node has told webhooks, of this memory of the engine.
+    told: Option<(Epoch, String)>,
+    /// What operators have been warned of.
+    hazards: Vec<Hazard>,
+}
+
+impl Kept {
+    /// Warns of what was not warned of before.
+    fn warn(&mut self, hazards: impl IntoIterator<Item = Hazard>, engine: &str) {
+        for hazard in hazards {
+            if !self.hazards.iter().any(|known| known.is_like(&hazard)) {
+                tracing::warn!(engine, "{hazard}");
+                self.hazards.push(hazard);
+            }
+        }
+    }
+}
 
 /// Why a session ends.
 #[derive(Debug)]

@@ -30,6 +30,8 @@ pub(crate) struct Tables {
     pub(crate) nodes: Vec<Node>,
     /// Users whose connections were to be closed.
     pub(crate) terminated: Vec<Arc<str>>,
+    /// Apps for whose connections places were wanted.
+    pub(crate) drawn: Vec<Box<str>>,
     pub(crate) has_left: bool,
 }
 
@@ -77,6 +79,10 @@ impl Broker for TestEngine {
             }
             Question::Nodes { answer } => drop(answer.send(tables.nodes.clone())),
         }
+    }
+
+    fn draw(&self, app: &Arc<App>) {
+        self.tables().drawn.push(app.id().into());
     }
 
     fn state(&self) -> State {

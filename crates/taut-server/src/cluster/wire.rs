@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::events;
 use crate::hub::command::{Event, PresenceMember, Publication};
@@ -143,8 +143,8 @@ pub(super) fn kept(channel: &Arc<str>, tail: &[u8]) -> Result<Publication, Malfo
     Ok(publication)
 }
 
-/// Reads something that webhooks tell of: the app's id, and what has happened.
-pub(super) fn happened(bytes: &[u8]) -> Result<(Box<str>, events::Event), Malformed> {
+/// Reads something that webhooks tell of: the app's id, what has happened, and for how long that was held back.
+pub(super) fn happened(bytes: &[u8]) -> Result<(Box<str>, events::Event, Duration), Malformed> {
     use events::Event;
     let (kind, mut fields) = opened(bytes)?;
     let (app, channel) = (fields.text()?.into(), fields.text()?.into());
@@ -157,8 +157,11 @@ pub(super) fn happened(bytes: &[u8]) -> Result<(Box<str>, events::Event), Malfor
         COUNT => Event::SubscriptionCount { channel, count: fields.number()? },
         _ => return Err(Malformed::Kind),
     };
+    // Only of users who have left, and of channels that were vacated by them.
+    let may_wait = matches!(event, Event::ChannelVacated { .. } | Event::MemberRemoved { .. });
+    let waited = if may_wait && !fields.0.is_empty() { fields.number()? } else { 0 };
     fields.end()?;
-    Ok((app, event))
+    Ok((app, event, Duration::from_millis(waited)))
 }
 
 impl Cell<'_> {
@@ -540,7 +543,11 @@ mod tests {
             ("1m1:14:chat", Event::CacheMiss { channel: channel.clone() }),
             ("1n1:14:chat2:12", Event::SubscriptionCount { channel, count: 12 }),
         ] {
-            assert_eq!(happened(text.as_bytes()), Ok(("1".into(), event)), "{text}");
+            assert_eq!(happened(text.as_bytes()), Ok(("1".into(), event.clone(), Duration::ZERO)), "{text}");
+            let may_wait = matches!(event, Event::ChannelVacated { .. } | Event::MemberRemoved { .. });
+            let waited = Ok(("1".into(), event, Duration::from_secs(3)));
+            let expected = if may_wait { waited } else { Err(Malformed::Field) };
+            assert_eq!(happened(format!("{text}4:3000").as_bytes()), expected, "{text}");
             assert_eq!(happened(format!("{text}1:x").as_bytes()), Err(Malformed::Field), "{text}");
         }
         assert_eq!(happened(b"1z1:14:chat"), Err(Malformed::Kind));

@@ -59,6 +59,12 @@ pub const APP_FIELDS: &[Field] = &[
         "How long a connection may stay without signing in or subscribing to a private or presence channel (0: for ever)",
     ),
     field(
+        "presence-grace",
+        "SECONDS",
+        "0",
+        "How long a user who lost its last connection stays in presence channels, and online for watchlists, before others are told (0: at once, most: 60)",
+    ),
+    field(
         "fallback",
         "true|false",
         "true",
@@ -146,6 +152,10 @@ impl PartialApp {
                 "authorization-timeout" => {
                     seconds_or_none(value).map(|timeout| features.authorization_timeout = timeout)
                 }
+                "presence-grace" => value
+                    .text()
+                    .and_then(|text| text::seconds_between(&text, 0, LONGEST_GRACE))
+                    .map(|grace| features.presence_grace = grace),
                 "fallback" => value.switch().map(|on| features.fallback = on),
                 "origins" => {
                     self.app.origins = value.elements().iter().filter_map(|value| origin(value, complaints)).collect();
@@ -244,6 +254,9 @@ fn subscription_count(value: &Located) -> Result<(bool, bool), String> {
         _ => value.switch().map(|on| (on, false)),
     }
 }
+
+/// Seconds. Who is not back after a minute has gone.
+const LONGEST_GRACE: u32 = 60;
 
 /// What says who an app is.
 const IDENTITY: [&str; 4] = ["id", "key", "secret", "keys"];

@@ -216,7 +216,7 @@ mod tests {
                  INSERT INTO apps VALUES ('1', 'a', 'x', 200, 0, 0, -1, -1, 0.5, \
                  '[{\"url\": \"https://example.com/\", \"event_types\": [\"cache_miss\"], \"filter\": {\"channel_name_starts_with\": \"a\"}, \
                  \"headers\": {\"X-A\": \"b\"}}]', 1, \
-                 '{\"watchlist\": true, \"limits\": {\"batch\": 3, \"slow-reader\": \"drop\"}, \"origins\": [\"https://example.com\"]}')",
+                 '{\"watchlist\": true, \"presence-grace\": \"5s\", \"limits\": {\"batch\": 3, \"slow-reader\": \"drop\"}, \"origins\": [\"https://example.com\"]}')",
             )
             .await;
         let stored = read(&table.config()).await.expect("a table");
@@ -224,6 +224,7 @@ mod tests {
         let app = stored.apps[0].clone().finish(&Limits::default());
         assert!(!app.enabled && !app.features.client_events && app.features.watchlist);
         assert_eq!(app.features.authorization_timeout, Duration::from_secs(30));
+        assert_eq!(app.features.presence_grace, Duration::from_secs(5));
         assert_eq!(app.origins, ["https://example.com"]);
         let limits = app.limits.expect("its own");
         assert_eq!(

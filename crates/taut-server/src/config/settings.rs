@@ -384,7 +384,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_MAX_CONNECTIONS",
         "NUMBER",
         "0",
-        "Most connections of one app at a time (0: no limit)",
+        "Most connections of one app at a time, on all nodes of a cluster together (0: no limit)",
         limit!(connections, value => text::count(value, 0, u32::MAX)),
     ),
     Setting::new(

@@ -476,6 +476,7 @@ mod tests {
         subscription_count = true
         watchlist = true
         authorization_timeout = 30
+        presence_grace = "3s"
         fallback = false
         origins = ["https://example.com", "https://*.example.com:8443"]
 
@@ -507,6 +508,7 @@ mod tests {
         assert!(!forum.enabled && !forum.features.client_events);
         assert!(forum.features.subscription_count && forum.features.watchlist && !forum.features.fallback);
         assert_eq!(forum.features.authorization_timeout, Duration::from_secs(30));
+        assert_eq!(forum.features.presence_grace, Duration::from_secs(3));
         assert_eq!(forum.origins, ["https://example.com", "https://*.example.com:8443"]);
         let limits = forum.limits.expect("its own");
         assert_eq!((limits.connections, limits.event_data, limits.slow_reader), (5, 50 << 10, SlowReader::Drop));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use taut_proto::Time;
 
 use super::command::{LastEvent, Publication, Rejected, Subscribe, Subscribed};
+use super::grace::{Grace, Hold};
 use super::history::History;
 use super::presence::Roster;
 use super::subscriptions::{Joined, Left, Subscriptions, give_back};
@@ -19,6 +20,8 @@ pub(super) struct Channels {
     /// The shards that want a channel, this one among them.
     shards: Subscriptions<ShardIndex>,
     rosters: HashMap<Arc<str>, Roster>,
+    /// Users who are in a channel's roster and have no connection there, by channel and user.
+    grace: Grace<(Arc<str>, Arc<str>)>,
     history: History,
     /// Cache channels in which a subscriber found nothing, until something is published there or the last subscriber leaves.
     missed: HashSet<Arc<str>>,
@@ -84,36 +87,76 @@ impl Channels {
     /// A connection of `shard` subscribes, whether there is room for it or not.
     pub(super) fn admit(&mut self, channel: &Arc<str>, shard: ShardIndex, subscribe: &Subscribe) -> Entered {
         let mut entered = Entered::default();
+        // Without subscribers these are users who may be back.
+        let has_users = self.rosters.contains_key(channel);
         if let Subscribe::Presence { member, .. } = subscribe {
+            if !self.grace.is_empty() {
+                self.grace.undo(&(Arc::clone(channel), Arc::clone(&member.user_id)));
+            }
             let roster = self.rosters.entry(Arc::clone(channel)).or_default();
             entered.added = roster.join(&member.user_id, member.user_info.as_deref());
         }
         if !matches!(subscribe, Subscribe::Members { .. }) {
-            entered.occupied = self.shards.join(Arc::clone(channel), shard) == Joined::First;
+            let is_first = self.shards.join(Arc::clone(channel), shard) == Joined::First;
+            entered.occupied = is_first && !has_users;
         }
         entered
     }
 
-    /// A connection of `shard` leaves: of this user in a presence channel, and the last of its shard if `is_last`.
+    /// A connection of `shard` leaves: of this user in a presence channel, and the last of its shard if `is_last`. With a `hold` the user stays
+    /// until [`take_due`](Self::take_due) says that the grace is over, unless it has another connection or is back by then.
     pub(super) fn leave(
         &mut self,
         channel: &Arc<str>,
         shard: ShardIndex,
         user_id: Option<&Arc<str>>,
         is_last: bool,
+        hold: Option<Hold>,
     ) -> Gone {
         let mut gone = Gone::default();
-        if let Some((user_id, roster)) = user_id.zip(self.rosters.get_mut(channel)) {
-            gone.removed = roster.leave(user_id);
-            if roster.is_empty() {
-                self.rosters.remove(channel);
-                give_back(&mut self.rosters);
+        match (user_id, hold) {
+            (Some(user_id), None) => gone.removed = self.remove_user(channel, user_id),
+            (Some(user_id), Some(hold)) => {
+                if self.rosters.get_mut(channel).is_some_and(|roster| roster.lose(user_id)) {
+                    self.grace.hold((Arc::clone(channel), Arc::clone(user_id)), hold);
+                }
             }
+            (None, _) => {}
         }
-        if is_last {
-            let left = self.shards.leave(channel, shard);
-            (gone.vacated, gone.shard_left) = (left == Left::Last, left != Left::Absent);
+        let left = if is_last { self.shards.leave(channel, shard) } else { Left::Absent };
+        gone.shard_left = left != Left::Absent;
+        self.check_vacated(channel, left == Left::Last, &mut gone);
+        gone
+    }
+
+    /// The next user whose grace is over: the channel, the user, for how long that was held back, and what it changes.
+    pub(super) fn take_due(&mut self, now: Time) -> Option<(Arc<str>, Arc<str>, Duration, Gone)> {
+        let ((channel, user_id), waited) = self.grace.take_due(now)?;
+        let mut gone = Gone { removed: self.remove_user(&channel, &user_id), ..Gone::default() };
+        let is_last = gone.removed && self.shards.name(&channel).is_none();
+        self.check_vacated(&channel, is_last, &mut gone);
+        Some((channel, user_id, waited, gone))
+    }
+
+    /// Lets every grace be over now.
+    pub(super) fn end_grace(&mut self, now: Time) {
+        self.grace.end(now);
+    }
+
+    /// A connection of the user leaves, or the user's grace is over. Says whether the user is gone.
+    fn remove_user(&mut self, channel: &str, user_id: &Arc<str>) -> bool {
+        let Some(roster) = self.rosters.get_mut(channel) else { return false };
+        let is_gone = roster.leave(user_id);
+        if roster.is_empty() {
+            self.rosters.remove(channel);
+            give_back(&mut self.rosters);
         }
+        is_gone
+    }
+
+    /// The last subscriber, or the last user without one, has gone. The channel is vacant if nobody else keeps it occupied.
+    fn check_vacated(&mut self, channel: &Arc<str>, is_last: bool, gone: &mut Gone) {
+        gone.vacated = is_last && !self.rosters.contains_key(channel);
         if gone.vacated {
             self.missed.remove(channel);
             if self.missed.is_empty() {
@@ -123,7 +166,6 @@ impl Channels {
             give_back(&mut self.counts);
             self.late.remove(channel);
         }
-        gone
     }
 
     /// Keeps what was published to a cache channel.
@@ -142,9 +184,9 @@ impl Channels {
         self.history.last(channel, now)
     }
 
-    /// Whether anybody is in the channel.
+    /// Whether anybody is in the channel: a subscriber, or a user who may be back.
     pub(super) fn is_occupied(&self, channel: &str) -> bool {
-        self.shards.name(channel).is_some()
+        self.shards.name(channel).is_some() || self.rosters.contains_key(channel)
     }
 
     /// The shards that want the channel.
@@ -154,7 +196,8 @@ impl Channels {
 
     /// How many channels are occupied.
     pub(super) fn channels(&self) -> usize {
-        self.shards.channels().len()
+        let lost = || self.rosters.keys().filter(|channel| self.shards.name(channel).is_none()).count();
+        self.shards.channels().len() + if self.grace.is_empty() { 0 } else { lost() }
     }
 
     /// Who is in a presence channel.
@@ -220,7 +263,7 @@ impl Channels {
 
     /// Whether anything is left to be told or to be forgotten after a while.
     pub(super) fn is_due(&self) -> bool {
-        !self.late.is_empty() || !self.history.is_empty()
+        !self.late.is_empty() || !self.history.is_empty() || !self.grace.is_empty()
     }
 
     /// Forgets what is too old.
@@ -232,6 +275,7 @@ impl Channels {
     pub(super) fn is_vacant(&self) -> bool {
         self.shards.is_empty()
             && self.rosters.is_empty()
+            && self.grace.is_empty()
             && self.counts.is_empty()
             && self.missed.is_empty()
             && self.late.is_empty()
@@ -296,7 +340,7 @@ mod tests {
     }
 
     fn leave(owner: &mut Channels, shard: usize, user_id: &str, is_last: bool) -> Gone {
-        owner.leave(&"presence-a".into(), ShardIndex::new(shard), Some(&user_id.into()), is_last)
+        owner.leave(&"presence-a".into(), ShardIndex::new(shard), Some(&user_id.into()), is_last, None)
     }
 
     #[test]
@@ -335,7 +379,7 @@ mod tests {
         };
         assert!(enter(&mut owner).1.missed && !enter(&mut owner).1.missed);
         assert!(matches!(enter(&mut owner).0.last_event, LastEvent::Missing));
-        owner.leave(&channel, ShardIndex::new(0), None, true);
+        owner.leave(&channel, ShardIndex::new(0), None, true, None);
         assert!(enter(&mut owner).1.missed);
         let event = Event::published("event", &Payload::from("x"));
         let publication =
@@ -361,7 +405,7 @@ mod tests {
         }
         assert_eq!(owner.channels(), 1000);
         for channel in &channels {
-            owner.leave(channel, shard, Some(&user_id), true);
+            owner.leave(channel, shard, Some(&user_id), true, None);
         }
         // A table of std has room for a few at the least.
         let (rosters, counts) = (owner.rosters.capacity(), owner.counts.capacity());

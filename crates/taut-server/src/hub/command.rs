@@ -21,11 +21,13 @@ pub(crate) enum Command<C> {
         request: RequestId,
         subscribe: Subscribe,
     },
-    /// A connection that the owner let in has left: of this user in a presence channel, and the last one of its shard if `is_last`.
+    /// A connection that the owner let in has left: of this user in a presence channel, and the last one of its shard if `is_last`. If the
+    /// user `may_return`, the app's `presence-grace` applies.
     Unsubscribe {
         channel: Arc<str>,
         user_id: Option<Arc<str>>,
         is_last: bool,
+        may_return: bool,
     },
     /// The sender has this many subscribers.
     Count {
@@ -36,9 +38,10 @@ pub(crate) enum Command<C> {
     SignIn {
         user_id: Arc<str>,
     },
-    /// A connection that had signed in has ended.
+    /// A connection that had signed in has ended. If the user `may_return`, the app's `presence-grace` applies.
     SignOut {
         user_id: Arc<str>,
+        may_return: bool,
     },
     /// A connection watches these users: answered with [`Reply::Watched`].
     Watch {

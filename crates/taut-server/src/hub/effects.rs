@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::command::{Command, Push, Rejected, Reply, Subscribed};
 use super::engine::Request;
@@ -25,8 +26,8 @@ pub(crate) enum Effect<C> {
     Push(ShardIndex, Push),
     /// Tell a connection of this shard.
     Tell(C, Tell),
-    /// Something happened that webhooks and the console may want to know.
-    Happened(Event),
+    /// Something happened that webhooks and the console may want to know. It was held back for so long.
+    Happened(Event, Duration),
     /// The same, that webhooks hear of elsewhere.
     Shown(Event),
     /// Ask the engine of the cluster.

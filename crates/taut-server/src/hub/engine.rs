@@ -4,6 +4,7 @@
 //! [`Request`]s; the engine's driver answers with [`Update`]s. [`Broker`](crate::cluster::Broker) has the promises.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::command::{PresenceMember, Publication};
 use super::receipt::Receipt;
@@ -14,14 +15,15 @@ pub(crate) enum Request {
     /// The channel has its first subscriber on this node: what other nodes publish is wanted. Answered with [`Update::Subscribed`].
     Subscribe { channel: Arc<str> },
     /// The channel has no subscriber on this node any more. Where subscribers are counted, a [`Count`](Self::Count) of none comes before it.
-    Unsubscribe { channel: Arc<str> },
+    /// That has been so for as long as it `waited` for users to be back: webhooks wait no more than what is left of their own time.
+    Unsubscribe { channel: Arc<str>, waited: Duration },
     /// Carry this to the nodes with subscribers. If `kept`, the engine keeps it as the channel's last event, and this node gets it back as
     /// [`Update::Published`] in the engine's order; otherwise the owner has delivered it on this node already.
     Publish { publication: Publication, kept: bool, receipt: Option<Receipt> },
     /// A user's first connection on this node has come to a presence channel. Answered with [`Update::Joined`].
     Join { channel: Arc<str>, member: PresenceMember, number: u32, most: usize },
-    /// A user's last connection on this node has left a presence channel.
-    Leave { channel: Arc<str>, user_id: Arc<str> },
+    /// A user's last connection on this node has left a presence channel. If it was lost, that has been held back for as long as it `waited`.
+    Leave { channel: Arc<str>, user_id: Arc<str>, waited: Duration },
     /// Who is in a presence channel, over all nodes? Answered with [`Update::Members`].
     Members { channel: Arc<str> },
     /// What is the last event of this cache channel? Answered with [`Update::LastEvent`]. `is_missed` if a new subscriber waits for it: the

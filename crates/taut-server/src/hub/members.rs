@@ -15,6 +15,7 @@ use crate::pusher::channel::Kind;
 #[derive(Debug)]
 pub(crate) struct Members<C> {
     app: Arc<App>,
+    in_cluster: bool,
     /// The connections that have been told that they are subscribed, and get what is published.
     subscribed: Subscriptions<C>,
     /// The connections that wait for a channel's owner.
@@ -39,10 +40,21 @@ struct Waiting<C> {
     connection: C,
     request: RequestId,
     intent: Intent,
-    /// It has unsubscribed meanwhile, or has ended.
-    has_left: bool,
+    /// It has left meanwhile.
+    left: Option<Cause>,
     /// Released once it has left the owner, too.
     token: Option<Token>,
+}
+
+/// Why a connection leaves a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its client has unsubscribed.
+    Unsubscribed,
+    /// It was lost, or was closed: its user may be back in a moment.
+    Lost,
+    /// The server has closed it for good, and its client does not come back by itself.
+    Dismissed,
 }
 
 /// What a connection subscribes for.
@@ -58,9 +70,10 @@ pub(crate) enum Intent {
 }
 
 impl<C: Copy + Eq + Hash> Members<C> {
-    pub(super) fn new(app: Arc<App>) -> Self {
+    pub(super) fn new(app: Arc<App>, in_cluster: bool) -> Self {
         Self {
             app,
+            in_cluster,
             subscribed: Subscriptions::new(),
             waiting: HashMap::new(),
             waiters: 0,
@@ -131,7 +144,7 @@ impl<C: Copy + Eq + Hash> Members<C> {
 
     fn wait(&mut self, connection: C, channel: Arc<str>, request: RequestId, intent: Intent) {
         self.waiters += 1;
-        let waiting = Waiting { connection, request, intent, has_left: false, token: None };
+        let waiting = Waiting { connection, request, intent, left: None, token: None };
         self.waiting.entry(channel).or_default().push(waiting);
     }
 
@@ -151,17 +164,17 @@ impl<C: Copy + Eq + Hash> Members<C> {
     /// Those who have left meanwhile leave the owner now.
     fn let_in(&mut self, channel: &Arc<str>, request: RequestId, subscribed: &Subscribed, effects: &mut Effects<C>) {
         let (left, stay): (Vec<_>, Vec<_>) =
-            self.take_waiting(channel, request, effects).into_iter().partition(|waiting| waiting.has_left);
+            self.take_waiting(channel, request, effects).into_iter().partition(|waiting| waiting.left.is_some());
         // First those who stay, so that nobody is taken for the last one here who is not.
         for Waiting { connection, intent, .. } in stay {
             self.entered(connection, channel, intent, subscribed.clone(), effects);
         }
-        for Waiting { intent, token, .. } in left {
+        for Waiting { intent, left, token, .. } in left {
             let user_id = match intent {
                 Intent::Subscription { user_id } => user_id,
                 Intent::UserEvents { .. } => None,
             };
-            self.leave_owner(channel, user_id, effects);
+            self.leave_owner(channel, user_id, left == Some(Cause::Lost), effects);
             if let Some(token) = token {
                 effects.push(Effect::Done(token));
             }
@@ -171,12 +184,12 @@ impl<C: Copy + Eq + Hash> Members<C> {
     /// There is nothing to undo for any of them.
     fn rejected(&mut self, channel: &Arc<str>, request: RequestId, why: Rejected, effects: &mut Effects<C>) {
         let waiting = self.take_waiting(channel, request, effects);
-        for Waiting { connection, .. } in waiting.iter().filter(|waiting| !waiting.has_left) {
+        for Waiting { connection, .. } in waiting.iter().filter(|waiting| waiting.left.is_none()) {
             effects.tell(*connection, Tell::Rejected { channel: Arc::clone(channel), why });
         }
         // Another one may have left meanwhile, and have taken this one for a reason to stay.
         if !waiting.is_empty() {
-            self.leave_owner(channel, None, effects);
+            self.leave_owner(channel, None, false, effects);
         }
     }
 
@@ -223,29 +236,29 @@ impl<C: Copy + Eq + Hash> Members<C> {
         }
     }
 
-    /// A connection unsubscribes, or has ended; `user_id` is the user that it was in a presence channel. Says whether it was subscribed or
+    /// A connection leaves a channel; `user_id` is the user that it was in a presence channel. Says whether it was subscribed or
     /// waited. The owner hears of one that waits once it has answered.
     pub(crate) fn leave(
         &mut self,
         connection: C,
         channel: &Arc<str>,
         user_id: Option<Arc<str>>,
-        has_ended: bool,
+        cause: Cause,
         effects: &mut Effects<C>,
     ) -> bool {
         let waiting = self.waiting.get_mut(channel).into_iter().flatten();
         let mut waited = false;
-        for waiting in waiting.filter(|waiting| waiting.connection == connection && !waiting.has_left) {
+        for waiting in waiting.filter(|waiting| waiting.connection == connection && waiting.left.is_none()) {
             // What is sent to its user goes on coming until it ends.
-            if has_ended || matches!(waiting.intent, Intent::Subscription { .. }) {
-                (waiting.has_left, waited) = (true, true);
+            if cause != Cause::Unsubscribed || matches!(waiting.intent, Intent::Subscription { .. }) {
+                (waiting.left, waited) = (Some(cause), true);
             }
         }
         let left = self.subscribed.leave(channel, connection);
         if left == Left::Absent {
             return waited;
         }
-        self.leave_owner(channel, user_id, effects);
+        self.leave_owner(channel, user_id, cause == Cause::Lost, effects);
         if left == Left::Others {
             self.count(channel, effects);
         }
@@ -254,7 +267,13 @@ impl<C: Copy + Eq + Hash> Members<C> {
 
     /// Tells the owner of a channel that a connection of this user, which it had let in, has left; or that nobody here is left, if so. While
     /// anybody waits for the owner, somebody is.
-    fn leave_owner(&mut self, channel: &Arc<str>, user_id: Option<Arc<str>>, effects: &mut Effects<C>) {
+    fn leave_owner(
+        &mut self,
+        channel: &Arc<str>,
+        user_id: Option<Arc<str>>,
+        may_return: bool,
+        effects: &mut Effects<C>,
+    ) {
         let is_last = self.subscribed.members(channel).len() == 0 && !self.waiting.contains_key(channel);
         if user_id.is_none() && !is_last {
             return;
@@ -263,27 +282,34 @@ impl<C: Copy + Eq + Hash> Members<C> {
             self.uncounted.remove(channel);
         }
         // It may overtake a `Subscribe` that is held back: the last one here leaves only when none about this channel is open.
-        effects.command(Command::Unsubscribe { channel: Arc::clone(channel), user_id, is_last });
+        effects.command(Command::Unsubscribe { channel: Arc::clone(channel), user_id, is_last, may_return });
     }
 
     /// A connection has ended, which has left the channels in which it is to be told apart, as [`leave`](Self::leave) has it.
     pub(crate) fn leave_all(&mut self, connection: C, effects: &mut Effects<C>) {
-        if self.app.snapshot().config.features.subscription_count {
-            let channels: Vec<Arc<str>> = self.subscribed.channels_of(connection).map(Arc::clone).collect();
-            for channel in channels {
-                self.leave(connection, &channel, None, true, effects);
-            }
+        for channel in self.counted_channels(connection) {
+            self.leave(connection, &channel, None, Cause::Lost, effects);
         }
         let mut vacated = Vec::new();
         self.subscribed.leave_all(connection, |channel| vacated.push(channel));
         for channel in vacated {
-            self.leave_owner(&channel, None, effects);
+            self.leave_owner(&channel, None, false, effects);
         }
+    }
+
+    /// The channels of a connection whose owners know how many are subscribed.
+    fn counted_channels(&self, connection: C) -> Vec<Arc<str>> {
+        let features = &self.app.snapshot().config.features;
+        if !features.tells_subscription_count() {
+            return Vec::new();
+        }
+        let is_counted = |channel: &&Arc<str>| features.counts(Kind::of(channel), self.in_cluster);
+        self.subscribed.channels_of(connection).filter(is_counted).map(Arc::clone).collect()
     }
 
     /// Says how many are subscribed to a channel here. Its owner learns of nobody by an [`Command::Unsubscribe`].
     fn count(&self, channel: &Arc<str>, effects: &mut Effects<C>) {
-        if !self.app.snapshot().config.features.subscription_count || !Kind::of(channel).is_counted() {
+        if !self.app.snapshot().config.features.counts(Kind::of(channel), self.in_cluster) {
             return;
         }
         let subscribers = self.subscribed.members(channel).len();
@@ -316,11 +342,18 @@ impl<C: Copy + Eq + Hash> Members<C> {
     }
 
     /// A connection that had signed in has ended.
-    pub(crate) fn sign_out(&mut self, connection: C, user_id: &Arc<str>, is_shown: bool, effects: &mut Effects<C>) {
+    pub(crate) fn sign_out(
+        &mut self,
+        connection: C,
+        user_id: &Arc<str>,
+        is_shown: bool,
+        may_return: bool,
+        effects: &mut Effects<C>,
+    ) {
         self.signed_in.leave(user_id, connection);
         self.watching.leave_all(connection, |user_id| effects.command(Command::Unwatch { user_id }));
         if is_shown {
-            effects.command(Command::SignOut { user_id: Arc::clone(user_id) });
+            effects.command(Command::SignOut { user_id: Arc::clone(user_id), may_return });
         }
     }
 
@@ -364,7 +397,7 @@ impl<C: Copy + Eq + Hash> Members<C> {
         let mut waiting = self.waiting.get(channel).into_iter().flatten();
         waiting.any(|waiting| {
             waiting.connection == connection
-                && !waiting.has_left
+                && waiting.left.is_none()
                 && matches!(waiting.intent, Intent::Subscription { .. })
         })
     }
@@ -411,8 +444,12 @@ mod tests {
     }
 
     fn members_of(features: Features) -> Members<u32> {
+        members_where(features, false)
+    }
+
+    fn members_where(features: Features, in_cluster: bool) -> Members<u32> {
         let config = AppConfig { features, ..AppConfig::parse("1:key:secret").expect("an app") };
-        Members::new(Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]))
+        Members::new(Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]), in_cluster)
     }
 
     fn drained(effects: &mut Effects<u32>) -> Vec<Effect<u32>> {
@@ -505,7 +542,7 @@ mod tests {
             })
             .collect();
         let token: Token = Arc::new(());
-        assert!(members.leave(1, &"presence-a".into(), None, true, &mut effects));
+        assert!(members.leave(1, &"presence-a".into(), None, Cause::Lost, &mut effects));
         members.report_left("presence-a", 1, &token);
         assert_eq!(Arc::strong_count(&token), 2, "only for this connection");
         members.reply(subscribed("presence-a", requests[0]), &mut effects);
@@ -521,12 +558,26 @@ mod tests {
     }
 
     #[test]
+    fn who_is_lost_before_the_owner_has_answered_may_be_back_and_who_has_unsubscribed_may_not() {
+        for (cause, expected) in [(Cause::Lost, true), (Cause::Unsubscribed, false), (Cause::Dismissed, false)] {
+            let (mut members, mut effects) = (members(), Effects::new());
+            members.subscribe(1, "presence-a", Some(member()), false, &mut effects);
+            let (request_id, _) = request(&mut effects);
+            members.leave(1, &"presence-a".into(), None, cause, &mut effects);
+            members.reply(subscribed("presence-a", request_id), &mut effects);
+            let left = command(&mut effects);
+            let Command::Unsubscribe { user_id: Some(_), may_return, .. } = left else { panic!("{left:?}") };
+            assert_eq!(may_return, expected, "{cause:?}");
+        }
+    }
+
+    #[test]
     fn a_token_is_released_also_when_the_owner_lets_nobody_in() {
         let (mut members, mut effects) = (members(), Effects::new());
         members.subscribe(1, "presence-a", Some(member()), false, &mut effects);
         let (request_id, _) = request(&mut effects);
         let token: Token = Arc::new(());
-        members.leave(1, &"presence-a".into(), None, true, &mut effects);
+        members.leave(1, &"presence-a".into(), None, Cause::Lost, &mut effects);
         members.report_left("presence-a", 1, &token);
         let why = Rejected::Full { most: 1 };
         members.reply(Reply::Rejected { channel: "presence-a".into(), request: request_id, why }, &mut effects);
@@ -569,6 +620,29 @@ mod tests {
         assert_eq!(let_in(&mut members(), 1, "a", None), NONE);
     }
 
+    // The other nodes answer backends that ask for the number, of presence channels as well.
+    #[test]
+    fn a_node_of_a_cluster_counts_all_that_backends_may_ask_for() {
+        let asked = Features { subscription_count_in_info: true, ..Features::default() };
+        let node = || members_where(asked, true);
+        assert_eq!(let_in(&mut node(), 1, "a", None), [1]);
+        assert_eq!(let_in(&mut node(), 1, "presence-a", Some(member())), [1]);
+        assert_eq!(let_in(&mut node(), 1, "#server-to-user-1", None), NONE, "nobody may ask");
+        assert_eq!(let_in(&mut members_where(asked, false), 1, "a", None), NONE, "a shard asks the others");
+        assert_eq!(let_in(&mut members_where(Features::default(), true), 1, "a", None), NONE);
+    }
+
+    #[test]
+    fn who_ends_is_counted_out_in_a_cluster_as_well() {
+        let features = Features { subscription_count_in_info: true, ..Features::default() };
+        let (mut members, mut effects) = (members_where(features, true), Effects::new());
+        for connection in [1, 2] {
+            let_in(&mut members, connection, "a", None);
+        }
+        members.leave_all(1, &mut effects);
+        assert_eq!(counts(&mut effects), [1]);
+    }
+
     #[test]
     fn a_count_that_found_no_room_is_sent_again_by_the_next_tick() {
         let mut members = members_of(Features { subscription_count: true, ..Features::default() });
@@ -581,13 +655,13 @@ mod tests {
         assert_eq!(counts(&mut effects), NONE, "once");
         // Who has left is not counted: the owner hears of that anyway.
         members.count_later(Arc::clone(&channel));
-        members.leave(1, &channel, None, false, &mut effects);
+        members.leave(1, &channel, None, Cause::Unsubscribed, &mut effects);
         assert_eq!(let_in(&mut members, 2, &channel, None), [1]);
         members.tick(&mut effects);
         assert_eq!(counts(&mut effects), NONE);
         members.count_later(Arc::clone(&channel));
         members.subscribe(3, &channel, None, true, &mut effects);
-        members.leave(2, &channel, None, false, &mut effects);
+        members.leave(2, &channel, None, Cause::Unsubscribed, &mut effects);
         drained(&mut effects);
         members.tick(&mut effects);
         assert_eq!(counts(&mut effects), NONE, "the third one only waits");
@@ -620,8 +694,8 @@ mod tests {
             &mut effects,
         );
         assert!(members.name("a").is_some_and(|name| Arc::ptr_eq(name, &channel)), "once it is subscribed");
-        assert!(members.leave(1, &channel, None, false, &mut effects) && members.name("a").is_none());
-        assert!(!members.leave(1, &channel, None, false, &mut effects), "it has left already");
+        assert!(members.leave(1, &channel, None, Cause::Unsubscribed, &mut effects) && members.name("a").is_none());
+        assert!(!members.leave(1, &channel, None, Cause::Unsubscribed, &mut effects), "it has left already");
     }
 
     #[test]
@@ -635,9 +709,9 @@ mod tests {
         assert_eq!(members.signed_in("ann").collect::<Vec<_>>(), [1, 2]);
         members.watch(2, std::iter::once("bob".into()), &mut effects);
         assert!(matches!(command(&mut effects), Command::Watch { connection: 2, .. }));
-        members.sign_out(2, &ann, false, &mut effects);
+        members.sign_out(2, &ann, false, true, &mut effects);
         assert!(matches!(command(&mut effects), Command::Unwatch { .. }));
-        members.sign_out(1, &ann, true, &mut effects);
+        members.sign_out(1, &ann, true, true, &mut effects);
         assert!(matches!(command(&mut effects), Command::SignOut { .. }));
         assert_eq!(members.signed_in("ann").count(), 0);
     }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use taut_proto::Time;
 
-use super::channels::Channels;
+use super::channels::{Channels, Gone};
 use super::command::{
     Command, Delivery, Event as Published, PresenceMember, Publication, Push, Rejected, Reply, Subscribe, Subscribed,
 };
 use super::effects::{Effect, Effects};
 use super::engine::{Request, Standing};
+use super::grace::Hold;
 use super::presence::Roster;
 use super::users::Users;
 use crate::apps::App;
@@ -65,12 +66,17 @@ impl<C: Copy> Owner<C> {
                 };
                 effects.push(Effect::Reply(from, reply));
             }
-            Command::Unsubscribe { channel, user_id, is_last } => {
-                self.unsubscribe(app, &channel, from, user_id, is_last, now, effects);
+            Command::Unsubscribe { channel, user_id, is_last, may_return } => {
+                let hold = hold(app, user_id.is_some() && may_return, now);
+                let gone = self.channels.leave(&channel, from, user_id.as_ref(), is_last, hold);
+                self.left(app, &channel, user_id, &gone, Duration::ZERO, effects);
+                if gone.shard_left && !gone.vacated {
+                    self.count(app, &channel, from, 0, now, effects);
+                }
             }
             Command::Count { channel, subscribers } => self.count(app, &channel, from, subscribers, now, effects),
             Command::SignIn { user_id } => self.sign_in(&user_id, effects),
-            Command::SignOut { user_id } => self.sign_out(&user_id, effects),
+            Command::SignOut { user_id, may_return } => self.sign_out(&user_id, hold(app, may_return, now), effects),
             Command::Watch { user_ids, connection } => self.watch(&user_ids, connection, from, effects),
             Command::Unwatch { user_id } => self.unwatch(&user_id, from),
         }
@@ -135,13 +141,13 @@ impl<C: Copy> Owner<C> {
         self.close_unless_occupied(app, channel, is_new);
         let (subscribed, entered) = entered?;
         if entered.occupied {
-            self.happened(channel, |channel| Event::ChannelOccupied { channel }, effects);
+            self.happened(channel, |channel| Event::ChannelOccupied { channel }, Duration::ZERO, effects);
         }
         if let (true, Subscribe::Presence { member, .. }) = (entered.added, subscribe) {
             self.announce_added(channel, member, effects);
         }
         if entered.missed {
-            self.happened(channel, |channel| Event::CacheMiss { channel }, effects);
+            self.happened(channel, |channel| Event::CacheMiss { channel }, Duration::ZERO, effects);
         }
         Ok(subscribed)
     }
@@ -160,33 +166,29 @@ impl<C: Copy> Owner<C> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is another thing of one command")]
-    fn unsubscribe(
+    /// A connection has left, or the grace of its user is over: that was held back for as long as it `waited`.
+    fn left(
         &mut self,
         app: &App,
         channel: &Arc<str>,
-        shard: ShardIndex,
         user_id: Option<Arc<str>>,
-        is_last: bool,
-        now: Time,
+        gone: &Gone,
+        waited: Duration,
         effects: &mut Effects<C>,
     ) {
-        let gone = self.channels.leave(channel, shard, user_id.as_ref(), is_last);
         if let (true, Some(user_id)) = (gone.removed, user_id) {
             if self.cluster.is_some() {
-                self.leave_cluster(channel, user_id, effects);
+                self.leave_cluster(channel, user_id, waited, effects);
             } else {
-                self.announce_removed(channel, user_id, effects);
+                self.announce_removed(channel, user_id, waited, effects);
             }
         }
         if gone.vacated {
             if is_counted(channel) {
                 app.close_channel();
             }
-            self.happened(channel, |channel| Event::ChannelVacated { channel }, effects);
-            self.vacate_in_cluster(channel, gone.was_counted, effects);
-        } else if gone.shard_left {
-            self.count(app, channel, shard, 0, now, effects);
+            self.happened(channel, |channel| Event::ChannelVacated { channel }, waited, effects);
+            self.vacate_in_cluster(channel, gone.was_counted, waited, effects);
         }
     }
 
@@ -200,7 +202,7 @@ impl<C: Copy> Owner<C> {
         now: Time,
         effects: &mut Effects<C>,
     ) {
-        if !app.snapshot().config.features.subscription_count || !Kind::of(channel).is_counted() {
+        if !app.snapshot().config.features.counts(Kind::of(channel), self.cluster.is_some()) {
             return;
         }
         if self.cluster.is_some() {
@@ -214,26 +216,33 @@ impl<C: Copy> Owner<C> {
 
     fn announce_count(&mut self, channel: &Arc<str>, count: usize, effects: &mut Effects<C>) {
         self.announce(channel, &ServerEvent::SubscriptionCount { channel, count }, effects);
-        self.happened(channel, |channel| Event::SubscriptionCount { channel, count }, effects);
+        self.happened(channel, |channel| Event::SubscriptionCount { channel, count }, Duration::ZERO, effects);
     }
 
     fn announce_added(&mut self, channel: &Arc<str>, member: &PresenceMember, effects: &mut Effects<C>) {
         let (user_id, user_info) = (&member.user_id, member.user_info.as_deref());
         self.announce(channel, &ServerEvent::MemberAdded { channel, user_id, user_info }, effects);
         let user_id = Arc::clone(user_id);
-        self.happened(channel, |channel| Event::MemberAdded { channel, user_id }, effects);
+        self.happened(channel, |channel| Event::MemberAdded { channel, user_id }, Duration::ZERO, effects);
     }
 
-    fn announce_removed(&mut self, channel: &Arc<str>, user_id: Arc<str>, effects: &mut Effects<C>) {
+    fn announce_removed(&mut self, channel: &Arc<str>, user_id: Arc<str>, waited: Duration, effects: &mut Effects<C>) {
         self.announce(channel, &ServerEvent::MemberRemoved { channel, user_id: &user_id }, effects);
-        self.happened(channel, |channel| Event::MemberRemoved { channel, user_id }, effects);
+        self.happened(channel, |channel| Event::MemberRemoved { channel, user_id }, waited, effects);
     }
 
-    /// Says what happened to a channel, except to those that only the server itself knows. In a cluster, webhooks hear of it from the engine.
-    fn happened(&self, channel: &Arc<str>, event: impl FnOnce(Arc<str>) -> Event, effects: &mut Effects<C>) {
+    /// Says what happened to a channel, except to those that only the server itself knows, and for how long that was held back. In a cluster,
+    /// webhooks hear of it from the engine.
+    fn happened(
+        &self,
+        channel: &Arc<str>,
+        event: impl FnOnce(Arc<str>) -> Event,
+        waited: Duration,
+        effects: &mut Effects<C>,
+    ) {
         if Channel::user_of(channel).is_none() {
             let event = event(Arc::clone(channel));
-            effects.push(if self.cluster.is_some() { Effect::Shown(event) } else { Effect::Happened(event) });
+            effects.push(if self.cluster.is_some() { Effect::Shown(event) } else { Effect::Happened(event, waited) });
         }
     }
 
@@ -244,8 +253,8 @@ impl<C: Copy> Owner<C> {
         }
     }
 
-    fn sign_out(&mut self, user_id: &Arc<str>, effects: &mut Effects<C>) {
-        if self.users.sign_out(user_id) {
+    fn sign_out(&mut self, user_id: &Arc<str>, hold: Option<Hold>, effects: &mut Effects<C>) {
+        if self.users.sign_out(user_id, hold) {
             self.online_here(user_id, false, effects);
         }
     }
@@ -257,16 +266,35 @@ impl<C: Copy> Owner<C> {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.channels.is_due() || self.cluster.as_ref().is_some_and(Cluster::is_due)
+        self.channels.is_due() || self.users.is_due() || self.cluster.as_ref().is_some_and(Cluster::is_due)
     }
 
-    /// Forgets what is too old, and announces counts that have been held back.
-    pub(super) fn tick(&mut self, now: Time, effects: &mut Effects<C>) {
+    /// Forgets what is too old, and announces counts and leaves that have been held back.
+    pub(super) fn tick(&mut self, app: &App, now: Time, effects: &mut Effects<C>) {
         self.channels.sweep(now);
+        self.take_due(app, now, effects);
         for (channel, count) in self.channels.late_counts(now) {
             self.announce_count(&channel, count, effects);
         }
         self.ask_again(effects);
+    }
+
+    /// Announces the users whose grace is over.
+    fn take_due(&mut self, app: &App, now: Time, effects: &mut Effects<C>) {
+        while let Some((channel, user_id, waited, gone)) = self.channels.take_due(now) {
+            self.left(app, &channel, Some(user_id), &gone, waited, effects);
+        }
+        while let Some(user_id) = self.users.take_due(now) {
+            self.online_here(&user_id, false, effects);
+        }
+    }
+
+    /// On a server that is alone every grace is over now: it stops.
+    pub(super) fn end_grace(&mut self, app: &App, now: Time, effects: &mut Effects<C>) {
+        if self.cluster.is_none() {
+            self.channels.end_grace(now);
+            self.take_due(app, now, effects);
+        }
     }
 
     /// Who is in a presence channel; in a cluster, on all nodes.
@@ -303,6 +331,12 @@ impl<C: Copy> Owner<C> {
         self.channels.shards(channel)
     }
 
+    /// Whether anybody is in the channel, or may be back.
+    #[cfg(test)]
+    pub(crate) fn is_occupied(&self, channel: &str) -> bool {
+        self.channels.is_occupied(channel)
+    }
+
     #[cfg(test)]
     pub(crate) fn is_vacant(&self) -> bool {
         self.channels.is_vacant() && self.users.is_vacant() && self.cluster.as_ref().is_none_or(Cluster::is_vacant)
@@ -313,6 +347,15 @@ fn deliver<C>(delivery: &Delivery, shards: impl ExactSizeIterator<Item = ShardIn
     for shard in shards {
         effects.push(Effect::Push(shard, Push::Deliver(delivery.clone())));
     }
+}
+
+/// For how long the leave of a user's last connection is held back, if the user `may_return`.
+fn hold(app: &App, may_return: bool, now: Time) -> Option<Hold> {
+    if !may_return {
+        return None;
+    }
+    let grace = app.snapshot().config.features.presence_grace;
+    (!grace.is_zero()).then(|| Hold { since: now, until: now + grace })
 }
 
 /// Whether the channel counts towards an app's limit. A user's own does not: there is at most one for each connection.
@@ -327,13 +370,17 @@ mod tests {
     use super::*;
     use crate::app::{AppConfig, Features, Limits};
     use crate::apps::Apps;
+    use crate::hub::engine::Update;
     use crate::pusher::payload::Payload;
     use std::time::Instant;
 
     const HERE: ShardIndex = ShardIndex::FIRST;
 
     fn app(limits: Limits) -> Arc<App> {
-        let features = Features { subscription_count: true, ..Features::default() };
+        app_with(limits, Features { subscription_count: true, ..Features::default() })
+    }
+
+    fn app_with(limits: Limits, features: Features) -> Arc<App> {
         let config = AppConfig { features, ..AppConfig::parse("1:key:secret").expect("an app") };
         Arc::clone(&Apps::new([config], &limits).expect("one app").all()[0])
     }
@@ -351,7 +398,7 @@ mod tests {
     }
 
     fn leave(owner: &mut Owner<u32>, app: &App, channel: &str) -> Vec<Effect<u32>> {
-        let command = Command::Unsubscribe { channel: channel.into(), user_id: None, is_last: true };
+        let command = Command::Unsubscribe { channel: channel.into(), user_id: None, is_last: true, may_return: false };
         handle(owner, app, command, Time::ZERO)
     }
 
@@ -369,7 +416,8 @@ mod tests {
     }
 
     fn happened(effects: &[Effect<u32>]) -> Vec<&Event> {
-        let events = effects.iter().map(|effect| if let Effect::Happened(event) = effect { Some(event) } else { None });
+        let events =
+            effects.iter().map(|effect| if let Effect::Happened(event, _) = effect { Some(event) } else { None });
         events.flatten().collect()
     }
 
@@ -433,7 +481,7 @@ mod tests {
         let (kept, ttl) = owner.last_event("cache-a", Time::ZERO).expect("an event");
         assert_eq!((kept.name(), kept.data().as_ref(), ttl), ("event", "x", app.snapshot().limits.cache_ttl));
         let effects = subscribe(&mut owner, &app, "cache-a", Subscribe::LastEvent);
-        let [Effect::Happened(_), Effect::Reply(HERE, Reply::Subscribed { subscribed, .. })] = &effects[..] else {
+        let [Effect::Happened(..), Effect::Reply(HERE, Reply::Subscribed { subscribed, .. })] = &effects[..] else {
             panic!("{effects:?}");
         };
         assert!(matches!(subscribed.last_event, LastEvent::Found(_)));
@@ -486,9 +534,195 @@ mod tests {
         assert_eq!(delivered(&effects), ["pusher_internal:subscription_count"]);
         assert_eq!(happened(&handle(&mut owner, &app, count(151), Time::ZERO)), Vec::<&Event>::new());
         let mut effects = Effects::<u32>::new();
-        owner.tick(Time::ZERO + Duration::from_secs(5), &mut effects);
+        owner.tick(&app, Time::ZERO + Duration::from_secs(5), &mut effects);
         let effects: Vec<_> = std::iter::from_fn(|| effects.pop()).collect();
         assert_eq!(happened(&effects), [&told(151)]);
         assert_eq!(delivered(&effects), ["pusher_internal:subscription_count"]);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_tells_the_engine_of_counts_and_clients_only_what_the_app_wants_told() {
+        let told = |features: Features, channel: &str| {
+            let (app, mut owner) = (app_with(Limits::default(), features), Owner::new(Some(Standing::Away)));
+            subscribe(&mut owner, &app, channel, Subscribe::Events);
+            let effects =
+                handle(&mut owner, &app, Command::Count { channel: channel.into(), subscribers: 2 }, Time::ZERO);
+            let is_asked =
+                effects.iter().any(|effect| matches!(effect, Effect::Engine(Request::Count { subscribers: 2, .. })));
+            let mut effects = Effects::new();
+            owner.update(&app, Update::Counted { channel: channel.into(), subscribers: 5 }, Time::ZERO, &mut effects);
+            let effects: Vec<Effect<u32>> = std::iter::from_fn(|| effects.pop()).collect();
+            (is_asked, delivered(&effects) == ["pusher_internal:subscription_count"])
+        };
+        let off = Features::default();
+        let on = Features { subscription_count: true, ..off };
+        let asked = Features { subscription_count_in_info: true, ..off };
+        assert_eq!(told(on, "a"), (true, true));
+        assert_eq!(told(on, "presence-a"), (true, false));
+        assert_eq!(told(asked, "a"), (true, false));
+        assert_eq!(told(asked, "presence-a"), (true, false));
+        assert_eq!(told(off, "a"), (false, false));
+    }
+
+    /// An app whose users may be away for three seconds.
+    fn app_with_grace(limits: Limits) -> Arc<App> {
+        app_with(limits, Features { presence_grace: Duration::from_secs(3), ..Features::default() })
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    /// A connection of the user leaves `presence-a`.
+    fn part(owner: &mut Owner<u32>, app: &App, user_id: &str, is_last: bool, may_return: bool) -> Vec<Effect<u32>> {
+        let (channel, user_id) = ("presence-a".into(), Some(user_id.into()));
+        handle(owner, app, Command::Unsubscribe { channel, user_id, is_last, may_return }, Time::ZERO)
+    }
+
+    fn tick(owner: &mut Owner<u32>, app: &App, now: Time) -> Vec<Effect<u32>> {
+        let mut effects = Effects::new();
+        owner.tick(app, now, &mut effects);
+        std::iter::from_fn(|| effects.pop()).collect()
+    }
+
+    fn removed(user_id: &str) -> Event {
+        Event::MemberRemoved { channel: "presence-a".into(), user_id: user_id.into() }
+    }
+
+    #[test]
+    fn a_user_whose_last_connection_was_lost_has_left_once_the_grace_is_over() {
+        let (app, mut owner) = (app_with_grace(Limits::default()), Owner::new(None));
+        for user in ["1", "2"] {
+            subscribe(&mut owner, &app, "presence-a", presence(user));
+        }
+        assert_eq!(part(&mut owner, &app, "1", false, true).len(), 0);
+        assert!(owner.roster("presence-a").expect("a list").contains("1"), "it is a member until then");
+        assert_eq!(tick(&mut owner, &app, at(2)).len(), 0);
+        assert!(owner.is_due());
+        let effects = tick(&mut owner, &app, at(3));
+        assert_eq!(
+            (delivered(&effects), happened(&effects)),
+            (vec!["pusher_internal:member_removed".into()], vec![&removed("1")])
+        );
+        let [Effect::Push(..), Effect::Happened(_, waited)] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!(waited, Duration::from_secs(3));
+        assert!(!owner.is_due() && tick(&mut owner, &app, at(9)).is_empty());
+    }
+
+    #[test]
+    fn nobody_hears_of_a_user_who_is_back_within_the_grace() {
+        let (app, mut owner) = (app_with_grace(Limits::default()), Owner::new(None));
+        for user in ["1", "2"] {
+            subscribe(&mut owner, &app, "presence-a", presence(user));
+        }
+        part(&mut owner, &app, "1", false, true);
+        let effects = subscribe(&mut owner, &app, "presence-a", presence("1"));
+        let [Effect::Reply(_, Reply::Subscribed { subscribed, .. })] = &effects[..] else { panic!("{effects:?}") };
+        assert!(subscribed.members.as_ref().expect("a list").contains(r#"\"count\":2"#));
+        assert!(!owner.is_due() && tick(&mut owner, &app, at(9)).is_empty());
+        assert!(owner.roster("presence-a").expect("a list").contains("1"));
+    }
+
+    #[test]
+    fn who_unsubscribes_has_left_at_once() {
+        let (app, mut owner) = (app_with_grace(Limits::default()), Owner::new(None));
+        subscribe(&mut owner, &app, "presence-a", presence("2"));
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        assert_eq!(happened(&part(&mut owner, &app, "1", false, false)), [&removed("1")]);
+        // Also after a reload.
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        part(&mut owner, &app, "1", false, true);
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        assert_eq!(happened(&part(&mut owner, &app, "1", false, false)), [&removed("1")]);
+        assert!(!owner.is_due());
+    }
+
+    #[test]
+    fn without_a_grace_who_is_lost_has_left_at_once() {
+        let (app, mut owner) = (app(Limits::default()), Owner::new(None));
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        let vacated = Event::ChannelVacated { channel: "presence-a".into() };
+        assert_eq!(happened(&part(&mut owner, &app, "1", true, true)), [&removed("1"), &vacated]);
+        assert!(!owner.is_due() && owner.is_vacant());
+    }
+
+    #[test]
+    fn a_channel_is_occupied_for_as_long_as_its_last_user_may_be_back() {
+        let (app, mut owner) = (app_with_grace(Limits { channels: 1, ..Limits::default() }), Owner::new(None));
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        assert_eq!(part(&mut owner, &app, "1", true, true).len(), 0);
+        assert_eq!(owner.occupied(), 1);
+        let full = Some(Rejected::TooManyChannels { most: 1 });
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "b", Subscribe::Events)), full);
+        let effects = tick(&mut owner, &app, at(3));
+        assert_eq!(happened(&effects), [&removed("1"), &Event::ChannelVacated { channel: "presence-a".into() }]);
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "b", Subscribe::Events)), None);
+        leave(&mut owner, &app, "b");
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        part(&mut owner, &app, "1", true, true);
+        assert_eq!(happened(&subscribe(&mut owner, &app, "presence-a", presence("1"))), Vec::<&Event>::new());
+    }
+
+    #[test]
+    fn a_user_who_may_be_back_takes_a_place_and_is_let_in_again() {
+        let limits = Limits { presence_members: 1, ..Limits::default() };
+        let (app, mut owner) = (app_with_grace(limits), Owner::new(None));
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        part(&mut owner, &app, "1", true, true);
+        let full = Some(Rejected::Full { most: 1 });
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "presence-a", presence("2"))), full);
+        assert_eq!(rejected(&subscribe(&mut owner, &app, "presence-a", presence("1"))), None);
+    }
+
+    #[test]
+    fn a_server_that_stops_tells_webhooks_who_has_not_come_back() {
+        let (app, mut owner) = (app_with_grace(Limits::default()), Owner::new(None));
+        subscribe(&mut owner, &app, "presence-a", presence("1"));
+        part(&mut owner, &app, "1", true, true);
+        let mut effects = Effects::new();
+        owner.end_grace(&app, at(1), &mut effects);
+        let effects: Vec<_> = std::iter::from_fn(|| effects.pop()).collect();
+        assert_eq!(happened(&effects), [&removed("1"), &Event::ChannelVacated { channel: "presence-a".into() }]);
+        assert!(owner.is_vacant());
+    }
+
+    #[test]
+    fn a_crowd_that_comes_and_goes_leaves_nothing_behind_after_the_grace() {
+        let (app, mut owner) = (app_with_grace(Limits::default()), Owner::new(None));
+        for number in 0..1000 {
+            let channel: Arc<str> = format!("presence-{}", number % 100).into();
+            let user_id: Arc<str> = number.to_string().into();
+            subscribe(&mut owner, &app, &channel, presence(&user_id));
+            let (user_id, is_last) = (Some(user_id), number >= 900);
+            handle(&mut owner, &app, Command::Unsubscribe { channel, user_id, is_last, may_return: true }, Time::ZERO);
+        }
+        assert_eq!((owner.occupied(), owner.rosters().count()), (100, 100));
+        assert_eq!(happened(&tick(&mut owner, &app, at(3))).len(), 1100);
+        assert!(owner.is_vacant() && !owner.is_due());
+    }
+
+    #[test]
+    fn those_who_watch_a_user_hear_that_it_is_offline_once_the_grace_is_over() {
+        let (app, mut owner) = (app_with_grace(Limits::default()), Owner::new(None));
+        let ann: Arc<str> = "ann".into();
+        let told = |effects: &[Effect<u32>]| -> Vec<bool> {
+            let told = effects.iter().filter_map(|effect| match effect {
+                Effect::Push(_, Push::Status { is_online, .. }) => Some(*is_online),
+                _ => None,
+            });
+            told.collect()
+        };
+        handle(&mut owner, &app, Command::Watch { user_ids: [Arc::clone(&ann)].into(), connection: 1 }, Time::ZERO);
+        let sign_in = || Command::SignIn { user_id: Arc::clone(&ann) };
+        let sign_out = |may_return| Command::SignOut { user_id: Arc::clone(&ann), may_return };
+        assert_eq!(told(&handle(&mut owner, &app, sign_in(), Time::ZERO)), [true]);
+        assert_eq!(told(&handle(&mut owner, &app, sign_out(true), Time::ZERO)), [] as [bool; 0]);
+        assert_eq!(told(&handle(&mut owner, &app, sign_in(), at(2))), [] as [bool; 0], "it is back");
+        assert_eq!(told(&tick(&mut owner, &app, at(9))), [] as [bool; 0]);
+        assert_eq!(told(&handle(&mut owner, &app, sign_out(true), at(9))), [] as [bool; 0]);
+        assert!(owner.is_due());
+        assert_eq!(told(&tick(&mut owner, &app, at(12))), [false]);
+        handle(&mut owner, &app, sign_in(), at(13));
+        assert_eq!(told(&handle(&mut owner, &app, sign_out(false), at(14))), [false], "closed for good");
     }
 }

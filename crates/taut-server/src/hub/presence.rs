@@ -19,6 +19,7 @@ pub(crate) struct Roster {
 
 #[derive(Debug)]
 struct Present {
+    /// None while the user may be back.
     connections: u32,
     /// `\"ID\":INFO` as it stands in the list of members, which is JSON within a JSON string: escaped once, when the user came.
     text: Box<str>,
@@ -44,12 +45,21 @@ impl Roster {
         }
     }
 
-    /// A connection of this user leaves; whether it was the user's last.
+    /// A connection of this user is lost, and the user may be back; whether it was the user's last. The user stays until
+    /// it [leaves](Self::leave).
+    pub(super) fn lose(&mut self, user_id: &Arc<str>) -> bool {
+        let Some(present) = self.users.get_mut(user_id).filter(|present| present.connections > 0) else { return false };
+        present.connections -= 1;
+        present.connections == 0
+    }
+
+    /// A connection of this user leaves, or its last one has been lost; whether the user has none left.
     pub(crate) fn leave(&mut self, user_id: &Arc<str>) -> bool {
         let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user_id)) else {
             return false;
         };
-        entry.get_mut().connections -= 1;
+        let connections = &mut entry.get_mut().connections;
+        *connections = connections.saturating_sub(1);
         if entry.get().connections > 0 {
             return false;
         }

@@ -48,3 +48,20 @@ impl fmt::Debug for Receipt {
         formatter.debug_tuple("Receipt").field(&self.has_failed()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_that_fails_is_known_to_all_clones_and_to_the_outcome() {
+        let token = Arc::new(());
+        let receipt = Receipt::new(token.clone());
+        let (clone, outcome) = (receipt.clone(), receipt.outcome());
+        assert!(!receipt.has_failed() && !outcome.has_failed());
+        clone.fail();
+        assert!(receipt.has_failed() && outcome.has_failed());
+        drop((receipt, clone));
+        assert_eq!(Arc::strong_count(&token), 1, "an outcome keeps no token");
+    }
+}

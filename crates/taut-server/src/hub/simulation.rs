@@ -8,8 +8,9 @@ use super::command::{Delivery, Event as Published, LastEvent, PresenceMember, Pu
 use super::effects::Tell;
 use super::engine::Request;
 use super::envelope::{Content, Envelope};
-use super::members::Intent;
+use super::members::{Cause, Intent};
 use super::owner::Owner;
+use super::presence::Roster;
 use crate::app::{AppConfig, Features, Limits};
 use crate::apps::{App, Apps};
 use crate::bus::{BusEnd, Outlet, Post, WINDOW};
@@ -63,25 +64,33 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         14 => shard.clone().prop_map(Step::Take),
         6 => shard.clone().prop_map(Step::TakeAll),
         2 => (shard, any::<bool>()).prop_map(|(shard, is_full)| Step::Fill(shard, is_full)),
-        1 => Just(Step::Tick),
+        3 => Just(Step::Tick),
     ];
     proptest::collection::vec(step, 0..120)
 }
 
-/// What holds for the app: how many users a presence channel may have, how many channels there may be (0: any number), and whether
-/// subscriptions are counted.
+/// What holds for the app: how many users a presence channel may have, how many channels there may be (0: any number), whether subscriptions
+/// are counted, and for how long users may be away.
 #[derive(Clone, Copy, Debug)]
 struct Terms {
     presence_members: usize,
     channels: usize,
     subscription_count: bool,
+    /// Seconds.
+    presence_grace: u64,
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
     let channels = prop_oneof![2 => Just(0), 1 => 1..CHANNELS.len()];
-    (1..=USERS, channels, prop::bool::weighted(0.8)).prop_map(|(presence_members, channels, subscription_count)| {
-        Terms { presence_members, channels, subscription_count }
-    })
+    let grace = prop_oneof![1 => Just(0), 2 => 1..=LONGEST_GRACE];
+    (1..=USERS, channels, prop::bool::weighted(0.8), grace).prop_map(
+        |(presence_members, channels, subscription_count, presence_grace)| Terms {
+            presence_members,
+            channels,
+            subscription_count,
+            presence_grace,
+        },
+    )
 }
 
 proptest! {
@@ -94,6 +103,7 @@ proptest! {
         for step in steps {
             world.step(step);
             world.check_limits();
+            world.check_grace();
         }
         world.come_to_rest();
         world.check_at_rest();
@@ -104,6 +114,8 @@ proptest! {
 const SHARDS: usize = 3;
 const CLIENTS: usize = 9;
 const USERS: usize = 4;
+/// Seconds, and so ticks.
+const LONGEST_GRACE: u64 = 4;
 /// Many times what any script makes the shards say.
 const MOST_SENT: usize = 100_000;
 /// The last one stands for the channel of each client's own user.
@@ -215,6 +227,15 @@ struct Clients {
     /// Channels whose subscribers on a shard have missed something.
     missed: Vec<(usize, Arc<str>)>,
     here: usize,
+    now: Time,
+    grace: Duration,
+    /// When a user's connection was lost in a presence channel, by channel and user.
+    lost: BTreeMap<(String, String), Time>,
+    /// The users of whom some connection has unsubscribed, and whose owners may not have heard of it yet: these may go at once.
+    unsubscribed: BTreeSet<(String, String)>,
+    /// The users whose owners may hold back that they leave from the next quiet moment on, and from when on they have.
+    leaving: BTreeSet<(String, String)>,
+    held: BTreeMap<(String, String), Time>,
 }
 
 /// One client, and what it knows.
@@ -365,6 +386,7 @@ impl Outlet<u32> for Clients {
                 }
             }
             Tell::Rejected { channel, .. } => {
+                self.leaving.insert(((*channel).to_owned(), client.user.clone()));
                 if !client.channels.contains_key(&*channel) {
                     client.wants.remove(&*channel);
                 }
@@ -381,7 +403,7 @@ impl Outlet<u32> for Clients {
         }
     }
 
-    fn happened(&mut self, event: Event) {
+    fn happened(&mut self, event: Event, _: Duration) {
         let name = |channel: &str, user: &str| format!("{channel} {user}");
         match event {
             Event::ChannelOccupied { channel } => assert!(self.occupied.insert(name(&channel, ""))),
@@ -390,7 +412,13 @@ impl Outlet<u32> for Clients {
                 assert!(self.occupied.remove(&name(&channel, "")));
             }
             Event::MemberAdded { channel, user_id } => assert!(self.occupied.insert(name(&channel, &user_id))),
-            Event::MemberRemoved { channel, user_id } => assert!(self.occupied.remove(&name(&channel, &user_id))),
+            Event::MemberRemoved { channel, user_id } => {
+                assert!(self.occupied.remove(&name(&channel, &user_id)));
+                let key = ((*channel).to_owned(), (*user_id).to_owned());
+                if let (Some(lost), false) = (self.lost.get(&key), self.unsubscribed.contains(&key)) {
+                    assert!(self.now.since(*lost) >= self.grace, "{key:?} was told too early");
+                }
+            }
             Event::SubscriptionCount { channel, count } => {
                 self.counts.insert((*channel).to_owned(), count);
             }
@@ -410,16 +438,18 @@ fn users_of(members: &str) -> BTreeSet<String> {
 
 impl World {
     fn new(terms: Terms) -> Self {
-        let Terms { presence_members, channels, subscription_count } = terms;
+        let Terms { presence_members, channels, subscription_count, presence_grace } = terms;
+        let presence_grace = Duration::from_secs(presence_grace);
         let limits = Limits { channels, presence_members, ..Limits::default() };
-        let features = Features { subscription_count, ..Features::default() };
+        let features = Features { subscription_count, presence_grace, ..Features::default() };
         let config = AppConfig { limits: Some(limits), features, ..AppConfig::parse("1:key:secret").expect("an app") };
         let app = Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]);
         let network = Network::default();
         network.queues.borrow_mut().resize_with(SHARDS, VecDeque::new);
         let shard = |number| (Hub::new(Arc::clone(&app), None), BusEnd::new(ShardIndex::new(number), None));
         let shards = (0..SHARDS).map(shard).collect();
-        let mut world = Self { app, network, shards, clients: Clients::default(), published: 0, now: Time::ZERO };
+        let clients = Clients { grace: presence_grace, ..Clients::default() };
+        let mut world = Self { app, network, shards, clients, published: 0, now: Time::ZERO };
         for place in 0..CLIENTS {
             world.clients.places.push(place as u32);
             world.clients.all.push(Client::new(place as u32, place));
@@ -431,7 +461,7 @@ impl World {
     fn call(&mut self, shard: usize, call: impl FnOnce(&mut Hub<u32>, &mut BusEnd<u32>, &Network, Time, &mut Clients)) {
         let Self { shards, network, clients, now, .. } = self;
         let (hub, end) = &mut shards[shard];
-        clients.here = shard;
+        (clients.here, clients.now) = (shard, *now);
         call(hub, end, network, *now, clients);
         end.settle(hub, network, *now, clients);
         for (shard, channel) in std::mem::take(&mut self.clients.missed) {
@@ -493,8 +523,14 @@ impl World {
         }
         client.wants.remove(&name);
         let user_id = client.channels.remove(&name).and_then(|seen| seen.user_id);
+        let key = (name.clone(), client.user.clone());
+        if client.pending.contains(&name) {
+            // Its owner may have let it in and find no room for the answer: it cannot know that the client has unsubscribed.
+            self.clients.leaving.insert(key.clone());
+        }
+        self.clients.unsubscribed.insert(key);
         self.call(shard, |hub, end, _, _, _| {
-            hub.members.leave(id, &name.into(), user_id, false, &mut end.effects);
+            hub.members.leave(id, &name.into(), user_id, Cause::Unsubscribed, &mut end.effects);
         });
     }
 
@@ -505,6 +541,11 @@ impl World {
         client.wants.clear();
         let (channels, pending) = (std::mem::take(&mut client.channels), client.pending.clone());
         let has_signed_in = channels.contains_key(&Channel::of_user(&user));
+        for (name, _) in channels.iter().filter(|(_, seen)| seen.user_id.is_some()) {
+            self.clients.lost.insert((name.clone(), user.clone()), self.now);
+        }
+        let left = channels.keys().chain(&pending).map(|name| (name.clone(), user.clone()));
+        self.clients.leaving.extend(left);
         let place = self.clients.places.iter().position(|&one| one == id).expect("it is there");
         self.clients.places[place] = self.clients.all.len() as u32;
         self.clients.all.push(Client::new(self.clients.all.len() as u32, place));
@@ -512,18 +553,14 @@ impl World {
             let effects = &mut end.effects;
             for (name, seen) in channels {
                 if let Some(user_id) = seen.user_id {
-                    hub.members.leave(id, &name.into(), Some(user_id), true, effects);
+                    hub.members.leave(id, &name.into(), Some(user_id), Cause::Lost, effects);
                 }
             }
             for name in pending {
-                hub.members.leave(id, &name.into(), None, true, effects);
+                hub.members.leave(id, &name.into(), None, Cause::Lost, effects);
             }
             hub.members.leave_all(id, effects);
-            if has_signed_in {
-                hub.members.sign_out(id, &user.as_str().into(), true, effects);
-            } else {
-                hub.members.sign_out(id, &user.as_str().into(), false, effects);
-            }
+            hub.members.sign_out(id, &user.as_str().into(), has_signed_in, true, effects);
         });
     }
 
@@ -595,6 +632,28 @@ impl World {
         }
     }
 
+    /// Once nothing is under way, only those are listed who are there, or were lost within the grace.
+    fn check_grace(&mut self) {
+        let is_quiet = self.network.queues.borrow().iter().all(VecDeque::is_empty);
+        if !is_quiet || self.clients.all.iter().any(|client| !client.pending.is_empty()) {
+            return;
+        }
+        self.clients.unsubscribed.clear();
+        let now = self.now;
+        self.clients.held.extend(std::mem::take(&mut self.clients.leaving).into_iter().map(|key| (key, now)));
+        for name in CHANNELS.iter().filter(|name| Kind::of(name).is_presence()) {
+            let users = self.owner(name).roster(name).into_iter().flat_map(Roster::users);
+            for user in users {
+                let is_meant = |client: &&Client| client.user == **user && client.wants.contains(*name);
+                let is_here =
+                    self.clients.places.iter().map(|&id| &self.clients.all[id as usize]).any(|it| is_meant(&it));
+                let held = self.clients.held.get(&((*name).to_owned(), (**user).to_owned()));
+                let may_be_back = held.is_some_and(|held| now.since(*held) < self.clients.grace);
+                assert!(is_here || may_be_back, "{user} should have left {name}");
+            }
+        }
+    }
+
     /// Until nobody has anything more to say.
     fn come_to_rest(&mut self) {
         *self.network.is_full.borrow_mut() = [false; SHARDS];
@@ -609,7 +668,7 @@ impl World {
         for (hub, _) in &self.shards {
             assert!(hub.owner().rosters().all(|(_, roster)| roster.len() <= presence_members));
         }
-        let is_occupied = |name: &&&str| self.owner(name).shards(name).next().is_some();
+        let is_occupied = |name: &&&str| self.owner(name).is_occupied(name);
         let occupied = CHANNELS.iter().filter(is_occupied).count();
         assert!(channels == 0 || occupied <= channels, "{occupied} of {channels} channels");
         // The app has counted as many.

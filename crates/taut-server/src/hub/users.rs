@@ -3,14 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use taut_proto::Time;
+
+use super::grace::{Grace, Hold};
 use super::subscriptions::{Subscriptions, give_back};
 use crate::place::ShardIndex;
 
 /// The users of one app who have signed in, and the shards that watch them. One shard keeps them for all.
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    /// How many connections each has.
+    /// How many connections each has; none while it may be back.
     online: HashMap<Arc<str>, usize>,
+    /// Those who are online and have no connection.
+    grace: Grace<Arc<str>>,
     /// The shards with connections that watch a user.
     watched: Subscriptions<ShardIndex>,
 }
@@ -18,21 +23,43 @@ pub(super) struct Users {
 impl Users {
     /// A connection signs in; whether it is the user's first.
     pub(super) fn sign_in(&mut self, user_id: &Arc<str>) -> bool {
-        let connections = self.online.entry(Arc::clone(user_id)).or_default();
-        *connections += 1;
-        *connections == 1
+        let is_first = !self.online.contains_key(user_id);
+        *self.online.entry(Arc::clone(user_id)).or_default() += 1;
+        self.grace.undo(user_id);
+        is_first
     }
 
-    /// A connection that had signed in ends; whether it was the user's last.
-    pub(super) fn sign_out(&mut self, user_id: &Arc<str>) -> bool {
+    /// A connection that had signed in ends; whether the user is offline now. With a `hold` it stays online until
+    /// [`take_due`](Self::take_due) says that the grace is over.
+    pub(super) fn sign_out(&mut self, user_id: &Arc<str>, hold: Option<Hold>) -> bool {
         let Some(connections) = self.online.get_mut(user_id) else { return false };
-        *connections -= 1;
-        let is_last = *connections == 0;
-        if is_last {
-            self.online.remove(user_id);
-            give_back(&mut self.online);
+        *connections = connections.saturating_sub(1);
+        if *connections > 0 {
+            return false;
         }
-        is_last
+        if let Some(hold) = hold {
+            self.grace.hold(Arc::clone(user_id), hold);
+            return false;
+        }
+        self.remove(user_id);
+        true
+    }
+
+    /// The next user whose grace is over: it is offline now.
+    pub(super) fn take_due(&mut self, now: Time) -> Option<Arc<str>> {
+        let (user_id, _) = self.grace.take_due(now)?;
+        self.remove(&user_id);
+        Some(user_id)
+    }
+
+    /// Whether anybody may be back.
+    pub(super) fn is_due(&self) -> bool {
+        !self.grace.is_empty()
+    }
+
+    fn remove(&mut self, user_id: &str) {
+        self.online.remove(user_id);
+        give_back(&mut self.online);
     }
 
     /// From now on `shard` watches these users; says which of them are online and which are not.
@@ -65,7 +92,7 @@ impl Users {
 
     #[cfg(test)]
     pub(super) fn is_vacant(&self) -> bool {
-        self.online.is_empty() && self.watched.is_empty()
+        self.online.is_empty() && self.watched.is_empty() && self.grace.is_empty()
     }
 }
 
@@ -83,7 +110,7 @@ mod tests {
             (vec![Arc::clone(&ann)], vec![Arc::clone(&bob)])
         );
         assert_eq!(users.watching("bob").collect::<Vec<_>>(), [shard]);
-        assert!(!users.sign_out(&ann) && users.sign_out(&ann) && !users.sign_out(&bob));
+        assert!(!users.sign_out(&ann, None) && users.sign_out(&ann, None) && !users.sign_out(&bob, None));
         users.unwatch("ann", shard);
         users.unwatch("bob", shard);
         assert!(users.is_vacant());
@@ -97,7 +124,7 @@ mod tests {
             users.sign_in(user_id);
         }
         for user_id in &all {
-            users.sign_out(user_id);
+            users.sign_out(user_id, None);
         }
         assert!(users.online.capacity() <= 28, "{}", users.online.capacity());
     }

@@ -39,10 +39,12 @@ impl View {
         self.is_asked = true;
     }
 
-    /// Nothing that was asked for comes any more.
-    pub(super) fn forget_questions(&mut self) {
+    /// The engine is lost: nothing that was asked for will come. Once it is back, the first snapshot counts whatever its number: a server that takes
+    /// over may not know the last changes, and count on from before them.
+    pub(super) fn lose_engine(&mut self) {
         self.is_asked = false;
         self.early = Vec::new();
+        self.position = None;
     }
 
     /// Whether newcomers can be told who is there.
@@ -252,6 +254,17 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_takes_over_without_the_last_changes_is_believed() {
+        let mut view = view();
+        view.lose_engine();
+        view.ask();
+        let (differences, has_gap) = view.adopt(snapshot(3, &["ann"]));
+        assert_eq!((told(&differences), has_gap), (vec!["-bob".to_owned()], false));
+        assert!(view.is_ready(), "newcomers do not wait for ever");
+        assert_eq!(apply(&mut view, added(4, 3, "cid")).as_deref(), Some("+cid"));
+    }
+
+    #[test]
     fn the_engine_starts_from_nothing_once_nobody_is_there() {
         let mut view = view();
         assert_eq!(apply(&mut view, removed(6, 5, "ann")).as_deref(), Some("-ann"));
@@ -318,7 +331,10 @@ mod tests {
         let mut view = view();
         view.ask();
         assert_eq!(apply(&mut view, added(6, 5, "cid")), None);
-        view.forget_questions();
-        assert!(view.is_ready() && view.early.is_empty());
+        view.lose_engine();
+        assert!(view.early.is_empty());
+        view.ask();
+        assert_eq!(told(&view.adopt(snapshot(5, &["ann", "bob"])).0), Vec::<String>::new());
+        assert!(view.is_ready());
     }
 }

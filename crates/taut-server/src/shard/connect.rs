@@ -10,7 +10,7 @@ use taut_shard::{Answer, ConnectionId, Connections, HandshakeId, Verdict};
 use super::client_info::ClientInfo;
 use super::sign_in::SignedIn;
 use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
-use crate::apps::{App, AppSnapshot};
+use crate::apps::{Admission, App, AppSnapshot, NoPlace};
 use crate::connect_auth::{self, Authorization, Denied, Outcome, Requester};
 use crate::origin;
 use crate::place::AppIndex;
@@ -32,6 +32,14 @@ impl Unwelcome {
     pub(crate) fn new(reason: RefusalReason, close: Close) -> Self {
         Self { reason, close, details: String::new() }
     }
+}
+
+/// A client that may come if there is room for it.
+#[derive(Debug)]
+pub(super) struct Applicant {
+    asker: Requester,
+    identity: Option<Identity>,
+    client: ClientInfo,
 }
 
 impl PusherHandler {
@@ -60,9 +68,9 @@ impl PusherHandler {
         let client = ClientInfo::new(address, self.sdks.of(request));
         let asker = Requester { shard: self.end.here(), handshake, address };
         match self.connect_auth.vet(&app, &snapshot, request, asker) {
-            Authorization::Anybody => Verdict::Accept(upgrade, self.admit(&app, &snapshot, None, client, address)),
+            Authorization::Anybody => self.let_in(upgrade, &app, Applicant { asker, identity: None, client }),
             Authorization::Known(identity) => {
-                Verdict::Accept(upgrade, self.admit(&app, &snapshot, Some(identity), client, address))
+                self.let_in(upgrade, &app, Applicant { asker, identity: Some(identity), client })
             }
             Authorization::Denied(denied) => Verdict::Refuse(turn_away(&app, denied, address)),
             Authorization::Later => {
@@ -83,12 +91,54 @@ impl PusherHandler {
         let Requester { handshake, address, .. } = asker;
         let client = self.deciding.remove(&handshake).unwrap_or_else(|| ClientInfo::new(address, None));
         let Some(app) = self.apps.by_index(app) else { return };
-        let snapshot = Arc::clone(&app.snapshot());
-        let answer = match outcome {
-            Ok(identity) => Answer::Accept(self.admit(&app, &snapshot, Some(identity), client, address)),
-            Err(denied) => Answer::Refuse(turn_away(&app, denied, address)),
-        };
-        connections.answer(handshake, answer);
+        match outcome {
+            Ok(identity) => {
+                let applicant = Applicant { asker, identity: Some(identity), client };
+                match self.admit(&app, applicant, false) {
+                    Ok(client) => connections.answer(handshake, Answer::Accept(client)),
+                    Err(applicant) => self.wait(&app, vec![applicant]),
+                }
+            }
+            Err(denied) => connections.answer(handshake, Answer::Refuse(turn_away(&app, denied, address))),
+        }
+    }
+
+    /// Lets a client in whose verdict is due, or lets it wait for a place.
+    fn let_in<'r>(&mut self, upgrade: Upgrade<'r>, app: &Arc<App>, applicant: Applicant) -> Verdict<'r, Client> {
+        match self.admit(app, applicant, false) {
+            Ok(client) => Verdict::Accept(upgrade, client),
+            Err(applicant) => {
+                self.wait(app, vec![applicant]);
+                Verdict::Pending(upgrade)
+            }
+        }
+    }
+
+    /// Clients wait until the engine of the cluster has granted more places to this node. Those that go meanwhile are noticed then.
+    fn wait(&mut self, app: &Arc<App>, applicants: Vec<Applicant>) {
+        app.wait(applicants.len());
+        self.waiting.entry(app.index()).or_default().extend(applicants);
+        if let Some(broker) = self.bus.broker() {
+            broker.draw(app);
+        }
+    }
+
+    /// Places may have been granted to this node; if it `is_full`, no more will be.
+    pub(super) fn granted(&mut self, connections: &mut Connections<Client>, app: AppIndex, is_full: bool) {
+        let Some(waiting) = self.waiting.remove(&app) else { return };
+        let Some(app) = self.apps.by_index(app) else { return };
+        app.stop_waiting(waiting.len());
+        let mut left = Vec::new();
+        for applicant in waiting {
+            let handshake = applicant.asker.handshake;
+            match self.admit(&app, applicant, is_full) {
+                Ok(client) => connections.answer(handshake, Answer::Accept(client)),
+                Err(applicant) => left.push(applicant),
+            }
+        }
+        if !left.is_empty() {
+            self.wait(&app, left);
+        }
     }
 
     /// Finds the app that a client is of, by its path.
@@ -101,40 +151,43 @@ impl PusherHandler {
         self.apps.by_key_in_path(key).ok_or_else(|| no_such_app(key))
     }
 
-    /// Makes a member of a client, if there is room for it.
-    fn admit(
-        &mut self,
-        app: &Arc<App>,
-        snapshot: &AppSnapshot,
-        identity: Option<Identity>,
-        client: ClientInfo,
-        address: IpAddr,
-    ) -> Client {
-        match self.try_admit(app, snapshot, identity, client) {
+    /// Makes a member of a client, if there is room for it, or says why not. Gives it back if there may be room on other terms, unless it `is_full`.
+    fn admit(&mut self, app: &Arc<App>, applicant: Applicant, is_full: bool) -> Result<Client, Applicant> {
+        let address = applicant.asker.address;
+        let snapshot = Arc::clone(&app.snapshot());
+        // It may have been taken away while it was decided who the client is.
+        if let Err(unwelcome) = check_standing(&snapshot) {
+            return Ok(refuse(app, unwelcome, address));
+        }
+        let admission = match app.admit() {
+            Ok(admission) => admission,
+            Err(NoPlace::NotGranted) if !is_full => return Err(applicant),
+            Err(_) => {
+                let over_quota = Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close());
+                return Ok(refuse(app, over_quota, address));
+            }
+        };
+        Ok(match self.subscriber(admission, &snapshot, applicant) {
             Ok(subscriber) => {
                 tracing::debug!(app = app.id(), socket_id = %subscriber.socket_id, %address, "a client is let in");
                 Client::Subscriber(subscriber)
             }
             Err(unwelcome) => refuse(app, unwelcome, address),
-        }
+        })
     }
 
-    fn try_admit(
+    fn subscriber(
         &mut self,
-        app: &Arc<App>,
+        admission: Admission,
         snapshot: &AppSnapshot,
-        identity: Option<Identity>,
-        client: ClientInfo,
+        applicant: Applicant,
     ) -> Result<Subscriber, Unwelcome> {
-        // It may have been taken away while it was decided who the client is.
-        check_standing(snapshot)?;
-        let over_quota = || Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close());
-        let admission = app.admit().ok_or_else(over_quota)?;
+        let Applicant { identity, client, .. } = applicant;
         let mut random = [0; 16];
         // The operating system gives random bytes or something is badly wrong with it; a client can try again.
         getrandom::fill(&mut random)
             .map_err(|_| Unwelcome::new(RefusalReason::Unavailable, Reason::OVER_CAPACITY.close()))?;
-        self.open(app.index());
+        self.open(admission.index());
         let socket_id = SocketId::from_random(random);
         let authorized = identity.is_some();
         let extras = identity.map(|Identity { user_id, user_info }| {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use taut_shard::{ConnectionId, Connections};
 
@@ -96,10 +97,10 @@ impl Outlet<ConnectionId> for ClientOutlet<'_> {
         }
     }
 
-    fn happened(&mut self, event: Event) {
+    fn happened(&mut self, event: Event, waited: Duration) {
         let kind = event.webhook();
         if kind.is_some_and(|(kind, _)| self.events.wants(&self.app.snapshot(), kind)) {
-            self.events.record(self.app, event);
+            self.events.record_late(self.app, event, waited);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::apps::AppSnapshot;
 use crate::events::Event;
 use crate::hub::command::{PresenceMember, Rejected, Subscribe};
 use crate::hub::effects::Effects;
-use crate::hub::members::{Intent, Members};
+use crate::hub::members::{Cause, Intent, Members};
 use crate::place::AppIndex;
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::member::Member as Described;
@@ -110,7 +110,9 @@ impl PusherHandler {
         let user_id = subscriber.extras.as_mut().and_then(|extras| extras.forget(name));
         subscriber.tidy();
         let Some(channel) = self.members(app).and_then(|members| members.name(name)).map(Arc::clone) else { return };
-        let left = self.call(connections, app, |hub, effects| hub.members.leave(id, &channel, user_id, false, effects));
+        let left = self.call(connections, app, |hub, effects| {
+            hub.members.leave(id, &channel, user_id, Cause::Unsubscribed, effects)
+        });
         if let (Some(true), Some(local_app)) = (left, self.local_app(app)) {
             self.note(&local_app.app, || Event::Unsubscribed { channel, socket_id });
         }
@@ -123,18 +125,19 @@ impl PusherHandler {
         id: ConnectionId,
         app: AppIndex,
         extras: Option<Box<Extras>>,
+        cause: Cause,
     ) {
         let Extras { user, presences, waiting, .. } = *extras.unwrap_or_default();
         self.call(connections, app, |hub, effects| {
             for (channel, user_id) in presences {
-                hub.members.leave(id, &channel, Some(user_id), true, effects);
+                hub.members.leave(id, &channel, Some(user_id), cause, effects);
             }
             for channel in waiting {
-                hub.members.leave(id, &channel, None, true, effects);
+                hub.members.leave(id, &channel, None, cause, effects);
             }
             hub.members.leave_all(id, effects);
             if let Some(user) = user {
-                hub.members.sign_out(id, &user.id, user.is_shown, effects);
+                hub.members.sign_out(id, &user.id, user.is_shown, cause == Cause::Lost, effects);
             }
         });
     }

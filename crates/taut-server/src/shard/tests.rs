@@ -1,5 +1,7 @@
 //! The sessions of several shards, on a kernel of the test's own: what overtakes what is decided by the test.
 
+mod places;
+
 use super::*;
 use crate::app::{AppConfig, Callback, Key, Limits, TokenAuth, TokenKeys, UpgradeAuth, Webhook};
 use crate::bus::Post;

@@ -1,6 +1,7 @@
 //! Channels and members that have just gone, and may be back before anybody is told.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use crate::apps::App;
@@ -12,16 +13,16 @@ use super::store::HeldRow;
 
 /// Removals that are held back for a while: a page that reloads neither leaves nor comes.
 ///
-/// All wait equally long, so that one queue is the timer of all.
+/// Those whose leave was [held back](crate::app::Features::presence_grace) before they were told wait only for what is left.
 #[derive(Debug, Default)]
 pub(super) struct Grace {
     held: HashMap<Key, Held>,
     /// In the order of their time. What was taken back in the meantime is skipped.
-    order: VecDeque<(Millis, u64, Key)>,
+    order: BinaryHeap<Reverse<(Millis, u64, Key)>>,
 }
 
 /// One channel, or one user in it. Tenants are never taken away, so an index stands for one app for ever.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     app: AppIndex,
     channel: Arc<str>,
@@ -50,12 +51,10 @@ impl Grace {
         if self.held.len() >= MOST_HELD && !self.held.contains_key(&key) {
             return Err(held);
         }
-        // Shards may be a little apart; nobody minds a moment more.
-        let due = self.order.back().map_or(0, |&(due, ..)| due).max(held.created + GRACE);
-        self.order.push_back((due, held.id, key.clone()));
+        self.order.push(Reverse((held.created + GRACE, held.id, key.clone())));
         let before = self.held.insert(key, held);
         if self.order.len() > 2 * self.held.len() + MOST_STALE {
-            self.order.retain(|(_, id, key)| self.held.get(key).is_some_and(|held| held.id == *id));
+            self.order.retain(|Reverse((_, id, key))| self.held.get(key).is_some_and(|held| held.id == *id));
         }
         Ok(before)
     }
@@ -72,12 +71,12 @@ impl Grace {
 
     /// The next removal that is one after all.
     pub(super) fn take_due(&mut self, now: Millis) -> Option<Held> {
-        while let Some((due, id, key)) = self.order.front() {
+        while let Some(Reverse((due, id, key))) = self.order.peek() {
             let is_held = self.held.get(key).is_some_and(|held| held.id == *id);
             if is_held && *due > now {
                 return None;
             }
-            let (_, _, key) = self.order.pop_front()?;
+            let Reverse((_, _, key)) = self.order.pop()?;
             if is_held {
                 return self.held.remove(&key);
             }
@@ -87,7 +86,7 @@ impl Grace {
 
     /// When [`take_due`](Self::take_due) is to be asked again; sometimes sooner than needed.
     pub(super) fn next_due(&self) -> Option<Millis> {
-        self.order.front().map(|&(due, ..)| due)
+        self.order.peek().map(|Reverse((due, ..))| *due)
     }
 
     /// All that are held back, in no order.
@@ -174,6 +173,17 @@ mod tests {
         assert_eq!(due(&mut grace, 13_000), [1]);
         assert_eq!(due(&mut grace, 99_999), [2]);
         assert_eq!((due(&mut grace, 99_999).len(), grace.next_due(), grace.len()), (0, None, 0));
+    }
+
+    #[test]
+    fn who_has_waited_before_is_due_before_others() {
+        let (app, _) = apps();
+        let mut grace = Grace::default();
+        grace.hold(vacated(&app, 1, 10_000, "a")).expect("room");
+        grace.hold(vacated(&app, 2, 8_000, "b")).expect("room");
+        assert_eq!(grace.next_due(), Some(11_000));
+        assert_eq!(due(&mut grace, 11_000), [2]);
+        assert_eq!(due(&mut grace, 13_000), [1]);
     }
 
     #[test]

@@ -105,17 +105,20 @@ impl State {
     /// Takes down what has happened.
     pub(super) fn record(&mut self, entry: &Entry, now: Millis) {
         self.taken += 1;
-        let Entry { app, event, .. } = entry;
+        let Entry { app, event, waited, .. } = entry;
         let time = milliseconds(entry.at);
         // The system's clock may be put right at any time. Ours is not, and what waits is measured by ours.
         let created = if time.abs_diff(now) < STEP { time.min(now) } else { now };
+        // What was held back already waits only for what is left.
+        let created = created.saturating_sub(waited.as_millis() as Millis);
         if let Some(held) = self.grace.undo(app, event) {
             self.held_rows.push((held.id, None));
             return;
         }
         // What nobody will keep is told at once.
         let waits = self.is_kept() || !self.is_stopping;
-        if !waits || grace::removed(event).is_none() {
+        let is_over = created + grace::GRACE <= now;
+        if !waits || is_over || grace::removed(event).is_none() {
             return self.tell(app, event, created, time, now);
         }
         let held = Held { id: self.next_id(), app: Arc::clone(app), created, time, event: event.clone() };
@@ -398,3 +401,33 @@ const GATHER_REMOVALS: Millis = 100;
 
 /// Milliseconds between the system's clock and ours, from which on the system's was put right.
 const STEP: Millis = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::app::{AppConfig, Limits, Webhook};
+
+    #[test]
+    fn a_removal_that_was_held_back_before_waits_only_for_what_is_left() {
+        let webhooks = vec![Webhook::new("http://127.0.0.1/")];
+        let config = AppConfig { webhooks, ..AppConfig::parse("1:key:secret").expect("an app") };
+        let apps = Apps::new([config], &Limits::default()).expect("one app");
+        let app = &apps.all()[0];
+        let at = SystemTime::now();
+        let now = milliseconds(at);
+        for (waited, left) in [(0, Some(3000)), (1000, Some(2000)), (3000, None), (60_000, None)] {
+            let mut state = State::new(Bounds { entries: 10, bytes: 10_000 }, false);
+            for event in [
+                Event::MemberRemoved { channel: "presence-a".into(), user_id: "1".into() },
+                Event::ChannelVacated { channel: "presence-a".into() },
+            ] {
+                let waited = Duration::from_millis(waited);
+                state.record(&Entry { app: Arc::clone(app), at, waited, event }, now);
+            }
+            assert_eq!(state.grace.next_due(), left.map(|left| now + left), "{waited}");
+            assert_eq!(state.queue.len(), if left.is_some() { 0 } else { 2 }, "{waited}");
+        }
+    }
+}

@@ -88,10 +88,12 @@ impl DrainGroup {
     }
 
     /// Waits until no mail is under way between the shards, for `most` at the longest; `false` if there may still be
-    /// some then. To be called after [`wait_closed`](Self::wait_closed). Mail from other threads does not end the
-    /// wait, but may prolong it.
+    /// some then. To be called after [`wait_closed`](Self::wait_closed). Mail from other threads that was sent before the
+    /// call is handled as well; what is sent meanwhile does not end the wait, but may prolong it.
     pub fn settle(&mut self, most: Duration) -> bool {
         let until = Instant::now() + most;
+        // What was answered before this call says nothing of mail that was sent since.
+        self.ask();
         while !self.try_settle() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -119,12 +121,17 @@ impl DrainGroup {
                 return true;
             }
         }
+        self.ask();
+        false
+    }
+
+    /// Begins a round.
+    fn ask(&mut self) {
         self.round += 1;
         for drainer in &self.drainers {
             drainer.shared.asked.store(self.round, Ordering::SeqCst);
             (drainer.wake)();
         }
-        false
     }
 
     /// Lets the shards return from [`Shard::run`], as soon as they have no connections.

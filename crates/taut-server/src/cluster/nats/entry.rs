@@ -1,6 +1,7 @@
 //! What nodes write into their log, as bytes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cluster::wire::{self, Fields, Malformed};
 
@@ -17,14 +18,18 @@ pub(super) enum Content {
     Entered,
     /// It lives. What it says of itself is for those who look at the cluster.
     Renewed { name: Box<str>, version: Box<str>, connections: u64 },
+    /// It has left, and writes nothing more. What it holds stays for this long: users may be back on other nodes.
+    Left { grace: Duration },
     /// It is dead: nothing that it has written, or writes later, counts.
     Fenced,
     /// It has told webhooks everything that follows from the log up to this sequence.
     Told { sequence: u64 },
     /// It holds this from here on.
     Holds(Holding),
-    /// It does not hold this any longer.
-    Released(Key),
+    /// It does not hold this any longer. That has been held back for as long as it `waited`.
+    Released { key: Key, waited: Duration },
+    /// So many connections of the app each of these incarnations may have. Whoever writes it knows the entry before it.
+    Shared { app: Arc<str>, shares: Vec<(Box<str>, usize)> },
     /// It has looked in vain for the last event of a cache channel, where event `number` was the last one that was kept; 0: none.
     Missed { app: Arc<str>, channel: Arc<str>, number: u64 },
 }
@@ -91,15 +96,26 @@ impl Entry {
             Content::Renewed { name, version, connections } => {
                 wire::written(RENEWED, &[incarnation, name, version, &connections.to_string()])
             }
+            Content::Left { grace } => wire::written(LEFT, &[incarnation, &grace.as_millis().to_string()]),
             Content::Fenced => wire::written(FENCED, &[incarnation]),
             Content::Told { sequence } => wire::written(TOLD, &[incarnation, &sequence.to_string()]),
             Content::Missed { app, channel, number } => {
                 wire::written(MISSED, &[incarnation, app, channel, &number.to_string()])
             }
-            Content::Released(key) => {
-                let mut fields = vec![incarnation];
+            Content::Released { key, waited } => {
+                let (mut fields, waited) = (vec![incarnation], waited.as_millis().to_string());
                 key.fields(&mut fields);
+                fields.push(&waited);
                 wire::written(RELEASED, &fields)
+            }
+            Content::Shared { app, shares } => {
+                let count = shares.len().to_string();
+                let numbers: Vec<_> = shares.iter().map(|(_, share)| share.to_string()).collect();
+                let mut fields = vec![incarnation, &**app, &*count];
+                for ((incarnation, _), number) in shares.iter().zip(&numbers) {
+                    fields.extend([&**incarnation, &**number]);
+                }
+                wire::written(SHARED, &fields)
             }
             Content::Holds(holding) => {
                 let (key, texts) = (holding.key(), holding.texts());
@@ -121,12 +137,21 @@ impl Entry {
                 version: fields.text()?.into(),
                 connections: fields.number()?,
             },
+            LEFT => Content::Left { grace: Duration::from_millis(fields.number()?) },
             FENCED => Content::Fenced,
             TOLD => Content::Told { sequence: fields.number()? },
             MISSED => {
                 Content::Missed { app: fields.text()?.into(), channel: fields.text()?.into(), number: fields.number()? }
             }
-            RELEASED => Content::Released(Key::read(&mut fields)?),
+            RELEASED => {
+                let key = Key::read(&mut fields)?;
+                Content::Released { key, waited: Duration::from_millis(fields.number()?) }
+            }
+            SHARED => {
+                let (app, count) = (fields.text()?.into(), fields.number::<usize>()?);
+                let mut share = || -> Result<_, Malformed> { Ok((fields.text()?.into(), fields.number()?)) };
+                Content::Shared { app, shares: (0..count).map(|_| share()).collect::<Result<_, _>>()? }
+            }
             HOLDS => Content::Holds(Holding::read(&mut fields)?),
             _ => return Err(Malformed::Kind),
         };
@@ -194,7 +219,9 @@ impl Holding {
 
 const ENTERED: u8 = b'e';
 const RENEWED: u8 = b'l';
+const LEFT: u8 = b'g';
 const FENCED: u8 = b'f';
+const SHARED: u8 = b'p';
 const TOLD: u8 = b't';
 const MISSED: u8 = b'm';
 const HOLDS: u8 = b'+';
@@ -239,11 +266,18 @@ mod tests {
                 version: (*version).into(),
                 connections
             }),
+            any::<u32>().prop_map(|grace| Content::Left { grace: Duration::from_millis(grace.into()) }),
             Just(Content::Fenced),
+            (text(), prop::collection::vec((text(), any::<usize>()), 0..3)).prop_map(|(app, shares)| {
+                Content::Shared { app, shares: shares.into_iter().map(|(it, share)| ((*it).into(), share)).collect() }
+            }),
             any::<u64>().prop_map(|sequence| Content::Told { sequence }),
             (text(), text(), any::<u64>()).prop_map(|(app, channel, number)| Content::Missed { app, channel, number }),
             holdings().prop_map(Content::Holds),
-            holdings().prop_map(|holding| Content::Released(holding.key())),
+            (holdings(), any::<u32>()).prop_map(|(holding, waited)| Content::Released {
+                key: holding.key(),
+                waited: Duration::from_millis(waited.into())
+            }),
         ];
         (text(), content).prop_map(|(incarnation, content)| Entry { incarnation, content })
     }

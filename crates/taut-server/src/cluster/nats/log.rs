@@ -12,8 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::entry::{Content, Entry, Holding, Key};
+use crate::cluster::shares::Draw;
 use crate::events::Event;
 use crate::hub::command::PresenceMember;
 use crate::hub::engine::{Change, Difference, Epoch, Position};
@@ -44,8 +46,19 @@ pub(super) struct Log {
     lonely: VecDeque<(Arc<str>, Arc<str>)>,
 }
 
-/// What webhooks have not been told: the sequence of the entry that has made it so, and the app.
-type Untold = VecDeque<(u64, Arc<str>, Event)>;
+/// What webhooks have not been told.
+type Untold = VecDeque<Happened>;
+
+/// Something that webhooks tell of.
+#[derive(Clone, Debug)]
+pub(super) struct Happened {
+    /// Of the entry that has made it so.
+    pub(super) sequence: u64,
+    pub(super) app: Arc<str>,
+    pub(super) event: Event,
+    /// For how long it was held back.
+    pub(super) waited: Duration,
+}
 
 /// What an entry has changed, beside what is only there to be asked for.
 #[derive(Clone, Debug)]
@@ -94,6 +107,8 @@ struct Incarnation {
     /// The sequence of its last renewal; 0 before the first one.
     renewed: u64,
     said: Option<Said>,
+    /// It has left, and what it holds stays for this long.
+    grace: Option<Duration>,
     keys: HashSet<Key>,
 }
 
@@ -102,6 +117,15 @@ struct App {
     channels: HashMap<Arc<str>, Channel>,
     /// Users who have signed in, and where.
     users: HashMap<Arc<str>, Vec<Arc<str>>>,
+    shares: Shares,
+}
+
+/// What incarnations have of an app's connections.
+#[derive(Debug, Default)]
+struct Shares {
+    /// The sequence of the entry that says so; 0 if there is none.
+    sequence: u64,
+    shares: Vec<(Box<str>, usize)>,
 }
 
 #[derive(Debug, Default)]
@@ -171,6 +195,11 @@ impl Log {
         match content {
             Content::Entered => return self.enter(incarnation),
             Content::Fenced => return self.fence(&incarnation, out),
+            // Whoever wrote it has followed whatever was written before, and those who are dead have no share.
+            Content::Shared { app, shares } => {
+                self.apps.entry(app).or_default().shares = Shares { sequence, shares };
+                return;
+            }
             _ => {}
         }
         let Some((incarnation, _)) = self.incarnations.get_key_value(&incarnation) else {
@@ -185,8 +214,9 @@ impl Log {
             Content::Told { sequence } => self.told(sequence),
             Content::Missed { app, channel, number } => self.missed(&app, &channel, number),
             Content::Holds(holding) => self.hold(&incarnation, holding, out),
-            Content::Released(key) => self.release(&incarnation, &key, out),
-            Content::Entered | Content::Fenced => unreachable!("they are above"),
+            Content::Released { key, waited } => self.release(&incarnation, &key, waited, out),
+            Content::Left { grace } => self.leaves(&incarnation, grace),
+            Content::Entered | Content::Fenced | Content::Shared { .. } => unreachable!("they are above"),
         }
     }
 
@@ -204,7 +234,7 @@ impl Log {
             return;
         }
         self.order.insert(self.sequence, Arc::clone(&incarnation));
-        let entered = Incarnation { entered: self.sequence, renewed: 0, said: None, keys: HashSet::new() };
+        let entered = Incarnation { entered: self.sequence, renewed: 0, said: None, grace: None, keys: HashSet::new() };
         self.incarnations.insert(incarnation, entered);
     }
 
@@ -212,14 +242,24 @@ impl Log {
         self.fenced.insert(Arc::clone(incarnation));
         if let Some(dead) = self.incarnations.remove(incarnation) {
             self.order.remove(&dead.entered);
+            let waited = dead.grace.unwrap_or_default();
             let mut keys: Vec<_> = dead.keys.into_iter().collect();
             // The same order on every node.
             keys.sort_unstable();
             for key in keys {
-                self.gone(incarnation, &key, out);
+                self.gone(incarnation, &key, waited, out);
             }
         }
         out.push(Outcome::Fenced { incarnation: Arc::clone(incarnation) });
+    }
+
+    /// It is no node any longer.
+    fn leaves(&mut self, incarnation: &str, grace: Duration) {
+        let sequence = self.sequence;
+        let known = self.living(incarnation);
+        (known.renewed, known.said, known.grace) = (sequence, None, Some(grace));
+        let entered = known.entered;
+        self.order.remove(&entered);
     }
 
     /// The fence has been taken out of the log.
@@ -229,7 +269,7 @@ impl Log {
 
     fn told(&mut self, sequence: u64) {
         self.told = self.told.max(sequence);
-        while self.untold.front().is_some_and(|(at, ..)| *at <= self.told) {
+        while self.untold.front().is_some_and(|happened| happened.sequence <= self.told) {
             self.untold.pop_front();
         }
     }
@@ -322,25 +362,25 @@ impl Log {
         self.tidy(app, channel);
     }
 
-    fn release(&mut self, incarnation: &Arc<str>, key: &Key, out: &mut Vec<Outcome>) {
+    fn release(&mut self, incarnation: &Arc<str>, key: &Key, waited: Duration, out: &mut Vec<Outcome>) {
         if self.living(incarnation).keys.remove(key) {
-            self.gone(incarnation, key, out);
+            self.gone(incarnation, key, waited, out);
         }
     }
 
     /// An incarnation has held this, and does not any longer.
-    fn gone(&mut self, incarnation: &Arc<str>, key: &Key, out: &mut Vec<Outcome>) {
+    fn gone(&mut self, incarnation: &Arc<str>, key: &Key, waited: Duration, out: &mut Vec<Outcome>) {
         match key {
             Key::Occupied { app, channel } => {
                 let state = self.channel(app, channel);
                 state.occupied.retain(|it| it != incarnation);
                 if state.occupied.is_empty() {
                     state.missed = None;
-                    self.happened(app, Event::ChannelVacated { channel: Arc::clone(channel) });
+                    self.happened_late(app, Event::ChannelVacated { channel: Arc::clone(channel) }, waited);
                 }
                 self.tidy(app, channel);
             }
-            Key::Member { app, channel, user_id } => self.leave(incarnation, app, channel, user_id, out),
+            Key::Member { app, channel, user_id } => self.leave(incarnation, app, channel, user_id, waited, out),
             Key::SignedIn { app, user_id } => {
                 let Some(state) = self.apps.get_mut(app) else { return };
                 let Some(holders) = state.users.get_mut(user_id) else { return };
@@ -367,6 +407,7 @@ impl Log {
         app: &Arc<str>,
         channel: &Arc<str>,
         user_id: &Arc<str>,
+        waited: Duration,
         out: &mut Vec<Outcome>,
     ) {
         let state = self.channel(app, channel);
@@ -377,7 +418,8 @@ impl Log {
         }
         state.members.remove(user_id);
         self.changed(app, channel, Difference::Removed(Arc::clone(user_id)), out);
-        self.happened(app, Event::MemberRemoved { channel: Arc::clone(channel), user_id: Arc::clone(user_id) });
+        let removed = Event::MemberRemoved { channel: Arc::clone(channel), user_id: Arc::clone(user_id) };
+        self.happened_late(app, removed, waited);
         self.tidy(app, channel);
     }
 
@@ -419,11 +461,15 @@ impl Log {
     }
 
     fn happened(&mut self, app: &Arc<str>, event: Event) {
+        self.happened_late(app, event, Duration::ZERO);
+    }
+
+    fn happened_late(&mut self, app: &Arc<str>, event: Event, waited: Duration) {
         // The bound only matters if no node tells anything for long.
         if self.untold.len() >= MOST_UNTOLD {
             self.untold.pop_front();
         }
-        self.untold.push_back((self.sequence, Arc::clone(app), event));
+        self.untold.push_back(Happened { sequence: self.sequence, app: Arc::clone(app), event, waited });
     }
 
     fn channel(&mut self, app: &Arc<str>, channel: &Arc<str>) -> &mut Channel {
@@ -441,7 +487,8 @@ impl Log {
     }
 
     fn tidy_app(&mut self, app: &str) {
-        if self.apps.get(app).is_some_and(|state| state.channels.is_empty() && state.users.is_empty()) {
+        let is_empty = |state: &App| state.channels.is_empty() && state.users.is_empty() && state.shares.sequence == 0;
+        if self.apps.get(app).is_some_and(is_empty) {
             self.apps.remove(app);
         }
     }
@@ -497,7 +544,35 @@ impl Log {
         self.known(app, channel).is_some_and(|state| state.missed == Some(number))
     }
 
-    /// The incarnations that live, in the order in which they have come; of each the sequence of its last renewal, and what it says of itself.
+    /// How many connections of an app this incarnation may have of so many that it wants, and what all have then. It has some already. `former` are the
+    /// incarnations of the same node. Also the sequence of the entry in whose place that stands.
+    pub(super) fn share(
+        &self,
+        incarnation: &str,
+        former: &[Box<str>],
+        draw: &Draw,
+    ) -> (usize, Vec<(Box<str>, usize)>, u64) {
+        let known = self.apps.get(&*draw.app).map(|state| &state.shares);
+        // Those who have left serve nobody any longer.
+        let is_there = |it: &str| self.incarnations.get(it).is_some_and(|known| known.grace.is_none());
+        let is_other = |it: &&(Box<str>, usize)| *it.0 != *incarnation && !former.contains(&it.0) && is_there(&it.0);
+        let others = known.into_iter().flat_map(|known| &known.shares).filter(is_other);
+        let mut shares: Vec<_> = others.cloned().collect();
+        let sum = shares.iter().fold(0_usize, |sum, (_, share)| sum.saturating_add(*share));
+        let granted = draw.wanted.min(draw.most.saturating_sub(sum));
+        let own = granted.max(draw.taken);
+        if own > 0 {
+            shares.push((incarnation.into(), own));
+        }
+        (granted, shares, known.map_or(0, |known| known.sequence))
+    }
+
+    /// Those who have left, and whose users may still be back: until when, counted from then, and the sequence at which they have left.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = (&Arc<str>, u64, Duration)> {
+        self.incarnations.iter().filter_map(|(incarnation, known)| Some((incarnation, known.renewed, known.grace?)))
+    }
+
+    /// The incarnations that live and have not left, in the order in which they have come; of each the sequence of its last renewal, and what it says of itself.
     pub(super) fn living_in_order(&self) -> impl Iterator<Item = (&Arc<str>, u64, Option<&Said>)> {
         self.order.values().filter_map(|incarnation| {
             let known = self.incarnations.get(incarnation)?;
@@ -520,7 +595,7 @@ impl Log {
     }
 
     /// What webhooks have not been told, with its sequence.
-    pub(super) fn untold(&self) -> impl Iterator<Item = &(u64, Arc<str>, Event)> {
+    pub(super) fn untold(&self) -> impl Iterator<Item = &Happened> {
         self.untold.iter()
     }
 

@@ -48,18 +48,24 @@ impl Names {
             Key::Counted { app, channel } => cell("c", &[app, channel]),
         };
         match &entry.content {
-            Content::Renewed { .. } | Content::Fenced => self.lease(incarnation),
+            Content::Renewed { .. } | Content::Left { .. } | Content::Fenced => self.lease(incarnation),
             Content::Entered => cell("entered", &[]),
             Content::Told { .. } => cell("told", &[]),
             Content::Missed { app, channel, .. } => cell("missed", &[app, channel]),
             Content::Holds(holding) => key(&holding.key()),
-            Content::Released(released) => key(released),
+            Content::Released { key: released, .. } => key(released),
+            Content::Shared { app, .. } => self.shares(app),
         }
     }
 
     /// The subject on which an incarnation renews its lease, and another one fences it.
     pub(super) fn lease(&self, incarnation: &str) -> String {
         format!("{}.log.lease.{incarnation}", self.prefix)
+    }
+
+    /// The subject with what all nodes have of an app's connections.
+    pub(super) fn shares(&self, app: &str) -> String {
+        format!("{}.log.shares.{}", self.prefix, token(app))
     }
 
     /// Everything that an incarnation has written, but its lease.
@@ -184,7 +190,8 @@ mod tests {
         let entry = |content| Entry { incarnation: "i".into(), content };
         let held = names.entry(&entry(Content::Holds(member.clone())));
         assert_eq!(held, "shop=2Elive.log.cell.i.m.1.presence-a.a=2Eb");
-        assert_eq!(held, names.entry(&entry(Content::Released(member.key()))));
+        let released = Content::Released { key: member.key(), waited: std::time::Duration::ZERO };
+        assert_eq!(held, names.entry(&entry(released)));
         assert!(held.starts_with(names.cells("i").trim_end_matches('>')));
         assert_eq!(names.entry(&entry(Content::Fenced)), names.lease("i"));
         assert!(!names.lease("i").starts_with(names.cells("i").trim_end_matches('>')));

@@ -29,6 +29,7 @@ use crate::cluster::carriage::{Carriage, Room};
 use crate::cluster::driver::{self, Message, Node};
 use crate::cluster::inbox::Heard;
 use crate::cluster::part::{self, Counts};
+use crate::cluster::shares::{Draw, Shares};
 use crate::cluster::terminations::Terminations;
 use crate::cluster::wire::{self, Cell};
 use crate::cluster::{Phase, Question};
@@ -61,6 +62,7 @@ pub(in crate::cluster) struct Session {
     /// Incarnations of this node whose counts are void.
     former: Vec<Box<str>>,
     counts: Counts<Instant>,
+    shares: Shares,
     /// Apps whose users' changes are wanted.
     watched: HashSet<Box<str>>,
     terminations: Terminations,
@@ -121,6 +123,7 @@ impl driver::Session for Session {
             subscription: opening::LAST,
             former: Vec::new(),
             counts: Counts::default(),
+            shares: Shares::default(),
             watched: HashSet::new(),
             terminations: Terminations::default(),
             lasts: HashSet::new(),
@@ -212,6 +215,9 @@ impl Session {
         for (app, channel, subscribers) in memory.part.counts() {
             self.count(app, channel, subscribers);
         }
+        for app in &self.node.apps.all() {
+            self.draw(app);
+        }
         for incarnation in &memory.former {
             self.fence(&Arc::from(&**incarnation), &[], Then::Fenced);
         }
@@ -233,14 +239,41 @@ impl Session {
                 self.request(&app, request, room, memory);
             }
             Message::Question(question) => self.question(question),
+            Message::Draw { app } => self.draw(&app),
         }
     }
 
-    /// Ends the incarnation, behind all that was written before.
+    /// Asks for as many connections of an app as there are here and want to come.
+    fn draw(&mut self, app: &Arc<App>) {
+        if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
+            self.ask(Asked::Share { app: Arc::clone(app), draw });
+        }
+    }
+
+    /// Writes down how many connections of an app this node has, in place of the last time that any node did so.
+    fn share(&mut self, app: Arc<App>, draw: Draw) {
+        let (granted, shares, before) = self.log.share(&self.incarnation, &self.former, &draw);
+        let content = Content::Shared { app: (*draw.app).into(), shares };
+        let entry = Entry { incarnation: Arc::clone(&self.incarnation), content };
+        let headers = [(api::EXPECTED, before.to_string())];
+        self.queue.push(self.entry(&entry, &headers, Then::Shared { app, draw, granted }));
+    }
+
+    /// Ends the incarnation, behind all that was written before. Users who may be back on another node stay until their grace is over.
     fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
         memory.is_leaving = true;
+        self.node.share_no_places();
+        self.node.let_in();
+        // Users may be back in time; what counts connections does not wait for them.
+        for (app, channel, _) in memory.part.counts() {
+            self.count(app, channel, 0);
+        }
         let incarnation = Arc::clone(&self.incarnation);
-        self.fence(&incarnation, &[], Then::Left(done));
+        let grace = self.node.grace(&memory.part);
+        if grace.is_zero() {
+            return self.fence(&incarnation, &[], Then::Left(done));
+        }
+        self.append(Content::Left { grace }, Then::Left(done));
     }
 
     fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory) {
@@ -254,10 +287,10 @@ impl Session {
                 }
                 self.subscribe((*id).into(), channel, number);
             }
-            Request::Unsubscribe { channel } => {
+            Request::Unsubscribe { channel, waited } => {
                 self.unsubscribe((*id).into(), &channel);
                 if part::occupied(&id, &channel).is_some() {
-                    self.release(Key::Occupied { app: id, channel });
+                    self.release(Key::Occupied { app: id, channel }, waited);
                 }
             }
             Request::Publish { publication, kept, receipt } => {
@@ -271,7 +304,9 @@ impl Session {
                 let joined = Joined { app: Arc::clone(app), channel, user_id, number, most };
                 self.append(Content::Holds(holding), Then::Held(Some(joined)));
             }
-            Request::Leave { channel, user_id } => self.release(Key::Member { app: id, channel, user_id }),
+            Request::Leave { channel, user_id, waited } => {
+                self.release(Key::Member { app: id, channel, user_id }, waited);
+            }
             Request::Members { channel } => self.ask(Asked::Members { app: Arc::clone(app), channel }),
             Request::LastEvent { channel, is_missed } => self.last_event(app, channel, is_missed),
             Request::Count { channel, subscribers } => {
@@ -283,7 +318,7 @@ impl Session {
             Request::SignIn { user_id } => {
                 self.append(Content::Holds(Holding::SignedIn { app: id, user_id }), Then::Held(None));
             }
-            Request::SignOut { user_id } => self.release(Key::SignedIn { app: id, user_id }),
+            Request::SignOut { user_id } => self.release(Key::SignedIn { app: id, user_id }, Duration::ZERO),
             Request::Online { user_ids, number } => {
                 self.watched.insert((*id).into());
                 self.ask(Asked::Online { app: Arc::clone(app), user_ids, number });
@@ -405,14 +440,15 @@ impl Session {
     fn count(&mut self, app: &str, channel: &Arc<str>, subscribers: usize) {
         let (app, channel) = (app.into(), Arc::clone(channel));
         if subscribers == 0 {
-            return self.release(Key::Counted { app, channel });
+            return self.release(Key::Counted { app, channel }, Duration::ZERO);
         }
         let holding = Holding::Counted { app, channel, subscribers, former: self.former.clone() };
         self.append(Content::Holds(holding), Then::Held(None));
     }
 
-    fn release(&mut self, key: Key) {
-        self.append(Content::Released(key), Then::Spent);
+    /// Gives something up, which has been held back for as long as it `waited`.
+    fn release(&mut self, key: Key, waited: Duration) {
+        self.append(Content::Released { key, waited }, Then::Spent);
     }
 
     /// Writes something into the log.
@@ -476,7 +512,7 @@ impl Session {
             self.reached(sequence, memory);
             return Ok(());
         };
-        if matches!(entry.content, Content::Renewed { .. }) {
+        if matches!(entry.content, Content::Renewed { .. } | Content::Left { .. }) {
             self.upkeep.seen(&entry.incarnation, now);
         }
         let mut outcomes = Vec::new();
@@ -504,7 +540,7 @@ impl Session {
             }
             Outcome::Full { incarnation, key } if incarnation == self.incarnation => {
                 self.full.insert(self.log.sequence());
-                self.release(key);
+                self.release(key, Duration::ZERO);
             }
             Outcome::Full { .. } => {}
             Outcome::Fenced { incarnation } if incarnation == self.incarnation && !memory.is_leaving => {

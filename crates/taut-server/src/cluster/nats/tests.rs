@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use self::harness::{cluster, with};
 use super::entry::{Content, Entry, Holding};
+use crate::app::{Features, Limits};
 use crate::cluster::testing::nodes::*;
 use crate::cluster::testing::scenarios::{Engine, LONG, SHORT, scenarios};
 use crate::cluster::{Phase, Question};
@@ -248,7 +249,7 @@ fn a_server_wants_a_password_or_a_token() {
         let node = cluster.join("a");
         assert!(joined(&node, "presence-a", "ann"));
         let url = cluster.url().replace(login, wrong);
-        let stranger = Node::start(&url, "b", LONG);
+        let stranger = Node::start(&url, "b", LONG, &Limits::default(), Features::default());
         standing(&stranger, Standing::Away);
         assert_eq!(stranger.state().phase, Phase::Starting);
     }

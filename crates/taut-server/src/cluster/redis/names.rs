@@ -106,4 +106,12 @@ mod tests {
         assert_eq!(names.channel("1", "chat"), "taut{0}:channel:1:chat");
         assert_eq!(names.meta(), "taut:meta");
     }
+
+    #[test]
+    fn keys_are_called_as_the_scripts_call_them() {
+        let names = Names::new("taut");
+        assert_eq!(names.partition(), "taut{0}");
+        assert_eq!(names.online("1"), "taut{0}:online:1");
+        assert_eq!(names.users("1", "presence-a"), "taut{0}:users:1:presence-a");
+    }
 }

@@ -11,6 +11,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, Pipeline, RedisResult, Value};
 
 use super::scripts::{Script, Scripts};
+use crate::cluster::shares::Draw;
 
 /// The writes of one incarnation.
 ///
@@ -30,8 +31,9 @@ enum Entry<T> {
     Command { command: Cmd, bytes: usize, then: T },
     Renew { lease: Duration, node: Vec<u8>, then: T },
     Join(Vec<Join<T>>),
-    Leave(Vec<Vec<u8>>),
+    Leave(Vec<(Vec<u8>, Duration)>),
     Count { former: Vec<Box<str>>, counts: Vec<Count> },
+    Draw { former: Vec<Box<str>>, draw: Draw, then: T },
 }
 
 /// A cell that the node holds from now on.
@@ -105,10 +107,11 @@ impl<T> Queue<T> {
         }
     }
 
-    pub(super) fn leave(&mut self, cell: Vec<u8>) {
+    /// Gives a cell up, which has been held back for as long as it `waited`.
+    pub(super) fn leave(&mut self, cell: Vec<u8>, waited: Duration) {
         match self.waiting.back_mut() {
-            Some(Entry::Leave(cells)) if cells.len() < BATCH => cells.push(cell),
-            _ => self.waiting.push_back(Entry::Leave(vec![cell])),
+            Some(Entry::Leave(cells)) if cells.len() < BATCH => cells.push((cell, waited)),
+            _ => self.waiting.push_back(Entry::Leave(vec![(cell, waited)])),
         }
     }
 
@@ -120,6 +123,11 @@ impl<T> Queue<T> {
             }
             _ => self.waiting.push_back(Entry::Count { former: former.to_vec(), counts: vec![count] }),
         }
+    }
+
+    /// `former` are the incarnations of this node whose shares are void.
+    pub(super) fn draw(&mut self, draw: Draw, former: &[Box<str>], then: T) {
+        self.waiting.push_back(Entry::Draw { former: former.to_vec(), draw, then });
     }
 
     /// Sends what waits, unless something is under way.
@@ -173,7 +181,9 @@ impl<T> Queue<T> {
             }
             Entry::Leave(cells) => {
                 let mut command = self.change(Script::Leave);
-                command.arg(cells);
+                for (cell, waited) in cells {
+                    command.arg(cell).arg(waited.as_millis() as u64);
+                }
                 (command, Then::Nothing)
             }
             Entry::Count { former, counts } => {
@@ -186,6 +196,14 @@ impl<T> Queue<T> {
                     command.arg(&*app).arg(&*channel).arg(subscribers);
                 }
                 (command, Then::Nothing)
+            }
+            Entry::Draw { former, draw: Draw { app, wanted, taken, most }, then } => {
+                let mut command = self.change(Script::Draw);
+                command.arg(&*app).arg(wanted).arg(taken).arg(most);
+                for incarnation in &former {
+                    command.arg(&**incarnation);
+                }
+                (command, Then::One(then))
             }
         }
     }
@@ -208,6 +226,7 @@ impl<T> Entry<T> {
             Self::Join(joins) => joins.len() * CELL,
             Self::Leave(cells) => cells.len() * CELL,
             Self::Count { counts, .. } => counts.len() * CELL,
+            Self::Draw { .. } => CELL,
         }
     }
 }

@@ -16,6 +16,7 @@ pub(super) enum Script {
     Join,
     Leave,
     Count,
+    Draw,
     Keep,
     Last,
     Members,
@@ -26,7 +27,7 @@ pub(super) enum Script {
 }
 
 /// In the order of [`Script`].
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     include_str!("scripts/enter.lua"),
     include_str!("scripts/renew.lua"),
     include_str!("scripts/retire.lua"),
@@ -34,6 +35,7 @@ const SOURCES: [&str; 14] = [
     include_str!("scripts/join.lua"),
     include_str!("scripts/leave.lua"),
     include_str!("scripts/count.lua"),
+    include_str!("scripts/draw.lua"),
     include_str!("scripts/keep.lua"),
     include_str!("scripts/last.lua"),
     include_str!("scripts/members.lua"),

@@ -12,19 +12,21 @@ use ::redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, cmd};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::hazard;
 use super::names::Names;
 use super::queue::{Count, Join, Queue};
 use super::reply;
 use super::scripts::{Script, Scripts};
 use super::subscriber::{Reader, Subscriber};
 use super::topology::Topology;
-use super::{Doubt, Memory, Told};
+use super::{Doubt, Kept, Memory};
 use crate::apps::App;
 use crate::cluster::Phase;
 use crate::cluster::carriage::{Carriage, Room};
 use crate::cluster::driver::{self, Message, Node};
 use crate::cluster::inbox::{Heard, Inbox};
 use crate::cluster::part::{self, Counts};
+use crate::cluster::shares::Shares;
 use crate::cluster::terminations::Terminations;
 use crate::cluster::wire::{self, Cell};
 use crate::hub::command::{PresenceMember, Publication};
@@ -47,12 +49,14 @@ pub(in crate::cluster) struct Session {
     /// What is still missing before the node has joined.
     missing: Missing,
     counts: Counts<Instant>,
+    shares: Shares,
     /// By app: whether its users' changes are subscribed, and the questions that wait for it.
     watched: HashMap<Box<str>, Watched>,
     terminations: Terminations,
     happenings: Happenings,
     reaper: Reaper,
     probe: Probe,
+    has_sentinels: bool,
     has_left: bool,
 }
 
@@ -152,9 +156,9 @@ enum Confirmed {
 
 impl driver::Session for Session {
     type Doubt = Doubt;
-    type Kept = Told;
+    type Kept = Kept;
 
-    async fn open(node: Arc<Node>, incarnation: Box<str>, _: Told) -> Result<Self, Doubt> {
+    async fn open(node: Arc<Node>, incarnation: Box<str>, _: Kept) -> Result<Self, Doubt> {
         let names = Names::new(&node.settings.prefix);
         let topology = Topology::parse(&node.settings.url).map_err(Doubt::Url)?;
         let timeout = node.settings.response_timeout;
@@ -180,11 +184,13 @@ impl driver::Session for Session {
             subscriber: Subscriber::new(subscribing),
             missing: Missing { subscriptions: true, cells: true },
             counts: Counts::default(),
+            shares: Shares::default(),
             watched: HashMap::new(),
             terminations: Terminations::default(),
             happenings: Happenings { is_turn: false, is_reading: false, read_at: sent },
             reaper: Reaper::default(),
             probe: Probe::default(),
+            has_sentinels: matches!(topology, Topology::Sentinel { .. }),
             has_left: false,
             node,
             names,
@@ -259,7 +265,11 @@ impl Session {
             let count = Count { app: app.into(), channel: Arc::clone(channel), subscribers };
             self.queue.count(count, &memory.former);
         }
+        for app in &self.node.apps.all() {
+            self.draw(app, memory);
+        }
         let mut retire = self.queue.call(Script::Retire);
+        retire.arg(0);
         for incarnation in &memory.former {
             retire.arg(&**incarnation);
         }
@@ -273,6 +283,8 @@ impl Session {
             return;
         }
         self.node.joined(&self.incarnation);
+        self.queue.send(hazard::ask_memory(), 0, Answer::EngineMemory);
+        self.queue.send(hazard::ask_settings(), 0, Answer::EngineSettings);
     }
 
     fn take(&mut self, message: Message, memory: &mut Memory) {
@@ -290,14 +302,40 @@ impl Session {
                 self.request(&app, request, room, memory);
             }
             Message::Question(question) => self.question(question),
+            Message::Draw { app } => self.draw(&app, memory),
         }
     }
 
-    /// Ends the incarnation, behind all that was written before.
+    /// Asks for as many connections of an app as there are here and want to come.
+    fn draw(&mut self, app: &Arc<App>, memory: &Memory) {
+        if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
+            let wanted = draw.wanted;
+            self.queue.draw(draw, &memory.former, Answer::Drawn { app: Arc::clone(app), wanted });
+        }
+    }
+
+    /// This node may have so many connections of an app.
+    fn drawn(&mut self, app: &Arc<App>, wanted: usize, granted: usize, memory: &Memory) {
+        if self.shares.drawn(app, wanted, granted, &*self.node.owners) {
+            self.draw(app, memory);
+        }
+    }
+
+    /// Ends the incarnation, behind all that was written before. Users who may be back on another node stay until their grace is over.
     fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
         memory.is_leaving = true;
+        self.node.share_no_places();
+        self.node.let_in();
+        // Users may be back in time; what counts connections does not wait for them.
+        for (app, channel, _) in memory.part.counts() {
+            self.queue.count(Count { app: app.into(), channel: Arc::clone(channel), subscribers: 0 }, &[]);
+        }
+        for draw in self.shares.end() {
+            self.queue.draw(draw, &[], Answer::Ignored);
+        }
         let mut retire = self.queue.call(Script::Retire);
-        retire.arg(&*self.incarnation);
+        let grace = self.node.grace(&memory.part);
+        retire.arg(grace.as_millis() as u64).arg(&*self.incarnation);
         self.queue.send(retire, 0, Answer::Left { done });
     }
 
@@ -305,10 +343,10 @@ impl Session {
         let id = app.id();
         match request {
             Request::Subscribe { channel } => self.subscribe(id, channel, memory),
-            Request::Unsubscribe { channel } => {
+            Request::Unsubscribe { channel, waited } => {
                 self.subscriber.unsubscribe(self.names.channel(id, &channel));
                 if let Some(cell) = part::occupied(id, &channel) {
-                    self.queue.leave(cell.write());
+                    self.queue.leave(cell.write(), waited);
                 }
             }
             Request::Publish { publication, kept, receipt } => {
@@ -316,8 +354,8 @@ impl Session {
                 self.publish(app, &publication, kept, receipt, room);
             }
             Request::Join { channel, member, number, most } => self.join(app, channel, member, number, most),
-            Request::Leave { channel, user_id } => {
-                self.queue.leave(Cell::Member { app: id, channel: &channel, user_id: &user_id }.write());
+            Request::Leave { channel, user_id, waited } => {
+                self.queue.leave(Cell::Member { app: id, channel: &channel, user_id: &user_id }.write(), waited);
             }
             Request::Members { channel } => {
                 let mut call = self.queue.call(Script::Members);
@@ -339,7 +377,9 @@ impl Session {
                 let cell = Cell::SignedIn { app: id, user_id: &user_id }.write();
                 self.queue.join(Join { cell, user_info: Vec::new(), most: 0, then: None });
             }
-            Request::SignOut { user_id } => self.queue.leave(Cell::SignedIn { app: id, user_id: &user_id }.write()),
+            Request::SignOut { user_id } => {
+                self.queue.leave(Cell::SignedIn { app: id, user_id: &user_id }.write(), Duration::ZERO);
+            }
             Request::Online { user_ids, number } => self.online(app, user_ids, number),
         }
     }
@@ -465,6 +505,9 @@ impl Session {
         for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
             self.queue.count(Count { app, channel, subscribers }, &[]);
         }
+        for app in self.shares.due(&self.node.apps) {
+            self.draw(&app, memory);
+        }
         self.reap();
         self.read(now, memory);
         self.terminations.end(now);
@@ -498,7 +541,7 @@ impl Session {
     fn read(&mut self, now: Instant, memory: &Memory) {
         if self.happenings.is_turn && !self.happenings.is_reading && now >= self.happenings.read_at {
             self.happenings.is_reading = true;
-            let told = memory.kept.as_ref().filter(|(epoch, _)| *epoch == self.epoch).map_or("", |(_, told)| told);
+            let told = memory.kept.told.as_ref().filter(|(epoch, _)| *epoch == self.epoch).map_or("", |(_, told)| told);
             let mut call = self.queue.call(Script::Happened);
             call.arg(&*self.incarnation).arg(told).arg(MOST_READ);
             self.queue.send(call, 0, Answer::Happened);

@@ -1,7 +1,9 @@
 //! Drivers against a real Redis. Each test starts its own, on a socket in a directory of its own.
 
 mod harness;
+mod hazards;
 mod model;
+mod scripts;
 mod sentinel;
 
 use self::harness::{PARTITION, cluster};
@@ -83,7 +85,8 @@ fn ten_thousand_subscriptions_and_members_come_back_in_batches() {
 
 #[test]
 fn channels_without_anybody_leave_nothing_behind() {
-    let Some(cluster) = cluster(LONG) else { return };
+    let Some(mut cluster) = cluster(LONG) else { return };
+    cluster.limit_connections(10);
     let a = cluster.join("a");
     subscribed(&a, "presence-a");
     a.send(Request::Count { channel: "chat".into(), subscribers: 2 });
@@ -93,6 +96,7 @@ fn channels_without_anybody_leave_nothing_behind() {
     a.send(Request::SignOut { user_id: "ann".into() });
     a.send(unsubscribe("presence-a"));
     a.send(Request::Count { channel: "chat".into(), subscribers: 0 });
+    drop(a.come());
     // Of the cluster itself, not of channels and users.
     let stays = ["changes", "epoch", "leases", "members", "meta", "number", "reader", "happened"];
     let is_left = |key: &String| !stays.iter().any(|kind| key.ends_with(&format!(":{kind}")));
@@ -103,7 +107,7 @@ fn channels_without_anybody_leave_nothing_behind() {
 fn nodes_with_another_format_do_not_share_a_prefix() {
     let Some(cluster) = cluster(LONG) else { return };
     cluster.command(&["HSET", "taut:meta", "format", "2"]);
-    let node = cluster.node("a", LONG);
+    let node = cluster.node("a");
     cluster.wait_until(|| cluster.calls().get("hmget").is_some_and(|calls| *calls >= 3));
     assert_eq!((node.state().phase, cluster.keys()), (Phase::Starting, vec!["taut:meta".to_owned()]));
     cluster.command(&["HSET", "taut:meta", "format", "1"]);
@@ -148,4 +152,31 @@ fn the_cost_of_each_thing_in_commands() {
         assert!(joined(&a, "presence-a", "end"));
     });
     assert!(many["evalsha"] <= 30, "{many:?}");
+}
+
+#[test]
+fn many_who_come_at_once_share_few_commands() {
+    let Some(mut cluster) = cluster(LONG) else { return };
+    cluster.limit_connections(2000);
+    let a = cluster.join("a");
+    a.app().wait(1500);
+    let before = cluster.calls()["evalsha"];
+    let _first = a.come().expect("a place");
+    a.app().stop_waiting(1500);
+    let _others: Vec<_> = (0..1500).map(|_| a.app().admit().expect("granted")).collect();
+    assert!(cluster.calls()["evalsha"] - before < 10, "{:?}", cluster.calls());
+}
+
+#[test]
+fn a_channel_whose_last_event_is_too_old_has_none() {
+    let Some(cluster) = cluster(LONG) else { return };
+    let node = cluster.join("a");
+    subscribed(&node, "cache-a");
+    node.send(keep("cache-a", "one"));
+    assert_eq!(event(&node), ("one".to_owned(), Some(1)));
+    let last = format!("{PARTITION}:last:1:cache-a");
+    cluster.command(&["HSET", &last, "until", "1"]);
+    let state = ask(&node, |answer| Question::Channel { app: node.app(), channel: "cache-a".into(), answer });
+    assert!(state.expect("an answer").cached.is_none());
+    assert_eq!(node.state().losses, 0);
 }

@@ -1,13 +1,14 @@
 //! Nodes with drivers for tests, what their owners have seen, and what can be asked of them.
 
+use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-use crate::app::{AppConfig, Limits};
-use crate::apps::{App, Apps};
+use crate::app::{AppConfig, Features, Limits};
+use crate::apps::{Admission, App, Apps, NoPlace};
 use crate::cluster::{self, Broker, Done, Owners, Phase, Question, Settings, State};
 use crate::events::Event;
 use crate::hub::command::{Event as Published, PresenceMember, Publication};
@@ -48,15 +49,27 @@ pub(crate) enum Seen {
     Update(Update),
     Standing(Standing),
     Terminated(Arc<str>),
+    Granted {
+        is_full: bool,
+    },
+    /// A line of the log.
+    Warned(String),
 }
 
 impl Node {
     /// A node that is not waited for.
-    pub(crate) fn start(url: &str, name: &str, lease: Duration) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let config = AppConfig::parse(&format!("{APP}:key:secret")).expect("an app");
-        let apps = Arc::new(Apps::new([config], &Limits::default()).expect("one app"));
+    pub(crate) fn start(url: &str, name: &str, lease: Duration, limits: &Limits, features: Features) -> Self {
+        let config = AppConfig { features, ..AppConfig::parse(&format!("{APP}:key:secret")).expect("an app") };
+        let apps = Arc::new(Apps::new([config], limits).expect("one app"));
         let ((sender, seen), (teller, told)) = (mpsc::channel(), mpsc::channel());
+        let log = tracing::Dispatch::new(Log(Mutex::new(sender.clone())));
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            // For as long as the thread lives.
+            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
+            .build()
+            .expect("a runtime");
         // Other tests take the processors for as long as they like.
         let response_timeout = lease / 2;
         let settings =
@@ -64,13 +77,8 @@ impl Node {
         let owners = Arc::new(Recorder(Mutex::new(sender), Mutex::new(teller)));
         let broker = cluster::start(settings, Arc::clone(&apps), owners, runtime.handle());
         let app = apps.by_id(APP).expect("the app");
-        Self {
-            runtime: Some(runtime),
-            broker: Some(broker.expect("an engine")),
-            app,
-            seen: Mutex::new(seen),
-            told: Mutex::new(told),
-        }
+        let broker = Some(broker.expect("an engine"));
+        Self { runtime: Some(runtime), broker, app, seen: Mutex::new(seen), told: Mutex::new(told) }
     }
 
     /// Waits until it has joined.
@@ -99,6 +107,26 @@ impl Node {
         self.broker().state()
     }
 
+    /// A client comes, and waits for its place as shards do; `None`: there is none.
+    pub(crate) fn come(&self) -> Option<Admission> {
+        let mut is_full = false;
+        loop {
+            match self.app.admit() {
+                Ok(admission) => return Some(admission),
+                Err(NoPlace::NotGranted) if !is_full => {}
+                Err(_) => return None,
+            }
+            self.app.wait(1);
+            self.broker().draw(&self.app);
+            is_full = self.until(|seen| match seen {
+                Seen::Granted { is_full } => Some(*is_full),
+                Seen::Standing(_) => Some(false),
+                _ => None,
+            });
+            self.app.stop_waiting(1);
+        }
+    }
+
     /// Waits for something, and forgets what comes before it.
     pub(crate) fn until<T>(&self, mut wanted: impl FnMut(&Seen) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
@@ -109,6 +137,11 @@ impl Node {
                 return found;
             }
         }
+    }
+
+    /// What was seen up to now, and is forgotten.
+    pub(crate) fn all(&self) -> Vec<Seen> {
+        self.seen.lock().expect("not poisoned").try_iter().collect()
     }
 
     /// What it has told webhooks since the last call.
@@ -161,6 +194,36 @@ impl Drop for Node {
     }
 }
 
+/// Takes warnings.
+#[derive(Debug)]
+struct Log(Mutex<mpsc::Sender<Seen>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+            write!(line, "{field}={value:?} ").expect("a string takes everything");
+        });
+        let _ = self.0.lock().expect("not poisoned").send(Seen::Warned(line));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 #[derive(Debug)]
 struct Recorder(Mutex<mpsc::Sender<Seen>>, Mutex<mpsc::Sender<Event>>);
 
@@ -180,12 +243,16 @@ impl Owners for Recorder {
         self.record(Seen::Standing(standing));
     }
 
+    fn granted(&self, _: &Arc<App>, is_full: bool) {
+        self.record(Seen::Granted { is_full });
+    }
+
     fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Done) {
         self.record(Seen::Terminated(Arc::clone(user_id)));
         drop(done);
     }
 
-    fn happened(&self, _: &Arc<App>, event: Event) {
+    fn happened(&self, _: &Arc<App>, event: Event, _: Duration) {
         let _ = self.1.lock().expect("not poisoned").send(event);
     }
 }
@@ -195,7 +262,7 @@ pub(crate) fn subscribe(channel: &str) -> Request {
 }
 
 pub(crate) fn unsubscribe(channel: &str) -> Request {
-    Request::Unsubscribe { channel: channel.into() }
+    Request::Unsubscribe { channel: channel.into(), waited: Duration::ZERO }
 }
 
 pub(crate) fn join(channel: &str, user_id: &str, most: usize) -> Request {
@@ -205,7 +272,7 @@ pub(crate) fn join(channel: &str, user_id: &str, most: usize) -> Request {
 }
 
 pub(crate) fn leave(channel: &str, user_id: &str) -> Request {
-    Request::Leave { channel: channel.into(), user_id: user_id.into() }
+    Request::Leave { channel: channel.into(), user_id: user_id.into(), waited: Duration::ZERO }
 }
 
 pub(crate) fn publication(channel: &str, data: &str) -> Publication {

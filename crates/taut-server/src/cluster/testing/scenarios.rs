@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::nodes::*;
+use crate::app::{Features, Limits};
+use crate::apps::Admission;
 use crate::cluster::{Phase, Question};
 use crate::events::Event;
 use crate::hub::command::{Event as Published, Publication};
@@ -66,11 +68,43 @@ pub(crate) trait Engine {
         self.signal("-CONT");
     }
 
+    /// How many connections all nodes together may have; 0: any number.
+    fn most_connections(&self) -> usize;
+
+    /// Nodes that start from here on let so many connections in.
+    fn limit_connections(&mut self, most: usize);
+
+    /// A node that is not waited for.
+    fn node(&self, name: &str) -> Node {
+        self.node_with_grace(name, Duration::ZERO)
+    }
+
+    /// The same, of an app whose users may be away for a while.
+    fn node_with_grace(&self, name: &str, presence_grace: Duration) -> Node {
+        let limits = Limits { connections: self.most_connections(), ..Limits::default() };
+        let features = Features { presence_grace, ..Features::default() };
+        Node::start(&self.url(), name, self.lease(), &limits, features)
+    }
+
     /// A node that has joined.
     fn join(&self, name: &str) -> Node {
-        let node = Node::start(&self.url(), name, self.lease());
+        self.join_with_grace(name, Duration::ZERO)
+    }
+
+    /// A node that has joined, of an app whose users may be away for a while.
+    fn join_with_grace(&self, name: &str, grace: Duration) -> Node {
+        let node = self.node_with_grace(name, grace);
         node.wait_until_joined();
         node
+    }
+
+    /// Polls: an engine tells nobody.
+    fn wait_until(&self, mut is_so: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < end, "it does not come");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -101,6 +135,11 @@ macro_rules! scenarios {
             thousands_of_channels_are_listed_in_parts: LONG,
             a_users_connections_are_closed_on_all_other_nodes: SHORT,
             a_node_that_leaves_takes_its_users_with_it_at_once: LONG,
+            all_nodes_together_have_as_many_connections_as_the_limit_says: SHORT,
+            without_the_engine_each_node_keeps_to_the_limit_by_itself_and_shares_again_afterwards: SHORT,
+            who_comes_before_the_node_has_joined_waits_until_it_has: SHORT,
+            a_node_that_leaves_keeps_its_clients_and_gives_its_places_back: LONG,
+            users_of_a_node_that_leaves_may_be_back_on_another_within_their_grace: SHORT,
         }
     };
     ($engine:path => $($name:ident: $lease:ident,)*) => {
@@ -608,4 +647,110 @@ pub(crate) fn a_node_that_leaves_takes_its_users_with_it_at_once(cluster: &mut i
     assert_eq!(change(&b), "+cid");
     c.drop_broker();
     assert_eq!(change(&b), "-cid", "who is not needed any more leaves as well");
+}
+
+/// Waits until a client finds a place.
+fn comes(cluster: &impl Engine, node: &Node) -> Admission {
+    let mut come = None;
+    cluster.wait_until(|| {
+        come = node.come();
+        come.is_some()
+    });
+    come.expect("it has come")
+}
+
+pub(crate) fn all_nodes_together_have_as_many_connections_as_the_limit_says(cluster: &mut impl Engine) {
+    cluster.limit_connections(3);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let (first, second, third) = (a.come(), a.come(), b.come());
+    assert!(first.is_some() && second.is_some() && third.is_some());
+    assert!(a.come().is_none() && b.come().is_none(), "there are three");
+    drop(first);
+    let fourth = comes(cluster, &b);
+    assert!(a.come().is_none() && b.come().is_none(), "there are three again");
+    drop((second, fourth));
+    let more: Vec<_> = (0..2).map(|_| comes(cluster, &a)).collect();
+    assert!(a.come().is_none() && b.come().is_none());
+    drop(more);
+    // What a dead node had is free again.
+    let _all: Vec<_> = (0..2).map(|_| comes(cluster, &a)).collect();
+    a.kill();
+    let _more: Vec<_> = (0..2).map(|_| comes(cluster, &b)).collect();
+    assert!(b.come().is_none());
+}
+
+pub(crate) fn without_the_engine_each_node_keeps_to_the_limit_by_itself_and_shares_again_afterwards(cluster: &mut impl Engine) {
+    cluster.limit_connections(2);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let first = a.come().expect("a place");
+    cluster.stop();
+    for node in [&a, &b] {
+        node.until(|seen| matches!(seen, Seen::Standing(Standing::Away)).then_some(()));
+    }
+    let second = a.come().expect("a place");
+    let (third, fourth) = (b.come().expect("a place"), b.come().expect("a place"));
+    assert!(a.come().is_none() && b.come().is_none(), "each has two");
+    cluster.start();
+    for node in [&a, &b] {
+        node.until(|seen| matches!(seen, Seen::Standing(Standing::Joined)).then_some(()));
+    }
+    drop((first, third));
+    // Two are left. A node may let somebody in before it has heard that the other has too many.
+    cluster.wait_until(|| a.come().is_none() && b.come().is_none());
+    drop(second);
+    let fifth = comes(cluster, &b);
+    assert!(a.come().is_none() && b.come().is_none());
+    drop((fourth, fifth));
+    let _both = (comes(cluster, &a), comes(cluster, &b));
+}
+
+pub(crate) fn who_comes_before_the_node_has_joined_waits_until_it_has(cluster: &mut impl Engine) {
+    cluster.limit_connections(1);
+    let a = cluster.join("a");
+    let _only = a.come().expect("a place");
+    let b = cluster.node("b");
+    assert!(b.come().is_none(), "the other node has the place");
+    cluster.stop();
+    let c = cluster.node("c");
+    assert!(c.come().is_some(), "there is no engine");
+}
+
+pub(crate) fn a_node_that_leaves_keeps_its_clients_and_gives_its_places_back(cluster: &mut impl Engine) {
+    cluster.limit_connections(1);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let _only = a.come().expect("a place");
+    assert!(b.come().is_none());
+    a.leave();
+    let _next = comes(cluster, &b);
+}
+
+pub(crate) fn users_of_a_node_that_leaves_may_be_back_on_another_within_their_grace(cluster: &mut impl Engine) {
+    cluster.limit_connections(1);
+    let grace = Duration::from_secs(3);
+    let (a, b) = (cluster.join_with_grace("a", grace), cluster.join_with_grace("b", grace));
+    subscribed(&b, "presence-a");
+    for user_id in ["ann", "bob"] {
+        assert!(joined(&a, "presence-a", user_id));
+        assert_eq!(change(&b), format!("+{user_id}"));
+    }
+    a.send(Request::SignIn { user_id: "ann".into() });
+    assert!(joined(&a, "presence-a", "cid"));
+    assert_eq!(change(&b), "+cid");
+    let _only = a.come().expect("a place");
+    a.send(Request::Count { channel: "presence-a".into(), subscribers: 3 });
+    let left = Instant::now();
+    a.leave();
+    assert!(b.come().is_some(), "connections are gone at once");
+    let state = ask(&b, |answer| Question::Channel { app: b.app(), channel: "presence-a".into(), answer });
+    assert_eq!(state.expect("an answer").occupancy.subscriptions, 1, "it is occupied, by nobody who is counted");
+    assert_eq!(ask(&b, |answer| Question::Nodes { answer }).expect("nodes").len(), 1, "it is no node any more");
+    assert_eq!(members(&b, "presence-a"), ["ann", "bob", "cid"]);
+    assert_eq!(online(&b, &["ann"]), ["ann"]);
+    assert!(joined(&b, "presence-a", "bob"));
+    let mut gone = [change(&b), change(&b)];
+    gone.sort();
+    assert_eq!(gone, ["-ann", "-cid"], "nobody hears of bob");
+    assert!(left.elapsed() >= grace);
+    assert_eq!(members(&b, "presence-a"), ["bob"]);
+    cluster.wait_until_reaped();
 }

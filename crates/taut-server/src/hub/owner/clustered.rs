@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use taut_proto::Time;
 
@@ -169,7 +170,7 @@ impl<C: Copy> Owner<C> {
                 .push(Effect::Reply(shard, Reply::Subscribed { channel, request, user_id: None, subscribed }));
         }
         if entered.occupied {
-            self.happened(&channel, |channel| Event::ChannelOccupied { channel }, effects);
+            self.happened(&channel, |channel| Event::ChannelOccupied { channel }, Duration::ZERO, effects);
             effects.push(Effect::Engine(Request::Subscribe { channel: Arc::clone(&channel) }));
         }
         let Some(cluster) = &mut self.cluster else { return };
@@ -200,19 +201,32 @@ impl<C: Copy> Owner<C> {
     }
 
     /// A user has left a presence channel on this node.
-    pub(super) fn leave_cluster(&mut self, channel: &Arc<str>, user_id: Arc<str>, effects: &mut Effects<C>) {
-        effects.push(Effect::Engine(Request::Leave { channel: Arc::clone(channel), user_id: Arc::clone(&user_id) }));
+    pub(super) fn leave_cluster(
+        &mut self,
+        channel: &Arc<str>,
+        user_id: Arc<str>,
+        waited: Duration,
+        effects: &mut Effects<C>,
+    ) {
+        let (of, user) = (Arc::clone(channel), Arc::clone(&user_id));
+        effects.push(Effect::Engine(Request::Leave { channel: of, user_id: user, waited }));
         let Some(cluster) = &mut self.cluster else { return };
         let Some(state) = cluster.channels.get_mut(channel) else { return };
         state.joining.remove(&user_id);
         let is_away = cluster.standing == Standing::Away;
         if is_away && state.view.as_mut().is_some_and(|view| view.remove(&user_id)) {
-            self.announce_removed(channel, user_id, effects);
+            self.announce_removed(channel, user_id, waited, effects);
         }
     }
 
     /// Nobody on this node is subscribed any more.
-    pub(super) fn vacate_in_cluster(&mut self, channel: &Arc<str>, was_counted: bool, effects: &mut Effects<C>) {
+    pub(super) fn vacate_in_cluster(
+        &mut self,
+        channel: &Arc<str>,
+        was_counted: bool,
+        waited: Duration,
+        effects: &mut Effects<C>,
+    ) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.channels.remove(channel);
         give_back(&mut cluster.channels);
@@ -222,7 +236,7 @@ impl<C: Copy> Owner<C> {
         if was_counted {
             effects.push(Effect::Engine(Request::Count { channel: Arc::clone(channel), subscribers: 0 }));
         }
-        effects.push(Effect::Engine(Request::Unsubscribe { channel: Arc::clone(channel) }));
+        effects.push(Effect::Engine(Request::Unsubscribe { channel: Arc::clone(channel), waited }));
     }
 
     /// Answers those who wait for nothing any more.
@@ -250,7 +264,7 @@ impl<C: Copy> Owner<C> {
             effects.push(Effect::Reply(shard, Reply::Subscribed { channel, request, user_id, subscribed }));
         }
         if misses {
-            self.happened(channel, |channel| Event::CacheMiss { channel }, effects);
+            self.happened(channel, |channel| Event::CacheMiss { channel }, Duration::ZERO, effects);
             let channel = Arc::clone(channel);
             effects.push(Effect::Engine(Request::LastEvent { channel, is_missed: true }));
         }
@@ -291,6 +305,9 @@ impl<C: Copy> Owner<C> {
                 self.welcome(&channel, now, effects);
             }
             Update::Counted { channel, subscribers } => {
+                if !app.snapshot().config.features.announces_count(Kind::of(&channel)) {
+                    return;
+                }
                 if let Some(count) = self.channels.counted(&channel, subscribers, now) {
                     self.announce_count(&channel, count, effects);
                 }
@@ -354,7 +371,7 @@ impl<C: Copy> Owner<C> {
     fn differ(&mut self, channel: &Arc<str>, difference: Difference, effects: &mut Effects<C>) {
         match difference {
             Difference::Added(member) => self.announce_added(channel, &member, effects),
-            Difference::Removed(user_id) => self.announce_removed(channel, user_id, effects),
+            Difference::Removed(user_id) => self.announce_removed(channel, user_id, Duration::ZERO, effects),
         }
     }
 
@@ -390,7 +407,7 @@ impl<C: Copy> Owner<C> {
         let is_meant = |waiting: &mut Waiting| matches!(&waiting.subscribe, Subscribe::Presence { member, .. } if member.user_id == *user_id);
         let rejected: Vec<_> = state.waiting.extract_if(.., is_meant).collect();
         for Waiting { shard, request, .. } in rejected {
-            self.channels.leave(channel, shard, Some(user_id), false);
+            self.channels.leave(channel, shard, Some(user_id), false, None);
             let (channel, why) = (Arc::clone(channel), Rejected::Full { most });
             effects.push(Effect::Reply(shard, Reply::Rejected { channel, request, why }));
         }
@@ -572,7 +589,7 @@ impl<C: Copy> Owner<C> {
             let Some(state) = self.shared(channel) else { continue };
             state.joining = HashMap::new();
             if let Some(view) = &mut state.view {
-                view.forget_questions();
+                view.lose_engine();
                 let added: Vec<_> = here.into_iter().filter(|member| view.add(member.clone())).collect();
                 for member in added {
                     self.announce_added(channel, &member, effects);

@@ -12,7 +12,7 @@ use crate::hub::command::{Delivery, Event as Published, LastEvent, PresenceMembe
 use crate::hub::effects::Tell;
 use crate::hub::engine::{Change, Difference, Epoch, Position, Request, Snapshot, Standing, TooMany, Update};
 use crate::hub::envelope::Envelope;
-use crate::hub::members::Intent;
+use crate::hub::members::{Cause, Intent};
 use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::payload::Payload;
@@ -54,6 +54,8 @@ enum Step {
     Reap(usize),
     /// A node dies, and starts anew.
     Crash(usize),
+    /// A node stops as its operator wants, and starts anew.
+    Stop(usize),
     /// The engine starts anew, and remembers nothing.
     Forget,
     Tick,
@@ -76,9 +78,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (node.clone(), 0..4usize).prop_map(|(node, taken)| Step::Lose(node, taken)),
         2 => node.clone().prop_map(Step::Reap),
         1 => node.clone().prop_map(Step::Crash),
+        1 => node.clone().prop_map(Step::Stop),
         1 => Just(Step::Forget),
         4 => node.prop_map(Step::Return),
-        2 => Just(Step::Tick),
+        4 => Just(Step::Tick),
     ];
     proptest::collection::vec(step, 0..160)
 }
@@ -94,11 +97,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2000), ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_fails_the_clients_of_all_nodes_end_with_the_same_picture(most in 1..=USERS, fails: bool, steps in steps()) {
-        let mut world = World::new(most);
+    fn whatever_fails_the_clients_of_all_nodes_end_with_the_same_picture(
+        most in 1..=USERS,
+        grace in prop_oneof![1 => Just(0), 2 => 1..=LONGEST_GRACE],
+        fails: bool,
+        steps in steps(),
+    ) {
+        let mut world = World::new(most, Duration::from_secs(grace));
         // In some runs nothing fails: then nothing may be lost.
         for step in steps.into_iter().filter(|step| fails || !step.is_fault()) {
             world.step(step);
+            world.check_grace();
         }
         world.come_to_rest();
         world.check_at_rest();
@@ -113,6 +122,8 @@ const USERS: usize = 4;
 const CHANNELS: [&str; 5] = ["private-chat", "cache-chat", "presence-room", "presence-cache-room", "#user"];
 /// Ticks.
 const LEASE: u32 = 5;
+/// Seconds, and so ticks.
+const LONGEST_GRACE: u64 = 4;
 
 struct World {
     engine: Engine,
@@ -121,6 +132,13 @@ struct World {
     /// Which clients must hear an event, by its name.
     owed: Vec<(String, String, Vec<u32>)>,
     most: usize,
+    grace: Duration,
+    /// When a user's connection was lost in a presence channel, by channel and user.
+    lost: BTreeMap<(String, String), Time>,
+    /// The users of whom some connection has unsubscribed, and whose leave may be under way: these may go at once.
+    unsubscribed: BTreeSet<(String, String)>,
+    /// A node has failed, or the engine.
+    has_fault: bool,
     now: Time,
 }
 
@@ -134,6 +152,10 @@ struct Engine {
     online: BTreeMap<String, BTreeSet<u64>>,
     incarnations: u64,
     age: u32,
+    /// Nodes that have stopped, and until when what they held stays.
+    stopped: Vec<(u64, Time)>,
+    /// Users who have left presence channels, until somebody looks.
+    removed: Vec<(String, String)>,
 }
 
 /// What the engine keeps of a channel.
@@ -225,6 +247,8 @@ struct Seen {
     user_id: Option<Arc<str>>,
     /// The events, in their order.
     heard: Vec<String>,
+    /// How many are subscribed, as it was told last.
+    count: Option<u64>,
     /// How many had been published when it was let in.
     since: usize,
 }
@@ -264,7 +288,7 @@ impl Client {
                 let user = inner()["user_id"].as_str().expect("a text").to_owned();
                 assert!(seen.users.as_mut().expect("a list").remove(&user), "was not there: {message}");
             }
-            "pusher_internal:subscription_count" => {}
+            "pusher_internal:subscription_count" => seen.count = inner()["subscription_count"].as_u64(),
             name => seen.hear_event(name),
         }
     }
@@ -325,7 +349,7 @@ impl Outlet<u32> for Clients {
         }
     }
 
-    fn happened(&mut self, event: Event) {
+    fn happened(&mut self, event: Event, _: Duration) {
         panic!("the engine tells of it: {event:?}");
     }
 
@@ -415,6 +439,7 @@ impl Engine {
         if holders.remove(&incarnation) && holders.is_empty() {
             kept.holders.remove(user);
             kept.members.remove(user);
+            self.removed.push((channel.to_owned(), user.to_owned()));
             self.change(nodes, channel, Difference::Removed(user.into()));
         }
     }
@@ -450,7 +475,9 @@ impl Engine {
             for user in users {
                 self.leave(nodes, incarnation, &channel, &user);
             }
-            self.channels.get_mut(&channel).expect("there").counts.remove(&incarnation);
+            if self.channels[&channel].counts.contains_key(&incarnation) {
+                self.count(nodes, incarnation, &channel, 0);
+            }
         }
         for user in self.online.keys().cloned().collect::<Vec<_>>() {
             self.set_online(nodes, incarnation, &user, false);
@@ -467,14 +494,18 @@ impl Engine {
 }
 
 impl World {
-    fn new(most: usize) -> Self {
-        let nodes = (0..NODES).map(|_| Node::new(most)).collect();
+    fn new(most: usize, grace: Duration) -> Self {
+        let nodes = (0..NODES).map(|_| Node::new(most, grace)).collect();
         let mut world = Self {
             engine: Engine::default(),
             nodes,
             clients: Clients::default(),
             owed: Vec::new(),
             most,
+            grace,
+            lost: BTreeMap::new(),
+            unsubscribed: BTreeSet::new(),
+            has_fault: false,
             now: Time::ZERO,
         };
         for place in 0..CLIENTS {
@@ -496,6 +527,7 @@ impl World {
     }
 
     fn step(&mut self, step: Step) {
+        self.has_fault |= step.is_fault();
         match step {
             Step::Subscribe(place, channel) => self.subscribe(self.clients.places[place], channel),
             Step::Unsubscribe(place, channel) => self.unsubscribe(self.clients.places[place], channel),
@@ -517,6 +549,7 @@ impl World {
                 }
             }
             Step::Crash(node) => self.crash(node),
+            Step::Stop(node) => self.stop(node),
             Step::Forget => self.forget(),
             Step::Tick => self.tick(),
         }
@@ -557,8 +590,9 @@ impl World {
         }
         client.wants.remove(&name);
         let user_id = client.channels.remove(&name).and_then(|seen| seen.user_id);
+        self.unsubscribed.insert((name.clone(), client.user.clone()));
         self.call(node, |hub, end, _, _, _| {
-            hub.members.leave(id, &name.into(), user_id, false, &mut end.effects);
+            hub.members.leave(id, &name.into(), user_id, Cause::Unsubscribed, &mut end.effects);
         });
     }
 
@@ -579,18 +613,21 @@ impl World {
         let client = &self.clients.all[id as usize];
         let (node, user) = (client.node, client.user.clone());
         let has_signed_in = channels.contains_key(&Channel::of_user(&user));
+        for (name, _) in channels.iter().filter(|(_, seen)| seen.user_id.is_some()) {
+            self.lost.insert((name.clone(), user.clone()), self.now);
+        }
         self.call(node, |hub, end, _, _, _| {
             let effects = &mut end.effects;
             for (name, seen) in channels {
                 if let Some(user_id) = seen.user_id {
-                    hub.members.leave(id, &name.into(), Some(user_id), true, effects);
+                    hub.members.leave(id, &name.into(), Some(user_id), Cause::Lost, effects);
                 }
             }
             for name in pending {
-                hub.members.leave(id, &name.into(), None, true, effects);
+                hub.members.leave(id, &name.into(), None, Cause::Lost, effects);
             }
             hub.members.leave_all(id, effects);
-            hub.members.sign_out(id, &user.as_str().into(), has_signed_in, effects);
+            hub.members.sign_out(id, &user.as_str().into(), has_signed_in, true, effects);
         });
     }
 
@@ -674,7 +711,7 @@ impl World {
                 let user_id = member.user_id;
                 Some(Update::Joined { channel, user_id, number, outcome })
             }
-            Request::Leave { channel, user_id } => {
+            Request::Leave { channel, user_id, .. } => {
                 engine.leave(nodes, incarnation, &channel, &user_id);
                 None
             }
@@ -806,9 +843,51 @@ impl World {
             self.end_client(id);
         }
         let incarnation = self.nodes[node].link.incarnation;
-        self.nodes[node] = Node::new(self.most);
+        self.nodes[node] = Node::new(self.most, self.grace);
         self.nodes[node].link.incarnation = incarnation;
         self.nodes[node].link.has_failed = true;
+    }
+
+    /// The node closes its clients and carries out what it has still to say. What it holds stays for as long as its users may be back.
+    fn stop(&mut self, node: usize) {
+        if !self.nodes[node].link.is_joined {
+            return;
+        }
+        let is_here = |id: &u32| self.clients.all[*id as usize].node == node;
+        let here: Vec<u32> = self.clients.places.iter().copied().filter(is_here).collect();
+        for id in here {
+            self.vanish(id);
+        }
+        self.catch_up(node);
+        self.engine.stopped.push((self.nodes[node].link.incarnation, self.now + self.grace));
+        self.nodes[node] = Node::new(self.most, self.grace);
+        self.nodes[node].link.has_failed = true;
+        self.reap_stopped();
+        self.come_back(node);
+    }
+
+    fn reap_stopped(&mut self) {
+        let Self { engine, nodes, now, .. } = self;
+        let (over, stopped): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut engine.stopped).into_iter().partition(|(_, until)| until <= now);
+        engine.stopped = stopped;
+        for (incarnation, _) in over {
+            engine.reap(nodes, incarnation);
+        }
+    }
+
+    /// While nothing fails, no user goes before the grace is over who has not unsubscribed.
+    fn check_grace(&mut self) {
+        for key in std::mem::take(&mut self.engine.removed) {
+            if let (Some(lost), false, false) = (self.lost.get(&key), self.unsubscribed.contains(&key), self.has_fault)
+            {
+                assert!(self.now.since(*lost) >= self.grace, "{key:?} has gone too early");
+            }
+        }
+        let is_quiet = |node: &Node| node.link.requests.is_empty() && node.link.answers.is_empty();
+        if self.nodes.iter().all(is_quiet) && self.clients.all.iter().all(|client| client.pending.is_empty()) {
+            self.unsubscribed.clear();
+        }
     }
 
     fn forget(&mut self) {
@@ -823,6 +902,7 @@ impl World {
     fn tick(&mut self) {
         self.now = self.now + Duration::from_secs(1);
         self.engine.age += 1;
+        self.reap_stopped();
         for node in 0..NODES {
             self.call(node, |hub, end, _, now, _| hub.tick(now, &mut end.effects));
         }
@@ -844,9 +924,13 @@ impl World {
         for name in CHANNELS.iter().filter(|name| **name != "#user") {
             let subscribers: Vec<_> = there.iter().filter(|client| client.wants.contains(*name)).collect();
             let users: BTreeSet<String> = subscribers.iter().map(|client| client.user.clone()).collect();
-            for client in subscribers {
+            let counts = self.engine.channels.get(*name).map(|kept| &kept.counts);
+            assert_eq!(counts.into_iter().flat_map(BTreeMap::values).sum::<usize>(), subscribers.len(), "{name}");
+            for client in &subscribers {
                 let seen = client.channels.get(*name).unwrap_or_else(|| panic!("{} was let in to {name}", client.id));
                 assert_eq!(seen.users, Kind::of(name).is_presence().then(|| users.clone()), "{name} {}", client.id);
+                let count = Kind::of(name).is_counted().then_some(subscribers.len() as u64);
+                assert_eq!(seen.count, count, "{name} {}", client.id);
             }
             if Kind::of(name).is_presence() {
                 let kept = self.engine.channels.get(*name);
@@ -899,9 +983,9 @@ impl World {
 }
 
 impl Node {
-    fn new(most: usize) -> Self {
+    fn new(most: usize, presence_grace: Duration) -> Self {
         let limits = Limits { presence_members: most, ..Limits::default() };
-        let features = Features { subscription_count: true, ..Features::default() };
+        let features = Features { subscription_count: true, presence_grace, ..Features::default() };
         let config = AppConfig { limits: Some(limits), features, ..AppConfig::parse("1:key:secret").expect("an app") };
         let app = Arc::clone(&Apps::new([config], &Limits::default()).expect("one app").all()[0]);
         let standing = Some(Standing::Starting);
@@ -950,7 +1034,7 @@ impl Holds {
                 assert!(self.channels.insert((**channel).to_owned()), "twice: {channel}");
                 return Some(((**channel).to_owned(), true));
             }
-            Request::Unsubscribe { channel } => {
+            Request::Unsubscribe { channel, .. } => {
                 assert!(self.channels.remove(&**channel), "not subscribed: {channel}");
                 assert!(!self.counts.contains_key(&**channel), "counted: {channel}");
                 return Some(((**channel).to_owned(), false));
@@ -959,7 +1043,7 @@ impl Holds {
                 let known = self.members.insert(key(channel, &member.user_id), (member.clone(), *number));
                 assert!(known.is_none(), "twice: {member:?}");
             }
-            Request::Leave { channel, user_id } => drop(self.members.remove(&key(channel, user_id))),
+            Request::Leave { channel, user_id, .. } => drop(self.members.remove(&key(channel, user_id))),
             Request::Count { channel, subscribers: 0 } => drop(self.counts.remove(&**channel)),
             Request::Count { channel, subscribers } => {
                 self.counts.insert((**channel).to_owned(), *subscribers);

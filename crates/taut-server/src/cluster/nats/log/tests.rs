@@ -28,7 +28,7 @@ fn member(channel: &str, user_id: &str, user_info: &str, most: usize) -> Content
 }
 
 fn left(channel: &str, user_id: &str) -> Content {
-    Content::Released(Key::Member { app: "1".into(), channel: channel.into(), user_id: user_id.into() })
+    released(Key::Member { app: "1".into(), channel: channel.into(), user_id: user_id.into() })
 }
 
 fn occupied(channel: &str) -> Content {
@@ -36,7 +36,11 @@ fn occupied(channel: &str) -> Content {
 }
 
 fn vacated(channel: &str) -> Content {
-    Content::Released(Key::Occupied { app: "1".into(), channel: channel.into() })
+    released(Key::Occupied { app: "1".into(), channel: channel.into() })
+}
+
+fn released(key: Key) -> Content {
+    Content::Released { key, waited: Duration::ZERO }
 }
 
 fn signed_in(user_id: &str) -> Content {
@@ -73,7 +77,7 @@ impl Reader {
 
     /// What webhooks are to be told since the last call.
     fn told(&mut self) -> Vec<String> {
-        let told = self.log.untold().map(|(_, _, event)| happened(event)).collect();
+        let told = self.log.untold().map(|it| happened(&it.event)).collect();
         self.log.told(self.next);
         self.log.told = 0;
         told
@@ -219,11 +223,11 @@ fn the_eldest_tells_webhooks_and_what_it_has_told_others_forget() {
     let sequence = reader.log.sequence();
     reader.reads("b", occupied("two"));
     reader.reads("a", Content::Told { sequence });
-    assert_eq!(reader.log.untold().map(|(_, _, event)| happened(event)).collect::<Vec<_>>(), ["occupied two"]);
+    assert_eq!(reader.log.untold().map(|it| happened(&it.event)).collect::<Vec<_>>(), ["occupied two"]);
     reader.reads("a", Content::Fenced);
     assert_eq!(reader.log.eldest().map(|it| &**it), Some("b"));
     reader.reads("a", Content::Told { sequence: 1000 });
-    let told: Vec<_> = reader.log.untold().map(|(_, _, event)| happened(event)).collect();
+    let told: Vec<_> = reader.log.untold().map(|it| happened(&it.event)).collect();
     assert_eq!(told, ["occupied two", "vacated one"]);
     let sequence = reader.log.sequence();
     reader.reads("b", Content::Told { sequence });
@@ -245,6 +249,55 @@ fn what_was_there_before_has_the_position_at_which_the_node_came() {
     assert_eq!(change.previous, known.number);
     assert!(change.position.number > empty.number);
     assert_eq!(reader.log.position("1", "presence-1"), change.position);
+}
+
+#[test]
+fn a_node_that_leaves_is_no_node_any_longer_and_its_users_stay_for_a_while() {
+    let mut reader = Reader::new(&["a", "b"]);
+    reader.reads("a", renewed());
+    reader.reads("a", member("presence-1", "ann", "1", 0));
+    reader.told();
+    let grace = Duration::from_secs(3);
+    assert_eq!(reader.reads("a", Content::Left { grace }), [""; 0]);
+    assert_eq!(reader.log.living_in_order().map(|(it, ..)| &**it).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(reader.log.eldest().map(|it| &**it), Some("b"));
+    assert_eq!(reader.log.leaving().collect::<Vec<_>>(), [(&Arc::from("a"), 5, grace)]);
+    assert_eq!(reader.log.users("1", "presence-1"), [Arc::from("ann")]);
+    assert_eq!(reader.reads("a", Content::Fenced), ["-ann@presence-1", "fenced a"]);
+    assert_eq!(reader.log.untold().map(|it| it.waited).collect::<Vec<_>>(), [grace]);
+}
+
+#[test]
+fn what_is_held_back_is_told_with_how_long() {
+    let mut reader = Reader::new(&["a"]);
+    reader.reads("a", occupied("chat"));
+    reader.told();
+    let (key, waited) = (Key::Occupied { app: "1".into(), channel: "chat".into() }, Duration::from_secs(2));
+    reader.reads("a", Content::Released { key, waited });
+    assert_eq!(reader.log.untold().map(|it| it.waited).collect::<Vec<_>>(), [waited]);
+}
+
+#[test]
+fn all_nodes_together_have_no_more_than_there_is() {
+    let mut reader = Reader::new(&["a", "b"]);
+    let draw = |wanted, taken| Draw { app: "1".into(), wanted, taken, most: 3 };
+    let drawn = |reader: &mut Reader, incarnation: &str, former: &[Box<str>], wanted, taken| {
+        let (granted, shares, _) = reader.log.share(incarnation, former, &draw(wanted, taken));
+        reader.reads(incarnation, Content::Shared { app: "1".into(), shares });
+        granted
+    };
+    assert_eq!(drawn(&mut reader, "a", &[], 2, 0), 2);
+    assert_eq!(drawn(&mut reader, "b", &[], 2, 0), 1);
+    assert_eq!(drawn(&mut reader, "b", &[], 3, 1), 1);
+    assert_eq!(drawn(&mut reader, "a", &[], 0, 0), 0);
+    assert_eq!(drawn(&mut reader, "b", &[], 3, 1), 3);
+    reader.reads("b2", Content::Entered);
+    assert_eq!(drawn(&mut reader, "b2", &["b".into()], 3, 3), 3, "it is the same node");
+    assert_eq!(drawn(&mut reader, "a", &[], 1, 0), 0);
+    assert_eq!(drawn(&mut reader, "a", &[], 2, 2), 0, "what it has after an absence counts all the same");
+    reader.reads("b2", Content::Fenced);
+    let (granted, shares, sequence) = reader.log.share("a", &[], &draw(3, 2));
+    assert_eq!((granted, shares, sequence > 0), (3, vec![("a".into(), 3)], true), "the dead have nothing");
 }
 
 #[test]
@@ -322,7 +375,7 @@ fn written(steps: &[Step]) -> Vec<Entry> {
         match *step {
             Step::Hold(node, thing) => log.push(entry(&name(node, lives[node]), Content::Holds(thing.holding(at)))),
             Step::Release(node, thing) => {
-                log.push(entry(&name(node, lives[node]), Content::Released(thing.holding(at).key())));
+                log.push(entry(&name(node, lives[node]), released(thing.holding(at).key())));
             }
             Step::Renew(node) => log.push(entry(&name(node, lives[node]), renewed())),
             Step::Die(node) => {
@@ -346,7 +399,7 @@ fn subject(entry: &Entry) -> (Arc<str>, Option<Key>, bool) {
         Content::Entered => (incarnation, None, false),
         Content::Renewed { .. } | Content::Fenced => (incarnation, None, true),
         Content::Holds(holding) => (incarnation, Some(holding.key()), false),
-        Content::Released(key) => (incarnation, Some(key.clone()), false),
+        Content::Released { key, .. } => (incarnation, Some(key.clone()), false),
         other => panic!("{other:?}"),
     }
 }
@@ -433,8 +486,8 @@ proptest! {
     fn what_webhooks_are_told_alternates(steps in steps()) {
         let log = read(written(&steps).into_iter().zip(1..).map(|(entry, sequence)| (sequence, entry)));
         let mut there = BTreeSet::new();
-        for (_, _, event) in log.untold() {
-            let told = happened(event);
+        for it in log.untold() {
+            let told = happened(&it.event);
             let (kind, what) = told.split_once(' ').expect("two words");
             match kind {
                 "occupied" | "added" => prop_assert!(there.insert(what.to_owned()), "{}", told),
@@ -464,12 +517,12 @@ proptest! {
         let users = |log: &Log, channel| log.users("1", &channel_name(channel)).into_iter().collect::<BTreeSet<_>>();
         for channel in 0..2 {
             let mut there = users(&before, channel);
-            for (_, _, event) in reader.untold() {
-                match event {
-                    Event::MemberAdded { channel: it, user_id } if *it == channel_name(channel) => {
+            for it in reader.untold() {
+                match &it.event {
+                    Event::MemberAdded { channel: name, user_id } if *name == channel_name(channel) => {
                         prop_assert!(there.insert(Arc::clone(user_id)), "{} again", user_id);
                     }
-                    Event::MemberRemoved { channel: it, user_id } if *it == channel_name(channel) => {
+                    Event::MemberRemoved { channel: name, user_id } if *name == channel_name(channel) => {
                         prop_assert!(there.remove(user_id), "{} was not there", user_id);
                     }
                     _ => {}

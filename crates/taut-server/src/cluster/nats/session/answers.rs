@@ -13,6 +13,7 @@ use crate::cluster::nats::api::{self, Answer, Stored, Stream};
 use crate::cluster::nats::entry::Content;
 use crate::cluster::nats::queue::Finished;
 use crate::cluster::nats::{Doubt, Memory};
+use crate::cluster::shares::Draw;
 use crate::cluster::wire::Message;
 use crate::cluster::{Node as Peer, Question};
 use crate::hub::command::Publication;
@@ -44,6 +45,12 @@ pub(super) enum Then {
     Kept {
         carriage: Carriage,
         seconds: u64,
+    },
+    /// This node has a share of an app's connections, unless another one has written down its own meanwhile.
+    Shared {
+        app: Arc<App>,
+        draw: Draw,
+        granted: usize,
     },
     LastStream {
         seconds: u64,
@@ -78,6 +85,11 @@ pub(super) enum Asked {
     Nothing,
     /// Nothing more: all that this node holds is known.
     Rejoined,
+    /// How many connections of an app are left?
+    Share {
+        app: Arc<App>,
+        draw: Draw,
+    },
     Members {
         app: Arc<App>,
         channel: Arc<str>,
@@ -101,6 +113,11 @@ pub(super) enum Awaited {
         sent: Instant,
     },
     Joined(Joined),
+    Shared {
+        app: Arc<App>,
+        wanted: usize,
+        granted: usize,
+    },
     Asked(Asked),
     ChannelState {
         app: Box<str>,
@@ -198,6 +215,14 @@ impl Session {
                     self.lasts.remove(&seconds);
                     tracing::warn!(?refused, "the engine has not kept an event");
                 }
+            },
+            Then::Shared { app, draw, granted } => match acknowledged(&answer)? {
+                Ok(sequence) => {
+                    self.wait(sequence, Awaited::Shared { app, wanted: draw.wanted, granted }, memory);
+                    return Ok(sequence);
+                }
+                Err(failure) if failure.is_wrong_sequence() => self.ask(Asked::Share { app, draw }),
+                Err(failure) => return Err(Doubt::Refused(failure)),
             },
             Then::LastStream { seconds } => self.last_stream_found(seconds, answer)?,
             Then::LastEvent { app, channel, is_missed, seconds } => {
@@ -301,6 +326,12 @@ impl Session {
                 };
                 self.node.owners.update(&app, Update::Joined { channel, user_id, number, outcome });
             }
+            Awaited::Shared { app, wanted, granted } => {
+                // While it leaves, this node shares nothing any longer.
+                if !memory.is_leaving && self.shares.drawn(&app, wanted, granted, &*self.node.owners) {
+                    self.draw(&app);
+                }
+            }
             Awaited::ChannelState { app, channel, cached, answer } => {
                 let _ = answer.send(ChannelState { occupancy: self.log.occupancy(&app, &channel), cached });
             }
@@ -311,6 +342,7 @@ impl Session {
     fn asked(&mut self, asked: Asked, memory: &mut Memory) {
         match asked {
             Asked::Nothing => {}
+            Asked::Share { app, draw } => self.share(app, draw),
             Asked::Rejoined => {
                 memory.former.clear();
                 self.former.clear();

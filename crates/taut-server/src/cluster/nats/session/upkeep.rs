@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{COUNT_INTERVAL, Session, Then, queue, said};
 use crate::cluster::nats::entry::{Content, Entry};
-use crate::cluster::nats::log::Log;
+use crate::cluster::nats::log::{Happened, Log};
 use crate::cluster::nats::{Doubt, Memory, api};
 
 /// What is known of others, and what is still to be taken out of the log.
@@ -96,6 +96,9 @@ impl Session {
         for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
             self.count(&app, &channel, subscribers);
         }
+        for app in self.shares.due(&self.node.apps) {
+            self.draw(&app);
+        }
         self.suspect(now);
         self.tidy(now);
         self.tell_webhooks(now)?;
@@ -115,8 +118,8 @@ impl Session {
         self.queue.push_first(entry);
     }
 
-    /// Fences those who have not renewed their leases. What this node has not read yet may be a renewal, so time is counted to when it wrote the last
-    /// entry of its own that it has read.
+    /// Fences those who have not renewed their leases, and those who have left once their users have had time to come back. What this node has not read
+    /// yet may be a renewal, so time is counted to when it wrote the last entry of its own that it has read.
     fn suspect(&mut self, now: Instant) {
         let lease = self.node.settings.lease;
         let mut suspects = Vec::new();
@@ -126,6 +129,14 @@ impl Session {
             if *incarnation != self.incarnation && peer.seen + lease < self.lease.proven && is_due {
                 peer.suspected = Some(now);
                 suspects.push((Arc::clone(incarnation), renewed));
+            }
+        }
+        for (incarnation, left, grace) in self.log.leaving() {
+            let peer = self.upkeep.peers.entry(Arc::clone(incarnation)).or_insert(Peer { seen: now, suspected: None });
+            let is_due = peer.suspected.is_none_or(|at| now > at + lease / 2);
+            if now >= peer.seen + grace && is_due {
+                peer.suspected = Some(now);
+                suspects.push((Arc::clone(incarnation), left));
             }
         }
         for (incarnation, renewed) in suspects {
@@ -183,10 +194,10 @@ impl Session {
             return Err(Doubt::Late);
         }
         let known = self.upkeep.told;
-        for (sequence, app, event) in self.log.untold().filter(|(sequence, ..)| *sequence > known) {
+        for Happened { sequence, app, event, waited } in self.log.untold().filter(|it| it.sequence > known) {
             self.upkeep.told = *sequence;
             if let Some(app) = self.node.apps.by_id(app) {
-                self.node.owners.happened(&app, event.clone());
+                self.node.owners.happened(&app, event.clone(), *waited);
             }
         }
         if self.upkeep.told > known {

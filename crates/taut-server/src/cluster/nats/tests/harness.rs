@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::app::{Features, Limits};
 use crate::cluster::driver::random_name;
 use crate::cluster::nats::protocol::{Connect, Said, Writer};
 use crate::cluster::testing::nodes::{Node, PATIENCE, online};
@@ -24,6 +25,7 @@ pub(super) struct Cluster {
     lease: Duration,
     login: String,
     arguments: Vec<String>,
+    most_connections: usize,
 }
 
 /// A cluster without nodes. `None`, and loudly, where there is no NATS: `TAUT_TEST_NATS=required` makes that an error.
@@ -46,7 +48,8 @@ pub(super) fn with(lease: Duration, arguments: &[&str], login: &str) -> Option<C
     let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
     let (proxy, login) = (Proxy::start(port), login.to_owned());
     let arguments = arguments.iter().map(|it| (*it).to_owned()).collect();
-    let mut cluster = Cluster { directory, server: None, port, proxy, lease, login, arguments };
+    let mut cluster =
+        Cluster { directory, server: None, port, proxy, lease, login, arguments, most_connections: 0 };
     cluster.start();
     Some(cluster)
 }
@@ -70,16 +73,11 @@ impl Cluster {
         self.server = Some(server);
     }
 
-    /// A node that is not waited for.
-    pub(super) fn node(&self, name: &str) -> Node {
-        Node::start(&self.url(), name, self.lease)
-    }
-
     /// A node that has joined, behind a proxy of its own.
     pub(super) fn join_apart(&self, name: &str) -> (Node, Proxy) {
         let proxy = Proxy::start(self.port);
         let url = format!("nats://{}127.0.0.1:{}", self.login, proxy.port);
-        let node = Node::start(&url, name, self.lease);
+        let node = Node::start(&url, name, self.lease, &Limits::default(), Features::default());
         node.wait_until_joined();
         (node, proxy)
     }
@@ -149,6 +147,14 @@ impl Engine for Cluster {
 
     fn kill_connections(&self) {
         self.proxy.cut();
+    }
+
+    fn most_connections(&self) -> usize {
+        self.most_connections
+    }
+
+    fn limit_connections(&mut self, most: usize) {
+        self.most_connections = most;
     }
 
     fn wipe(&self) {

@@ -30,15 +30,18 @@ local function name(kind, app, channel)
   return X .. ':' .. kind .. ':' .. app .. (channel and ':' .. channel or '')
 end
 
--- Whether an incarnation may still change something.
+-- Whether an incarnation may still change something. One that is dead has no lease.
 local function alive(incarnation)
   local lease = redis.call('ZSCORE', X .. ':leases', incarnation)
-  return lease and tonumber(lease) >= NOW and redis.call('SISMEMBER', X .. ':dead', incarnation) == 0
+  return lease and tonumber(lease) >= NOW
 end
 
--- Puts down what webhooks tell of. The bound only matters if no node reads it for long.
-local function happened(kind, app, channel, more)
+-- Puts down what webhooks tell of, and for how many ms it was held back, if it was. The bound only matters if no node reads it for long.
+local function happened(kind, app, channel, more, waited)
   local event = '1' .. kind .. field(app) .. field(channel) .. (more and field(more) or '')
+  if waited and waited ~= '0' then
+    event = event .. field(waited)
+  end
   redis.call('XADD', X .. ':happened', 'MAXLEN', '~', 100000, '*', 'event', event)
 end
 
@@ -48,14 +51,14 @@ local function position(app, channel)
 end
 
 -- A user has come (+) or gone (-): numbers the change and tells it.
-local function announce(app, channel, sign, user, info)
+local function announce(app, channel, sign, user, info, waited)
   local number = digits(redis.call('INCR', X .. ':number'))
   local previous = redis.call('HGET', X .. ':numbers', app .. ':' .. channel) or '0'
   redis.call('HSET', X .. ':numbers', app .. ':' .. channel, number)
   local epoch = redis.call('HGET', X .. ':epoch', 'id')
   local message = '1c' .. field(epoch) .. field(number) .. field(previous) .. field(sign) .. field(user) .. field(info)
   redis.call(PUBLISH, name('channel', app, channel), message)
-  happened(sign, app, channel, user)
+  happened(sign, app, channel, user, waited)
 end
 
 local function subscribers(app, channel)
@@ -89,7 +92,7 @@ function come.o(app, channel)
   end
 end
 
-function gone.o(app, channel)
+function gone.o(app, channel, _, _, waited)
   if redis.call('HINCRBY', name('occupied', app), channel, -1) > 0 then
     return
   end
@@ -97,7 +100,7 @@ function gone.o(app, channel)
   -- The number of the last event of a cache channel stays for as long as somebody may compare it.
   local ends = tonumber(redis.call('HGET', name('last', app, channel), 'until') or 0)
   redis.call('PEXPIREAT', name('last', app, channel), digits(math.max(ends, NOW + 60000)))
-  happened('v', app, channel)
+  happened('v', app, channel, nil, waited)
 end
 
 function come.m(app, channel, user, info)
@@ -107,13 +110,13 @@ function come.m(app, channel, user, info)
   end
 end
 
-function gone.m(app, channel, user)
+function gone.m(app, channel, user, _, waited)
   if redis.call('HINCRBY', name('nodes', app, channel), user, -1) > 0 then
     return
   end
   redis.call('HDEL', name('nodes', app, channel), user)
   redis.call('HDEL', name('users', app, channel), user)
-  announce(app, channel, '-', user, '')
+  announce(app, channel, '-', user, '', waited)
   if redis.call('EXISTS', name('users', app, channel)) == 0 then
     redis.call('HDEL', X .. ':numbers', app .. ':' .. channel)
   end
@@ -141,8 +144,13 @@ function gone.c(app, channel, _, incarnation)
   end
 end
 
--- A cell that an incarnation held has been taken out of its set.
-local function release(incarnation, cell)
+-- A node's share of an app's connections. It is set by draw.lua.
+function gone.p(app, _, _, incarnation)
+  redis.call('HDEL', name('shares', app), incarnation)
+end
+
+-- A cell that an incarnation held has been taken out of its set. That was held back for so many ms.
+local function release(incarnation, cell, waited)
   local kind, app, channel, user = unpack(fields(cell))
-  gone[kind](app, channel, user, incarnation)
+  gone[kind](app, channel, user, incarnation, waited)
 end

@@ -9,7 +9,7 @@ redis.call('HSET', X .. ':changes', incarnation, change)
 
 local function join(cell, info, most)
   local kind, app, channel, user = unpack(fields(cell))
-  if kind == 'm' and most > 0 and redis.call('HEXISTS', name('users', app, channel), user) == 0
+  if most > 0 and redis.call('HEXISTS', name('users', app, channel), user) == 0
       and redis.call('HLEN', name('users', app, channel)) >= most then
     return 'FULL'
   end

@@ -6,7 +6,7 @@ local incarnation, change, lease, node = unpack(ARGV)
 if not alive(incarnation) or redis.call('HGET', X .. ':changes', incarnation) ~= change then
   return FENCED
 end
-redis.call('ZADD', X .. ':leases', 'XX', digits(NOW + lease), incarnation)
+redis.call('ZADD', X .. ':leases', digits(NOW + lease), incarnation)
 redis.call('HSET', X .. ':members', incarnation, node)
 for _, lapsed in ipairs(redis.call('ZRANGEBYSCORE', X .. ':leases', '-inf', '(' .. digits(NOW), 'LIMIT', 0, 10)) do
   redis.call('ZREM', X .. ':leases', lapsed)

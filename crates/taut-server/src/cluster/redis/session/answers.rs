@@ -13,7 +13,7 @@ use crate::apps::App;
 use crate::cluster::carriage::Carriage;
 use crate::cluster::redis::queue::{Finished, Then};
 use crate::cluster::redis::scripts::Script;
-use crate::cluster::redis::{Doubt, Memory, reply};
+use crate::cluster::redis::{Doubt, Memory, hazard, reply};
 use crate::cluster::{Node as Peer, Question, wire};
 use crate::hub::command::{PresenceMember, Publication};
 use crate::hub::engine::{Position, Snapshot, TooMany, Update};
@@ -28,6 +28,8 @@ pub(super) enum Answer {
     Reaped,
     Happened,
     Ignored,
+    EngineMemory,
+    EngineSettings,
     Left { done: Option<oneshot::Sender<()>> },
     Carried(Carriage),
     Joined { app: Arc<App>, channel: Arc<str>, user_id: Arc<str>, number: u32, most: usize },
@@ -39,6 +41,7 @@ pub(super) enum Answer {
     Users { answer: oneshot::Sender<Vec<Arc<str>>> },
     Nodes { answer: oneshot::Sender<Vec<Peer>> },
     Terminating { request: u64 },
+    Drawn { app: Arc<App>, wanted: usize },
 }
 
 /// A list of channels, of which a part has come.
@@ -96,6 +99,13 @@ impl Session {
         for (then, reply) in answers.into_iter().zip(replies?) {
             match then {
                 Then::One(Answer::Carried(carriage)) => carried(carriage, reply)?,
+                // Refused or not understood, they are not known: the session goes on.
+                Then::One(Answer::EngineMemory) => {
+                    memory.kept.warn(hazard::of_memory(reply), &self.node.settings.address);
+                }
+                Then::One(Answer::EngineSettings) => {
+                    memory.kept.warn(hazard::of_settings(reply, self.has_sentinels), &self.node.settings.address);
+                }
                 Then::One(answer) => self.answer(answer, reply::checked(reply)?, memory)?,
                 Then::Each(answers) => {
                     for (answer, reply) in answers.into_iter().zip(reply::list(reply::checked(reply)?)?) {
@@ -124,7 +134,7 @@ impl Session {
                 self.reap();
             }
             Answer::Happened => self.happened(reply, memory)?,
-            Answer::Ignored => {}
+            Answer::Ignored | Answer::EngineMemory | Answer::EngineSettings => {}
             Answer::Left { done } => self.left(done, reply::number(reply)?),
             Answer::Carried(carriage) => carriage.carried(),
             Answer::Joined { app, channel, user_id, number, most } => {
@@ -164,6 +174,7 @@ impl Session {
                 let others = self.peers(reply)?.into_iter().filter(|peer| !peer.is_here);
                 self.terminations.expect(request, others.map(|peer| peer.incarnation).collect());
             }
+            Answer::Drawn { app, wanted } => self.drawn(&app, wanted, reply::number(reply)? as usize, memory),
         }
         Ok(())
     }
@@ -203,11 +214,11 @@ impl Session {
         self.happenings.read_at = Instant::now() + wait;
         for event in events {
             let [number, event] = reply::tuple(event)?;
-            memory.kept = Some((self.epoch, reply::text(number)?));
+            memory.kept.told = Some((self.epoch, reply::text(number)?));
             match wire::happened(&reply::bytes(event)?) {
-                Ok((app, event)) => {
+                Ok((app, event, waited)) => {
                     if let Some(app) = self.node.apps.by_id(&app) {
-                        self.node.owners.happened(&app, event);
+                        self.node.owners.happened(&app, event, waited);
                     }
                 }
                 Err(malformed) => tracing::warn!(%malformed, "what has happened in the cluster was not understood"),

@@ -19,6 +19,8 @@ pub(super) struct Cluster {
     server: Option<Child>,
     lease: Duration,
     url: String,
+    /// Of the app of all nodes together; 0: any number.
+    most_connections: usize,
 }
 
 /// A cluster without nodes. `None`, and loudly, where there is no Redis: `TAUT_TEST_REDIS=required` makes that an error.
@@ -34,7 +36,7 @@ pub(super) fn cluster(lease: Duration) -> Option<Cluster> {
     let directory = std::env::temp_dir().join(format!("taut-redis-{}", random_name()));
     std::fs::create_dir(&directory).expect("a directory");
     let url = format!("unix://{}/redis.sock", directory.display());
-    let mut cluster = Cluster { directory, server: None, lease, url };
+    let mut cluster = Cluster { directory, server: None, lease, url, most_connections: 0 };
     cluster.start();
     Some(cluster)
 }
@@ -86,11 +88,6 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-
-    /// A node that is not waited for.
-    pub(super) fn node(&self, name: &str, lease: Duration) -> Node {
-        Node::start(&self.url, name, lease)
-    }
 }
 
 impl Engine for Cluster {
@@ -130,6 +127,14 @@ impl Engine for Cluster {
 
     fn kill_connections(&self) {
         self.command(&["CLIENT", "KILL", "SKIPME", "yes"]);
+    }
+
+    fn most_connections(&self) -> usize {
+        self.most_connections
+    }
+
+    fn limit_connections(&mut self, most: usize) {
+        self.most_connections = most;
     }
 
     fn wipe(&self) {

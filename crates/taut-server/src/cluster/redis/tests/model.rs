@@ -1,6 +1,7 @@
 //! The scripts against a model: random changes by several incarnations, some of which die.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ::redis::{Connection, Value};
 use proptest::prelude::*;
@@ -97,13 +98,13 @@ fn told(thing: Thing, is_there: bool) -> String {
 }
 
 /// The engine, by its scripts.
-struct Engine {
-    connection: Connection,
-    changes: u64,
+pub(super) struct Engine {
+    pub(super) connection: Connection,
+    pub(super) changes: u64,
 }
 
 impl Engine {
-    fn run(&mut self, script: Script, arguments: &[Vec<u8>]) -> Result<Value, ::redis::RedisError> {
+    pub(super) fn run(&mut self, script: Script, arguments: &[Vec<u8>]) -> Result<Value, ::redis::RedisError> {
         let mut command = ::redis::cmd("EVAL");
         command.arg(source(script)).arg(1).arg(Names::new("taut").partition()).arg(arguments);
         command.query(&mut self.connection)
@@ -145,6 +146,18 @@ impl Engine {
 
     /// What webhooks would be told since the last call.
     fn told(&mut self) -> Vec<String> {
+        let number = |text: &str| text.rsplit('-').next().and_then(|it| it.parse().ok()).expect("a number");
+        let text = |(_, event, _)| match event {
+            Event::ChannelOccupied { channel } => told(Thing::Channel(number(&channel)), true),
+            Event::ChannelVacated { channel } => told(Thing::Channel(number(&channel)), false),
+            Event::MemberAdded { channel, user_id } => told(Thing::Member(number(&channel), number(&user_id)), true),
+            Event::MemberRemoved { channel, user_id } => told(Thing::Member(number(&channel), number(&user_id)), false),
+            other => panic!("{other:?}"),
+        };
+        self.happened().into_iter().map(text).collect()
+    }
+
+    fn happened(&mut self) -> Vec<(Box<str>, Event, Duration)> {
         let entries: Vec<(String, (String, Vec<u8>))> = ::redis::cmd("XRANGE")
             .arg("taut{0}:happened")
             .arg("-")
@@ -152,15 +165,7 @@ impl Engine {
             .query(&mut self.connection)
             .expect("entries");
         ::redis::cmd("DEL").arg("taut{0}:happened").exec(&mut self.connection).expect("an answer");
-        let number = |text: &str| text.rsplit('-').next().and_then(|it| it.parse().ok()).expect("a number");
-        let text = |(_, (_, event)): &(String, (String, Vec<u8>))| match wire::happened(event).expect("an event").1 {
-            Event::ChannelOccupied { channel } => told(Thing::Channel(number(&channel)), true),
-            Event::ChannelVacated { channel } => told(Thing::Channel(number(&channel)), false),
-            Event::MemberAdded { channel, user_id } => told(Thing::Member(number(&channel), number(&user_id)), true),
-            Event::MemberRemoved { channel, user_id } => told(Thing::Member(number(&channel), number(&user_id)), false),
-            other => panic!("{other:?}"),
-        };
-        entries.iter().map(text).collect()
+        entries.iter().map(|(_, (_, event))| wire::happened(event).expect("an event")).collect()
     }
 }
 
@@ -189,13 +194,17 @@ fn check(engine: &mut Engine, steps: &[Step]) {
                 things.iter().filter_map(|thing| model.join(*node, *thing)).collect()
             }
             Step::Leave(node, things) => {
-                let done = engine.change(Script::Leave, *node, things.iter().map(|it| it.cell()).collect());
+                let done = engine.change(
+                    Script::Leave,
+                    *node,
+                    things.iter().flat_map(|it| [it.cell(), b"0".to_vec()]).collect(),
+                );
                 assert_eq!(done.is_err(), model.dead.contains(node), "{done:?}");
                 let things = if done.is_ok() { &things[..] } else { &[] };
                 things.iter().filter_map(|thing| model.leave(*node, *thing)).collect()
             }
             Step::Die(node) => {
-                engine.run(Script::Retire, &[name(*node)]).expect("it retires");
+                engine.run(Script::Retire, &[b"0".to_vec(), name(*node)]).expect("it retires");
                 model.dead.insert(*node);
                 Vec::new()
             }
@@ -229,6 +238,23 @@ fn check(engine: &mut Engine, steps: &[Step]) {
         .filter(|node| !model.dead.contains(node))
         .flat_map(|node| model.held.get(&node).into_iter().flatten());
     assert_eq!(engine.all(), living.copied().collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn webhooks_are_told_for_how_long_a_leave_was_held_back() {
+    let Some(cluster) = cluster(crate::cluster::testing::scenarios::LONG) else { return };
+    let mut engine = Engine { connection: cluster.connection(), changes: 0 };
+    let things = [Thing::Channel(0), Thing::Member(0, 0)];
+    for (node, waited) in [(0, "0"), (1, "3000")] {
+        engine.enter(node);
+        let cells = things.iter().flat_map(|it| [it.cell(), b"=1".to_vec(), b"0".to_vec()]).collect();
+        engine.change(Script::Join, node, cells).expect("it joins");
+        engine.told();
+        let cells = things.iter().rev().flat_map(|it| [it.cell(), waited.into()]).collect();
+        engine.change(Script::Leave, node, cells).expect("it leaves");
+        let milliseconds: Vec<u128> = engine.happened().iter().map(|(_, _, waited)| waited.as_millis()).collect();
+        assert_eq!(milliseconds, [waited.parse().expect("a number"); 2]);
+    }
 }
 
 #[test]

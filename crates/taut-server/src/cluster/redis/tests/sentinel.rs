@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::harness::{Cluster, cluster};
+use super::hazards::warned;
 use crate::cluster::testing::nodes::*;
 use crate::cluster::testing::scenarios::{Engine, LONG};
 use crate::hub::engine::Standing;
@@ -74,6 +75,7 @@ fn a_node_follows_the_master_that_a_sentinel_names() {
     let (master, _replica, sentinel) = start(&cluster);
     cluster.use_url(format!("redis+sentinel://127.0.0.1:{}/mymaster", sentinel.port));
     let (a, b) = (cluster.join("a"), cluster.join("b"));
+    warned(&a, "min-replicas-to-write is 0");
     subscribed(&b, "chat");
     assert!(joined(&a, "presence-a", "ann"));
     drop(master);
