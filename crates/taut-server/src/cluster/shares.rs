@@ -74,3 +74,87 @@ impl Shares {
         self.0.drain().map(|(app, _)| Draw { app, wanted: 0, taken: 0, most: 0 }).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::app::{AppConfig, Limits};
+    use crate::cluster::Done;
+    use crate::events::Event;
+    use crate::hub::engine::{Standing, Update};
+
+    /// Takes down whether an app was full each time that owners were told of places.
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<bool>>);
+
+    impl Told {
+        fn take(&self) -> Vec<bool> {
+            std::mem::take(&mut self.0.lock().expect("not poisoned"))
+        }
+    }
+
+    impl Owners for Told {
+        fn update(&self, _: &Arc<App>, _: Update) {}
+
+        fn standing(&self, _: Standing) {}
+
+        fn granted(&self, _: &Arc<App>, is_full: bool) {
+            self.0.lock().expect("not poisoned").push(is_full);
+        }
+
+        fn terminate(&self, _: &Arc<App>, _: &Arc<str>, _: Done) {}
+
+        fn happened(&self, _: &Arc<App>, _: Event, _: Duration) {}
+    }
+
+    fn apps(connections: usize) -> (Apps, Arc<App>) {
+        let config = AppConfig::parse("1:key:secret").expect("an app");
+        let apps = Apps::new([config], &Limits { connections, ..Limits::default() }).expect("one app");
+        let app = apps.by_id("1").expect("the app");
+        app.grant(Some(0));
+        (apps, app)
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_drawn_and_clients_are_let_in() {
+        let ((apps, app), mut shares, told) = (apps(0), Shares::default(), Told::default());
+        assert_eq!((shares.draw(&app, &told), told.take()), (None, vec![false]));
+        assert!(shares.due(&apps).is_empty());
+    }
+
+    #[test]
+    fn what_is_wanted_while_something_is_drawn_is_drawn_afterwards() {
+        let ((_, app), mut shares, told) = (apps(3), Shares::default(), Told::default());
+        app.wait(2);
+        let draw = Draw { app: "1".into(), wanted: 2, taken: 0, most: 3 };
+        assert_eq!(shares.draw(&app, &told), Some(draw));
+        app.wait(5);
+        assert_eq!(shares.draw(&app, &told), None);
+        assert!(shares.drawn(&app, 2, 2, &told), "more are wanted");
+        assert_eq!((told.take(), app.granted()), (vec![false], Some(2)));
+        let _both = (app.admit().expect("granted"), app.admit().expect("granted"));
+        let draw = Draw { app: "1".into(), wanted: 3, taken: 2, most: 3 };
+        assert_eq!(shares.draw(&app, &told), Some(draw), "there are no more than that");
+        assert!(!shares.drawn(&app, 3, 2, &told));
+        assert_eq!(told.take(), [true]);
+    }
+
+    #[test]
+    fn a_node_gives_back_what_it_has_no_need_of() {
+        let ((apps, app), mut shares, told) = (apps(3), Shares::default(), Told::default());
+        assert_eq!(shares.due(&apps).len(), 1, "nothing was drawn yet");
+        app.wait(1);
+        shares.draw(&app, &told).expect("it is drawn");
+        assert!(shares.due(&apps).is_empty(), "it is being drawn");
+        shares.drawn(&app, 1, 1, &told);
+        let only = app.admit().expect("granted");
+        app.stop_waiting(1);
+        assert!(shares.due(&apps).is_empty());
+        drop(only);
+        assert_eq!(shares.due(&apps).len(), 1);
+        assert_eq!(shares.end(), [Draw { app: "1".into(), wanted: 0, taken: 0, most: 0 }]);
+    }
+}
