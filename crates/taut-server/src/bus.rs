@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use taut_shard::{ConnectionId, Mailbox, Refused};
 
-use crate::apps::App;
+use crate::apps::{App, Granted};
 use crate::cluster::{Broker, Done, Owners};
 use crate::connect_auth::{Outcome, Requester};
 use crate::events::{Event, EventBus};
@@ -51,10 +51,10 @@ pub(crate) enum Mail {
         app: AppIndex,
         outcome: Box<Outcome>,
     },
-    /// To all: clients of the app that wait for a place are let in, refused if it `is_full`, or wait on.
+    /// To all: clients of the app that wait for a place are let in, refused, or wait on.
     Granted {
         app: AppIndex,
-        is_full: bool,
+        granted: Granted,
     },
     /// To all: apps have been changed or taken away.
     AppsChanged,
@@ -275,9 +275,9 @@ impl Owners for NodeOwners {
         self.bus.tell_all(|| Mail::Standing(standing));
     }
 
-    fn granted(&self, app: &Arc<App>, is_full: bool) {
+    fn granted(&self, app: &Arc<App>, granted: Granted) {
         let app = app.index();
-        self.bus.tell_all(|| Mail::Granted { app, is_full });
+        self.bus.tell_all(|| Mail::Granted { app, granted });
     }
 
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done) {

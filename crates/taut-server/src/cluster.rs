@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::apps::App;
+use crate::apps::{App, Granted};
 use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
 use crate::query::{ChannelState, Occupancy};
@@ -152,9 +152,9 @@ pub(crate) trait Owners: fmt::Debug + Send + Sync {
     /// To every owner of the node, after all updates that were sent before.
     fn standing(&self, standing: Standing);
 
-    /// The app has been [granted](App::grant) places for connections on this node, or there are no more, if it `is_full`. Clients that wait for one
-    /// are let in, refused, or [drawn](Broker::draw) for again.
-    fn granted(&self, app: &Arc<App>, is_full: bool);
+    /// The app has been [granted](App::grant) places for connections on this node. Clients that wait for one are let in, refused, or
+    /// [drawn](Broker::draw) for again.
+    fn granted(&self, app: &Arc<App>, granted: Granted);
 
     /// Another node wants all connections of this user closed. That is done when the last clone of `done` is dropped.
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done);

@@ -36,7 +36,7 @@ use self::session::Session;
 use self::topology::{InvalidUrl, Topology};
 use super::part::Part;
 use super::{Broker, Owners, Phase, Question, State};
-use crate::apps::{App, Apps};
+use crate::apps::{App, Apps, Granted};
 use crate::hub::engine::{Epoch, Request, Standing};
 
 /// How a node takes part in a cluster on Redis.
@@ -397,7 +397,7 @@ impl Driver {
                 }
             }
             // At the start they wait until it is known that there is none.
-            Message::Draw { app } if app.granted().is_none() => self.node.owners.granted(&app, false),
+            Message::Draw { app } if app.granted().is_none() => self.node.owners.granted(&app, Granted::All),
             Message::Draw { .. } | Message::Question(_) | Message::Leave { .. } => {}
         }
     }

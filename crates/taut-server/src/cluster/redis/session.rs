@@ -20,7 +20,7 @@ use super::scripts::{Script, Scripts};
 use super::subscriber::{Heard, Inbox, Subscriber};
 use super::topology::Topology;
 use super::{Doubt, Memory, Message, Node};
-use crate::apps::App;
+use crate::apps::{App, Granted};
 use crate::cluster::Phase;
 use crate::cluster::part::{self, Counts};
 use crate::cluster::wire::{self, Cell};
@@ -322,24 +322,27 @@ impl Session {
     fn draw(&mut self, app: &Arc<App>, memory: &Memory) {
         let most = app.snapshot().limits.connections;
         if most == 0 {
-            return self.node.owners.granted(app, false);
+            return self.node.owners.granted(app, Granted::All);
         }
         let share = self.shares.entry(app.id().into()).or_default();
         if share.is_drawing {
             share.is_wanted = true;
             return;
         }
-        let (taken, waiting) = app.reclaim_places();
-        let wanted = (taken + waiting).min(most);
-        *share = Share { is_drawing: true, is_wanted: false, counted: taken };
-        let draw = Draw { app: app.id().into(), wanted, taken, most };
-        self.queue.draw(draw, &memory.former, Answer::Drawn { app: Arc::clone(app), wanted });
+        let drawn = app.draw();
+        let wanted = drawn.wanted.min(most);
+        *share = Share { is_drawing: true, is_wanted: false, counted: drawn.taken };
+        let draw = Draw { app: app.id().into(), wanted, taken: drawn.taken, most };
+        self.queue.draw(draw, &memory.former, Answer::Drawn { app: Arc::clone(app), wanted, number: drawn.number });
     }
 
     /// This node may have so many connections of an app.
-    fn drawn(&mut self, app: &Arc<App>, wanted: usize, granted: usize, memory: &Memory) {
+    fn drawn(&mut self, app: &Arc<App>, number: u64, wanted: usize, granted: usize, memory: &Memory) {
+        if memory.is_leaving {
+            return;
+        }
         app.grant(Some(granted));
-        self.node.owners.granted(app, granted < wanted);
+        self.node.owners.granted(app, if granted < wanted { Granted::Less { number } } else { Granted::All });
         let share = self.shares.entry(app.id().into()).or_default();
         share.is_drawing = false;
         share.counted = share.counted.max(granted);
@@ -363,7 +366,7 @@ impl Session {
         memory.is_leaving = true;
         self.node.share_no_places();
         for app in self.node.apps.all() {
-            self.node.owners.granted(&app, false);
+            self.node.owners.granted(&app, Granted::All);
         }
         // Users may be back in time; what counts connections does not wait for them.
         for (app, channel, _) in memory.part.counts() {

@@ -40,7 +40,7 @@ pub(super) enum Answer {
     Users { answer: oneshot::Sender<Vec<Arc<str>>> },
     Nodes { answer: oneshot::Sender<Vec<Peer>> },
     Terminating { request: u64 },
-    Drawn { app: Arc<App>, wanted: usize },
+    Drawn { app: Arc<App>, number: u64, wanted: usize },
 }
 
 /// A list of channels, of which a part has come.
@@ -221,7 +221,9 @@ impl Session {
                 }
                 self.check_terminated(request);
             }
-            Answer::Drawn { app, wanted } => self.drawn(&app, wanted, reply::number(reply)? as usize, memory),
+            Answer::Drawn { app, number, wanted } => {
+                self.drawn(&app, number, wanted, reply::number(reply)? as usize, memory);
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::super::{Settings, random_name, start};
 use crate::app::{AppConfig, Features, Limits};
-use crate::apps::{Admission, App, Apps, NoPlace};
+use crate::apps::{Admission, App, Apps, Granted, NoPlace};
 use crate::cluster::{Broker, Done, Owners, Phase, Question, State};
 use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
@@ -259,9 +259,7 @@ pub(super) enum Seen {
     Standing(Standing),
     Terminated(Arc<str>),
     Happened(Event),
-    Granted {
-        is_full: bool,
-    },
+    Granted(Granted),
     /// A line of the log.
     Warned(String),
 }
@@ -289,18 +287,18 @@ impl Node {
 
     /// A client comes, and waits for its place as shards do; `None`: there is none.
     pub(super) fn come(&self) -> Option<Admission> {
-        let mut is_full = false;
+        let (mut granted, mut since) = (Granted::All, 0);
         loop {
             match self.app.admit() {
                 Ok(admission) => return Some(admission),
-                Err(NoPlace::NotGranted) if !is_full => {}
+                Err(NoPlace::NotGranted) if !granted.refuses(since) => {}
                 Err(_) => return None,
             }
-            self.app.wait(1);
+            since = self.app.wait(1);
             self.broker().draw(&self.app);
-            is_full = self.until(|seen| match seen {
-                Seen::Granted { is_full } => Some(*is_full),
-                Seen::Standing(_) => Some(false),
+            granted = self.until(|seen| match seen {
+                Seen::Granted(granted) => Some(*granted),
+                Seen::Standing(_) => Some(Granted::All),
                 _ => None,
             });
             self.app.stop_waiting(1);
@@ -418,8 +416,8 @@ impl Owners for Recorder {
         self.record(Seen::Standing(standing));
     }
 
-    fn granted(&self, _: &Arc<App>, is_full: bool) {
-        self.record(Seen::Granted { is_full });
+    fn granted(&self, _: &Arc<App>, granted: Granted) {
+        self.record(Seen::Granted(granted));
     }
 
     fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Done) {
