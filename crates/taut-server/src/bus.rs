@@ -35,10 +35,12 @@ pub(crate) use end::{BusEnd, Outlet, Post};
 pub(crate) enum Mail {
     /// From another shard, or from a publisher.
     Hub(Envelope<ConnectionId>),
-    /// To all: close every connection that acts as this user. That is done, as far as this shard is concerned, when `done` is dropped.
+    /// To all: close every connection that acts as this user and is at least of this age. That is done, as far as this shard is concerned, when
+    /// `done` is dropped.
     Terminate {
         app: AppIndex,
         user_id: Arc<str>,
+        age: Duration,
         done: Done,
     },
     /// To all: what came before this is handled when `done` is dropped.
@@ -280,9 +282,9 @@ impl Owners for NodeOwners {
         self.bus.tell_all(|| Mail::Granted { app, granted });
     }
 
-    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done) {
+    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, age: Duration, done: Done) {
         let app = app.index();
-        self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), done: done.clone() });
+        self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), age, done: done.clone() });
     }
 
     fn happened(&self, app: &Arc<App>, event: Event, waited: Duration) {

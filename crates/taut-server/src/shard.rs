@@ -504,7 +504,7 @@ impl Handler for PusherHandler {
                     end.receive(hub, from, content, bus, now, outlet);
                 });
             }
-            Mail::Terminate { app, user_id, done } => self.terminate(connections, app, &user_id, &done),
+            Mail::Terminate { app, user_id, age, done } => self.terminate(connections, app, &user_id, age, &done),
             Mail::Mark { done } => drop(done),
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
             Mail::Granted { app, granted } => self.granted(connections, app, granted),

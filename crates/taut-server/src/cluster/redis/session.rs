@@ -292,6 +292,8 @@ impl Session {
             return;
         }
         self.node.status.enter(Phase::Joined);
+        let call = self.queue.call(Script::Terminated);
+        self.queue.send(call, 0, Answer::Terminated);
         let (engine, incarnation) = (&*self.node.settings.address, &*self.incarnation);
         tracing::info!(engine, incarnation, "this node has joined the cluster");
         self.node.owners.standing(Standing::Joined);

@@ -819,13 +819,34 @@ fn a_users_connections_are_closed_on_all_other_nodes() {
     let terminate = || ask(&a, |answer| Question::Terminate { app: a.app(), user_id: "ann".into(), answer });
     assert_eq!(terminate(), Some(2));
     for node in [&b, &c] {
-        node.until(|seen| matches!(seen, Seen::Terminated(user_id) if **user_id == *"ann").then_some(()));
+        node.until(|seen| {
+            matches!(seen, Seen::Terminated(user_id, Duration::ZERO) if **user_id == *"ann").then_some(())
+        });
     }
     let asleep = c.pause();
     let asked = Instant::now();
     assert_eq!(terminate(), Some(1), "the other one does not answer");
     assert!(asked.elapsed() < Duration::from_secs(2));
     drop(asleep);
+}
+
+#[test]
+fn a_node_that_was_away_closes_a_users_connections_when_it_is_back() {
+    let Some(cluster) = cluster(SHORT) else { return };
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let asleep = b.pause();
+    // Its lease lapses, and nobody waits for it any more.
+    cluster.wait_until(|| ask(&a, |answer| Question::Nodes { answer }).is_some_and(|nodes| nodes.len() == 1));
+    let asked = Instant::now();
+    let closed = ask(&a, |answer| Question::Terminate { app: a.app(), user_id: "ann".into(), answer });
+    assert_eq!(closed, Some(0));
+    drop(asleep);
+    // It may find the message itself, which its connection has still heard.
+    let age = b.until(|seen| match seen {
+        Seen::Terminated(user_id, age) if **user_id == *"ann" && !age.is_zero() => Some(*age),
+        _ => None,
+    });
+    assert!(age <= asked.elapsed(), "{age:?}");
 }
 
 #[test]

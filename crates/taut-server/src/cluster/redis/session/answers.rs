@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::redis::{Value, cmd};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Lease, READ_INTERVAL, REAPED, Reaper, Session, TERMINATION};
 use crate::apps::App;
@@ -40,6 +40,7 @@ pub(super) enum Answer {
     Users { answer: oneshot::Sender<Vec<Arc<str>>> },
     Nodes { answer: oneshot::Sender<Vec<Peer>> },
     Terminating { request: u64 },
+    Terminated,
     Drawn { app: Arc<App>, number: u64, wanted: usize },
 }
 
@@ -102,6 +103,7 @@ impl Session {
         self.queue.send(call, 0, Answer::Channels(channels));
     }
 
+    /// The way through the engine also reaches nodes that are away now.
     fn terminate(&mut self, app: &App, user_id: Arc<str>, answer: oneshot::Sender<usize>) {
         let request = self.requests;
         self.requests += 1;
@@ -110,8 +112,25 @@ impl Session {
         let call = self.queue.call(Script::Nodes);
         self.queue.send(call, 0, Answer::Terminating { request });
         let (origin, from) = (self.node.origin.clone(), self.incarnation.clone());
+        let mut call = self.queue.call(Script::Terminate);
+        call.arg(app.id()).arg(&*user_id);
         let message = wire::Message::Terminate { origin, from, request, app: app.id().into(), user_id };
-        self.announce(&self.node.names.control(), &message);
+        call.arg(message.write());
+        self.queue.send(call, 0, Answer::Ignored);
+    }
+
+    /// Closes what was closed on other nodes while this one was away, and is not younger than that.
+    fn catch_up_terminations(&self, reply: Value) -> Result<(), Doubt> {
+        for terminated in reply::list(reply)? {
+            let [app, user_id, milliseconds] = reply::tuple(terminated)?;
+            let (user_id, age) = (reply::shared(user_id)?, Duration::from_millis(reply::number(milliseconds)?));
+            if let Some(app) = self.node.apps.by_id(&reply::text(app)?) {
+                // Nobody waits for it.
+                let (done, _) = mpsc::channel(1);
+                self.node.owners.terminate(&app, &user_id, age, done);
+            }
+        }
+        Ok(())
     }
 
     /// A node has closed the connections.
@@ -221,6 +240,7 @@ impl Session {
                 }
                 self.check_terminated(request);
             }
+            Answer::Terminated => self.catch_up_terminations(reply)?,
             Answer::Drawn { app, number, wanted } => {
                 self.drawn(&app, number, wanted, reply::number(reply)? as usize, memory);
             }

@@ -257,7 +257,7 @@ pub(super) struct Node {
 pub(super) enum Seen {
     Update(Update),
     Standing(Standing),
-    Terminated(Arc<str>),
+    Terminated(Arc<str>, Duration),
     Happened(Event),
     Granted(Granted),
     /// A line of the log.
@@ -420,8 +420,8 @@ impl Owners for Recorder {
         self.record(Seen::Granted(granted));
     }
 
-    fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Done) {
-        self.record(Seen::Terminated(Arc::clone(user_id)));
+    fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, age: Duration, done: Done) {
+        self.record(Seen::Terminated(Arc::clone(user_id), age));
         drop(done);
     }
 
