@@ -128,8 +128,9 @@ impl PusherHandler {
         let Some(members) = self.members(app) else { return };
         let mut ids: Vec<ConnectionId> = members.signed_in(user_id).collect();
         if !age.is_zero() {
-            // Seconds are cut off: one that may be too young goes, too.
-            let is_of_age = |subscriber: &mut Subscriber| now - subscriber.opened + 1 >= age.as_secs() as u32;
+            // Whole seconds are known: one that may be old enough goes.
+            let oldest = |subscriber: &Subscriber| Duration::from_secs((now - subscriber.opened + 1).into());
+            let is_of_age = |subscriber: &mut Subscriber| oldest(subscriber) > age;
             ids.retain(|id| subscriber(connections, *id).is_some_and(is_of_age));
         }
         let token: Token = Arc::new(done.clone());

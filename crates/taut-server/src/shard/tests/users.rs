@@ -17,7 +17,7 @@ fn only_connections_that_were_there_are_closed_later() {
     stages[0].network.advance(Duration::from_secs(10));
     stages[0].settle();
     let mut after = come(&mut stages);
-    stages[0].network.advance(Duration::from_secs(2));
+    stages[0].network.advance(Duration::from_secs(4));
     stages[0].settle();
     let (done, _) = tokio::sync::mpsc::channel(1);
     let age = Duration::from_secs(5);
