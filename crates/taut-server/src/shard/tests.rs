@@ -125,6 +125,11 @@ fn settle(stages: &mut [Stage<PusherHandler>]) {
 }
 
 /// Says that something for a channel found no room.
+/// Nobody waits until it is done.
+fn unwatched() -> crate::cluster::Done {
+    tokio::sync::mpsc::channel(1).0
+}
+
 fn missed(channel: &str) -> Mail {
     let content = Content::Push(Push::Missed { channel: channel.into() });
     Mail::Hub(Envelope { app: APP, from: ShardIndex::new(0), content })
@@ -1013,7 +1018,7 @@ fn who_came_in_by_a_token_is_its_user_to_the_end() {
     let (mut first, mut second) = (come(&mut stages), come(&mut stages));
     let app = node.apps().by_id("1").expect("the app");
     assert_eq!(app.connections(), 2);
-    let (done, _) = tokio::sync::mpsc::channel(1);
+    let done = unwatched();
     bus.tell_all(|| Mail::Terminate { app: APP, user_id: "eve".into(), age: Duration::ZERO, done: done.clone() });
     stages[0].settle();
     assert_eq!([heard(&mut first), heard(&mut second)], [[""; 0]; 2], "that was somebody else");

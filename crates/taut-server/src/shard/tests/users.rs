@@ -19,8 +19,7 @@ fn only_connections_that_were_there_are_closed_later() {
     let mut after = come(&mut stages);
     stages[0].network.advance(Duration::from_secs(4));
     stages[0].settle();
-    let (done, _) = tokio::sync::mpsc::channel(1);
-    let age = Duration::from_secs(5);
+    let (age, done) = (Duration::from_secs(5), unwatched());
     bus.tell(ShardIndex::new(0), Mail::Terminate { app: APP, user_id: "7".into(), age, done });
     stages[0].settle();
     assert_eq!((heard(&mut before), heard(&mut after)), (vec!["pusher:error".to_owned()], vec![]));
