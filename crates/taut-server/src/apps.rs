@@ -116,7 +116,7 @@ impl App {
 
     /// This node asks for places: for the connections that it has, and for the clients that wait. What it does not need can be granted to others.
     pub(crate) fn draw(&self) -> Draw {
-        // Before anybody is counted: whoever waits since an earlier number is.
+        // Before those who wait are counted: everybody who has waited since an earlier number is among them.
         let number = self.draws.fetch_add(1, Ordering::SeqCst) + 1;
         let waiting = self.waiting.load(Ordering::SeqCst);
         if waiting == 0 {
@@ -155,7 +155,7 @@ pub(crate) struct Draw {
 pub(crate) enum Granted {
     /// All that was wanted; or nobody says how many there may be.
     All,
-    /// Less: whoever waits since before the draw of this number and finds no place does not get one.
+    /// Less: a client that has waited since before the draw of this number, and still finds no place, gets none.
     Less { number: u64 },
 }
 
