@@ -189,6 +189,12 @@ class World {
     return since;
   }
 
+  /** Whether a node without its engine closes all of its clients: some see the others go before they themselves are closed. */
+  isDrained(node, at) {
+    const isOn = (faults) => this.faultsOf([node]).some(({ fault, start, end }) => faults.includes(fault) && start < at && end >= at);
+    return isOn(['drained']) && isOn(SEPARATES);
+  }
+
   /** Since when a node has not known what happens on the others, if that is so at `at`. */
   apartSince(node, at) {
     const apart = this.faultsOf([node]).filter(({ fault, start, whole }) => fault !== 'slowed' && start < at && whole > at);
@@ -265,7 +271,8 @@ function members(world, violation) {
     } else if (kind === 'removed') {
       if (list && !list.has(user)) violation('removed-stranger', at, `${place(entry)}: ${user}`);
       // A node that is by itself tells of those who leave it, and cannot know that they are on another one too.
-      const leftHere = apart !== undefined && world.of(channel).some((one) => one.user === user && one.node === viewer && one.leaving > apart && one.leaving <= at);
+      const hasLeft = ({ leaving }) => leaving > apart && (leaving <= at || world.isDrained(viewer, at));
+      const leftHere = apart !== undefined && world.of(channel).some((one) => one.user === user && one.node === viewer && hasLeft(one));
       if (!leftHere && wasThere(user)) violation('false-removal', at, `${place(entry)}: ${user}`);
     } else if (kind === 'query' && entry.settled) {
       const truth = sorted(world.present(channel, at));

@@ -104,6 +104,13 @@ describe('the checker', () => {
     assert.deepEqual(broken(apart().told('removed', 'ca', 'bob')), ['false-removal']);
     assert.deepEqual(broken(apart().open('cc', 'a').joined('cc', 'cat', ['cat'])), []);
   });
+  test('a_node_that_stops_without_its_engine_may_tell_of_those_whom_it_closes_and_of_nobody_else', () => {
+    const stops = (...faults) => faults.reduce((story, [fault, node]) => story.fault(fault, node).wait(100), both().open('cx', 'a').joined('cx', 'bob', ['ada', 'bob']).wait(5000));
+    const drained = ['drained', 'a'];
+    assert.deepEqual(broken(stops(['engine-killed'], drained).told('removed', 'ca', 'bob').wait(5).leave('cx').leave('ca')), []);
+    assert.deepEqual(broken(stops(drained).told('removed', 'ca', 'bob').wait(5).leave('cx').leave('ca')), ['false-removal'], 'the engine knows better');
+    assert.deepEqual(broken(stops(['engine-killed'], drained).told('removed', 'cb', 'ada')), ['false-removal'], 'on another node');
+  });
   test('an_engine_that_lost_its_memory_is_no_reason_to_remove_anybody', () => {
     const story = both().wait(5000).fault('engine-killed').wait(4000).healed('engine-killed').wait(1000).told('removed', 'ca', 'bob').wait(10).told('added', 'ca', 'bob').settled();
     assert.deepEqual(broken(story), ['false-removal']);

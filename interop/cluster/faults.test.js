@@ -306,6 +306,23 @@ describe('a network that fails', { timeout: 120_000, concurrency: AT_ONCE }, () 
     await cluster.whole();
   }));
 
+  test('a_user_whom_a_backend_closes_is_closed_on_a_node_that_was_cut_off_too', () => inCluster(async ({ cluster, nodes: [a, b, c], at, publisher }) => {
+    const before = await cluster.client(b);
+    await before.signin({ id: 'ada' });
+    cluster.cut(b);
+    for (const node of [a, c]) await cluster.history.until({ kind: 'removed', client: at(node).id, user: 'only-b' }, 1, cluster.lease + REPAIR);
+    assert.equal((await publisher.request(a, '/users/ada/terminate_connections', {})).status, 200);
+    await passed(2000);
+    const after = await cluster.client(b);
+    await after.signin({ id: 'ada' });
+    cluster.heal(b);
+    cluster.history.add('leaving', { client: before.id });
+    assert.equal((await before.until('closed')).code, 4009);
+    await cluster.whole();
+    await after.caughtUp();
+    assert.ok(after.isOpen, 'who came afterwards was not meant');
+  }));
+
   test('a_node_that_is_cut_off_for_less_than_its_lease_loses_nobody', () => inCluster(async ({ cluster, nodes: [, b] }) => {
     cluster.cut(b);
     await passed(cluster.lease - 2200);

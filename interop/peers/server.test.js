@@ -241,7 +241,9 @@ async function greeted(page, url, protocols) {
 
 /** What the browser complains about when it is refused; the page itself is not told. */
 async function refused(page, url, protocols) {
-  const complaint = page.waitForEvent('console', { predicate: (message) => message.type() === 'error', timeout: PATIENCE });
+  // The browser complains of other things, too: it asks for an icon, which the server does not have.
+  const isMeant = (message) => message.type() === 'error' && message.text().startsWith('WebSocket connection');
+  const complaint = page.waitForEvent('console', { predicate: isMeant, timeout: PATIENCE });
   const code = page.evaluate(([to, offered]) => new Promise((resolve) => {
     new WebSocket(to, offered).onclose = (event) => resolve(event.code);
   }), [url, protocols]);

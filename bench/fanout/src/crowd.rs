@@ -21,7 +21,7 @@ use crate::subscriber::{Script, Subscriber};
 pub(crate) struct Crowd {
     poll: Poll,
     events: Events,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     script: Script,
     subscribers: Vec<Subscriber>,
     /// Those that are subscribed.
@@ -45,7 +45,9 @@ struct Traffic {
 
 impl Crowd {
     /// Nobody yet; there are to be so many channels.
-    pub(crate) fn new(address: SocketAddr, channels: usize) -> Outcome<Self> {
+    pub(crate) fn new(addresses: &[SocketAddr], channels: usize) -> Outcome<Self> {
+        // No server cares about the port in the host that a client names.
+        let address = addresses[0];
         let script = Script {
             request: connect::request(address, messages::PATH),
             subscribe: (0..channels).map(|channel| messages::subscribe(&messages::channel(channel))).collect(),
@@ -56,7 +58,7 @@ impl Crowd {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
-            address,
+            addresses: addresses.to_vec(),
             script,
             subscribers: Vec::new(),
             subscribed: 0,
@@ -67,11 +69,11 @@ impl Crowd {
     }
 
     /// All that a case needs, connected and subscribed.
-    pub(crate) fn assembled(case: &Publish, address: SocketAddr) -> Outcome<Self> {
-        let mut crowd = Self::new(address, case.channels)?;
+    pub(crate) fn assembled(case: &Publish, addresses: &[SocketAddr]) -> Outcome<Self> {
+        let mut crowd = Self::new(addresses, case.channels)?;
         crowd.subscribe(case.connections())?;
         for number in 0..case.publishers {
-            let token = Token(FIRST_PUBLISHER + number);
+            let (token, address) = (Token(FIRST_PUBLISHER + number), addresses[number % addresses.len()]);
             crowd.publishers.push(Publisher::open(crowd.poll.registry(), address, token)?);
         }
         Ok(crowd)
@@ -89,8 +91,11 @@ impl Crowd {
     fn open_more(&mut self, under_way: usize, most: usize) -> Outcome<()> {
         while self.subscribers.len() < most && self.subscribers.len() - self.subscribed < under_way {
             let number = self.subscribers.len();
-            let stream = connect::begin(self.address, number)
-                .map_err(|error| format!("cannot connect to {} (connection {number}): {error}", self.address))?;
+            // The subscribers of each channel are spread over all nodes.
+            let node = (number / self.traffic.channels + number) % self.addresses.len();
+            let address = self.addresses[node];
+            let stream = connect::begin(address, number)
+                .map_err(|error| format!("cannot connect to {address} (connection {number}): {error}"))?;
             let mut stream = TcpStream::from_std(stream);
             self.poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
             self.subscribers.push(Subscriber::new(stream, number % self.traffic.channels));

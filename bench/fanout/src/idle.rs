@@ -33,7 +33,7 @@ impl Idle {
     }
 
     fn published(server: &Server, subscribers: usize) -> Outcome<Crowd> {
-        let mut crowd = Crowd::assembled(&Publish { channels: 1, subscribers, publishers: 1 }, server.address)?;
+        let mut crowd = Crowd::assembled(&Publish { channels: 1, subscribers, publishers: 1 }, &server.addresses)?;
         crowd.publish_once()?;
         Ok(crowd)
     }

@@ -22,7 +22,7 @@ use case::Case;
 use crowd::Crowd;
 use measure::Outcome;
 use measure::memory::IdleMemory;
-use measure::peers::{Peer, present};
+use measure::peers::{Peer, Row, present};
 use measure::report::{IdleCase, Report, Words};
 use measure::rounds::{Measured, order_of_round};
 use measure::server::{Server, pin_this_thread, raise_open_file_limit};
@@ -32,8 +32,8 @@ fn main() -> ExitCode {
     measure::arguments::main(arguments::USAGE, arguments::read, run)
 }
 
-fn run(arguments: &Arguments) -> Outcome<()> {
-    let peers = present(&peers::ROWS, &arguments.only)?;
+fn run((arguments, rows): &(Arguments, &'static [Row])) -> Outcome<()> {
+    let peers = present(rows, &arguments.only)?;
     pin_this_thread(arguments.load_core)?;
     let connections = arguments.cases.iter().map(Case::connections);
     let idle = arguments.idle.iter().map(|idle| idle.connections);
@@ -41,7 +41,7 @@ fn run(arguments: &Arguments) -> Outcome<()> {
 
     for peer in &peers {
         let server = Server::start(peer, arguments.server_core)?;
-        verify::verify(server.address)
+        verify::verify(&server.addresses)
             .map_err(|error| format!("{} does not deliver as it must: {error}", peer.name))?;
         eprintln!("verified: {} ({})", peer.name, peer.version);
     }
@@ -109,11 +109,11 @@ fn measure(case: &Case, server: &Server, arguments: &Arguments) -> Outcome<Windo
     let mut crowd;
     let window = match case {
         Case::Publish(publish) => {
-            crowd = Crowd::assembled(publish, server.address)?;
+            crowd = Crowd::assembled(publish, &server.addresses)?;
             crowd.measure(publish, server, cores, durations)?
         }
         Case::Connect { under_way } => {
-            crowd = Crowd::new(server.address, 1)?;
+            crowd = Crowd::new(&server.addresses, 1)?;
             crowd.measure_arrivals(*under_way, server, cores, durations)?
         }
     };

@@ -2,33 +2,38 @@
 
 use measure::peers::{Address, Row, Version};
 
-/// The raw fan-out comes first: all others are measured against it.
+/// What all others are measured against.
+const RAW_FAN_OUT: Row = Row {
+    name: "raw fan-out",
+    command: &["target/release/peer-raw-fanout"],
+    needs: "target/release/peer-raw-fanout",
+    remedy: "cargo build --release",
+    address: Address::Printed,
+    version: Version::None,
+};
+
+const TAUT: Row = Row {
+    name: "taut serve",
+    command: &[
+        "../target/release/taut",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--app",
+        "1:app-key:app-secret",
+        "--shards",
+        "1",
+    ],
+    needs: "../target/release/taut",
+    remedy: "cargo build --release -p taut-cli, one folder up",
+    address: Address::Printed,
+    version: Version::Printed(&["../target/release/taut", "--version"]),
+};
+
+/// Servers that are alone. The raw fan-out comes first.
 pub(crate) const ROWS: [Row; 4] = [
-    Row {
-        name: "raw fan-out",
-        command: &["target/release/peer-raw-fanout"],
-        needs: "target/release/peer-raw-fanout",
-        remedy: "cargo build --release",
-        address: Address::Printed,
-        version: Version::None,
-    },
-    Row {
-        name: "taut serve",
-        command: &[
-            "../target/release/taut",
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--app",
-            "1:app-key:app-secret",
-            "--shards",
-            "1",
-        ],
-        needs: "../target/release/taut",
-        remedy: "cargo build --release -p taut-cli, one folder up",
-        address: Address::Printed,
-        version: Version::Printed(&["../target/release/taut", "--version"]),
-    },
+    RAW_FAN_OUT,
+    TAUT,
     Row {
         name: "bun",
         command: &["peers/bun/node_modules/bun/bin/bun.exe", "peers/bun/server.js"],
@@ -47,6 +52,21 @@ pub(crate) const ROWS: [Row; 4] = [
     },
 ];
 
+/// Three nodes on one Redis, beside a server that is alone. The raw fan-out is one process.
+pub(crate) const CLUSTER_ROWS: [Row; 4] = [
+    RAW_FAN_OUT,
+    TAUT,
+    Row { name: "taut serve × 3", command: &["node", "peers/cluster/start.mjs", "taut", "3"], ..TAUT },
+    Row {
+        name: "sockudo × 3",
+        command: &["node", "peers/cluster/start.mjs", "sockudo", "3"],
+        needs: "target/sockudo/bin/sockudo",
+        remedy: "peers/sockudo/install",
+        address: Address::Printed,
+        version: Version::Printed(&["target/sockudo/bin/sockudo", "--version"]),
+    },
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +74,6 @@ mod tests {
 
     #[test]
     fn the_raw_fan_out_is_the_first_row() {
-        assert!(ROWS[RAW].name.starts_with("raw"));
+        assert!([&ROWS, &CLUSTER_ROWS].iter().all(|rows| rows[RAW].name.starts_with("raw")));
     }
 }

@@ -12,9 +12,12 @@ use crate::messages::{self, EVENT, PATH, channel, data};
 use crate::publisher::{Answered, answered};
 
 /// Publishes over several connections to several channels, in turn, and compares every event with what was published.
-pub(crate) fn verify(address: SocketAddr) -> Outcome<()> {
+///
+/// Subscribers are spread over the nodes. All publishers go to the first: what is published on several nodes has no order.
+pub(crate) fn verify(addresses: &[SocketAddr]) -> Outcome<()> {
+    let address = addresses[0];
     let mut clients = (0..CHANNELS * SUBSCRIBERS)
-        .map(|number| Client::subscribed(address, number % CHANNELS))
+        .map(|number| Client::subscribed(addresses[number / CHANNELS % addresses.len()], number % CHANNELS))
         .collect::<Outcome<Vec<_>>>()?;
     let mut publishers = (0..PUBLISHERS).map(|number| open(address, number)).collect::<Result<Vec<_>, _>>()?;
     for sequence in 0..EVENTS {

@@ -38,7 +38,7 @@ impl Idle {
         let traffic = Traffic::new(&Case { connections, payload, in_flight: 1, content }, speech);
         let mut echo = vec![0; traffic.reply_length()];
         let mut open = |number: usize| -> Outcome<TcpStream> {
-            let mut stream = connect(speech, server.address, number)?;
+            let mut stream = connect(speech, server.address(), number)?;
             stream.write_all(traffic.request())?;
             stream.read_exact(&mut echo)?;
             if echo == traffic.reply() {

@@ -41,7 +41,7 @@ fn run(arguments: &Arguments) -> Outcome<()> {
 
     for peer in &peers {
         let server = Server::start(peer, arguments.server_core)?;
-        verify::verify(Speech::of(peer), server.address, &arguments.cases)
+        verify::verify(Speech::of(peer), server.address(), &arguments.cases)
             .map_err(|error| format!("{} does not echo as it must: {error}", peer.name))?;
         eprintln!("verified: {} ({})", peer.name, peer.version);
     }
@@ -106,7 +106,7 @@ fn measure_cases(peers: &[Peer], arguments: &Arguments) -> Outcome<Vec<Measured>
 fn measure(case: &Case, peer: &Peer, server: &Server, arguments: &Arguments) -> Outcome<Window> {
     // Connections are fresh in every window: none has been idle long enough for a server's heartbeat to ping it, and
     // none carries over what an earlier window has left in its buffers.
-    let mut crowd = Crowd::connect(case, Speech::of(peer), server.address)?;
+    let mut crowd = Crowd::connect(case, Speech::of(peer), server.address())?;
     let window =
         crowd.measure(server, [arguments.server_core, arguments.load_core], arguments.warm_up, arguments.window)?;
     crowd.close()?;

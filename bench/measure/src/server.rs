@@ -22,8 +22,8 @@ use crate::peers::{Address, Peer};
 pub struct Server {
     child: Child,
     name: &'static str,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens; in several places if its process starts several nodes. Clients are spread over them.
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl Server {
@@ -49,7 +49,7 @@ impl Server {
         let child = started.map_err(|error| format!("{}: cannot start `setpriv` (util-linux): {error}", peer.name))?;
 
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
-        let mut server = Self { child, name: peer.name, address };
+        let mut server = Self { child, name: peer.name, addresses: vec![address] };
         let lines = server.lines()?;
         if port.is_some() {
             server.await_listening()?;
@@ -57,8 +57,8 @@ impl Server {
             let line = lines.recv_timeout(PATIENCE).map_err(|_| {
                 format!("{}: it ended, or was silent for {PATIENCE:?}, before it said where it listens", peer.name)
             })?;
-            server.address = address_in(&line).ok_or_else(|| {
-                format!("{}: its first line should be `listening on ADDRESS`, but is {line:?}", peer.name)
+            server.addresses = addresses_in(&line).ok_or_else(|| {
+                format!("{}: its first line should be `listening on ADDRESS[, ADDRESS]`, but is {line:?}", peer.name)
             })?;
         }
         Ok(server)
@@ -81,18 +81,31 @@ impl Server {
     /// Tries to connect until it can: nothing tells when another process begins to listen.
     fn await_listening(&self) -> Outcome<()> {
         let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = TcpStream::connect(self.address) {
+        while let Err(error) = TcpStream::connect(self.address()) {
             if self.has_ended() || Instant::now() > deadline {
-                return Err(format!("{}: nothing listens on {}: {error}", self.name, self.address).into());
+                return Err(format!("{}: nothing listens on {}: {error}", self.name, self.address()).into());
             }
             thread::sleep(LOOK_AGAIN);
         }
         Ok(())
     }
 
-    /// Time that all its threads have been on a core, as the scheduler counts it, in nanoseconds.
+    /// Where it listens, or its first node does.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Time that all threads of its process, and of those that it has started, have been on a core, as the scheduler counts it, in
+    /// nanoseconds.
     pub fn processor_time(&self) -> Outcome<u64> {
-        processor_time_of(&self.child.id().to_string())
+        let mut processes = vec![self.child.id().to_string()];
+        let mut sum = 0;
+        while let Some(process) = processes.pop() {
+            sum += processor_time_of(&process)?;
+            let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+            processes.extend(children.split_whitespace().map(str::to_owned));
+        }
+        Ok(sum)
     }
 
     /// Its memory as the kernel counts it.
@@ -244,10 +257,13 @@ fn free_port() -> Outcome<u16> {
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The address in `listening on ADDRESS`, with or without the scheme.
-fn address_in(line: &str) -> Option<SocketAddr> {
-    let address = line.trim().strip_prefix("listening on ")?;
-    let address = ["ws://", "http://"].iter().find_map(|scheme| address.strip_prefix(scheme)).unwrap_or(address);
+/// The addresses in `listening on ADDRESS[, ADDRESS]`, with or without the scheme.
+fn addresses_in(line: &str) -> Option<Vec<SocketAddr>> {
+    line.trim().strip_prefix("listening on ")?.split(", ").map(address_in).collect()
+}
+
+fn address_in(text: &str) -> Option<SocketAddr> {
+    let address = ["ws://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     address.trim_end_matches('/').parse().ok()
 }
 
@@ -257,12 +273,19 @@ mod tests {
 
     #[test]
     fn the_address_is_found_with_and_without_scheme() {
-        let expected = Some(([127, 0, 0, 1], 4711).into());
-        assert_eq!(address_in("listening on 127.0.0.1:4711"), expected);
-        assert_eq!(address_in("listening on ws://127.0.0.1:4711/\n"), expected);
-        assert_eq!(address_in("listening on http://127.0.0.1:4711"), expected);
-        assert_eq!(address_in("listening on localhost"), None);
-        assert_eq!(address_in("ready"), None);
+        let expected = Some(vec![([127, 0, 0, 1], 4711).into()]);
+        assert_eq!(addresses_in("listening on 127.0.0.1:4711"), expected);
+        assert_eq!(addresses_in("listening on ws://127.0.0.1:4711/\n"), expected);
+        assert_eq!(addresses_in("listening on http://127.0.0.1:4711"), expected);
+        assert_eq!(addresses_in("listening on localhost"), None);
+        assert_eq!(addresses_in("ready"), None);
+    }
+
+    #[test]
+    fn several_nodes_listen_in_several_places() {
+        let addresses = addresses_in("listening on 127.0.0.1:1, http://127.0.0.1:2").unwrap();
+        assert_eq!(addresses.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(addresses_in("listening on 127.0.0.1:1, there"), None);
     }
 
     #[test]

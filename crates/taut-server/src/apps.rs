@@ -5,7 +5,7 @@ mod places;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,8 @@ pub struct App {
     places: Places,
     /// Clients that wait for a place to be granted.
     waiting: AtomicUsize,
+    /// How often this node has asked for places.
+    draws: AtomicU64,
     /// How many connections are carried by HTTP, as [`Fallback`] has them.
     carried: [AtomicUsize; Fallback::ALL.len()],
     channels: AtomicUsize,
@@ -41,6 +43,7 @@ impl App {
             snapshot: ArcSwap::from_pointee(snapshot),
             places: Places::new(),
             waiting: AtomicUsize::new(0),
+            draws: AtomicU64::new(0),
             carried: Default::default(),
             channels: AtomicUsize::new(0),
             refusals: Refusals::default(),
@@ -111,19 +114,55 @@ impl App {
         self.places.granted()
     }
 
-    /// Takes back the places that this node was granted and has not taken. Gives how many it has taken, and how many clients wait for one.
-    pub(crate) fn reclaim_places(&self) -> (usize, usize) {
-        (self.places.reclaim(), self.waiting.load(Ordering::Relaxed))
+    /// This node asks for places: for the connections that it has, and for the clients that wait. What it does not need can be granted to others.
+    pub(crate) fn draw(&self) -> Draw {
+        // Before those who wait are counted: everybody who has waited since an earlier number is among them.
+        let number = self.draws.fetch_add(1, Ordering::SeqCst) + 1;
+        let waiting = self.waiting.load(Ordering::SeqCst);
+        if waiting == 0 {
+            let taken = self.places.reclaim();
+            return Draw { number, taken, wanted: taken };
+        }
+        // Places may have been granted that nobody has had the time to take.
+        let taken = self.places.taken();
+        Draw { number, taken, wanted: (taken + waiting).max(self.granted().unwrap_or_default()) }
     }
 
-    /// So many more clients wait for a place.
-    pub(crate) fn wait(&self, clients: usize) {
-        self.waiting.fetch_add(clients, Ordering::Relaxed);
+    /// So many more clients wait for a place. Gives the number of the last draw, which does not count them.
+    pub(crate) fn wait(&self, clients: usize) -> u64 {
+        self.waiting.fetch_add(clients, Ordering::SeqCst);
+        self.draws.load(Ordering::SeqCst)
     }
 
     /// So many clients wait no longer.
     pub(crate) fn stop_waiting(&self, clients: usize) {
-        self.waiting.fetch_sub(clients, Ordering::Relaxed);
+        self.waiting.fetch_sub(clients, Ordering::SeqCst);
+    }
+}
+
+/// Places for which a node asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Draw {
+    /// Counts the draws of this node for the app.
+    pub(crate) number: u64,
+    /// Connections that there are.
+    pub(crate) taken: usize,
+    pub(crate) wanted: usize,
+}
+
+/// What has come of a [`Draw`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Granted {
+    /// All that was wanted; or nobody says how many there may be.
+    All,
+    /// Less: a client that has waited since before the draw of this number, and still finds no place, gets none.
+    Less { number: u64 },
+}
+
+impl Granted {
+    /// Whether a client that finds no place is not to wait on, if it has waited since the draw of this number.
+    pub(crate) fn refuses(self, since: u64) -> bool {
+        matches!(self, Self::Less { number } if since < number)
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use taut_shard::{ConnectionId, Mailbox, Refused};
 
-use crate::apps::App;
+use crate::apps::{App, Granted};
 use crate::cluster::{Broker, Done, Owners};
 use crate::connect_auth::{Outcome, Requester};
 use crate::events::{Event, EventBus};
@@ -35,10 +35,12 @@ pub(crate) use end::{BusEnd, Outlet, Post};
 pub(crate) enum Mail {
     /// From another shard, or from a publisher.
     Hub(Envelope<ConnectionId>),
-    /// To all: close every connection that acts as this user. That is done, as far as this shard is concerned, when `done` is dropped.
+    /// To all: close every connection that acts as this user and is at least of this age. That is done, as far as this shard is concerned, when
+    /// `done` is dropped.
     Terminate {
         app: AppIndex,
         user_id: Arc<str>,
+        age: Duration,
         done: Done,
     },
     /// To all: what came before this is handled when `done` is dropped.
@@ -51,10 +53,10 @@ pub(crate) enum Mail {
         app: AppIndex,
         outcome: Box<Outcome>,
     },
-    /// To all: clients of the app that wait for a place are let in, refused if it `is_full`, or wait on.
+    /// To all: clients of the app that wait for a place are let in, refused, or wait on.
     Granted {
         app: AppIndex,
-        is_full: bool,
+        granted: Granted,
     },
     /// To all: apps have been changed or taken away.
     AppsChanged,
@@ -275,14 +277,14 @@ impl Owners for NodeOwners {
         self.bus.tell_all(|| Mail::Standing(standing));
     }
 
-    fn granted(&self, app: &Arc<App>, is_full: bool) {
+    fn granted(&self, app: &Arc<App>, granted: Granted) {
         let app = app.index();
-        self.bus.tell_all(|| Mail::Granted { app, is_full });
+        self.bus.tell_all(|| Mail::Granted { app, granted });
     }
 
-    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done) {
+    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, age: Duration, done: Done) {
         let app = app.index();
-        self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), done: done.clone() });
+        self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), age, done: done.clone() });
     }
 
     fn happened(&self, app: &Arc<App>, event: Event, waited: Duration) {

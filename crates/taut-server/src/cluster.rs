@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::driver::Settings;
-use crate::apps::{App, Apps};
+use crate::apps::{App, Apps, Granted};
 use crate::events::Event;
 use crate::hub::engine::{Request, Standing, Update};
 use crate::query::{ChannelState, Occupancy};
@@ -148,7 +148,8 @@ pub(crate) enum Question {
     Channel { app: Arc<App>, channel: Box<str>, answer: oneshot::Sender<ChannelState> },
     /// The users in a presence channel.
     Users { app: Arc<App>, channel: Box<str>, answer: oneshot::Sender<Vec<Arc<str>>> },
-    /// Close every connection of this user on all other nodes: answered with how many of them have done so.
+    /// Close every connection of this user on all other nodes: answered with how many of them have done so. A node that is away, for up to a
+    /// minute, does so when it is back.
     Terminate { app: Arc<App>, user_id: Arc<str>, answer: oneshot::Sender<usize> },
     /// The nodes of the cluster.
     Nodes { answer: oneshot::Sender<Vec<Node>> },
@@ -216,12 +217,13 @@ pub(crate) trait Owners: fmt::Debug + Send + Sync {
     /// To every owner of the node, after all updates that were sent before.
     fn standing(&self, standing: Standing);
 
-    /// The app has been [granted](App::grant) places for connections on this node, or there are no more, if it `is_full`. Clients that wait for one
-    /// are let in, refused, or [drawn](Broker::draw) for again.
-    fn granted(&self, app: &Arc<App>, is_full: bool);
+    /// The app has been [granted](App::grant) places for connections on this node. Clients that wait for one are let in, refused, or
+    /// [drawn](Broker::draw) for again.
+    fn granted(&self, app: &Arc<App>, granted: Granted);
 
-    /// Another node wants all connections of this user closed. That is done when the last clone of `done` is dropped.
-    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, done: Done);
+    /// Another node wants all connections of this user closed that are at least of this `age`. That is done when the last clone of `done` is
+    /// dropped.
+    fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, age: Duration, done: Done);
 
     /// Something that webhooks tell of has happened in the cluster, was held back for so long, and it is this node's turn to tell them.
     fn happened(&self, app: &Arc<App>, event: Event, waited: Duration);

@@ -230,7 +230,8 @@ impl Node {
     /// Closes the user's connections on this node, for the cluster or for [`terminate`](Self::terminate).
     async fn terminate_here(&self, app: &App, user_id: &Arc<str>) {
         let app = app.index();
-        self.tell_all_and_wait(|done| Mail::Terminate { app, user_id: Arc::clone(user_id), done }).await;
+        self.tell_all_and_wait(|done| Mail::Terminate { app, user_id: Arc::clone(user_id), age: Duration::ZERO, done })
+            .await;
         // Their last events and their leaves are with the owners of the channels now, and after that with the shards of the other members.
         self.tell_all_and_wait(|done| Mail::Mark { done }).await;
         self.tell_all_and_wait(|done| Mail::Mark { done }).await;

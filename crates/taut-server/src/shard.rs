@@ -27,7 +27,7 @@ use taut_shard::{
     Closed, ConnectionId, Connections, Handler, Handover, HandshakeId, Outgoing, Responded, Session, Verdict,
 };
 
-use crate::apps::{Admission, App, Apps};
+use crate::apps::{Admission, App, Apps, Granted};
 use crate::bus::{BusEnd, Mail, ShardBus};
 use crate::connect_auth::ConnectAuth;
 use crate::events::{Event, EventBus};
@@ -362,7 +362,7 @@ impl PusherHandler {
     fn stand(&mut self, connections: &mut Connections<Client>, standing: Standing) {
         self.end.stand(standing);
         for app in self.waiting.keys().copied().collect::<Vec<_>>() {
-            self.granted(connections, app, false);
+            self.granted(connections, app, Granted::All);
         }
         let now = connections.now();
         for app in (0..self.local_apps.len()).map(AppIndex::new) {
@@ -504,10 +504,10 @@ impl Handler for PusherHandler {
                     end.receive(hub, from, content, bus, now, outlet);
                 });
             }
-            Mail::Terminate { app, user_id, done } => self.terminate(connections, app, &user_id, &done),
+            Mail::Terminate { app, user_id, age, done } => self.terminate(connections, app, &user_id, age, &done),
             Mail::Mark { done } => drop(done),
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
-            Mail::Granted { app, is_full } => self.granted(connections, app, is_full),
+            Mail::Granted { app, granted } => self.granted(connections, app, granted),
             Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Standing(standing) => self.stand(connections, standing),
             Mail::Tick => self.tick(connections),

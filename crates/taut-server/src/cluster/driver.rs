@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::carriage::{Carriage, Room};
 use super::part::Part;
 use super::{Broker, Owners, Phase, Question, State};
-use crate::apps::{App, Apps};
+use crate::apps::{App, Apps, Granted};
 use crate::hub::engine::{Request, Standing};
 
 /// How a node takes part in a cluster.
@@ -247,7 +247,15 @@ impl Node {
     /// Clients that wait for a place are let in, as far as this node alone has places.
     pub(super) fn let_in(&self) {
         for app in self.apps.all() {
-            self.owners.granted(&app, false);
+            self.owners.granted(&app, Granted::All);
+        }
+    }
+
+    /// Closes a user's connections that are at least of this age: others did so while this node was away. Nobody waits for it.
+    pub(super) fn terminated(&self, app: &str, user_id: &Arc<str>, age: Duration) {
+        if let Some(app) = self.apps.by_id(app) {
+            let (done, _) = mpsc::channel(1);
+            self.owners.terminate(&app, user_id, age, done);
         }
     }
 
@@ -377,7 +385,7 @@ impl<S: Session> Driver<S> {
                 }
             }
             // At the start they wait until it is known that there is none.
-            Message::Draw { app } if app.granted().is_none() => self.node.owners.granted(&app, false),
+            Message::Draw { app } if app.granted().is_none() => self.node.owners.granted(&app, Granted::All),
             Message::Draw { .. } | Message::Question(_) | Message::Leave { .. } => {}
         }
     }

@@ -1,6 +1,7 @@
 //! Takes what other nodes send to the owners whom it is for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
 
@@ -79,7 +80,7 @@ impl Inbox {
     fn terminate(&self, from: Box<str>, request: u64, app: &str, user_id: &Arc<str>) {
         let (done, mut waited) = mpsc::channel(1);
         if let Some(app) = self.apps.by_id(app) {
-            self.owners.terminate(&app, user_id, done);
+            self.owners.terminate(&app, user_id, Duration::ZERO, done);
         }
         let heard = self.heard.clone();
         tokio::spawn(async move {

@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(counts.due(9, 19), []);
         assert_eq!(counts.due(10, 20), [(APP.into(), a.clone(), 3)]);
         assert_eq!(counts.take(APP, &a, 4, 19, 29), None);
-        assert_eq!(counts.take(APP, &a, 5, 20, 30), Some(5), "the one before it needs not be told any more");
+        assert_eq!(counts.take(APP, &a, 5, 20, 30), Some(5), "the one before it need not be told any more");
         assert_eq!(counts.due(29, 39), []);
         assert_eq!(counts.due(30, 40), []);
         assert!(counts.channels.is_empty(), "a quiet channel takes no memory");

@@ -23,15 +23,6 @@ pub(super) use self::url::{FORMS, check_url};
 use super::driver;
 use crate::hub::engine::Epoch;
 
-impl Node {
-    /// From here on the engine does not say how many connections this node may have.
-    fn share_no_places(&self) {
-        for app in self.apps.all() {
-            app.grant(None);
-        }
-    }
-}
-
 /// What outlives a session.
 type Memory = driver::Memory<Kept>;
 

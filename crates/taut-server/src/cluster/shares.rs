@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Owners;
-use crate::apps::{App, Apps};
+use crate::apps::{self, App, Apps, Granted};
 
 /// This node's shares, by the id of the app.
 #[derive(Debug, Default)]
@@ -23,9 +23,11 @@ struct Share {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Draw {
     pub(super) app: Box<str>,
-    pub(super) wanted: usize,
+    /// Counts the draws of this node for the app.
+    pub(super) number: u64,
     /// It has them already.
     pub(super) taken: usize,
+    pub(super) wanted: usize,
     /// All nodes together may have so many.
     pub(super) most: usize,
 }
@@ -36,7 +38,7 @@ impl Shares {
     pub(super) fn draw(&mut self, app: &Arc<App>, owners: &dyn Owners) -> Option<Draw> {
         let most = app.snapshot().limits.connections;
         if most == 0 {
-            owners.granted(app, false);
+            owners.granted(app, Granted::All);
             return None;
         }
         let share = self.0.entry(app.id().into()).or_default();
@@ -44,15 +46,15 @@ impl Shares {
             share.is_wanted = true;
             return None;
         }
-        let (taken, waiting) = app.reclaim_places();
+        let apps::Draw { number, taken, wanted } = app.draw();
         *share = Share { is_drawing: true, is_wanted: false, counted: taken };
-        Some(Draw { app: app.id().into(), wanted: (taken + waiting).min(most), taken, most })
+        Some(Draw { app: app.id().into(), number, taken, wanted: wanted.min(most), most })
     }
 
     /// This node may have so many connections of an app. Whether it is to draw again.
-    pub(super) fn drawn(&mut self, app: &Arc<App>, wanted: usize, granted: usize, owners: &dyn Owners) -> bool {
+    pub(super) fn drawn(&mut self, app: &Arc<App>, draw: &Draw, granted: usize, owners: &dyn Owners) -> bool {
         app.grant(Some(granted));
-        owners.granted(app, granted < wanted);
+        owners.granted(app, if granted < draw.wanted { Granted::Less { number: draw.number } } else { Granted::All });
         let share = self.0.entry(app.id().into()).or_default();
         share.is_drawing = false;
         share.counted = share.counted.max(granted);
@@ -71,7 +73,7 @@ impl Shares {
 
     /// What is to be drawn so that this node has nothing any longer.
     pub(super) fn end(&mut self) -> Vec<Draw> {
-        self.0.drain().map(|(app, _)| Draw { app, wanted: 0, taken: 0, most: 0 }).collect()
+        self.0.drain().map(|(app, _)| Draw { app, number: 0, taken: 0, wanted: 0, most: 0 }).collect()
     }
 }
 
@@ -86,12 +88,12 @@ mod tests {
     use crate::events::Event;
     use crate::hub::engine::{Standing, Update};
 
-    /// Takes down whether an app was full each time that owners were told of places.
+    /// Takes down what owners were told of places.
     #[derive(Debug, Default)]
-    struct Told(Mutex<Vec<bool>>);
+    struct Told(Mutex<Vec<Granted>>);
 
     impl Told {
-        fn take(&self) -> Vec<bool> {
+        fn take(&self) -> Vec<Granted> {
             std::mem::take(&mut self.0.lock().expect("not poisoned"))
         }
     }
@@ -101,11 +103,11 @@ mod tests {
 
         fn standing(&self, _: Standing) {}
 
-        fn granted(&self, _: &Arc<App>, is_full: bool) {
-            self.0.lock().expect("not poisoned").push(is_full);
+        fn granted(&self, _: &Arc<App>, granted: Granted) {
+            self.0.lock().expect("not poisoned").push(granted);
         }
 
-        fn terminate(&self, _: &Arc<App>, _: &Arc<str>, _: Done) {}
+        fn terminate(&self, _: &Arc<App>, _: &Arc<str>, _: Duration, _: Done) {}
 
         fn happened(&self, _: &Arc<App>, _: Event, _: Duration) {}
     }
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_drawn_and_clients_are_let_in() {
         let ((apps, app), mut shares, told) = (apps(0), Shares::default(), Told::default());
-        assert_eq!((shares.draw(&app, &told), told.take()), (None, vec![false]));
+        assert_eq!((shares.draw(&app, &told), told.take()), (None, vec![Granted::All]));
         assert!(shares.due(&apps).is_empty());
     }
 
@@ -129,17 +131,17 @@ mod tests {
     fn what_is_wanted_while_something_is_drawn_is_drawn_afterwards() {
         let ((_, app), mut shares, told) = (apps(3), Shares::default(), Told::default());
         app.wait(2);
-        let draw = Draw { app: "1".into(), wanted: 2, taken: 0, most: 3 };
-        assert_eq!(shares.draw(&app, &told), Some(draw));
+        let draw = Draw { app: "1".into(), number: 1, taken: 0, wanted: 2, most: 3 };
+        assert_eq!(shares.draw(&app, &told), Some(draw.clone()));
         app.wait(5);
         assert_eq!(shares.draw(&app, &told), None);
-        assert!(shares.drawn(&app, 2, 2, &told), "more are wanted");
-        assert_eq!((told.take(), app.granted()), (vec![false], Some(2)));
+        assert!(shares.drawn(&app, &draw, 2, &told), "more are wanted");
+        assert_eq!((told.take(), app.granted()), (vec![Granted::All], Some(2)));
         let _both = (app.admit().expect("granted"), app.admit().expect("granted"));
-        let draw = Draw { app: "1".into(), wanted: 3, taken: 2, most: 3 };
-        assert_eq!(shares.draw(&app, &told), Some(draw), "there are no more than that");
-        assert!(!shares.drawn(&app, 3, 2, &told));
-        assert_eq!(told.take(), [true]);
+        let draw = Draw { app: "1".into(), number: 2, taken: 2, wanted: 3, most: 3 };
+        assert_eq!(shares.draw(&app, &told), Some(draw.clone()), "there are no more than that");
+        assert!(!shares.drawn(&app, &draw, 2, &told));
+        assert_eq!(told.take(), [Granted::Less { number: 2 }]);
     }
 
     #[test]
@@ -147,14 +149,14 @@ mod tests {
         let ((apps, app), mut shares, told) = (apps(3), Shares::default(), Told::default());
         assert_eq!(shares.due(&apps).len(), 1, "nothing was drawn yet");
         app.wait(1);
-        shares.draw(&app, &told).expect("it is drawn");
+        let draw = shares.draw(&app, &told).expect("it is drawn");
         assert!(shares.due(&apps).is_empty(), "it is being drawn");
-        shares.drawn(&app, 1, 1, &told);
+        shares.drawn(&app, &draw, 1, &told);
         let only = app.admit().expect("granted");
         app.stop_waiting(1);
         assert!(shares.due(&apps).is_empty());
         drop(only);
         assert_eq!(shares.due(&apps).len(), 1);
-        assert_eq!(shares.end(), [Draw { app: "1".into(), wanted: 0, taken: 0, most: 0 }]);
+        assert_eq!(shares.end(), [Draw { app: "1".into(), number: 0, taken: 0, wanted: 0, most: 0 }]);
     }
 }

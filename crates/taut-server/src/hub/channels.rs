@@ -222,10 +222,13 @@ impl Channels {
         self.counted(channel, sum, now)
     }
 
-    /// `shard` has so many connections in the channel now. Gives the sum of all shards.
+    /// `shard` has so many connections in the channel now. Gives the sum of all shards, unless none has ever had any.
     pub(super) fn count_here(&mut self, channel: &Arc<str>, shard: ShardIndex, connections: usize) -> Option<usize> {
         if self.shards.members(channel).len() == 0 {
-            return None;
+            // Users who may be back keep the channel occupied, but have no connection.
+            let was_counted = self.counts.remove(channel).is_some();
+            give_back(&mut self.counts);
+            return was_counted.then_some(0);
         }
         let count = self.counts.entry(Arc::clone(channel)).or_default();
         count.by_shard.retain(|(other, _)| *other != shard);

@@ -10,7 +10,7 @@ use taut_shard::{Answer, ConnectionId, Connections, HandshakeId, Verdict};
 use super::client_info::ClientInfo;
 use super::sign_in::SignedIn;
 use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
-use crate::apps::{Admission, App, AppSnapshot, NoPlace};
+use crate::apps::{Admission, App, AppSnapshot, Granted, NoPlace};
 use crate::connect_auth::{self, Authorization, Denied, Outcome, Requester};
 use crate::origin;
 use crate::place::AppIndex;
@@ -37,6 +37,8 @@ impl Unwelcome {
 /// A client that may come if there is room for it.
 #[derive(Debug)]
 pub(super) struct Applicant {
+    /// Where it waits for a place: the number of the last draw before.
+    since: u64,
     asker: Requester,
     identity: Option<Identity>,
     client: ClientInfo,
@@ -68,9 +70,9 @@ impl PusherHandler {
         let client = ClientInfo::new(address, self.sdks.of(request));
         let asker = Requester { shard: self.end.here(), handshake, address };
         match self.connect_auth.vet(&app, &snapshot, request, asker) {
-            Authorization::Anybody => self.let_in(upgrade, &app, Applicant { asker, identity: None, client }),
+            Authorization::Anybody => self.let_in(upgrade, &app, Applicant { since: 0, asker, identity: None, client }),
             Authorization::Known(identity) => {
-                self.let_in(upgrade, &app, Applicant { asker, identity: Some(identity), client })
+                self.let_in(upgrade, &app, Applicant { since: 0, asker, identity: Some(identity), client })
             }
             Authorization::Denied(denied) => Verdict::Refuse(turn_away(&app, denied, address)),
             Authorization::Later => {
@@ -93,8 +95,8 @@ impl PusherHandler {
         let Some(app) = self.apps.by_index(app) else { return };
         match outcome {
             Ok(identity) => {
-                let applicant = Applicant { asker, identity: Some(identity), client };
-                match self.admit(&app, applicant, false) {
+                let applicant = Applicant { since: 0, asker, identity: Some(identity), client };
+                match self.admit(&app, applicant, Granted::All) {
                     Ok(client) => connections.answer(handshake, Answer::Accept(client)),
                     Err(applicant) => self.wait(&app, vec![applicant]),
                 }
@@ -105,7 +107,7 @@ impl PusherHandler {
 
     /// Lets a client in whose verdict is due, or lets it wait for a place.
     fn let_in<'r>(&mut self, upgrade: Upgrade<'r>, app: &Arc<App>, applicant: Applicant) -> Verdict<'r, Client> {
-        match self.admit(app, applicant, false) {
+        match self.admit(app, applicant, Granted::All) {
             Ok(client) => Verdict::Accept(upgrade, client),
             Err(applicant) => {
                 self.wait(app, vec![applicant]);
@@ -115,23 +117,26 @@ impl PusherHandler {
     }
 
     /// Clients wait until the engine of the cluster has granted more places to this node. Those that go meanwhile are noticed then.
-    fn wait(&mut self, app: &Arc<App>, applicants: Vec<Applicant>) {
-        app.wait(applicants.len());
+    fn wait(&mut self, app: &Arc<App>, mut applicants: Vec<Applicant>) {
+        let since = app.wait(applicants.len());
+        for applicant in &mut applicants {
+            applicant.since = since;
+        }
         self.waiting.entry(app.index()).or_default().extend(applicants);
         if let Some(broker) = self.bus.broker() {
             broker.draw(app);
         }
     }
 
-    /// Places may have been granted to this node; if it `is_full`, no more will be.
-    pub(super) fn granted(&mut self, connections: &mut Connections<Client>, app: AppIndex, is_full: bool) {
+    /// Places may have been granted to this node.
+    pub(super) fn granted(&mut self, connections: &mut Connections<Client>, app: AppIndex, granted: Granted) {
         let Some(waiting) = self.waiting.remove(&app) else { return };
         let Some(app) = self.apps.by_index(app) else { return };
-        app.stop_waiting(waiting.len());
+        let waited = waiting.len();
         let mut left = Vec::new();
         for applicant in waiting {
             let handshake = applicant.asker.handshake;
-            match self.admit(&app, applicant, is_full) {
+            match self.admit(&app, applicant, granted) {
                 Ok(client) => connections.answer(handshake, Answer::Accept(client)),
                 Err(applicant) => left.push(applicant),
             }
@@ -139,6 +144,8 @@ impl PusherHandler {
         if !left.is_empty() {
             self.wait(&app, left);
         }
+        // Until they have taken what was granted for them, it is not given back.
+        app.stop_waiting(waited);
     }
 
     /// Finds the app that a client is of, by its path.
@@ -151,8 +158,8 @@ impl PusherHandler {
         self.apps.by_key_in_path(key).ok_or_else(|| no_such_app(key))
     }
 
-    /// Makes a member of a client, if there is room for it, or says why not. Gives it back if there may be room on other terms, unless it `is_full`.
-    fn admit(&mut self, app: &Arc<App>, applicant: Applicant, is_full: bool) -> Result<Client, Applicant> {
+    /// Makes a member of a client, if there is room for it, or says why not. Gives it back if more may be granted.
+    fn admit(&mut self, app: &Arc<App>, applicant: Applicant, granted: Granted) -> Result<Client, Applicant> {
         let address = applicant.asker.address;
         let snapshot = Arc::clone(&app.snapshot());
         // It may have been taken away while it was decided who the client is.
@@ -161,7 +168,7 @@ impl PusherHandler {
         }
         let admission = match app.admit() {
             Ok(admission) => admission,
-            Err(NoPlace::NotGranted) if !is_full => return Err(applicant),
+            Err(NoPlace::NotGranted) if !granted.refuses(applicant.since) => return Err(applicant),
             Err(_) => {
                 let over_quota = Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close());
                 return Ok(refuse(app, over_quota, address));

@@ -1,10 +1,11 @@
 //! Users: signing in, watching each other, and being sent away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, PusherHandler, subscriber};
+use super::{Client, PusherHandler, Subscriber, seconds, subscriber};
 use crate::apps::AppSnapshot;
 use crate::cluster::Done;
 use crate::events::Event;
@@ -120,10 +121,18 @@ impl PusherHandler {
         connections: &mut Connections<Client>,
         app: AppIndex,
         user_id: &str,
+        age: Duration,
         done: &Done,
     ) {
+        let now = seconds(connections.now());
         let Some(members) = self.members(app) else { return };
-        let ids: Vec<ConnectionId> = members.signed_in(user_id).collect();
+        let mut ids: Vec<ConnectionId> = members.signed_in(user_id).collect();
+        if !age.is_zero() {
+            // Whole seconds are known: one that may be old enough goes.
+            let oldest = |subscriber: &Subscriber| Duration::from_secs((now - subscriber.opened + 1).into());
+            let is_of_age = |subscriber: &mut Subscriber| oldest(subscriber) > age;
+            ids.retain(|id| subscriber(connections, *id).is_some_and(is_of_age));
+        }
         let token: Token = Arc::new(done.clone());
         for id in ids {
             let waiting =

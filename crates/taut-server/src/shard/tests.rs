@@ -1,6 +1,7 @@
 //! The sessions of several shards, on a kernel of the test's own: what overtakes what is decided by the test.
 
 mod places;
+mod users;
 
 use super::*;
 use crate::app::{AppConfig, Callback, Key, Limits, TokenAuth, TokenKeys, UpgradeAuth, Webhook};
@@ -124,6 +125,11 @@ fn settle(stages: &mut [Stage<PusherHandler>]) {
 }
 
 /// Says that something for a channel found no room.
+/// Nobody waits until it is done.
+fn unwatched() -> crate::cluster::Done {
+    tokio::sync::mpsc::channel(1).0
+}
+
 fn missed(channel: &str) -> Mail {
     let content = Content::Push(Push::Missed { channel: channel.into() });
     Mail::Hub(Envelope { app: APP, from: ShardIndex::new(0), content })
@@ -842,7 +848,7 @@ fn a_terminated_connection_is_nowhere_although_it_does_not_answer_the_close() {
     visit(&mut deaf, &deaf_id, &other_channel, 7);
     stages[0].settle();
     let (done, mut all_done) = tokio::sync::mpsc::channel(1);
-    bus.tell(ShardIndex::new(0), Mail::Terminate { app: APP, user_id: "7".into(), done });
+    bus.tell(ShardIndex::new(0), Mail::Terminate { app: APP, user_id: "7".into(), age: Duration::ZERO, done });
     stages[0].settle();
     deaf.send(said);
     stages[0].settle();
@@ -1012,11 +1018,11 @@ fn who_came_in_by_a_token_is_its_user_to_the_end() {
     let (mut first, mut second) = (come(&mut stages), come(&mut stages));
     let app = node.apps().by_id("1").expect("the app");
     assert_eq!(app.connections(), 2);
-    let (done, _) = tokio::sync::mpsc::channel(1);
-    bus.tell_all(|| Mail::Terminate { app: APP, user_id: "eve".into(), done: done.clone() });
+    let done = unwatched();
+    bus.tell_all(|| Mail::Terminate { app: APP, user_id: "eve".into(), age: Duration::ZERO, done: done.clone() });
     stages[0].settle();
     assert_eq!([heard(&mut first), heard(&mut second)], [[""; 0]; 2], "that was somebody else");
-    bus.tell_all(|| Mail::Terminate { app: APP, user_id: "ada".into(), done: done.clone() });
+    bus.tell_all(|| Mail::Terminate { app: APP, user_id: "ada".into(), age: Duration::ZERO, done: done.clone() });
     stages[0].settle();
     assert_eq!([heard(&mut first), heard(&mut second)], [["pusher:error"]; 2]);
     stages[0].settle();

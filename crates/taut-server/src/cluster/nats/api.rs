@@ -181,6 +181,23 @@ pub(super) fn create_last(names: &Names, seconds: u64) -> Request {
     (format!("$JS.API.STREAM.CREATE.{}", names.last(seconds)), config.to_string().into_bytes())
 }
 
+/// Makes the stream with the users whose connections were closed on all nodes. If it is there, nothing changes.
+pub(super) fn create_terminated(names: &Names) -> Request {
+    let config = json!({
+        "name": names.terminated(),
+        "description": DESCRIPTION,
+        "subjects": [names.terminated_subjects()],
+        "retention": "limits",
+        "discard": "old",
+        "storage": "memory",
+        "max_msgs_per_subject": 1,
+        "max_msgs": MOST_TERMINATED,
+        "max_age": nanoseconds(TERMINATED),
+        "num_replicas": 1,
+    });
+    (format!("$JS.API.STREAM.CREATE.{}", names.terminated()), config.to_string().into_bytes())
+}
+
 /// Delivers the log, from a sequence on, to a subject, as fast as this node takes it. It ends by itself once nobody hears it.
 pub(super) fn consume(stream: &str, subject: &str, from: u64, patience: Duration) -> Request {
     let config = json!({
@@ -208,6 +225,12 @@ pub(super) fn last_of(stream: &str, subject: &str) -> Request {
     (format!("$JS.API.STREAM.MSG.GET.{stream}"), which.to_string().into_bytes())
 }
 
+/// The first message of these subjects whose sequence is at least this one.
+pub(super) fn next_of(stream: &str, subjects: &str, from: u64) -> Request {
+    let which = json!({ "seq": from, "next_by_subj": subjects });
+    (format!("$JS.API.STREAM.MSG.GET.{stream}"), which.to_string().into_bytes())
+}
+
 /// Takes a message out of a stream, if it is still there.
 pub(super) fn delete(stream: &str, sequence: u64) -> Request {
     let which = json!({ "seq": sequence, "no_erase": true });
@@ -231,8 +254,12 @@ pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 pub(super) const SEQUENCE: &str = "Nats-Sequence";
 pub(super) const STREAM: &str = "Nats-Stream";
 
-/// Until when a last event is kept.
+/// Until when a message is kept.
 pub(super) const UNTIL: &str = "Taut-Until";
+
+/// For how long it is known that a user's connections were closed, and of how many users.
+pub(super) const TERMINATED: Duration = Duration::from_secs(60);
+const MOST_TERMINATED: u64 = 1000;
 
 /// What is written on our streams: nodes that write something else must not share them.
 const DESCRIPTION: &str = "Taut, format 1";

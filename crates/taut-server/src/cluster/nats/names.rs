@@ -88,6 +88,20 @@ impl Names {
         format!("{}.last.{seconds}.{}.{}", self.prefix, token(app), token(channel))
     }
 
+    /// The stream with the users whose connections were closed on all nodes, and what it takes.
+    pub(super) fn terminated(&self) -> String {
+        format!("{}-terminated", self.prefix)
+    }
+
+    pub(super) fn terminated_subjects(&self) -> String {
+        format!("{}.terminated.>", self.prefix)
+    }
+
+    /// Where it is written that a user's connections are closed.
+    pub(super) fn terminated_user(&self, app: &str, user_id: &str) -> String {
+        format!("{}.terminated.{}.{}", self.prefix, token(app), token(user_id))
+    }
+
     /// Where the events of a channel are heard.
     pub(super) fn channel(&self, app: &str, channel: &str) -> String {
         format!("{}.channel.{}.{}", self.prefix, token(app), token(channel))

@@ -429,10 +429,20 @@ impl Session {
         (seconds, api::last_of(&self.names.last(seconds), &self.names.keep(seconds, app.id(), channel)))
     }
 
+    /// A stream keeps it for nodes that are away.
     fn terminate(&mut self, app: &App, user_id: Arc<str>, answer: oneshot::Sender<usize>) {
         let request = self.terminations.ask(Instant::now(), answer);
         let (origin, from) = (self.node.origin.clone(), (*self.incarnation).into());
+        let subject = self.names.terminated_user(app.id(), &user_id);
         let message = wire::Message::Terminate { origin, from, request, app: app.id().into(), user_id };
+        let until = self.deliveries.now(Instant::now()).saturating_add(api::TERMINATED.as_millis() as u64);
+        self.queue.push(queue::Entry::Append {
+            subject,
+            headers: vec![(api::UNTIL, until.to_string())],
+            payload: message.write(),
+            before: None,
+            then: Then::Terminating,
+        });
         self.announce(self.names.control(), &message);
         self.ask(Asked::Terminating { request });
     }

@@ -197,7 +197,7 @@ impl<T> Queue<T> {
                 }
                 (command, Then::Nothing)
             }
-            Entry::Draw { former, draw: Draw { app, wanted, taken, most }, then } => {
+            Entry::Draw { former, draw: Draw { app, number: _, taken, wanted, most }, then } => {
                 let mut command = self.change(Script::Draw);
                 command.arg(&*app).arg(wanted).arg(taken).arg(most);
                 for incarnation in &former {

@@ -23,11 +23,13 @@ pub(super) enum Script {
     Channels,
     Channel,
     Nodes,
+    Terminate,
+    Terminated,
     Happened,
 }
 
 /// In the order of [`Script`].
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 17] = [
     include_str!("scripts/enter.lua"),
     include_str!("scripts/renew.lua"),
     include_str!("scripts/retire.lua"),
@@ -42,6 +44,8 @@ const SOURCES: [&str; 15] = [
     include_str!("scripts/channels.lua"),
     include_str!("scripts/channel.lua"),
     include_str!("scripts/nodes.lua"),
+    include_str!("scripts/terminate.lua"),
+    include_str!("scripts/terminated.lua"),
     include_str!("scripts/happened.lua"),
 ];
 

@@ -26,7 +26,7 @@ use crate::cluster::carriage::{Carriage, Room};
 use crate::cluster::driver::{self, Message, Node};
 use crate::cluster::inbox::{Heard, Inbox};
 use crate::cluster::part::{self, Counts};
-use crate::cluster::shares::Shares;
+use crate::cluster::shares::{Draw, Shares};
 use crate::cluster::terminations::Terminations;
 use crate::cluster::wire::{self, Cell};
 use crate::hub::command::{PresenceMember, Publication};
@@ -283,6 +283,8 @@ impl Session {
             return;
         }
         self.node.joined(&self.incarnation);
+        let call = self.queue.call(Script::Terminated);
+        self.queue.send(call, 0, Answer::Terminated);
         self.queue.send(hazard::ask_memory(), 0, Answer::EngineMemory);
         self.queue.send(hazard::ask_settings(), 0, Answer::EngineSettings);
     }
@@ -309,14 +311,15 @@ impl Session {
     /// Asks for as many connections of an app as there are here and want to come.
     fn draw(&mut self, app: &Arc<App>, memory: &Memory) {
         if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
-            let wanted = draw.wanted;
-            self.queue.draw(draw, &memory.former, Answer::Drawn { app: Arc::clone(app), wanted });
+            let answer = Answer::Drawn { app: Arc::clone(app), draw: draw.clone() };
+            self.queue.draw(draw, &memory.former, answer);
         }
     }
 
     /// This node may have so many connections of an app.
-    fn drawn(&mut self, app: &Arc<App>, wanted: usize, granted: usize, memory: &Memory) {
-        if self.shares.drawn(app, wanted, granted, &*self.node.owners) {
+    fn drawn(&mut self, app: &Arc<App>, draw: &Draw, granted: usize, memory: &Memory) {
+        // While it leaves, this node shares nothing any longer.
+        if !memory.is_leaving && self.shares.drawn(app, draw, granted, &*self.node.owners) {
             self.draw(app, memory);
         }
     }

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use crate::app::{AppConfig, Features, Limits};
-use crate::apps::{Admission, App, Apps, NoPlace};
+use crate::apps::{Admission, App, Apps, Granted, NoPlace};
 use crate::cluster::{self, Broker, Done, Owners, Phase, Question, Settings, State};
 use crate::events::Event;
 use crate::hub::command::{Event as Published, PresenceMember, Publication};
@@ -48,10 +48,8 @@ pub(crate) struct Node {
 pub(crate) enum Seen {
     Update(Update),
     Standing(Standing),
-    Terminated(Arc<str>),
-    Granted {
-        is_full: bool,
-    },
+    Terminated(Arc<str>, Duration),
+    Granted(Granted),
     /// A line of the log.
     Warned(String),
 }
@@ -109,18 +107,18 @@ impl Node {
 
     /// A client comes, and waits for its place as shards do; `None`: there is none.
     pub(crate) fn come(&self) -> Option<Admission> {
-        let mut is_full = false;
+        let (mut granted, mut since) = (Granted::All, 0);
         loop {
             match self.app.admit() {
                 Ok(admission) => return Some(admission),
-                Err(NoPlace::NotGranted) if !is_full => {}
+                Err(NoPlace::NotGranted) if !granted.refuses(since) => {}
                 Err(_) => return None,
             }
-            self.app.wait(1);
+            since = self.app.wait(1);
             self.broker().draw(&self.app);
-            is_full = self.until(|seen| match seen {
-                Seen::Granted { is_full } => Some(*is_full),
-                Seen::Standing(_) => Some(false),
+            granted = self.until(|seen| match seen {
+                Seen::Granted(granted) => Some(*granted),
+                Seen::Standing(_) => Some(Granted::All),
                 _ => None,
             });
             self.app.stop_waiting(1);
@@ -243,12 +241,12 @@ impl Owners for Recorder {
         self.record(Seen::Standing(standing));
     }
 
-    fn granted(&self, _: &Arc<App>, is_full: bool) {
-        self.record(Seen::Granted { is_full });
+    fn granted(&self, _: &Arc<App>, granted: Granted) {
+        self.record(Seen::Granted(granted));
     }
 
-    fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, done: Done) {
-        self.record(Seen::Terminated(Arc::clone(user_id)));
+    fn terminate(&self, _: &Arc<App>, user_id: &Arc<str>, age: Duration, done: Done) {
+        self.record(Seen::Terminated(Arc::clone(user_id), age));
         drop(done);
     }
 

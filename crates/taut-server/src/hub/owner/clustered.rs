@@ -50,6 +50,8 @@ struct Shared {
     joining: HashMap<Arc<str>, Joining>,
     /// Of a cache channel: the last event that was delivered here, or that there was when the node came to the channel.
     delivered: Option<Position>,
+    /// The same from before the engine was lost.
+    heard: Option<Position>,
     /// It is known what was published before the node was subscribed; all else comes by itself.
     is_up_to_date: bool,
     /// Something newer was published here while the engine was away.
@@ -432,11 +434,16 @@ impl<C: Copy> Owner<C> {
             return;
         }
         state.delivered = Some(position);
+        // Who was here before has heard it, or newer ones: a server that took over may not know the last events, and counts on from before them.
+        let is_heard = is_asked && state.heard.is_some_and(|heard| !position.is_after(Some(heard)));
+        if is_heard && (state.is_ahead || state.heard == Some(position)) {
+            return;
+        }
         let is_ahead = std::mem::take(&mut state.is_ahead);
         let Some(publication) = publication else { return self.channels.forget(channel) };
         self.channels.keep(&publication, &app.snapshot().limits, now);
         // One that was asked for goes to those who were here before, unless they have heard newer ones.
-        if !(is_ahead && is_asked) {
+        if !(is_asked && (is_ahead || is_heard)) {
             self.deliver(&publication, effects);
         }
     }
@@ -588,6 +595,7 @@ impl<C: Copy> Owner<C> {
                 here.into_iter().flat_map(|here| here.users().map(|user_id| member(here, user_id))).collect();
             let Some(state) = self.shared(channel) else { continue };
             state.joining = HashMap::new();
+            state.heard = state.delivered.take().or(state.heard);
             if let Some(view) = &mut state.view {
                 view.lose_engine();
                 let added: Vec<_> = here.into_iter().filter(|member| view.add(member.clone())).collect();

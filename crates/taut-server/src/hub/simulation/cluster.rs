@@ -58,6 +58,10 @@ enum Step {
     Stop(usize),
     /// The engine starts anew, and remembers nothing.
     Forget,
+    /// A replica takes the engine's place, which knows nothing of what came after the last tick.
+    TakeOver,
+    /// All faults are over, and everybody has heard everything: from here on nothing may be lost again.
+    Settle,
     Tick,
 }
 
@@ -80,6 +84,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => node.clone().prop_map(Step::Crash),
         1 => node.clone().prop_map(Step::Stop),
         1 => Just(Step::Forget),
+        1 => Just(Step::TakeOver),
+        1 => Just(Step::Settle),
         4 => node.prop_map(Step::Return),
         4 => Just(Step::Tick),
     ];
@@ -88,7 +94,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 impl Step {
     fn is_fault(&self) -> bool {
-        matches!(self, Self::Lose(..) | Self::Reap(_) | Self::Crash(_) | Self::Forget)
+        matches!(self, Self::Lose(..) | Self::Reap(_) | Self::Crash(_) | Self::Forget | Self::TakeOver)
     }
 }
 
@@ -109,7 +115,7 @@ proptest! {
             world.step(step);
             world.check_grace();
         }
-        world.come_to_rest();
+        world.come_to_rest(10);
         world.check_at_rest();
         world.end();
     }
@@ -127,6 +133,8 @@ const LONGEST_GRACE: u64 = 4;
 
 struct World {
     engine: Engine,
+    /// What the engine was at the last tick.
+    replica: Engine,
     nodes: Vec<Node>,
     clients: Clients,
     /// Which clients must hear an event, by its name.
@@ -143,7 +151,7 @@ struct World {
 }
 
 /// What all nodes share. An incarnation is a number.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Engine {
     epoch: u64,
     /// The number of the last change of any presence channel.
@@ -159,7 +167,7 @@ struct Engine {
 }
 
 /// What the engine keeps of a channel.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kept {
     members: BTreeMap<String, PresenceMember>,
     holders: BTreeMap<String, BTreeSet<u64>>,
@@ -498,6 +506,7 @@ impl World {
         let nodes = (0..NODES).map(|_| Node::new(most, grace)).collect();
         let mut world = Self {
             engine: Engine::default(),
+            replica: Engine::default(),
             nodes,
             clients: Clients::default(),
             owed: Vec::new(),
@@ -551,6 +560,8 @@ impl World {
             Step::Crash(node) => self.crash(node),
             Step::Stop(node) => self.stop(node),
             Step::Forget => self.forget(),
+            Step::TakeOver => self.take_over(),
+            Step::Settle => self.settle(),
             Step::Tick => self.tick(),
         }
     }
@@ -897,6 +908,30 @@ impl World {
         }
         let Engine { epoch, incarnations, .. } = self.engine;
         self.engine = Engine { epoch: epoch + 1, incarnations, ..Engine::default() };
+        self.replica = self.engine.clone();
+    }
+
+    fn take_over(&mut self) {
+        for node in 0..NODES {
+            self.lose(node, 0);
+            self.nodes[node].link.has_failed = true;
+        }
+        self.engine = Engine { incarnations: self.engine.incarnations, ..self.replica.clone() };
+        // It may still know some whose leases are over.
+        for incarnation in 1..=self.engine.incarnations {
+            if self.nodes.iter().all(|node| node.link.incarnation != incarnation) {
+                self.engine.reap(&mut self.nodes, incarnation);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.come_to_rest(1);
+        self.check_owed();
+        self.owed.clear();
+        for node in &mut self.nodes {
+            node.link.has_failed = false;
+        }
     }
 
     fn tick(&mut self) {
@@ -904,16 +939,20 @@ impl World {
         self.engine.age += 1;
         self.reap_stopped();
         for node in 0..NODES {
-            self.call(node, |hub, end, _, now, _| hub.tick(now, &mut end.effects));
+            // As a shard does.
+            if self.nodes[node].hub.is_due() {
+                self.call(node, |hub, end, _, now, _| hub.tick(now, &mut end.effects));
+            }
         }
+        self.replica = self.engine.clone();
     }
 
     /// Until nobody has anything more to say.
-    fn come_to_rest(&mut self) {
+    fn come_to_rest(&mut self, ticks: usize) {
         for node in 0..NODES {
             self.come_back(node);
         }
-        for _ in 0..10 {
+        for _ in 0..ticks {
             self.tick();
             while (0..NODES).any(|node| self.execute(node) | self.attach(node) | self.answer(node) | self.hear(node)) {}
         }
@@ -970,7 +1009,7 @@ impl World {
         for id in self.clients.places.clone() {
             self.vanish(id);
         }
-        self.come_to_rest();
+        self.come_to_rest(10);
         for node in &self.nodes {
             assert!(node.hub.is_vacant(), "{:?}", node.hub);
             let Holds { channels, members, users, counts } = &node.link.holds;

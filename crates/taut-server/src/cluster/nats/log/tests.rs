@@ -280,7 +280,7 @@ fn what_is_held_back_is_told_with_how_long() {
 #[test]
 fn all_nodes_together_have_no_more_than_there_is() {
     let mut reader = Reader::new(&["a", "b"]);
-    let draw = |wanted, taken| Draw { app: "1".into(), wanted, taken, most: 3 };
+    let draw = |wanted, taken| Draw { app: "1".into(), number: 1, taken, wanted, most: 3 };
     let drawn = |reader: &mut Reader, incarnation: &str, former: &[Box<str>], wanted, taken| {
         let (granted, shares, _) = reader.log.share(incarnation, former, &draw(wanted, taken));
         reader.reads(incarnation, Content::Shared { app: "1".into(), shares });

@@ -52,6 +52,10 @@ pub(super) enum Then {
         draw: Draw,
         granted: usize,
     },
+    /// The next user whose connections were closed on other nodes while this one may have been away.
+    Terminated,
+    /// A user's connections are to be closed by nodes that are away, too.
+    Terminating,
     LastStream {
         seconds: u64,
     },
@@ -115,7 +119,7 @@ pub(super) enum Awaited {
     Joined(Joined),
     Shared {
         app: Arc<App>,
-        wanted: usize,
+        draw: Draw,
         granted: usize,
     },
     Asked(Asked),
@@ -218,12 +222,14 @@ impl Session {
             },
             Then::Shared { app, draw, granted } => match acknowledged(&answer)? {
                 Ok(sequence) => {
-                    self.wait(sequence, Awaited::Shared { app, wanted: draw.wanted, granted }, memory);
+                    self.wait(sequence, Awaited::Shared { app, draw, granted }, memory);
                     return Ok(sequence);
                 }
                 Err(failure) if failure.is_wrong_sequence() => self.ask(Asked::Share { app, draw }),
                 Err(failure) => return Err(Doubt::Refused(failure)),
             },
+            Then::Terminating => drop(acknowledged(&answer)?.map_err(Doubt::Refused)?),
+            Then::Terminated => self.terminated_found(&answer.ok_or(Doubt::Unexpected)?)?,
             Then::LastStream { seconds } => self.last_stream_found(seconds, answer)?,
             Then::LastEvent { app, channel, is_missed, seconds } => {
                 self.last_event_found(&app, channel, is_missed, seconds, answer)?;
@@ -231,6 +237,27 @@ impl Session {
             Then::Asked(_) | Then::ChannelState { .. } => return Err(Doubt::Unexpected),
         }
         Ok(0)
+    }
+
+    /// Closes what was closed on other nodes while this one was away, and is not younger than that.
+    fn terminated_found(&mut self, answer: &Answer) -> Result<(), Doubt> {
+        let Some(stored) = stored(answer)? else { return Ok(()) };
+        self.ask_terminated(stored.sequence + 1);
+        let left = stored.until.saturating_sub(self.deliveries.now(Instant::now()));
+        match Message::read(&Arc::from(""), &stored.payload) {
+            Ok(Message::Terminate { app, user_id, .. }) => {
+                self.node.terminated(&app, &user_id, api::TERMINATED.saturating_sub(Duration::from_millis(left)));
+            }
+            Ok(_) => {}
+            Err(malformed) => tracing::warn!(%malformed, "a message of the cluster was not understood"),
+        }
+        Ok(())
+    }
+
+    /// Asks for the first user, from a sequence on, whose connections were closed on all nodes within the last minute.
+    fn ask_terminated(&mut self, from: u64) {
+        let request = api::next_of(&self.names.terminated(), &self.names.terminated_subjects(), from);
+        self.queue.push(queue::Entry::Request { request, is_first: false, then: Then::Terminated });
     }
 
     fn last_stream_found(&mut self, seconds: u64, answer: Option<Answer>) -> Result<(), Doubt> {
@@ -326,9 +353,9 @@ impl Session {
                 };
                 self.node.owners.update(&app, Update::Joined { channel, user_id, number, outcome });
             }
-            Awaited::Shared { app, wanted, granted } => {
+            Awaited::Shared { app, draw, granted } => {
                 // While it leaves, this node shares nothing any longer.
-                if !memory.is_leaving && self.shares.drawn(&app, wanted, granted, &*self.node.owners) {
+                if !memory.is_leaving && self.shares.drawn(&app, &draw, granted, &*self.node.owners) {
                     self.draw(&app);
                 }
             }
@@ -348,6 +375,7 @@ impl Session {
                 self.former.clear();
                 self.is_joined = true;
                 self.node.joined(&self.incarnation);
+                self.ask_terminated(1);
             }
             Asked::Members { app, channel } => {
                 let is_settling = self.settles.is_some_and(|until| Instant::now() < until);

@@ -113,7 +113,7 @@ impl<'a> Opening<'a> {
         Ok(opening)
     }
 
-    /// The log. Whoever comes first makes it.
+    /// The log. Whoever comes first makes it, and the stream with users whose connections were closed.
     async fn stream(&mut self) -> Result<Stream, Doubt> {
         let known = self.ask(api::stream(&self.names.log())).await?;
         let stream = match api::read::<Stream>(&known)? {
@@ -123,7 +123,12 @@ impl<'a> Opening<'a> {
             }
             known => known.map_err(Doubt::Refused)?,
         };
-        if stream.is_ours() { Ok(stream) } else { Err(Doubt::Other) }
+        if !stream.is_ours() {
+            return Err(Doubt::Other);
+        }
+        let made = self.ask(api::create_terminated(self.names)).await?;
+        api::read::<Stream>(&made)?.map_err(Doubt::Refused)?;
+        Ok(stream)
     }
 
     /// Comes into the cluster, and reads what is there. Gives the sequence of the first renewal.

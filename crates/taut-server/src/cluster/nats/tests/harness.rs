@@ -48,8 +48,7 @@ pub(super) fn with(lease: Duration, arguments: &[&str], login: &str) -> Option<C
     let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
     let (proxy, login) = (Proxy::start(port), login.to_owned());
     let arguments = arguments.iter().map(|it| (*it).to_owned()).collect();
-    let mut cluster =
-        Cluster { directory, server: None, port, proxy, lease, login, arguments, most_connections: 0 };
+    let mut cluster = Cluster { directory, server: None, port, proxy, lease, login, arguments, most_connections: 0 };
     cluster.start();
     Some(cluster)
 }

@@ -14,6 +14,7 @@ use crate::cluster::carriage::Carriage;
 use crate::cluster::redis::queue::{Finished, Then};
 use crate::cluster::redis::scripts::Script;
 use crate::cluster::redis::{Doubt, Memory, hazard, reply};
+use crate::cluster::shares::Draw;
 use crate::cluster::{Node as Peer, Question, wire};
 use crate::hub::command::{PresenceMember, Publication};
 use crate::hub::engine::{Position, Snapshot, TooMany, Update};
@@ -41,7 +42,8 @@ pub(super) enum Answer {
     Users { answer: oneshot::Sender<Vec<Arc<str>>> },
     Nodes { answer: oneshot::Sender<Vec<Peer>> },
     Terminating { request: u64 },
-    Drawn { app: Arc<App>, wanted: usize },
+    Terminated,
+    Drawn { app: Arc<App>, draw: Draw },
 }
 
 /// A list of channels, of which a part has come.
@@ -83,13 +85,27 @@ impl Session {
         self.queue.send(call, 0, Answer::Channels(channels));
     }
 
+    /// The way through the engine also reaches nodes that are away now.
     fn terminate(&mut self, app: &App, user_id: Arc<str>, answer: oneshot::Sender<usize>) {
         let request = self.terminations.ask(Instant::now(), answer);
         let call = self.queue.call(Script::Nodes);
         self.queue.send(call, 0, Answer::Terminating { request });
         let (origin, from) = (self.node.origin.clone(), self.incarnation.clone());
+        let mut call = self.queue.call(Script::Terminate);
+        call.arg(app.id()).arg(&*user_id);
         let message = wire::Message::Terminate { origin, from, request, app: app.id().into(), user_id };
-        self.announce(&self.names.control(), &message);
+        call.arg(message.write());
+        self.queue.send(call, 0, Answer::Ignored);
+    }
+
+    /// Closes what was closed on other nodes while this one was away, and is not younger than that.
+    fn catch_up_terminations(&self, reply: Value) -> Result<(), Doubt> {
+        for terminated in reply::list(reply)? {
+            let [app, user_id, milliseconds] = reply::tuple(terminated)?;
+            let (user_id, age) = (reply::shared(user_id)?, Duration::from_millis(reply::number(milliseconds)?));
+            self.node.terminated(&reply::text(app)?, &user_id, age);
+        }
+        Ok(())
     }
 
     /// A pipeline is done. The first error ends the session; what is not answered by then has failed.
@@ -174,7 +190,8 @@ impl Session {
                 let others = self.peers(reply)?.into_iter().filter(|peer| !peer.is_here);
                 self.terminations.expect(request, others.map(|peer| peer.incarnation).collect());
             }
-            Answer::Drawn { app, wanted } => self.drawn(&app, wanted, reply::number(reply)? as usize, memory),
+            Answer::Terminated => self.catch_up_terminations(reply)?,
+            Answer::Drawn { app, draw } => self.drawn(&app, &draw, reply::number(reply)? as usize, memory),
         }
         Ok(())
     }
