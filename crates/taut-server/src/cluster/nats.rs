@@ -21,7 +21,7 @@ mod url;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::api::Failure;
 use self::connection::Lost;
@@ -52,6 +52,8 @@ struct Remembered {
     epoch: Option<Epoch>,
     /// Until then other nodes may not have told a new log yet what they hold.
     settles: Option<Instant>,
+    /// Since when a NATS cluster has had too few servers for a log that survives the death of one.
+    alone: Option<Instant>,
 }
 
 impl Kept {
@@ -64,6 +66,11 @@ impl Kept {
     fn take(&self, epoch: Epoch, now: Instant) -> Option<(Log, Instant)> {
         let remembered = self.remembered().log.take();
         remembered.filter(|(log, until)| log.epoch() == epoch && now < *until)
+    }
+
+    /// The engine has too few servers for several replicas. Gives whether it has had the time to become more: all of them may just have started.
+    fn stays_alone(&self, now: Instant) -> bool {
+        now >= *self.remembered().alone.get_or_insert(now) + GROWING
     }
 
     /// A session reads a log of this epoch: gives until when it may not be known yet what other nodes hold.
@@ -130,3 +137,6 @@ impl From<Lost> for Doubt {
         Self::Connection(lost)
     }
 }
+
+/// For how long nodes wait for the servers of a NATS cluster to be enough for several replicas.
+const GROWING: Duration = Duration::from_secs(10);

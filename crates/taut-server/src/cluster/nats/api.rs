@@ -46,6 +46,16 @@ impl Failure {
         self.err_code == 10071
     }
 
+    /// There are too few servers for so many replicas.
+    pub(super) fn is_too_few_servers(&self) -> bool {
+        self.err_code == 10005
+    }
+
+    /// It is one server by itself, which knows no replicas.
+    pub(super) fn is_one_server(&self) -> bool {
+        self.err_code == 10074
+    }
+
     /// There is no such message.
     pub(super) fn is_no_message(&self) -> bool {
         self.err_code == 10037
@@ -64,6 +74,8 @@ pub(super) struct Stream {
 struct Config {
     #[serde(default)]
     description: String,
+    #[serde(default)]
+    num_replicas: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -82,6 +94,11 @@ impl Stream {
 
     pub(super) fn last(&self) -> u64 {
         self.state.last_seq
+    }
+
+    /// How many servers have it.
+    pub(super) fn replicas(&self) -> u64 {
+        self.config.num_replicas.max(1)
     }
 
     /// Whether nodes of this version have made it.
@@ -149,7 +166,7 @@ pub(super) fn stream(name: &str) -> Request {
 }
 
 /// Makes the log. It is in memory: what it holds is told again by those who hold it.
-pub(super) fn create_log(names: &Names) -> Request {
+pub(super) fn create_log(names: &Names, replicas: u64) -> Request {
     let config = json!({
         "name": names.log(),
         "description": DESCRIPTION,
@@ -158,13 +175,13 @@ pub(super) fn create_log(names: &Names) -> Request {
         "discard": "old",
         "storage": "memory",
         "max_msgs_per_subject": 1,
-        "num_replicas": 1,
+        "num_replicas": replicas,
     });
     (format!("$JS.API.STREAM.CREATE.{}", names.log()), config.to_string().into_bytes())
 }
 
 /// Makes the stream with last events that are kept for at most so many seconds.
-pub(super) fn create_last(names: &Names, seconds: u64) -> Request {
+pub(super) fn create_last(names: &Names, seconds: u64, replicas: u64) -> Request {
     let (source, destination) = names.last_subjects(seconds);
     let config = json!({
         "name": names.last(seconds),
@@ -175,14 +192,14 @@ pub(super) fn create_last(names: &Names, seconds: u64) -> Request {
         "storage": "file",
         "max_msgs_per_subject": 1,
         "max_age": nanoseconds(Duration::from_secs(seconds)),
-        "num_replicas": 1,
+        "num_replicas": replicas,
         "republish": { "src": source, "dest": destination },
     });
     (format!("$JS.API.STREAM.CREATE.{}", names.last(seconds)), config.to_string().into_bytes())
 }
 
 /// Makes the stream with the users whose connections were closed on all nodes. If it is there, nothing changes.
-pub(super) fn create_terminated(names: &Names) -> Request {
+pub(super) fn create_terminated(names: &Names, replicas: u64) -> Request {
     let config = json!({
         "name": names.terminated(),
         "description": DESCRIPTION,
@@ -193,7 +210,7 @@ pub(super) fn create_terminated(names: &Names) -> Request {
         "max_msgs_per_subject": 1,
         "max_msgs": MOST_TERMINATED,
         "max_age": nanoseconds(TERMINATED),
-        "num_replicas": 1,
+        "num_replicas": replicas,
     });
     (format!("$JS.API.STREAM.CREATE.{}", names.terminated()), config.to_string().into_bytes())
 }
@@ -253,6 +270,9 @@ pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// Where an announced message of a stream has its sequence, and its stream.
 pub(super) const SEQUENCE: &str = "Nats-Sequence";
 pub(super) const STREAM: &str = "Nats-Stream";
+
+/// How many servers of a NATS cluster have each stream: one of them may die. In a cluster of fewer servers, it is one.
+pub(super) const REPLICAS: u64 = 3;
 
 /// Until when a message is kept.
 pub(super) const UNTIL: &str = "Taut-Until";

@@ -68,6 +68,8 @@ pub(in crate::cluster) struct Session {
     terminations: Terminations,
     /// Streams with last events that are there.
     lasts: HashSet<u64>,
+    /// Of each stream.
+    replicas: u64,
     upkeep: Upkeep,
     /// Until then other nodes may not have told a new log yet what they hold.
     settles: Option<Instant>,
@@ -110,8 +112,18 @@ impl driver::Session for Session {
                 return Err(doubt);
             }
         };
-        let Opening { connection, from_engine, incarnation, inbox, number, mut log, continued, deliveries, .. } =
-            opening;
+        let Opening {
+            connection,
+            from_engine,
+            incarnation,
+            inbox,
+            number,
+            mut log,
+            replicas,
+            continued,
+            deliveries,
+            ..
+        } = opening;
         log.begin(continued.is_some());
         let settles = kept.begin(log.epoch(), Instant::now() + node.settings.lease);
         let lease = Lease { ends: node.lease_from(sent), proven: sent, last, renew_at: sent, is_renewing: false };
@@ -127,6 +139,7 @@ impl driver::Session for Session {
             watched: HashSet::new(),
             terminations: Terminations::default(),
             lasts: HashSet::new(),
+            replicas,
             upkeep: Upkeep::default(),
             settles,
             is_joined: false,

@@ -1,6 +1,7 @@
 //! Drivers against a real NATS. Each test starts its own.
 
 mod harness;
+mod servers;
 
 use std::sync::Arc;
 

@@ -265,7 +265,7 @@ impl Session {
             Ok(stream) if stream.is_ours() => self.router.set_stream(self.names.last(seconds), stream.epoch()),
             Ok(_) => return Err(Doubt::Other),
             Err(failure) if failure.is_no_stream() => {
-                let request = api::create_last(&self.names, seconds);
+                let request = api::create_last(&self.names, seconds, self.replicas);
                 self.queue.push_first(queue::Entry::Request {
                     request,
                     is_first: true,

@@ -31,6 +31,8 @@ pub(super) struct Opening<'a> {
     /// Of the last question.
     pub(super) number: u64,
     pub(super) log: Log,
+    /// Of each stream.
+    pub(super) replicas: u64,
     /// Until when what follows what was read before is surely still there; `None` if nothing was.
     pub(super) continued: Option<Instant>,
     pub(super) deliveries: Deliveries,
@@ -102,10 +104,12 @@ impl<'a> Opening<'a> {
             patience,
             number: 0,
             log: Log::new(Epoch(0)),
+            replicas: 1,
             continued: None,
             deliveries: Deliveries::new(Instant::now()),
         };
-        let stream = opening.stream().await?;
+        let stream = opening.stream(kept).await?;
+        opening.replicas = stream.replicas();
         match kept.take(stream.epoch(), Instant::now()) {
             Some((log, until)) => (opening.log, opening.continued) = (log, Some(until)),
             None => opening.log = Log::new(stream.epoch()),
@@ -113,22 +117,33 @@ impl<'a> Opening<'a> {
         Ok(opening)
     }
 
-    /// The log. Whoever comes first makes it, and the stream with users whose connections were closed.
-    async fn stream(&mut self) -> Result<Stream, Doubt> {
+    /// The log. Whoever comes first makes it, and the stream with users whose connections were closed. All streams have as many replicas as the log.
+    async fn stream(&mut self, kept: &Kept) -> Result<Stream, Doubt> {
         let known = self.ask(api::stream(&self.names.log())).await?;
         let stream = match api::read::<Stream>(&known)? {
             Err(failure) if failure.is_no_stream() => {
-                let made = self.ask(api::create_log(self.names)).await?;
-                api::read::<Stream>(&made)?.map_err(Doubt::Refused)?
+                let made = self.ask(api::create_log(self.names, api::REPLICAS)).await?;
+                match api::read::<Stream>(&made)? {
+                    Err(failure) if failure.is_one_server() => self.one_replica().await?,
+                    Err(failure) if failure.is_too_few_servers() && kept.stays_alone(Instant::now()) => {
+                        self.one_replica().await?
+                    }
+                    made => made.map_err(Doubt::Refused)?,
+                }
             }
             known => known.map_err(Doubt::Refused)?,
         };
         if !stream.is_ours() {
             return Err(Doubt::Other);
         }
-        let made = self.ask(api::create_terminated(self.names)).await?;
+        let made = self.ask(api::create_terminated(self.names, stream.replicas())).await?;
         api::read::<Stream>(&made)?.map_err(Doubt::Refused)?;
         Ok(stream)
+    }
+
+    async fn one_replica(&mut self) -> Result<Stream, Doubt> {
+        let made = self.ask(api::create_log(self.names, 1)).await?;
+        api::read::<Stream>(&made)?.map_err(Doubt::Refused)
     }
 
     /// Comes into the cluster, and reads what is there. Gives the sequence of the first renewal.

@@ -28,19 +28,14 @@ pub(super) struct Cluster {
     most_connections: usize,
 }
 
-/// A cluster without nodes. `None`, and loudly, where there is no NATS: `TAUT_TEST_NATS=required` makes that an error.
+/// A cluster without nodes. `None`, and loudly, where there is no NATS.
 pub(super) fn cluster(lease: Duration) -> Option<Cluster> {
     with(lease, &["-js"], "")
 }
 
 /// A server with these arguments, at which nodes log in so.
 pub(super) fn with(lease: Duration, arguments: &[&str], login: &str) -> Option<Cluster> {
-    if let Err(error) = Command::new("nats-server").arg("--version").stdout(Stdio::null()).status() {
-        let is_required = std::env::var("TAUT_TEST_NATS").is_ok_and(|value| value == "required");
-        assert!(!is_required, "nats-server: {error}");
-        eprintln!(
-            "\nSKIPPED: there is no nats-server on the PATH ({error}), so nothing of the cluster on NATS is tested\n"
-        );
+    if !is_there() {
         return None;
     }
     let directory = std::env::temp_dir().join(format!("taut-nats-{}", random_name()));
@@ -51,6 +46,39 @@ pub(super) fn with(lease: Duration, arguments: &[&str], login: &str) -> Option<C
     let mut cluster = Cluster { directory, server: None, port, proxy, lease, login, arguments, most_connections: 0 };
     cluster.start();
     Some(cluster)
+}
+
+/// Whether there is a NATS. If not, it says so loudly; `TAUT_TEST_NATS=required` makes that an error.
+pub(super) fn is_there() -> bool {
+    let Err(error) = Command::new("nats-server").arg("--version").stdout(Stdio::null()).status() else { return true };
+    let is_required = std::env::var("TAUT_TEST_NATS").is_ok_and(|value| value == "required");
+    assert!(!is_required, "nats-server: {error}");
+    eprintln!(
+        "\nSKIPPED: there is no nats-server on the PATH ({error}), so nothing of the cluster on NATS is tested\n"
+    );
+    false
+}
+
+/// Asks the server at a port something, beside all nodes.
+pub(super) fn ask_at(port: u16, subject: &str, payload: &[u8]) -> Value {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    let mut writer = Writer::default();
+    writer.connect(&Connect { headers: true, no_responders: true, protocol: 1, ..Connect::default() });
+    writer.subscribe("_INBOX.test", 1);
+    writer.publish(subject, Some("_INBOX.test"), &[], payload);
+    stream.write_all(&writer.take()).expect("it is sent");
+    let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        while let Some((said, taken)) = Said::read(&read).expect("a server says this") {
+            if let Said::Message(message) = said {
+                return serde_json::from_slice(message.payload).unwrap_or(Value::Null);
+            }
+            read.drain(..taken);
+        }
+        let count = stream.read(&mut buffer).expect("an answer");
+        assert!(count > 0, "the server closes the connection");
+        read.extend_from_slice(&buffer[..count]);
+    }
 }
 
 impl Cluster {
@@ -83,24 +111,7 @@ impl Cluster {
 
     /// Asks the server something, beside all nodes.
     pub(super) fn ask(&self, subject: &str, payload: &[u8]) -> Value {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
-        let mut writer = Writer::default();
-        writer.connect(&Connect { headers: true, no_responders: true, protocol: 1, ..Connect::default() });
-        writer.subscribe("_INBOX.test", 1);
-        writer.publish(subject, Some("_INBOX.test"), &[], payload);
-        stream.write_all(&writer.take()).expect("it is sent");
-        let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
-        loop {
-            while let Some((said, taken)) = Said::read(&read).expect("a server says this") {
-                if let Said::Message(message) = said {
-                    return serde_json::from_slice(message.payload).unwrap_or(Value::Null);
-                }
-                read.drain(..taken);
-            }
-            let count = stream.read(&mut buffer).expect("an answer");
-            assert!(count > 0, "the server closes the connection");
-            read.extend_from_slice(&buffer[..count]);
-        }
+        ask_at(self.port, subject, payload)
     }
 
     /// The subjects in a stream.
