@@ -14,10 +14,16 @@ import { Redis } from './redis.js';
 
 const TAUT = process.env.TAUT_BIN;
 
+/** The program before the last change of what nodes say to each other, as ./before builds it. */
+export const BEFORE = process.env.TAUT_BIN_BEFORE;
+
 /** What these tests are told by variables is no setting of the program, which refuses names that look like its own. */
 const UNSET = Object.keys(process.env).filter((name) => name.startsWith('TAUT_')).flatMap((name) => ['-u', name]);
 
-/** `cluster`, and for seeing what the tests see: `alone`, one node is all three; `apart`, the nodes know nothing of each other. */
+/**
+ * `cluster`, or `mixed`, where node b is the program before; and for seeing what the tests see: `alone`, one node is all three; `apart`, the nodes know
+ * nothing of each other.
+ */
 export const SHAPE = process.env.TAUT_CLUSTER_SHAPE ?? 'cluster';
 
 /** Seconds of a lease in these tests. */
@@ -33,18 +39,19 @@ export class Cluster {
   static #count = 0;
   history = new History();
   nodes = [];
-  #isGuest; #folder; #options; #prefix; #probes = new Map(); #probe = 0; #clients = [];
+  #isGuest; #folder; #options; #programs; #prefix; #probes = new Map(); #probe = 0; #clients = [];
 
   /**
    * Starts Redis and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line, `redis` of Redis's.
-   * With `beside`, another cluster, they share that one's Redis.
+   * With `beside`, another cluster, they share that one's Redis. `programs` are those of single nodes, by name, where they are not the one under test.
    */
-  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis, beside } = {}) {
+  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis, beside, programs = SHAPE === 'mixed' ? { b: BEFORE } : {} } = {}) {
     const cluster = new Cluster();
     Object.assign(cluster, { lease: lease * 1000, publisher: new Publisher(cluster.history) });
     try {
       cluster.redis = beside?.redis ?? await Redis.start(redis);
       cluster.#isGuest = beside !== undefined;
+      cluster.#programs = programs;
       cluster.hooks = await Hooks.start(cluster.history);
       cluster.#folder = await mkdtemp(join(tmpdir(), 'taut-cluster-'));
       cluster.#prefix = `test-${(Cluster.#count += 1)}`;
@@ -105,8 +112,9 @@ export class Cluster {
     this.#healed('drained', node);
   }
 
-  /** Starts a node again that was killed or drained, at the same port and with the same name. */
-  async revive(node) {
+  /** Starts a node again that was killed or drained, at the same port and with the same name, and from now on with this program, if one is given. */
+  async revive(node, program) {
+    if (program) this.#programs = { ...this.#programs, [node.name]: program };
     node.program = await this.#program(node.name, node.port, node.proxy);
     node.dead = false;
     this.#healed('killed', node);
@@ -238,9 +246,9 @@ export class Cluster {
   }
 
   async #program(name, port, proxy) {
-    const together = SHAPE !== 'cluster' ? [] : [
+    const together = ['alone', 'apart'].includes(SHAPE) ? [] : [
       '--cluster', `redis://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
-    return Program.listening('env', ...UNSET, TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
+    return Program.listening('env', ...UNSET, this.#programs[name] ?? TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
   }
 }
 
