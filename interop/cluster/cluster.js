@@ -44,15 +44,17 @@ export class Cluster {
   /**
    * Starts Redis and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line, `redis` of Redis's.
    * With `beside`, another cluster, they share that one's Redis. `programs` are those of single nodes, by name, where they are not the one under test.
+   * `network` has a namespace for each node and for the engine (namespaces.js): its links are in the place of proxies.
    */
-  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis, beside, programs = SHAPE === 'mixed' ? { b: BEFORE } : {} } = {}) {
+  static async start({ size = 3, lease = LEASE, app = {}, options = [], redis, beside, network, programs = SHAPE === 'mixed' ? { b: BEFORE } : {} } = {}) {
     const cluster = new Cluster();
     Object.assign(cluster, { lease: lease * 1000, publisher: new Publisher(cluster.history) });
     try {
-      cluster.redis = beside?.redis ?? await Redis.start(redis);
+      cluster.redis = beside?.redis ?? await Redis.start(redis, network?.engine);
       cluster.#isGuest = beside !== undefined;
+      Object.assign(cluster, { network });
       cluster.#programs = programs;
-      cluster.hooks = await Hooks.start(cluster.history);
+      cluster.hooks = await Hooks.start(cluster.history, network?.host);
       cluster.#folder = await mkdtemp(join(tmpdir(), 'taut-cluster-'));
       cluster.#prefix = `test-${(Cluster.#count += 1)}`;
       cluster.#options = ['--config', join(cluster.#folder, 'taut.toml'), '--drain-timeout', '1', ...options];
@@ -85,6 +87,17 @@ export class Cluster {
     const client = await this.client(node);
     await client.join(channel, member);
     return client;
+  }
+
+  /** A backend for each node, which publishes there, one event after the other, while the node lives: until the signal. */
+  async publishing(channels, signal, breath = 100) {
+    await Promise.all(this.nodes.map(async (node) => {
+      const backend = this.backend();
+      while (!signal.aborted) {
+        if (!node.dead) await backend.publish(node, channels);
+        await passed(breath);
+      }
+    }));
   }
 
   /** Another backend: the order of what it publishes has nothing to do with that of others. */
@@ -239,16 +252,17 @@ export class Cluster {
   }
 
   async #node(name) {
-    const proxy = await Proxy.start(() => this.redis.port);
+    const proxy = this.network?.link(name) ?? await Proxy.start(() => this.redis.port);
     if (SHAPE === 'alone' && this.nodes.length) return { ...this.nodes[0], name, proxy, twin: this.nodes[0] };
     const program = await this.#program(name, 0, proxy);
-    return { name, program, proxy, port: program.port, dead: false };
+    return { name, program, proxy, host: proxy.node.host, port: program.port, dead: false };
   }
 
   async #program(name, port, proxy) {
     const together = ['alone', 'apart'].includes(SHAPE) ? [] : [
-      '--cluster', `redis://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
-    return Program.listening('env', ...UNSET, this.#programs[name] ?? TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
+      '--cluster', `redis://${proxy.host}:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
+    const { within, host } = proxy.node;
+    return Program.listening(...within, 'env', ...UNSET, this.#programs[name] ?? TAUT, 'serve', '--listen', `${host}:${port}`, '--shards', '2', ...this.#options, ...together);
   }
 }
 

@@ -68,7 +68,7 @@ async function inCluster(programs, story) {
     await cluster.seasoned();
     const visitors = [];
     for (const node of cluster.nodes) for (const user of [`one-${node.name}`, `two-${node.name}`, 'everywhere']) visitors.push(await Visitor.come(cluster, node, user, end.signal));
-    const publishing = Promise.all(cluster.nodes.map((node) => publishAlways(cluster, node, end.signal)));
+    const publishing = cluster.publishing([NEWS, ROOM, RATES], end.signal, BREATH);
     await story(cluster, visitors);
     end.abort();
     await publishing;
@@ -82,15 +82,6 @@ async function inCluster(programs, story) {
     end.abort();
     await cluster.stop().catch(() => {});
     throw error;
-  }
-}
-
-/** A backend that publishes through one node, one event after the other, while the node lives. */
-async function publishAlways(cluster, node, signal) {
-  const backend = cluster.backend();
-  while (!signal.aborted) {
-    if (!node.dead) await backend.publish(node, [NEWS, ROOM, RATES]);
-    await passed(BREATH);
   }
 }
 
