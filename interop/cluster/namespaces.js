@@ -87,7 +87,7 @@ export class Network {
     const path = fileURLToPath(new URL(script, import.meta.url));
     const environment = { ...process.env, TAUT_NAMESPACES: this.#prefix };
     delete environment.NODE_TEST_CONTEXT;
-    const child = spawn('ip', ['netns', 'exec', `${this.#prefix}-hub`, process.execPath, path, ...words], { stdio: ['ignore', 'pipe', 'pipe'], env: environment });
+    const child = spawn('ip', ['netns', 'exec', `${this.#prefix}-hub`, process.execPath, path, ...words.map(String)], { stdio: ['ignore', 'pipe', 'pipe'], env: environment });
     let [output, errors] = ['', ''];
     child.stdout.setEncoding('utf8').on('data', (text) => { output += text; });
     child.stderr.setEncoding('utf8').on('data', (text) => { errors += text; });
