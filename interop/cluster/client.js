@@ -19,7 +19,7 @@ export class Client {
     this.id = `c${(Client.#count += 1)}`;
     this.node = node;
     this.#history = history;
-    this.#socket = new WebSocket(`ws://127.0.0.1:${node.port}/app/${APP.key}?protocol=7&client=js&version=8.6.0`, { perMessageDeflate: false });
+    this.#socket = new WebSocket(`ws://${node.host}:${node.port}/app/${APP.key}?protocol=7&client=js&version=8.6.0`, { perMessageDeflate: false });
     this.#socket.on('message', (bytes) => this.#hear(JSON.parse(bytes)));
     this.#socket.on('close', (code) => history.add('closed', { client: this.id, code }));
     this.#socket.on('error', () => {}); // `close` follows

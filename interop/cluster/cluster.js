@@ -15,10 +15,16 @@ import { Redis } from './redis.js';
 
 const TAUT = process.env.TAUT_BIN;
 
+/** The program before the last change of what nodes say to each other, as ./before builds it. */
+export const BEFORE = process.env.TAUT_BIN_BEFORE;
+
 /** What these tests are told by variables is no setting of the program, which refuses names that look like its own. */
 const UNSET = Object.keys(process.env).filter((name) => name.startsWith('TAUT_')).flatMap((name) => ['-u', name]);
 
-/** `cluster`, and for seeing what the tests see: `alone`, one node is all three; `apart`, the nodes know nothing of each other. */
+/**
+ * `cluster`, or `mixed`, where node b is the program before; and for seeing what the tests see: `alone`, one node is all three; `apart`, the nodes know
+ * nothing of each other.
+ */
 export const SHAPE = process.env.TAUT_CLUSTER_SHAPE ?? 'cluster';
 
 /** `redis`, or `nats`. */
@@ -40,19 +46,22 @@ export class Cluster {
   static #count = 0;
   history = new History();
   nodes = [];
-  #isGuest; #folder; #options; #prefix; #probes = new Map(); #probe = 0; #clients = [];
+  #isGuest; #folder; #options; #programs; #prefix; #probes = new Map(); #probe = 0; #clients = [];
 
   /**
    * Starts an engine and `size` nodes, called a, b, c …; `app` is more of the app's configuration, `options` more of the command line, `engine` of the
-   * engine's. With `beside`, another cluster, they share that one's engine.
+   * engine's. With `beside`, another cluster, they share that one's engine. `programs` are those of single nodes, by name, where they are not the one
+   * under test. `network` has a namespace for each node and for the engine (namespaces.js): its links are in the place of proxies.
    */
-  static async start({ size = 3, lease = LEASE, app = {}, options = [], engine, beside } = {}) {
+  static async start({ size = 3, lease = LEASE, app = {}, options = [], engine, beside, network, programs = SHAPE === 'mixed' ? { b: BEFORE } : {} } = {}) {
     const cluster = new Cluster();
     Object.assign(cluster, { lease: lease * 1000, publisher: new Publisher(cluster.history) });
     try {
-      cluster.engine = beside?.engine ?? await { redis: Redis, nats: Nats }[ENGINE].start(engine);
+      cluster.engine = beside?.engine ?? await { redis: Redis, nats: Nats }[ENGINE].start(engine, network?.engine);
       cluster.#isGuest = beside !== undefined;
-      cluster.hooks = await Hooks.start(cluster.history);
+      Object.assign(cluster, { network });
+      cluster.#programs = programs;
+      cluster.hooks = await Hooks.start(cluster.history, network?.host);
       cluster.#folder = await mkdtemp(join(tmpdir(), 'taut-cluster-'));
       cluster.#prefix = `test-${(Cluster.#count += 1)}`;
       cluster.#options = ['--config', join(cluster.#folder, 'taut.toml'), '--drain-timeout', '1', ...options];
@@ -87,6 +96,17 @@ export class Cluster {
     return client;
   }
 
+  /** A backend for each node, which publishes there, one event after the other, while the node lives: until the signal. */
+  async publishing(channels, signal, breath = 100) {
+    await Promise.all(this.nodes.map(async (node) => {
+      const backend = this.backend();
+      while (!signal.aborted) {
+        if (!node.dead) await backend.publish(node, channels);
+        await passed(breath);
+      }
+    }));
+  }
+
   /** Another backend: the order of what it publishes has nothing to do with that of others. */
   backend() { return new Publisher(this.history); }
 
@@ -112,8 +132,9 @@ export class Cluster {
     this.#healed('drained', node);
   }
 
-  /** Starts a node again that was killed or drained, at the same port and with the same name. */
-  async revive(node) {
+  /** Starts a node again that was killed or drained, at the same port and with the same name, and from now on with this program, if one is given. */
+  async revive(node, program) {
+    if (program) this.#programs = { ...this.#programs, [node.name]: program };
     node.program = await this.#program(node.name, node.port, node.proxy);
     node.dead = false;
     this.#healed('killed', node);
@@ -246,16 +267,17 @@ export class Cluster {
   }
 
   async #node(name) {
-    const proxy = await Proxy.start(() => this.engine.port);
+    const proxy = this.network?.link(name) ?? await Proxy.start(() => this.engine.port);
     if (SHAPE === 'alone' && this.nodes.length) return { ...this.nodes[0], name, proxy, twin: this.nodes[0] };
     const program = await this.#program(name, 0, proxy);
-    return { name, program, proxy, port: program.port, dead: false };
+    return { name, program, proxy, host: proxy.node.host, port: program.port, dead: false };
   }
 
   async #program(name, port, proxy) {
-    const together = SHAPE !== 'cluster' ? [] : [
-      '--cluster', `${this.engine.scheme}://127.0.0.1:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
-    return Program.listening('env', ...UNSET, TAUT, 'serve', '--listen', `127.0.0.1:${port}`, '--shards', '2', ...this.#options, ...together);
+    const together = ['alone', 'apart'].includes(SHAPE) ? [] : [
+      '--cluster', `${this.engine.scheme}://${proxy.host}:${proxy.port}`, '--cluster-prefix', this.#prefix, '--cluster-lease', `${this.lease / 1000}`, '--cluster-name', name];
+    const { within, host } = proxy.node;
+    return Program.listening(...within, 'env', ...UNSET, this.#programs[name] ?? TAUT, 'serve', '--listen', `${host}:${port}`, '--shards', '2', ...this.#options, ...together);
   }
 }
 

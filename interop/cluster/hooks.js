@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 export class Hooks {
   #server;
 
-  static async start(history) {
+  static async start(history, host = '127.0.0.1') {
     const hooks = new Hooks();
     hooks.#server = createServer(async (request, response) => {
       let body = '';
@@ -13,9 +13,9 @@ export class Hooks {
       response.writeHead(200).end();
       const { time_ms: time, events } = JSON.parse(body);
       for (const { name, channel, user_id: user, ...more } of events) history.add('webhook', { name, channel, ...(user !== undefined && { user }), time, ...more });
-    }).listen(0, '127.0.0.1');
+    }).listen(0, host);
     await once(hooks.#server, 'listening');
-    hooks.url = `http://127.0.0.1:${hooks.#server.address().port}/hook`;
+    hooks.url = `http://${host}:${hooks.#server.address().port}/hook`;
     return hooks;
   }
 

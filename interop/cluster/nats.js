@@ -10,15 +10,22 @@ const READY = /Server is ready/;
 
 export class Nats {
   scheme = 'nats';
-  #program; #folder; #options;
+  #program; #folder; #options; #place;
 
-  static async start(options = []) {
+  /** At a port that is free, or at a place of its own: {within, host, port}. */
+  static async start(options = [], place = { within: [], host: '127.0.0.1' }) {
     const nats = new Nats();
     nats.#options = options;
+    nats.#place = place;
     nats.#folder = await mkdtemp(join(tmpdir(), 'taut-nats-'));
-    nats.#program = await Program.onFreePort((port) => nats.#command(port));
-    await nats.#program.until(READY);
-    nats.port = nats.#program.port;
+    if (place.port) {
+      nats.port = place.port;
+      await nats.restart();
+    } else {
+      nats.#program = await Program.onFreePort((port) => nats.#command(port));
+      await nats.#program.until(READY);
+      nats.port = nats.#program.port;
+    }
     return nats;
   }
 
@@ -48,7 +55,7 @@ export class Nats {
 
   /** One question, over a connection of its own, and its answer. */
   async ask(subject, payload = '') {
-    const socket = connect(this.port, '127.0.0.1');
+    const socket = connect(this.port, this.#place.host);
     try {
       await once(socket, 'connect');
       socket.write(`CONNECT {"verbose":false}\r\nSUB _INBOX.test 1\r\nPUB ${subject} _INBOX.test ${Buffer.byteLength(payload)}\r\n${payload}\r\n`);
@@ -65,6 +72,7 @@ export class Nats {
   }
 
   #command(port) {
-    return ['nats-server', '-a', '127.0.0.1', '-p', String(port), '-js', '-sd', join(this.#folder, 'kept'), ...this.#options];
+    const { within, host } = this.#place;
+    return [...within, 'nats-server', '-a', host, '-p', String(port), '-js', '-sd', join(this.#folder, 'kept'), ...this.#options];
   }
 }

@@ -4,6 +4,7 @@ import { connect, createServer } from 'node:net';
 
 export class Proxy {
   #server; #target; #pairs = new Set();
+  host = '127.0.0.1'; node = { within: [], host: '127.0.0.1' }; // where the engine seems to be, and where the node is
   #cut = false; #stalled = new Set(); #delay = 0; #rate = Infinity;
 
   /** Listens on a port of the system's choosing; `target()` is the port behind it, at the moment of each connection. */

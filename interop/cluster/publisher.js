@@ -34,7 +34,7 @@ export class Publisher {
     const asked = performance.now();
     try {
       const text = body === undefined ? undefined : JSON.stringify(body);
-      const response = await fetch(`http://127.0.0.1:${node.port}${signed(path, text, parameters)}`, {
+      const response = await fetch(`http://${node.host}:${node.port}${signed(path, text, parameters)}`, {
         method: text === undefined ? 'GET' : 'POST',
         ...(text !== undefined && { body: text, headers: { 'content-type': 'application/json' } }),
         signal: AbortSignal.timeout(PATIENCE),

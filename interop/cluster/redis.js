@@ -8,14 +8,21 @@ import { Program } from '../peers/programs.js';
 
 export class Redis {
   scheme = 'redis';
-  #program; #folder; #options;
+  #program; #folder; #options; #place;
 
-  static async start(options = []) {
+  /** At a port that is free, or at a place of its own: {within, host, port}. */
+  static async start(options = [], place = { within: [], host: '127.0.0.1' }) {
     const redis = new Redis();
     redis.#options = options;
+    redis.#place = place;
     redis.#folder = await mkdtemp(join(tmpdir(), 'taut-redis-'));
-    redis.#program = await Program.onFreePort((port) => redis.#command(port));
-    redis.port = redis.#program.port;
+    if (place.port) {
+      redis.port = place.port;
+      await redis.restart();
+    } else {
+      redis.#program = await Program.onFreePort((port) => redis.#command(port));
+      redis.port = redis.#program.port;
+    }
     return redis;
   }
 
@@ -42,7 +49,7 @@ export class Redis {
 
   /** One command, over a connection of its own, and its answer. */
   async command(...words) {
-    const socket = connect(this.port, '127.0.0.1');
+    const socket = connect(this.port, this.#place.host);
     try {
       await once(socket, 'connect');
       socket.write(`*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(String(word))}\r\n${word}\r\n`).join('')}`);
@@ -65,7 +72,8 @@ export class Redis {
   }
 
   #command(port) {
-    return ['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--dir', this.#folder, '--save', '', '--appendonly', 'no', ...this.#options];
+    const { within, host } = this.#place;
+    return [...within, 'redis-server', '--port', String(port), '--bind', host, '--protected-mode', 'no', '--dir', this.#folder, '--save', '', '--appendonly', 'no', ...this.#options];
   }
 }
 

@@ -63,10 +63,10 @@ export function schedule(seed) {
   return steps.sort((x, y) => x.at - y.at);
 }
 
-/** Plays the schedule of a seed on a cluster of its own, and gives {seed, violations, report, text}. */
-export async function round(seed) {
+/** Plays the schedule of a seed on a cluster of its own, and gives {seed, violations, report, text}. `options` are the cluster's. */
+export async function round(seed, options) {
   const steps = schedule(seed);
-  const cluster = await Cluster.start();
+  const cluster = await Cluster.start(options);
   try {
     await cluster.seasoned();
     const stage = new Stage(cluster);

@@ -1,6 +1,7 @@
 /**
  * `taut serve` with a configuration of the test's own making, and the real server package of npm to publish through it. With TAUT_NODES=3 these are three
  * nodes on a Redis of their own behind HAProxy, which spreads connections and requests over them: no test has to know.
+ * A backend's publishes all go through one node, as order is promised there (docs/guarantees.md).
  */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -15,10 +16,7 @@ import { Program } from '../peers/programs.js';
 export const APP = { id: '3', key: 'app-key', secret: 'app-secret' };
 export const MASTER_KEY = Buffer.from('the master key of these tests, 32').subarray(0, 32).toString('base64');
 
-const NODES = Number(process.env.TAUT_NODES ?? 1);
-
-/** For a test of what only one node promises: it does not run on several, and says why. */
-export const alone = (why) => (NODES > 1 ? { skip: why } : {});
+export const NODES = Number(process.env.TAUT_NODES ?? 1);
 
 export class Taut {
   #servers = []; #folder; #options; #redis; #proxy;
@@ -82,8 +80,12 @@ export class Taut {
   }
 }
 
-/** HAProxy as docs/proxies.md has it, before several nodes: each connection and request goes to the next, but those of one fallback session to the same. */
+/**
+ * HAProxy as docs/proxies.md has it, before several nodes: each connection and request goes to the next, but those of one fallback session to the same,
+ * and what backends publish to the one that its key stands for, as docs/scaling.md advises.
+ */
 function haproxy(folder, servers) {
+  const targets = servers.map((server, index) => `    server taut${index} 127.0.0.1:${server.port}`).join('\n');
   return Program.onFreePort(async (port) => {
     const file = join(folder, `haproxy-${port}.cfg`);
     await writeFile(file, `
@@ -100,14 +102,19 @@ defaults
 frontend realtime
     bind 127.0.0.1:${port}
     option forwardfor
+    use_backend publishes if METH_POST { path_beg /apps/ }
     default_backend taut
+backend publishes
+    balance url_param auth_key
+    option http-server-close
+${targets}
 backend taut
     balance roundrobin
     option http-server-close
     stick-table type string len 64 size 10k expire 10m
     stick on path,field(6,/) if { path_beg /pusher/app/ }
     stick on path,field(4,/) if { path_reg ^/pusher/[0-9]+/ }
-${servers.map((server, index) => `    server taut${index} 127.0.0.1:${server.port}`).join('\n')}
+${targets}
 `);
     return ['haproxy', '-db', '-f', file];
   });

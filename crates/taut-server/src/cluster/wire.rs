@@ -3,6 +3,9 @@
 //! A message is the version, one byte for its kind, and fields: each is its length in decimal digits, a colon, and its bytes. Redis' scripts write
 //! some of them, and take them apart ([`Cell`]), so the form is one that Lua reads and writes in a few lines.
 
+#[cfg(test)]
+mod golden;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,0 +1,106 @@
+/** What namespaces.test.js tells of, by the names of its tests. `ip netns exec taut-…-hub node partitions.js NAME` plays one, and ends with 0 if all was well. */
+import assert from 'node:assert/strict';
+import { REPAIR } from './checker.js';
+import { Cluster, passed } from './cluster.js';
+import { Links } from './namespaces.js';
+
+const ROOM = 'presence-room';
+const NEWS = 'news';
+
+const STORIES = {
+  async a_node_that_is_cut_off_silently_is_gone_within_the_lease_and_serves_its_own_clients({ cluster, nodes: [a, b, c], at, clients, publisher }) {
+    cluster.stall(b);
+    const cut = performance.now();
+    const others = clients.filter(({ node }) => node !== b);
+    for (const client of others) await cluster.history.until({ kind: 'removed', client: client.id, user: 'only-b' }, 1, cluster.lease + REPAIR);
+    assert.ok(performance.now() - cut < cluster.lease + REPAIR);
+    assert.deepEqual(others.flatMap((client) => client.heard('removed', { user: 'everywhere' })), [], 'who is elsewhere stays');
+    assert.equal(await isReady(b), false);
+    assert.equal(await isReady(a), true);
+    assert.equal((await publisher.publish(b, NEWS)).status, 503);
+    assert.equal((await publisher.publish(a, NEWS)).status, 200, 'the others go on');
+    const [one, two] = clients.filter(({ node }) => node === b);
+    one.trigger(ROOM, 'client-local');
+    await two.until('event', { event: 'client-local', by: one.id });
+    await cluster.member(a, ROOM, 'came-meanwhile');
+    await at(c).leave();
+    for (const client of [one, two]) assert.ok(client.isOpen);
+    cluster.heal(b);
+    await cluster.history.until({ kind: 'added', client: at(a).id, user: 'only-b' }, 2, 20_000);
+    await cluster.history.until({ kind: 'added', client: at(b).id, user: 'came-meanwhile' }, 1, 20_000);
+    await cluster.whole();
+    assert.equal(await isReady(b), true);
+  },
+
+  async a_node_that_is_cut_off_silently_for_less_than_its_lease_loses_nobody({ cluster, nodes: [, b] }) {
+    cluster.stall(b);
+    await passed(cluster.lease - 2200);
+    cluster.heal(b);
+    await cluster.whole();
+    assert.deepEqual(cluster.history.matching({ kind: 'removed' }), []);
+  },
+
+  a_node_whose_cable_is_pulled_ends_with_the_same_list: (stage) => meanwhile(stage, (cluster, b) => cluster.cut(b)),
+  a_node_that_is_not_heard_by_the_engine_ends_with_the_same_list: (stage) => meanwhile(stage, (cluster, b) => cluster.stall(b, 'up')),
+  a_node_that_does_not_hear_the_engine_ends_with_the_same_list: (stage) => meanwhile(stage, (cluster, b) => cluster.stall(b, 'down')),
+
+  async an_engine_that_nobody_reaches_is_away_for_all_and_comes_back_to_all({ cluster, nodes, at, publisher }) {
+    cluster.history.add('fault', { fault: 'engine-paused' });
+    cluster.network.stall('engine');
+    await passed(cluster.lease);
+    for (const node of nodes) {
+      assert.equal(await isReady(node), false);
+      assert.equal((await publisher.publish(node, NEWS)).status, 503);
+    }
+    await at(nodes[1]).leave();
+    await passed(1000);
+    cluster.network.heal('engine');
+    cluster.history.add('healed', { fault: 'engine-paused' });
+    await cluster.whole();
+  },
+};
+
+/** Somebody comes and somebody goes elsewhere, while a node is apart for longer than its lease. */
+async function meanwhile({ cluster, nodes: [a, b, c], at }, part) {
+  part(cluster, b);
+  await cluster.member(a, ROOM, 'came-meanwhile');
+  await passed(cluster.lease + 1000);
+  await at(c).leave();
+  cluster.heal(b);
+  await cluster.whole();
+}
+
+async function isReady(node) {
+  return (await fetch(`http://${node.host}:${node.port}/ready`)).status === 200;
+}
+
+/** Three nodes with a member on each, one user on all of them, and a backend for each that publishes all the time. */
+async function play(story) {
+  const cluster = await Cluster.start({ network: Links.here(), options: ['--cluster-ready', 'on'] });
+  const end = new AbortController();
+  try {
+    const clients = [];
+    for (const node of cluster.nodes) {
+      for (const user of [`only-${node.name}`, 'everywhere']) {
+        const client = await cluster.member(node, ROOM, user);
+        await client.join(NEWS);
+        clients.push(client);
+      }
+    }
+    await cluster.seasoned();
+    const publishing = cluster.publishing(NEWS, end.signal);
+    const at = (node) => clients.find((client) => client.node === node);
+    await story({ cluster, nodes: cluster.nodes, clients, publisher: cluster.publisher, at });
+    end.abort();
+    await publishing;
+    await cluster.settle();
+    cluster.check();
+    await cluster.stop();
+  } catch (error) {
+    end.abort();
+    await cluster.stop().catch(() => {});
+    throw error;
+  }
+}
+
+await play(STORIES[process.argv[2]]);
