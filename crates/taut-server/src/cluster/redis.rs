@@ -11,11 +11,13 @@ mod queue;
 mod reply;
 mod scripts;
 mod session;
+mod slots;
 mod subscriber;
 #[cfg(test)]
 mod tests;
 mod topology;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,10 +32,10 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use self::hazard::Hazard;
-use self::names::Names;
+use self::names::Partition;
 use self::queue::{Carriage, Room};
 use self::session::Session;
-use self::topology::{InvalidUrl, Topology};
+use self::topology::{InvalidUrl, Known, Topology};
 use super::part::Part;
 use super::{Broker, Owners, Phase, Question, State};
 use crate::apps::{App, Apps, Granted};
@@ -42,7 +44,8 @@ use crate::hub::engine::{Epoch, Request, Standing};
 /// How a node takes part in a cluster on Redis.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// Where Redis is: `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://…` for TLS, `unix:///PATH`, or, for a master that sentinels know,
+    /// Where Redis is: `redis://[USER:PASSWORD@]HOST[:PORT]`, with further `HOST[:PORT]` behind commas for a Redis Cluster, of which one is
+    /// enough; `rediss://…` for TLS, `unix:///PATH`, or, for a master that sentinels know,
     /// `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER` and `rediss+sentinel://…`.
     pub(crate) url: String,
     /// The same as it may be shown, without user and password.
@@ -85,8 +88,9 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Whether a text is the address of a Redis: `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://…` for TLS, `unix:///PATH`, or, for a master
-/// that sentinels know, `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER` and `rediss+sentinel://…`.
+/// Whether a text is the address of a Redis: `redis://[USER:PASSWORD@]HOST[:PORT]`, with further `HOST[:PORT]` behind commas for a Redis
+/// Cluster, `rediss://…` for TLS, `unix:///PATH`, or, for a master that sentinels know,
+/// `redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER` and `rediss+sentinel://…`.
 pub(crate) fn check_url(url: &str) -> Result<(), InvalidUrl> {
     Topology::parse(url).map(drop)
 }
@@ -98,7 +102,7 @@ pub(crate) fn start(settings: Settings, apps: Arc<Apps>, owners: Arc<dyn Owners>
     let (requests, received) = mpsc::unbounded_channel();
     let status = Arc::new(Status::default());
     let node = Arc::new(Node {
-        names: Names::new(&settings.prefix),
+        known: Known::default(),
         origin: random_name(),
         settings,
         apps,
@@ -215,7 +219,7 @@ const PHASES: [Phase; 4] = [Phase::Starting, Phase::Joined, Phase::Away, Phase::
 #[derive(Debug)]
 struct Node {
     settings: Settings,
-    names: Names,
+    known: Known,
     /// What this node calls itself in the events that it publishes: it is one and the same in all its incarnations.
     origin: Box<str>,
     apps: Arc<Apps>,
@@ -238,8 +242,8 @@ struct Memory {
     part: Part,
     /// Incarnations of this node that may still hold something.
     former: Vec<Box<str>>,
-    /// The last thing that this node has told webhooks, of this memory of the engine.
-    told: Option<(Epoch, String)>,
+    /// By partition: the last thing that this node has told webhooks, of this memory of the engine.
+    told: HashMap<Partition, (Epoch, String)>,
     /// What operators have been warned of.
     hazards: Vec<Hazard>,
     /// The node is leaving, or has left: it does not come back.
@@ -269,6 +273,12 @@ enum Doubt {
     Late,
     /// The connection with the subscriptions has ended.
     Lost,
+    /// Slots of a Redis Cluster have another master.
+    Moved,
+    /// Slots of a Redis Cluster have no master.
+    Uncovered,
+    /// Several servers are named, and they are not in a Redis Cluster.
+    NoCluster,
     /// Nothing comes by the subscriptions, not even this node's own message.
     Silent,
     /// No answer that a script of ours gives.
@@ -287,6 +297,11 @@ impl fmt::Display for Doubt {
             Self::Fenced => formatter.write_str("this node's lease was over, or Redis has lost its memory"),
             Self::Late => formatter.write_str("this node has not renewed its lease in time"),
             Self::Lost => formatter.write_str("the connection with the subscriptions was closed"),
+            Self::Moved => formatter.write_str("slots of the Redis Cluster have moved to another server"),
+            Self::Uncovered => formatter.write_str("the Redis Cluster has no server for some of its slots"),
+            Self::NoCluster => {
+                formatter.write_str("several servers are named, which is for a Redis Cluster; these are none")
+            }
             Self::Silent => formatter.write_str("this node does not hear its own messages"),
             Self::Unexpected => formatter.write_str("an answer was not what Taut's scripts give"),
             Self::NoMaster => formatter.write_str("the sentinels know no master of this name"),

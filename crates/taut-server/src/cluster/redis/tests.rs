@@ -5,6 +5,7 @@ mod hazards;
 mod model;
 mod scripts;
 mod sentinel;
+mod sharded;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

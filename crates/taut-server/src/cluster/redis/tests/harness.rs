@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -147,12 +148,8 @@ impl Cluster {
     }
 
     /// Polls: Redis tells nobody.
-    pub(super) fn wait_until(&self, mut is_so: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !is_so() {
-            assert!(Instant::now() < end, "it does not come: {:?}", self.calls());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    pub(super) fn wait_until(&self, is_so: impl FnMut() -> bool) {
+        assert!(eventually(is_so), "it does not come: {:?}", self.calls());
     }
 
     pub(super) fn wait_until_reaped(&self) {
@@ -231,6 +228,61 @@ impl Drop for Cluster {
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A Redis that listens on TCP, since sentinels and other servers of a Redis Cluster know it by address.
+pub(super) struct Server {
+    pub(super) port: u16,
+    process: Child,
+}
+
+impl Server {
+    pub(super) fn start(arguments: &[&str], directory: &Path) -> Self {
+        let port = free_port();
+        let process = Command::new("redis-server")
+            .args(arguments)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server starts");
+        Self { port, process }
+    }
+
+    /// What it answers, if it does and that is text.
+    pub(super) fn asked(&self, words: &[&str]) -> Option<String> {
+        self.query(words).ok()
+    }
+
+    pub(super) fn query<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, ::redis::RedisError> {
+        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a URL");
+        ::redis::cmd(words[0]).arg(&words[1..]).query(&mut client.get_connection()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Whether something that is polled comes in time.
+pub(super) fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// A port of the system's choosing.
+pub(super) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port()
 }
 
 /// Waits until a receipt has failed and what it stands for is dropped.
