@@ -378,6 +378,44 @@ mod tests {
         assert_eq!(taken.load(Ordering::Relaxed), 0);
     }
 
+    fn queues() -> [Queue<u32>; 2] {
+        let scripts = Arc::new(Scripts::unloaded());
+        [0, 1].map(|at| Queue::new(at, "taut{0}", Arc::clone(&scripts), "one".into()))
+    }
+
+    #[test]
+    fn each_partition_has_its_turn_and_its_own_order() {
+        let [mut busy, mut quiet] = queues();
+        for number in 0..10 {
+            busy.send(Cmd::new(), HEAVIEST / 4, number);
+        }
+        quiet.send(Cmd::new(), 0, 100);
+        let taken = |busy: &mut Queue<u32>, quiet: &mut Queue<u32>| -> Vec<_> {
+            let (_, answers) = gather(&mut [busy, quiet]);
+            let number = |(at, then)| if let Then::One(number) = then { (at, number) } else { panic!("it is one") };
+            answers.into_iter().map(number).collect()
+        };
+        assert_eq!(taken(&mut busy, &mut quiet), [(0, 0), (1, 100), (0, 1), (0, 2)]);
+        assert_eq!(taken(&mut busy, &mut quiet), [(0, 3), (0, 4), (0, 5)]);
+        quiet.renew(Duration::from_secs(1), Vec::new(), 101);
+        assert_eq!(taken(&mut busy, &mut quiet)[..2], [(0, 6), (1, 101)]);
+    }
+
+    #[test]
+    fn joins_of_one_partition_are_one_call_whatever_comes_between_in_others() {
+        let [mut one, mut other] = queues();
+        let join = |then| Join { cell: Vec::new(), user_info: Vec::new(), most: 0, then: Some(then) };
+        for number in 0..10 {
+            one.join(join(number));
+            other.join(join(number));
+        }
+        let (pipeline, answers) = gather(&mut [&mut one, &mut other]);
+        assert_eq!(pipeline.len(), 2);
+        for (_, then) in answers {
+            assert!(matches!(then, Then::Each(each) if each.len() == 10));
+        }
+    }
+
     #[test]
     fn an_event_that_is_dropped_on_its_way_has_failed() {
         let taken = Arc::default();
