@@ -300,7 +300,7 @@ impl fmt::Display for Doubt {
             Self::Moved => formatter.write_str("slots of the Redis Cluster have moved to another server"),
             Self::Uncovered => formatter.write_str("the Redis Cluster has no server for some of its slots"),
             Self::NoCluster => {
-                formatter.write_str("several servers are named, which is for a Redis Cluster; these are none")
+                formatter.write_str("several servers are named, but the one that answered is not in a Redis Cluster")
             }
             Self::Silent => formatter.write_str("this node does not hear its own messages"),
             Self::Unexpected => formatter.write_str("an answer was not what Taut's scripts give"),

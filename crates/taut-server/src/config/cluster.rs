@@ -20,7 +20,7 @@ pub(crate) fn url(text: &str) -> Result<(), String> {
     }
 }
 
-/// `USER:PASSWORD@HOST:PORT/DATABASE`, of which only the host has to be there.
+/// `USER:PASSWORD@HOST:PORT/DATABASE`, of which only the host has to be there, or several of `HOST:PORT` with commas between.
 fn redis(rest: &str) -> Result<(), String> {
     if rest.contains(['?', '#']) {
         return Err(format!(
@@ -34,11 +34,24 @@ fn redis(rest: &str) -> Result<(), String> {
             "the user or the password holds a character that has a meaning in URLs: write it as %XX, / as %2F and @ as %40. {UNDERSTOOD}"
         ));
     }
-    if address.contains(',') {
+    for address in address.split(',') {
+        server(address)?;
+    }
+    if address.contains(',') && !database.is_empty() {
         return Err(format!(
-            "it names several servers: Sentinel and Redis Cluster are not understood yet. {UNDERSTOOD}"
+            "several servers are those of a Redis Cluster, which has no numbered databases. {UNDERSTOOD}"
         ));
     }
+    if !database.is_empty() && (is_other_than_digits(database) || database.parse::<u16>().is_err()) {
+        return Err(format!(
+            "what follows the host is the number of a database, as in redis://localhost/2. {UNDERSTOOD}"
+        ));
+    }
+    Ok(())
+}
+
+/// `HOST` or `HOST:PORT`.
+fn server(address: &str) -> Result<(), String> {
     let (host, port) = host_and_port(address);
     if host.is_empty() || host.chars().any(|character| character.is_whitespace() || character.is_control()) {
         return Err(format!("it names no host. {UNDERSTOOD}"));
@@ -46,11 +59,6 @@ fn redis(rest: &str) -> Result<(), String> {
     let is_port = |port: &str| !is_other_than_digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
     if port.is_some_and(|port| !is_port(port)) {
         return Err(format!("the port is a number between 1 and 65535. {UNDERSTOOD}"));
-    }
-    if !database.is_empty() && (is_other_than_digits(database) || database.parse::<u16>().is_err()) {
-        return Err(format!(
-            "what follows the host is the number of a database, as in redis://localhost/2. {UNDERSTOOD}"
-        ));
     }
     Ok(())
 }
@@ -119,6 +127,7 @@ pub(crate) fn publish_away(text: &str) -> Result<PublishAway, String> {
 }
 
 const UNDERSTOOD: &str = "Understood are redis://HOST and rediss://HOST (TLS), also with USER:PASSWORD@ before the host and :PORT/DATABASE behind it, \
+     redis://HOST:PORT,HOST:PORT for a Redis Cluster, \
      unix:///PATH, and for a master that sentinels know redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER";
 
 /// Seconds. The node has to renew it several times within.
@@ -145,6 +154,8 @@ mod tests {
             " redis://localhost ",
             "redis+sentinel://me:hunter2@a:26379,b:26379/mymaster",
             "unix:///run/redis.sock",
+            "redis://a:7000,b:7001,[::1]:7002",
+            "rediss://me:hunter2@a,b,c",
         ] {
             assert_eq!(url(good), Ok(()), "{good}");
         }
@@ -162,7 +173,9 @@ mod tests {
             ("redis://", "it names no host"),
             ("redis://me:hunter2@", "it names no host"),
             ("redis://me:hunter2@:6379", "it names no host"),
-            ("redis://a,b,c", "it names several servers"),
+            ("redis://a,b,c/1", "which has no numbered databases"),
+            ("redis://a,,c", "it names no host"),
+            ("redis://me:hunter2@a:7000,b:0", "the port is a number"),
             ("redis://me:hunter2@a:0", "the port is a number"),
             ("redis://a:65536", "the port is a number"),
             ("redis://a:", "the port is a number"),

@@ -572,7 +572,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CLUSTER",
         "URL",
         "",
-        "Makes one server of several nodes, on a Redis server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out. redis+sentinel://HOST:PORT,HOST:PORT/MASTER asks sentinels for it",
+        "Makes one server of several nodes, on a Redis server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out. redis://HOST:PORT,HOST:PORT names some servers of a Redis Cluster, and redis+sentinel://HOST:PORT,HOST:PORT/MASTER asks sentinels for the server",
         server!(cluster, value => cluster::url(value).map(|()| Some(Secret::from(value.trim())))),
     )
     .at_the_next_start(),
