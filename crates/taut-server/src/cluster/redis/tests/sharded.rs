@@ -8,8 +8,12 @@ use tokio::sync::oneshot;
 
 use super::super::names::Names;
 use super::super::slots::{SLOTS, slot};
-use super::harness::{Cluster, Node, Seen, Server, cluster, eventually, failed, free_port};
-use super::{LONG, SHORT, ask, change, event, join, joined, leave, members, publication, publish, standing, subscribe};
+use super::harness::{APP, Cluster, Node, Seen, Server, cluster, eventually, failed, free_port};
+use super::hazards::warned;
+use super::{
+    LONG, SHORT, ask, change, comes, event, join, joined, leave, members, online, publication, publish, standing,
+    subscribe, subscribed,
+};
 use crate::cluster::{Phase, Question};
 use crate::hub::engine::{Request, Standing, Update};
 use crate::hub::receipt::Receipt;
@@ -110,6 +114,17 @@ impl Sharded {
         for server in [target, source] {
             tell(server, &["CLUSTER", "SETSLOT", &number, "NODE", &id(target)]);
         }
+    }
+
+    /// The master that counts the connections of the app.
+    fn counting(&self) -> usize {
+        let names = Names::sharded("taut");
+        self.master(slot(names.of(names.places(APP))))
+    }
+
+    /// Keys of the cluster, of all servers.
+    fn keys(&self, pattern: &str) -> BTreeSet<String> {
+        self.servers.iter().flat_map(|it| it.query::<Vec<String>>(&["KEYS", pattern]).expect("keys")).collect()
     }
 
     /// The cluster's channels that a server has subscribers for.
@@ -344,6 +359,100 @@ fn one_address_is_enough_and_may_vanish_later() {
 }
 
 #[test]
+fn nodes_on_a_redis_cluster_share_the_places_of_an_app() {
+    let Some(mut cluster) = sharded(SHORT) else { return };
+    cluster.nodes.limit_connections(3);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let (first, second, third) = (a.come(), a.come(), b.come());
+    assert!(first.is_some() && second.is_some() && third.is_some());
+    assert!(a.come().is_none() && b.come().is_none(), "there are three");
+    drop(first);
+    let _fourth = comes(&cluster.nodes, &b);
+    assert!(a.come().is_none() && b.come().is_none(), "there are three again");
+    let names = Names::sharded("taut");
+    let shares = format!("{}:shares:{APP}", names.of(names.places(APP)));
+    assert_eq!(cluster.keys("taut{*}:shares:*"), BTreeSet::from([shares.clone()]), "one partition counts them");
+    assert_eq!(cluster.servers[cluster.counting()].query::<usize>(&["HLEN", &shares]).expect("a number"), 2);
+    // What a dead node had is free again.
+    a.kill();
+    let _fifth = comes(&cluster.nodes, &b);
+    assert!(b.come().is_none());
+}
+
+#[test]
+fn places_are_shared_again_once_a_replica_counts_them() {
+    let Some(mut cluster) = sharded(LONG) else { return };
+    cluster.nodes.limit_connections(2);
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    let (first, second) = (a.come(), b.come());
+    assert!(first.is_some() && second.is_some() && a.come().is_none());
+    let counting = cluster.counting();
+    drop(cluster.servers.remove(counting));
+    standing(&a, Standing::Away);
+    standing(&b, Standing::Away);
+    let third = a.come().expect("each node keeps to the limit by itself");
+    standing(&a, Standing::Joined);
+    standing(&b, Standing::Joined);
+    drop((first, third));
+    // A node may let somebody in before it has heard that the other has one.
+    assert!(eventually(|| {
+        let come = a.come();
+        come.is_some() && a.come().is_none() && b.come().is_none()
+    }));
+    drop(second);
+    let _both = (comes(&cluster.nodes, &b), comes(&cluster.nodes, &a));
+    assert!(a.come().is_none() && b.come().is_none());
+}
+
+#[test]
+fn a_node_that_leaves_gives_back_its_places_at_once_and_its_users_after_their_grace() {
+    let Some(mut cluster) = sharded(LONG) else { return };
+    cluster.nodes.limit_connections(1);
+    let grace = Duration::from_secs(5);
+    let (a, b) = (cluster.nodes.join_with_grace("a", grace), cluster.nodes.join_with_grace("b", grace));
+    let channels: Vec<_> = (0..40).map(|number| format!("presence-{number}")).collect();
+    for channel in &channels {
+        subscribed(&b, channel);
+        a.send(Request::Count { channel: channel.as_str().into(), subscribers: 3 });
+        assert!(joined(&a, channel, "ann") && joined(&a, channel, channel));
+    }
+    a.send(Request::SignIn { user_id: "ann".into() });
+    let _only = a.come().expect("a place");
+    let left = Instant::now();
+    a.leave();
+    assert!(b.come().is_some(), "connections are gone at once");
+    let count = |channel: &str| {
+        ask(&b, |answer| Question::Channel { app: b.app(), channel: channel.into(), answer })
+            .map(|state| state.occupancy.subscriptions)
+    };
+    for channel in &channels {
+        assert_eq!(count(channel), Some(1), "it is occupied, by nobody who is counted");
+        assert_eq!(members(&b, channel), ["ann", channel]);
+        assert!(joined(&b, channel, "ann"), "she is back");
+    }
+    assert_eq!(online(&b, &["ann"]), ["ann"]);
+    assert_eq!(ask(&b, |answer| Question::Nodes { answer }).expect("nodes").len(), 1, "it is no node any more");
+    let mut gone = BTreeSet::new();
+    while gone.len() < channels.len() {
+        if let Some(user_id) = change(&b).strip_prefix('-') {
+            assert!(left.elapsed() >= grace, "{user_id}");
+            gone.insert(user_id.to_owned());
+        }
+    }
+    assert_eq!(gone, channels.iter().cloned().collect(), "nobody hears of ann");
+    assert!(eventually(|| cluster.keys("taut{*}:dead").is_empty() && cluster.keys("taut{*}:grace").is_empty()));
+    assert_eq!(online(&b, &["ann"]), [""; 0]);
+}
+
+#[test]
+fn every_master_is_looked_at_for_settings_by_which_something_is_lost() {
+    let Some(cluster) = sharded(LONG) else { return };
+    let settings = ["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"];
+    cluster.servers[MASTERS - 1].query::<()>(&settings).expect("an answer");
+    warned(&cluster.join("a"), "maxmemory-policy is allkeys-lru");
+}
+
+#[test]
 fn nodes_with_another_number_of_partitions_do_not_share_a_prefix() {
     let Some(cluster) = sharded(LONG) else { return };
     let meta = &cluster.servers[cluster.master(slot("taut:meta"))];
@@ -351,9 +460,7 @@ fn nodes_with_another_number_of_partitions_do_not_share_a_prefix() {
     let node = cluster.nodes.node("a", LONG);
     standing(&node, Standing::Away);
     assert_eq!(node.state().phase, Phase::Starting);
-    let keys: usize =
-        cluster.servers.iter().map(|it| it.query::<Vec<String>>(&["KEYS", "taut{*"]).expect("keys").len()).sum();
-    assert_eq!(keys, 0);
+    assert_eq!(cluster.keys("taut{*"), BTreeSet::new());
     meta.query::<()>(&["HSET", "taut:meta", "partitions", "64"]).expect("an answer");
     standing(&node, Standing::Joined);
 }
