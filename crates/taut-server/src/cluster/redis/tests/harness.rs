@@ -29,6 +29,9 @@ pub(super) const PARTITION: &str = "taut{0}";
 /// After this nothing comes any more.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How often a server is started where it cannot have its ports.
+const TRIES: usize = 10;
+
 /// A Redis of this test alone.
 pub(super) struct Cluster {
     directory: PathBuf,
@@ -233,21 +236,45 @@ impl Drop for Cluster {
 /// A Redis that listens on TCP, since sentinels and other servers of a Redis Cluster know it by address.
 pub(super) struct Server {
     pub(super) port: u16,
+    /// On which servers of a Redis Cluster speak with each other, if its arguments say so.
+    pub(super) bus: u16,
     process: Child,
 }
 
 impl Server {
     pub(super) fn start(arguments: &[&str], directory: &Path) -> Self {
-        let port = free_port();
-        let process = Command::new("redis-server")
-            .args(arguments)
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server starts");
-        Self { port, process }
+        Self::start_with(|_| arguments.iter().map(|it| (*it).to_owned()).collect(), directory)
+    }
+
+    /// The same with arguments that depend on its [`bus`](Self::bus).
+    pub(super) fn start_with(arguments: impl Fn(u16) -> Vec<String>, directory: &Path) -> Self {
+        for _ in 0..TRIES {
+            let (port, bus) = (free_port(), free_port());
+            let process = Command::new("redis-server")
+                .args(arguments(bus))
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
+                .current_dir(directory)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server starts");
+            let mut server = Self { port, bus, process };
+            if server.comes_up() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// Whether it answers, before it ends: others may have taken its ports meanwhile.
+    fn comes_up(&mut self) -> bool {
+        let id = format!("process_id:{}", self.process.id());
+        let is_up = |server: &Self| server.asked(&["INFO", "server"]).is_some_and(|text| text.contains(&id));
+        eventually(|| is_up(self) || self.has_ended()) && is_up(self)
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.process.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// What it answers, if it does and that is text.
@@ -281,7 +308,7 @@ pub(super) fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
 }
 
 /// A port of the system's choosing.
-pub(super) fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port()
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::super::names::Names;
 use super::super::slots::{SLOTS, slot};
-use super::harness::{APP, Cluster, Node, Seen, Server, cluster, eventually, failed, free_port};
+use super::harness::{APP, Cluster, Node, Seen, Server, cluster, eventually, failed};
 use super::hazards::warned;
 use super::{
     LONG, SHORT, ask, change, comes, event, join, joined, leave, members, online, publication, publish, standing,
@@ -28,14 +28,13 @@ struct Sharded {
 fn sharded(lease: Duration) -> Option<Sharded> {
     let mut nodes = cluster(lease)?;
     nodes.stop();
-    let server = || {
-        let bus = free_port().to_string();
-        let file = format!("nodes-{bus}.conf");
+    let arguments = |bus: u16| {
+        let (bus, file) = (bus.to_string(), format!("nodes-{bus}.conf"));
         let arguments = ["--cluster-enabled", "yes", "--cluster-config-file", &file, "--cluster-port", &bus];
         let patience = ["--cluster-node-timeout", "2000", "--save", "", "--appendonly", "no"];
-        (Server::start(&[arguments, patience].concat(), nodes.directory()), bus)
+        arguments.into_iter().chain(patience).map(str::to_owned).collect()
     };
-    let (servers, buses): (Vec<_>, Vec<_>) = (0..2 * MASTERS).map(|_| server()).unzip();
+    let servers: Vec<_> = (0..2 * MASTERS).map(|_| Server::start_with(arguments, nodes.directory())).collect();
     let tell = |server: &Server, words: &[&str]| {
         assert!(eventually(|| server.query::<()>(words).is_ok()), "{words:?}: {:?}", server.query::<()>(words));
     };
@@ -47,8 +46,8 @@ fn sharded(lease: Duration) -> Option<Sharded> {
             tell(server, &["CLUSTER", "ADDSLOTSRANGE", &(number * share).to_string(), &last.to_string()]);
         }
     }
-    for (server, bus) in servers.iter().zip(&buses).skip(1) {
-        tell(&servers[0], &["CLUSTER", "MEET", "127.0.0.1", &server.port.to_string(), bus]);
+    for Server { port, bus, .. } in &servers[1..] {
+        tell(&servers[0], &["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), &bus.to_string()]);
     }
     for (number, server) in servers.iter().enumerate().skip(MASTERS) {
         tell(server, &["CLUSTER", "REPLICATE", &id(&servers[number - MASTERS])]);
