@@ -485,8 +485,13 @@ pub(crate) fn another_node_tells_webhooks_when_the_one_that_did_dies(cluster: &m
     cluster.wait_until_told(&a);
     a.kill();
     subscribed(&b, "third");
-    assert_eq!(happened(&b), Event::ChannelOccupied { channel: "third".into() });
-    assert_eq!(happened(&b), Event::ChannelVacated { channel: "first".into() });
+    // The channels are not ordered among each other: the lease may be over first on a busy machine.
+    let mut told = [happened(&b), happened(&b)];
+    told.sort_by_key(|event| event.channel().map(ToString::to_string));
+    assert_eq!(
+        told,
+        [Event::ChannelVacated { channel: "first".into() }, Event::ChannelOccupied { channel: "third".into() }]
+    );
 }
 
 pub(crate) fn subscribers_are_counted_over_all_nodes(cluster: &mut impl Engine) {
