@@ -1,4 +1,4 @@
-//! Several nodes as one server, on an engine that they share: Redis or NATS.
+//! Several nodes as one server, on an engine that they share: Redis, a Redis Cluster, or NATS.
 //!
 //! Each node has an owner for each channel that its clients want ([`crate::hub`]); the engine decides between nodes.
 //! [`Broker`] is what an engine promises, and each engine is one folder.

@@ -25,6 +25,8 @@ pub(super) struct Inbox {
 pub(super) enum Heard {
     /// The connection has ended.
     Lost,
+    /// The engine has ended subscriptions: another server has their channels.
+    Moved,
     /// A node has closed a user's connections as it was asked.
     Terminated { request: u64, node: Box<str> },
     /// This node has closed a user's connections as `from` has asked.

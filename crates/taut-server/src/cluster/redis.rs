@@ -6,19 +6,22 @@ mod queue;
 mod reply;
 mod scripts;
 mod session;
+mod slots;
 mod subscriber;
 #[cfg(test)]
 mod tests;
 mod topology;
 mod url;
 
+use std::collections::HashMap;
 use std::fmt;
 
 use ::redis::RedisError;
 
 use self::hazard::Hazard;
+use self::names::Partition;
 pub(super) use self::session::Session;
-use self::topology::InvalidUrl;
+use self::topology::{InvalidUrl, Known};
 pub(super) use self::url::{FORMS, check_url};
 use super::driver;
 use crate::hub::engine::Epoch;
@@ -28,8 +31,9 @@ type Memory = driver::Memory<Kept>;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
-    /// The last thing that this node has told webhooks, of this memory of the engine.
-    told: Option<(Epoch, String)>,
+    /// By partition: the last thing that this node has told webhooks, of this memory of the engine.
+    told: HashMap<Partition, (Epoch, String)>,
+    known: Known,
     /// What operators have been warned of.
     hazards: Vec<Hazard>,
 }
@@ -57,6 +61,12 @@ pub(super) enum Doubt {
     Late,
     /// The connection with the subscriptions has ended.
     Lost,
+    /// Slots of a Redis Cluster have another master.
+    Moved,
+    /// Slots of a Redis Cluster have no master.
+    Uncovered,
+    /// Several servers are named, and they are not in a Redis Cluster.
+    NoCluster,
     /// Nothing comes by the subscriptions, not even this node's own message.
     Silent,
     /// No answer that a script of ours gives.
@@ -75,6 +85,11 @@ impl fmt::Display for Doubt {
             Self::Fenced => formatter.write_str("this node's lease was over, or Redis has lost its memory"),
             Self::Late => formatter.write_str("this node has not renewed its lease in time"),
             Self::Lost => formatter.write_str("the connection with the subscriptions was closed"),
+            Self::Moved => formatter.write_str("slots of the Redis Cluster have moved to another server"),
+            Self::Uncovered => formatter.write_str("the Redis Cluster has no server for some of its slots"),
+            Self::NoCluster => {
+                formatter.write_str("several servers are named, but the one that answered is not in a Redis Cluster")
+            }
             Self::Silent => formatter.write_str("this node does not hear its own messages"),
             Self::Unexpected => formatter.write_str("an answer was not what Taut's scripts give"),
             Self::NoMaster => formatter.write_str("the sentinels know no master of this name"),

@@ -83,6 +83,8 @@ mod tests {
             "unix:///run/redis.sock",
             "nats://me:hunter2@localhost:4222",
             "tls://a,b?credentials=/etc/taut.creds",
+            "redis://a:7000,b:7001,[::1]:7002",
+            "rediss://me:hunter2@a,b,c",
         ] {
             assert_eq!(url(good), Ok(()), "{good}");
         }
@@ -100,7 +102,9 @@ mod tests {
             ("redis://", "it names no host"),
             ("redis://me:hunter2@", "it names no host"),
             ("redis://me:hunter2@:6379", "it names no host"),
-            ("redis://a,b,c", "it names several servers"),
+            ("redis://a,b,c/1", "which has no numbered databases"),
+            ("redis://a,,c", "it names no host"),
+            ("redis://me:hunter2@a:7000,b:0", "the port is a number"),
             ("redis://me:hunter2@a:0", "the port is a number"),
             ("redis://a:65536", "the port is a number"),
             ("redis://a:", "the port is a number"),

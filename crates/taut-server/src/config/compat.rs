@@ -123,7 +123,7 @@ impl Compat {
             self.used.extend(&several);
             return self.notes.push(format!(
                 "{ADAPTER} is not used: {} asks for Sentinel or Redis Cluster. This node is alone until TAUT_CLUSTER names the sentinels \
-                 (redis+sentinel://HOST:PORT,HOST:PORT/MASTER) or one Redis server; Redis Cluster is not understood yet",
+                 (redis+sentinel://HOST:PORT,HOST:PORT/MASTER), servers of the Redis Cluster (redis://HOST:PORT,HOST:PORT), or one Redis server",
                 several.join(" and ")
             ));
         }
@@ -499,7 +499,7 @@ const UNUSED: &[(&str, &str)] = &[
     ("SOKETI_APP_MANAGER_", "it belongs to a driver that is not in use"),
     ("SOKETI_DB_REDIS_SENTINEL", "TAUT_CLUSTER names sentinels: redis+sentinel://HOST:PORT,HOST:PORT/MASTER"),
     ("SOKETI_DB_REDIS_INSTANCE_NAME", "TAUT_CLUSTER names sentinels: redis+sentinel://HOST:PORT,HOST:PORT/MASTER"),
-    ("SOKETI_DB_REDIS_CLUSTER_", "Redis Cluster is not understood yet"),
+    ("SOKETI_DB_REDIS_CLUSTER_", "TAUT_CLUSTER names servers of a Redis Cluster: redis://HOST:PORT,HOST:PORT"),
     ("SOKETI_DB_REDIS_", "Redis is for several nodes that are one server: SOKETI_ADAPTER_DRIVER=redis"),
     ("SOKETI_DB_", "SOKETI_APP_MANAGER_DRIVER names no database"),
     ("SOKETI_METRICS_", "the metrics are for Prometheus, and their names begin with taut_"),

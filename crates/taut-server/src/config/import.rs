@@ -108,7 +108,7 @@ impl Writer {
         for path in ["database.redis.sentinels", "database.redis.clusterNodes", "adapter.redis.clusterMode"] {
             if given(path).is_some() {
                 let reason = format!(
-                    "{path} asks for Sentinel or Redis Cluster: write the sentinels as cluster = redis+sentinel://HOST:PORT,HOST:PORT/MASTER; Redis Cluster is not understood yet"
+                    "{path} asks for Sentinel or Redis Cluster: write the sentinels as cluster = redis+sentinel://HOST:PORT,HOST:PORT/MASTER, or servers of the Redis Cluster as redis://HOST:PORT,HOST:PORT"
                 );
                 return self.lost("adapter.driver", &driver, &reason);
             }

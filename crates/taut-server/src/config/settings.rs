@@ -572,7 +572,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_CLUSTER",
         "URL",
         "",
-        "Makes one server of several nodes, on a Redis or NATS server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out. redis+sentinel://HOST:PORT,HOST:PORT/MASTER asks sentinels for it. nats://USER:PASSWORD@HOST:PORT, or tls:// with TLS, also names several servers, behind commas",
+        "Makes one server of several nodes, on a Redis or NATS server that they share: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS; all but the host may be left out. redis://HOST:PORT,HOST:PORT names some servers of a Redis Cluster, and redis+sentinel://HOST:PORT,HOST:PORT/MASTER asks sentinels for the server. nats://USER:PASSWORD@HOST:PORT, or tls:// with TLS, also names several servers, behind commas",
         server!(cluster, value => cluster::url(value).map(|()| Some(Secret::from(value.trim())))),
     )
     .at_the_next_start(),

@@ -498,7 +498,7 @@ impl Session {
 
     fn heard(&mut self, heard: Heard) {
         match heard {
-            Heard::Lost => {}
+            Heard::Lost | Heard::Moved => {}
             Heard::Terminated { request, node } => self.terminations.done(request, node),
             Heard::Closed { from, request } => {
                 let message = wire::Message::Terminated { request, node: (*self.incarnation).into() };

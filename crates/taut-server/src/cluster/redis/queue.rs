@@ -1,28 +1,29 @@
-//! What is written to the engine: in order, on one connection, many commands at a time.
+//! What is written to the engine: in order, on one connection for each server, many commands at a time.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, Pipeline, RedisResult, Value};
 
+use super::names::Partition;
 use super::scripts::{Script, Scripts};
 use crate::cluster::shares::Draw;
 
-/// The writes of one incarnation.
+/// The writes of one incarnation to one partition, until their [`Writer`] takes them.
 ///
-/// One pipeline is under way at a time. While it is, the next one gathers: neighbours that the same script takes become one call. Nothing is sent
-/// twice: what becomes of a write whose answer does not come is not known, and the session is over.
+/// Neighbours that the same script takes become one call.
 pub(super) struct Queue<T> {
-    connection: MultiplexedConnection,
-    scripts: Scripts,
+    partition: Partition,
+    /// What the partition's names begin with.
+    name: Box<str>,
+    scripts: Arc<Scripts>,
     incarnation: Box<str>,
     waiting: VecDeque<Entry<T>>,
-    under_way: Option<UnderWay<T>>,
     /// The number of this incarnation's last change that was sent.
     changes: u64,
 }
@@ -62,32 +63,19 @@ pub(super) enum Then<T> {
     Nothing,
 }
 
-struct UnderWay<T> {
-    answers: Vec<Then<T>>,
-    since: Instant,
-    replies: Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> + Send>>,
-}
-
-/// A pipeline that is done.
-pub(super) struct Finished<T> {
-    pub(super) answers: Vec<Then<T>>,
-    pub(super) replies: RedisResult<Vec<Value>>,
-    pub(super) took: Duration,
-}
-
 impl<T> Queue<T> {
-    pub(super) fn new(connection: MultiplexedConnection, scripts: Scripts, incarnation: Box<str>) -> Self {
-        Self { connection, scripts, incarnation, waiting: VecDeque::new(), under_way: None, changes: 0 }
+    pub(super) fn new(partition: Partition, name: &str, scripts: Arc<Scripts>, incarnation: Box<str>) -> Self {
+        Self { partition, name: name.into(), scripts, incarnation, waiting: VecDeque::new(), changes: 0 }
     }
 
-    /// How many writes wait or are under way.
+    /// How many writes wait.
     pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.under_way.as_ref().map_or(0, |under_way| under_way.answers.len())
+        self.waiting.len()
     }
 
     /// A call of a script, to which arguments are added before it is [sent](Self::send).
     pub(super) fn call(&self, script: Script) -> Cmd {
-        self.scripts.call(script)
+        self.scripts.call(script, &self.name)
     }
 
     /// Adds a command of about so many bytes.
@@ -128,38 +116,6 @@ impl<T> Queue<T> {
     /// `former` are the incarnations of this node whose shares are void.
     pub(super) fn draw(&mut self, draw: Draw, former: &[Box<str>], then: T) {
         self.waiting.push_back(Entry::Draw { former: former.to_vec(), draw, then });
-    }
-
-    /// Sends what waits, unless something is under way.
-    pub(super) fn start(&mut self) {
-        if self.under_way.is_some() || self.waiting.is_empty() {
-            return;
-        }
-        let (mut pipeline, mut answers, mut weight) = (Pipeline::new(), Vec::new(), 0);
-        while let Some(entry) = self.waiting.front() {
-            weight += entry.weight();
-            if weight > HEAVIEST && !answers.is_empty() {
-                break;
-            }
-            let entry = self.waiting.pop_front().expect("there is a first one");
-            let (command, then) = self.command(entry);
-            pipeline.add_command(command);
-            answers.push(then);
-        }
-        let (mut connection, count) = (self.connection.clone(), answers.len());
-        let replies = Box::pin(async move { connection.send_packed_commands(&pipeline, 0, count).await });
-        self.under_way = Some(UnderWay { answers, since: Instant::now(), replies });
-    }
-
-    /// Waits until what is under way is done.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost: the next call goes on waiting.
-    pub(super) async fn finished(&mut self) -> Finished<T> {
-        let Some(under_way) = &mut self.under_way else { return pending().await };
-        let replies = under_way.replies.as_mut().await;
-        let UnderWay { answers, since, .. } = self.under_way.take().expect("it was there");
-        Finished { answers, replies, took: since.elapsed() }
     }
 
     fn command(&mut self, entry: Entry<T>) -> (Cmd, Then<T>) {
@@ -233,12 +189,105 @@ impl<T> Entry<T> {
 
 impl<T> fmt::Debug for Queue<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { incarnation, changes, .. } = self;
+        let Self { name, incarnation, changes, .. } = self;
         formatter
             .debug_struct("Queue")
+            .field("name", name)
             .field("incarnation", incarnation)
             .field("changes", changes)
             .finish_non_exhaustive()
+    }
+}
+
+/// The connection on which the queues of a server's partitions are written.
+///
+/// One pipeline is under way at a time; while it is, the next one gathers. Nothing is sent twice: what becomes of a write whose answer does not
+/// come is not known, and the session is over.
+pub(super) struct Writer<T> {
+    connection: MultiplexedConnection,
+    under_way: Option<UnderWay<T>>,
+    /// Pipelines that were sent: each begins with another queue.
+    sent: usize,
+}
+
+struct UnderWay<T> {
+    answers: Vec<(Partition, Then<T>)>,
+    since: Instant,
+    replies: Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> + Send>>,
+}
+
+/// A pipeline that is done.
+pub(super) struct Finished<T> {
+    pub(super) answers: Vec<(Partition, Then<T>)>,
+    pub(super) replies: RedisResult<Vec<Value>>,
+    pub(super) took: Duration,
+}
+
+impl<T> Writer<T> {
+    pub(super) fn new(connection: MultiplexedConnection) -> Self {
+        Self { connection, under_way: None, sent: 0 }
+    }
+
+    /// How many writes are under way.
+    pub(super) fn len(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |under_way| under_way.answers.len())
+    }
+
+    /// Sends what waits in these queues, unless something is under way.
+    pub(super) fn start<'q>(&mut self, queues: impl Iterator<Item = &'q mut Queue<T>>)
+    where
+        T: 'q,
+    {
+        if self.under_way.is_some() {
+            return;
+        }
+        let mut queues: Vec<_> = queues.filter(|queue| queue.len() > 0).collect();
+        if queues.is_empty() {
+            return;
+        }
+        let first = self.sent % queues.len();
+        queues.rotate_left(first);
+        let (pipeline, answers) = gather(&mut queues);
+        let (mut connection, count) = (self.connection.clone(), answers.len());
+        let replies = Box::pin(async move { connection.send_packed_commands(&pipeline, 0, count).await });
+        self.under_way = Some(UnderWay { answers, since: Instant::now(), replies });
+        self.sent = self.sent.wrapping_add(1);
+    }
+
+    /// What was under way, once it is done.
+    pub(super) fn poll_finished(&mut self, context: &mut Context<'_>) -> Poll<Finished<T>> {
+        let Some(under_way) = &mut self.under_way else { return Poll::Pending };
+        let replies = ready!(under_way.replies.as_mut().poll(context));
+        let UnderWay { answers, since, .. } = self.under_way.take().expect("it was there");
+        Poll::Ready(Finished { answers, replies, took: since.elapsed() })
+    }
+}
+
+/// Takes one write of each queue in turn, until they are empty or it is enough.
+fn gather<T>(queues: &mut [&mut Queue<T>]) -> (Pipeline, Vec<(Partition, Then<T>)>) {
+    let (mut pipeline, mut answers, mut weight) = (Pipeline::new(), Vec::new(), 0);
+    loop {
+        let before = answers.len();
+        for queue in &mut *queues {
+            let Some(entry) = queue.waiting.front() else { continue };
+            weight += entry.weight();
+            if weight > HEAVIEST && !answers.is_empty() {
+                return (pipeline, answers);
+            }
+            let entry = queue.waiting.pop_front().expect("there is a first one");
+            let (command, then) = queue.command(entry);
+            pipeline.add_command(command);
+            answers.push((queue.partition, then));
+        }
+        if answers.len() == before {
+            return (pipeline, answers);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Writer<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Writer").field("sent", &self.sent).finish_non_exhaustive()
     }
 }
 
@@ -253,3 +302,46 @@ const COMMAND: usize = 64;
 
 /// A cell takes its bytes, and the engine the time of some kilobytes: a join costs it what three to nine publishes do.
 const CELL: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues() -> [Queue<u32>; 2] {
+        let scripts = Arc::new(Scripts::unloaded());
+        [0, 1].map(|at| Queue::new(at, "taut{0}", Arc::clone(&scripts), "one".into()))
+    }
+
+    #[test]
+    fn each_partition_has_its_turn_and_its_own_order() {
+        let [mut busy, mut quiet] = queues();
+        for number in 0..10 {
+            busy.send(Cmd::new(), HEAVIEST / 4, number);
+        }
+        quiet.send(Cmd::new(), 0, 100);
+        let taken = |busy: &mut Queue<u32>, quiet: &mut Queue<u32>| -> Vec<_> {
+            let (_, answers) = gather(&mut [busy, quiet]);
+            let number = |(at, then)| if let Then::One(number) = then { (at, number) } else { panic!("it is one") };
+            answers.into_iter().map(number).collect()
+        };
+        assert_eq!(taken(&mut busy, &mut quiet), [(0, 0), (1, 100), (0, 1), (0, 2)]);
+        assert_eq!(taken(&mut busy, &mut quiet), [(0, 3), (0, 4), (0, 5)]);
+        quiet.renew(Duration::from_secs(1), Vec::new(), 101);
+        assert_eq!(taken(&mut busy, &mut quiet)[..2], [(0, 6), (1, 101)]);
+    }
+
+    #[test]
+    fn joins_of_one_partition_are_one_call_whatever_comes_between_in_others() {
+        let [mut one, mut other] = queues();
+        let join = |then| Join { cell: Vec::new(), user_info: Vec::new(), most: 0, then: Some(then) };
+        for number in 0..10 {
+            one.join(join(number));
+            other.join(join(number));
+        }
+        let (pipeline, answers) = gather(&mut [&mut one, &mut other]);
+        assert_eq!(pipeline.len(), 2);
+        for (_, then) in answers {
+            assert!(matches!(then, Then::Each(each) if each.len() == 10));
+        }
+    }
+}

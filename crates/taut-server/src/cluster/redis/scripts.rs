@@ -1,7 +1,7 @@
 //! The scripts that decide between nodes: one for each decision, and what they share.
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, Pipeline, Value};
+use ::redis::{Cmd, Pipeline};
 
 use super::Doubt;
 use super::reply;
@@ -51,56 +51,51 @@ const SOURCES: [&str; 17] = [
 
 const COMMON: &str = include_str!("scripts/common.lua");
 
-/// A script with what all share. On a Redis Cluster it would publish otherwise.
-fn whole(body: &str) -> String {
-    format!("local PUBLISH = 'PUBLISH'\n{COMMON}\n{body}")
+/// A script with what all share. On a Redis Cluster it publishes in the slot of its partition.
+fn whole(body: &str, is_sharded: bool) -> String {
+    let publish = if is_sharded { "SPUBLISH" } else { "PUBLISH" };
+    format!("local PUBLISH = '{publish}'\n{COMMON}\n{body}")
 }
 
 /// The text of a script.
 #[cfg(test)]
 pub(super) fn source(script: Script) -> String {
-    whole(SOURCES[script as usize])
+    whole(SOURCES[script as usize], false)
 }
 
 /// The scripts as a server knows them.
 ///
 /// They are loaded when a connection begins. A server that has forgotten them since (it was restarted, or is another one) has forgotten more:
 /// its `NOSCRIPT` ends the session like any doubt, so nothing is sent again out of order.
+///
+/// Each is called with the beginning of its partition's names as its key. Nothing ever has that name: while a slot moves, a Redis Cluster refuses
+/// commands whose key it lacks (`ASK`), so no script runs there, and none stops half way at a key that has gone already.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    partition: Box<str>,
     digests: Vec<String>,
 }
 
 impl Scripts {
-    pub(super) async fn load(connection: &mut MultiplexedConnection, partition: &str) -> Result<Self, Doubt> {
+    pub(super) async fn load(connection: &mut MultiplexedConnection, is_sharded: bool) -> Result<Self, Doubt> {
         let mut pipeline = Pipeline::with_capacity(SOURCES.len());
         for body in SOURCES {
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(whole(body));
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(whole(body, is_sharded));
         }
         let replies = connection.send_packed_commands(&pipeline, 0, SOURCES.len()).await?;
         let digests = replies.into_iter().map(|reply| reply::checked(reply).and_then(reply::text));
-        Ok(Self { partition: partition.into(), digests: digests.collect::<Result<_, _>>()? })
+        Ok(Self { digests: digests.collect::<Result<_, _>>()? })
     }
 
-    /// The command that runs a script: its arguments follow.
-    pub(super) fn call(&self, script: Script) -> Cmd {
+    /// As no server knows them.
+    #[cfg(test)]
+    pub(super) fn unloaded() -> Self {
+        Self { digests: vec![String::new(); SOURCES.len()] }
+    }
+
+    /// The command that runs a script in a partition: its arguments follow.
+    pub(super) fn call(&self, script: Script, partition: &str) -> Cmd {
         let mut command = ::redis::cmd("EVALSHA");
-        command.arg(&self.digests[script as usize]).arg(1).arg(&*self.partition);
+        command.arg(&self.digests[script as usize]).arg(1).arg(partition);
         command
-    }
-
-    /// Runs a script at once, before there is a queue.
-    pub(super) async fn run(
-        &self,
-        connection: &mut MultiplexedConnection,
-        script: Script,
-        arguments: &[&[u8]],
-    ) -> Result<Value, Doubt> {
-        let mut command = self.call(script);
-        for argument in arguments {
-            command.arg(*argument);
-        }
-        reply::checked(connection.send_packed_command(&command).await?)
     }
 }

@@ -1,30 +1,29 @@
 //! The life of one incarnation.
 
 mod answers;
+mod open;
+mod server;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, cmd};
+use ::redis::{Cmd, cmd};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::hazard;
-use super::names::Names;
+use super::names::{Names, Partition};
 use super::queue::{Count, Join, Queue};
-use super::reply;
-use super::scripts::{Script, Scripts};
-use super::subscriber::{Reader, Subscriber};
-use super::topology::Topology;
+use super::scripts::Script;
+use super::subscriber::Subscriber;
 use super::{Doubt, Kept, Memory};
 use crate::apps::App;
 use crate::cluster::Phase;
 use crate::cluster::carriage::{Carriage, Room};
 use crate::cluster::driver::{self, Message, Node};
-use crate::cluster::inbox::{Heard, Inbox};
+use crate::cluster::inbox::Heard;
 use crate::cluster::part::{self, Counts};
 use crate::cluster::shares::{Draw, Shares};
 use crate::cluster::terminations::Terminations;
@@ -32,32 +31,48 @@ use crate::cluster::wire::{self, Cell};
 use crate::hub::command::{PresenceMember, Publication};
 use crate::hub::engine::{Epoch, Request, Update};
 use crate::hub::receipt::Receipt;
-use answers::Answer;
+use answers::{Answer, Channels, WhoIsOnline};
+use server::{Look, Served, Server, served};
 
-/// One incarnation with its two connections.
+/// One incarnation. It holds a lease in every partition, and the node has joined once all of them know everything.
+///
+/// One doubt about one server ends it everywhere: the other servers are told everything again as well. That costs them little, and there is one
+/// way back instead of one for each server.
 #[derive(Debug)]
 pub(in crate::cluster) struct Session {
     node: Arc<Node>,
-    names: Names,
+    names: Arc<Names>,
     incarnation: Box<str>,
-    epoch: Epoch,
-    queue: Queue<Answer>,
-    subscriber: Subscriber<Confirmed>,
-    hears: Arc<Reader>,
+    servers: Vec<Server>,
+    /// In the order of their numbers.
+    partitions: Vec<PartitionState>,
     heard: mpsc::UnboundedReceiver<Heard>,
     lease: Lease,
-    /// What is still missing before the node has joined.
-    missing: Missing,
+    /// Partitions that do not know yet all that this node holds.
+    untold: usize,
     counts: Counts<Instant>,
     shares: Shares,
     /// By app: whether its users' changes are subscribed, and the questions that wait for it.
     watched: HashMap<Box<str>, Watched>,
+    /// Questions to all partitions.
+    who_is_online: HashMap<u64, WhoIsOnline>,
+    channels: HashMap<u64, Channels>,
+    /// How many of these there were.
+    asked: u64,
     terminations: Terminations,
+    leaving: Leaving,
+    has_sentinels: bool,
+}
+
+/// One partition, as this incarnation knows it.
+#[derive(Debug)]
+struct PartitionState {
+    /// The number of the server that owns it.
+    server: usize,
+    epoch: Epoch,
+    queue: Queue<Answer>,
     happenings: Happenings,
     reaper: Reaper,
-    probe: Probe,
-    has_sentinels: bool,
-    has_left: bool,
 }
 
 /// Until when this node may write.
@@ -66,53 +81,23 @@ struct Lease {
     /// By this node's own clock, with a margin.
     ends: Instant,
     renew_at: Instant,
-    is_renewing: bool,
+    /// Partitions that have not answered the renewal under way.
+    unanswered: usize,
 }
 
-/// Sees whether this node hears itself: a connection on which nothing comes may be one to a server to which nobody publishes.
+/// The incarnation is given back.
 #[derive(Debug, Default)]
-struct Probe {
-    sent: Option<Instant>,
-}
-
-/// What is to be done about the subscriptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    Fine,
-    /// This node is to send itself a message.
-    Send,
-    /// It did not come.
-    Silent,
-}
-
-impl Probe {
-    /// Something came last at `last`.
-    fn look(&mut self, last: Instant, now: Instant, lease: Duration) -> Look {
-        match self.sent {
-            // The clock of what comes has milliseconds.
-            Some(sent) if last + Duration::from_millis(1) > sent => self.sent = None,
-            Some(sent) if now > sent + (lease / 5).max(LEAST_PATIENCE) => return Look::Silent,
-            Some(_) => return Look::Fine,
-            None => {}
-        }
-        if now < last + lease / 2 {
-            return Look::Fine;
-        }
-        self.sent = Some(now);
-        Look::Send
-    }
-}
-
-/// What must be confirmed before the node has joined.
-#[derive(Debug)]
-struct Missing {
-    subscriptions: bool,
-    cells: bool,
+struct Leaving {
+    /// Partitions in which that is not done.
+    left: usize,
+    done: Option<oneshot::Sender<()>>,
+    is_done: bool,
 }
 
 #[derive(Debug, Default)]
 struct Watched {
-    is_confirmed: bool,
+    /// Partitions whose changes are not heard yet.
+    unheard: usize,
     waiting: Vec<OnlineQuestion>,
 }
 
@@ -150,55 +135,18 @@ enum Confirmed {
     Status {
         app: Box<str>,
     },
-    /// Everything that was wanted when the session began.
-    All,
+    /// Everything that was wanted of the server of this number when the session began.
+    All {
+        server: usize,
+    },
 }
 
 impl driver::Session for Session {
     type Doubt = Doubt;
     type Kept = Kept;
 
-    async fn open(node: Arc<Node>, incarnation: Box<str>, _: Kept) -> Result<Self, Doubt> {
-        let names = Names::new(&node.settings.prefix);
-        let topology = Topology::parse(&node.settings.url).map_err(Doubt::Url)?;
-        let timeout = node.settings.response_timeout;
-        let client = Client::open(topology.master(timeout).await?)?;
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
-        let (reader, heard) = hears(&node, &names);
-        let to = Arc::clone(&reader);
-        let take = move |info: PushInfo| -> Result<(), ()> {
-            to.take(info);
-            Ok(())
-        };
-        let subscribing =
-            client.get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(take)).await?;
-        let mut writing = client.get_multiplexed_async_connection_with_config(&config).await?;
-        agree(&mut writing, &names).await?;
-        let scripts = Scripts::load(&mut writing, names.partition()).await?;
-        let sent = Instant::now();
-        let epoch = enter(&mut writing, &scripts, &node, &incarnation).await?;
-        Ok(Self {
-            lease: Lease { ends: node.lease_from(sent), renew_at: sent, is_renewing: false },
-            queue: Queue::new(writing, scripts, incarnation.clone()),
-            subscriber: Subscriber::new(subscribing),
-            missing: Missing { subscriptions: true, cells: true },
-            counts: Counts::default(),
-            shares: Shares::default(),
-            watched: HashMap::new(),
-            terminations: Terminations::default(),
-            happenings: Happenings { is_turn: false, is_reading: false, read_at: sent },
-            reaper: Reaper::default(),
-            probe: Probe::default(),
-            has_sentinels: matches!(topology, Topology::Sentinel { .. }),
-            has_left: false,
-            node,
-            names,
-            incarnation,
-            epoch,
-            hears: reader,
-            heard,
-        })
+    async fn open(node: Arc<Node>, incarnation: Box<str>, kept: Kept) -> Result<Self, Doubt> {
+        Self::connect(node, incarnation, &kept).await
     }
 
     async fn run(mut self, requests: &mut mpsc::UnboundedReceiver<Message>, memory: &mut Memory) -> Option<Doubt> {
@@ -217,17 +165,20 @@ impl Session {
         let mut ticks = interval(self.node.tick());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut received = Vec::new();
-        while !self.has_left {
+        while !self.leaving.is_done {
             // Before anything is written: this node may have been asleep.
             if Instant::now() >= self.lease.ends {
                 return Err(Doubt::Late);
             }
-            self.queue.start();
-            self.subscriber.start();
-            self.node.status.waiting.store(self.queue.len() + self.subscriber.len(), Ordering::Relaxed);
+            for (number, server) in self.servers.iter_mut().enumerate() {
+                server.start(number, &mut self.partitions);
+            }
+            self.node.status.waiting.store(self.waiting(), Ordering::Relaxed);
             tokio::select! {
-                finished = self.queue.finished() => self.answered(finished, memory)?,
-                confirmed = self.subscriber.finished() => self.confirmed(confirmed?, memory),
+                served = served(&mut self.servers) => match served? {
+                    Served::Answered(finished) => self.answered(finished, memory)?,
+                    Served::Confirmed(confirmed) => self.confirmed(confirmed, memory),
+                },
                 Some(heard) = self.heard.recv() => self.heard(heard)?,
                 _ = ticks.tick() => self.tick(memory)?,
                 count = requests.recv_many(&mut received, MOST_RECEIVED), if !memory.is_leaving => {
@@ -245,48 +196,77 @@ impl Session {
 
     /// Tells the engine everything that this node holds. The writes of requests follow behind it.
     fn rejoin(&mut self, memory: &Memory) {
-        let names = self.names.clone();
+        let names = Arc::clone(&self.names);
+        // Before everything else in its slot: its end is noticed.
+        for at in 0..names.count() {
+            self.subscriber(at).subscribe(names.control(at), None);
+        }
         for subscription in memory.part.subscriptions() {
             let (app, channel) = (subscription.app, subscription.channel);
             let confirmed =
                 Confirmed::Channel { app: app.into(), channel: Arc::clone(channel), number: subscription.number };
-            self.subscriber.subscribe(names.channel(app, channel), Some(confirmed));
+            let at = names.partition(app, channel);
+            self.subscriber(at).subscribe(names.channel(at, app, channel), Some(confirmed));
         }
         for app in memory.part.watched() {
             self.watch(app);
         }
-        self.subscriber.subscribe(names.control(), None);
-        self.subscriber.subscribe(names.node(&self.incarnation), Some(Confirmed::All));
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            let confirmed = Some(Confirmed::All { server: number });
+            server.subscriber.subscribe(names.node(server.first, &self.incarnation), confirmed);
+        }
         for (cell, user_info) in memory.part.cells() {
+            let at = names.partition_of(&cell);
             let (cell, user_info) = (cell.write(), wire::user_info(user_info));
-            self.queue.join(Join { cell, user_info, most: 0, then: None });
+            self.queue(at).join(Join { cell, user_info, most: 0, then: None });
         }
         for (app, channel, subscribers) in memory.part.counts() {
             let count = Count { app: app.into(), channel: Arc::clone(channel), subscribers };
-            self.queue.count(count, &memory.former);
+            self.queue(names.partition(app, channel)).count(count, &memory.former);
         }
         for app in &self.node.apps.all() {
             self.draw(app, memory);
         }
-        let mut retire = self.queue.call(Script::Retire);
-        retire.arg(0);
-        for incarnation in &memory.former {
-            retire.arg(&**incarnation);
+        for PartitionState { queue, .. } in &mut self.partitions {
+            let mut retire = queue.call(Script::Retire);
+            retire.arg(0);
+            for incarnation in &memory.former {
+                retire.arg(&**incarnation);
+            }
+            queue.send(retire, 0, Answer::Rejoined);
         }
-        self.queue.send(retire, 0, Answer::Rejoined);
+    }
+
+    fn queue(&mut self, at: Partition) -> &mut Queue<Answer> {
+        &mut self.partitions[at].queue
+    }
+
+    fn subscriber(&mut self, at: Partition) -> &mut Subscriber<Confirmed> {
+        &mut self.servers[self.partitions[at].server].subscriber
+    }
+
+    /// How many requests wait for the engine.
+    fn waiting(&self) -> usize {
+        let queued: usize = self.partitions.iter().map(|it| it.queue.len()).sum();
+        queued + self.servers.iter().map(|it| it.writer.len() + it.subscriber.len()).sum::<usize>()
     }
 
     /// Whether all that was wanted is there, now that a part of it has come.
     fn check_joined(&mut self) {
-        let Missing { subscriptions: false, cells: false } = self.missing else { return };
+        if self.untold > 0 || self.servers.iter().any(|it| !it.is_subscribed) {
+            return;
+        }
         if self.node.status.phase() == Phase::Joined {
             return;
         }
         self.node.joined(&self.incarnation);
-        let call = self.queue.call(Script::Terminated);
-        self.queue.send(call, 0, Answer::Terminated);
-        self.queue.send(hazard::ask_memory(), 0, Answer::EngineMemory);
-        self.queue.send(hazard::ask_settings(), 0, Answer::EngineSettings);
+        let call = self.queue(FIRST).call(Script::Terminated);
+        self.queue(FIRST).send(call, 0, Answer::Terminated);
+        for Server { first, .. } in &self.servers {
+            let queue = &mut self.partitions[*first].queue;
+            queue.send(hazard::ask_memory(), 0, Answer::EngineMemory);
+            queue.send(hazard::ask_settings(), 0, Answer::EngineSettings);
+        }
     }
 
     fn take(&mut self, message: Message, memory: &mut Memory) {
@@ -311,8 +291,8 @@ impl Session {
     /// Asks for as many connections of an app as there are here and want to come.
     fn draw(&mut self, app: &Arc<App>, memory: &Memory) {
         if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
-            let answer = Answer::Drawn { app: Arc::clone(app), draw: draw.clone() };
-            self.queue.draw(draw, &memory.former, answer);
+            let (at, then) = (self.names.places(app.id()), Answer::Drawn { app: Arc::clone(app), draw: draw.clone() });
+            self.queue(at).draw(draw, &memory.former, then);
         }
     }
 
@@ -331,15 +311,19 @@ impl Session {
         self.node.let_in();
         // Users may be back in time; what counts connections does not wait for them.
         for (app, channel, _) in memory.part.counts() {
-            self.queue.count(Count { app: app.into(), channel: Arc::clone(channel), subscribers: 0 }, &[]);
+            self.count(Count { app: app.into(), channel: Arc::clone(channel), subscribers: 0 });
         }
         for draw in self.shares.end() {
-            self.queue.draw(draw, &[], Answer::Ignored);
+            let at = self.names.places(&draw.app);
+            self.queue(at).draw(draw, &[], Answer::Ignored);
         }
-        let mut retire = self.queue.call(Script::Retire);
+        self.leaving = Leaving { left: self.partitions.len(), done, is_done: false };
         let grace = self.node.grace(&memory.part);
-        retire.arg(grace.as_millis() as u64).arg(&*self.incarnation);
-        self.queue.send(retire, 0, Answer::Left { done });
+        for PartitionState { queue, .. } in &mut self.partitions {
+            let mut retire = queue.call(Script::Retire);
+            retire.arg(grace.as_millis() as u64).arg(&*self.incarnation);
+            queue.send(retire, 0, Answer::Left);
+        }
     }
 
     fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory) {
@@ -347,9 +331,11 @@ impl Session {
         match request {
             Request::Subscribe { channel } => self.subscribe(id, channel, memory),
             Request::Unsubscribe { channel, waited } => {
-                self.subscriber.unsubscribe(self.names.channel(id, &channel));
+                let at = self.names.partition(id, &channel);
+                let name = self.names.channel(at, id, &channel);
+                self.subscriber(at).unsubscribe(name);
                 if let Some(cell) = part::occupied(id, &channel) {
-                    self.queue.leave(cell.write(), waited);
+                    self.queue(at).leave(cell.write(), waited);
                 }
             }
             Request::Publish { publication, kept, receipt } => {
@@ -358,30 +344,31 @@ impl Session {
             }
             Request::Join { channel, member, number, most } => self.join(app, channel, member, number, most),
             Request::Leave { channel, user_id, waited } => {
-                self.queue.leave(Cell::Member { app: id, channel: &channel, user_id: &user_id }.write(), waited);
+                self.leave_cell(&Cell::Member { app: id, channel: &channel, user_id: &user_id }, waited);
             }
             Request::Members { channel } => {
-                let mut call = self.queue.call(Script::Members);
-                call.arg(id).arg(&*channel).arg(self.node.settings.lease.as_millis() as u64);
-                self.queue.send(call, 0, Answer::Members { app: Arc::clone(app), channel });
+                let (settles, queue) = (self.node.settings.lease, self.queue_of(id, &channel));
+                let mut call = queue.call(Script::Members);
+                call.arg(id).arg(&*channel).arg(settles.as_millis() as u64);
+                queue.send(call, 0, Answer::Members { app: Arc::clone(app), channel });
             }
             Request::LastEvent { channel, is_missed } => {
-                let mut call = self.queue.call(Script::Last);
+                let queue = self.queue_of(id, &channel);
+                let mut call = queue.call(Script::Last);
                 call.arg(id).arg(&*channel).arg(u8::from(is_missed));
-                self.queue.send(call, 0, Answer::LastEvent { app: Arc::clone(app), channel });
+                queue.send(call, 0, Answer::LastEvent { app: Arc::clone(app), channel });
             }
             Request::Count { channel, subscribers } => {
                 let now = Instant::now();
                 if let Some(subscribers) = self.counts.take(id, &channel, subscribers, now, now + COUNT_INTERVAL) {
-                    self.queue.count(Count { app: id.into(), channel, subscribers }, &[]);
+                    self.count(Count { app: id.into(), channel, subscribers });
                 }
             }
             Request::SignIn { user_id } => {
-                let cell = Cell::SignedIn { app: id, user_id: &user_id }.write();
-                self.queue.join(Join { cell, user_info: Vec::new(), most: 0, then: None });
+                self.join_cell(&Cell::SignedIn { app: id, user_id: &user_id }, Vec::new(), 0, None);
             }
             Request::SignOut { user_id } => {
-                self.queue.leave(Cell::SignedIn { app: id, user_id: &user_id }.write(), Duration::ZERO);
+                self.leave_cell(&Cell::SignedIn { app: id, user_id: &user_id }, Duration::ZERO);
             }
             Request::Online { user_ids, number } => self.online(app, user_ids, number),
         }
@@ -390,40 +377,69 @@ impl Session {
     fn subscribe(&mut self, app: &str, channel: Arc<str>, memory: &Memory) {
         let Some(number) = memory.part.subscription(app, &channel) else { return };
         if let Some(cell) = part::occupied(app, &channel) {
-            self.queue.join(Join { cell: cell.write(), user_info: Vec::new(), most: 0, then: None });
+            self.join_cell(&cell, Vec::new(), 0, None);
         }
-        let name = self.names.channel(app, &channel);
-        self.subscriber.subscribe(name, Some(Confirmed::Channel { app: app.into(), channel, number }));
+        let at = self.names.partition(app, &channel);
+        let name = self.names.channel(at, app, &channel);
+        self.subscriber(at).subscribe(name, Some(Confirmed::Channel { app: app.into(), channel, number }));
     }
 
     fn publish(&mut self, app: &App, publication: &Publication, kept: bool, receipt: Option<Receipt>, room: Room) {
         let (origin, bytes, carriage) = (&*self.node.origin, publication.bytes(), Carriage { receipt, _room: room });
+        let at = self.names.partition(app.id(), &publication.channel);
+        let queue = &mut self.partitions[at].queue;
         if !kept {
-            let mut publish = cmd("PUBLISH");
-            publish.arg(self.names.channel(app.id(), &publication.channel));
+            let mut publish = publishing(&self.names);
+            publish.arg(self.names.channel(at, app.id(), &publication.channel));
             publish.arg(wire::Message::published(origin, publication));
-            return self.queue.send(publish, bytes, Answer::Carried(carriage));
+            return queue.send(publish, bytes, Answer::Carried(carriage));
         }
         let (head, tail) = wire::Message::to_keep(origin, publication);
-        let mut keep = self.queue.call(Script::Keep);
+        let mut keep = queue.call(Script::Keep);
         keep.arg(&*self.incarnation).arg(app.id()).arg(&*publication.channel).arg(head).arg(tail);
         keep.arg(app.snapshot().limits.cache_ttl.as_millis() as u64);
-        self.queue.send(keep, bytes, Answer::Carried(carriage));
+        queue.send(keep, bytes, Answer::Carried(carriage));
     }
 
     fn join(&mut self, app: &Arc<App>, channel: Arc<str>, member: PresenceMember, number: u32, most: usize) {
         let PresenceMember { user_id, user_info } = member;
-        let cell = Cell::Member { app: app.id(), channel: &channel, user_id: &user_id }.write();
         let user_info = wire::user_info(user_info.as_deref());
-        let then = Some(Answer::Joined { app: Arc::clone(app), channel, user_id, number, most });
-        self.queue.join(Join { cell, user_info, most, then });
+        let (of_channel, of_user) = (Arc::clone(&channel), Arc::clone(&user_id));
+        let cell = Cell::Member { app: app.id(), channel: &of_channel, user_id: &of_user };
+        let then = Answer::Joined { app: Arc::clone(app), channel, user_id, number, most };
+        self.join_cell(&cell, user_info, most, Some(then));
+    }
+
+    fn join_cell(&mut self, cell: &Cell<'_>, user_info: Vec<u8>, most: usize, then: Option<Answer>) {
+        let at = self.names.partition_of(cell);
+        self.queue(at).join(Join { cell: cell.write(), user_info, most, then });
+    }
+
+    /// Gives a cell up, which has been held back for as long as it `waited`.
+    fn leave_cell(&mut self, cell: &Cell<'_>, waited: Duration) {
+        let at = self.names.partition_of(cell);
+        self.queue(at).leave(cell.write(), waited);
+    }
+
+    fn count(&mut self, count: Count) {
+        self.queue_of(&count.app, &count.channel).count(count, &[]);
+    }
+
+    /// The queue of what belongs to a channel.
+    fn queue_of(&mut self, app: &str, channel: &str) -> &mut Queue<Answer> {
+        let at = self.names.partition(app, channel);
+        self.queue(at)
     }
 
     /// Subscribes to the changes of an app's users, unless that is done already.
     fn watch(&mut self, app: &str) -> &mut Watched {
         if !self.watched.contains_key(app) {
-            self.watched.insert(app.into(), Watched::default());
-            self.subscriber.subscribe(self.names.status(app), Some(Confirmed::Status { app: app.into() }));
+            let names = Arc::clone(&self.names);
+            self.watched.insert(app.into(), Watched { unheard: names.count(), waiting: Vec::new() });
+            for at in 0..names.count() {
+                let confirmed = Some(Confirmed::Status { app: app.into() });
+                self.subscriber(at).subscribe(names.status(at, app), confirmed);
+            }
         }
         self.watched.get_mut(app).expect("it was put there where it was missing")
     }
@@ -432,24 +448,11 @@ impl Session {
     fn online(&mut self, app: &Arc<App>, user_ids: Arc<[Arc<str>]>, number: u32) {
         let question = OnlineQuestion { app: Arc::clone(app), user_ids, number };
         let watched = self.watch(app.id());
-        if watched.is_confirmed {
-            self.ask_online(question);
+        if watched.unheard == 0 {
+            self.ask_online(&question);
         } else {
             watched.waiting.push(question);
         }
-    }
-
-    fn ask_online(&mut self, question: OnlineQuestion) {
-        let OnlineQuestion { app, user_ids, number } = question;
-        if user_ids.is_empty() {
-            return self.node.owners.update(&app, Update::Online { number, online: Vec::new() });
-        }
-        let mut get = cmd("HMGET");
-        get.arg(self.names.online(app.id()));
-        for user_id in &*user_ids {
-            get.arg(&**user_id);
-        }
-        self.queue.send(get, 0, Answer::Online { app, user_ids, number });
     }
 
     fn confirmed(&mut self, confirmed: Vec<Confirmed>, memory: &mut Memory) {
@@ -464,12 +467,14 @@ impl Session {
                 }
                 Confirmed::Status { app } => {
                     let Some(watched) = self.watched.get_mut(&app) else { continue };
-                    watched.is_confirmed = true;
-                    for question in std::mem::take(&mut watched.waiting) {
-                        self.ask_online(question);
+                    watched.unheard -= 1;
+                    if watched.unheard == 0 {
+                        for question in std::mem::take(&mut watched.waiting) {
+                            self.ask_online(&question);
+                        }
                     }
                 }
-                Confirmed::All => self.missing.subscriptions = false,
+                Confirmed::All { server } => self.servers[server].is_subscribed = true,
             }
         }
         self.check_joined();
@@ -478,20 +483,21 @@ impl Session {
     fn heard(&mut self, heard: Heard) -> Result<(), Doubt> {
         match heard {
             Heard::Lost => return Err(Doubt::Lost),
+            Heard::Moved => return Err(Doubt::Moved),
             Heard::Terminated { request, node } => self.terminations.done(request, node),
             Heard::Closed { from, request } => {
                 let message = wire::Message::Terminated { request, node: self.incarnation.clone() };
-                self.announce(&self.names.node(&from), &message);
+                self.announce(FIRST, self.names.node(FIRST, &from), &message);
             }
         }
         Ok(())
     }
 
-    /// Publishes something to nodes.
-    fn announce(&mut self, name: &str, message: &wire::Message) {
-        let mut publish = cmd("PUBLISH");
+    /// Publishes something to nodes, in a partition.
+    fn announce(&mut self, at: Partition, name: String, message: &wire::Message) {
+        let mut publish = publishing(&self.names);
         publish.arg(name).arg(message.write());
-        self.queue.send(publish, 0, Answer::Ignored);
+        self.queue(at).send(publish, 0, Answer::Ignored);
     }
 
     fn tick(&mut self, memory: &Memory) -> Result<(), Doubt> {
@@ -501,53 +507,72 @@ impl Session {
         }
         let now = Instant::now();
         self.probe(now)?;
-        if !self.lease.is_renewing && now >= self.lease.renew_at {
-            self.lease.is_renewing = true;
-            self.queue.renew(self.node.settings.lease, describe(&self.node), Answer::Renewed { sent: now });
+        if self.lease.unanswered == 0 && now >= self.lease.renew_at {
+            self.renew(now);
         }
         for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
-            self.queue.count(Count { app, channel, subscribers }, &[]);
+            self.count(Count { app, channel, subscribers });
+        }
+        for at in 0..self.partitions.len() {
+            self.reap(at);
+            self.read(at, now, memory);
         }
         for app in self.shares.due(&self.node.apps) {
             self.draw(&app, memory);
         }
-        self.reap();
-        self.read(now, memory);
         self.terminations.end(now);
         Ok(())
     }
 
     /// Looks whether the subscriptions work, once there are any.
     fn probe(&mut self, now: Instant) -> Result<(), Doubt> {
-        if self.missing.subscriptions {
-            return Ok(());
-        }
-        match self.probe.look(self.hears.last(), now, self.node.settings.lease) {
-            Look::Fine => {}
-            Look::Send => self.announce(&self.names.node(&self.incarnation), &wire::Message::Probe(0)),
-            Look::Silent => return Err(Doubt::Silent),
+        let lease = self.node.settings.lease;
+        for number in 0..self.servers.len() {
+            let server = &mut self.servers[number];
+            if !server.is_subscribed {
+                continue;
+            }
+            match server.probe.look(server.hears.last(), now, lease) {
+                Look::Fine => {}
+                Look::Send => {
+                    let first = server.first;
+                    self.announce(first, self.names.node(first, &self.incarnation), &wire::Message::Probe(0));
+                }
+                Look::Silent => return Err(Doubt::Silent),
+            }
         }
         Ok(())
     }
 
+    /// Renews the lease in every partition.
+    fn renew(&mut self, now: Instant) {
+        let (lease, node) = (self.node.settings.lease, describe(&self.node));
+        self.lease.unanswered = self.partitions.len();
+        for PartitionState { queue, .. } in &mut self.partitions {
+            queue.renew(lease, node.clone(), Answer::Renewed { sent: now });
+        }
+    }
+
     /// Takes away a part of what a dead incarnation held: one part at a time.
-    fn reap(&mut self) {
-        if self.reaper.has_work && !self.reaper.is_working {
-            self.reaper.is_working = true;
-            let mut call = self.queue.call(Script::Reap);
+    fn reap(&mut self, at: Partition) {
+        let PartitionState { queue, reaper, .. } = &mut self.partitions[at];
+        if reaper.has_work && !reaper.is_working {
+            reaper.is_working = true;
+            let mut call = queue.call(Script::Reap);
             call.arg(REAPED);
-            self.queue.send(call, REAPED * 512, Answer::Reaped);
+            queue.send(call, REAPED * 512, Answer::Reaped);
         }
     }
 
     /// Reads what has happened, if it is this node's turn to tell it. That it was told is known to the engine by the next call.
-    fn read(&mut self, now: Instant, memory: &Memory) {
-        if self.happenings.is_turn && !self.happenings.is_reading && now >= self.happenings.read_at {
-            self.happenings.is_reading = true;
-            let told = memory.kept.told.as_ref().filter(|(epoch, _)| *epoch == self.epoch).map_or("", |(_, told)| told);
-            let mut call = self.queue.call(Script::Happened);
+    fn read(&mut self, at: Partition, now: Instant, memory: &Memory) {
+        let PartitionState { queue, happenings, epoch, .. } = &mut self.partitions[at];
+        if happenings.is_turn && !happenings.is_reading && now >= happenings.read_at {
+            happenings.is_reading = true;
+            let told = memory.kept.told.get(&at).filter(|(of, _)| of == epoch).map_or("", |(_, told)| told);
+            let mut call = queue.call(Script::Happened);
             call.arg(&*self.incarnation).arg(told).arg(MOST_READ);
-            self.queue.send(call, 0, Answer::Happened);
+            queue.send(call, 0, Answer::Happened);
         }
     }
 }
@@ -557,53 +582,13 @@ fn describe(node: &Node) -> Vec<u8> {
     wire::node(&node.settings.name, env!("CARGO_PKG_VERSION"), node.connections())
 }
 
-fn hears(node: &Node, names: &Names) -> (Arc<Reader>, mpsc::UnboundedReceiver<Heard>) {
-    let (sender, heard) = mpsc::unbounded_channel();
-    let inbox = Inbox {
-        apps: Arc::clone(&node.apps),
-        owners: Arc::clone(&node.owners),
-        origin: node.origin.clone(),
-        heard: sender,
-    };
-    let reader = Reader { names: names.clone(), inbox, since: Instant::now(), last: AtomicU64::new(0) };
-    (Arc::new(reader), heard)
+/// The command that publishes, in the slot of the channel's partition.
+fn publishing(names: &Names) -> Cmd {
+    cmd(if names.is_sharded() { "SPUBLISH" } else { "PUBLISH" })
 }
 
-/// Nodes that read and write something else must not share a prefix.
-async fn agree(connection: &mut MultiplexedConnection, names: &Names) -> Result<(), Doubt> {
-    let mut pipeline = Pipeline::with_capacity(META.len() + 1);
-    for (field, value) in META {
-        pipeline.cmd("HSETNX").arg(names.meta()).arg(field).arg(value);
-    }
-    pipeline.cmd("HMGET").arg(names.meta()).arg(META.map(|(field, _)| field).as_slice());
-    let replies = connection.send_packed_commands(&pipeline, 0, META.len() + 1).await?;
-    let mut found = Vec::new();
-    for value in replies {
-        found.push(reply::checked(value)?);
-    }
-    let found: [String; META.len()] = match reply::tuple(found.pop().ok_or(Doubt::Unexpected)?)? {
-        [format, partitions] => [reply::text(format)?, reply::text(partitions)?],
-    };
-    if found == META.map(|(_, value)| value) { Ok(()) } else { Err(Doubt::Other) }
-}
-
-async fn enter(
-    connection: &mut MultiplexedConnection,
-    scripts: &Scripts,
-    node: &Node,
-    incarnation: &str,
-) -> Result<Epoch, Doubt> {
-    let epoch = getrandom::u64().unwrap_or_default().to_string();
-    let lease = node.settings.lease.as_millis().to_string();
-    let arguments = [incarnation.as_bytes(), epoch.as_bytes(), lease.as_bytes(), &describe(node)];
-    reply::number(scripts.run(connection, Script::Enter, &arguments).await?).map(Epoch)
-}
-
-/// What the nodes of a cluster have in common: the format of keys and messages, and the number of partitions.
-const META: [(&str, &str); 2] = [("format", "1"), ("partitions", "1")];
-
-/// How long a node waits for its own message, however short the lease: a busy computer is no silent engine.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// The partition in which nodes know each other.
+const FIRST: Partition = 0;
 
 /// Requests that are taken at once.
 const MOST_RECEIVED: usize = 256;
@@ -619,35 +604,3 @@ const MOST_READ: usize = 100;
 
 /// Between two looks at what has happened.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_that_hears_nothing_asks_itself_and_gives_up_if_that_does_not_come_either() {
-        let (start, lease) = (Instant::now(), Duration::from_secs(10));
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut probe = Probe::default();
-        assert_eq!(probe.look(start, at(4), lease), Look::Fine);
-        assert_eq!(probe.look(at(1), at(5), lease), Look::Fine, "something has come");
-        assert_eq!(probe.look(at(1), at(6), lease), Look::Send);
-        assert_eq!(probe.look(at(1), at(8), lease), Look::Fine, "it may be on its way");
-        assert_eq!(probe.look(at(7), at(9), lease), Look::Fine, "it has come");
-        assert_eq!(probe.look(at(7), at(12), lease), Look::Send);
-        assert_eq!(probe.look(at(7), at(14), lease), Look::Fine);
-        assert_eq!(probe.look(at(7), at(15), lease), Look::Silent);
-    }
-
-    #[test]
-    fn a_message_that_comes_within_the_millisecond_has_come() {
-        let (start, lease) = (Instant::now(), Duration::from_secs(10));
-        let sent = start + Duration::from_micros(6_000_900);
-        let mut probe = Probe::default();
-        assert_eq!(probe.look(start, sent, lease), Look::Send);
-        let heard = start + Duration::from_secs(6);
-        for seconds in 7..11 {
-            assert_eq!(probe.look(heard, start + Duration::from_secs(seconds), lease), Look::Fine);
-        }
-    }
-}

@@ -2,21 +2,23 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{PushInfo, PushKind, RedisResult, Value};
+use ::redis::{Pipeline, PushInfo, PushKind, Value};
 
 use super::names::{Names, Place};
+use super::{Doubt, reply};
 use crate::cluster::inbox::{Heard, Inbox};
 
-/// The subscriptions of one incarnation, changed in order on one connection, many at a time.
+/// The subscriptions of one incarnation at one server, changed in order on one connection, many at a time.
 pub(super) struct Subscriber<T> {
     connection: MultiplexedConnection,
+    is_sharded: bool,
     waiting: VecDeque<Change<T>>,
     under_way: Option<UnderWay<T>>,
 }
@@ -29,12 +31,12 @@ struct Change<T> {
 
 struct UnderWay<T> {
     confirmed: Vec<T>,
-    done: Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>,
+    done: Pin<Box<dyn Future<Output = Result<(), Doubt>> + Send>>,
 }
 
 impl<T> Subscriber<T> {
-    pub(super) fn new(connection: MultiplexedConnection) -> Self {
-        Self { connection, waiting: VecDeque::new(), under_way: None }
+    pub(super) fn new(connection: MultiplexedConnection, is_sharded: bool) -> Self {
+        Self { connection, is_sharded, waiting: VecDeque::new(), under_way: None }
     }
 
     /// How many changes wait.
@@ -64,22 +66,52 @@ impl<T> Subscriber<T> {
             confirmed.extend(then);
         }
         let mut connection = self.connection.clone();
-        let done = Box::pin(async move {
-            if is_wanted { connection.subscribe(&names).await } else { connection.unsubscribe(&names).await }
-        });
+        let done: Pin<Box<dyn Future<Output = _> + Send>> = if self.is_sharded {
+            Box::pin(change_sharded(connection, names, is_wanted))
+        } else {
+            Box::pin(async move {
+                if is_wanted { connection.subscribe(&names).await } else { connection.unsubscribe(&names).await }?;
+                Ok(())
+            })
+        };
         self.under_way = Some(UnderWay { confirmed, done });
     }
 
-    /// Waits until the batch under way is confirmed.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost: the next call goes on waiting.
-    pub(super) async fn finished(&mut self) -> RedisResult<Vec<T>> {
-        let Some(under_way) = &mut self.under_way else { return pending().await };
-        let done = under_way.done.as_mut().await;
+    /// What the batch under way is for, once it is confirmed.
+    pub(super) fn poll_finished(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<T>, Doubt>> {
+        let Some(under_way) = &mut self.under_way else { return Poll::Pending };
+        let done = ready!(under_way.done.as_mut().poll(context));
         let UnderWay { confirmed, .. } = self.under_way.take().expect("it was there");
-        done.map(|()| confirmed)
+        Poll::Ready(done.map(|()| confirmed))
     }
+}
+
+/// Subscribes to channels of any slots of one server, or unsubscribes. One command takes channels of one slot only, so each has its own.
+///
+/// The server confirms in order. Anything else between is the end of a subscription for which nobody has asked: the slot has moved.
+async fn change_sharded(
+    mut connection: MultiplexedConnection,
+    names: Vec<String>,
+    is_wanted: bool,
+) -> Result<(), Doubt> {
+    let (command, wanted) =
+        if is_wanted { ("SSUBSCRIBE", PushKind::SSubscribe) } else { ("SUNSUBSCRIBE", PushKind::SUnsubscribe) };
+    let mut pipeline = Pipeline::with_capacity(names.len());
+    for name in &names {
+        pipeline.cmd(command).arg(name);
+    }
+    let replies = connection.send_packed_commands(&pipeline, 0, names.len()).await?;
+    for (name, reply) in names.iter().zip(replies) {
+        match reply::checked(reply)? {
+            Value::Push { kind, data } if kind == wanted && is_named(&data, name) => {}
+            _ => return Err(Doubt::Moved),
+        }
+    }
+    Ok(())
+}
+
+fn is_named(data: &[Value], name: &str) -> bool {
+    matches!(data.first(), Some(Value::BulkString(it)) if it == name.as_bytes())
 }
 
 impl<T> fmt::Debug for Subscriber<T> {
@@ -88,11 +120,11 @@ impl<T> fmt::Debug for Subscriber<T> {
     }
 }
 
-/// Reads what the subscribing connection gets.
+/// Reads what the subscribing connection to one server gets.
 #[derive(Debug)]
 pub(super) struct Reader {
-    pub(super) names: Names,
-    pub(super) inbox: Inbox,
+    pub(super) names: Arc<Names>,
+    pub(super) inbox: Arc<Inbox>,
     pub(super) since: Instant,
     /// When something came last, in milliseconds from `since`.
     pub(super) last: AtomicU64,
@@ -109,8 +141,17 @@ impl Reader {
         self.last.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
         match info.kind {
             PushKind::Message | PushKind::SMessage => self.message(info.data),
+            PushKind::SUnsubscribe => self.unsubscribed(&info.data),
             PushKind::Disconnection => self.inbox.tell(Heard::Lost),
             _ => {}
+        }
+    }
+
+    /// A session never gives up the channel to all nodes, to which it is subscribed in each partition: if that ends, all of the partition do.
+    fn unsubscribed(&self, data: &[Value]) {
+        let Some(Value::BulkString(name)) = data.first() else { return };
+        if std::str::from_utf8(name).is_ok_and(|name| self.names.place(name) == Some(Place::Control)) {
+            self.inbox.tell(Heard::Moved);
         }
     }
 

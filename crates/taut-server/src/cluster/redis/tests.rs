@@ -5,6 +5,7 @@ mod hazards;
 mod model;
 mod scripts;
 mod sentinel;
+mod sharded;
 
 use self::harness::{PARTITION, cluster};
 use crate::cluster::testing::nodes::*;

@@ -10,7 +10,7 @@ pub(in crate::cluster) fn check_url(url: &str) -> Result<(), String> {
     Topology::parse(url).map(drop).map_err(|invalid| invalid.to_string())
 }
 
-/// `USER:PASSWORD@HOST:PORT/DATABASE`, of which only the host has to be there.
+/// `USER:PASSWORD@HOST:PORT/DATABASE`, of which only the host has to be there, or several of `HOST:PORT` with commas between.
 fn redis(rest: &str) -> Result<(), String> {
     if rest.contains(['?', '#']) {
         return Err(format!(
@@ -24,11 +24,24 @@ fn redis(rest: &str) -> Result<(), String> {
             "the user or the password holds a character that has a meaning in URLs: write it as %XX, / as %2F and @ as %40. Understood are {FORMS}"
         ));
     }
-    if address.contains(',') {
+    for address in address.split(',') {
+        server(address)?;
+    }
+    if address.contains(',') && !database.is_empty() {
         return Err(format!(
-            "it names several servers: Sentinel and Redis Cluster are not understood yet. Understood are {FORMS}"
+            "several servers are those of a Redis Cluster, which has no numbered databases. Understood are {FORMS}"
         ));
     }
+    if !database.is_empty() && (is_other_than_digits(database) || database.parse::<u16>().is_err()) {
+        return Err(format!(
+            "what follows the host is the number of a database, as in redis://localhost/2. Understood are {FORMS}"
+        ));
+    }
+    Ok(())
+}
+
+/// `HOST` or `HOST:PORT`.
+fn server(address: &str) -> Result<(), String> {
     let (host, port) = host_and_port(address);
     if host.is_empty() || host.chars().any(|character| character.is_whitespace() || character.is_control()) {
         return Err(format!("it names no host. Understood are {FORMS}"));
@@ -36,11 +49,6 @@ fn redis(rest: &str) -> Result<(), String> {
     let is_port = |port: &str| !is_other_than_digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
     if port.is_some_and(|port| !is_port(port)) {
         return Err(format!("the port is a number between 1 and 65535. Understood are {FORMS}"));
-    }
-    if !database.is_empty() && (is_other_than_digits(database) || database.parse::<u16>().is_err()) {
-        return Err(format!(
-            "what follows the host is the number of a database, as in redis://localhost/2. Understood are {FORMS}"
-        ));
     }
     Ok(())
 }
@@ -65,4 +73,4 @@ fn is_plain(character: char) -> bool {
 
 /// What an address looks like.
 pub(in crate::cluster) const FORMS: &str = "redis://HOST and rediss://HOST (TLS), also with USER:PASSWORD@ before the host and :PORT/DATABASE behind it, \
-     unix:///PATH, and for a master that sentinels know redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER";
+     redis://HOST:PORT,HOST:PORT for a Redis Cluster, unix:///PATH, and for a master that sentinels know redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER";

@@ -17,7 +17,7 @@ use crate::hub::receipt::Receipt;
 use crate::pusher::payload::Payload;
 
 /// The app of all tests.
-const APP: &str = "1";
+pub(crate) const APP: &str = "1";
 
 /// After this nothing comes any more.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -683,7 +683,7 @@ pub(crate) fn a_node_that_leaves_takes_its_users_with_it_at_once(cluster: &mut i
 }
 
 /// Waits until a client finds a place.
-fn comes(cluster: &impl Engine, node: &Node) -> Admission {
+pub(crate) fn comes(cluster: &impl Engine, node: &Node) -> Admission {
     let mut come = None;
     cluster.wait_until(|| {
         come = node.come();

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use ::redis::{Value, cmd};
 use tokio::sync::oneshot;
 
-use super::{Lease, READ_INTERVAL, REAPED, Reaper, Session};
+use super::{FIRST, Lease, OnlineQuestion, PartitionState, READ_INTERVAL, REAPED, Reaper, Session};
 use crate::apps::App;
 use crate::cluster::carriage::Carriage;
+use crate::cluster::redis::names::Partition;
 use crate::cluster::redis::queue::{Finished, Then};
 use crate::cluster::redis::scripts::Script;
 use crate::cluster::redis::{Doubt, Memory, hazard, reply};
@@ -31,13 +32,13 @@ pub(super) enum Answer {
     Ignored,
     EngineMemory,
     EngineSettings,
-    Left { done: Option<oneshot::Sender<()>> },
+    Left,
     Carried(Carriage),
     Joined { app: Arc<App>, channel: Arc<str>, user_id: Arc<str>, number: u32, most: usize },
     Members { app: Arc<App>, channel: Arc<str> },
     LastEvent { app: Arc<App>, channel: Arc<str> },
-    Online { app: Arc<App>, user_ids: Arc<[Arc<str>]>, number: u32 },
-    Channels(Channels),
+    Online { request: u64, user_ids: Vec<Arc<str>> },
+    Channels { request: u64 },
     Channel { channel: Box<str>, answer: oneshot::Sender<ChannelState> },
     Users { answer: oneshot::Sender<Vec<Arc<str>>> },
     Nodes { answer: oneshot::Sender<Vec<Peer>> },
@@ -49,53 +50,101 @@ pub(super) enum Answer {
 /// A list of channels, of which a part has come.
 #[derive(Debug)]
 pub(super) struct Channels {
+    /// Partitions that have more.
+    left: usize,
     app: Arc<App>,
     prefix: Box<str>,
     found: BTreeMap<Arc<str>, Occupancy>,
     answer: oneshot::Sender<BTreeMap<Arc<str>, Occupancy>>,
 }
 
+/// A list of users who are online, of which a part has come.
+#[derive(Debug)]
+pub(super) struct WhoIsOnline {
+    /// Partitions that have not answered.
+    left: usize,
+    app: Arc<App>,
+    number: u32,
+    online: Vec<Arc<str>>,
+}
+
 impl Session {
     pub(super) fn question(&mut self, question: Question) {
         match question {
             Question::Channels { app, prefix, answer } => {
-                self.scan(Channels { app, prefix, found: BTreeMap::new(), answer }, "0");
+                let (request, left) = (self.next_request(), self.partitions.len());
+                self.channels.insert(request, Channels { left, app, prefix, found: BTreeMap::new(), answer });
+                for at in 0..left {
+                    self.scan(at, request, "0");
+                }
             }
             Question::Channel { app, channel, answer } => {
-                let mut call = self.queue.call(Script::Channel);
+                let queue = self.queue_of(app.id(), &channel);
+                let mut call = queue.call(Script::Channel);
                 call.arg(app.id()).arg(&*channel);
-                self.queue.send(call, 0, Answer::Channel { channel, answer });
+                queue.send(call, 0, Answer::Channel { channel, answer });
             }
             Question::Users { app, channel, answer } => {
+                let at = self.names.partition(app.id(), &channel);
                 let mut keys = cmd("HKEYS");
-                keys.arg(self.names.users(app.id(), &channel));
-                self.queue.send(keys, 0, Answer::Users { answer });
+                keys.arg(self.names.users(at, app.id(), &channel));
+                self.queue(at).send(keys, 0, Answer::Users { answer });
             }
             Question::Nodes { answer } => {
-                let call = self.queue.call(Script::Nodes);
-                self.queue.send(call, 0, Answer::Nodes { answer });
+                let call = self.queue(FIRST).call(Script::Nodes);
+                self.queue(FIRST).send(call, 0, Answer::Nodes { answer });
             }
             Question::Terminate { app, user_id, answer } => self.terminate(&app, user_id, answer),
         }
     }
 
-    fn scan(&mut self, channels: Channels, cursor: &str) {
-        let mut call = self.queue.call(Script::Channels);
+    fn next_request(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
+    }
+
+    fn scan(&mut self, at: Partition, request: u64, cursor: &str) {
+        let Some(channels) = self.channels.get(&request) else { return };
+        let queue = &mut self.partitions[at].queue;
+        let mut call = queue.call(Script::Channels);
         call.arg(channels.app.id()).arg(&*channels.prefix).arg(cursor);
-        self.queue.send(call, 0, Answer::Channels(channels));
+        queue.send(call, 0, Answer::Channels { request });
+    }
+
+    /// Asks each partition for the users that are there.
+    pub(super) fn ask_online(&mut self, question: &OnlineQuestion) {
+        let OnlineQuestion { app, user_ids, number } = question;
+        let mut asked: BTreeMap<Partition, Vec<Arc<str>>> = BTreeMap::new();
+        for user_id in &**user_ids {
+            asked.entry(self.names.partition(app.id(), user_id)).or_default().push(Arc::clone(user_id));
+        }
+        if asked.is_empty() {
+            return self.node.owners.update(app, Update::Online { number: *number, online: Vec::new() });
+        }
+        let request = self.next_request();
+        let (app, left) = (Arc::clone(app), asked.len());
+        for (at, user_ids) in asked {
+            let mut get = cmd("HMGET");
+            get.arg(self.names.online(at, app.id()));
+            for user_id in &user_ids {
+                get.arg(&**user_id);
+            }
+            self.queue(at).send(get, 0, Answer::Online { request, user_ids });
+        }
+        self.who_is_online.insert(request, WhoIsOnline { left, app, number: *number, online: Vec::new() });
     }
 
     /// The way through the engine also reaches nodes that are away now.
     fn terminate(&mut self, app: &App, user_id: Arc<str>, answer: oneshot::Sender<usize>) {
         let request = self.terminations.ask(Instant::now(), answer);
-        let call = self.queue.call(Script::Nodes);
-        self.queue.send(call, 0, Answer::Terminating { request });
+        let call = self.queue(FIRST).call(Script::Nodes);
+        self.queue(FIRST).send(call, 0, Answer::Terminating { request });
         let (origin, from) = (self.node.origin.clone(), self.incarnation.clone());
-        let mut call = self.queue.call(Script::Terminate);
+        let mut call = self.queue(FIRST).call(Script::Terminate);
         call.arg(app.id()).arg(&*user_id);
         let message = wire::Message::Terminate { origin, from, request, app: app.id().into(), user_id };
         call.arg(message.write());
-        self.queue.send(call, 0, Answer::Ignored);
+        self.queue(FIRST).send(call, 0, Answer::Ignored);
     }
 
     /// Closes what was closed on other nodes while this one was away, and is not younger than that.
@@ -112,7 +161,7 @@ impl Session {
     pub(super) fn answered(&mut self, finished: Finished<Answer>, memory: &mut Memory) -> Result<(), Doubt> {
         let Finished { answers, replies, took } = finished;
         self.node.status.lag.store(took.as_micros() as u64, Ordering::Relaxed);
-        for (then, reply) in answers.into_iter().zip(replies?) {
+        for ((at, then), reply) in answers.into_iter().zip(replies?) {
             match then {
                 Then::One(Answer::Carried(carriage)) => carried(carriage, reply)?,
                 // Refused or not understood, they are not known: the session goes on.
@@ -122,11 +171,11 @@ impl Session {
                 Then::One(Answer::EngineSettings) => {
                     memory.kept.warn(hazard::of_settings(reply, self.has_sentinels), &self.node.settings.address);
                 }
-                Then::One(answer) => self.answer(answer, reply::checked(reply)?, memory)?,
+                Then::One(answer) => self.answer(at, answer, reply::checked(reply)?, memory)?,
                 Then::Each(answers) => {
                     for (answer, reply) in answers.into_iter().zip(reply::list(reply::checked(reply)?)?) {
                         if let Some(answer) = answer {
-                            self.answer(answer, reply, memory)?;
+                            self.answer(at, answer, reply, memory)?;
                         }
                     }
                 }
@@ -136,22 +185,25 @@ impl Session {
         Ok(())
     }
 
-    fn answer(&mut self, answer: Answer, reply: Value, memory: &mut Memory) -> Result<(), Doubt> {
+    /// A partition has answered.
+    fn answer(&mut self, at: Partition, answer: Answer, reply: Value, memory: &mut Memory) -> Result<(), Doubt> {
         match answer {
             Answer::Rejoined => {
-                self.reaper.has_work = reply::number(reply)? > 0;
-                memory.former.clear();
-                self.missing.cells = false;
+                self.partitions[at].reaper.has_work = reply::number(reply)? > 0;
+                self.untold -= 1;
+                if self.untold == 0 {
+                    memory.former.clear();
+                }
                 self.check_joined();
             }
-            Answer::Renewed { sent } => self.renewed(sent, reply)?,
+            Answer::Renewed { sent } => self.renewed(at, sent, reply)?,
             Answer::Reaped => {
-                self.reaper = Reaper { has_work: reply::number(reply)? > 0, is_working: false };
-                self.reap();
+                self.partitions[at].reaper = Reaper { has_work: reply::number(reply)? > 0, is_working: false };
+                self.reap(at);
             }
-            Answer::Happened => self.happened(reply, memory)?,
+            Answer::Happened => self.happened(at, reply, memory)?,
             Answer::Ignored | Answer::EngineMemory | Answer::EngineSettings => {}
-            Answer::Left { done } => self.left(done, reply::number(reply)?),
+            Answer::Left => self.left(at, reply::number(reply)?),
             Answer::Carried(carriage) => carriage.carried(),
             Answer::Joined { app, channel, user_id, number, most } => {
                 let position = reply::text(reply)?;
@@ -159,27 +211,22 @@ impl Session {
                     memory.part.reject(app.id(), &channel, &user_id, number);
                     Err(TooMany { most })
                 } else {
-                    Ok(self.position(&position)?)
+                    Ok(self.position(at, &position)?)
                 };
                 self.node.owners.update(&app, Update::Joined { channel, user_id, number, outcome });
             }
             Answer::Members { app, channel } => {
-                let snapshot = self.snapshot(reply)?;
+                let snapshot = self.snapshot(at, reply)?;
                 self.node.owners.update(&app, Update::Members { channel, snapshot });
             }
             Answer::LastEvent { app, channel } => {
                 let [number, event, _] = reply::tuple(reply)?;
                 let publication = kept(&channel, event)?;
-                let position = Position { epoch: self.epoch, number: reply::number(number)? };
+                let position = Position { epoch: self.partitions[at].epoch, number: reply::number(number)? };
                 self.node.owners.update(&app, Update::LastEvent { channel, publication, position });
             }
-            Answer::Online { app, user_ids, number } => {
-                let found = reply::list(reply)?.into_iter().map(|value| value != Value::Nil);
-                let online = user_ids.iter().zip(found).filter(|(_, is_online)| *is_online);
-                let online = online.map(|(user_id, _)| Arc::clone(user_id)).collect();
-                self.node.owners.update(&app, Update::Online { number, online });
-            }
-            Answer::Channels(channels) => self.channels(channels, reply)?,
+            Answer::Online { request, user_ids } => self.found_online(request, user_ids, reply)?,
+            Answer::Channels { request } => self.found_channels(at, request, reply)?,
             Answer::Channel { channel, answer } => drop(answer.send(channel_state(&channel, reply)?)),
             Answer::Users { answer } => {
                 let users = reply::list(reply)?.into_iter().map(reply::shared).collect::<Result<_, _>>()?;
@@ -197,41 +244,52 @@ impl Session {
     }
 
     /// The lease is given back. What it held is taken away as long as there is any, so that others need not wait until they look.
-    fn left(&mut self, done: Option<oneshot::Sender<()>>, dead: u64) {
+    fn left(&mut self, at: Partition, dead: u64) {
         if dead > 0 {
-            let mut call = self.queue.call(Script::Reap);
+            let queue = self.queue(at);
+            let mut call = queue.call(Script::Reap);
             call.arg(REAPED);
-            return self.queue.send(call, REAPED * 512, Answer::Left { done });
+            return queue.send(call, REAPED * 512, Answer::Left);
         }
-        self.has_left = true;
-        if let Some(done) = done {
-            let _ = done.send(());
+        self.leaving.left -= 1;
+        if self.leaving.left == 0 {
+            self.leaving.is_done = true;
+            if let Some(done) = self.leaving.done.take() {
+                let _ = done.send(());
+            }
         }
     }
 
-    fn renewed(&mut self, sent: Instant, reply: Value) -> Result<(), Doubt> {
+    /// The lease goes on once it does in every partition.
+    fn renewed(&mut self, at: Partition, sent: Instant, reply: Value) -> Result<(), Doubt> {
         let [is_reader, dead] = reply::tuple(reply)?;
-        let lease = self.node.settings.lease;
-        self.lease = Lease { ends: self.node.lease_from(sent), renew_at: sent + lease / 4, is_renewing: false };
-        self.happenings.is_turn = reply::number(is_reader)? == 1;
-        self.reaper.has_work |= reply::number(dead)? > 0;
-        self.reap();
+        let PartitionState { happenings, reaper, .. } = &mut self.partitions[at];
+        happenings.is_turn = reply::number(is_reader)? == 1;
+        reaper.has_work |= reply::number(dead)? > 0;
+        self.reap(at);
+        self.lease.unanswered -= 1;
+        if self.lease.unanswered == 0 {
+            let renew_at = sent + self.node.settings.lease / 4;
+            self.lease = Lease { ends: self.node.lease_from(sent), renew_at, unanswered: 0 };
+        }
         Ok(())
     }
 
     /// Tells what has happened. If there was any, more may wait.
-    fn happened(&mut self, reply: Value, memory: &mut Memory) -> Result<(), Doubt> {
+    fn happened(&mut self, at: Partition, reply: Value, memory: &mut Memory) -> Result<(), Doubt> {
         // Between the answer and now this node may have been asleep, and another one has told all this.
         if Instant::now() >= self.lease.ends {
             return Err(Doubt::Late);
         }
         let events = reply::list(reply)?;
         let wait = if events.is_empty() { READ_INTERVAL } else { Duration::ZERO };
-        self.happenings.is_reading = false;
-        self.happenings.read_at = Instant::now() + wait;
+        let PartitionState { happenings, epoch, .. } = &mut self.partitions[at];
+        happenings.is_reading = false;
+        happenings.read_at = Instant::now() + wait;
+        let epoch = *epoch;
         for event in events {
             let [number, event] = reply::tuple(event)?;
-            memory.kept.told = Some((self.epoch, reply::text(number)?));
+            memory.kept.told.insert(at, (epoch, reply::text(number)?));
             match wire::happened(&reply::bytes(event)?) {
                 Ok((app, event, waited)) => {
                     if let Some(app) = self.node.apps.by_id(&app) {
@@ -244,11 +302,11 @@ impl Session {
         Ok(())
     }
 
-    fn position(&self, number: &str) -> Result<Position, Doubt> {
-        Ok(Position { epoch: self.epoch, number: number.parse().map_err(|_| Doubt::Unexpected)? })
+    fn position(&self, at: Partition, number: &str) -> Result<Position, Doubt> {
+        Ok(Position { epoch: self.partitions[at].epoch, number: number.parse().map_err(|_| Doubt::Unexpected)? })
     }
 
-    fn snapshot(&self, reply: Value) -> Result<Snapshot, Doubt> {
+    fn snapshot(&self, at: Partition, reply: Value) -> Result<Snapshot, Doubt> {
         let [position, is_settling, users] = reply::tuple(reply)?;
         let mut members = Vec::new();
         let mut fields = reply::list(users)?.into_iter();
@@ -257,12 +315,27 @@ impl Session {
             let user_info = wire::read_user_info(&user_info).map_err(|_| Doubt::Unexpected)?.map(Into::into);
             members.push(PresenceMember { user_id: reply::shared(user_id)?, user_info });
         }
-        let position = self.position(&reply::text(position)?)?;
+        let position = self.position(at, &reply::text(position)?)?;
         Ok(Snapshot { position, members, is_settling: reply::number(is_settling)? == 1 })
     }
 
-    fn channels(&mut self, mut channels: Channels, reply: Value) -> Result<(), Doubt> {
+    fn found_online(&mut self, request: u64, user_ids: Vec<Arc<str>>, reply: Value) -> Result<(), Doubt> {
+        let found = reply::list(reply)?;
+        let Some(question) = self.who_is_online.get_mut(&request) else { return Ok(()) };
+        let online = user_ids.into_iter().zip(found).filter(|(_, value)| *value != Value::Nil);
+        question.online.extend(online.map(|(user_id, _)| user_id));
+        question.left -= 1;
+        if question.left == 0
+            && let Some(WhoIsOnline { app, number, online, .. }) = self.who_is_online.remove(&request)
+        {
+            self.node.owners.update(&app, Update::Online { number, online });
+        }
+        Ok(())
+    }
+
+    fn found_channels(&mut self, at: Partition, request: u64, reply: Value) -> Result<(), Doubt> {
         let [cursor, found] = reply::tuple(reply)?;
+        let Some(channels) = self.channels.get_mut(&request) else { return Ok(()) };
         for channel in reply::list(found)? {
             let [name, subscriptions, users] = reply::tuple(channel)?;
             let users = reply::number_if_any(users)?.map(|users| users as usize);
@@ -270,9 +343,17 @@ impl Session {
             channels.found.insert(reply::shared(name)?, occupancy);
         }
         match reply::text(cursor)?.as_str() {
-            "0" => drop(channels.answer.send(channels.found)),
-            _ if channels.answer.is_closed() => {}
-            cursor => self.scan(channels, cursor),
+            // Nobody waits for it.
+            _ if channels.answer.is_closed() => drop(self.channels.remove(&request)),
+            "0" => {
+                channels.left -= 1;
+                if channels.left == 0
+                    && let Some(Channels { answer, found, .. }) = self.channels.remove(&request)
+                {
+                    let _ = answer.send(found);
+                }
+            }
+            cursor => self.scan(at, request, cursor),
         }
         Ok(())
     }

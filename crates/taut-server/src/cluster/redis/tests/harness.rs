@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use crate::cluster::testing::scenarios::Engine;
 
 /// What all keys of the cluster begin with.
 pub(super) const PARTITION: &str = "taut{0}";
+
+/// How often a server is started where it cannot have its ports.
+const TRIES: usize = 10;
 
 /// A Redis of this test alone.
 pub(super) struct Cluster {
@@ -81,12 +85,8 @@ impl Cluster {
     }
 
     /// Polls: Redis tells nobody.
-    pub(super) fn wait_until(&self, mut is_so: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !is_so() {
-            assert!(Instant::now() < end, "it does not come: {:?}", self.calls());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    pub(super) fn wait_until(&self, is_so: impl FnMut() -> bool) {
+        assert!(eventually(is_so), "it does not come: {:?}", self.calls());
     }
 }
 
@@ -160,4 +160,83 @@ impl Drop for Cluster {
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A Redis that listens on TCP, since sentinels and other servers of a Redis Cluster know it by address.
+pub(super) struct Server {
+    pub(super) port: u16,
+    /// On which servers of a Redis Cluster speak with each other, if its arguments say so.
+    pub(super) bus: u16,
+    process: Child,
+}
+
+impl Server {
+    pub(super) fn start(arguments: &[&str], directory: &Path) -> Self {
+        Self::start_with(|_| arguments.iter().map(|it| (*it).to_owned()).collect(), directory)
+    }
+
+    /// The same with arguments that depend on its [`bus`](Self::bus).
+    pub(super) fn start_with(arguments: impl Fn(u16) -> Vec<String>, directory: &Path) -> Self {
+        for _ in 0..TRIES {
+            let (port, bus) = (free_port(), free_port());
+            let process = Command::new("redis-server")
+                .args(arguments(bus))
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
+                .current_dir(directory)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server starts");
+            let mut server = Self { port, bus, process };
+            if server.comes_up() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// Whether it answers, before it ends: others may have taken its ports meanwhile.
+    fn comes_up(&mut self) -> bool {
+        let id = format!("process_id:{}", self.process.id());
+        let is_up = |server: &Self| server.asked(&["INFO", "server"]).is_some_and(|text| text.contains(&id));
+        eventually(|| is_up(self) || self.has_ended()) && is_up(self)
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.process.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// What it answers, if it does and that is text.
+    pub(super) fn asked(&self, words: &[&str]) -> Option<String> {
+        self.query(words).ok()
+    }
+
+    pub(super) fn query<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, ::redis::RedisError> {
+        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a URL");
+        ::redis::cmd(words[0]).arg(&words[1..]).query(&mut client.get_connection()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Whether something that is polled comes in time.
+pub(super) fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// A port of the system's choosing.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port()
 }

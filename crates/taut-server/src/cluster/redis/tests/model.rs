@@ -106,7 +106,7 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn run(&mut self, script: Script, arguments: &[Vec<u8>]) -> Result<Value, ::redis::RedisError> {
         let mut command = ::redis::cmd("EVAL");
-        command.arg(source(script)).arg(1).arg(Names::new("taut").partition()).arg(arguments);
+        command.arg(source(script)).arg(1).arg(Names::new("taut").of(0)).arg(arguments);
         command.query(&mut self.connection)
     }
 

@@ -1,48 +1,10 @@
 //! A master that a sentinel knows, and its failover.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
-use super::harness::{Cluster, cluster};
+use super::harness::{Cluster, Server, cluster};
 use super::hazards::warned;
 use crate::cluster::testing::nodes::*;
 use crate::cluster::testing::scenarios::{Engine, LONG};
 use crate::hub::engine::Standing;
-
-/// A Redis that listens on TCP, since sentinels know masters by address.
-struct Server {
-    port: u16,
-    process: Child,
-}
-
-impl Server {
-    fn start(arguments: &[&str], directory: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-        let process = Command::new("redis-server")
-            .args(arguments)
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server starts");
-        Self { port, process }
-    }
-
-    fn asked(&self, words: &[&str]) -> Option<String> {
-        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a URL");
-        let mut connection = client.get_connection().ok()?;
-        ::redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).ok()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// A master with a replica, and a sentinel that watches them.
 fn start(cluster: &Cluster) -> (Server, Server, Server) {
