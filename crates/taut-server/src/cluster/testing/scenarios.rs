@@ -424,12 +424,12 @@ pub(crate) fn events_that_cannot_be_carried_fail_and_nothing_else_is_lost(cluste
 
 pub(crate) fn an_event_that_finds_no_room_fails_at_once(cluster: &mut impl Engine) {
     let node = cluster.join("a");
-    cluster.stop_process();
     let receipts: Vec<_> = (0..40).map(|_| Receipt::new(Arc::new(()))).collect();
-    // Any engine takes one of them.
-    let large = "x".repeat(1 << 19);
+    // Any engine takes one of them. It is written once: that takes a while, and the engine is not waited for for long.
+    let large = publication("chat", &"x".repeat(1 << 19));
+    cluster.stop_process();
     for receipt in &receipts {
-        let publication = publication("chat", &large);
+        let publication = large.clone();
         node.send(Request::Publish { publication, kept: false, receipt: Some(receipt.clone()) });
     }
     let has_failed: Vec<_> = receipts.iter().map(Receipt::has_failed).collect();
