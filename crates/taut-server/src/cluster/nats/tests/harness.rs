@@ -151,8 +151,8 @@ impl Engine for Cluster {
         }
     }
 
-    fn process(&self) -> &Child {
-        self.server.as_ref().expect("it runs")
+    fn processes(&self) -> Vec<&Child> {
+        self.server.iter().collect()
     }
 
     fn kill_connections(&self) {

@@ -121,8 +121,8 @@ impl Engine for Cluster {
         }
     }
 
-    fn process(&self) -> &Child {
-        self.server.as_ref().expect("it runs")
+    fn processes(&self) -> Vec<&Child> {
+        self.server.iter().collect()
     }
 
     fn kill_connections(&self) {
@@ -167,6 +167,8 @@ pub(super) struct Server {
     pub(super) port: u16,
     /// On which servers of a Redis Cluster speak with each other, if its arguments say so.
     pub(super) bus: u16,
+    arguments: Vec<String>,
+    directory: PathBuf,
     process: Child,
 }
 
@@ -179,20 +181,29 @@ impl Server {
     pub(super) fn start_with(arguments: impl Fn(u16) -> Vec<String>, directory: &Path) -> Self {
         for _ in 0..TRIES {
             let (port, bus) = (free_port(), free_port());
-            let process = Command::new("redis-server")
-                .args(arguments(bus))
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
-                .current_dir(directory)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("redis-server starts");
-            let mut server = Self { port, bus, process };
+            let arguments = arguments(bus);
+            let process = spawn(port, &arguments, directory);
+            let mut server = Self { port, bus, arguments, directory: directory.to_owned(), process };
             if server.comes_up() {
                 return server;
             }
         }
         panic!("redis-server does not start");
+    }
+
+    /// Ends it without a word.
+    pub(super) fn stop(&mut self) {
+        self.process.kill().and_then(|()| self.process.wait()).expect("it was running");
+    }
+
+    /// Starts it again where it was, with nothing but what it has written of its Redis Cluster.
+    pub(super) fn start_again(&mut self) {
+        self.process = spawn(self.port, &self.arguments, &self.directory);
+        assert!(self.comes_up(), "it starts again");
+    }
+
+    pub(super) fn process(&self) -> &Child {
+        &self.process
     }
 
     /// Whether it answers, before it ends: others may have taken its ports meanwhile.
@@ -222,6 +233,17 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn spawn(port: u16, arguments: &[String], directory: &Path) -> Child {
+    Command::new("redis-server")
+        .args(arguments)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", "."])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server starts")
 }
 
 /// Whether something that is polled comes in time.

@@ -1,6 +1,7 @@
 //! A Redis Cluster: three masters and three replicas, slots that move, and a master that dies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,48 +12,53 @@ use super::super::slots::{SLOTS, slot};
 use super::harness::{Cluster, Server, cluster, eventually};
 use super::hazards::warned;
 use crate::cluster::testing::nodes::*;
-use crate::cluster::testing::scenarios::{Engine, LONG, SHORT, comes};
+use crate::cluster::testing::scenarios::{self, Engine, LONG, SHORT, comes};
 use crate::cluster::{Phase, Question};
 use crate::hub::engine::{Request, Standing, Update};
 use crate::hub::receipt::Receipt;
 
-/// Six servers; the first three are masters at the start.
+/// The first three servers are masters at the start; further ones are their replicas.
 struct Sharded {
     servers: Vec<Server>,
+    /// What nodes are started with; its own server is stopped.
     nodes: Cluster,
 }
 
-/// A Redis Cluster and no node.
+/// A Redis Cluster with a replica for each master, and no node.
 fn sharded(lease: Duration) -> Option<Sharded> {
+    start(lease, 2 * MASTERS)
+}
+
+/// A Redis Cluster of so many servers and no node.
+fn start(lease: Duration, count: usize) -> Option<Sharded> {
     let mut nodes = cluster(lease)?;
     nodes.stop();
-    let arguments = |bus: u16| {
-        let (bus, file) = (bus.to_string(), format!("nodes-{bus}.conf"));
-        let arguments = ["--cluster-enabled", "yes", "--cluster-config-file", &file, "--cluster-port", &bus];
-        let patience = ["--cluster-node-timeout", "2000", "--save", "", "--appendonly", "no"];
-        arguments.into_iter().chain(patience).map(str::to_owned).collect()
-    };
-    let servers: Vec<_> = (0..2 * MASTERS).map(|_| Server::start_with(arguments, nodes.directory())).collect();
-    let tell = |server: &Server, words: &[&str]| {
-        assert!(eventually(|| server.query::<()>(words).is_ok()), "{words:?}: {:?}", server.query::<()>(words));
-    };
+    let directory = nodes.directory();
+    let servers: Vec<_> = std::thread::scope(|scope| {
+        let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| Server::start_with(arguments, directory))).collect();
+        starting.into_iter().map(|it| it.join().expect("it starts")).collect()
+    });
     for (number, server) in servers.iter().enumerate() {
         tell(server, &["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
         if number < MASTERS {
-            let (share, number) = (usize::from(SLOTS).div_ceil(MASTERS), number);
+            let share = usize::from(SLOTS).div_ceil(MASTERS);
             let last = ((number + 1) * share).min(usize::from(SLOTS)) - 1;
             tell(server, &["CLUSTER", "ADDSLOTSRANGE", &(number * share).to_string(), &last.to_string()]);
         }
     }
-    for Server { port, bus, .. } in &servers[1..] {
-        tell(&servers[0], &["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), &bus.to_string()]);
+    // Each meets each: to hear of one another takes them a second or more.
+    for (number, server) in servers.iter().enumerate() {
+        for Server { port, bus, .. } in &servers[number + 1..] {
+            tell(server, &["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), &bus.to_string()]);
+        }
     }
     for (number, server) in servers.iter().enumerate().skip(MASTERS) {
         tell(server, &["CLUSTER", "REPLICATE", &id(&servers[number - MASTERS])]);
     }
+    let known = format!("cluster_known_nodes:{count}");
     let is_whole = |server: &Server| {
         let text = server.asked(&["CLUSTER", "INFO"]).unwrap_or_default();
-        text.contains("cluster_state:ok") && text.contains("cluster_known_nodes:6")
+        text.contains("cluster_state:ok") && text.contains(&known)
     };
     assert!(eventually(|| servers.iter().all(is_whole)), "the servers find each other");
     let is_copied = |server: &Server| {
@@ -64,6 +70,20 @@ fn sharded(lease: Duration) -> Option<Sharded> {
     Some(Sharded { servers, nodes })
 }
 
+/// Of a server that listens to the others on this port. Replicas get their copies at once.
+fn arguments(bus: u16) -> Vec<String> {
+    let (bus, file) = (bus.to_string(), format!("nodes-{bus}.conf"));
+    let arguments = ["--cluster-enabled", "yes", "--cluster-config-file", &file, "--cluster-port", &bus];
+    let patience = ["--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"];
+    let memory = ["--save", "", "--appendonly", "no"];
+    arguments.into_iter().chain(patience).chain(memory).map(str::to_owned).collect()
+}
+
+/// Tells a server something as soon as it takes it.
+fn tell(server: &Server, words: &[&str]) {
+    assert!(eventually(|| server.query::<()>(words).is_ok()), "{words:?}: {:?}", server.query::<()>(words));
+}
+
 fn id(server: &Server) -> String {
     let mut id = None;
     assert!(eventually(|| {
@@ -73,11 +93,62 @@ fn id(server: &Server) -> String {
     id.expect("it has come")
 }
 
-impl Sharded {
-    fn join(&self, name: &str) -> Node {
-        self.nodes.join(name)
+impl Engine for Sharded {
+    fn url(&self) -> String {
+        self.nodes.url()
     }
 
+    fn lease(&self) -> Duration {
+        self.nodes.lease()
+    }
+
+    /// It still knows who its servers are.
+    fn start(&mut self) {
+        self.servers.iter_mut().for_each(Server::start_again);
+    }
+
+    fn stop(&mut self) {
+        self.servers.iter_mut().for_each(Server::stop);
+    }
+
+    fn processes(&self) -> Vec<&Child> {
+        self.servers.iter().map(Server::process).collect()
+    }
+
+    fn kill_connections(&self) {
+        for server in &self.servers {
+            tell(server, &["CLIENT", "KILL", "SKIPME", "yes"]);
+        }
+    }
+
+    fn most_connections(&self) -> usize {
+        self.nodes.most_connections()
+    }
+
+    fn limit_connections(&mut self, most: usize) {
+        self.nodes.limit_connections(most);
+    }
+
+    fn wipe(&self) {
+        for server in &self.servers {
+            tell(server, &["FLUSHALL"]);
+        }
+    }
+
+    fn wait_until_reaped(&self) {
+        self.wait_until(|| self.keys("taut{*}:dead").is_empty());
+    }
+
+    fn wait_until_told(&self, _: &Node) {
+        let told = |server: &Server| {
+            let streams: Vec<String> = server.query(&["KEYS", "taut{*}:happened"]).expect("keys");
+            streams.iter().all(|stream| server.query::<u64>(&["XLEN", stream]).expect("a number") == 0)
+        };
+        self.wait_until(|| self.servers.iter().all(told));
+    }
+}
+
+impl Sharded {
     /// The master that owns a slot, as it says itself.
     fn master(&self, slot: u16) -> usize {
         let mut found = None;
@@ -178,6 +249,48 @@ fn come_back(nodes: &[&Node]) {
         standing(node, Standing::Joined);
     }
     eprintln!("all are back {:?} after the last one was away", came.elapsed());
+}
+
+/// Plays scenarios of all engines one after the other: a Redis Cluster takes some seconds to start.
+fn play(lease: Duration, scenarios: &[fn(&mut Sharded)]) {
+    let Some(mut cluster) = start(lease, MASTERS) else { return };
+    for scenario in scenarios {
+        scenario(&mut cluster);
+        cluster.wipe();
+        cluster.limit_connections(0);
+    }
+}
+
+#[test]
+fn a_redis_cluster_does_what_every_engine_does() {
+    play(
+        LONG,
+        &[
+            scenarios::an_event_reaches_other_nodes_once_and_its_own_node_not_at_all,
+            scenarios::a_user_whom_two_nodes_let_in_at_once_comes_once_and_goes_with_the_last,
+            scenarios::changes_name_the_one_before_and_a_join_its_own,
+            scenarios::connections_that_are_cut_come_back_and_nobody_flickers,
+            scenarios::the_last_event_is_kept_and_numbered_for_all,
+            scenarios::thousands_of_channels_are_listed_in_parts,
+            scenarios::a_node_that_leaves_takes_its_users_with_it_at_once,
+            scenarios::events_that_cannot_be_carried_fail_and_nothing_else_is_lost,
+        ],
+    );
+}
+
+#[test]
+fn a_redis_cluster_does_what_every_engine_does_for_nodes_that_die_or_were_away() {
+    play(
+        SHORT,
+        &[
+            scenarios::an_engine_whose_memory_is_wiped_under_way_is_noticed,
+            scenarios::webhooks_hear_of_each_thing_once_and_in_order,
+            scenarios::another_node_tells_webhooks_when_the_one_that_did_dies,
+            scenarios::subscribers_are_counted_over_all_nodes,
+            scenarios::a_users_connections_are_closed_on_all_other_nodes,
+            scenarios::a_node_that_was_away_closes_a_users_connections_when_it_is_back,
+        ],
+    );
 }
 
 #[test]
@@ -350,7 +463,11 @@ fn one_address_is_enough_and_may_vanish_later() {
     cluster.nodes.use_url(format!("redis://127.0.0.1:{}", cluster.servers[2].port));
     let a = cluster.join("a");
     assert!(joined(&a, "presence-a", "ann"));
+    // Its replica takes over as it does when somebody wants to switch the master off.
+    tell(&cluster.servers[2 + MASTERS], &["CLUSTER", "FAILOVER"]);
+    come_back(&[&a]);
     drop(cluster.servers.remove(2));
+    cluster.kill_connections();
     come_back(&[&a]);
     assert_eq!(members(&a, "presence-a"), ["ann"]);
 }
@@ -358,13 +475,13 @@ fn one_address_is_enough_and_may_vanish_later() {
 #[test]
 fn nodes_on_a_redis_cluster_share_the_places_of_an_app() {
     let Some(mut cluster) = sharded(SHORT) else { return };
-    cluster.nodes.limit_connections(3);
+    cluster.limit_connections(3);
     let (a, b) = (cluster.join("a"), cluster.join("b"));
     let (first, second, third) = (a.come(), a.come(), b.come());
     assert!(first.is_some() && second.is_some() && third.is_some());
     assert!(a.come().is_none() && b.come().is_none(), "there are three");
     drop(first);
-    let _fourth = comes(&cluster.nodes, &b);
+    let _fourth = comes(&cluster, &b);
     assert!(a.come().is_none() && b.come().is_none(), "there are three again");
     let names = Names::sharded("taut");
     let shares = format!("{}:shares:{APP}", names.of(names.places(APP)));
@@ -372,14 +489,14 @@ fn nodes_on_a_redis_cluster_share_the_places_of_an_app() {
     assert_eq!(cluster.servers[cluster.counting()].query::<usize>(&["HLEN", &shares]).expect("a number"), 2);
     // What a dead node had is free again.
     a.kill();
-    let _fifth = comes(&cluster.nodes, &b);
+    let _fifth = comes(&cluster, &b);
     assert!(b.come().is_none());
 }
 
 #[test]
 fn places_are_shared_again_once_a_replica_counts_them() {
     let Some(mut cluster) = sharded(LONG) else { return };
-    cluster.nodes.limit_connections(2);
+    cluster.limit_connections(2);
     let (a, b) = (cluster.join("a"), cluster.join("b"));
     let (first, second) = (a.come(), b.come());
     assert!(first.is_some() && second.is_some() && a.come().is_none());
@@ -397,17 +514,17 @@ fn places_are_shared_again_once_a_replica_counts_them() {
         come.is_some() && a.come().is_none() && b.come().is_none()
     }));
     drop(second);
-    let _both = (comes(&cluster.nodes, &b), comes(&cluster.nodes, &a));
+    let _both = (comes(&cluster, &b), comes(&cluster, &a));
     assert!(a.come().is_none() && b.come().is_none());
 }
 
 #[test]
 fn a_node_that_leaves_gives_back_its_places_at_once_and_its_users_after_their_grace() {
     let Some(mut cluster) = sharded(LONG) else { return };
-    cluster.nodes.limit_connections(1);
-    let grace = Duration::from_secs(5);
-    let (a, b) = (cluster.nodes.join_with_grace("a", grace), cluster.nodes.join_with_grace("b", grace));
-    let channels: Vec<_> = (0..40).map(|number| format!("presence-{number}")).collect();
+    cluster.limit_connections(1);
+    let grace = Duration::from_secs(3);
+    let (a, b) = (cluster.join_with_grace("a", grace), cluster.join_with_grace("b", grace));
+    let channels: Vec<_> = (0..20).map(|number| format!("presence-{number}")).collect();
     for channel in &channels {
         subscribed(&b, channel);
         a.send(Request::Count { channel: channel.as_str().into(), subscribers: 3 });
@@ -454,7 +571,7 @@ fn nodes_with_another_number_of_partitions_do_not_share_a_prefix() {
     let Some(cluster) = sharded(LONG) else { return };
     let meta = &cluster.servers[cluster.master(slot("taut:meta"))];
     meta.query::<()>(&["HSET", "taut:meta", "partitions", "1"]).expect("an answer");
-    let node = cluster.nodes.node("a");
+    let node = cluster.node("a");
     standing(&node, Standing::Away);
     assert_eq!(node.state().phase, Phase::Starting);
     assert_eq!(cluster.keys("taut{*"), BTreeSet::new());
@@ -464,11 +581,12 @@ fn nodes_with_another_number_of_partitions_do_not_share_a_prefix() {
 
 #[test]
 fn redis_computes_the_same_slots() {
-    let Some(cluster) = sharded(LONG) else { return };
+    let Some(cluster) = cluster(LONG) else { return };
+    let server = Server::start_with(arguments, cluster.directory());
     let names = Names::sharded("taut");
     for at in 0..names.count() {
         for name in [names.control(at), names.channel(at, "1", "a{b}c"), "taut:meta".to_owned()] {
-            let theirs: u16 = cluster.servers[0].query(&["CLUSTER", "KEYSLOT", &name]).expect("a slot");
+            let theirs: u16 = server.query(&["CLUSTER", "KEYSLOT", &name]).expect("a slot");
             assert_eq!(slot(&name), theirs, "{name}");
         }
     }
