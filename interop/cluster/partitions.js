@@ -1,7 +1,10 @@
-/** What namespaces.test.js tells of, by the names of its tests. `ip netns exec taut-…-hub node partitions.js NAME` plays one, and ends with 0 if all was well. */
+/**
+ * What namespaces.test.js tells of. `ip netns exec taut-…-hub node partitions.js NAME...` plays these stories, one after the other in one cluster, and ends
+ * with 0 if all was well.
+ */
 import assert from 'node:assert/strict';
 import { REPAIR } from './checker.js';
-import { Cluster, passed } from './cluster.js';
+import { Cluster, fresh, passed } from './cluster.js';
 import { Links } from './namespaces.js';
 
 const ROOM = 'presence-room';
@@ -9,6 +12,7 @@ const NEWS = 'news';
 
 const STORIES = {
   async a_node_that_is_cut_off_silently_is_gone_within_the_lease_and_serves_its_own_clients({ cluster, nodes: [a, b, c], at, clients, publisher }) {
+    const leaving = await cluster.member(c, ROOM, 'leaving');
     cluster.stall(b);
     const cut = performance.now();
     const others = clients.filter(({ node }) => node !== b);
@@ -23,7 +27,7 @@ const STORIES = {
     one.trigger(ROOM, 'client-local');
     await two.until('event', { event: 'client-local', by: one.id });
     await cluster.member(a, ROOM, 'came-meanwhile');
-    await at(c).leave();
+    await leaving.leave();
     for (const client of [one, two]) assert.ok(client.isOpen);
     cluster.heal(b);
     await cluster.history.until({ kind: 'added', client: at(a).id, user: 'only-b' }, 2, 20_000);
@@ -44,7 +48,8 @@ const STORIES = {
   a_node_that_is_not_heard_by_the_engine_ends_with_the_same_list: (stage) => meanwhile(stage, (cluster, b) => cluster.stall(b, 'up')),
   a_node_that_does_not_hear_the_engine_ends_with_the_same_list: (stage) => meanwhile(stage, (cluster, b) => cluster.stall(b, 'down')),
 
-  async an_engine_that_nobody_reaches_is_away_for_all_and_comes_back_to_all({ cluster, nodes, at, publisher }) {
+  async an_engine_that_nobody_reaches_is_away_for_all_and_comes_back_to_all({ cluster, nodes, publisher }) {
+    const leaving = await cluster.member(nodes[1], ROOM, fresh('leaving'));
     cluster.history.add('fault', { fault: 'engine-paused' });
     cluster.network.stall('engine');
     await passed(cluster.lease);
@@ -52,7 +57,7 @@ const STORIES = {
       assert.equal(await isReady(node), false);
       assert.equal((await publisher.publish(node, NEWS)).status, 503);
     }
-    await at(nodes[1]).leave();
+    await leaving.leave();
     await passed(1000);
     cluster.network.heal('engine');
     cluster.history.add('healed', { fault: 'engine-paused' });
@@ -61,11 +66,12 @@ const STORIES = {
 };
 
 /** Somebody comes and somebody goes elsewhere, while a node is apart for longer than its lease. */
-async function meanwhile({ cluster, nodes: [a, b, c], at }, part) {
+async function meanwhile({ cluster, nodes: [a, b, c] }, part) {
+  const leaving = await cluster.member(c, ROOM, fresh('leaving'));
   part(cluster, b);
-  await cluster.member(a, ROOM, 'came-meanwhile');
+  await cluster.member(a, ROOM, fresh('coming'));
   await passed(cluster.lease + 1000);
-  await at(c).leave();
+  await leaving.leave();
   cluster.heal(b);
   await cluster.whole();
 }
@@ -75,7 +81,7 @@ async function isReady(node) {
 }
 
 /** Three nodes with a member on each, one user on all of them, and a backend for each that publishes all the time. */
-async function play(story) {
+async function play(stories) {
   const cluster = await Cluster.start({ network: Links.here(), options: ['--cluster-ready', 'on'] });
   const end = new AbortController();
   try {
@@ -90,7 +96,7 @@ async function play(story) {
     await cluster.seasoned();
     const publishing = cluster.publishing(NEWS, end.signal);
     const at = (node) => clients.find((client) => client.node === node);
-    await story({ cluster, nodes: cluster.nodes, clients, publisher: cluster.publisher, at });
+    for (const story of stories) await story({ cluster, nodes: cluster.nodes, clients, publisher: cluster.publisher, at });
     end.abort();
     await publishing;
     await cluster.settle();
@@ -103,4 +109,4 @@ async function play(story) {
   }
 }
 
-await play(STORIES[process.argv[2]]);
+await play(process.argv.slice(2).map((name) => STORIES[name]));

@@ -76,7 +76,7 @@ async function inCluster(programs, story) {
     await cluster.settle({ webhooks: true });
     cluster.check();
     const acknowledged = cluster.history.matching({ kind: 'published', status: 200 }).length;
-    assert.ok(acknowledged > 30, `${acknowledged} publishes are not much of a history`);
+    assert.ok(acknowledged >= 10, `${acknowledged} publishes are not much of a history`);
     await cluster.stop();
   } catch (error) {
     end.abort();
