@@ -20,7 +20,7 @@ use crate::pusher::payload::Payload;
 pub(crate) const APP: &str = "1";
 
 /// After this nothing comes any more.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until a receipt has failed and what it stands for is dropped.
 pub(crate) fn failed(waited: oneshot::Receiver<()>, receipt: Receipt) {
