@@ -480,6 +480,74 @@ mod tests {
     }
 
     #[test]
+    fn as_many_channels_are_open_as_may_be() {
+        let app = Arc::clone(&apps(&["1:a:x"]).expect("an app").all()[0]);
+        assert!(app.open_channel(2) && app.open_channel(2) && !app.open_channel(2));
+        app.close_channel();
+        assert!(app.open_channel(2) && !app.open_channel(2));
+        assert!(app.open_channel(0) && app.open_channel(0), "without a limit");
+        assert!(!app.open_channel(4) && app.open_channel(5), "those were counted, too");
+    }
+
+    #[test]
+    fn a_node_asks_for_the_places_of_its_connections_and_of_the_clients_that_wait() {
+        let app = Arc::clone(&apps(&["1:a:x"]).expect("an app").all()[0]);
+        assert_eq!(app.draw(), Draw { number: 1, taken: 0, wanted: 0 });
+        let _here = app.admit().expect("room");
+        assert_eq!(app.wait(3), 1, "that draw did not count them");
+        assert_eq!(app.draw(), Draw { number: 2, taken: 1, wanted: 4 });
+        app.grant(Some(9));
+        assert_eq!(app.draw(), Draw { number: 3, taken: 1, wanted: 9 }, "what nobody has had the time to take stays");
+        app.stop_waiting(2);
+        assert_eq!((app.wait(2), app.granted()), (3, Some(9)));
+        app.stop_waiting(3);
+        assert_eq!(app.draw(), Draw { number: 4, taken: 1, wanted: 1 });
+        assert_eq!(app.granted(), Some(1), "the others may have what nobody waits for");
+    }
+
+    #[test]
+    fn only_clients_that_a_draw_has_counted_are_refused_after_it() {
+        let less = Granted::Less { number: 3 };
+        assert_eq!([2, 3, 4].map(|since| less.refuses(since)), [true, false, false]);
+        assert!(!Granted::All.refuses(0));
+    }
+
+    #[test]
+    fn connections_by_http_are_counted_for_as_long_as_they_last() {
+        let app = Arc::clone(&apps(&["1:a:x"]).expect("an app").all()[0]);
+        let carried = |app: &App| Fallback::ALL.map(|fallback| app.carried(fallback));
+        let (one, two) = (app.carry(Fallback::XhrPolling), app.carry(Fallback::XhrPolling));
+        let other = app.carry(Fallback::SockJs);
+        assert_eq!(carried(&app), [0, 2, 1]);
+        drop((one, other));
+        assert_eq!(carried(&app), [0, 1, 0]);
+        drop(two);
+        assert_eq!(carried(&app), [0; 3]);
+    }
+
+    #[test]
+    fn an_app_is_found_by_its_index_and_by_its_key_as_it_stands_in_a_path() {
+        let apps = apps(&["1:a+b:x", "2:c:y"]).expect("two apps");
+        let id = |app: Option<Arc<App>>| app.map(|app| app.id().to_owned());
+        assert_eq!(id(apps.by_key_in_path("a%2Bb")).as_deref(), Some("1"));
+        assert_eq!(id(apps.by_key_in_path("a+b")).as_deref(), Some("1"));
+        assert_eq!(id(apps.by_index(AppIndex::new(1))).as_deref(), Some("2"));
+        assert!(apps.by_index(AppIndex::new(2)).is_none() && apps.development_app().is_none());
+    }
+
+    #[test]
+    fn the_development_app_is_served_until_there_are_others() {
+        let limits = Limits::default();
+        let apps = Apps::development(&limits);
+        let app = apps.development_app().expect("the development app");
+        assert_eq!(apps.by_id(app.id()).map(|app| app.index()), Some(app.index()));
+        apps.replace([AppConfig::parse("7:a:x").expect("an app")], &limits).expect("one app");
+        assert!(apps.development_app().is_none());
+        apps.replace_by_development(&limits);
+        assert!(apps.development_app().is_some() && apps.by_id("7").is_none());
+    }
+
+    #[test]
     fn apps_are_replaced_without_losing_their_places_or_connections() {
         let apps = apps(&["1:a:x", "2:b:y"]).expect("two apps");
         let first = apps.by_id("1").expect("the first");

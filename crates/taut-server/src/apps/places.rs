@@ -82,7 +82,7 @@ impl Places {
 const UNSHARED: u32 = u32::MAX;
 
 fn pack(granted: u32, taken: u32) -> u64 {
-    u64::from(granted) << 32 | u64::from(taken)
+    (u64::from(granted) << 32) + u64::from(taken)
 }
 
 fn unpack(places: u64) -> (u32, u32) {

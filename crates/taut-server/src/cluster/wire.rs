@@ -557,6 +557,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_user_says_of_itself_reads_back_and_nothing_is_not_an_empty_text() {
+        assert_eq!((user_info(None), user_info(Some("")), user_info(Some("{}"))), (vec![], b"=".into(), b"={}".into()));
+        for said in [None, Some(""), Some("="), Some("{}")] {
+            assert_eq!(read_user_info(&user_info(said)), Ok(said));
+        }
+        assert_eq!(read_user_info(b"{}"), Err(Malformed::Field));
+        assert_eq!(read_user_info(b"=\xff"), Err(Malformed::Field));
+    }
+
+    #[test]
+    fn an_event_takes_its_memory_once_and_not_much_more_than_it_needs() {
+        let event = Event::published("new", &Payload::from(&*"x".repeat(1000)));
+        let publication = Publication { channel: channel(), event, excluded: None, at: Instant::now(), receipt: None };
+        let (head, tail) = Message::to_keep("node", &publication);
+        for bytes in [Message::published("node", &publication), head, tail] {
+            assert!(bytes.capacity() - bytes.len() <= FRAME, "{} for {}", bytes.capacity(), bytes.len());
+        }
+    }
+
+    #[test]
     fn a_node_is_known_by_what_it_says_of_itself() {
         assert_eq!(read_node(&node("a:b", "0.1.0", 12)), Ok(("a:b".into(), "0.1.0".into(), 12)));
     }
@@ -580,6 +600,8 @@ mod tests {
             ("1p0:1:70:0:1:b1:a2:\"\"", Malformed::Field),
             ("1p0:0:0:0:1:b1:a1:\"", Malformed::Field),
             ("1p0:0:0:0:1:b1:a2:{}", Malformed::Field),
+            ("1p0:0:0:0:1:b1:a2:\"}", Malformed::Field),
+            ("1p0:0:0:0:1:b1:a2:{\"", Malformed::Field),
             ("1p0:0:0:0:1:x1:a2:\"\"", Malformed::Field),
             ("1p0:0:0:4:=1.x1:b1:a2:\"\"", Malformed::Field),
             ("1p0:0:0:3:1.21:b1:a2:\"\"", Malformed::Field),

@@ -370,7 +370,7 @@ mod tests {
     use super::*;
     use crate::app::{AppConfig, Features, Limits};
     use crate::apps::Apps;
-    use crate::hub::engine::Update;
+    use crate::hub::engine::{Epoch, Position, Snapshot, Update};
     use crate::pusher::payload::Payload;
     use std::time::Instant;
 
@@ -562,6 +562,151 @@ mod tests {
         assert_eq!(told(asked, "a"), (true, false));
         assert_eq!(told(asked, "presence-a"), (true, false));
         assert_eq!(told(off, "a"), (false, false));
+    }
+
+    /// The engine says something, or is lost or found; gives what comes of it.
+    fn update(owner: &mut Owner<u32>, app: &App, update: Update) -> Vec<Effect<u32>> {
+        let mut effects = Effects::new();
+        owner.update(app, update, Time::ZERO, &mut effects);
+        std::iter::from_fn(|| effects.pop()).collect()
+    }
+
+    fn stand(owner: &mut Owner<u32>, standing: Standing) {
+        owner.stand(standing, Time::ZERO, &mut Effects::new());
+    }
+
+    fn kept_at(number: u64) -> (Option<Publication>, Position) {
+        let event = Published::published(&format!("event-{number}"), &Payload::from("x"));
+        let publication =
+            Publication { channel: "cache-a".into(), event, excluded: None, at: Instant::now(), receipt: None };
+        (Some(publication), Position { epoch: Epoch(1), number })
+    }
+
+    /// What the engine says of `cache-a` when it is asked.
+    fn last_event((publication, position): (Option<Publication>, Position)) -> Update {
+        Update::LastEvent { channel: "cache-a".into(), publication, position }
+    }
+
+    fn published((publication, position): (Option<Publication>, Position)) -> Update {
+        Update::Published { publication: publication.expect("an event"), kept: Some(position) }
+    }
+
+    #[test]
+    fn the_engine_is_told_once_of_newcomers_that_find_no_last_event() {
+        let misses = |effects: &[Effect<u32>]| {
+            let is_miss =
+                |effect: &&Effect<u32>| matches!(effect, Effect::Engine(Request::LastEvent { is_missed: true, .. }));
+            effects.iter().filter(is_miss).count()
+        };
+        let found = |effects: &[Effect<u32>]| -> Vec<bool> {
+            let found = effects.iter().filter_map(|effect| match effect {
+                Effect::Reply(_, Reply::Subscribed { subscribed, .. }) => {
+                    Some(matches!(subscribed.last_event, LastEvent::Found(_)))
+                }
+                _ => None,
+            });
+            found.collect()
+        };
+        let (app, mut owner) = (app(Limits::default()), Owner::new(Some(Standing::Joined)));
+        for _ in 0..2 {
+            subscribe(&mut owner, &app, "cache-a", Subscribe::LastEvent);
+        }
+        update(&mut owner, &app, Update::Subscribed { channel: "cache-a".into() });
+        let nothing = (None, Position { epoch: Epoch(1), number: 0 });
+        let effects = update(&mut owner, &app, last_event(nothing));
+        assert_eq!((found(&effects), misses(&effects)), (vec![false; 2], 1));
+        let effects = subscribe(&mut owner, &app, "cache-a", Subscribe::LastEvent);
+        assert_eq!((found(&effects), misses(&effects)), (vec![false], 0), "that is known");
+        update(&mut owner, &app, published(kept_at(1)));
+        let effects = subscribe(&mut owner, &app, "cache-a", Subscribe::LastEvent);
+        assert_eq!((found(&effects), misses(&effects)), (vec![true], 0));
+    }
+
+    #[test]
+    fn events_are_heard_after_a_server_took_over_that_had_lost_the_last_ones() {
+        let (app, mut owner) = (app(Limits::default()), Owner::new(Some(Standing::Joined)));
+        subscribe(&mut owner, &app, "cache-a", Subscribe::LastEvent);
+        update(&mut owner, &app, Update::Subscribed { channel: "cache-a".into() });
+        update(&mut owner, &app, last_event(kept_at(1)));
+        for number in 2..=3 {
+            assert_eq!(delivered(&update(&mut owner, &app, published(kept_at(number)))), [format!("event-{number}")]);
+        }
+        stand(&mut owner, Standing::Away);
+        stand(&mut owner, Standing::Joined);
+        let answer = update(&mut owner, &app, last_event(kept_at(1)));
+        assert_eq!(delivered(&answer), [] as [&str; 0], "it was heard long ago");
+        assert_eq!(last_name(&owner).as_deref(), Some("event-1"), "newcomers get what they get on other nodes");
+        for number in 2..=3 {
+            assert_eq!(delivered(&update(&mut owner, &app, published(kept_at(number)))), [format!("event-{number}")]);
+            assert_eq!(delivered(&update(&mut owner, &app, published(kept_at(number)))), [] as [&str; 0], "again");
+        }
+    }
+
+    /// On a node that has subscribers of `cache-a`, and to which the engine came back after these events.
+    fn owner_that_is_back(app: &App, heard: u64) -> Owner<u32> {
+        let mut owner = Owner::new(Some(Standing::Joined));
+        subscribe(&mut owner, app, "cache-a", Subscribe::LastEvent);
+        update(&mut owner, app, Update::Subscribed { channel: "cache-a".into() });
+        update(&mut owner, app, last_event(kept_at(heard)));
+        stand(&mut owner, Standing::Away);
+        stand(&mut owner, Standing::Joined);
+        owner
+    }
+
+    /// The event that newcomers of `cache-a` get.
+    fn last_name(owner: &Owner<u32>) -> Option<String> {
+        owner.last_event("cache-a", Time::ZERO).map(|(publication, _)| publication.name().to_owned())
+    }
+
+    #[test]
+    fn clients_hear_the_last_event_that_they_missed_while_the_engine_was_away() {
+        let app = app(Limits::default());
+        let mut owner = owner_that_is_back(&app, 1);
+        assert_eq!(delivered(&update(&mut owner, &app, last_event(kept_at(3)))), ["event-3"]);
+        assert_eq!(delivered(&update(&mut owner, &app, published(kept_at(4)))), ["event-4"]);
+    }
+
+    #[test]
+    fn newcomers_get_what_was_published_here_while_the_engine_was_away_unless_it_has_newer() {
+        let app = app(Limits::default());
+        for (position, last) in [(1, "ahead"), (2, "ahead"), (3, "event-3")] {
+            let mut owner = owner_that_is_back(&app, 2);
+            stand(&mut owner, Standing::Away);
+            let effects = publish(&mut owner, &app, "cache-a", Published::published("ahead", &Payload::from("x")));
+            assert_eq!(delivered(&effects), ["ahead"]);
+            stand(&mut owner, Standing::Joined);
+            let answer = update(&mut owner, &app, last_event(kept_at(position)));
+            assert_eq!((delivered(&answer), last_name(&owner).as_deref()), (vec![], Some(last)), "{position}");
+        }
+    }
+
+    #[test]
+    fn a_last_event_lives_no_longer_because_the_engine_was_away() {
+        let app = app(Limits::default());
+        let mut owner = owner_that_is_back(&app, 1);
+        owner.update(&app, last_event(kept_at(1)), at(60), &mut Effects::new());
+        assert!(owner.last_event("cache-a", Time::ZERO + app.snapshot().limits.cache_ttl).is_none());
+    }
+
+    #[test]
+    fn members_are_asked_for_again_while_the_engine_settles_and_not_after() {
+        let (app, mut owner) = (app(Limits::default()), Owner::new(Some(Standing::Joined)));
+        let channel: Arc<str> = "presence-a".into();
+        subscribe(&mut owner, &app, &channel, presence("1"));
+        update(&mut owner, &app, Update::Subscribed { channel: Arc::clone(&channel) });
+        assert!(!owner.is_due());
+        let members = |is_settling| {
+            let member = PresenceMember { user_id: "1".into(), user_info: None };
+            let position = Position { epoch: Epoch(1), number: 1 };
+            let snapshot = Snapshot { position, members: vec![member], is_settling };
+            Update::Members { channel: "presence-a".into(), snapshot }
+        };
+        update(&mut owner, &app, members(true));
+        assert!(owner.is_due());
+        let effects = tick(&mut owner, &app, at(1));
+        assert!(matches!(&effects[..], [Effect::Engine(Request::Members { .. })]), "{effects:?}");
+        update(&mut owner, &app, members(false));
+        assert!(!owner.is_due() && tick(&mut owner, &app, at(2)).is_empty());
     }
 
     /// An app whose users may be away for three seconds.

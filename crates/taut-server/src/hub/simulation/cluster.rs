@@ -13,6 +13,7 @@ use crate::hub::effects::Tell;
 use crate::hub::engine::{Change, Difference, Epoch, Position, Request, Snapshot, Standing, TooMany, Update};
 use crate::hub::envelope::Envelope;
 use crate::hub::members::{Cause, Intent};
+use crate::hub::presence::Roster;
 use crate::place::{AppIndex, ShardIndex};
 use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::payload::Payload;
@@ -115,7 +116,7 @@ proptest! {
             world.step(step);
             world.check_grace();
         }
-        world.come_to_rest(10);
+        world.heal();
         world.check_at_rest();
         world.end();
     }
@@ -934,6 +935,17 @@ impl World {
         }
     }
 
+    /// All faults are over: from here on everybody hears what is published, on whichever node.
+    fn heal(&mut self) {
+        self.settle();
+        for node in 0..NODES {
+            for channel in 0..CHANNELS.len() {
+                self.publish(node, channel);
+            }
+        }
+        self.come_to_rest(10);
+    }
+
     fn tick(&mut self) {
         self.now = self.now + Duration::from_secs(1);
         self.engine.age += 1;
@@ -977,6 +989,7 @@ impl World {
                     kept.into_iter().flat_map(|kept| kept.members.keys().cloned()).collect();
                 assert_eq!(members, users, "{name}");
             }
+            self.check_owners(name, &users);
         }
         let is_online = |user: &str| there.iter().any(|client| client.is_signed_in && client.user == user);
         for client in &there {
@@ -987,6 +1000,22 @@ impl World {
             assert_eq!(client.is_signed_in, client.wants.contains(&Channel::of_user(&client.user)));
         }
         self.check_owed();
+    }
+
+    /// A node with subscribers knows who is there on all nodes, and what newcomers of a cache channel get.
+    fn check_owners(&self, name: &str, users: &BTreeSet<String>) {
+        let last = self.engine.channels.get(name).and_then(|kept| kept.last.as_ref()).map(Publication::name);
+        for (number, node) in self.nodes.iter().enumerate() {
+            let places = self.clients.places.iter().map(|id| &self.clients.all[*id as usize]);
+            let is_wanted = places.filter(|client| client.node == number).any(|client| client.wants.contains(name));
+            let owner = node.hub.owner();
+            let users_of = |roster: &Roster| roster.users().map(ToString::to_string).collect::<BTreeSet<_>>();
+            let present = owner.roster(name).map(users_of);
+            let expected = Some(users).filter(|_| is_wanted && Kind::of(name).is_presence());
+            assert_eq!(present.as_ref(), expected, "{name} on {number}");
+            let kept = owner.last_event(name, self.now).map(|(publication, _)| publication.name());
+            assert_eq!(kept, last.filter(|_| is_wanted && Kind::of(name).is_cache()), "{name} on {number}");
+        }
     }
 
     /// Without a fault, nothing is lost.
