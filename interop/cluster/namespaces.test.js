@@ -13,7 +13,7 @@ after(() => { for (const network of networks) network.end(); });
 // A runner that has waited too long for this file ends it like that: `exit` then ends the namespaces.
 process.once('SIGTERM', () => process.exit(1));
 
-/** Stories share a cluster, and two clusters are as many as a small machine has room for beside the other files. */
+/** Stories share a cluster, and three clusters are as many as a small machine has room for beside the other files. */
 const partition = (name, ...stories) => test(name, NAMESPACES, async () => {
   const network = Network.make();
   networks.add(network);
@@ -25,7 +25,7 @@ const partition = (name, ...stories) => test(name, NAMESPACES, async () => {
   }
 });
 
-describe('a network that loses packets', { timeout: 120_000, concurrency: 2 }, () => {
+describe('a network that loses packets', { timeout: 120_000, concurrency: 3 }, () => {
   partition(
     'who_is_cut_off_silently_is_gone_within_the_lease_keeps_its_clients_and_comes_back',
     'a_node_that_is_cut_off_silently_for_less_than_its_lease_loses_nobody',
@@ -38,4 +38,5 @@ describe('a network that loses packets', { timeout: 120_000, concurrency: 2 }, (
     'a_node_that_is_not_heard_by_the_engine_ends_with_the_same_list',
     'a_node_that_does_not_hear_the_engine_ends_with_the_same_list',
   );
+  partition('events_of_a_client_stay_in_order_over_a_cut', 'what_a_client_sends_before_and_after_a_cut_stays_in_order');
 });

@@ -63,6 +63,27 @@ const STORIES = {
     cluster.history.add('healed', { fault: 'engine-paused' });
     await cluster.whole();
   },
+
+  /** What the kernel still has of a connection that the node has given up is sent once the network is back, maybe behind what came by the new one. */
+  async what_a_client_sends_before_and_after_a_cut_stays_in_order({ cluster, nodes: [, b], at, hush }) {
+    // What is on its way when the network goes is an event of the client.
+    await hush();
+    const end = new AbortController();
+    const sending = (async () => {
+      while (!end.signal.aborted) {
+        at(b).trigger(ROOM);
+        await passed(110);
+      }
+    })();
+    await passed(500);
+    cluster.stall(b);
+    await passed(cluster.lease + 700);
+    cluster.heal(b);
+    await cluster.whole();
+    await passed(1500);
+    end.abort();
+    await sending;
+  },
 };
 
 /** Somebody comes and somebody goes elsewhere, while a node is apart for longer than its lease. */
@@ -96,7 +117,7 @@ async function play(stories) {
     await cluster.seasoned();
     const publishing = cluster.publishing(NEWS, end.signal);
     const at = (node) => clients.find((client) => client.node === node);
-    for (const story of stories) await story({ cluster, nodes: cluster.nodes, clients, publisher: cluster.publisher, at });
+    for (const story of stories) await story({ cluster, nodes: cluster.nodes, clients, publisher: cluster.publisher, at, hush: () => { end.abort(); return publishing; } });
     end.abort();
     await publishing;
     await cluster.settle();

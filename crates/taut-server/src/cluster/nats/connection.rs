@@ -151,6 +151,9 @@ impl Opening {
     async fn new(server: &Server, login: &Login, name: &str) -> Result<Self, Lost> {
         let stream = TcpStream::connect((&*server.host, server.port)).await?;
         stream.set_nodelay(true)?;
+        // A connection that is given up takes along what it has not sent: once the network is back, the kernel would bring it to the server behind what
+        // was sent by the next connection.
+        stream.set_zero_linger()?;
         let mut opening = Self { stream: Box::new(stream), read: Vec::new(), info: Info::default() };
         opening.info = opening.greeting().await?;
         if !opening.info.headers {

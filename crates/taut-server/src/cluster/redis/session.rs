@@ -317,6 +317,7 @@ impl Session {
             let at = self.names.places(&draw.app);
             self.queue(at).draw(draw, &[], Answer::Ignored);
         }
+        self.acknowledge_happenings(memory);
         self.leaving = Leaving { left: self.partitions.len(), done, is_done: false };
         let grace = self.node.grace(&memory.part);
         for PartitionState { queue, .. } in &mut self.partitions {
@@ -573,6 +574,18 @@ impl Session {
             let mut call = queue.call(Script::Happened);
             call.arg(&*self.incarnation).arg(told).arg(MOST_READ);
             queue.send(call, 0, Answer::Happened);
+        }
+    }
+
+    /// Whoever tells webhooks next begins behind what this node has told.
+    fn acknowledge_happenings(&mut self, memory: &Memory) {
+        for (at, PartitionState { queue, happenings, epoch, .. }) in self.partitions.iter_mut().enumerate() {
+            let told = memory.kept.told.get(&at).filter(|(of, _)| happenings.is_turn && of == epoch);
+            if let Some((_, told)) = told {
+                let mut call = queue.call(Script::Happened);
+                call.arg(&*self.incarnation).arg(&**told).arg(0);
+                queue.send(call, 0, Answer::Ignored);
+            }
         }
     }
 }

@@ -277,9 +277,10 @@ fn info(url: &str) -> Result<ConnectionInfo, InvalidUrl> {
     url.into_connection_info().map_err(|error: RedisError| InvalidUrl(error.to_string()))
 }
 
-/// Small writes go out at once.
+/// Small writes go out at once. A connection that is given up takes along what it has not sent: once the network is back, the kernel would bring it to
+/// Redis behind what was sent by the next connection.
 fn tuned(info: ConnectionInfo) -> ConnectionInfo {
-    let settings = info.tcp_settings().clone().set_nodelay(true);
+    let settings = info.tcp_settings().clone().set_nodelay(true).set_linger_time(Duration::ZERO);
     info.set_tcp_settings(settings)
 }
 

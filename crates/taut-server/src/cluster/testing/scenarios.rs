@@ -129,6 +129,7 @@ macro_rules! scenarios {
             an_engine_that_stops_answering_is_away_and_events_under_way_have_failed: LONG,
             webhooks_hear_of_each_thing_once_and_in_order: SHORT,
             another_node_tells_webhooks_when_the_one_that_did_dies: SHORT,
+            what_a_node_has_told_webhooks_when_it_leaves_nobody_tells_again: LONG,
             subscribers_are_counted_over_all_nodes: SHORT,
             the_last_event_is_kept_and_numbered_for_all: LONG,
             users_are_online_while_any_node_has_them: LONG,
@@ -498,6 +499,15 @@ pub(crate) fn another_node_tells_webhooks_when_the_one_that_did_dies(cluster: &m
         told,
         [Event::ChannelVacated { channel: "first".into() }, Event::ChannelOccupied { channel: "third".into() }]
     );
+}
+
+pub(crate) fn what_a_node_has_told_webhooks_when_it_leaves_nobody_tells_again(cluster: &mut impl Engine) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    subscribed(&b, "first");
+    assert_eq!(happened(&a), Event::ChannelOccupied { channel: "first".into() });
+    a.leave();
+    subscribed(&b, "second");
+    assert_eq!(happened(&b), Event::ChannelOccupied { channel: "second".into() });
 }
 
 pub(crate) fn subscribers_are_counted_over_all_nodes(cluster: &mut impl Engine) {

@@ -281,6 +281,10 @@ impl Session {
         if Instant::now() >= self.lease.ends {
             return Err(Doubt::Late);
         }
+        if memory.is_leaving {
+            // It does not say any more what it has told: the next one tells this.
+            return Ok(());
+        }
         let events = reply::list(reply)?;
         let wait = if events.is_empty() { READ_INTERVAL } else { Duration::ZERO };
         let PartitionState { happenings, epoch, .. } = &mut self.partitions[at];
