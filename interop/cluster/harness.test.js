@@ -1,6 +1,7 @@
 /** The tools of these tests do what they say: a proxy that does not cut would make every other test here pass. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { Proxy } from './proxy.js';
@@ -111,4 +112,14 @@ describe('the tools', { timeout: 60_000 }, () => {
     assert.equal(await redis.command('GET', 'kept'), null);
     assert.equal((await redis.calls()).get, 1);
   });
+});
+
+test('the_tests_that_the_guarantees_name_are_there', async () => {
+  const page = await readFile(new URL('../../docs/guarantees.md', import.meta.url), 'utf8');
+  const rows = [...page.matchAll(/^\| [^|]+ \| `([a-z.]+js)` `([a-z_]+)` \|$/gm)];
+  assert.ok(rows.length > 10, `${rows.length} rows`);
+  for (const [, file, name] of rows) {
+    const text = await readFile(new URL(file, import.meta.url), 'utf8');
+    assert.ok(text.includes(name), `${file} has no ${name}`);
+  }
 });
