@@ -35,7 +35,7 @@ Measures servers of channels against a raw fan-out, in one interleaved run. Run 
   --case CxSxP         C channels, S subscribers of each, P publishers; repeatable [1x1000x1 1x1000x8 1x10000x1
   --case connectxN     connects with a subscription, N under way                    1x10000x8 1000x5x8 connectx64]
   --idle N             subscribed connections in the memory measurements           [10000]
-  --cluster            three nodes on one Redis, beside a server that is alone; no memory
+  --cluster            three nodes on Redis, and on NATS, beside a server that is alone; no memory
 ";
 
 #[cfg(test)]
@@ -54,6 +54,6 @@ mod tests {
     fn a_cluster_has_rows_of_its_own_and_no_memory() {
         let (arguments, rows) = read(Parser::from_args(["--cluster"])).unwrap().unwrap();
         assert!(arguments.idle.is_empty() && !arguments.cases.is_empty());
-        assert!(rows.iter().any(|row| row.name == "taut serve × 3"));
+        assert!(rows.iter().any(|row| row.name == "taut × 3, nats"));
     }
 }

@@ -52,14 +52,15 @@ pub(crate) const ROWS: [Row; 4] = [
     },
 ];
 
-/// Three nodes on one Redis, beside a server that is alone. The raw fan-out is one process.
-pub(crate) const CLUSTER_ROWS: [Row; 4] = [
+/// Three nodes on one engine, beside a server that is alone. The raw fan-out is one process.
+pub(crate) const CLUSTER_ROWS: [Row; 5] = [
     RAW_FAN_OUT,
     TAUT,
-    Row { name: "taut serve × 3", command: &["node", "peers/cluster/start.mjs", "taut", "3"], ..TAUT },
+    Row { name: "taut × 3, redis", command: &["node", "peers/cluster/start.mjs", "taut", "redis", "3"], ..TAUT },
+    Row { name: "taut × 3, nats", command: &["node", "peers/cluster/start.mjs", "taut", "nats", "3"], ..TAUT },
     Row {
-        name: "sockudo × 3",
-        command: &["node", "peers/cluster/start.mjs", "sockudo", "3"],
+        name: "sockudo × 3, redis",
+        command: &["node", "peers/cluster/start.mjs", "sockudo", "redis", "3"],
         needs: "target/sockudo/bin/sockudo",
         remedy: "peers/sockudo/install",
         address: Address::Printed,

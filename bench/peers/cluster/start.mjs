@@ -1,5 +1,5 @@
 /**
- * Several nodes of a channel server on one Redis, as one process to whoever measures them: `start.mjs taut|sockudo NODES`.
+ * Several nodes of a channel server on one engine, as one process to whoever measures them: `start.mjs taut|sockudo redis|nats NODES`.
  * It prints where they listen, and ends them when it is told to end.
  */
 import { spawn } from 'node:child_process';
@@ -10,22 +10,23 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as passed } from 'node:timers/promises';
 
-const [server, nodes] = process.argv.slice(2);
+const [server, kind, nodes] = process.argv.slice(2);
 const folder = mkdtempSync(join(tmpdir(), 'taut-bench-'));
 const children = [];
 
 process.on('SIGTERM', end);
 
-const redis = await freePort();
-start('redis-server', ['--port', `${redis}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder]);
-await listens(redis);
+const engine = await freePort();
+if (kind === 'nats') start('nats-server', ['-a', '127.0.0.1', '-p', `${engine}`, '-js', '-sd', folder]);
+else start('redis-server', ['--port', `${engine}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder]);
+await listens(engine);
 const ports = [];
 for (let node = 0; node < Number(nodes); node += 1) ports.push(await { taut, sockudo }[server](node));
 console.log(`listening on ${ports.map((port) => `127.0.0.1:${port}`).join(', ')}`);
 
 async function taut(node) {
   const port = await freePort();
-  const options = ['--listen', `127.0.0.1:${port}`, '--app', '1:app-key:app-secret', '--shards', '1', '--cluster', `redis://127.0.0.1:${redis}`, '--cluster-ready', 'on'];
+  const options = ['--listen', `127.0.0.1:${port}`, '--app', '1:app-key:app-secret', '--shards', '1', '--cluster', `${kind}://127.0.0.1:${engine}`, '--cluster-ready', 'on'];
   start('../target/release/taut', ['serve', '--cluster-name', `node-${node}`, ...options]);
   await listens(port);
   await isReady(port);
@@ -36,9 +37,9 @@ async function taut(node) {
 async function sockudo(node) {
   const port = await freePort();
   const config = JSON.parse(readFileSync('peers/sockudo/config.json', 'utf8'));
-  const url = `redis://127.0.0.1:${redis}`;
+  const url = `redis://127.0.0.1:${engine}`;
   config.adapter = { driver: 'redis', redis: { redis_pub_options: { url }, redis_sub_options: { url } } };
-  config.database = { redis: { host: '127.0.0.1', port: redis } };
+  config.database = { redis: { host: '127.0.0.1', port: engine } };
   config.instance = { process_id: `node-${node}` };
   const path = join(folder, `node-${node}.json`);
   writeFileSync(path, JSON.stringify(config));
@@ -50,7 +51,7 @@ async function sockudo(node) {
 function start(program, options, environment = {}) {
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', program, ...options], {
     env: { ...process.env, ...environment },
-    stdio: ['ignore', 'ignore', 'inherit'],
+    stdio: ['ignore', 'ignore', program === 'nats-server' ? 'ignore' : 'inherit'], // its log goes there
   });
   child.on('exit', () => {
     if (children.includes(child)) throw new Error(`${program} has ended`);
