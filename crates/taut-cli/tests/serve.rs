@@ -145,14 +145,20 @@ fn a_check_finds_all_that_keeps_a_server_from_its_start_at_once() {
 
 #[test]
 fn a_check_shows_the_engine_of_a_cluster_without_its_password() {
-    let url = "rediss://me:hunter2@redis.example:6380/1";
-    let checked = check(&["--listen", "127.0.0.1:0", "--cluster", url, "--cluster-prefix", "shop"]);
-    let told = String::from_utf8(checked.stdout).expect("text");
-    assert!(told.contains("one of the nodes shop on rediss://redis.example:6380/1\n"), "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
-    let checked = check(&["--listen", "127.0.0.1:0", "--cluster", "nats://me:hunter2@nats.example"]);
+    for (url, shown) in [
+        ("rediss://me:hunter2@redis.example:6380/1", "rediss://redis.example:6380/1"),
+        ("redis://me:hunter2@one.example:7000,two.example:7001", "redis://one.example:7000,two.example:7001"),
+        ("nats://me:hunter2@nats.example", "nats://nats.example"),
+        ("nats://one.example,nats://me:hunter2@two.example:4223", "nats://one.example,two.example:4223"),
+    ] {
+        let checked = check(&["--listen", "127.0.0.1:0", "--cluster", url, "--cluster-prefix", "shop"]);
+        let told = String::from_utf8(checked.stdout).expect("text");
+        assert!(told.contains(&format!("one of the nodes shop on {shown}\n")), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let checked = check(&["--listen", "127.0.0.1:0", "--cluster", "amqp://me:hunter2@rabbit.example"]);
     let told = String::from_utf8(checked.stderr).expect("text");
-    assert!(told.contains("--cluster: NATS is not understood yet. Understood are redis://HOST"), "{told}");
+    assert!(told.contains("--cluster: Understood are redis://HOST"), "{told}");
     assert!(!told.contains("hunter2"), "{told}");
 }
 

@@ -28,10 +28,15 @@ pub(crate) fn parse(url: &str) -> Result<Uri, InvalidAddress> {
     Ok(uri)
 }
 
-/// The address as it may be shown: a query often holds a token, and what precedes an `@` a password.
+/// The address as it may be shown: a query often holds a token, and what precedes an `@` a password. Of several addresses with commas between, each.
 pub(crate) fn shown(url: &str) -> String {
     let (rest, query) = url.split_once(['?', '#']).map_or((url, ""), |(rest, _)| (rest, "?…"));
     let (scheme, rest) = rest.split_once("://").map_or(("", rest), |(scheme, rest)| (scheme, rest));
+    if rest.split(',').skip(1).any(|address| address.contains("://")) {
+        let hosts: Vec<_> =
+            rest.split(',').map(|address| address.rsplit(['/', '@']).next().unwrap_or_default()).collect();
+        return format!("{scheme}://{}{query}", hosts.join(","));
+    }
     let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}://{host}{path}{query}")
@@ -134,6 +139,9 @@ mod tests {
             ("https://example.com?x=hunter2@y", "https://example.com?…"),
             ("http://a/#hunter2", "http://a/?…"),
             ("hunter2@a", "://a"),
+            ("nats://me:hunter2@one,two:4223", "nats://one,two:4223"),
+            ("nats://one,nats://me:hunter2@two:4223", "nats://one,two:4223"),
+            ("nats://me:hunter2@one,tls://me:hunter2@two?credentials=hunter2", "nats://one,two?…"),
         ] {
             assert_eq!(shown(url), text);
         }

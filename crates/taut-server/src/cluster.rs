@@ -4,6 +4,7 @@
 //! [`Broker`] is what an engine promises, and each engine is one folder.
 
 mod carriage;
+mod crc;
 mod driver;
 mod inbox;
 mod nats;

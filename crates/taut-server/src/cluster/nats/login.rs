@@ -4,6 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::Ed25519KeyPair;
 
+use crate::cluster::crc::crc16;
+
 /// A JWT, and what signs in its name.
 pub(super) struct Credentials {
     pub(super) jwt: String,
@@ -55,18 +57,8 @@ fn decoded_seed(text: &str) -> Option<[u8; 32]> {
         }
     }
     let (content, sum) = bytes.split_at_checked(34)?;
-    let is_whole = sum == crc(content).to_le_bytes();
+    let is_whole = sum == crc16(content).to_le_bytes();
     (text.starts_with("SU") && is_whole).then(|| content[2..].try_into().ok()).flatten()
-}
-
-/// CRC-16/XMODEM.
-fn crc(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |sum, byte| {
-        (0..8).fold(
-            sum ^ (u16::from(*byte) << 8),
-            |sum, _| if sum & 0x8000 == 0 { sum << 1 } else { (sum << 1) ^ 0x1021 },
-        )
-    })
 }
 
 #[cfg(test)]

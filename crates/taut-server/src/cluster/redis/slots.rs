@@ -1,5 +1,7 @@
 //! Where Redis Cluster keeps a name: one of 16,384 slots, each of which one of its servers owns.
 
+use crate::cluster::crc::crc16;
+
 /// Slots of a Redis Cluster.
 pub(super) const SLOTS: u16 = 16_384;
 
@@ -32,23 +34,12 @@ pub(super) fn tags(count: u16) -> Vec<String> {
     tags.into_iter().flatten().collect()
 }
 
-/// CRC-16/XMODEM.
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |sum, byte| {
-        (0..8).fold(
-            sum ^ (u16::from(*byte) << 8),
-            |sum, _| if sum & 0x8000 == 0 { sum << 1 } else { (sum << 1) ^ 0x1021 },
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn slots_are_those_of_the_specification() {
-        assert_eq!(crc16(b"123456789"), 0x31C3, "the check value of CRC-16/XMODEM");
         assert_eq!((slot("foo"), slot("{foo}:bar"), slot("x{foo}{bar}")), (12182, 12182, 12182));
         assert_eq!(slot("{}foo"), crc16(b"{}foo") % SLOTS, "an empty tag is none");
     }

@@ -18,7 +18,7 @@ use crate::hub::engine::Standing;
 /// A NATS cluster of this test alone.
 struct Servers {
     directory: PathBuf,
-    servers: Vec<Child>,
+    running: Vec<Child>,
     ports: [u16; 3],
 }
 
@@ -39,7 +39,7 @@ impl Servers {
         let ports: Vec<_> = held.iter().map(|it| it.local_addr().expect("an address").port()).collect();
         drop(held);
         let routes: Vec<_> = ports[3..].iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        let mut started = Self { directory, servers: Vec::new(), ports: [ports[0], ports[1], ports[2]] };
+        let mut started = Self { directory, running: Vec::new(), ports: [ports[0], ports[1], ports[2]] };
         for number in 0..3 {
             let mut server = Command::new("nats-server")
                 .args(["-a", "127.0.0.1", "-p", &ports[number].to_string(), "-n", &number.to_string(), "-js"])
@@ -54,7 +54,7 @@ impl Servers {
             let mut lines = BufReader::new(server.stderr.take().expect("it is piped")).lines();
             let is_ready = lines.any(|line| line.is_ok_and(|line| line.contains("Server is ready")));
             thread::spawn(move || lines.for_each(drop));
-            started.servers.push(server);
+            started.running.push(server);
             if !is_ready {
                 return None;
             }
@@ -73,13 +73,13 @@ impl Servers {
         assert_eq!(stream.pointer("/config/num_replicas"), Some(&Value::from(3)), "{stream}");
         let leader = stream.pointer("/cluster/leader").and_then(Value::as_str).expect("there is one");
         let number: usize = leader.parse().expect("they are called by their numbers");
-        self.servers[number].kill().and_then(|()| self.servers[number].wait()).expect("it was running");
+        self.running[number].kill().and_then(|()| self.running[number].wait()).expect("it was running");
     }
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        for server in &mut self.servers {
+        for server in &mut self.running {
             let _ = server.kill();
             let _ = server.wait();
         }
