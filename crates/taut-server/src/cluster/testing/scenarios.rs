@@ -675,7 +675,8 @@ pub(crate) fn a_node_that_was_away_closes_a_users_connections_when_it_is_back(cl
             Seen::Terminated(user_id, age) if **user_id == *wanted && !age.is_zero() => Some(*age),
             _ => None,
         });
-        assert!(age <= asked.elapsed(), "{age:?}");
+        // Nodes know the engine's clock only about.
+        assert!(age <= asked.elapsed() + Duration::from_secs(1), "{age:?}");
     }
 }
 
