@@ -67,6 +67,8 @@ export class Cluster {
       cluster.#options = ['--config', join(cluster.#folder, 'taut.toml'), '--drain-timeout', '1', ...options];
       await writeFile(join(cluster.#folder, 'taut.toml'), toml({ ...APP, subscription_count: true, watchlist: true, webhooks: [{ url: cluster.hooks.url }], ...app }));
       for (const name of [...'abcdefghijklmnopqrstuvwxyz'].slice(0, size)) cluster.nodes.push(await cluster.#node(name));
+      // Who comes before is let in whatever the limits are.
+      if (!['alone', 'apart'].includes(SHAPE)) await Promise.all(cluster.nodes.map(({ program }) => program.until(/has joined the cluster/)));
     } catch (error) {
       await cluster.#end().catch(() => {});
       throw error;

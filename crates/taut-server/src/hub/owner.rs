@@ -370,7 +370,7 @@ mod tests {
     use super::*;
     use crate::app::{AppConfig, Features, Limits};
     use crate::apps::Apps;
-    use crate::hub::engine::{Epoch, Position, Snapshot, Update};
+    use crate::hub::engine::{Epoch, Position, Snapshot, TooMany, Update};
     use crate::pusher::payload::Payload;
     use std::time::Instant;
 
@@ -707,6 +707,36 @@ mod tests {
         assert!(matches!(&effects[..], [Effect::Engine(Request::Members { .. })]), "{effects:?}");
         update(&mut owner, &app, members(false));
         assert!(!owner.is_due() && tick(&mut owner, &app, at(2)).is_empty());
+    }
+
+    #[test]
+    fn who_was_let_in_before_the_node_had_joined_is_a_member_whatever_the_limit_says() {
+        for standing in [Standing::Starting, Standing::Away] {
+            let (app, mut owner) =
+                (app(Limits { presence_members: 1, ..Limits::default() }), Owner::new(Some(standing)));
+            let channel: Arc<str> = "presence-a".into();
+            let joins = |effects: &[Effect<u32>]| -> Vec<_> {
+                let join = |effect: &Effect<u32>| match effect {
+                    Effect::Engine(Request::Join { member, number, most, .. }) => {
+                        Some((member.user_id.to_string(), *number, *most))
+                    }
+                    _ => None,
+                };
+                effects.iter().filter_map(join).collect()
+            };
+            let sent = joins(&subscribe(&mut owner, &app, &channel, presence("1")));
+            let [(_, number, 1)] = sent[..] else { panic!("{sent:?}") };
+            stand(&mut owner, Standing::Joined);
+            let full = |user_id: &str, number| Update::Joined {
+                channel: "presence-a".into(),
+                user_id: user_id.into(),
+                number,
+                outcome: Err(TooMany { most: 1 }),
+            };
+            assert_eq!(joins(&update(&mut owner, &app, full("2", number))), [], "nobody is here by that name");
+            let again = joins(&update(&mut owner, &app, full("1", number)));
+            assert!(matches!(&again[..], [(user_id, other, 0)] if user_id == "1" && *other != number), "{again:?}");
+        }
     }
 
     /// An app whose users may be away for three seconds.

@@ -388,7 +388,12 @@ impl<C: Copy> Owner<C> {
     ) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(state) = cluster.channels.get_mut(channel) else { return };
-        let Some(joining) = state.joining.get_mut(user_id).filter(|joining| joining.number == number) else { return };
+        let Some(joining) = state.joining.get_mut(user_id).filter(|joining| joining.number == number) else {
+            if outcome.is_err() && !state.joining.contains_key(user_id) {
+                self.join_again(channel, user_id, effects);
+            }
+            return;
+        };
         match outcome {
             Ok(position) => {
                 joining.position = Some(position);
@@ -400,6 +405,17 @@ impl<C: Copy> Owner<C> {
             }
             Err(TooMany { most }) => self.reject(channel, user_id, most, effects),
         }
+    }
+
+    /// The engine found no room for a user who had been let in already, since the node had not joined: such users are members all the same.
+    fn join_again(&mut self, channel: &Arc<str>, user_id: &Arc<str>, effects: &mut Effects<C>) {
+        let Some(here) = self.channels.roster(channel).filter(|here| here.users().any(|it| it == user_id)) else {
+            return;
+        };
+        let member = PresenceMember { user_id: Arc::clone(user_id), user_info: here.user_info(user_id) };
+        let Some(cluster) = &mut self.cluster else { return };
+        let number = cluster.next_number();
+        effects.push(Effect::Engine(Request::Join { channel: Arc::clone(channel), member, number, most: 0 }));
     }
 
     /// None of the user's connections here has been let in yet.
