@@ -1,4 +1,4 @@
-//! The cluster on NATS: [`driver`](super::driver) says how it is driven.
+//! The cluster on NATS: [`driver`] says how it is driven.
 //!
 //! Events go by core NATS, or, where the engine keeps the last one, through a stream that announces what it has kept. Everything that nodes hold
 //! stands in one stream, the [`log`]: each node reads all of it and derives from its order who comes first, who goes last, and who is dead. An

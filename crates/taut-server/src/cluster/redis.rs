@@ -1,4 +1,4 @@
-//! The cluster on Redis: [`driver`](super::driver) says how it is driven.
+//! The cluster on Redis: [`driver`] says how it is driven.
 
 mod hazard;
 mod names;
