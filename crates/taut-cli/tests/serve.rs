@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -465,19 +465,23 @@ fn take(receiver: TcpListener) -> Receiver<String> {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
         for stream in receiver.incoming() {
-            let mut stream = BufReader::new(stream.expect("a connection"));
-            // Connections are kept for the next request.
-            while let Some(body) = body(&mut stream) {
-                stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("an answer");
-                for event in body["events"].as_array().expect("events") {
-                    let text = |field: &str| event[field].as_str().expect("a text").to_owned();
-                    // Nobody may be there to hear it any more.
-                    let _ = tell.send(format!("{} {}", text("name"), text("channel")));
-                }
-            }
+            let (stream, tell) = (stream.expect("a connection"), tell.clone());
+            // Connections are kept for the next request, which may come by another one.
+            thread::spawn(move || answer(BufReader::new(stream), &tell));
         }
     });
     told
+}
+
+fn answer(mut stream: BufReader<TcpStream>, tell: &Sender<String>) {
+    while let Some(body) = body(&mut stream) {
+        stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("an answer");
+        for event in body["events"].as_array().expect("events") {
+            let text = |field: &str| event[field].as_str().expect("a text").to_owned();
+            // Nobody may be there to hear it any more.
+            let _ = tell.send(format!("{} {}", text("name"), text("channel")));
+        }
+    }
 }
 
 fn body(stream: &mut BufReader<TcpStream>) -> Option<Value> {

@@ -213,10 +213,11 @@ impl Shared {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is time to end. `is_busy`: something is under way that the state does not know of.
-    fn is_over(&self, is_busy: bool) -> bool {
+    /// Whether it is time to end. `is_busy`: something is under way that the state does not know of. That is asked last: before the end is called for,
+    /// something may come at any moment.
+    fn is_over(&self, is_busy: impl FnOnce() -> bool) -> bool {
         let Some(deadline) = self.deadline() else { return false };
-        Instant::now() >= deadline || (!is_busy && self.state().is_settled(self.clock.now()))
+        Instant::now() >= deadline || (!is_busy() && self.state().is_settled(self.clock.now()))
     }
 
     fn ended(&self) {

@@ -36,7 +36,7 @@ impl Worker {
         let mut is_open = true;
         loop {
             let next = self.step(&mut attempts, &mut saving);
-            if self.shared.is_over(saving.is_some() || (is_open && !self.events.is_empty())) {
+            if self.shared.is_over(|| saving.is_some() || (is_open && !self.events.is_empty())) {
                 return self.finish(saving).await;
             }
             tokio::select! {
