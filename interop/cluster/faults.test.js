@@ -138,6 +138,29 @@ describe('nodes that fail', { timeout: 120_000, concurrency: AT_ONCE }, () => {
     await cluster.whole();
   }));
 
+  test('a_user_who_moves_from_a_node_that_stops_has_not_left_for_webhooks', () => inCluster(async ({ cluster, nodes }) => {
+    // One of them tells webhooks, and holds the removal back when it stops.
+    let mover = await cluster.member(nodes.at(-1), ROOM, 'mover');
+    await cluster.history.until({ kind: 'webhook', name: 'member_added', user: 'mover' });
+    for (const [index, node] of nodes.entries()) {
+      const next = nodes[(index + 1) % nodes.length];
+      const [moved, witness] = await Promise.all([cluster.member(node, ROOM, 'mover'), cluster.member(next, ROOM, 'witness')]);
+      await mover.leave();
+      await moved.leave();
+      await witness.until('removed', { user: 'mover' });
+      // It comes behind the removal, and is not held back.
+      await witness.join(`after-${node.name}`);
+      await cluster.history.until({ kind: 'webhook', name: 'channel_occupied', channel: `after-${node.name}` });
+      await cluster.drain(node);
+      mover = await cluster.member(next, ROOM, 'mover');
+      await cluster.revive(node);
+      await cluster.whole();
+    }
+    await cluster.settle({ webhooks: true });
+    const told = cluster.history.matching({ kind: 'webhook', user: 'mover' }).map(({ name }) => name);
+    assert.ok(!told.includes('member_removed'), told.join());
+  }, { webhooks: true }));
+
   test('a_user_who_moves_from_a_dying_node_to_a_living_one_is_there_at_the_end', () => inCluster(async ({ cluster, nodes: [a, b, c], at }) => {
     await cluster.kill(b);
     await cluster.member(c, ROOM, 'only-b').then((client) => client.join(NEWS));

@@ -212,7 +212,7 @@ const FLOORS: &[Floor] = &[
         reason: "who may connect, and what happens: whoever uses it passes in the rest",
     },
     Floor {
-        modules: &["hub"],
+        modules: &["grace", "hub"],
         reason: "channels and users as pure values: where an owner lives is not their business",
     },
     Floor {

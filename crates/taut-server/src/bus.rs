@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use taut_shard::{ConnectionId, Mailbox, Refused};
 
 use crate::apps::{App, Granted};
-use crate::cluster::{Broker, Done, Owners};
+use crate::cluster::{Broker, Done, Happened, Owners};
 use crate::connect_auth::{Outcome, Requester};
 use crate::events::{Event, EventBus};
 use crate::hub::command::{Command, Publication};
@@ -287,13 +287,14 @@ impl Owners for NodeOwners {
         self.bus.tell_all(|| Mail::Terminate { app, user_id: Arc::clone(user_id), age, done: done.clone() });
     }
 
-    fn happened(&self, app: &Arc<App>, event: Event, waited: Duration) {
+    fn happened(&self, app: &Arc<App>, happened: Happened) {
+        let Happened { event, waited, ago } = happened;
         if let Event::SubscriptionCount { channel, .. } = &event
             && !app.snapshot().config.features.announces_count(Kind::of(channel))
         {
             return; // The nodes count it for backends that ask.
         }
-        self.events.record_for_webhooks(app, event, waited);
+        self.events.record_for_webhooks(app, event, waited, ago);
     }
 }
 

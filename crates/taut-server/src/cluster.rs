@@ -3,6 +3,7 @@
 //! Each node has an owner for each channel that its clients want ([`crate::hub`]); the engine decides between nodes.
 //! [`Broker`] is what an engine promises, and each engine is one folder.
 
+mod backlog;
 mod carriage;
 mod crc;
 mod driver;
@@ -179,6 +180,8 @@ pub(crate) struct State {
     pub(crate) losses: u64,
     /// Requests that wait for the engine.
     pub(crate) waiting: usize,
+    /// Removals in the cluster that this node holds back before it tells webhooks.
+    pub(crate) held_back: usize,
     /// How long the engine took to answer last.
     pub(crate) lag: Duration,
 }
@@ -226,8 +229,18 @@ pub(crate) trait Owners: fmt::Debug + Send + Sync {
     /// dropped.
     fn terminate(&self, app: &Arc<App>, user_id: &Arc<str>, age: Duration, done: Done);
 
-    /// Something that webhooks tell of has happened in the cluster, was held back for so long, and it is this node's turn to tell them.
-    fn happened(&self, app: &Arc<App>, event: Event, waited: Duration);
+    /// Something that webhooks tell of has happened in the cluster, and it is this node's turn to tell them.
+    fn happened(&self, app: &Arc<App>, happened: Happened);
+}
+
+/// Something that webhooks tell of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Happened {
+    pub(crate) event: Event,
+    /// For how long it was held back.
+    pub(crate) waited: Duration,
+    /// How long ago clients were told of it.
+    pub(crate) ago: Duration,
 }
 
 /// Tells that something is done when the last clone of it is dropped; also where a shard has stopped, which drops its mail.

@@ -16,15 +16,18 @@ use crate::pusher::socket_id::SocketId;
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) app: Arc<App>,
+    /// When it was written down.
     pub(crate) at: SystemTime,
-    /// For how long it was held back.
+    /// For how long it was held back before.
     pub(crate) waited: Duration,
+    /// How long before that clients were told of it.
+    pub(crate) ago: Duration,
     pub(crate) event: Event,
 }
 
 impl Entry {
     fn now(app: &Arc<App>, event: Event, waited: Duration) -> Self {
-        Self { app: Arc::clone(app), at: SystemTime::now(), waited, event }
+        Self { app: Arc::clone(app), at: SystemTime::now(), waited, ago: Duration::ZERO, event }
     }
 }
 
@@ -128,11 +131,11 @@ impl EventBus {
         if self.is_watched() {
             self.show(app, event.clone());
         }
-        self.record_for_webhooks(app, event, waited);
+        self.record_for_webhooks(app, event, waited, Duration::ZERO);
     }
 
-    /// Writes down what happened for the app's webhooks that want it, and for how long it was held back.
-    pub(crate) fn record_for_webhooks(&self, app: &Arc<App>, event: Event, waited: Duration) {
+    /// Writes down what happened so long `ago` for the app's webhooks that want it, and for how long it was held back.
+    pub(crate) fn record_for_webhooks(&self, app: &Arc<App>, event: Event, waited: Duration, ago: Duration) {
         let is_wanted = event.webhook().is_some_and(|(kind, channel)| {
             let other = kind.opposite();
             let wants = |webhook: &Webhook| {
@@ -140,7 +143,7 @@ impl EventBus {
             };
             app.snapshot().config.webhooks.iter().any(wants)
         });
-        if is_wanted && self.0.webhooks.try_send(Entry::now(app, event, waited)).is_err() {
+        if is_wanted && self.0.webhooks.try_send(Entry { ago, ..Entry::now(app, event, waited) }).is_err() {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

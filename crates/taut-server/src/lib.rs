@@ -18,6 +18,7 @@ mod cluster;
 pub mod config;
 mod connect_auth;
 mod events;
+mod grace;
 mod http;
 mod hub;
 mod limit;

@@ -136,6 +136,7 @@ fn write_cluster(page: &mut Exposition, state: cluster::State, nodes: Option<&[c
     }
     page.single(&CLUSTER_LOSSES, state.losses);
     page.single(&CLUSTER_WAITING, state.waiting);
+    page.single(&CLUSTER_HELD_BACK, state.held_back);
     page.single(&CLUSTER_LAG, state.lag.as_secs_f64());
     if let Some(nodes) = nodes {
         page.single(&CLUSTER_NODES, nodes.len());
@@ -240,6 +241,13 @@ const CLUSTER_LOSSES: Description =
 
 const CLUSTER_WAITING: Description =
     Description::new("taut_cluster_waiting", Kind::Gauge, &[], "Requests of this node that wait for the engine.");
+
+const CLUSTER_HELD_BACK: Description = Description::new(
+    "taut_cluster_held_back",
+    Kind::Gauge,
+    &[],
+    "Removals in the cluster that this node holds back before it tells webhooks: they may still be undone. 0 on nodes whose turn it is not.",
+);
 
 const CLUSTER_LAG: Description =
     Description::new("taut_cluster_lag_seconds", Kind::Gauge, &[], "How long the engine took to answer last.");
@@ -369,7 +377,7 @@ mod tests {
             ("Webhooks", webhooks.chain([OLDEST_WEBHOOK]).collect()),
             (
                 "The cluster, on its nodes only",
-                vec![CLUSTER_STATE, CLUSTER_LOSSES, CLUSTER_WAITING, CLUSTER_LAG, CLUSTER_NODES],
+                vec![CLUSTER_STATE, CLUSTER_LOSSES, CLUSTER_WAITING, CLUSTER_HELD_BACK, CLUSTER_LAG, CLUSTER_NODES],
             ),
             ("The process", process.to_vec()),
         ] {

@@ -73,7 +73,7 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn new(address: &'a str, cluster::State { phase, losses, waiting, lag }: cluster::State) -> Self {
+    fn new(address: &'a str, cluster::State { phase, losses, waiting, lag, held_back: _ }: cluster::State) -> Self {
         Self { address, state: phase.name(), losses, waiting, lag: lag.as_secs_f64() }
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{self, error::SendError};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::backlog::Backlog;
 use super::carriage::{Carriage, Room};
 use super::part::Part;
 use super::{Broker, Owners, Phase, Question, State};
@@ -182,6 +183,7 @@ pub(super) struct Status {
     phase: AtomicU8,
     losses: AtomicU64,
     pub(super) waiting: AtomicUsize,
+    pub(super) held_back: AtomicUsize,
     /// Microseconds.
     pub(super) lag: AtomicU64,
     /// Bytes of events that wait for the engine.
@@ -194,6 +196,7 @@ impl Status {
             phase: PHASES[usize::from(self.phase.load(Ordering::Relaxed))],
             losses: self.losses.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),
+            held_back: self.held_back.load(Ordering::Relaxed),
             lag: Duration::from_micros(self.lag.load(Ordering::Relaxed)),
         }
     }
@@ -281,13 +284,21 @@ pub(super) struct Memory<K> {
     pub(super) former: Vec<Box<str>>,
     /// The node is leaving, or has left: it does not come back.
     pub(super) is_leaving: bool,
+    /// What webhooks are still to be told by this node.
+    pub(super) backlog: Backlog,
     /// What this engine needs beside.
     pub(super) kept: K,
 }
 
 impl<K: Default> Default for Memory<K> {
     fn default() -> Self {
-        Self { part: Part::default(), former: Vec::new(), is_leaving: false, kept: K::default() }
+        Self {
+            part: Part::default(),
+            former: Vec::new(),
+            is_leaving: false,
+            backlog: Backlog::default(),
+            kept: K::default(),
+        }
     }
 }
 
@@ -366,10 +377,13 @@ impl<S: Session> Driver<S> {
         loop {
             tokio::select! {
                 output = &mut future => return Some(output),
-                message = self.requests.recv() => match message? {
-                    // There is no engine that could be told.
-                    Message::Leave { .. } => return None,
-                    message => self.take(message),
+                message = self.requests.recv() => match message {
+                    // There is no engine that could be told, and nobody who surely tells webhooks the rest.
+                    Some(Message::Leave { .. }) | None => {
+                        self.memory.backlog.tell_all(Instant::now(), &*self.node.owners);
+                        return None;
+                    }
+                    Some(message) => self.take(message),
                 },
             }
         }

@@ -13,26 +13,21 @@ mod tests;
 mod topology;
 mod url;
 
-use std::collections::HashMap;
 use std::fmt;
 
 use ::redis::RedisError;
 
 use self::hazard::Hazard;
-use self::names::Partition;
 pub(super) use self::session::Session;
 use self::topology::{InvalidUrl, Known};
 pub(super) use self::url::{FORMS, check_url};
 use super::driver;
-use crate::hub::engine::Epoch;
 
 /// What outlives a session.
 type Memory = driver::Memory<Kept>;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
-    /// By partition: the last thing that this node has told webhooks, of this memory of the engine.
-    told: HashMap<Partition, (Epoch, String)>,
     known: Known,
     /// What operators have been warned of.
     hazards: Vec<Hazard>,

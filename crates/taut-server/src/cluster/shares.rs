@@ -84,8 +84,7 @@ mod tests {
 
     use super::*;
     use crate::app::{AppConfig, Limits};
-    use crate::cluster::Done;
-    use crate::events::Event;
+    use crate::cluster::{Done, Happened};
     use crate::hub::engine::{Standing, Update};
 
     /// Takes down what owners were told of places.
@@ -109,7 +108,7 @@ mod tests {
 
         fn terminate(&self, _: &Arc<App>, _: &Arc<str>, _: Duration, _: Done) {}
 
-        fn happened(&self, _: &Arc<App>, _: Event, _: Duration) {}
+        fn happened(&self, _: &Arc<App>, _: Happened) {}
     }
 
     fn apps(connections: usize) -> (Apps, Arc<App>) {

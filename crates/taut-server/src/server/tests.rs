@@ -187,7 +187,7 @@ fn the_metrics_show_how_it_stands_with_the_engine_and_how_many_nodes_there_are()
     engine.tables().nodes = vec![node("here", 5, true), node("there", 7, false)];
     {
         let state = &mut engine.tables().state;
-        (state.losses, state.waiting, state.lag) = (3, 11, Duration::from_micros(250));
+        (state.losses, state.waiting, state.held_back, state.lag) = (3, 11, 7, Duration::from_micros(250));
     }
     let running = start(&engine, |_| {});
     let shown = metrics(&running);
@@ -196,6 +196,7 @@ fn the_metrics_show_how_it_stands_with_the_engine_and_how_many_nodes_there_are()
         "taut_cluster_state{state=\"away\"} 0\n",
         "taut_cluster_losses_total 3\n",
         "taut_cluster_waiting 11\n",
+        "taut_cluster_held_back 7\n",
         "taut_cluster_lag_seconds 0.00025\n",
         "taut_cluster_nodes 2\n",
     ] {

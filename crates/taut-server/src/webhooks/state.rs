@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::address;
 use crate::apps::{App, Apps};
 use crate::events::{Entry, Event};
+use crate::grace::{self, Grace};
 
 use super::dead_letters::{DeadLetter, DeadLetters};
-use super::grace::{self, Grace, Held};
 use super::payload;
 use super::queue::{Bounds, Due, NewEvent, Queue, Unsaved, Verdict};
 use super::store::{Contents, Group, HeldRow, StoredLetter};
@@ -19,7 +19,7 @@ use super::{Millis, Statistics, milliseconds};
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) queue: Queue,
-    grace: Grace,
+    grace: Grace<Millis, Held>,
     held_rows: Vec<(u64, Option<HeldRow>)>,
     dead: DeadLetters,
     /// Whether there is a store: what is not kept by one is told at once when the server stops.
@@ -37,11 +37,33 @@ pub(super) struct State {
     counts: Statistics,
 }
 
+/// A removal that is held back.
+#[derive(Debug)]
+struct Held {
+    /// Its row in the store.
+    id: u64,
+    app: Arc<App>,
+    /// When it happened, by the clock of the deliveries.
+    created: Millis,
+    /// The same as it is told.
+    time: Millis,
+    event: Event,
+}
+
+impl Held {
+    /// As the store keeps it.
+    fn row(&self) -> Option<HeldRow> {
+        let (channel, user_id) = grace::removed(&self.event)?;
+        let (channel, user_id) = (Arc::clone(channel), user_id.cloned());
+        Some(HeldRow { app: self.app.id().into(), channel, user_id, created: self.created, time: self.time })
+    }
+}
+
 impl State {
     pub(super) fn new(bounds: Bounds, is_stored: bool) -> Self {
         Self {
             queue: Queue::new(bounds),
-            grace: Grace::default(),
+            grace: Grace::new(),
             held_rows: Vec::new(),
             dead: DeadLetters::default(),
             is_stored,
@@ -92,7 +114,7 @@ impl State {
                 self.held_rows.push((id, None));
                 continue;
             };
-            match self.grace.hold(Held { id, app, created: created.min(now), time, event }) {
+            match self.hold(Held { id, app, created: created.min(now), time, event }) {
                 Ok(before) => self.held_rows.extend(before.map(|before| (before.id, None))),
                 Err(held) => self.release(&held, now),
             }
@@ -105,31 +127,37 @@ impl State {
     /// Takes down what has happened.
     pub(super) fn record(&mut self, entry: &Entry, now: Millis) {
         self.taken += 1;
-        let Entry { app, event, waited, .. } = entry;
-        let time = milliseconds(entry.at);
+        let Entry { app, event, at, waited, ago } = entry;
+        let recorded = milliseconds(*at);
         // The system's clock may be put right at any time. Ours is not, and what waits is measured by ours.
-        let created = if time.abs_diff(now) < STEP { time.min(now) } else { now };
+        let created = if recorded.abs_diff(now) < STEP { recorded.min(now) } else { now };
         // What was held back already waits only for what is left.
         let created = created.saturating_sub(waited.as_millis() as Millis);
+        let time = recorded.saturating_sub(ago.as_millis() as Millis);
         if let Some(held) = self.grace.undo(app, event) {
             self.held_rows.push((held.id, None));
             return;
         }
         // What nobody will keep is told at once.
         let waits = self.is_kept() || !self.is_stopping;
-        let is_over = created + grace::GRACE <= now;
+        let is_over = created + GRACE <= now;
         if !waits || is_over || grace::removed(event).is_none() {
             return self.tell(app, event, created, time, now);
         }
         let held = Held { id: self.next_id(), app: Arc::clone(app), created, time, event: event.clone() };
         let (id, row) = (held.id, held.row());
-        match self.grace.hold(held) {
+        match self.hold(held) {
             Ok(before) => {
                 self.held_rows.extend(before.map(|before| (before.id, None)));
                 self.held_rows.push((id, row));
             }
             Err(_) => self.tell(app, event, created, time, now),
         }
+    }
+
+    fn hold(&mut self, held: Held) -> Result<Option<Held>, Held> {
+        let (app, event) = (Arc::clone(&held.app), held.event.clone());
+        self.grace.hold(&app, &event, held.created + GRACE, held)
     }
 
     /// Makes deliveries of an event, for each webhook that wants it.
@@ -181,7 +209,7 @@ impl State {
     }
 
     fn release_all(&mut self, now: Millis) {
-        while let Some(held) = self.grace.take_due(Millis::MAX) {
+        while let Some(held) = self.grace.take_any() {
             self.release(&held, now);
         }
     }
@@ -393,6 +421,9 @@ impl Seldom {
 /// Milliseconds between two tries of a store that could not be written. Each goes through all that waits.
 const RETRY_STORE: Millis = 5000;
 
+/// Milliseconds for which a removal is held back.
+const GRACE: Millis = grace::GRACE.as_millis() as Millis;
+
 /// Milliseconds for which the store's work gathers.
 const GATHER: Millis = 10;
 
@@ -424,7 +455,7 @@ mod tests {
                 Event::ChannelVacated { channel: "presence-a".into() },
             ] {
                 let waited = Duration::from_millis(waited);
-                state.record(&Entry { app: Arc::clone(app), at, waited, event }, now);
+                state.record(&Entry { app: Arc::clone(app), at, waited, ago: Duration::ZERO, event }, now);
             }
             assert_eq!(state.grace.next_due(), left.map(|left| now + left), "{waited}");
             assert_eq!(state.queue.len(), if left.is_some() { 0 } else { 2 }, "{waited}");

@@ -277,6 +277,9 @@ pub(super) const REPLICAS: u64 = 3;
 /// Until when a message is kept.
 pub(super) const UNTIL: &str = "Taut-Until";
 
+/// What webhooks have been told beyond what the entry says.
+pub(super) const TOLD: &str = "Taut-Told";
+
 /// For how long it is known that a user's connections were closed, and of how many users.
 pub(super) const TERMINATED: Duration = Duration::from_secs(60);
 const MOST_TERMINATED: u64 = 1000;

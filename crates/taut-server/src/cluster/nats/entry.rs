@@ -1,8 +1,11 @@
 //! What nodes write into their log, as bytes.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster::backlog::Place;
 use crate::cluster::wire::{self, Fields, Malformed};
 
 /// One entry of the log: an incarnation says something of itself, or another one says that it is dead.
@@ -22,8 +25,8 @@ pub(super) enum Content {
     Left { grace: Duration },
     /// It is dead: nothing that it has written, or writes later, counts.
     Fenced,
-    /// It has told webhooks everything that follows from the log up to this sequence.
-    Told { sequence: u64 },
+    /// It has told webhooks everything that follows from the log up to this sequence, and what [`Told`] says.
+    Told { sequence: u64, beyond: Told },
     /// It holds this from here on.
     Holds(Holding),
     /// It does not hold this any longer. That has been held back for as long as it `waited`.
@@ -32,6 +35,15 @@ pub(super) enum Content {
     Shared { app: Arc<str>, shares: Vec<(Box<str>, usize)> },
     /// It has looked in vain for the last event of a cache channel, where event `number` was the last one that was kept; 0: none.
     Missed { app: Arc<str>, channel: Arc<str>, number: u64 },
+}
+
+/// What webhooks have been told beyond a sequence. It stands in a header, so that nodes that do not know it read the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Everything up to this sequence
+    pub(super) last: u64,
+    /// but these: removals that are held back.
+    pub(super) held: BTreeSet<Place>,
 }
 
 /// What an incarnation can hold, once each.
@@ -98,7 +110,7 @@ impl Entry {
             }
             Content::Left { grace } => wire::written(LEFT, &[incarnation, &grace.as_millis().to_string()]),
             Content::Fenced => wire::written(FENCED, &[incarnation]),
-            Content::Told { sequence } => wire::written(TOLD, &[incarnation, &sequence.to_string()]),
+            Content::Told { sequence, .. } => wire::written(TOLD, &[incarnation, &sequence.to_string()]),
             Content::Missed { app, channel, number } => {
                 wire::written(MISSED, &[incarnation, app, channel, &number.to_string()])
             }
@@ -127,7 +139,16 @@ impl Entry {
         }
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+    /// What stands in the header [`TOLD`](api::TOLD) beside it.
+    pub(super) fn header(&self) -> Option<String> {
+        match &self.content {
+            Content::Told { beyond, .. } if !beyond.held.is_empty() => Some(beyond.write()),
+            _ => None,
+        }
+    }
+
+    /// Reads an entry and its header.
+    pub(super) fn read(bytes: &[u8], header: Option<&str>) -> Result<Self, Malformed> {
         let (kind, mut fields) = wire::opened(bytes)?;
         let incarnation = fields.text()?.into();
         let content = match kind {
@@ -139,7 +160,10 @@ impl Entry {
             },
             LEFT => Content::Left { grace: Duration::from_millis(fields.number()?) },
             FENCED => Content::Fenced,
-            TOLD => Content::Told { sequence: fields.number()? },
+            TOLD => {
+                let beyond = header.map(|text| Told::read(text).ok_or(Malformed::Field)).transpose()?;
+                Content::Told { sequence: fields.number()?, beyond: beyond.unwrap_or_default() }
+            }
             MISSED => {
                 Content::Missed { app: fields.text()?.into(), channel: fields.text()?.into(), number: fields.number()? }
             }
@@ -157,6 +181,33 @@ impl Entry {
         };
         fields.end()?;
         Ok(Self { incarnation, content })
+    }
+}
+
+impl Told {
+    /// Each place is written by how far it is from the one before.
+    fn write(&self) -> String {
+        let (mut text, mut before) = (self.last.to_string(), 0);
+        for (sequence, number) in &self.held {
+            write!(text, " {}", sequence - before).expect("a string takes everything");
+            if *number > 0 {
+                write!(text, ".{number}").expect("a string takes everything");
+            }
+            before = *sequence;
+        }
+        text
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let last = words.next()?.parse().ok()?;
+        let (mut held, mut sequence) = (BTreeSet::new(), 0_u64);
+        for word in words {
+            let (distance, number) = word.split_once('.').unwrap_or((word, "0"));
+            sequence = sequence.checked_add(distance.parse().ok()?)?;
+            held.insert((sequence, number.parse().ok()?));
+        }
+        Some(Self { last, held })
     }
 }
 
@@ -258,6 +309,12 @@ mod tests {
         ]
     }
 
+    fn told() -> impl Strategy<Value = Told> {
+        let held = prop::collection::btree_set((any::<u64>(), any::<u64>()), 1..4);
+        let some = (any::<u64>(), held).prop_map(|(last, held)| Told { last, held });
+        prop_oneof![Just(Told::default()), some]
+    }
+
     fn entries() -> impl Strategy<Value = Entry> {
         let content = prop_oneof![
             Just(Content::Entered),
@@ -271,7 +328,7 @@ mod tests {
             (text(), prop::collection::vec((text(), any::<usize>()), 0..3)).prop_map(|(app, shares)| {
                 Content::Shared { app, shares: shares.into_iter().map(|(it, share)| ((*it).into(), share)).collect() }
             }),
-            any::<u64>().prop_map(|sequence| Content::Told { sequence }),
+            (any::<u64>(), told()).prop_map(|(sequence, beyond)| Content::Told { sequence, beyond }),
             (text(), text(), any::<u64>()).prop_map(|(app, channel, number)| Content::Missed { app, channel, number }),
             holdings().prop_map(Content::Holds),
             (holdings(), any::<u32>()).prop_map(|(holding, waited)| Content::Released {
@@ -285,30 +342,41 @@ mod tests {
     proptest! {
         #[test]
         fn every_entry_reads_back_as_what_was_written(entry in entries()) {
-            prop_assert_eq!(Entry::read(&entry.write()), Ok(entry));
+            prop_assert_eq!(Entry::read(&entry.write(), entry.header().as_deref()), Ok(entry));
         }
 
         #[test]
         fn an_entry_that_was_cut_or_goes_on_is_not_read(entry in entries(), cut in any::<prop::sample::Index>()) {
             let mut bytes = entry.write();
-            prop_assert!(Entry::read(&bytes[..cut.index(bytes.len())]).is_err());
+            prop_assert!(Entry::read(&bytes[..cut.index(bytes.len())], None).is_err());
             bytes.push(b'0');
-            prop_assert!(Entry::read(&bytes).is_err());
+            prop_assert!(Entry::read(&bytes, None).is_err());
         }
 
         #[test]
-        fn garbage_is_refused_without_a_panic(bytes: Vec<u8>, entry in entries(), at in any::<prop::sample::Index>(), byte: u8) {
-            let _ = Entry::read(&bytes);
+        fn garbage_is_refused_without_a_panic(bytes: Vec<u8>, header in "[0-9. ]{0,30}|.{0,9}", entry in entries(), at in any::<prop::sample::Index>(), byte: u8) {
+            let _ = Entry::read(&bytes, Some(&header));
             let mut changed = entry.write();
             let at = at.index(changed.len());
             changed[at] = byte;
-            let _ = Entry::read(&changed);
+            let _ = Entry::read(&changed, Some(&header));
         }
     }
 
     #[test]
     fn an_entry_that_claims_more_than_it_has_costs_nothing() {
         let claims = b"1+1:a1:c1:11:x1:119:9999999999999999999";
-        assert_eq!(Entry::read(claims), Err(Malformed::Field));
+        assert_eq!(Entry::read(claims, None), Err(Malformed::Field));
+    }
+
+    #[test]
+    fn what_is_told_beyond_a_sequence_stands_in_few_characters() {
+        let told = Told { last: 90, held: [(17, 0), (18, 0), (18, 2), (60, 1)].into() };
+        assert_eq!(told.write(), "90 17 1 0.2 42.1");
+        assert_eq!(Told::read(&told.write()), Some(told));
+        assert_eq!(Told::read("90"), Some(Told { last: 90, held: BTreeSet::new() }));
+        for wrong in ["", " 1", "x", "1 x", "1 2.x", "1  2", "1 2.", "1 18446744073709551615 1", "1 -1"] {
+            assert_eq!(Told::read(wrong), None, "{wrong}");
+        }
     }
 }

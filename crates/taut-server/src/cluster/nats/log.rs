@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::entry::{Content, Entry, Holding, Key};
+use super::entry::{Content, Entry, Holding, Key, Told};
+use crate::cluster::backlog::Place;
 use crate::cluster::shares::Draw;
 use crate::events::Event;
 use crate::hub::command::PresenceMember;
@@ -28,8 +29,12 @@ pub(super) struct Log {
     epoch: Epoch,
     /// The sequence of the last entry that was read.
     sequence: u64,
-    /// Changes that the last entry has made.
+    /// When it was written, by the server's clock, in milliseconds.
+    at: u64,
+    /// Changes that it has made.
     changes: u64,
+    /// Things that webhooks tell of, and that it has made happen.
+    happened: u64,
     /// The number of the last change of presence channels about which nothing more exact is known.
     base: u64,
     /// Those that live.
@@ -40,8 +45,6 @@ pub(super) struct Log {
     fenced: BTreeSet<Arc<str>>,
     apps: HashMap<Arc<str>, App>,
     untold: Untold,
-    /// Webhooks have been told all up to here.
-    told: u64,
     /// Channels without subscribers whose last event somebody has looked for in vain: nothing else ends that.
     lonely: VecDeque<(Arc<str>, Arc<str>)>,
 }
@@ -52,8 +55,10 @@ type Untold = VecDeque<Happened>;
 /// Something that webhooks tell of.
 #[derive(Clone, Debug)]
 pub(super) struct Happened {
-    /// Of the entry that has made it so.
-    pub(super) sequence: u64,
+    /// The sequence of the entry that has made it so, and how many others that has made so before.
+    pub(super) place: Place,
+    /// When it was written, by the server's clock, in milliseconds.
+    pub(super) at: u64,
     pub(super) app: Arc<str>,
     pub(super) event: Event,
     /// For how long it was held back.
@@ -152,14 +157,15 @@ impl Log {
         Self {
             epoch,
             sequence: 0,
+            at: 0,
             changes: 0,
+            happened: 0,
             base: 0,
             incarnations: HashMap::new(),
             order: BTreeMap::new(),
             fenced: BTreeSet::new(),
             apps: HashMap::new(),
             untold: VecDeque::new(),
-            told: 0,
             lonely: VecDeque::new(),
         }
     }
@@ -187,10 +193,9 @@ impl Log {
         }
     }
 
-    /// Reads the next entry.
-    pub(super) fn apply(&mut self, sequence: u64, entry: Entry, out: &mut Vec<Outcome>) {
-        self.sequence = sequence;
-        self.changes = 0;
+    /// Reads the next entry, which was written `at` this millisecond by the server's clock.
+    pub(super) fn apply(&mut self, sequence: u64, at: u64, entry: Entry, out: &mut Vec<Outcome>) {
+        (self.sequence, self.at, self.changes, self.happened) = (sequence, at, 0, 0);
         let Entry { incarnation, content } = entry;
         match content {
             Content::Entered => return self.enter(incarnation),
@@ -211,7 +216,7 @@ impl Log {
                 let known = self.living(&incarnation);
                 (known.renewed, known.said) = (sequence, Some(Said { name, version, connections }));
             }
-            Content::Told { sequence } => self.told(sequence),
+            Content::Told { sequence, beyond } => self.told(sequence, &beyond),
             Content::Missed { app, channel, number } => self.missed(&app, &channel, number),
             Content::Holds(holding) => self.hold(&incarnation, holding, out),
             Content::Released { key, waited } => self.release(&incarnation, &key, waited, out),
@@ -267,10 +272,13 @@ impl Log {
         self.fenced.remove(incarnation);
     }
 
-    fn told(&mut self, sequence: u64) {
-        self.told = self.told.max(sequence);
-        while self.untold.front().is_some_and(|happened| happened.sequence <= self.told) {
-            self.untold.pop_front();
+    fn told(&mut self, sequence: u64, beyond: &Told) {
+        let last = sequence.max(beyond.last);
+        let count = self.untold.iter().take_while(|next| next.place.0 <= last).count();
+        let is_held = |next: &Happened| next.place.0 > sequence && beyond.held.contains(&next.place);
+        let held: Vec<_> = self.untold.drain(..count).filter(is_held).collect();
+        for held in held.into_iter().rev() {
+            self.untold.push_front(held);
         }
     }
 
@@ -469,7 +477,9 @@ impl Log {
         if self.untold.len() >= MOST_UNTOLD {
             self.untold.pop_front();
         }
-        self.untold.push_back(Happened { sequence: self.sequence, app: Arc::clone(app), event, waited });
+        let place = (self.sequence, self.happened);
+        self.happened += 1;
+        self.untold.push_back(Happened { place, at: self.at, app: Arc::clone(app), event, waited });
     }
 
     fn channel(&mut self, app: &Arc<str>, channel: &Arc<str>) -> &mut Channel {
@@ -589,12 +599,17 @@ impl Log {
         self.order.values().next()
     }
 
+    /// The sequence at which the next eldest has come: it does not know what had happened by then. `None` if there is nobody.
+    pub(super) fn heir(&self) -> Option<u64> {
+        self.order.keys().nth(1).copied()
+    }
+
     /// Those whose fence is still in the log.
     pub(super) fn fenced(&self) -> impl Iterator<Item = &Arc<str>> {
         self.fenced.iter()
     }
 
-    /// What webhooks have not been told, with its sequence.
+    /// What webhooks have not been told.
     pub(super) fn untold(&self) -> impl Iterator<Item = &Happened> {
         self.untold.iter()
     }

@@ -134,7 +134,7 @@ impl Router {
             }
             return;
         }
-        let entry = Entry::read(message.payload)
+        let entry = Entry::read(message.payload, message.headers.get(api::TOLD))
             .inspect_err(|malformed| tracing::warn!(%malformed, "an entry of the cluster's log was not understood"));
         match message.reply.and_then(delivery) {
             Some((sequence, number, at)) => {

@@ -25,6 +25,7 @@ use super::router::{Delivered, Ears, FromEngine, Router, Target};
 use super::url::Address;
 use super::{Doubt, Kept, Memory, api};
 use crate::apps::App;
+use crate::cluster::backlog::Stream;
 use crate::cluster::carriage::{Carriage, Room};
 use crate::cluster::driver::{self, Message, Node};
 use crate::cluster::inbox::Heard;
@@ -73,6 +74,8 @@ pub(in crate::cluster) struct Session {
     upkeep: Upkeep,
     /// Until then other nodes may not have told a new log yet what they hold.
     settles: Option<Instant>,
+    /// It has read on where the session before was.
+    is_continued: bool,
     is_joined: bool,
     has_left: bool,
 }
@@ -142,6 +145,7 @@ impl driver::Session for Session {
             replicas,
             upkeep: Upkeep::default(),
             settles,
+            is_continued: continued.is_some(),
             is_joined: false,
             has_left: false,
             node,
@@ -185,6 +189,7 @@ impl Session {
             }
             self.queue.start(&self.connection);
             self.node.status.waiting.store(self.queue.len() + self.awaited.len(), Ordering::Relaxed);
+            self.node.status.held_back.store(memory.backlog.len(), Ordering::Relaxed);
             tokio::select! {
                 _ = self.from_engine.recv_many(&mut read, MOST_RECEIVED) => {
                     for what in read.drain(..) {
@@ -207,8 +212,9 @@ impl Session {
     }
 
     /// Tells the engine everything that this node holds. The writes of requests follow behind it.
-    fn begin(&mut self, memory: &Memory) {
+    fn begin(&mut self, memory: &mut Memory) {
         self.upkeep.begin(&self.log, Instant::now());
+        self.begin_backlog(memory);
         self.former.clone_from(&memory.former);
         for (subject, target) in
             [(self.names.control(), Target::Control), (self.names.node(&self.incarnation), Target::Control)]
@@ -281,6 +287,7 @@ impl Session {
         for (app, channel, _) in memory.part.counts() {
             self.count(app, channel, 0);
         }
+        self.hand_over(memory);
         let incarnation = Arc::clone(&self.incarnation);
         let grace = self.node.grace(&memory.part);
         if grace.is_zero() {
@@ -487,8 +494,9 @@ impl Session {
     }
 
     fn entry(&self, entry: &Entry, headers: &[(&'static str, String)], then: Then) -> queue::Entry<Then> {
-        let subject = self.names.entry(entry);
-        queue::Entry::Append { subject, headers: headers.to_vec(), payload: entry.write(), before: None, then }
+        let (subject, mut headers) = (self.names.entry(entry), headers.to_vec());
+        headers.extend(entry.header().map(|header| (api::TOLD, header)));
+        queue::Entry::Append { subject, headers, payload: entry.write(), before: None, then }
     }
 
     /// Sends something to nodes.
@@ -539,7 +547,7 @@ impl Session {
             self.upkeep.seen(&entry.incarnation, now);
         }
         let mut outcomes = Vec::new();
-        self.log.apply(sequence, entry, &mut outcomes);
+        self.log.apply(sequence, at, entry, &mut outcomes);
         for outcome in outcomes {
             self.outcome(outcome, memory)?;
         }
@@ -612,6 +620,9 @@ fn said(node: &Node) -> Content {
 
 /// What is taken at once.
 const MOST_RECEIVED: usize = 256;
+
+/// There is one log.
+const LOG: Stream = 0;
 
 /// Between two numbers of subscribers of one channel.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);

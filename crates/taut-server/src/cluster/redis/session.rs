@@ -21,6 +21,7 @@ use super::subscriber::Subscriber;
 use super::{Doubt, Kept, Memory};
 use crate::apps::App;
 use crate::cluster::Phase;
+use crate::cluster::backlog::Place;
 use crate::cluster::carriage::{Carriage, Room};
 use crate::cluster::driver::{self, Message, Node};
 use crate::cluster::inbox::Heard;
@@ -115,6 +116,10 @@ struct Happenings {
     is_turn: bool,
     is_reading: bool,
     read_at: Instant,
+    /// The last thing that was read.
+    last: Option<Place>,
+    /// Whether there was nothing behind it.
+    is_at_end: bool,
 }
 
 /// The taking away of what dead incarnations held.
@@ -174,6 +179,7 @@ impl Session {
                 server.start(number, &mut self.partitions);
             }
             self.node.status.waiting.store(self.waiting(), Ordering::Relaxed);
+            self.node.status.held_back.store(memory.backlog.len(), Ordering::Relaxed);
             tokio::select! {
                 served = served(&mut self.servers) => match served? {
                     Served::Answered(finished) => self.answered(finished, memory)?,
@@ -195,8 +201,11 @@ impl Session {
     }
 
     /// Tells the engine everything that this node holds. The writes of requests follow behind it.
-    fn rejoin(&mut self, memory: &Memory) {
+    fn rejoin(&mut self, memory: &mut Memory) {
         let names = Arc::clone(&self.names);
+        for (at, PartitionState { epoch, .. }) in self.partitions.iter().enumerate() {
+            memory.backlog.begin(at, *epoch);
+        }
         // Before everything else in its slot: its end is noticed.
         for at in 0..names.count() {
             self.subscriber(at).subscribe(names.control(at), None);
@@ -317,7 +326,8 @@ impl Session {
             let at = self.names.places(&draw.app);
             self.queue(at).draw(draw, &[], Answer::Ignored);
         }
-        self.acknowledge_happenings(memory);
+        memory.backlog.tell_lost(Instant::now(), &*self.node.owners);
+        self.hand_over(memory);
         self.leaving = Leaving { left: self.partitions.len(), done, is_done: false };
         let grace = self.node.grace(&memory.part);
         for PartitionState { queue, .. } in &mut self.partitions {
@@ -501,7 +511,7 @@ impl Session {
         self.queue(at).send(publish, 0, Answer::Ignored);
     }
 
-    fn tick(&mut self, memory: &Memory) -> Result<(), Doubt> {
+    fn tick(&mut self, memory: &mut Memory) -> Result<(), Doubt> {
         if memory.is_leaving {
             // The lease is given back.
             return Ok(());
@@ -514,6 +524,7 @@ impl Session {
         for (app, channel, subscribers) in self.counts.due(now, now + COUNT_INTERVAL) {
             self.count(Count { app, channel, subscribers });
         }
+        self.tell_due(memory)?;
         for at in 0..self.partitions.len() {
             self.reap(at);
             self.read(at, now, memory);
@@ -565,29 +576,60 @@ impl Session {
         }
     }
 
+    /// Tells the removals that nobody has undone in time. What is still to be read may have.
+    fn tell_due(&mut self, memory: &mut Memory) -> Result<(), Doubt> {
+        let now = Instant::now();
+        // Between the last look and now this node may have been asleep, and another one has told all this.
+        if now >= self.lease.ends {
+            return Err(Doubt::Late);
+        }
+        if self.partitions.iter().all(|it| !it.happenings.is_turn || it.happenings.is_at_end) {
+            memory.backlog.tell_due(now, &*self.node.owners);
+        }
+        Ok(())
+    }
+
     /// Reads what has happened, if it is this node's turn to tell it. That it was told is known to the engine by the next call.
     fn read(&mut self, at: Partition, now: Instant, memory: &Memory) {
-        let PartitionState { queue, happenings, epoch, .. } = &mut self.partitions[at];
-        if happenings.is_turn && !happenings.is_reading && now >= happenings.read_at {
+        let PartitionState { queue, happenings, .. } = &mut self.partitions[at];
+        let settled = memory.backlog.settled(at);
+        if happenings.is_turn && !happenings.is_reading && (now >= happenings.read_at || settled.len() >= MOST_TOLD) {
             happenings.is_reading = true;
-            let told = memory.kept.told.get(&at).filter(|(of, _)| of == epoch).map_or("", |(_, told)| told);
+            let told: Vec<_> = settled.iter().take(MOST_TOLD).copied().collect();
             let mut call = queue.call(Script::Happened);
-            call.arg(&*self.incarnation).arg(told).arg(MOST_READ);
-            queue.send(call, 0, Answer::Happened);
+            call.arg(&*self.incarnation).arg(happenings.from()).arg(MOST_READ);
+            call.arg(ids(&told));
+            queue.send(call, told.len() * ID, Answer::Happened { told });
         }
     }
 
-    /// Whoever tells webhooks next begins behind what this node has told.
-    fn acknowledge_happenings(&mut self, memory: &Memory) {
-        for (at, PartitionState { queue, happenings, epoch, .. }) in self.partitions.iter_mut().enumerate() {
-            let told = memory.kept.told.get(&at).filter(|(of, _)| happenings.is_turn && of == epoch);
-            if let Some((_, told)) = told {
+    /// Whoever tells webhooks next goes on with what this node has not told.
+    fn hand_over(&mut self, memory: &Memory) {
+        for (at, PartitionState { queue, happenings, .. }) in self.partitions.iter_mut().enumerate() {
+            let told: Vec<_> = memory.backlog.settled(at).iter().copied().collect();
+            for told in told.chunks(MOST_TOLD).filter(|_| happenings.is_turn) {
                 let mut call = queue.call(Script::Happened);
-                call.arg(&*self.incarnation).arg(&**told).arg(0);
-                queue.send(call, 0, Answer::Ignored);
+                call.arg(&*self.incarnation).arg("-").arg(0).arg(ids(told));
+                queue.send(call, told.len() * ID, Answer::Ignored);
             }
         }
     }
+}
+
+impl Happenings {
+    /// Where a range begins that goes on behind what was read.
+    fn from(&self) -> String {
+        self.last.map_or_else(|| "-".to_owned(), |last| format!("({}", id(last)))
+    }
+}
+
+fn ids(places: &[Place]) -> Vec<String> {
+    places.iter().copied().map(id).collect()
+}
+
+/// Where something stands in a stream, as Redis calls it.
+fn id((milliseconds, number): Place) -> String {
+    format!("{milliseconds}-{number}")
 }
 
 /// What a node says of itself.
@@ -614,6 +656,12 @@ const REAPED: usize = 200;
 
 /// Things that have happened, in one answer.
 const MOST_READ: usize = 100;
+
+/// Things that the engine is told to forget in one call: Lua passes on no more than some thousands.
+const MOST_TOLD: usize = 1000;
+
+/// Bytes of the id of one of them.
+const ID: usize = 24;
 
 /// Between two looks at what has happened.
 const READ_INTERVAL: Duration = Duration::from_millis(200);

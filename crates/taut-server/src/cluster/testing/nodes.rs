@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-use crate::app::{AppConfig, Features, Limits};
+use crate::app::{AppConfig, Features, Limits, Webhook};
 use crate::apps::{Admission, App, Apps, Granted, NoPlace};
-use crate::cluster::{self, Broker, Done, Owners, Phase, Question, Settings, State};
+use crate::cluster::{self, Broker, Done, Happened, Owners, Phase, Question, Settings, State};
 use crate::events::Event;
 use crate::hub::command::{Event as Published, PresenceMember, Publication};
 use crate::hub::engine::{Difference, Request, Snapshot, Standing, Update};
@@ -41,7 +41,7 @@ pub(crate) struct Node {
     app: Arc<App>,
     seen: Mutex<mpsc::Receiver<Seen>>,
     /// What it has told webhooks.
-    told: Mutex<mpsc::Receiver<Event>>,
+    told: Mutex<mpsc::Receiver<Happened>>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,16 @@ pub(crate) enum Seen {
 impl Node {
     /// A node that is not waited for.
     pub(crate) fn start(url: &str, name: &str, lease: Duration, limits: &Limits, features: Features) -> Self {
-        let config = AppConfig { features, ..AppConfig::parse(&format!("{APP}:key:secret")).expect("an app") };
+        Self::start_app(url, name, lease, limits, AppConfig { features, ..config() })
+    }
+
+    /// A node of an app with a webhook, so that removals are held back.
+    pub(crate) fn start_with_webhook(url: &str, name: &str, lease: Duration) -> Self {
+        let webhooks = vec![Webhook::new("http://127.0.0.1/")];
+        Self::start_app(url, name, lease, &Limits::default(), AppConfig { webhooks, ..config() })
+    }
+
+    fn start_app(url: &str, name: &str, lease: Duration, limits: &Limits, config: AppConfig) -> Self {
         let apps = Arc::new(Apps::new([config], limits).expect("one app"));
         let ((sender, seen), (teller, told)) = (mpsc::channel(), mpsc::channel());
         let log = tracing::Dispatch::new(Log(Mutex::new(sender.clone())));
@@ -144,7 +153,7 @@ impl Node {
 
     /// What it has told webhooks since the last call.
     pub(crate) fn told(&self) -> Vec<Event> {
-        self.told.lock().expect("not poisoned").try_iter().collect()
+        self.told.lock().expect("not poisoned").try_iter().map(|happened| happened.event).collect()
     }
 
     /// The node does nothing until the result is dropped, as if its process were stopped.
@@ -192,6 +201,10 @@ impl Drop for Node {
     }
 }
 
+fn config() -> AppConfig {
+    AppConfig::parse(&format!("{APP}:key:secret")).expect("an app")
+}
+
 /// Takes warnings.
 #[derive(Debug)]
 struct Log(Mutex<mpsc::Sender<Seen>>);
@@ -223,7 +236,7 @@ impl tracing::Subscriber for Log {
 }
 
 #[derive(Debug)]
-struct Recorder(Mutex<mpsc::Sender<Seen>>, Mutex<mpsc::Sender<Event>>);
+struct Recorder(Mutex<mpsc::Sender<Seen>>, Mutex<mpsc::Sender<Happened>>);
 
 impl Recorder {
     fn record(&self, seen: Seen) {
@@ -250,8 +263,8 @@ impl Owners for Recorder {
         drop(done);
     }
 
-    fn happened(&self, _: &Arc<App>, event: Event, _: Duration) {
-        let _ = self.1.lock().expect("not poisoned").send(event);
+    fn happened(&self, _: &Arc<App>, happened: Happened) {
+        let _ = self.1.lock().expect("not poisoned").send(happened);
     }
 }
 
@@ -347,9 +360,14 @@ pub(crate) fn ask<T>(node: &Node, question: impl FnOnce(oneshot::Sender<T>) -> Q
     received.blocking_recv().ok()
 }
 
+/// The next thing that the node tells webhooks, and for how long it was held back.
+pub(crate) fn happened_late(node: &Node) -> Happened {
+    node.told.lock().expect("not poisoned").recv_timeout(PATIENCE).expect("it comes in time")
+}
+
 /// The next thing that the node tells webhooks.
 pub(crate) fn happened(node: &Node) -> Event {
-    node.told.lock().expect("not poisoned").recv_timeout(PATIENCE).expect("it comes in time")
+    happened_late(node).event
 }
 
 pub(crate) fn counted(node: &Node, wanted: usize) {

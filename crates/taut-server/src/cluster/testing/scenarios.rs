@@ -12,6 +12,7 @@ use crate::app::{Features, Limits};
 use crate::apps::Admission;
 use crate::cluster::{Phase, Question};
 use crate::events::Event;
+use crate::grace::GRACE;
 use crate::hub::command::{Event as Published, Publication};
 use crate::hub::engine::{Difference, Request, Standing, Update};
 use crate::hub::receipt::Receipt;
@@ -48,7 +49,12 @@ pub(crate) trait Engine {
     fn wait_until_reaped(&self) {}
 
     /// The engine knows that this node has told webhooks what has happened.
-    fn wait_until_told(&self, node: &Node);
+    fn wait_until_told(&self, node: &Node) {
+        self.wait_until_told_all_but(node, 0);
+    }
+
+    /// The same, with so many removals that it holds back.
+    fn wait_until_told_all_but(&self, node: &Node, held: u64);
 
     fn restart(&mut self) {
         self.stop();
@@ -99,6 +105,13 @@ pub(crate) trait Engine {
         node
     }
 
+    /// A node that has joined, of an app with a webhook: removals are held back.
+    fn join_with_webhook(&self, name: &str) -> Node {
+        let node = Node::start_with_webhook(&self.url(), name, self.lease());
+        node.wait_until_joined();
+        node
+    }
+
     /// Polls: an engine tells nobody.
     fn wait_until(&self, mut is_so: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
@@ -130,6 +143,9 @@ macro_rules! scenarios {
             webhooks_hear_of_each_thing_once_and_in_order: SHORT,
             another_node_tells_webhooks_when_the_one_that_did_dies: SHORT,
             what_a_node_has_told_webhooks_when_it_leaves_nobody_tells_again: LONG,
+            removals_that_a_node_holds_back_when_it_leaves_are_told_by_the_next_one: LONG,
+            removals_that_a_node_holds_back_when_it_dies_are_told_by_the_next_one: SHORT,
+            removals_that_a_node_holds_back_outlive_the_memory_of_the_engine: LONG,
             subscribers_are_counted_over_all_nodes: SHORT,
             the_last_event_is_kept_and_numbered_for_all: LONG,
             users_are_online_while_any_node_has_them: LONG,
@@ -508,6 +524,66 @@ pub(crate) fn what_a_node_has_told_webhooks_when_it_leaves_nobody_tells_again(cl
     a.leave();
     subscribed(&b, "second");
     assert_eq!(happened(&b), Event::ChannelOccupied { channel: "second".into() });
+}
+
+/// Two nodes, of which the first has read, and holds back, that ann and bob have gone.
+fn with_removals_held_back(cluster: &impl Engine) -> (Node, Node) {
+    let (a, b) = (cluster.join_with_webhook("a"), cluster.join_with_webhook("b"));
+    subscribed(&b, "presence-a");
+    for user_id in ["ann", "bob"] {
+        assert!(joined(&b, "presence-a", user_id));
+    }
+    let told = [happened(&a), happened(&a), happened(&a)];
+    assert_eq!(told, [occupied("presence-a"), added("ann"), added("bob")]);
+    b.send(leave("presence-a", "ann"));
+    b.send(leave("presence-a", "bob"));
+    // It comes after them, and is not held back.
+    b.send(Request::LastEvent { channel: "presence-a".into(), is_missed: true });
+    assert_eq!(happened(&a), Event::CacheMiss { channel: "presence-a".into() });
+    cluster.wait_until_told_all_but(&a, 2);
+    (a, b)
+}
+
+fn occupied(channel: &str) -> Event {
+    Event::ChannelOccupied { channel: channel.into() }
+}
+
+fn added(user_id: &str) -> Event {
+    Event::MemberAdded { channel: "presence-a".into(), user_id: user_id.into() }
+}
+
+/// The next thing that the node tells is that this user has gone, once that is sure; and nothing of anybody else.
+fn is_told_that_it_has_gone(node: &Node, user_id: &str) {
+    let happened = happened_late(node);
+    let removed = Event::MemberRemoved { channel: "presence-a".into(), user_id: user_id.into() };
+    assert_eq!(happened.event, removed);
+    assert!(happened.waited >= GRACE && happened.ago == happened.waited, "{happened:?}");
+    subscribed(node, "afterwards");
+    assert_eq!(self::happened(node), occupied("afterwards"));
+}
+
+pub(crate) fn removals_that_a_node_holds_back_when_it_leaves_are_told_by_the_next_one(cluster: &mut impl Engine) {
+    let (a, b) = with_removals_held_back(cluster);
+    a.leave();
+    // For webhooks, one of them has moved, and the other one has gone.
+    assert!(joined(&b, "presence-a", "bob"));
+    is_told_that_it_has_gone(&b, "ann");
+}
+
+pub(crate) fn removals_that_a_node_holds_back_when_it_dies_are_told_by_the_next_one(cluster: &mut impl Engine) {
+    let (a, b) = with_removals_held_back(cluster);
+    a.kill();
+    assert!(joined(&b, "presence-a", "bob"));
+    is_told_that_it_has_gone(&b, "ann");
+}
+
+pub(crate) fn removals_that_a_node_holds_back_outlive_the_memory_of_the_engine(cluster: &mut impl Engine) {
+    let (a, b) = with_removals_held_back(cluster);
+    drop(b);
+    cluster.restart();
+    standing(&a, Standing::Joined);
+    assert!(joined(&a, "presence-a", "bob"));
+    is_told_that_it_has_gone(&a, "ann");
 }
 
 pub(crate) fn subscribers_are_counted_over_all_nodes(cluster: &mut impl Engine) {

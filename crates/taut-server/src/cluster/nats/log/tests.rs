@@ -47,6 +47,10 @@ fn signed_in(user_id: &str) -> Content {
     Content::Holds(Holding::SignedIn { app: "1".into(), user_id: user_id.into() })
 }
 
+fn told_up_to(sequence: u64) -> Content {
+    Content::Told { sequence, beyond: Told::default() }
+}
+
 fn counted(channel: &str, subscribers: usize, former: &[&str]) -> Content {
     let former = former.iter().map(|it| (*it).into()).collect();
     Content::Holds(Holding::Counted { app: "1".into(), channel: channel.into(), subscribers, former })
@@ -70,7 +74,7 @@ impl Reader {
 
     fn reads(&mut self, incarnation: &str, content: Content) -> Vec<String> {
         let mut out = Vec::new();
-        self.log.apply(self.next, entry(incarnation, content), &mut out);
+        self.log.apply(self.next, 10 * self.next, entry(incarnation, content), &mut out);
         self.next += 1;
         out.iter().map(shown).collect()
     }
@@ -78,8 +82,7 @@ impl Reader {
     /// What webhooks are to be told since the last call.
     fn told(&mut self) -> Vec<String> {
         let told = self.log.untold().map(|it| happened(&it.event)).collect();
-        self.log.told(self.next);
-        self.log.told = 0;
+        self.log.told(self.next, &Told::default());
         told
     }
 }
@@ -218,20 +221,49 @@ fn the_first_who_looks_in_vain_is_told_of() {
 #[test]
 fn the_eldest_tells_webhooks_and_what_it_has_told_others_forget() {
     let mut reader = Reader::new(&["a", "b"]);
-    assert_eq!(reader.log.eldest().map(|it| &**it), Some("a"));
+    assert_eq!((reader.log.eldest().map(|it| &**it), reader.log.heir()), (Some("a"), Some(2)));
     reader.reads("a", occupied("one"));
     let sequence = reader.log.sequence();
     reader.reads("b", occupied("two"));
-    reader.reads("a", Content::Told { sequence });
+    reader.reads("a", told_up_to(sequence));
     assert_eq!(reader.log.untold().map(|it| happened(&it.event)).collect::<Vec<_>>(), ["occupied two"]);
     reader.reads("a", Content::Fenced);
-    assert_eq!(reader.log.eldest().map(|it| &**it), Some("b"));
-    reader.reads("a", Content::Told { sequence: 1000 });
+    assert_eq!((reader.log.eldest().map(|it| &**it), reader.log.heir()), (Some("b"), None));
+    reader.reads("a", told_up_to(1000));
     let told: Vec<_> = reader.log.untold().map(|it| happened(&it.event)).collect();
     assert_eq!(told, ["occupied two", "vacated one"]);
     let sequence = reader.log.sequence();
-    reader.reads("b", Content::Told { sequence });
+    reader.reads("b", told_up_to(sequence));
     assert_eq!(reader.log.untold().count(), 0);
+}
+
+#[test]
+fn what_is_held_back_stays_with_its_place_and_its_time_while_all_around_it_is_told() {
+    let mut reader = Reader::new(&["a", "b"]);
+    reader.reads("a", member("presence-1", "ann", "1", 0));
+    reader.reads("a", occupied("presence-1"));
+    reader.told();
+    let first = reader.next;
+    reader.reads("b", occupied("one"));
+    reader.reads("a", Content::Fenced);
+    reader.reads("b", occupied("two"));
+    let untold = |reader: &Reader| {
+        reader.log.untold().map(|it| (it.place.0 - first, it.place.1, it.at, happened(&it.event))).collect::<Vec<_>>()
+    };
+    let at = |number: u64| 10 * (first + number);
+    let [one, vacated, removed, two] = &untold(&reader)[..] else { panic!("{reader:?}") };
+    assert_eq!(*one, (0, 0, at(0), "occupied one".to_owned()));
+    assert_eq!(*vacated, (1, 0, at(1), "vacated presence-1".to_owned()));
+    assert_eq!(*removed, (1, 1, at(1), "removed ann@presence-1".to_owned()));
+    assert_eq!(*two, (2, 0, at(2), "occupied two".to_owned()));
+    let kept = [removed.clone(), two.clone()];
+    let held = [(first + 1, 1)].into();
+    reader.reads("b", Content::Told { sequence: first, beyond: Told { last: first + 1, held } });
+    assert_eq!(untold(&reader), kept);
+    // What is told before all that is held back is told, whatever else is said.
+    let held = [(first + 1, 1)].into();
+    reader.reads("b", Content::Told { sequence: first + 1, beyond: Told { last: first + 1, held } });
+    assert_eq!(untold(&reader), kept[1..]);
 }
 
 #[test]
@@ -244,7 +276,7 @@ fn what_was_there_before_has_the_position_at_which_the_node_came() {
     let empty = reader.log.position("1", "presence-2");
     assert!(reader.log.untold().count() == 0 && known.number <= empty.number);
     let mut out = Vec::new();
-    reader.log.apply(reader.next, entry("a", member("presence-1", "bob", "1", 0)), &mut out);
+    reader.log.apply(reader.next, 0, entry("a", member("presence-1", "bob", "1", 0)), &mut out);
     let [Outcome::Changed { change, .. }] = &out[..] else { panic!("{out:?}") };
     assert_eq!(change.previous, known.number);
     assert!(change.position.number > empty.number);
@@ -440,7 +472,7 @@ fn sorted(holders: &[Arc<str>]) -> BTreeSet<&Arc<str>> {
 fn read(entries: impl IntoIterator<Item = (u64, Entry)>) -> Log {
     let mut log = Log::new(EPOCH);
     for (sequence, entry) in entries {
-        log.apply(sequence, entry, &mut Vec::new());
+        log.apply(sequence, 0, entry, &mut Vec::new());
     }
     log
 }
@@ -463,7 +495,7 @@ proptest! {
         let mut numbers: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         for (entry, sequence) in written(&steps).into_iter().zip(1..) {
             let mut out = Vec::new();
-            log.apply(sequence, entry, &mut out);
+            log.apply(sequence, 0, entry, &mut out);
             for outcome in out {
                 let Outcome::Changed { channel, change, .. } = outcome else { continue };
                 let users = present.entry(channel.clone()).or_default();
@@ -508,7 +540,7 @@ proptest! {
         let mut reader = read(all.clone().take(cut));
         reader.begin(false);
         for (sequence, entry) in rest {
-            reader.apply(sequence, entry, &mut Vec::new());
+            reader.apply(sequence, 0, entry, &mut Vec::new());
         }
         reader.begin(true);
         prop_assert_eq!(state(&reader), state(&read(all)));
@@ -538,7 +570,7 @@ proptest! {
         for (entry, sequence) in written(&steps).into_iter().zip(1..) {
             let is_dead = entry.content != Content::Entered && !log.is_alive(&entry.incarnation);
             let (before, mut out) = (state(&log), Vec::new());
-            log.apply(sequence, entry, &mut out);
+            log.apply(sequence, 0, entry, &mut out);
             if is_dead {
                 prop_assert!(matches!(out[..], [Outcome::Void { .. }]), "{:?}", out);
                 prop_assert_eq!(state(&log), before);
@@ -552,7 +584,7 @@ proptest! {
         let living: Vec<_> = log.living_in_order().map(|(it, ..)| Arc::clone(it)).collect();
         for incarnation in living {
             let sequence = log.sequence() + 1;
-            log.apply(sequence, Entry { incarnation, content: Content::Fenced }, &mut Vec::new());
+            log.apply(sequence, 0, Entry { incarnation, content: Content::Fenced }, &mut Vec::new());
         }
         let fenced: Vec<_> = log.fenced().cloned().collect();
         for incarnation in fenced {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Session, queue};
+use super::{LOG, Session, queue};
 use crate::apps::App;
+use crate::cluster::backlog::Place;
 use crate::cluster::carriage::Carriage;
 use crate::cluster::nats::api::{self, Answer, Stored, Stream};
 use crate::cluster::nats::entry::Content;
@@ -26,6 +27,10 @@ pub(super) enum Then {
     Nothing,
     /// The log has what this node holds.
     Held(Option<Joined>),
+    /// Others know what webhooks have been told.
+    Told {
+        places: Vec<Place>,
+    },
     /// The log has it, and needs it only until every node has read it.
     Spent,
     Renewed {
@@ -187,6 +192,11 @@ impl Session {
                 if let Some(joined) = joined {
                     self.wait(sequence, Awaited::Joined(joined), memory);
                 }
+                return Ok(sequence);
+            }
+            Then::Told { places } => {
+                let sequence = acknowledged(&answer)?.map_err(Doubt::Refused)?;
+                memory.backlog.forgotten(LOG, |place| places.binary_search(place).is_ok());
                 return Ok(sequence);
             }
             Then::Spent => {

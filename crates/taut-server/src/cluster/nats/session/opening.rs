@@ -207,7 +207,7 @@ impl<'a> Opening<'a> {
             FromEngine::Log(delivered) => {
                 self.deliveries.take(delivered.number, delivered.at, Instant::now())?;
                 match delivered.entry {
-                    Some(entry) => self.log.apply(delivered.sequence, entry, &mut Vec::new()),
+                    Some(entry) => self.log.apply(delivered.sequence, delivered.at, entry, &mut Vec::new()),
                     None => self.log.skip(delivered.sequence),
                 }
             }

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{COUNT_INTERVAL, Session, Then, queue, said};
-use crate::cluster::nats::entry::{Content, Entry};
-use crate::cluster::nats::log::{Happened, Log};
+use super::{COUNT_INTERVAL, LOG, Session, Then, queue, said};
+use crate::cluster::Happened;
+use crate::cluster::nats::entry::{Content, Entry, Told};
+use crate::cluster::nats::log::Log;
 use crate::cluster::nats::{Doubt, Memory, api};
 
 /// What is known of others, and what is still to be taken out of the log.
@@ -22,8 +23,8 @@ pub(super) struct Upkeep {
     void: HashSet<Arc<str>>,
     /// When these entries can be taken out.
     spent: VecDeque<(Instant, u64)>,
-    /// Webhooks have been told up to here, as soon as the log says so.
-    told: u64,
+    /// What has happened was read up to here.
+    read: u64,
     tell_at: Option<Instant>,
 }
 
@@ -83,7 +84,7 @@ impl Upkeep {
 }
 
 impl Session {
-    pub(super) fn tick(&mut self, memory: &Memory) -> Result<(), Doubt> {
+    pub(super) fn tick(&mut self, memory: &mut Memory) -> Result<(), Doubt> {
         let now = Instant::now();
         if self.queue.since().is_some_and(|since| now > since + self.node.settings.response_timeout) {
             return Err(Doubt::Silent);
@@ -101,7 +102,7 @@ impl Session {
         }
         self.suspect(now);
         self.tidy(now);
-        self.tell_webhooks(now)?;
+        self.tell_webhooks(now, memory)?;
         self.terminations.end(now);
         Ok(())
     }
@@ -183,30 +184,82 @@ impl Session {
         }
     }
 
+    /// Webhooks are told on from where the session before was, if it was this node's turn.
+    pub(super) fn begin_backlog(&mut self, memory: &mut Memory) {
+        memory.backlog.hold_at_most(self.connection.max_payload / 2 / LARGEST_PLACE);
+        if !self.is_continued && self.is_last(memory) {
+            memory.backlog.lose(LOG);
+        }
+        memory.backlog.begin(LOG, self.log.epoch());
+    }
+
+    /// Whether there is no other node.
+    fn is_last(&self, memory: &Memory) -> bool {
+        let is_own = |it: &str| *it == *self.incarnation || memory.former.iter().any(|former| **former == *it);
+        self.log.living_in_order().all(|(incarnation, ..)| is_own(incarnation))
+    }
+
+    fn is_turn(&self) -> bool {
+        self.is_joined && self.log.eldest() == Some(&self.incarnation)
+    }
+
     /// The eldest tells webhooks what has happened.
-    fn tell_webhooks(&mut self, now: Instant) -> Result<(), Doubt> {
-        let is_turn = self.is_joined && self.log.eldest() == Some(&self.incarnation);
-        if !is_turn || self.upkeep.tell_at.is_some_and(|at| now < at) {
+    fn tell_webhooks(&mut self, now: Instant, memory: &mut Memory) -> Result<(), Doubt> {
+        if !self.is_turn() || self.upkeep.tell_at.is_some_and(|at| now < at) {
             return Ok(());
         }
         // Between the last look and now this node may have been asleep, and another one has told all this.
         if Instant::now() >= self.lease.ends {
             return Err(Doubt::Late);
         }
-        let known = self.upkeep.told;
-        for Happened { sequence, app, event, waited } in self.log.untold().filter(|it| it.sequence > known) {
-            self.upkeep.told = *sequence;
-            if let Some(app) = self.node.apps.by_id(app) {
-                self.node.owners.happened(&app, event.clone(), *waited);
-            }
-        }
-        if self.upkeep.told > known {
-            self.upkeep.tell_at = Some(now + TELL_INTERVAL);
-            self.append(Content::Told { sequence: self.upkeep.told }, Then::Held(None));
-        }
+        self.read_happened(now, memory);
+        memory.backlog.tell_due(now, &*self.node.owners);
+        self.write_told(now, memory);
         Ok(())
     }
+
+    fn read_happened(&mut self, now: Instant, memory: &mut Memory) {
+        let owners = &*self.node.owners;
+        let (read, time) = (self.upkeep.read, self.deliveries.now(now));
+        for next in self.log.untold().filter(|it| it.place.0 > read) {
+            self.upkeep.read = next.place.0;
+            let Some(app) = self.node.apps.by_id(&next.app) else {
+                memory.backlog.skip(LOG, next.place);
+                continue;
+            };
+            let ago = Duration::from_millis(time.saturating_sub(next.at));
+            let happened = Happened { event: next.event.clone(), waited: next.waited + ago, ago };
+            memory.backlog.take(LOG, next.place, &app, happened, now, owners);
+        }
+    }
+
+    /// Writes down what was told, if there is any, so that others forget it.
+    fn write_told(&mut self, now: Instant, memory: &Memory) {
+        let places: Vec<_> = memory.backlog.settled(LOG).iter().copied().collect();
+        if places.is_empty() {
+            return;
+        }
+        self.upkeep.tell_at = Some(now + TELL_INTERVAL);
+        let (last, held) = (self.upkeep.read, memory.backlog.held(LOG));
+        let sequence = held.first().map_or(last, |(first, _)| first.saturating_sub(1));
+        self.append(Content::Told { sequence, beyond: Told { last, held } }, Then::Told { places });
+    }
+
+    /// Whoever tells webhooks next goes on with what this node has not told, as far as it knows of it. All else is told now.
+    pub(super) fn hand_over(&mut self, memory: &mut Memory) {
+        let now = Instant::now();
+        if self.is_turn() {
+            self.read_happened(now, memory);
+            let heir = self.log.heir().unwrap_or(u64::MAX);
+            memory.backlog.tell_up_to(LOG, (heir, 0), now, &*self.node.owners);
+            self.write_told(now, memory);
+        }
+        memory.backlog.tell_lost(now, &*self.node.owners);
+    }
 }
+
+/// Bytes that a place takes in what is told.
+const LARGEST_PLACE: usize = 32;
 
 /// Entries that are taken out at once.
 const MOST_SPENT: usize = 256;

@@ -171,7 +171,7 @@ impl Engine for Cluster {
         self.ask("$JS.API.STREAM.DELETE.taut-log", b"");
     }
 
-    fn wait_until_told(&self, node: &Node) {
+    fn wait_until_told_all_but(&self, node: &Node, _: u64) {
         // It has written down what it has told before it asks this.
         assert_eq!(online(node, &["nobody"]), [""; 0]);
     }

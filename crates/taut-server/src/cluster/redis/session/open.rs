@@ -56,7 +56,8 @@ impl Session {
             let epochs = server.enter(&scripts, &names, &node, &incarnation).await?;
             for (at, epoch) in server.partitions.iter().zip(epochs) {
                 let queue = Queue::new(*at, names.of(*at), Arc::clone(&scripts), incarnation.clone());
-                let happenings = Happenings { is_turn: false, is_reading: false, read_at: sent };
+                let happenings =
+                    Happenings { is_turn: false, is_reading: false, read_at: sent, last: None, is_at_end: false };
                 let reaper = Reaper::default();
                 partitions.push((*at, PartitionState { server: number, epoch, queue, happenings, reaper }));
             }

@@ -146,9 +146,9 @@ impl Engine for Cluster {
         self.wait_until(|| self.number(&["SCARD", &dead]) == 0);
     }
 
-    fn wait_until_told(&self, _: &Node) {
+    fn wait_until_told_all_but(&self, _: &Node, held: u64) {
         let happened = format!("{PARTITION}:happened");
-        self.wait_until(|| self.number(&["XLEN", &happened]) == 0);
+        self.wait_until(|| self.number(&["XLEN", &happened]) == held);
     }
 }
 

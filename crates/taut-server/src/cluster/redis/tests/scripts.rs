@@ -58,9 +58,9 @@ impl Engine {
         self.call(Script::Last, &["1", channel, is_missed]).expect("an answer")
     }
 
-    /// What has happened, for a node that reads it.
-    fn read(&mut self, incarnation: &str, told: &str, most: &str) -> Vec<(String, String)> {
-        self.call(Script::Happened, &[incarnation, told, most]).expect("an answer")
+    /// What has happened, and how many ms ago, for a node that reads it from somewhere on and has told these.
+    fn read(&mut self, incarnation: &str, from: &str, most: &str, told: &[&str]) -> Vec<(String, String, u64)> {
+        self.call(Script::Happened, &[&[incarnation, from, most], told].concat()).expect("an answer")
     }
 
     fn query<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
@@ -102,7 +102,7 @@ fn an_incarnation_whose_lease_is_over_changes_and_reads_nothing_any_more() {
     engine.enter_for("other", LEASE);
     engine.join_cell("other", "1", &cell, "0").expect("it has a lease");
     engine.query::<Value>(&["SET", "taut{0}:reader", "late"]);
-    assert_eq!(engine.read("late", "", "10"), []);
+    assert_eq!(engine.read("late", "-", "10", &[]), []);
 }
 
 #[test]
@@ -115,13 +115,37 @@ fn only_the_reader_is_given_what_has_happened_and_what_it_has_told_goes() {
     for channel in ["x", "y", "z"] {
         engine.join_cell("b", "1", &occupied(channel), "0").expect("a lease");
     }
-    let first = engine.read("a", "", "2");
-    assert_eq!(first.iter().map(|(_, event)| &**event).collect::<Vec<_>>(), ["1o1:11:x", "1o1:11:y"]);
-    let told = &first[1].0;
-    assert_eq!(engine.read("b", told, "10"), [], "it is not its turn");
-    assert_eq!(engine.read("a", "", "2"), first, "nobody has told it");
-    let rest = engine.read("a", told, "2");
-    assert_eq!(rest.iter().map(|(_, event)| &**event).collect::<Vec<_>>(), ["1o1:11:z"]);
+    let events = |read: &[(String, String, u64)]| read.iter().map(|(_, event, _)| event.clone()).collect::<Vec<_>>();
+    let first = engine.read("a", "-", "2", &[]);
+    assert_eq!(events(&first), ["1o1:11:x", "1o1:11:y"]);
+    let second = first[1].0.clone();
+    assert_eq!(engine.read("b", "-", "10", &[&second]), [], "it is not its turn");
+    assert_eq!(events(&engine.read("a", "-", "2", &[])), events(&first), "nobody has told it");
+    let behind = format!("({second}");
+    assert_eq!(events(&engine.read("a", &behind, "2", &[&second])), ["1o1:11:z"]);
+    assert_eq!(events(&engine.read("a", "-", "9", &[])), ["1o1:11:x", "1o1:11:z"], "the first one is held back");
+    assert_eq!(engine.read("a", "-", "0", &[&first[0].0]), []);
+    assert_eq!(events(&engine.read("a", "-", "9", &[])), ["1o1:11:z"]);
+}
+
+#[test]
+fn what_has_happened_is_given_with_how_long_ago_that_was_however_much_was_told() {
+    let Some(cluster) = cluster(LONG) else { return };
+    let mut engine = engine(cluster.connection());
+    engine.enter_for("a", LEASE);
+    engine.renew("a", "0").expect("a lease");
+    let stream = "taut{0}:happened";
+    let [seconds, _]: [u64; 2] = engine.query(&["TIME"]);
+    let past = format!("{}-7", 1000 * seconds - 60_000);
+    assert_eq!(engine.query::<String>(&["XADD", stream, &past, "event", "1o1:11:x"]), past);
+    let future = format!("{}-0", 1000 * seconds + 3_600_000);
+    assert_eq!(engine.query::<String>(&["XADD", stream, &future, "event", "1o1:11:y"]), future);
+    let read = engine.read("a", "-", "9", &[]);
+    assert!((60_000..120_000).contains(&read[0].2), "{read:?}");
+    assert_eq!(read[1].2, 0, "its clock was put back");
+    let many: Vec<_> = (0..1000).map(|number| format!("1-{number}")).collect();
+    let many: Vec<_> = many.iter().map(|id| &**id).chain([&*past, &*future]).collect();
+    assert_eq!(engine.read("a", "-", "9", &many), []);
 }
 
 #[test]
@@ -258,7 +282,7 @@ fn a_miss_is_told_once_until_something_was_kept_again() {
     let misses = |engine: &mut Engine, channel: &str, is_missed| {
         let (_, event, _) = engine.last(channel, is_missed);
         assert_eq!(event, None);
-        engine.read("a", "", "100").iter().filter(|(_, event)| event.starts_with("1m")).count()
+        engine.read("a", "-", "100", &[]).iter().filter(|(_, event, _)| event.starts_with("1m")).count()
     };
     assert_eq!(misses(&mut engine, "cache-b", "0"), 0, "nobody waits for it");
     assert_eq!(engine.lives("last:1:cache-b"), -2);
