@@ -151,7 +151,7 @@ counters! {
         queued_bytes: Gauge "taut_webhooks_waiting_bytes",
         /// Those of them that are under way.
         in_flight: Gauge "taut_webhooks_in_flight",
-        /// Removals that may still be undone within their grace; of a cluster, `taut_cluster_held_back` tells it.
+        /// Removals that may still be undone within their grace. Those of a cluster are counted apart.
         held_back: Gauge "taut_webhooks_held_back",
         /// Requests that failed for good and can be looked at.
         dead_letters: Gauge "taut_webhooks_dead_letters",
