@@ -1,8 +1,11 @@
 /** TLS and every kind of login, at servers of Redis and NATS that demand them: a node joins, or its log says why it does not, without the password. */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { Program, Workshop } from '../peers/programs.js';
+import { setTimeout } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { Program, Workshop, freePort } from '../peers/programs.js';
 import { onRedis } from './cluster.js';
 
 const TAUT = process.env.TAUT_BIN;
@@ -21,12 +24,38 @@ after(async () => {
   await workshop?.close();
 });
 
-async function redis() {
+/** A Redis that speaks TLS alone, with one user. */
+async function redis(...more) {
   return started((port) => [
-    'redis-server', '--port', '0', '--tls-port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', workshop.path,
-    '--tls-cert-file', workshop.certificate, '--tls-key-file', workshop.key, '--tls-ca-cert-file', workshop.certificate, '--tls-auth-clients', 'no',
-    '--user', 'taut', 'on', `>${PASSWORD}`, '~*', '&*', '+@all', '--user', 'default', 'off',
+    'redis-server', ...encrypted(port), '--bind', '127.0.0.1', '--save', '', '--dir', workshop.path,
+    '--user', 'taut', 'on', `>${PASSWORD}`, '~*', '&*', '+@all', '--user', 'default', 'off', ...more,
   ]);
+}
+
+const encrypted = (port) => [
+  '--port', '0', '--tls-port', String(port), '--tls-auth-clients', 'no',
+  '--tls-cert-file', workshop.certificate, '--tls-key-file', workshop.key, '--tls-ca-cert-file', workshop.certificate,
+];
+
+/** A Redis Cluster of one server, which names itself by its host's name, as those of providers do. */
+async function redisCluster() {
+  const port = await redis(
+    '--cluster-enabled', 'yes', '--cluster-config-file', 'nodes.conf', '--tls-cluster', 'yes', '--cluster-port', String(await freePort()),
+    '--cluster-announce-hostname', 'localhost', '--cluster-preferred-endpoint-type', 'hostname');
+  const command = ['--tls', '--cacert', workshop.certificate, '-p', String(port), '--user', 'taut', '--no-auth-warning', '-e'];
+  const cli = (...words) => promisify(execFile)('redis-cli', [...command, ...words], { env: { ...process.env, REDISCLI_AUTH: PASSWORD } });
+  await cli('CLUSTER', 'ADDSLOTSRANGE', '0', '16383');
+  while (!(await cli('CLUSTER', 'INFO')).stdout.includes('cluster_state:ok')) await setTimeout(50);
+  return port;
+}
+
+/** A sentinel that knows a master by its host's name. */
+async function sentinel(master) {
+  const file = await workshop.write('sentinel.conf', [
+    'sentinel resolve-hostnames yes', 'sentinel announce-hostnames yes', 'tls-replication yes', `sentinel monitor main localhost ${master} 1`,
+    'sentinel auth-user main taut', `sentinel auth-pass main ${PASSWORD}`, `dir ${workshop.path}`, '',
+  ].join('\n'));
+  return started((port) => ['redis-server', file, '--sentinel', ...encrypted(port)]);
 }
 
 let servers = 0;
@@ -78,6 +107,21 @@ describe('logins', onRedis, () => {
     await joins(`rediss://taut:${ESCAPED}@localhost:${port}`);
     await staysAway(`rediss://taut:not-this-one@localhost:${port}`, /WRONGPASS|[Aa]uthentication/);
     await staysAway(`rediss://taut:${ESCAPED}@localhost:${port}`, /certificate|UnknownIssuer/, { trusts: false });
+  });
+
+  test('a_redis_cluster_over_tls_with_a_user_and_a_password', async () => {
+    const port = await redisCluster();
+    await joins(`rediss://taut:${ESCAPED}@localhost:${port}`);
+    await joins(`rediss://taut:${ESCAPED}@localhost:${port},localhost:${port}`);
+    await staysAway(`rediss://taut:not-this-one@localhost:${port}`, /WRONGPASS|[Aa]uthentication/);
+    await staysAway(`rediss://taut:${ESCAPED}@localhost:${port}`, /certificate|UnknownIssuer/, { trusts: false });
+  });
+
+  test('a_master_that_sentinels_know_over_tls_with_a_user_and_a_password', async () => {
+    const port = await sentinel(await redis());
+    await joins(`rediss+sentinel://taut:${ESCAPED}@localhost:${port}/main`);
+    await staysAway(`rediss+sentinel://taut:not-this-one@localhost:${port}/main`, /WRONGPASS|[Aa]uthentication/);
+    await staysAway(`rediss+sentinel://taut:${ESCAPED}@localhost:${port}/main`, /certificate|UnknownIssuer/, { trusts: false });
   });
 
   test('nats_over_tls_with_a_user_and_a_password', async () => {
