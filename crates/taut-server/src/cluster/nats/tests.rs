@@ -152,32 +152,6 @@ fn what_is_published_while_the_engine_is_away_is_never_sent_later() {
 }
 
 #[test]
-fn ten_thousand_subscriptions_and_members_come_back() {
-    let Some(cluster) = cluster(LONG) else { return };
-    let (a, b) = (cluster.join("a"), cluster.join("b"));
-    for number in 0..10_000 {
-        a.send(subscribe(&format!("channel-{number}")));
-    }
-    for _ in 0..10_000 {
-        a.until(|seen| matches!(seen, Seen::Update(Update::Subscribed { .. })).then_some(()));
-    }
-    for number in 0..10_000 {
-        a.send(join("presence-a", &format!("user {number}"), 0));
-    }
-    assert!(joined(&a, "presence-a", "last"));
-    cluster.kill_connections();
-    for node in [&a, &b] {
-        standing(node, Standing::Away);
-        standing(node, Standing::Joined);
-    }
-    for number in [0, 5_000, 9_999] {
-        b.send(publish(&format!("channel-{number}"), &number.to_string()));
-        assert_eq!(event(&a).0, number.to_string());
-    }
-    assert_eq!(members(&b, "presence-a").len(), 10_001);
-}
-
-#[test]
 fn channels_without_anybody_leave_nothing_behind() {
     let Some(cluster) = cluster(SHORT) else { return };
     let a = cluster.join("a");

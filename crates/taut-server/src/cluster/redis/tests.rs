@@ -9,9 +9,9 @@ mod sharded;
 
 use self::harness::{PARTITION, cluster};
 use crate::cluster::testing::nodes::*;
-use crate::cluster::testing::scenarios::{Engine, LONG, SHORT, scenarios};
+use crate::cluster::testing::scenarios::{self, Engine, LONG, SHORT, scenarios};
 use crate::cluster::{Phase, Question};
-use crate::hub::engine::{Request, Standing, Update};
+use crate::hub::engine::{Request, Standing};
 
 scenarios!(cluster);
 
@@ -56,19 +56,9 @@ fn a_node_that_does_not_hear_itself_connects_again() {
 }
 
 #[test]
-fn ten_thousand_subscriptions_and_members_come_back_in_batches() {
+fn ten_thousand_subscriptions_and_members_cost_few_commands_when_they_come_back() {
     let Some(cluster) = cluster(LONG) else { return };
-    let (a, b) = (cluster.join("a"), cluster.join("b"));
-    for number in 0..10_000 {
-        a.send(subscribe(&format!("channel-{number}")));
-    }
-    for _ in 0..10_000 {
-        a.until(|seen| matches!(seen, Seen::Update(Update::Subscribed { .. })).then_some(()));
-    }
-    for number in 0..10_000 {
-        a.send(join("presence-a", &format!("user {number}"), 0));
-    }
-    assert!(joined(&a, "presence-a", "last"));
+    let (a, b) = scenarios::with_ten_thousand(&cluster);
     cluster.command(&["CONFIG", "RESETSTAT"]);
     cluster.kill_connections();
     standing(&a, Standing::Away);
@@ -77,11 +67,7 @@ fn ten_thousand_subscriptions_and_members_come_back_in_batches() {
     eprintln!("10,000 channels and members come back with {calls:?}");
     assert!(calls["subscribe"] < 40 && calls["evalsha"] < 300, "{calls:?}");
     standing(&b, Standing::Joined);
-    for number in [0, 5_000, 9_999] {
-        b.send(publish(&format!("channel-{number}"), &number.to_string()));
-        assert_eq!(event(&a).0, number.to_string());
-    }
-    assert_eq!(members(&b, "presence-a").len(), 10_001);
+    scenarios::has_ten_thousand(&a, &b);
 }
 
 #[test]

@@ -136,6 +136,7 @@ macro_rules! scenarios {
             a_node_that_slept_too_long_comes_back_as_another_and_the_rest_sees_the_difference: SHORT,
             an_engine_that_has_lost_its_memory_is_told_everything_again: LONG,
             connections_that_are_cut_come_back_and_nobody_flickers: LONG,
+            ten_thousand_subscriptions_and_members_come_back: LONG,
             an_engine_whose_memory_is_wiped_under_way_is_noticed: SHORT,
             events_that_cannot_be_carried_fail_and_nothing_else_is_lost: LONG,
             an_event_that_finds_no_room_fails_at_once: LONG,
@@ -408,6 +409,40 @@ pub(crate) fn connections_that_are_cut_come_back_and_nobody_flickers(cluster: &m
     assert!(joined(&a, "presence-a", "cid"));
     assert_eq!(change(&watcher), "+cid", "it is the first change that anybody hears of");
     assert_eq!(members(&watcher, "presence-a"), ["ann", "bob", "cid"]);
+}
+
+pub(crate) fn ten_thousand_subscriptions_and_members_come_back(cluster: &mut impl Engine) {
+    let (a, b) = with_ten_thousand(cluster);
+    cluster.kill_connections();
+    for node in [&a, &b] {
+        standing(node, Standing::Away);
+        standing(node, Standing::Joined);
+    }
+    has_ten_thousand(&a, &b);
+}
+
+/// Two nodes, of which the first has ten thousand channels, and as many members of one and one more.
+pub(crate) fn with_ten_thousand(cluster: &impl Engine) -> (Node, Node) {
+    let (a, b) = (cluster.join("a"), cluster.join("b"));
+    for number in 0..10_000 {
+        a.send(subscribe(&format!("channel-{number}")));
+    }
+    for _ in 0..10_000 {
+        a.until(|seen| matches!(seen, Seen::Update(Update::Subscribed { .. })).then_some(()));
+    }
+    for number in 0..10_000 {
+        a.send(join("presence-a", &format!("user {number}"), 0));
+    }
+    assert!(joined(&a, "presence-a", "last"));
+    (a, b)
+}
+
+pub(crate) fn has_ten_thousand(a: &Node, b: &Node) {
+    for number in [0, 5_000, 9_999] {
+        b.send(publish(&format!("channel-{number}"), &number.to_string()));
+        assert_eq!(event(a).0, number.to_string());
+    }
+    assert_eq!(members(b, "presence-a").len(), 10_001);
 }
 
 pub(crate) fn an_engine_whose_memory_is_wiped_under_way_is_noticed(cluster: &mut impl Engine) {
