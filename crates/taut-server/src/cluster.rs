@@ -102,6 +102,9 @@ pub(crate) fn start(
 /// *A node that dies* is noticed within its lease. Its members, users and counts are taken away once, by one of the others; the changes are
 /// announced as any others.
 ///
+/// *Webhooks* are told each change by one node. The engine keeps a change until that is done: a removal for as long as it may be undone, whatever
+/// becomes of the node whose turn it is.
+///
 /// *Connections* of an app with a limit are shared out: never more than the limit are granted to all nodes together, but a node that comes back keeps
 /// what it has. While the engine is away, each node may have as many as the limit says.
 ///

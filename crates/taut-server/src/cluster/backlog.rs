@@ -96,7 +96,9 @@ impl Backlog {
         let (event, due) = (happened.event.clone(), before(now + GRACE, happened.waited));
         let held = Held { app: Arc::clone(app), happened, since: now, place: Some((stream, place)) };
         match self.grace.hold(app, &event, due, held) {
-            Ok(before) => before.iter().for_each(|before| self.settle_held(before)),
+            Ok(None) => {}
+            // It stands for the one before.
+            Ok(Some(replaced)) => self.settle_held(&replaced),
             Err(held) => self.tell(held, now, owners),
         }
     }

@@ -93,6 +93,46 @@ pub(super) trait Session: Sized + Send + 'static {
         requests: &mut mpsc::UnboundedReceiver<Message>,
         memory: &mut Memory<Self::Kept>,
     ) -> impl Future<Output = Option<Self::Doubt>> + Send;
+
+    /// Carries a request out. [`Memory::part`] knows of it already.
+    fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory<Self::Kept>);
+
+    fn question(&mut self, question: Question);
+
+    /// Asks for as many connections of an app as there are here and want to come.
+    fn draw(&mut self, app: &Arc<App>, memory: &Memory<Self::Kept>);
+
+    /// Ends the incarnation, behind all that was written before. Users who may be back on another node stay until their grace is over.
+    fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory<Self::Kept>);
+
+    /// Takes what was received together; nothing if nobody sends any more.
+    fn take_all(&mut self, received: &mut Vec<Message>, memory: &mut Memory<Self::Kept>) {
+        if received.is_empty() {
+            self.leave(None, memory);
+        }
+        for message in received.drain(..) {
+            self.take(message, memory);
+        }
+    }
+
+    fn take(&mut self, message: Message, memory: &mut Memory<Self::Kept>) {
+        match message {
+            // Events and questions fail by being dropped.
+            Message::Request { request: Request::Publish { receipt, .. }, room: Some(room), .. }
+                if memory.is_leaving =>
+            {
+                drop(Carriage { receipt, _room: room });
+            }
+            _ if memory.is_leaving => {}
+            Message::Leave { done } => self.leave(Some(done), memory),
+            Message::Request { app, request, room } => {
+                memory.part.apply(app.id(), &request);
+                self.request(&app, request, room, memory);
+            }
+            Message::Question(question) => self.question(question),
+            Message::Draw { app } => self.draw(&app, memory),
+        }
+    }
 }
 
 /// Starts the driver on a runtime. It leaves the cluster and ends once the result is dropped.

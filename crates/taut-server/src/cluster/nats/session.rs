@@ -27,7 +27,7 @@ use super::{Doubt, Kept, Memory, api};
 use crate::apps::App;
 use crate::cluster::backlog::Stream;
 use crate::cluster::carriage::{Carriage, Room};
-use crate::cluster::driver::{self, Message, Node};
+use crate::cluster::driver::{self, Message, Node, Session as _};
 use crate::cluster::inbox::Heard;
 use crate::cluster::part::{self, Counts};
 use crate::cluster::shares::{Draw, Shares};
@@ -171,130 +171,6 @@ impl driver::Session for Session {
         memory.kept.put(self.log, until);
         doubt
     }
-}
-
-impl Session {
-    async fn serve(
-        &mut self,
-        requests: &mut mpsc::UnboundedReceiver<Message>,
-        memory: &mut Memory,
-    ) -> Result<(), Doubt> {
-        let mut ticks = interval(self.node.tick());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut received, mut read) = (Vec::new(), Vec::new());
-        while !self.has_left {
-            // Before anything is written: this node may have been asleep.
-            if Instant::now() >= self.lease.ends {
-                return Err(Doubt::Late);
-            }
-            self.queue.start(&self.connection);
-            self.node.status.waiting.store(self.queue.len() + self.awaited.len(), Ordering::Relaxed);
-            self.node.status.held_back.store(memory.backlog.len(), Ordering::Relaxed);
-            tokio::select! {
-                _ = self.from_engine.recv_many(&mut read, MOST_RECEIVED) => {
-                    for what in read.drain(..) {
-                        self.read(what, memory)?;
-                    }
-                }
-                Some(heard) = self.heard.recv() => self.heard(heard),
-                _ = ticks.tick() => self.tick(memory)?,
-                count = requests.recv_many(&mut received, MOST_RECEIVED), if !memory.is_leaving => {
-                    if count == 0 {
-                        self.leave(None, memory);
-                    }
-                    for message in received.drain(..) {
-                        self.take(message, memory);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the engine everything that this node holds. The writes of requests follow behind it.
-    fn begin(&mut self, memory: &mut Memory) {
-        self.upkeep.begin(&self.log, Instant::now());
-        self.begin_backlog(memory);
-        self.former.clone_from(&memory.former);
-        for (subject, target) in
-            [(self.names.control(), Target::Control), (self.names.node(&self.incarnation), Target::Control)]
-        {
-            self.listen(subject, target, None);
-        }
-        let wanted: Vec<_> =
-            memory.part.subscriptions().map(|it| (Box::from(it.app), Arc::clone(it.channel), it.number)).collect();
-        for (app, channel, number) in wanted {
-            self.subscribe(app, channel, number);
-        }
-        self.watched = memory.part.watched().map(Into::into).collect();
-        for (cell, user_info) in memory.part.cells() {
-            let holding = holding(&cell, user_info);
-            self.append(Content::Holds(holding), Then::Held(None));
-        }
-        for (app, channel, subscribers) in memory.part.counts() {
-            self.count(app, channel, subscribers);
-        }
-        for app in &self.node.apps.all() {
-            self.draw(app);
-        }
-        for incarnation in &memory.former {
-            self.fence(&Arc::from(&**incarnation), &[], Then::Fenced);
-        }
-        self.queue.push(queue::Entry::Ask(Then::Asked(Asked::Rejoined)));
-    }
-
-    fn take(&mut self, message: Message, memory: &mut Memory) {
-        match message {
-            // Events and questions fail by being dropped.
-            Message::Request { request: Request::Publish { receipt, .. }, room: Some(room), .. }
-                if memory.is_leaving =>
-            {
-                drop(Carriage { receipt, _room: room });
-            }
-            _ if memory.is_leaving => {}
-            Message::Leave { done } => self.leave(Some(done), memory),
-            Message::Request { app, request, room } => {
-                memory.part.apply(app.id(), &request);
-                self.request(&app, request, room, memory);
-            }
-            Message::Question(question) => self.question(question),
-            Message::Draw { app } => self.draw(&app),
-        }
-    }
-
-    /// Asks for as many connections of an app as there are here and want to come.
-    fn draw(&mut self, app: &Arc<App>) {
-        if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
-            self.ask(Asked::Share { app: Arc::clone(app), draw });
-        }
-    }
-
-    /// Writes down how many connections of an app this node has, in place of the last time that any node did so.
-    fn share(&mut self, app: Arc<App>, draw: Draw) {
-        let (granted, shares, before) = self.log.share(&self.incarnation, &self.former, &draw);
-        let content = Content::Shared { app: (*draw.app).into(), shares };
-        let entry = Entry { incarnation: Arc::clone(&self.incarnation), content };
-        let headers = [(api::EXPECTED, before.to_string())];
-        self.queue.push(self.entry(&entry, &headers, Then::Shared { app, draw, granted }));
-    }
-
-    /// Ends the incarnation, behind all that was written before. Users who may be back on another node stay until their grace is over.
-    fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
-        memory.is_leaving = true;
-        self.node.share_no_places();
-        self.node.let_in();
-        // Users may be back in time; what counts connections does not wait for them.
-        for (app, channel, _) in memory.part.counts() {
-            self.count(app, channel, 0);
-        }
-        self.hand_over(memory);
-        let incarnation = Arc::clone(&self.incarnation);
-        let grace = self.node.grace(&memory.part);
-        if grace.is_zero() {
-            return self.fence(&incarnation, &[], Then::Left(done));
-        }
-        self.append(Content::Left { grace }, Then::Left(done));
-    }
 
     fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory) {
         let id: Arc<str> = app.id().into();
@@ -355,6 +231,104 @@ impl Session {
             Question::Terminate { app, user_id, answer } => self.terminate(&app, user_id, answer),
             question => self.ask(Asked::Question(question)),
         }
+    }
+
+    fn draw(&mut self, app: &Arc<App>, _: &Memory) {
+        if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
+            self.ask(Asked::Share { app: Arc::clone(app), draw });
+        }
+    }
+
+    fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
+        memory.is_leaving = true;
+        self.node.share_no_places();
+        self.node.let_in();
+        // Users may be back in time; what counts connections does not wait for them.
+        for (app, channel, _) in memory.part.counts() {
+            self.count(app, channel, 0);
+        }
+        self.hand_over(memory);
+        let incarnation = Arc::clone(&self.incarnation);
+        let grace = self.node.grace(&memory.part);
+        if grace.is_zero() {
+            return self.fence(&incarnation, &[], Then::Left(done));
+        }
+        self.append(Content::Left { grace }, Then::Left(done));
+    }
+}
+
+impl Session {
+    async fn serve(
+        &mut self,
+        requests: &mut mpsc::UnboundedReceiver<Message>,
+        memory: &mut Memory,
+    ) -> Result<(), Doubt> {
+        let mut ticks = interval(self.node.tick());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut received, mut read) = (Vec::new(), Vec::new());
+        while !self.has_left {
+            // Before anything is written: this node may have been asleep.
+            if Instant::now() >= self.lease.ends {
+                return Err(Doubt::Late);
+            }
+            self.queue.start(&self.connection);
+            self.node.status.waiting.store(self.queue.len() + self.awaited.len(), Ordering::Relaxed);
+            self.node.status.held_back.store(memory.backlog.len(), Ordering::Relaxed);
+            tokio::select! {
+                _ = self.from_engine.recv_many(&mut read, MOST_RECEIVED) => {
+                    for what in read.drain(..) {
+                        self.read(what, memory)?;
+                    }
+                }
+                Some(heard) = self.heard.recv() => self.heard(heard),
+                _ = ticks.tick() => self.tick(memory)?,
+                _ = requests.recv_many(&mut received, MOST_RECEIVED), if !memory.is_leaving => {
+                    self.take_all(&mut received, memory);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the engine everything that this node holds. The writes of requests follow behind it.
+    fn begin(&mut self, memory: &mut Memory) {
+        self.upkeep.begin(&self.log, Instant::now());
+        self.begin_backlog(memory);
+        self.former.clone_from(&memory.former);
+        for (subject, target) in
+            [(self.names.control(), Target::Control), (self.names.node(&self.incarnation), Target::Control)]
+        {
+            self.listen(subject, target, None);
+        }
+        let wanted: Vec<_> =
+            memory.part.subscriptions().map(|it| (Box::from(it.app), Arc::clone(it.channel), it.number)).collect();
+        for (app, channel, number) in wanted {
+            self.subscribe(app, channel, number);
+        }
+        self.watched = memory.part.watched().map(Into::into).collect();
+        for (cell, user_info) in memory.part.cells() {
+            let holding = holding(&cell, user_info);
+            self.append(Content::Holds(holding), Then::Held(None));
+        }
+        for (app, channel, subscribers) in memory.part.counts() {
+            self.count(app, channel, subscribers);
+        }
+        for app in &self.node.apps.all() {
+            self.draw(app, memory);
+        }
+        for incarnation in &memory.former {
+            self.fence(&Arc::from(&**incarnation), &[], Then::Fenced);
+        }
+        self.queue.push(queue::Entry::Ask(Then::Asked(Asked::Rejoined)));
+    }
+
+    /// Writes down how many connections of an app this node has, in place of the last time that any node did so.
+    fn share(&mut self, app: Arc<App>, draw: Draw) {
+        let (granted, shares, before) = self.log.share(&self.incarnation, &self.former, &draw);
+        let content = Content::Shared { app: (*draw.app).into(), shares };
+        let entry = Entry { incarnation: Arc::clone(&self.incarnation), content };
+        let headers = [(api::EXPECTED, before.to_string())];
+        self.queue.push(self.entry(&entry, &headers, Then::Shared { app, draw, granted }));
     }
 
     /// Asks the log, once it has been read up to where it is when the engine gets this.

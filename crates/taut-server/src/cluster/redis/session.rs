@@ -1,6 +1,7 @@
 //! The life of one incarnation.
 
 mod answers;
+mod happenings;
 mod open;
 mod server;
 
@@ -20,19 +21,19 @@ use super::scripts::Script;
 use super::subscriber::Subscriber;
 use super::{Doubt, Kept, Memory};
 use crate::apps::App;
-use crate::cluster::Phase;
-use crate::cluster::backlog::Place;
 use crate::cluster::carriage::{Carriage, Room};
-use crate::cluster::driver::{self, Message, Node};
+use crate::cluster::driver::{self, Message, Node, Session as _};
 use crate::cluster::inbox::Heard;
 use crate::cluster::part::{self, Counts};
 use crate::cluster::shares::{Draw, Shares};
 use crate::cluster::terminations::Terminations;
 use crate::cluster::wire::{self, Cell};
+use crate::cluster::{Phase, Question};
 use crate::hub::command::{PresenceMember, Publication};
 use crate::hub::engine::{Epoch, Request, Update};
 use crate::hub::receipt::Receipt;
 use answers::{Answer, Channels, WhoIsOnline};
+use happenings::Happenings;
 use server::{Look, Served, Server, served};
 
 /// One incarnation. It holds a lease in every partition, and the node has joined once all of them know everything.
@@ -110,18 +111,6 @@ struct OnlineQuestion {
     number: u32,
 }
 
-/// This node's turn to tell webhooks what has happened in the cluster.
-#[derive(Debug)]
-struct Happenings {
-    is_turn: bool,
-    is_reading: bool,
-    read_at: Instant,
-    /// The last thing that was read.
-    last: Option<Place>,
-    /// Whether there was nothing behind it.
-    is_at_end: bool,
-}
-
 /// The taking away of what dead incarnations held.
 #[derive(Debug, Default)]
 struct Reaper {
@@ -159,6 +148,87 @@ impl driver::Session for Session {
         self.rejoin(memory);
         self.serve(requests, memory).await.err()
     }
+
+    fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory) {
+        let id = app.id();
+        match request {
+            Request::Subscribe { channel } => self.subscribe(id, channel, memory),
+            Request::Unsubscribe { channel, waited } => {
+                let at = self.names.partition(id, &channel);
+                let name = self.names.channel(at, id, &channel);
+                self.subscriber(at).unsubscribe(name);
+                if let Some(cell) = part::occupied(id, &channel) {
+                    self.queue(at).leave(cell.write(), waited);
+                }
+            }
+            Request::Publish { publication, kept, receipt } => {
+                let Some(room) = room else { return };
+                self.publish(app, &publication, kept, receipt, room);
+            }
+            Request::Join { channel, member, number, most } => self.join(app, channel, member, number, most),
+            Request::Leave { channel, user_id, waited } => {
+                self.leave_cell(&Cell::Member { app: id, channel: &channel, user_id: &user_id }, waited);
+            }
+            Request::Members { channel } => {
+                let (settles, queue) = (self.node.settings.lease, self.queue_of(id, &channel));
+                let mut call = queue.call(Script::Members);
+                call.arg(id).arg(&*channel).arg(settles.as_millis() as u64);
+                queue.send(call, 0, Answer::Members { app: Arc::clone(app), channel });
+            }
+            Request::LastEvent { channel, is_missed } => {
+                let queue = self.queue_of(id, &channel);
+                let mut call = queue.call(Script::Last);
+                call.arg(id).arg(&*channel).arg(u8::from(is_missed));
+                queue.send(call, 0, Answer::LastEvent { app: Arc::clone(app), channel });
+            }
+            Request::Count { channel, subscribers } => {
+                let now = Instant::now();
+                if let Some(subscribers) = self.counts.take(id, &channel, subscribers, now, now + COUNT_INTERVAL) {
+                    self.count(Count { app: id.into(), channel, subscribers });
+                }
+            }
+            Request::SignIn { user_id } => {
+                self.join_cell(&Cell::SignedIn { app: id, user_id: &user_id }, Vec::new(), 0, None);
+            }
+            Request::SignOut { user_id } => {
+                self.leave_cell(&Cell::SignedIn { app: id, user_id: &user_id }, Duration::ZERO);
+            }
+            Request::Online { user_ids, number } => self.online(app, user_ids, number),
+        }
+    }
+
+    fn question(&mut self, question: Question) {
+        self.ask(question);
+    }
+
+    fn draw(&mut self, app: &Arc<App>, memory: &Memory) {
+        if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
+            let (at, then) = (self.names.places(app.id()), Answer::Drawn { app: Arc::clone(app), draw: draw.clone() });
+            self.queue(at).draw(draw, &memory.former, then);
+        }
+    }
+
+    fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
+        memory.is_leaving = true;
+        self.node.share_no_places();
+        self.node.let_in();
+        // Users may be back in time; what counts connections does not wait for them.
+        for (app, channel, _) in memory.part.counts() {
+            self.count(Count { app: app.into(), channel: Arc::clone(channel), subscribers: 0 });
+        }
+        for draw in self.shares.end() {
+            let at = self.names.places(&draw.app);
+            self.queue(at).draw(draw, &[], Answer::Ignored);
+        }
+        self.hand_over(memory);
+        self.leaving = Leaving { left: self.partitions.len(), done, is_done: false };
+        let grace = self.node.grace(&memory.part);
+        for PartitionState { queue, .. } in &mut self.partitions {
+            let mut retire = queue.call(Script::Retire);
+            retire.arg(grace.as_millis() as u64).arg(&*self.incarnation);
+            queue.send(retire, 0, Answer::Left);
+        }
+    }
 }
 
 impl Session {
@@ -187,13 +257,8 @@ impl Session {
                 },
                 Some(heard) = self.heard.recv() => self.heard(heard)?,
                 _ = ticks.tick() => self.tick(memory)?,
-                count = requests.recv_many(&mut received, MOST_RECEIVED), if !memory.is_leaving => {
-                    if count == 0 {
-                        self.leave(None, memory);
-                    }
-                    for message in received.drain(..) {
-                        self.take(message, memory);
-                    }
+                _ = requests.recv_many(&mut received, MOST_RECEIVED), if !memory.is_leaving => {
+                    self.take_all(&mut received, memory);
                 }
             }
         }
@@ -278,110 +343,11 @@ impl Session {
         }
     }
 
-    fn take(&mut self, message: Message, memory: &mut Memory) {
-        match message {
-            // Events and questions fail by being dropped.
-            Message::Request { request: Request::Publish { receipt, .. }, room: Some(room), .. }
-                if memory.is_leaving =>
-            {
-                drop(Carriage { receipt, _room: room });
-            }
-            _ if memory.is_leaving => {}
-            Message::Leave { done } => self.leave(Some(done), memory),
-            Message::Request { app, request, room } => {
-                memory.part.apply(app.id(), &request);
-                self.request(&app, request, room, memory);
-            }
-            Message::Question(question) => self.question(question),
-            Message::Draw { app } => self.draw(&app, memory),
-        }
-    }
-
-    /// Asks for as many connections of an app as there are here and want to come.
-    fn draw(&mut self, app: &Arc<App>, memory: &Memory) {
-        if let Some(draw) = self.shares.draw(app, &*self.node.owners) {
-            let (at, then) = (self.names.places(app.id()), Answer::Drawn { app: Arc::clone(app), draw: draw.clone() });
-            self.queue(at).draw(draw, &memory.former, then);
-        }
-    }
-
     /// This node may have so many connections of an app.
     fn drawn(&mut self, app: &Arc<App>, draw: &Draw, granted: usize, memory: &Memory) {
         // While it leaves, this node shares nothing any longer.
         if !memory.is_leaving && self.shares.drawn(app, draw, granted, &*self.node.owners) {
             self.draw(app, memory);
-        }
-    }
-
-    /// Ends the incarnation, behind all that was written before. Users who may be back on another node stay until their grace is over.
-    fn leave(&mut self, done: Option<oneshot::Sender<()>>, memory: &mut Memory) {
-        memory.is_leaving = true;
-        self.node.share_no_places();
-        self.node.let_in();
-        // Users may be back in time; what counts connections does not wait for them.
-        for (app, channel, _) in memory.part.counts() {
-            self.count(Count { app: app.into(), channel: Arc::clone(channel), subscribers: 0 });
-        }
-        for draw in self.shares.end() {
-            let at = self.names.places(&draw.app);
-            self.queue(at).draw(draw, &[], Answer::Ignored);
-        }
-        memory.backlog.tell_lost(Instant::now(), &*self.node.owners);
-        self.hand_over(memory);
-        self.leaving = Leaving { left: self.partitions.len(), done, is_done: false };
-        let grace = self.node.grace(&memory.part);
-        for PartitionState { queue, .. } in &mut self.partitions {
-            let mut retire = queue.call(Script::Retire);
-            retire.arg(grace.as_millis() as u64).arg(&*self.incarnation);
-            queue.send(retire, 0, Answer::Left);
-        }
-    }
-
-    fn request(&mut self, app: &Arc<App>, request: Request, room: Option<Room>, memory: &Memory) {
-        let id = app.id();
-        match request {
-            Request::Subscribe { channel } => self.subscribe(id, channel, memory),
-            Request::Unsubscribe { channel, waited } => {
-                let at = self.names.partition(id, &channel);
-                let name = self.names.channel(at, id, &channel);
-                self.subscriber(at).unsubscribe(name);
-                if let Some(cell) = part::occupied(id, &channel) {
-                    self.queue(at).leave(cell.write(), waited);
-                }
-            }
-            Request::Publish { publication, kept, receipt } => {
-                let Some(room) = room else { return };
-                self.publish(app, &publication, kept, receipt, room);
-            }
-            Request::Join { channel, member, number, most } => self.join(app, channel, member, number, most),
-            Request::Leave { channel, user_id, waited } => {
-                self.leave_cell(&Cell::Member { app: id, channel: &channel, user_id: &user_id }, waited);
-            }
-            Request::Members { channel } => {
-                let (settles, queue) = (self.node.settings.lease, self.queue_of(id, &channel));
-                let mut call = queue.call(Script::Members);
-                call.arg(id).arg(&*channel).arg(settles.as_millis() as u64);
-                queue.send(call, 0, Answer::Members { app: Arc::clone(app), channel });
-            }
-            Request::LastEvent { channel, is_missed } => {
-                let queue = self.queue_of(id, &channel);
-                let mut call = queue.call(Script::Last);
-                call.arg(id).arg(&*channel).arg(u8::from(is_missed));
-                queue.send(call, 0, Answer::LastEvent { app: Arc::clone(app), channel });
-            }
-            Request::Count { channel, subscribers } => {
-                let now = Instant::now();
-                if let Some(subscribers) = self.counts.take(id, &channel, subscribers, now, now + COUNT_INTERVAL) {
-                    self.count(Count { app: id.into(), channel, subscribers });
-                }
-            }
-            Request::SignIn { user_id } => {
-                self.join_cell(&Cell::SignedIn { app: id, user_id: &user_id }, Vec::new(), 0, None);
-            }
-            Request::SignOut { user_id } => {
-                self.leave_cell(&Cell::SignedIn { app: id, user_id: &user_id }, Duration::ZERO);
-            }
-            Request::Online { user_ids, number } => self.online(app, user_ids, number),
         }
     }
 
@@ -575,61 +541,6 @@ impl Session {
             queue.send(call, REAPED * 512, Answer::Reaped);
         }
     }
-
-    /// Tells the removals that nobody has undone in time. What is still to be read may have.
-    fn tell_due(&mut self, memory: &mut Memory) -> Result<(), Doubt> {
-        let now = Instant::now();
-        // Between the last look and now this node may have been asleep, and another one has told all this.
-        if now >= self.lease.ends {
-            return Err(Doubt::Late);
-        }
-        if self.partitions.iter().all(|it| !it.happenings.is_turn || it.happenings.is_at_end) {
-            memory.backlog.tell_due(now, &*self.node.owners);
-        }
-        Ok(())
-    }
-
-    /// Reads what has happened, if it is this node's turn to tell it. That it was told is known to the engine by the next call.
-    fn read(&mut self, at: Partition, now: Instant, memory: &Memory) {
-        let PartitionState { queue, happenings, .. } = &mut self.partitions[at];
-        let settled = memory.backlog.settled(at);
-        if happenings.is_turn && !happenings.is_reading && (now >= happenings.read_at || settled.len() >= MOST_TOLD) {
-            happenings.is_reading = true;
-            let told: Vec<_> = settled.iter().take(MOST_TOLD).copied().collect();
-            let mut call = queue.call(Script::Happened);
-            call.arg(&*self.incarnation).arg(happenings.from()).arg(MOST_READ);
-            call.arg(ids(&told));
-            queue.send(call, told.len() * ID, Answer::Happened { told });
-        }
-    }
-
-    /// Whoever tells webhooks next goes on with what this node has not told.
-    fn hand_over(&mut self, memory: &Memory) {
-        for (at, PartitionState { queue, happenings, .. }) in self.partitions.iter_mut().enumerate() {
-            let told: Vec<_> = memory.backlog.settled(at).iter().copied().collect();
-            for told in told.chunks(MOST_TOLD).filter(|_| happenings.is_turn) {
-                let mut call = queue.call(Script::Happened);
-                call.arg(&*self.incarnation).arg("-").arg(0).arg(ids(told));
-                queue.send(call, told.len() * ID, Answer::Ignored);
-            }
-        }
-    }
-}
-
-impl Happenings {
-    /// Where a range begins that goes on behind what was read.
-    fn from(&self) -> String {
-        self.last.map_or_else(|| "-".to_owned(), |last| format!("({}", id(last)))
-    }
-}
-
-fn ids(places: &[Place]) -> Vec<String> {
-    places.iter().copied().map(id).collect()
-}
-
-/// Where something stands in a stream, as Redis calls it.
-fn id((milliseconds, number): Place) -> String {
-    format!("{milliseconds}-{number}")
 }
 
 /// What a node says of itself.
@@ -653,15 +564,3 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Cells that are taken away at once: Redis serves nobody else in the meantime.
 const REAPED: usize = 200;
-
-/// Things that have happened, in one answer.
-const MOST_READ: usize = 100;
-
-/// Things that the engine is told to forget in one call: Lua passes on no more than some thousands.
-const MOST_TOLD: usize = 1000;
-
-/// Bytes of the id of one of them.
-const ID: usize = 24;
-
-/// Between two looks at what has happened.
-const READ_INTERVAL: Duration = Duration::from_millis(200);

@@ -10,6 +10,7 @@ use super::{LOG, Session, queue};
 use crate::apps::App;
 use crate::cluster::backlog::Place;
 use crate::cluster::carriage::Carriage;
+use crate::cluster::driver::Session as _;
 use crate::cluster::nats::api::{self, Answer, Stored, Stream};
 use crate::cluster::nats::entry::Content;
 use crate::cluster::nats::queue::Finished;
@@ -366,7 +367,7 @@ impl Session {
             Awaited::Shared { app, draw, granted } => {
                 // While it leaves, this node shares nothing any longer.
                 if !memory.is_leaving && self.shares.drawn(&app, &draw, granted, &*self.node.owners) {
-                    self.draw(&app);
+                    self.draw(&app, memory);
                 }
             }
             Awaited::ChannelState { app, channel, cached, answer } => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{COUNT_INTERVAL, LOG, Session, Then, queue, said};
 use crate::cluster::Happened;
+use crate::cluster::driver::Session as _;
 use crate::cluster::nats::entry::{Content, Entry, Told};
 use crate::cluster::nats::log::Log;
 use crate::cluster::nats::{Doubt, Memory, api};
@@ -98,7 +99,7 @@ impl Session {
             self.count(&app, &channel, subscribers);
         }
         for app in self.shares.due(&self.node.apps) {
-            self.draw(&app);
+            self.draw(&app, memory);
         }
         self.suspect(now);
         self.tidy(now);

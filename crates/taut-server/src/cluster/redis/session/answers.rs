@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use ::redis::{Value, cmd};
 use tokio::sync::oneshot;
 
-use super::{
-    FIRST, Lease, MOST_READ, MOST_TOLD, OnlineQuestion, PartitionState, READ_INTERVAL, REAPED, Reaper, Session,
-};
+use super::{FIRST, Lease, OnlineQuestion, REAPED, Reaper, Session};
 use crate::apps::App;
 use crate::cluster::backlog::Place;
 use crate::cluster::carriage::Carriage;
@@ -19,7 +17,7 @@ use crate::cluster::redis::queue::{Finished, Then};
 use crate::cluster::redis::scripts::Script;
 use crate::cluster::redis::{Doubt, Memory, hazard, reply};
 use crate::cluster::shares::Draw;
-use crate::cluster::{Happened, Node as Peer, Question, wire};
+use crate::cluster::{Node as Peer, Question, wire};
 use crate::hub::command::{PresenceMember, Publication};
 use crate::hub::engine::{Position, Snapshot, TooMany, Update};
 use crate::pusher::channel::Kind;
@@ -29,59 +27,25 @@ use crate::query::{CachedEvent, ChannelState, Occupancy};
 #[derive(Debug)]
 pub(super) enum Answer {
     Rejoined,
-    Renewed {
-        sent: Instant,
-    },
+    Renewed { sent: Instant },
     Reaped,
-    Happened {
-        /// What the engine has forgotten.
-        told: Vec<Place>,
-    },
+    Happened(Vec<Place>),
     Ignored,
     EngineMemory,
     EngineSettings,
     Left,
     Carried(Carriage),
-    Joined {
-        app: Arc<App>,
-        channel: Arc<str>,
-        user_id: Arc<str>,
-        number: u32,
-        most: usize,
-    },
-    Members {
-        app: Arc<App>,
-        channel: Arc<str>,
-    },
-    LastEvent {
-        app: Arc<App>,
-        channel: Arc<str>,
-    },
-    Online {
-        request: u64,
-        user_ids: Vec<Arc<str>>,
-    },
-    Channels {
-        request: u64,
-    },
-    Channel {
-        channel: Box<str>,
-        answer: oneshot::Sender<ChannelState>,
-    },
-    Users {
-        answer: oneshot::Sender<Vec<Arc<str>>>,
-    },
-    Nodes {
-        answer: oneshot::Sender<Vec<Peer>>,
-    },
-    Terminating {
-        request: u64,
-    },
+    Joined { app: Arc<App>, channel: Arc<str>, user_id: Arc<str>, number: u32, most: usize },
+    Members { app: Arc<App>, channel: Arc<str> },
+    LastEvent { app: Arc<App>, channel: Arc<str> },
+    Online { request: u64, user_ids: Vec<Arc<str>> },
+    Channels { request: u64 },
+    Channel { channel: Box<str>, answer: oneshot::Sender<ChannelState> },
+    Users { answer: oneshot::Sender<Vec<Arc<str>>> },
+    Nodes { answer: oneshot::Sender<Vec<Peer>> },
+    Terminating { request: u64 },
     Terminated,
-    Drawn {
-        app: Arc<App>,
-        draw: Draw,
-    },
+    Drawn { app: Arc<App>, draw: Draw },
 }
 
 /// A list of channels, of which a part has come.
@@ -106,7 +70,7 @@ pub(super) struct WhoIsOnline {
 }
 
 impl Session {
-    pub(super) fn question(&mut self, question: Question) {
+    pub(super) fn ask(&mut self, question: Question) {
         match question {
             Question::Channels { app, prefix, answer } => {
                 let (request, left) = (self.next_request(), self.partitions.len());
@@ -238,7 +202,7 @@ impl Session {
                 self.partitions[at].reaper = Reaper { has_work: reply::number(reply)? > 0, is_working: false };
                 self.reap(at);
             }
-            Answer::Happened { told } => self.happened(at, &told, reply, memory)?,
+            Answer::Happened(told) => self.happened(at, &told, reply, memory)?,
             Answer::Ignored | Answer::EngineMemory | Answer::EngineSettings => {}
             Answer::Left => self.left(at, reply::number(reply)?),
             Answer::Carried(carriage) => carriage.carried(),
@@ -300,55 +264,13 @@ impl Session {
     /// The lease goes on once it does in every partition.
     fn renewed(&mut self, at: Partition, sent: Instant, reply: Value, memory: &mut Memory) -> Result<(), Doubt> {
         let [is_reader, dead] = reply::tuple(reply)?;
-        let PartitionState { happenings, reaper, epoch, .. } = &mut self.partitions[at];
-        let is_turn = reply::number(is_reader)? == 1;
-        if is_turn != happenings.is_turn {
-            (happenings.is_turn, happenings.last, happenings.is_at_end) = (is_turn, None, false);
-            memory.backlog.begin(at, *epoch);
-        }
-        reaper.has_work |= reply::number(dead)? > 0;
+        self.set_turn(at, reply::number(is_reader)? == 1, memory);
+        self.partitions[at].reaper.has_work |= reply::number(dead)? > 0;
         self.reap(at);
         self.lease.unanswered -= 1;
         if self.lease.unanswered == 0 {
             let renew_at = sent + self.node.settings.lease / 4;
             self.lease = Lease { ends: self.node.lease_from(sent), renew_at, unanswered: 0 };
-        }
-        Ok(())
-    }
-
-    /// Tells what has happened. If there was any, more may wait. The engine has forgotten what was `told`.
-    fn happened(&mut self, at: Partition, told: &[Place], reply: Value, memory: &mut Memory) -> Result<(), Doubt> {
-        let now = Instant::now();
-        // Between the answer and now this node may have been asleep, and another one has told all this.
-        if now >= self.lease.ends {
-            return Err(Doubt::Late);
-        }
-        if memory.is_leaving {
-            // It does not say any more what it has told: the next one tells this.
-            return Ok(());
-        }
-        memory.backlog.forgotten(at, |place| told.binary_search(place).is_ok());
-        let events = reply::list(reply)?;
-        let wait = if events.is_empty() && told.len() < MOST_TOLD { READ_INTERVAL } else { Duration::ZERO };
-        let happenings = &mut self.partitions[at].happenings;
-        happenings.is_reading = false;
-        happenings.read_at = now + wait;
-        happenings.is_at_end = events.len() < MOST_READ;
-        for event in events {
-            let [id, event, ago] = reply::tuple(event)?;
-            let place = place(&reply::text(id)?).ok_or(Doubt::Unexpected)?;
-            let ago = Duration::from_millis(reply::number(ago)?);
-            self.partitions[at].happenings.last = Some(place);
-            let read = wire::happened(&reply::bytes(event)?).inspect_err(
-                |malformed| tracing::warn!(%malformed, "what has happened in the cluster was not understood"),
-            );
-            let known = read.ok().and_then(|(app, event, waited)| Some((self.node.apps.by_id(&app)?, event, waited)));
-            let Some((app, event, waited)) = known else {
-                memory.backlog.skip(at, place);
-                continue;
-            };
-            let happened = Happened { event, waited: waited + ago, ago };
-            memory.backlog.take(at, place, &app, happened, now, &*self.node.owners);
         }
         Ok(())
     }
@@ -450,12 +372,6 @@ fn channel_state(channel: &str, reply: Value) -> Result<ChannelState, Doubt> {
     let event = kept(&channel.into(), event)?;
     let cached = event.map(|event| CachedEvent { data: event.data().into_owned().into(), ttl });
     Ok(ChannelState { occupancy, cached })
-}
-
-/// The place in a stream that has this id.
-fn place(id: &str) -> Option<Place> {
-    let (milliseconds, number) = id.split_once('-')?;
-    Some((milliseconds.parse().ok()?, number.parse().ok()?))
 }
 
 /// What a join script says of a channel that has as many users as it may have.

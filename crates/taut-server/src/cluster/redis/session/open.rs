@@ -9,8 +9,9 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo};
 use tokio::sync::mpsc;
 
+use super::happenings::Happenings;
 use super::server::{Probe, Server};
-use super::{Happenings, Lease, Leaving, PartitionState, Reaper, Session, describe};
+use super::{Lease, Leaving, PartitionState, Reaper, Session, describe};
 use crate::cluster::driver::Node;
 use crate::cluster::inbox::Inbox;
 use crate::cluster::part::Counts;
@@ -56,8 +57,7 @@ impl Session {
             let epochs = server.enter(&scripts, &names, &node, &incarnation).await?;
             for (at, epoch) in server.partitions.iter().zip(epochs) {
                 let queue = Queue::new(*at, names.of(*at), Arc::clone(&scripts), incarnation.clone());
-                let happenings =
-                    Happenings { is_turn: false, is_reading: false, read_at: sent, last: None, is_at_end: false };
+                let happenings = Happenings::new(sent);
                 let reaper = Reaper::default();
                 partitions.push((*at, PartitionState { server: number, epoch, queue, happenings, reaper }));
             }
