@@ -139,7 +139,7 @@ impl Entry {
         }
     }
 
-    /// What stands in the header [`TOLD`](api::TOLD) beside it.
+    /// What stands in the header [`TOLD`](super::api::TOLD) beside it.
     pub(super) fn header(&self) -> Option<String> {
         match &self.content {
             Content::Told { beyond, .. } if !beyond.held.is_empty() => Some(beyond.write()),

@@ -82,8 +82,7 @@ fn what_happens_while_a_node_is_between_sessions_is_told_by_it_if_nobody_else_is
     let asleep = b.pause();
     proxy.cut();
     subscribed(&a, "first");
-    let told = a.told();
-    a.kill();
+    let told = a.killed();
     drop(asleep);
     standing(&b, Standing::Away);
     standing(&b, Standing::Joined);

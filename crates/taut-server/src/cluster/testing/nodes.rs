@@ -173,6 +173,12 @@ impl Node {
         self.runtime.take().expect("it lives").shutdown_background();
     }
 
+    /// The node ends without a word, and has ended. Gives what it had told webhooks.
+    pub(crate) fn killed(mut self) -> Vec<Event> {
+        self.runtime.take().expect("it lives").shutdown_timeout(PATIENCE);
+        self.told()
+    }
+
     /// The node ends as it should, and has ended.
     pub(crate) fn leave(self) {
         let (done, left) = oneshot::channel();
