@@ -201,10 +201,10 @@ class World {
     return apart.length ? Math.min(...apart.map(({ start }) => start)) : undefined;
   }
 
-  /** Was this user there all the time, on a node that could say so? */
-  surelyPresent(channel, user, from, to) {
+  /** Was this user there all the time, on a node that could say so to `viewer`? */
+  surelyPresent(channel, user, from, to, viewer) {
     let covered = from;
-    const spans = this.of(channel).filter((one) => one.user === user && one.confirmed !== Infinity).flatMap((one) => this.#spans(one));
+    const spans = this.of(channel).filter((one) => one.user === user && one.confirmed !== Infinity).flatMap((one) => this.#spans(one, viewer));
     spans.sort(([a], [b]) => a - b);
     for (const [start, end] of spans) if (start < covered || start <= from) covered = Math.max(covered, end);
     return covered > to;
@@ -215,9 +215,14 @@ class World {
     return !this.of(channel).some((one) => one.user === user && one.asked <= to && one.leaving >= from);
   }
 
-  /** When a subscription was there, without the times at which its node may have been taken for dead. */
-  #spans({ confirmed, leaving, node }) {
-    let spans = [[confirmed, leaving]];
+  /**
+   * When a subscription was there, without the times at which its node may have been taken for dead. Of one that came while its node was by itself, other
+   * nodes know once all is whole again.
+   */
+  #spans({ confirmed, leaving, node }, viewer) {
+    const apart = this.faultsOf([node]).filter(({ fault, start, whole }) => SEPARATES.includes(fault) && start < confirmed && confirmed < whole);
+    const known = Math.max(confirmed, ...node === viewer ? [] : apart.map(({ whole }) => whole));
+    let spans = [[known, leaving]];
     for (const { fault, start, end } of this.faultsOf([node])) {
       const away = start + Math.max(0, this.lease - MARGIN);
       if (!SUSPENDS.includes(fault) || end < away) continue;
@@ -256,7 +261,7 @@ function members(world, violation) {
   replay(world, (entry, list, lists) => {
     const { kind, at, client, channel, user } = entry;
     const viewer = world.connections.get(client)?.node;
-    const wasThere = (one) => world.surelyPresent(channel, one, world.since(at, viewer, channel, one), at);
+    const wasThere = (one) => world.surelyPresent(channel, one, world.since(at, viewer, channel, one), at, viewer);
     const wasAway = (one) => world.surelyAbsent(channel, one, world.since(at, viewer, channel, one), at);
     const apart = viewer && world.apartSince(viewer, at);
     if (kind === 'subscribed' && entry.members) {

@@ -104,6 +104,15 @@ describe('the checker', () => {
     assert.deepEqual(broken(apart().told('removed', 'ca', 'bob')), ['false-removal']);
     assert.deepEqual(broken(apart().open('cc', 'a').joined('cc', 'cat', ['cat'])), []);
   });
+  test('who_comes_to_a_node_by_itself_is_known_to_others_once_all_is_whole_again', () => {
+    const moved = (at) => both().wait(5000).fault('cut', at).wait(500).open('cx', 'b').joined('cx', 'ada', ['ada', 'bob']).wait(100).leave('ca').wait(5).told('removed', 'cb', 'ada');
+    const cut = () => both().open('cc', 'c').joined('cc', 'cat', ['ada', 'bob', 'cat']).told('added', 'ca', 'cat').told('added', 'cb', 'cat').wait(5000).fault('cut', 'b').wait(500);
+    const moves = (story) => story.open('cx', 'b').joined('cx', 'ada', ['ada', 'bob', 'cat']).wait(100).leave('ca').wait(5);
+    assert.deepEqual(broken(moves(cut()).told('removed', 'cc', 'ada')), []);
+    assert.deepEqual(broken(moves(cut()).told('removed', 'cb', 'ada')), ['false-removal'], 'it knows better');
+    assert.deepEqual(broken(moves(cut().healed('cut', 'b').add('whole').wait(5000)).told('removed', 'cc', 'ada')), ['false-removal'], 'all is whole');
+    assert.deepEqual(broken(moved('c')), ['false-removal'], 'its node was not by itself');
+  });
   test('a_node_that_stops_without_its_engine_may_tell_of_those_whom_it_closes_and_of_nobody_else', () => {
     const stops = (...faults) => faults.reduce((story, [fault, node]) => story.fault(fault, node).wait(100), both().open('cx', 'a').joined('cx', 'bob', ['ada', 'bob']).wait(5000));
     const drained = ['drained', 'a'];
