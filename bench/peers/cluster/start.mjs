@@ -26,7 +26,7 @@ console.log(`listening on ${ports.map((port) => `127.0.0.1:${port}`).join(', ')}
 
 async function taut(node) {
   const port = await freePort();
-  const options = ['--listen', `127.0.0.1:${port}`, '--app', '1:app-key:app-secret', '--shards', '1', '--cluster', `${kind}://127.0.0.1:${engine}`, '--cluster-ready', 'on'];
+  const options = ['--listen', `127.0.0.1:${port}`, '--app', '1:app-key:app-secret', '--shards', '1', '--cluster', `${kind}://127.0.0.1:${engine}`, '--cluster-ready', 'on', '--drain-notice', '0'];
   start('../target/release/taut', ['serve', '--cluster-name', `node-${node}`, ...options]);
   await listens(port);
   await isReady(port);
