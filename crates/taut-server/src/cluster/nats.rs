@@ -45,9 +45,8 @@ pub(super) struct Kept(Arc<Mutex<Remembered>>);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    /// The log as far as it was read, and until when the next session may read on from there. Nobody else may know what has happened, and has not been
-    /// told to webhooks.
-    log: Option<(Log, Instant)>,
+    /// The log as far as it was read. Nobody else may know what has happened, and has not been told to webhooks.
+    log: Option<Log>,
     /// The log that was read last.
     epoch: Option<Epoch>,
     /// Until then other nodes may not have told a new log yet what they hold.
@@ -58,14 +57,14 @@ struct Remembered {
 
 impl Kept {
     /// The log is this one, read as far as it is.
-    fn put(&self, log: Log, until: Instant) {
-        self.remembered().log = Some((log, until));
+    fn put(&self, log: Log) {
+        self.remembered().log = Some(log);
     }
 
-    /// The log of this epoch as far as it was read before, if what has been written since is still there; and until when it is.
-    fn take(&self, epoch: Epoch, now: Instant) -> Option<(Log, Instant)> {
+    /// The log of this epoch as far as it was read before, if what has been written since is still there: entries may have been taken out up to `tidied`.
+    fn take(&self, epoch: Epoch, tidied: u64) -> Option<Log> {
         let remembered = self.remembered().log.take();
-        remembered.filter(|(log, until)| log.epoch() == epoch && now < *until)
+        remembered.filter(|log| log.epoch() == epoch && log.sequence() >= tidied)
     }
 
     /// The engine has too few servers for several replicas. Gives whether it has had the time to become more: all of them may just have started.

@@ -33,6 +33,8 @@ pub(super) enum Content {
     Released { key: Key, waited: Duration },
     /// So many connections of the app each of these incarnations may have. Whoever writes it knows the entry before it.
     Shared { app: Arc<str>, shares: Vec<(Box<str>, usize)> },
+    /// Entries up to this sequence may be taken out of the log. Whoever writes it knows the entry before it.
+    Tidied { up_to: u64 },
     /// It has looked in vain for the last event of a cache channel, where event `number` was the last one that was kept; 0: none.
     Missed { app: Arc<str>, channel: Arc<str>, number: u64 },
 }
@@ -111,6 +113,7 @@ impl Entry {
             Content::Left { grace } => wire::written(LEFT, &[incarnation, &grace.as_millis().to_string()]),
             Content::Fenced => wire::written(FENCED, &[incarnation]),
             Content::Told { sequence, .. } => wire::written(TOLD, &[incarnation, &sequence.to_string()]),
+            Content::Tidied { up_to } => wire::written(TIDIED, &[incarnation, &up_to.to_string()]),
             Content::Missed { app, channel, number } => {
                 wire::written(MISSED, &[incarnation, app, channel, &number.to_string()])
             }
@@ -164,6 +167,7 @@ impl Entry {
                 let beyond = header.map(|text| Told::read(text).ok_or(Malformed::Field)).transpose()?;
                 Content::Told { sequence: fields.number()?, beyond: beyond.unwrap_or_default() }
             }
+            TIDIED => Content::Tidied { up_to: fields.number()? },
             MISSED => {
                 Content::Missed { app: fields.text()?.into(), channel: fields.text()?.into(), number: fields.number()? }
             }
@@ -274,6 +278,7 @@ const LEFT: u8 = b'g';
 const FENCED: u8 = b'f';
 const SHARED: u8 = b'p';
 const TOLD: u8 = b't';
+const TIDIED: u8 = b'd';
 const MISSED: u8 = b'm';
 const HOLDS: u8 = b'+';
 const RELEASED: u8 = b'-';
@@ -329,6 +334,7 @@ mod tests {
                 Content::Shared { app, shares: shares.into_iter().map(|(it, share)| ((*it).into(), share)).collect() }
             }),
             (any::<u64>(), told()).prop_map(|(sequence, beyond)| Content::Told { sequence, beyond }),
+            any::<u64>().prop_map(|up_to| Content::Tidied { up_to }),
             (text(), text(), any::<u64>()).prop_map(|(app, channel, number)| Content::Missed { app, channel, number }),
             holdings().prop_map(Content::Holds),
             (holdings(), any::<u32>()).prop_map(|(holding, waited)| Content::Released {

@@ -43,6 +43,7 @@ pub(super) struct Log {
     order: BTreeMap<u64, Arc<str>>,
     /// Those whose fence is still in the log.
     fenced: BTreeSet<Arc<str>>,
+    tidied: Tidied,
     apps: HashMap<Arc<str>, App>,
     untold: Untold,
     /// Channels without subscribers whose last event somebody has looked for in vain: nothing else ends that.
@@ -63,6 +64,14 @@ pub(super) struct Happened {
     pub(super) event: Event,
     /// For how long it was held back.
     pub(super) waited: Duration,
+}
+
+/// Up to where entries may have been taken out of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tidied {
+    /// The sequence of the entry that says so; 0 if there is none.
+    pub(super) sequence: u64,
+    pub(super) up_to: u64,
 }
 
 /// What an entry has changed, beside what is only there to be asked for.
@@ -164,6 +173,7 @@ impl Log {
             incarnations: HashMap::new(),
             order: BTreeMap::new(),
             fenced: BTreeSet::new(),
+            tidied: Tidied::default(),
             apps: HashMap::new(),
             untold: VecDeque::new(),
             lonely: VecDeque::new(),
@@ -205,6 +215,10 @@ impl Log {
                 self.apps.entry(app).or_default().shares = Shares { sequence, shares };
                 return;
             }
+            Content::Tidied { up_to } => {
+                self.tidied = Tidied { sequence, up_to };
+                return;
+            }
             _ => {}
         }
         let Some((incarnation, _)) = self.incarnations.get_key_value(&incarnation) else {
@@ -221,7 +235,9 @@ impl Log {
             Content::Holds(holding) => self.hold(&incarnation, holding, out),
             Content::Released { key, waited } => self.release(&incarnation, &key, waited, out),
             Content::Left { grace } => self.leaves(&incarnation, grace),
-            Content::Entered | Content::Fenced | Content::Shared { .. } => unreachable!("they are above"),
+            Content::Entered | Content::Fenced | Content::Shared { .. } | Content::Tidied { .. } => {
+                unreachable!("they are above")
+            }
         }
     }
 
@@ -607,6 +623,10 @@ impl Log {
     /// Those whose fence is still in the log.
     pub(super) fn fenced(&self) -> impl Iterator<Item = &Arc<str>> {
         self.fenced.iter()
+    }
+
+    pub(super) fn tidied(&self) -> Tidied {
+        self.tidied
     }
 
     /// What webhooks have not been told.

@@ -55,6 +55,7 @@ impl Names {
             Content::Holds(holding) => key(&holding.key()),
             Content::Released { key: released, .. } => key(released),
             Content::Shared { app, .. } => self.shares(app),
+            Content::Tidied { .. } => self.tidied(),
         }
     }
 
@@ -66,6 +67,11 @@ impl Names {
     /// The subject with what all nodes have of an app's connections.
     pub(super) fn shares(&self, app: &str) -> String {
         format!("{}.log.shares.{}", self.prefix, token(app))
+    }
+
+    /// The subject that says up to where entries may have been taken out of the log.
+    pub(super) fn tidied(&self) -> String {
+        format!("{}.log.tidied", self.prefix)
     }
 
     /// Everything that an incarnation has written, but its lease.

@@ -109,8 +109,8 @@ impl driver::Session for Session {
             Ok(last) => last,
             Err(doubt) => {
                 // Whatever of the rest has come, the next session goes on behind it.
-                if let Some(until) = opening.continued {
-                    kept.put(opening.log, until);
+                if opening.is_continued {
+                    kept.put(opening.log);
                 }
                 return Err(doubt);
             }
@@ -123,11 +123,11 @@ impl driver::Session for Session {
             number,
             mut log,
             replicas,
-            continued,
+            is_continued,
             deliveries,
             ..
         } = opening;
-        log.begin(continued.is_some());
+        log.begin(is_continued);
         let settles = kept.begin(log.epoch(), Instant::now() + node.settings.lease);
         let lease = Lease { ends: node.lease_from(sent), proven: sent, last, renew_at: sent, is_renewing: false };
         Ok(Self {
@@ -145,7 +145,7 @@ impl driver::Session for Session {
             replicas,
             upkeep: Upkeep::default(),
             settles,
-            is_continued: continued.is_some(),
+            is_continued,
             is_joined: false,
             has_left: false,
             node,
@@ -165,10 +165,7 @@ impl driver::Session for Session {
         self.node.status.enter(Phase::Rejoining);
         self.begin(memory);
         let doubt = self.serve(requests, memory).await.err();
-        // All that was written before the last proof has been read, and what was written since is there for two leases. The next session needs most of
-        // one for reading on.
-        let until = self.lease.proven + self.node.settings.lease;
-        memory.kept.put(self.log, until);
+        memory.kept.put(self.log);
         doubt
     }
 
@@ -551,7 +548,7 @@ impl Session {
             Outcome::Fenced { incarnation } if incarnation == self.incarnation && !memory.is_leaving => {
                 return Err(Doubt::Fenced);
             }
-            Outcome::Fenced { incarnation } => self.upkeep.fenced(incarnation, Instant::now()),
+            Outcome::Fenced { incarnation } => self.upkeep.fenced(incarnation, self.log.sequence(), Instant::now()),
             Outcome::Void { incarnation } => self.upkeep.void(incarnation),
         }
         Ok(())

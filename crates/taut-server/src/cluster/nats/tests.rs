@@ -95,6 +95,23 @@ fn what_happens_while_a_node_is_between_sessions_is_told_by_it_if_nobody_else_is
 }
 
 #[test]
+fn a_node_that_was_away_misses_nothing_that_was_taken_out_of_the_log() {
+    let Some(cluster) = cluster(SHORT) else { return };
+    let (a, (b, proxy)) = (cluster.join("a"), cluster.join_apart("b"));
+    subscribed(&b, "presence-a");
+    assert!(joined(&a, "presence-a", "ann"));
+    assert_eq!(change(&b), "+ann");
+    let asleep = b.pause();
+    proxy.cut();
+    a.send(leave("presence-a", "ann"));
+    cluster.wait_until(|| !cluster.subjects("taut-log").iter().any(|subject| subject.contains(".m.")));
+    drop(asleep);
+    standing(&b, Standing::Away);
+    standing(&b, Standing::Joined);
+    assert_eq!(members(&b, "presence-a"), [""; 0]);
+}
+
+#[test]
 fn an_entry_that_nobody_understands_stops_nobody() {
     let Some(cluster) = cluster(SHORT) else { return };
     let (a, b) = (cluster.join("a"), cluster.join("b"));
@@ -167,8 +184,12 @@ fn channels_without_anybody_leave_nothing_behind() {
     counted(&a, 2);
     a.send(Request::Count { channel: "chat".into(), subscribers: 0 });
     a.send(unsubscribe("chat"));
-    let stays =
-        [format!("taut.log.cell.{own}.entered"), format!("taut.log.cell.{own}.told"), format!("taut.log.lease.{own}")];
+    let stays = [
+        format!("taut.log.cell.{own}.entered"),
+        format!("taut.log.cell.{own}.told"),
+        format!("taut.log.lease.{own}"),
+        "taut.log.tidied".to_owned(),
+    ];
     cluster.wait_until(|| cluster.subjects("taut-log").iter().all(|subject| stays.contains(subject)));
 }
 

@@ -147,6 +147,7 @@ macro_rules! scenarios {
             removals_that_a_node_holds_back_when_it_leaves_are_told_by_the_next_one: LONG,
             removals_that_a_node_holds_back_when_it_dies_are_told_by_the_next_one: SHORT,
             removals_that_a_node_holds_back_outlive_the_memory_of_the_engine: LONG,
+            removals_that_are_held_back_when_the_engine_stands_still_are_told_however_long_that_takes: SHORT,
             subscribers_are_counted_over_all_nodes: SHORT,
             the_last_event_is_kept_and_numbered_for_all: LONG,
             users_are_online_while_any_node_has_them: LONG,
@@ -587,11 +588,14 @@ fn added(user_id: &str) -> Event {
     Event::MemberAdded { channel: "presence-a".into(), user_id: user_id.into() }
 }
 
+fn removed(user_id: &str) -> Event {
+    Event::MemberRemoved { channel: "presence-a".into(), user_id: user_id.into() }
+}
+
 /// The next thing that the node tells is that this user has gone, once that is sure; and nothing of anybody else.
 fn is_told_that_it_has_gone(node: &Node, user_id: &str) {
     let happened = happened_late(node);
-    let removed = Event::MemberRemoved { channel: "presence-a".into(), user_id: user_id.into() };
-    assert_eq!(happened.event, removed);
+    assert_eq!(happened.event, removed(user_id));
     assert!(happened.waited >= GRACE && happened.ago == happened.waited, "{happened:?}");
     subscribed(node, "afterwards");
     assert_eq!(self::happened(node), occupied("afterwards"));
@@ -619,6 +623,25 @@ pub(crate) fn removals_that_a_node_holds_back_outlive_the_memory_of_the_engine(c
     standing(&a, Standing::Joined);
     assert!(joined(&a, "presence-a", "bob"));
     is_told_that_it_has_gone(&a, "ann");
+}
+
+pub(crate) fn removals_that_are_held_back_when_the_engine_stands_still_are_told_however_long_that_takes(
+    cluster: &mut impl Engine,
+) {
+    let (a, b) = with_removals_held_back(cluster);
+    cluster.stop_process();
+    for node in [&a, &b] {
+        standing(node, Standing::Away);
+    }
+    // No node has a lease any more.
+    std::thread::sleep(cluster.lease());
+    cluster.continue_process();
+    for node in [&a, &b] {
+        standing(node, Standing::Joined);
+    }
+    let mut told = told(cluster, &[&a, &b], 2);
+    told.sort_by_key(|event| format!("{event:?}"));
+    assert_eq!(told, [removed("ann"), removed("bob")]);
 }
 
 pub(crate) fn subscribers_are_counted_over_all_nodes(cluster: &mut impl Engine) {

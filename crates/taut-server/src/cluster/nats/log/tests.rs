@@ -596,3 +596,11 @@ proptest! {
 }
 
 const NODES: usize = 3;
+
+#[test]
+fn it_knows_up_to_where_entries_may_have_been_taken_out() {
+    let mut reader = Reader::new(&["a"]);
+    assert_eq!(reader.log.tidied(), Tidied { sequence: 0, up_to: 0 });
+    assert!(reader.reads("stranger", Content::Tidied { up_to: 1 }).is_empty());
+    assert_eq!(reader.log.tidied(), Tidied { sequence: 2, up_to: 1 });
+}

@@ -39,8 +39,8 @@ pub(super) enum Then {
     },
     /// An incarnation of this node has ended.
     Fenced,
-    /// Another one was to be fenced, unless it has done something meanwhile.
-    Suspected,
+    /// It was to be written unless another node has written something in that place meanwhile.
+    Tried,
     Left(Option<oneshot::Sender<()>>),
     Subscribed {
         app: Box<str>,
@@ -215,7 +215,7 @@ impl Session {
                 Err(failure) => return Err(Doubt::Refused(failure)),
             },
             Then::Fenced => return acknowledged(&answer)?.map_err(Doubt::Refused),
-            Then::Suspected => drop(acknowledged(&answer)?),
+            Then::Tried => drop(acknowledged(&answer)?),
             Then::Left(done) => {
                 acknowledged(&answer)?.map_err(Doubt::Refused)?;
                 self.has_left = true;

@@ -33,8 +33,8 @@ pub(super) struct Opening<'a> {
     pub(super) log: Log,
     /// Of each stream.
     pub(super) replicas: u64,
-    /// Until when what follows what was read before is surely still there; `None` if nothing was.
-    pub(super) continued: Option<Instant>,
+    /// It reads on where the session before was.
+    pub(super) is_continued: bool,
     pub(super) deliveries: Deliveries,
 }
 
@@ -105,13 +105,14 @@ impl<'a> Opening<'a> {
             number: 0,
             log: Log::new(Epoch(0)),
             replicas: 1,
-            continued: None,
+            is_continued: false,
             deliveries: Deliveries::new(Instant::now()),
         };
         let stream = opening.stream(kept).await?;
         opening.replicas = stream.replicas();
-        match kept.take(stream.epoch(), Instant::now()) {
-            Some((log, until)) => (opening.log, opening.continued) = (log, Some(until)),
+        let tidied = opening.tidied().await?;
+        match kept.take(stream.epoch(), tidied) {
+            Some(log) => (opening.log, opening.is_continued) = (log, true),
             None => opening.log = Log::new(stream.epoch()),
         }
         Ok(opening)
@@ -141,6 +142,17 @@ impl<'a> Opening<'a> {
         Ok(stream)
     }
 
+    /// Up to where entries may have been taken out of the log by now.
+    async fn tidied(&mut self) -> Result<u64, Doubt> {
+        let answer = self.ask(api::last_of(&self.names.log(), &self.names.tidied())).await?;
+        match api::read_stored(&answer)?.map(|stored| Entry::read(&stored.payload, None)) {
+            Ok(Ok(Entry { content: Content::Tidied { up_to }, .. })) => Ok(up_to),
+            Ok(_) => Err(Doubt::Unexpected),
+            Err(failure) if failure.is_no_message() => Ok(0),
+            Err(failure) => Err(Doubt::Refused(failure)),
+        }
+    }
+
     async fn one_replica(&mut self) -> Result<Stream, Doubt> {
         let made = self.ask(api::create_log(self.names, 1)).await?;
         api::read::<Stream>(&made)?.map_err(Doubt::Refused)
@@ -148,7 +160,7 @@ impl<'a> Opening<'a> {
 
     /// Comes into the cluster, and reads what is there. Gives the sequence of the first renewal.
     pub(super) async fn enter(&mut self, node: &Node) -> Result<u64, Doubt> {
-        // Longer than that, and what others tidy up may be missed.
+        // Longer than that, and what others take out may be missed.
         let end = tokio::time::Instant::now() + node.settings.lease * 4 / 5;
         let (inbox, from) = (log_inbox(&self.incarnation), self.log.sequence() + 1);
         let consume = api::consume(&self.names.log(), &inbox, from, node.settings.lease);
@@ -159,6 +171,11 @@ impl<'a> Opening<'a> {
         while self.log.sequence() < entered {
             let next = timeout_at(end, self.from_engine.recv()).await.map_err(|_| Doubt::Late)?;
             self.take(next.ok_or(Doubt::Unexpected)?)?;
+        }
+        if self.is_continued && self.tidied().await? >= from {
+            // Something may be missing in what was read just now.
+            self.is_continued = false;
+            return Err(Doubt::Late);
         }
         Ok(renewed)
     }

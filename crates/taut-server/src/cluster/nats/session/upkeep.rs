@@ -15,6 +15,7 @@ use crate::cluster::nats::{Doubt, Memory, api};
 ///
 /// Nobody may miss an entry that changes something. A node that has not read as far as its own renewals for most of a lease ends its session, and one
 /// that begins has read all that was there within most of a lease. So what everybody needs to read, and nobody needs to find, is taken out after two.
+/// Before that, it is written down up to where it is done, so that a node that was away knows whether it can read on.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
     peers: HashMap<Arc<str>, Peer>,
@@ -27,6 +28,7 @@ pub(super) struct Upkeep {
     /// What has happened was read up to here.
     read: u64,
     tell_at: Option<Instant>,
+    mark_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,8 @@ struct Peer {
 #[derive(Debug)]
 struct Fenced {
     since: Instant,
+    /// The log has been read so far by then.
+    sequence: u64,
     is_swept: bool,
 }
 
@@ -50,7 +54,7 @@ impl Upkeep {
             self.seen(incarnation, now);
         }
         for incarnation in log.fenced() {
-            self.fenced(Arc::clone(incarnation), now);
+            self.fenced(Arc::clone(incarnation), log.sequence(), now);
         }
     }
 
@@ -61,9 +65,9 @@ impl Upkeep {
         }
     }
 
-    pub(super) fn fenced(&mut self, incarnation: Arc<str>, now: Instant) {
+    pub(super) fn fenced(&mut self, incarnation: Arc<str>, sequence: u64, now: Instant) {
         self.peers.remove(&incarnation);
-        self.fenced.entry(incarnation).or_insert(Fenced { since: now, is_swept: false });
+        self.fenced.entry(incarnation).or_insert(Fenced { since: now, sequence, is_swept: false });
     }
 
     pub(super) fn void(&mut self, incarnation: Arc<str>) {
@@ -75,6 +79,13 @@ impl Upkeep {
     /// An entry can be taken out from then on.
     pub(super) fn spent(&mut self, sequence: u64, from: Instant) {
         self.spent.push_back((from, sequence));
+    }
+
+    /// Up to where something can be taken out; 0: there is nothing. The dead are for the eldest.
+    fn due(&self, is_eldest: bool, now: Instant, lease: Duration) -> u64 {
+        let spent = self.spent.iter().take_while(|(from, _)| *from <= now).map(|(_, sequence)| *sequence);
+        let fenced = self.fenced.values().filter(|fenced| is_eldest && now > fenced.since + 2 * lease);
+        spent.chain(fenced.map(|fenced| fenced.sequence)).max().unwrap_or(0)
     }
 
     /// For how long an incarnation counts as alive, unless it says more.
@@ -143,20 +154,25 @@ impl Session {
         }
         for (incarnation, renewed) in suspects {
             // Several may try: the first one does it, and none if it has renewed its lease.
-            self.fence(&incarnation, &[(api::EXPECTED, renewed.to_string())], Then::Suspected);
+            self.fence(&incarnation, &[(api::EXPECTED, renewed.to_string())], Then::Tried);
         }
     }
 
     fn tidy(&mut self, now: Instant) {
         let (lease, log) = (self.node.settings.lease, self.names.log());
+        let is_eldest = self.log.eldest() == Some(&self.incarnation);
+        let up_to = self.mark(is_eldest, now);
         for _ in 0..MOST_SPENT {
-            let Some((_, sequence)) = self.upkeep.spent.front().filter(|(from, _)| *from <= now) else { break };
+            let is_due = |(from, sequence): &&(Instant, u64)| *from <= now && *sequence <= up_to;
+            let Some((_, sequence)) = self.upkeep.spent.front().filter(is_due) else { break };
             self.queue.push(queue::Entry::Tell(api::delete(&log, *sequence)));
             self.upkeep.spent.pop_front();
         }
-        let is_eldest = self.log.eldest() == Some(&self.incarnation);
         let mut forgotten = Vec::new();
         for (incarnation, fenced) in &mut self.upkeep.fenced {
+            if is_eldest && fenced.sequence > up_to {
+                continue;
+            }
             if !fenced.is_swept && now > fenced.since + 2 * lease {
                 fenced.is_swept = true;
                 if is_eldest {
@@ -179,10 +195,27 @@ impl Session {
             }
         }
         for incarnation in std::mem::take(&mut self.upkeep.void) {
-            if is_eldest && !self.log.is_alive(&incarnation) {
+            let is_stranger = !self.log.is_alive(&incarnation) && !self.upkeep.fenced.contains_key(&incarnation);
+            if is_eldest && is_stranger {
                 self.queue.push(queue::Entry::Tell(api::purge(&log, &self.names.cells(&incarnation))));
             }
         }
+    }
+
+    /// Writes down up to where entries are going to be taken out, if there are any, and gives up to where everybody may know that.
+    fn mark(&mut self, is_eldest: bool, now: Instant) -> u64 {
+        let (tidied, lease) = (self.log.tidied(), self.node.settings.lease);
+        if self.upkeep.mark_at.is_none_or(|at| now >= at) {
+            let up_to = self.upkeep.due(is_eldest, now, lease);
+            if up_to > tidied.up_to {
+                self.upkeep.mark_at = Some(now + lease / 4);
+                let entry = Entry { incarnation: Arc::clone(&self.incarnation), content: Content::Tidied { up_to } };
+                let headers = [(api::EXPECTED, tidied.sequence.to_string())];
+                let entry = self.entry(&entry, &headers, Then::Tried);
+                self.queue.push(entry);
+            }
+        }
+        tidied.up_to
     }
 
     /// Webhooks are told on from where the session before was, if it was this node's turn.
