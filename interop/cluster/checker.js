@@ -14,6 +14,9 @@ const MARGIN = 2000;
 /** Milliseconds after which a signal or a cut has surely taken effect. */
 const EFFECT = 50;
 
+/** Milliseconds for which webhooks hold a removal back. */
+const HELD_BACK = 3000;
+
 /** Milliseconds that a query may take. */
 const QUERY = 1000;
 
@@ -25,13 +28,14 @@ const SUSPENDS = ['paused', 'cut', 'stalled', 'engine-paused', 'engine-busy'];
 
 /**
  * The violations of a history: {rule, at, text}, by time. The rules are the letters of `RULES`.
- * `lease` and `slack` in milliseconds; `grace` as the app's presence-grace; `local`: the app wants publishes delivered locally while the engine is away.
+ * `lease` and `slack` in milliseconds; `grace` as the app's presence-grace; `local`: the app wants publishes delivered locally while the engine is away;
+ * `forgets`: the nodes, and not the engine, keep what webhooks have not been told.
  */
-export function check(entries, { lease, slack = 1000, grace = 0, local = false }) {
+export function check(entries, { lease, slack = 1000, grace = 0, local = false, forgets = false }) {
   const world = new World(entries, { lease, slack, grace });
   const found = [];
   const violation = (rule, at, text) => found.push({ rule, at, text });
-  for (const rule of [members, removals, webhooks, order, losses, answers, queries, closes, subscriptions]) rule(world, violation, { local });
+  for (const rule of [members, removals, webhooks, order, losses, answers, queries, closes, subscriptions]) rule(world, violation, { local, forgets });
   return found.sort((a, b) => a.at - b.at);
 }
 
@@ -59,9 +63,9 @@ export const RULES = {
 };
 
 /** What a history shows, in numbers, to be added up over many. */
-export function report(entries, { lease, slack = 1000, grace = 0 }) {
+export function report(entries, { lease, slack = 1000, grace = 0, forgets = false }) {
   const world = new World(entries, { lease, slack, grace });
-  const violations = check(entries, { lease, slack, grace });
+  const violations = check(entries, { lease, slack, grace, forgets });
   const count = (...rules) => violations.filter(({ rule }) => rules.includes(rule)).length;
   const owed = deliveries(world);
   const removed = [];
@@ -201,6 +205,26 @@ class World {
     return apart.length ? Math.min(...apart.map(({ start }) => start)) : undefined;
   }
 
+  /** Whether a subscription came and went while its node was without the engine, so that no other node could know of it. */
+  isApart({ node, confirmed, leaving }) {
+    return this.faultsOf([node]).some(({ fault, start, whole }) => SEPARATES.includes(fault) && start < confirmed && leaving < whole);
+  }
+
+  /** From when to when the engine has lost its memory: [start, whole] of each time. */
+  memoryLost() { return this.faults.filter(({ fault }) => fault === 'engine-killed').map(({ start, whole }) => [start, whole]); }
+
+  /**
+   * From when to when no node was there to know what happens: each was dead, stood still or was without the engine. Nodes that live know afterwards what
+   * they knew before; but one that has died may be the first to be back.
+   */
+  allAway() {
+    const nodes = [...new Set([...this.connections.values()].map(({ node }) => node))];
+    const away = this.faults.filter(({ fault }) => [...SUSPENDS, 'killed'].includes(fault));
+    const at = (start) => nodes.map((node) => away.filter((one) => (one.node ?? node) === node && one.start <= start && one.whole > start));
+    const all = away.map(({ start }) => [start, at(start)]).filter(([, faults]) => faults.every((some) => some.length) && faults.flat().some(({ fault }) => fault === 'killed'));
+    return all.map(([start, faults]) => [start, Math.max(...faults.flat().map(({ whole }) => whole))]);
+  }
+
   /** Was this user there all the time, on a node that could say so to `viewer`? */
   surelyPresent(channel, user, from, to, viewer) {
     let covered = from;
@@ -329,31 +353,38 @@ function removals(world, violation, _, told = () => {}) {
 
 const FIRST = { channel_occupied: true, member_added: true, channel_vacated: false, member_removed: false };
 
-function webhooks(world, violation) {
+function webhooks(world, violation, { forgets }) {
   const told = world.entries.filter(({ kind, name }) => kind === 'webhook' && name in FIRST).sort((a, b) => a.time - b.time);
-  const state = new Map(); // `channel user` → {now, time}
+  const clock = Math.min(...told.map(({ at, time }) => at - time));
+  const state = new Map(); // `channel user` → {now, at, time}
   // Told at least once: a node that dies, or loses the engine, after it has posted cannot say so; an engine that has forgotten everything is told it again.
   const mayRepeat = (from, to) => world.faults.some(({ start, whole }) => start < to && whole + world.slack > from);
-  for (const { at, name, channel, user } of told) {
+  for (const { at, time, name, channel, user } of told) {
     const key = `${channel} ${user ?? ''}`;
-    const before = state.get(key) ?? { now: false };
+    const before = state.get(key) ?? { now: false, at, time };
     // Whoever tells it again may be a millisecond off, so the second one may have the earlier time.
-    const asked = [before.at ?? at, at].sort((a, b) => a - b);
-    if (before.now === FIRST[name] && !mayRepeat(...asked)) violation('webhook', at, `${name} of ${key} again`);
+    const [from, to] = [Math.min(before.time, time) + clock, Math.max(before.at, at)];
+    if (before.now === FIRST[name] && !mayRepeat(from, to)) violation('webhook', at, `${name} of ${key} again`);
     if (!world.of(channel).some((one) => user === undefined || one.user === user)) violation('webhook', at, `${name} of ${key}, where nobody was`);
-    state.set(key, { now: FIRST[name], at });
+    state.set(key, { now: FIRST[name], at, time });
   }
   const settled = world.entries.findLast(({ kind, webhooks: too }) => kind === 'settled' && too);
   if (!settled) return;
+  const forgotten = [...world.memoryLost(), ...(forgets ? world.allAway() : [])];
+  const isForgotten = (moment) => forgotten.some(([start, end]) => start - HELD_BACK - world.slack < moment && moment < end);
   for (const channel of world.byChannel.keys()) {
-    const here = world.of(channel).filter(({ confirmed, leaving }) => confirmed <= settled.at && leaving > settled.at);
-    const expect = (key, truth) => {
-      if ((state.get(key)?.now ?? false) !== truth) violation('webhook', settled.at, `${key} is told to be ${truth ? 'away, and is there' : 'there, and is away'}`);
+    const expect = (key, truth, all) => {
+      if ((state.get(key)?.now ?? false) === truth || all.some(({ asked, leaving }) => isForgotten(truth ? asked : leaving))) return;
+      violation('webhook', settled.at, `${key} is told to be ${truth ? 'away, and is there' : 'there, and is away'}`);
     };
-    expect(`${channel} `, here.length > 0);
-    for (const user of world.users(channel)) expect(`${channel} ${user}`, here.some((one) => one.user === user));
-    const was = (user) => world.of(channel).some((one) => one.user === user && one.confirmed !== Infinity);
-    for (const user of world.users(channel)) if (was(user) && !state.has(`${channel} ${user}`)) violation('webhook', settled.at, `nothing was told of ${user} in ${channel}`);
+    const isHere = ({ confirmed, leaving }) => confirmed <= settled.at && leaving > settled.at;
+    expect(`${channel} `, world.of(channel).some(isHere), world.of(channel));
+    for (const user of world.users(channel)) {
+      const all = world.of(channel).filter((one) => one.user === user);
+      expect(`${channel} ${user}`, all.some(isHere), all);
+      const wasKnown = all.some((one) => one.confirmed !== Infinity && !world.isApart(one) && !isForgotten(one.asked));
+      if (wasKnown && !state.has(`${channel} ${user}`)) violation('webhook', settled.at, `nothing was told of ${user} in ${channel}`);
+    }
   }
 }
 

@@ -149,6 +149,49 @@ describe('the checker', () => {
     assert.deepEqual(broken(left.settled({ webhooks: true })), ['webhook']);
   });
 
+  test('what_webhooks_had_not_been_told_may_be_lost_with_what_knew_it', () => {
+    const hooked = () => both().hook('channel_occupied', ROOM).hook('member_added', ROOM, 'ada').hook('member_added', ROOM, 'bob').wait(1000);
+    const gone = (story) => story.leave('cb').told('removed', 'ca', 'bob');
+    const restarted = (story) => story.fault('engine-killed').wait(100).healed('engine-killed').wait(100).add('whole').wait(100);
+    const settled = (story) => story.settled({ webhooks: true });
+    assert.deepEqual(broken(settled(restarted(gone(hooked())))), []);
+    assert.deepEqual(broken(settled(restarted(gone(hooked()).wait(5000)))), ['webhook'], 'it was told long before');
+    assert.deepEqual(broken(settled(gone(restarted(hooked())))), ['webhook'], 'it has happened afterwards');
+    const away = (story, ...faults) => {
+      for (const [fault, node] of faults) story.fault(fault, node);
+      story.wait(100);
+      for (const [fault, node] of faults) story.healed(fault, node);
+      return story.wait(100).add('whole');
+    };
+    const left = (...faults) => settled(away(gone(hooked()), ...faults));
+    assert.deepEqual(broken(left(['paused', 'a'], ['killed', 'b']), { forgets: true }), []);
+    assert.deepEqual(broken(left(['engine-paused'], ['killed', 'b']), { forgets: true }), []);
+    assert.deepEqual(broken(left(['paused', 'a'], ['killed', 'b'])), ['webhook'], 'the engine knows it');
+    assert.deepEqual(broken(left(['killed', 'b']), { forgets: true }), ['webhook'], 'the other node knows it');
+    assert.deepEqual(broken(left(['paused', 'a'], ['paused', 'b']), { forgets: true }), ['webhook'], 'both know it');
+  });
+  test('who_came_and_went_while_its_node_was_by_itself_need_not_be_told', () => {
+    const visit = (fault) => {
+      const story = new Story().open('ca', 'a').open('cc', 'a').joined('ca', 'ada', ['ada']).hook('channel_occupied', ROOM).hook('member_added', ROOM, 'ada').wait(2000);
+      if (fault) story.fault(fault, 'a').wait(10);
+      story.joined('cc', 'cid', ['ada', 'cid']).told('added', 'ca', 'cid').wait(100).leave('cc').told('removed', 'ca', 'cid');
+      if (fault) story.healed(fault, 'a').wait(10).add('whole');
+      return story.settled({ webhooks: true });
+    };
+    assert.deepEqual(broken(visit()), ['webhook']);
+    assert.deepEqual(broken(visit('cut')), []);
+    assert.deepEqual(broken(visit('slowed')), ['webhook']);
+  });
+  test('a_removal_that_is_told_again_is_judged_by_when_it_happened', () => {
+    const again = (wait) => {
+      const story = new Story().open('ca', 'a').joined('ca', 'ada', ['ada']).add('webhook', { name: 'member_added', channel: ROOM, user: 'ada', time: 1000 });
+      story.wait(1000).leave('ca').fault('cut', 'a').wait(1000).healed('cut', 'a').wait(10).add('whole').wait(wait);
+      return story.add('webhook', { name: 'member_removed', channel: ROOM, user: 'ada', time: 3010 + wait }).wait(3000).add('webhook', { name: 'member_removed', channel: ROOM, user: 'ada', time: 3010 + wait });
+    };
+    assert.deepEqual(broken(again(500)), []);
+    assert.deepEqual(broken(again(1500)), ['webhook']);
+  });
+
   test('a_message_that_comes_twice_is_seen', () => assert.deepEqual(broken(heard(listeners(), 1).hears('ca', 1)), ['double']));
   test('messages_in_another_order_are_seen', () => {
     assert.deepEqual(broken(listeners().publish(1).publish(2).hears('ca', 2).hears('ca', 1)), ['order']);

@@ -235,7 +235,10 @@ export class Cluster {
     for (const node of this.living) for (const channel of channels) await this.publisher.users(node, channel, { settled: true });
   }
 
-  violations(options = {}) { return check(this.history.entries, { lease: this.lease, ...options }); }
+  violations(options = {}) { return check(this.history.entries, { ...this.promised, ...options }); }
+
+  /** What the checker has to know of this cluster. */
+  get promised() { return { lease: this.lease, forgets: ENGINE === 'nats' }; }
 
   /** Fails if the history is not as it must be. */
   check(options) {

@@ -80,14 +80,14 @@ export async function round(seed, options) {
     await cluster.whole();
     const whole = performance.now() - healed;
     await stage.afterwards();
-    await cluster.settle();
+    await cluster.settle({ webhooks: true });
     let text = '';
     try {
       cluster.check();
     } catch (error) {
       text = error.message;
     }
-    return { seed, violations: cluster.violations(), report: { ...report(cluster.history.entries, { lease: cluster.lease }), 'whole again, ms': Math.round(whole) }, text, faults: faults(steps) };
+    return { seed, violations: cluster.violations(), report: { ...report(cluster.history.entries, cluster.promised), 'whole again, ms': Math.round(whole) }, text, faults: faults(steps) };
   } finally {
     await cluster.stop();
   }
