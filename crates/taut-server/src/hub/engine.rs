@@ -120,16 +120,6 @@ pub(crate) struct Change {
     pub(crate) difference: Difference,
 }
 
-impl Change {
-    /// The user who has left, as the engine knew it in this epoch.
-    pub(super) fn removed_in(&self, epoch: Epoch) -> Option<&Arc<str>> {
-        match &self.difference {
-            Difference::Removed(user_id) if self.position.epoch == epoch => Some(user_id),
-            _ => None,
-        }
-    }
-}
-
 #[derive(Clone, Debug)]
 pub(crate) enum Difference {
     Added(PresenceMember),

@@ -21,6 +21,8 @@ pub(super) struct View {
     early: Vec<Change>,
     /// A snapshot is under way.
     is_asked: bool,
+    /// The engine has lost its memory, and some nodes may not have told it yet what they hold.
+    is_settling: bool,
 }
 
 /// What a change has done.
@@ -45,6 +47,7 @@ impl View {
         self.is_asked = false;
         self.early = Vec::new();
         self.position = None;
+        self.is_settling = false;
     }
 
     /// Whether newcomers can be told who is there.
@@ -81,12 +84,16 @@ impl View {
             return Applied::Gap;
         }
         self.position = Some(change.position);
+        if self.is_settling && matches!(change.difference, Difference::Removed(_)) {
+            return Applied::Nothing;
+        }
         self.take(change.difference).map_or(Applied::Nothing, Applied::Difference)
     }
 
     /// A snapshot has come: gives how it differs from what was known, and whether another one is to be asked for.
     ///
-    /// While the engine settles, those who are missing from it stay, unless they are known to have left: their nodes may not have told it yet.
+    /// While the engine settles, nobody is removed: who is missing, or leaves a node, may be on another one that has not told the engine yet. The first
+    /// snapshot after that shows who has gone.
     pub(super) fn adopt(&mut self, snapshot: Snapshot) -> (Vec<Difference>, bool) {
         let Snapshot { position, members, is_settling } = snapshot;
         let is_older = self.position.is_some_and(|own| own.epoch == position.epoch && position.number < own.number);
@@ -96,11 +103,8 @@ impl View {
         }
         let present: HashSet<&str> = members.iter().map(|member| &*member.user_id).collect();
         let is_gone = |user_id: &&Arc<str>| !present.contains(&***user_id);
-        let gone: Vec<_> = if is_settling {
-            self.early.iter().filter_map(|change| change.removed_in(position.epoch)).filter(is_gone).cloned().collect()
-        } else {
-            self.roster.users().filter(is_gone).cloned().collect()
-        };
+        let gone: Vec<_> = self.roster.users().filter(|user_id| !is_settling && is_gone(user_id)).cloned().collect();
+        self.is_settling = is_settling;
         let mut differences: Vec<_> =
             gone.into_iter().filter_map(|user_id| self.take(Difference::Removed(user_id))).collect();
         for member in members {
@@ -297,13 +301,18 @@ mod tests {
         };
         view.add(member("eve"));
         assert_eq!(apply(&mut view, left), None);
-        assert_eq!(told(&view.adopt(settling).0), ["+cid", "-eve"], "but whose leave was announced meanwhile");
-        let settled = Snapshot {
-            position: Position { epoch: Epoch(8), number: 1 },
-            members: vec![member("cid")],
-            is_settling: false,
-        };
-        assert_eq!(told(&view.adopt(settled).0), ["-ann", "-bob"]);
+        assert_eq!(told(&view.adopt(settling).0), ["+cid"], "another node may have eve");
+        let position = Position { epoch: Epoch(8), number: 2 };
+        let left = Change { position, previous: 1, difference: Difference::Removed("ann".into()) };
+        assert_eq!(apply(&mut view, left), None, "another node may have ann");
+        let position = Position { epoch: Epoch(8), number: 3 };
+        let come = Change { position, previous: 2, difference: Difference::Added(member("dan")) };
+        assert_eq!(apply(&mut view, come).as_deref(), Some("+dan"));
+        let settled = Snapshot { position, members: vec![member("cid"), member("dan")], is_settling: false };
+        assert_eq!(told(&view.adopt(settled).0), ["-ann", "-bob", "-eve"]);
+        let position = Position { epoch: Epoch(8), number: 4 };
+        let left = Change { position, previous: 3, difference: Difference::Removed("dan".into()) };
+        assert_eq!(apply(&mut view, left).as_deref(), Some("-dan"), "it has settled");
     }
 
     #[test]
