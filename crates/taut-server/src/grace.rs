@@ -68,6 +68,11 @@ impl<T: Copy + Ord, V> Grace<T, V> {
         self.held.remove(&key).map(|held| held.value)
     }
 
+    /// Whether a removal may be one after all.
+    pub(crate) fn is_due(&self, now: T) -> bool {
+        self.order.peek().is_some_and(|Reverse((due, ..))| *due <= now)
+    }
+
     /// The next removal that is one after all.
     pub(crate) fn take_due(&mut self, now: T) -> Option<V> {
         self.take_next(|due| due <= now)

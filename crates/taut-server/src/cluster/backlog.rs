@@ -108,6 +108,11 @@ impl Backlog {
         self.settle(stream, place);
     }
 
+    /// Whether a removal may have been held back for long enough.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.grace.is_due(now)
+    }
+
     /// Tells the removals that are ones after all, once the streams have been read to their ends.
     pub(super) fn tell_due(&mut self, now: Instant, owners: &dyn Owners) {
         while let Some(held) = self.grace.take_due(now) {

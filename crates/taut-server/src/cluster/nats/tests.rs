@@ -12,6 +12,7 @@ use crate::cluster::testing::nodes::*;
 use crate::cluster::testing::scenarios::{Engine, LONG, SHORT, scenarios};
 use crate::cluster::{Phase, Question};
 use crate::events::Event;
+use crate::grace::GRACE;
 use crate::hub::engine::{Request, Standing, Update};
 use crate::hub::receipt::Receipt;
 
@@ -109,6 +110,29 @@ fn a_node_that_was_away_misses_nothing_that_was_taken_out_of_the_log() {
     standing(&b, Standing::Away);
     standing(&b, Standing::Joined);
     assert_eq!(members(&b, "presence-a"), [""; 0]);
+}
+
+#[test]
+fn a_node_that_hears_nothing_tells_no_removal_that_may_be_undone() {
+    let Some(cluster) = cluster(SHORT) else { return };
+    let ((a, proxy), b) = (cluster.join_apart_with_webhook("a"), cluster.join_with_webhook("b"));
+    subscribed(&b, "presence-a");
+    assert!(joined(&b, "presence-a", "ann"));
+    let first = [happened(&a), happened(&a)];
+    assert!(matches!(first, [Event::ChannelOccupied { .. }, Event::MemberAdded { .. }]), "{first:?}");
+    b.send(leave("presence-a", "ann"));
+    // It comes after that, and is not held back.
+    b.send(Request::LastEvent { channel: "presence-a".into(), is_missed: true });
+    assert!(matches!(happened(&a), Event::CacheMiss { .. }));
+    // The removal is due before the node finds out that it hears nothing.
+    std::thread::sleep(GRACE * 3 / 4);
+    proxy.deafen();
+    assert!(joined(&b, "presence-a", "ann"));
+    standing(&a, Standing::Away);
+    // For webhooks ann was there all the time, whoever tells them.
+    subscribed(&b, "afterwards");
+    assert_eq!(happened(&b), Event::ChannelOccupied { channel: "afterwards".into() });
+    assert_eq!(a.told(), []);
 }
 
 #[test]

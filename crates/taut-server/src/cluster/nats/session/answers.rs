@@ -95,6 +95,10 @@ pub(super) enum Asked {
     Nothing,
     /// Nothing more: all that this node holds is known.
     Rejoined,
+    /// Which removals were not undone by then?
+    Due {
+        until: Instant,
+    },
     /// How many connections of an app are left?
     Share {
         app: Arc<App>,
@@ -380,6 +384,7 @@ impl Session {
     fn asked(&mut self, asked: Asked, memory: &mut Memory) {
         match asked {
             Asked::Nothing => {}
+            Asked::Due { until } => self.tell_due(until, memory),
             Asked::Share { app, draw } => self.share(app, draw),
             Asked::Rejoined => {
                 memory.former.clear();

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::answers::Asked;
 use super::{COUNT_INTERVAL, LOG, Session, Then, queue, said};
 use crate::cluster::Happened;
 use crate::cluster::driver::Session as _;
@@ -29,6 +30,8 @@ pub(super) struct Upkeep {
     read: u64,
     tell_at: Option<Instant>,
     mark_at: Option<Instant>,
+    /// The log is being read up to when removals were due.
+    is_catching_up: bool,
 }
 
 #[derive(Debug)]
@@ -247,9 +250,22 @@ impl Session {
             return Err(Doubt::Late);
         }
         self.read_happened(now, memory);
-        memory.backlog.tell_due(now, &*self.node.owners);
+        if memory.backlog.is_due(now) && !std::mem::replace(&mut self.upkeep.is_catching_up, true) {
+            self.ask(Asked::Due { until: now });
+        }
         self.write_told(now, memory);
         Ok(())
+    }
+
+    /// The log has been read as far as it was `until` then: what had undone a removal by then would have been in it.
+    pub(super) fn tell_due(&mut self, until: Instant, memory: &mut Memory) {
+        self.upkeep.is_catching_up = false;
+        let now = Instant::now();
+        if self.is_turn() && now < self.lease.ends {
+            self.read_happened(now, memory);
+            memory.backlog.tell_due(until, &*self.node.owners);
+            self.write_told(now, memory);
+        }
     }
 
     fn read_happened(&mut self, now: Instant, memory: &mut Memory) {

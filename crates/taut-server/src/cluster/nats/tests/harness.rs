@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -109,6 +110,15 @@ impl Cluster {
         (node, proxy)
     }
 
+    /// The same, of an app with a webhook.
+    pub(super) fn join_apart_with_webhook(&self, name: &str) -> (Node, Proxy) {
+        let proxy = Proxy::start(self.port);
+        let url = format!("nats://{}127.0.0.1:{}", self.login, proxy.port);
+        let node = Node::start_with_webhook(&url, name, self.lease);
+        node.wait_until_joined();
+        (node, proxy)
+    }
+
     /// Asks the server something, beside all nodes.
     pub(super) fn ask(&self, subject: &str, payload: &[u8]) -> Value {
         ask_at(self.port, subject, payload)
@@ -190,6 +200,7 @@ impl Drop for Cluster {
 /// Carries connections to a port. It ends with its process.
 pub(super) struct Proxy {
     port: u16,
+    is_deaf: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -199,6 +210,8 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let open = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&open);
+        let is_deaf = Arc::new(AtomicBool::new(false));
+        let deaf = Arc::clone(&is_deaf);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { continue };
@@ -207,11 +220,17 @@ impl Proxy {
                 kept.lock()
                     .expect("not poisoned")
                     .extend([from.try_clone().expect("a socket"), back.try_clone().expect("a socket")]);
-                thread::spawn(move || carry(from, server));
-                thread::spawn(move || carry(back, client));
+                thread::spawn(move || carry(from, server, &AtomicBool::new(false)));
+                let deaf = Arc::clone(&deaf);
+                thread::spawn(move || carry(back, client, &deaf));
             }
         });
-        Self { port, open }
+        Self { port, is_deaf, open }
+    }
+
+    /// Nothing that the server says is carried from here on.
+    pub(super) fn deafen(&self) {
+        self.is_deaf.store(true, Ordering::Relaxed);
     }
 
     /// Ends all connections that there are.
@@ -222,9 +241,14 @@ impl Proxy {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn carry(mut from: TcpStream, mut to: TcpStream, is_deaf: &AtomicBool) {
     let _ = to.set_nodelay(true);
-    let _ = std::io::copy(&mut from, &mut to);
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(count) = from.read(&mut buffer) {
+        if count == 0 || (!is_deaf.load(Ordering::Relaxed) && to.write_all(&buffer[..count]).is_err()) {
+            break;
+        }
+    }
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
 }
