@@ -64,7 +64,7 @@ pub use key::{accept_key, encode_nonce, is_valid_key};
 pub use refusal::{Cause, Refusal};
 pub use request::{Framing, Request, bearer_credentials, cookie_value};
 pub use response::Response;
-pub use server::Upgrade;
+pub use server::{Upgrade, add_header};
 pub use version::Version;
 
 use std::borrow::Cow;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use taut_proto::deflate::NegotiatedDeflate;
-use taut_proto::handshake::HeadLimits;
+use taut_proto::handshake::{HeadLimits, add_header};
 use taut_proto::{Connection, Outbox, ReadInto, Role, Teardown, Time};
 
 use crate::http1::Exchange;
@@ -69,6 +69,15 @@ pub(crate) struct Pending {
 pub(crate) struct Acceptance {
     pub(crate) response: Vec<u8>,
     pub(crate) deflate: Option<NegotiatedDeflate>,
+}
+
+impl Acceptance {
+    /// Adds headers; not those that cannot stand in a head, or are the handshake's.
+    pub(crate) fn add_headers(&mut self, headers: &[(Box<str>, Box<str>)]) {
+        for (name, value) in headers {
+            let _ = add_header(&mut self.response, name, value);
+        }
+    }
 }
 
 /// A WebSocket.

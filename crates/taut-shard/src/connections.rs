@@ -71,6 +71,9 @@ pub struct Stats {
 pub enum Answer<User> {
     /// The upgrade is accepted, and the connection carries this.
     Accept(User),
+    /// The same, and the response has further headers, of which names and values are: what cannot stand in a head is left
+    /// out. `Sec-WebSocket-Protocol` may be among them, where the upgrade selected none.
+    AcceptWith(User, Vec<(Box<str>, Box<str>)>),
     /// It is answered with a status, and the socket closed.
     Refuse(Refusal),
 }

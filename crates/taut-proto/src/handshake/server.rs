@@ -250,6 +250,23 @@ impl fmt::Debug for Upgrade<'_> {
     }
 }
 
+/// Adds a header to what [`Upgrade::write_response`] has written, if more is known of an upgrade by the time its response
+/// is sent: one of the application's own, or `Sec-WebSocket-Protocol` where [none was selected](Upgrade::subprotocol).
+///
+/// # Errors
+/// When name or value could not be sent as one header, or when the handshake writes this header itself.
+pub fn add_header(response: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader> {
+    let is_subprotocol = name.eq_ignore_ascii_case("Sec-WebSocket-Protocol") && is_token(value);
+    if !is_subprotocol {
+        check_own_header(name, value, &RESERVED)?;
+    }
+    // The empty line that ends the head.
+    response.truncate(response.len().saturating_sub(2));
+    http1::write_line(response, name, value.as_bytes());
+    response.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
 /// Bytes of an answer to permessage-deflate with all its parameters, and a few more.
 #[cfg(feature = "deflate")]
 const MOST_PARAMETERS: usize = 128;
@@ -540,6 +557,30 @@ mod tests {
         }
         let response = written(|out| upgrade().header("X-Node", "a b").expect("good").write_response(out));
         assert!(response.ends_with("\r\nX-Node: a b\r\n\r\n"), "{response}");
+    }
+
+    #[test]
+    fn a_response_that_was_written_before_takes_further_headers() {
+        let head = head(&[]);
+        let request = request(&head);
+        let mut response = Vec::new();
+        request.upgrade().expect("good").write_response(&mut response);
+        let before = response.clone();
+        for (name, value, invalid) in [
+            ("X", "a\r\nSet-Cookie: b", InvalidHeader::Value),
+            ("X Y", "a", InvalidHeader::Name),
+            ("Upgrade", "h2c", InvalidHeader::Reserved("Upgrade")),
+            ("Sec-WebSocket-Protocol", "a, b", InvalidHeader::Reserved("Sec-WebSocket-Protocol")),
+        ] {
+            assert_eq!(add_header(&mut response, name, value), Err(invalid), "{name}");
+        }
+        assert_eq!(response, before);
+        assert_eq!(add_header(&mut response, "Sec-WebSocket-Protocol", "v1"), Ok(()));
+        assert_eq!(add_header(&mut response, "Set-Cookie", "a=b"), Ok(()));
+        let text = String::from_utf8(response).expect("a text");
+        let first = String::from_utf8(before).expect("a text");
+        let added = "Sec-WebSocket-Protocol: v1\r\nSet-Cookie: a=b\r\n\r\n";
+        assert_eq!(text, format!("{}{added}", first.strip_suffix("\r\n").expect("it ends so")));
     }
 
     #[test]

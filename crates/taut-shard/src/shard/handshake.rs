@@ -156,18 +156,24 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
                 continue;
             }
             match answer {
-                Answer::Accept(user) => {
-                    let mut rest = mem::take(&mut http.exchange).into_bytes();
-                    if let HttpStage::Deciding(pending) = mem::replace(&mut http.stage, HttpStage::Request) {
-                        self.open(token, pending.acceptance, user, &mut rest);
-                    }
-                    // It may have been left unread while it waited.
-                    self.read_again(token);
-                }
+                Answer::Accept(user) => self.accept_upgrade(token, user, &[]),
+                Answer::AcceptWith(user, headers) => self.accept_upgrade(token, user, &headers),
                 Answer::Refuse(refusal) => self.refuse(token, &refusal),
             }
             self.flush_above_high_water();
         }
+    }
+
+    /// An upgrade that was pending is accepted.
+    fn accept_upgrade(&mut self, token: usize, user: H::User, headers: &[(Box<str>, Box<str>)]) {
+        let Some(http) = self.connections.http(token) else { return };
+        let mut rest = mem::take(&mut http.exchange).into_bytes();
+        if let HttpStage::Deciding(mut pending) = mem::replace(&mut http.stage, HttpStage::Request) {
+            pending.acceptance.add_headers(headers);
+            self.open(token, pending.acceptance, user, &mut rest);
+        }
+        // It may have been left unread while it waited.
+        self.read_again(token);
     }
 
     /// A request has taken a while, which it may unless others wait for its place.

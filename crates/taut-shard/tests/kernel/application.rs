@@ -129,6 +129,11 @@ impl Handler for Application {
             Some(("accept", user)) => {
                 self.pending.drain(..).for_each(|id| connections.answer(id, Answer::Accept(user.to_owned())));
             }
+            Some(("header", user)) => {
+                let headers = || vec![("X-Node".into(), "1".into()), ("Upgrade".into(), "h2c".into())];
+                let accept = || Answer::AcceptWith(user.to_owned(), headers());
+                self.pending.drain(..).for_each(|id| connections.answer(id, accept()));
+            }
             Some(("refuse", text)) => {
                 let refusal = || Refusal::forbidden(text.to_owned());
                 self.pending.drain(..).for_each(|id| connections.answer(id, Answer::Refuse(refusal())));

@@ -65,6 +65,17 @@ fn the_answer_says_what_was_chosen_when_the_request_came() {
 }
 
 #[test]
+fn an_answer_may_add_headers_but_not_those_of_the_handshake() {
+    let mut stage = stage();
+    let client = asking(&mut stage);
+    answer(&mut stage, "header somebody");
+    let response = String::from_utf8(client.remote.read(usize::MAX)).unwrap();
+    assert!(response.starts_with("HTTP/1.1 101 ") && response.ends_with("\r\nX-Node: 1\r\n\r\n"), "{response}");
+    assert!(!response.contains("h2c"), "{response}");
+    assert_eq!((stage.census().handshakes, stage.census().open), (0, 1));
+}
+
+#[test]
 fn a_refusal_may_come_later_too() {
     let mut stage = stage();
     let mut client = asking(&mut stage);
