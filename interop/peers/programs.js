@@ -78,6 +78,8 @@ export class Program {
     return within(PATIENCE, this.#exit, () => `${this.name} did not end:\n${this.#output}`);
   }
 
+  get pid() { return this.#process.pid; }
+
   /** Sends it a signal that does not end it. */
   signal(name) { this.#process.kill(name); }
 

@@ -43,14 +43,16 @@ macro_rules! page {
     };
 }
 
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 12] = [
     page!("auth"),
     page!("compatibility"),
     page!("configuration"),
     page!("guarantees"),
     page!("metrics"),
     page!("migrating-servers"),
+    page!("php"),
     page!("proxies"),
+    page!("routes"),
     page!("running"),
     page!("scaling"),
     page!("traces"),

@@ -208,8 +208,8 @@ const FLOORS: &[Floor] = &[
         reason: "apps while they are served, and HTTP itself: tools for what is above",
     },
     Floor {
-        modules: &["connect_auth", "events", "otel"],
-        reason: "who may connect, and what happens: whoever uses it passes in the rest",
+        modules: &["connect_auth", "events", "gateway", "otel"],
+        reason: "who may connect, what happens, and backends that are told: whoever uses it passes in the rest",
     },
     Floor {
         modules: &["grace", "hub"],

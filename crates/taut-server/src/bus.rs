@@ -20,6 +20,7 @@ use crate::apps::{App, Granted};
 use crate::cluster::{Broker, Done, Happened, Owners};
 use crate::connect_auth::{Outcome, Requester};
 use crate::events::{Event, EventBus};
+use crate::gateway::{Outcome as Routed, Whose};
 use crate::hub::command::{Command, Publication};
 use crate::hub::engine::{Request, Standing, Update};
 use crate::hub::envelope::{Content, Envelope};
@@ -52,6 +53,11 @@ pub(crate) enum Mail {
         asker: Requester,
         app: AppIndex,
         outcome: Box<Outcome>,
+    },
+    /// What has come of an event of a route's connection.
+    Routed {
+        whose: Whose,
+        outcome: Routed,
     },
     /// To all: clients of the app that wait for a place are let in, refused, or wait on.
     Granted {

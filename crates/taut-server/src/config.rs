@@ -15,6 +15,7 @@ mod environment;
 mod field;
 mod file;
 mod import;
+mod routes;
 mod settings;
 mod soketi;
 mod sources;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use crate::address::{self, is_loopback};
 use crate::app::{AppConfig, InvalidApp, Limits, Secret};
 use crate::apps::{Apps, DuplicateApp};
+use crate::gateway::RouteConfig;
 use crate::webhooks;
 
 pub(crate) use apps::PartialApp;
@@ -37,6 +39,7 @@ pub use apps::{APP_FIELDS, WEBHOOK_FIELDS};
 pub use diagnostic::{ConfigError, Diagnostic};
 pub use field::Field;
 pub use import::{Imported, import_soketi};
+pub use routes::ROUTE_FIELDS;
 pub use settings::{RETIRED, SETTINGS, Setting};
 pub use sources::{Loaded, Sources};
 pub use taut_shard::Network;
@@ -58,6 +61,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The apps that are served. With none, and no file or database with apps, the development app is served, on loopback addresses only.
     pub apps: Vec<AppConfig>,
+    /// Paths whose WebSockets are told to a backend, event by event; none by default.
+    pub routes: Vec<RouteConfig>,
     /// A file with more apps: one `ID:KEY:SECRET` per line, comments after `#`.
     pub apps_file: Option<PathBuf>,
     /// A database with more apps; none by default. A secret, since a password may stand in it.
@@ -156,6 +161,7 @@ impl Default for Config {
             env_file: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6001)),
             apps: Vec::new(),
+            routes: Vec::new(),
             apps_file: None,
             apps_database: None,
             apps_table: "apps".to_owned(),
@@ -441,6 +447,7 @@ mod tests {
 
     use super::*;
     use crate::app::{PublishAway, SlowReader};
+    use crate::gateway::Backend;
 
     fn set(name: &str, value: &str) -> Result<Config, String> {
         let setting = SETTINGS.iter().find(|setting| setting.name == name).expect(name);
@@ -468,6 +475,7 @@ mod tests {
             env_file: Some("x".into()),
             listen: SocketAddr::from(([10, 0, 0, 1], 1)),
             apps: vec![AppConfig::development()],
+            routes: vec![RouteConfig::new("/", "", Backend::Http { url: String::new() })],
             apps_file: Some("x".into()),
             apps_database: Some("x".into()),
             apps_table: "x".to_owned(),

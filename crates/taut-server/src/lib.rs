@@ -18,6 +18,7 @@ mod cluster;
 pub mod config;
 mod connect_auth;
 mod events;
+pub mod gateway;
 mod grace;
 mod http;
 mod hub;

@@ -27,6 +27,7 @@ use crate::cluster::{self, Broker, Owners};
 use crate::config::{Config, ConfigError, Diagnostic, Loaded};
 use crate::connect_auth::{self, ConnectAuth, Outcome, Requester};
 use crate::events::EventBus;
+use crate::gateway::{self, Asker, Gateway, Routes};
 use crate::http::{self, Departure, client::Client};
 use crate::node::Node;
 use crate::place::ShardIndex;
@@ -123,6 +124,7 @@ type Step = fn(&mut Prepared, &Config, Purpose) -> Result<(), ConfigError>;
 struct Prepared {
     /// None where the apps are not known.
     live: Option<Reload>,
+    routes: Routes,
     listeners: Vec<TcpListener>,
     certificates: Option<Certificates>,
     operators: Operators,
@@ -135,6 +137,7 @@ impl Prepared {
     fn new(config: &Config, purpose: Purpose) -> Result<Self, ConfigError> {
         let mut prepared = Self {
             live: None,
+            routes: Routes::default(),
             listeners: Vec::new(),
             certificates: None,
             operators: Operators::default(),
@@ -166,7 +169,9 @@ impl Prepared {
             self.notes.append(&mut stored.notes);
             std::mem::take(&mut stored.mistakes)
         };
-        self.live = Some(Reload::with(config, stored)?);
+        let live = Reload::with(config, stored)?;
+        self.routes = read_routes(config, live.apps())?;
+        self.live = Some(live);
         ConfigError::unless_empty(wrong)
     }
 
@@ -222,7 +227,7 @@ impl Prepared {
     }
 
     fn serve(self, config: &Config, engine: impl FnOnce(Cluster<'_>) -> Engine) -> Result<Running, StartError> {
-        let Self { live: Some(live), listeners, certificates, operators, data, .. } = self else {
+        let Self { live: Some(live), routes, listeners, certificates, operators, data, .. } = self else {
             unreachable!("the apps are known where a server is started")
         };
         let live = Arc::new(live);
@@ -238,6 +243,7 @@ impl Prepared {
         let auth = Arc::new(ApiAuth::new(Arc::clone(&node), &config.path_prefix, config.tls_certificate.is_some()));
         let (guard, tasks) = ConnectAuth::new(&config.trusted_proxies);
         let guard = Arc::new(guard);
+        let (gateway, jobs) = Gateway::new(routes);
         let (departures, departed) = http::departures();
         let (draining, is_draining) = watch::channel(false);
         let readiness = Arc::new(Readiness::new(config.cluster_ready));
@@ -255,6 +261,7 @@ impl Prepared {
                 move |handover| http::depart(&departures, Departure { shard: number, handover }),
             )
             .with_connect_auth(Arc::clone(&guard))
+            .with_gateway(Arc::clone(&gateway), certificates.is_some())
             .with_inline_http(InlineResponder::new(
                 Arc::clone(&auth),
                 Arc::clone(&readiness),
@@ -291,6 +298,7 @@ impl Prepared {
             client: Box::new(move |peer, headers| connect_auth::client_of(peer, headers, &trusted)),
             draining: is_draining.clone(),
         };
+        runtime.spawn(gateway::serve(jobs, Arc::clone(&apps), client.clone(), mail_routed(Arc::clone(&bus))));
         runtime.spawn(connect_auth::serve(guard, tasks, client, mail_outcomes(bus)));
         let served = (http::serve(departed, service), operators.serve(context, is_draining));
         let http = runtime.spawn(async move {
@@ -298,13 +306,7 @@ impl Prepared {
         });
         runtime.spawn(tick(Arc::clone(&node)));
 
-        let reloaded = Arc::new(Notify::new());
-        if let Some(certificates) = certificates {
-            runtime.spawn(follow_certificate(certificates, Arc::clone(&reloaded)));
-        }
-        let (following, followed) = (Arc::clone(&live), Arc::clone(&node));
-        runtime.spawn(async move { following.follow_database(|| followed.apps_changed()).await });
-
+        let reloaded = follow_changes(runtime.handle(), certificates, Arc::clone(&live), Arc::clone(&node));
         let mut running = Running {
             addresses: Vec::from_iter(addresses),
             console_address,
@@ -314,6 +316,7 @@ impl Prepared {
             live,
             reloaded,
             node: Arc::clone(&node),
+            gateway,
             shards: Vec::new(),
             draining,
             readiness,
@@ -329,6 +332,31 @@ impl Prepared {
     }
 }
 
+/// Takes what has come of events of routes to the shards that asked.
+fn mail_routed(bus: Arc<ShardBus>) -> impl Fn(Asker, gateway::Outcome) + Send + Sync {
+    move |asker, outcome| bus.tell(asker.shard, Mail::Routed { whose: asker.whose, outcome })
+}
+
+/// Follows certificates and the apps of the database. Gives what tells that the certificates' files are to be looked at now.
+fn follow_changes(
+    runtime: &Handle,
+    certificates: Option<Certificates>,
+    live: Arc<Reload>,
+    node: Arc<Node>,
+) -> Arc<Notify> {
+    let reloaded = Arc::new(Notify::new());
+    if let Some(certificates) = certificates {
+        runtime.spawn(follow_certificate(certificates, Arc::clone(&reloaded)));
+    }
+    runtime.spawn(async move { live.follow_database(|| node.apps_changed()).await });
+    reloaded
+}
+
+/// The routes of a configuration, whose apps these are.
+fn read_routes(config: &Config, apps: &Apps) -> Result<Routes, ConfigError> {
+    Routes::new(&config.routes, apps).map_err(|reason| Diagnostic::new("routes", reason).into())
+}
+
 /// A server that serves. Dropping it ends everything at once; [`drain`](Self::drain) is kinder.
 pub struct Running {
     addresses: Vec<SocketAddr>,
@@ -340,6 +368,7 @@ pub struct Running {
     /// Tells that the files of the certificate are to be looked at now.
     reloaded: Arc<Notify>,
     node: Arc<Node>,
+    gateway: Arc<Gateway>,
     shards: Vec<(Drainer, JoinHandle<io::Result<()>>)>,
     draining: watch::Sender<bool>,
     readiness: Arc<Readiness>,
@@ -412,6 +441,7 @@ impl Running {
     /// When it cannot be used; then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
         let later = self.live.reload(config)?;
+        self.gateway.replace(read_routes(config, &self.apps)?);
         self.node.apps_changed();
         self.console.apps_changed(&self.apps);
         self.reloaded.notify_one();
@@ -495,6 +525,15 @@ impl Running {
         group.close(&Drain { close, over, deadline });
         group.wait_closed();
         let until = Instant::now() + settling(Instant::now());
+        // Backends are told of every end.
+        while !self.gateway.is_idle() && Instant::now() < until {
+            thread::sleep(GLANCE);
+        }
+        if !self.gateway.is_idle() {
+            tracing::warn!(
+                "the time to drain is over: backends of routes are not told of all connections that have ended"
+            );
+        }
         let mut settle = || group.settle(until.saturating_duration_since(Instant::now()));
         // Owners have heard of every end before they are told that nobody comes back.
         let mut settles = || {
@@ -758,3 +797,6 @@ const MOST_HTTP_THREADS: usize = 4;
 
 /// What each connection adds to the time over which the closes of a drain are spread: 1,000 come back per second.
 const PER_CLOSE: Duration = Duration::from_millis(1);
+
+/// Between two looks at whether backends are told everything.
+const GLANCE: Duration = Duration::from_millis(5);

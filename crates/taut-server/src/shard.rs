@@ -9,7 +9,9 @@ mod client_events;
 mod client_info;
 mod connect;
 mod deliver;
+mod frames;
 mod query;
+mod routed;
 mod sign_in;
 mod subscribe;
 
@@ -31,6 +33,7 @@ use crate::apps::{Admission, App, Apps, Granted};
 use crate::bus::{BusEnd, Mail, ShardBus};
 use crate::connect_auth::ConnectAuth;
 use crate::events::{Event, EventBus};
+use crate::gateway::{Frames, Gateway};
 use crate::hub::Hub;
 use crate::hub::effects::Effects;
 use crate::hub::engine::Standing;
@@ -47,6 +50,7 @@ use client_info::{ClientInfo, Sdks};
 use connect::Applicant;
 pub(crate) use connect::{Unwelcome, no_such_app, tell_unwelcome};
 use deliver::{ClientOutlet, FollowUp};
+use routed::Routed;
 use sign_in::SignedIn;
 
 /// All clients of a shard.
@@ -56,6 +60,10 @@ pub(crate) struct PusherHandler {
     end: BusEnd<ConnectionId>,
     events: EventBus,
     connect_auth: Arc<ConnectAuth>,
+    gateway: Arc<Gateway>,
+    /// Whether clients come over TLS of this server's.
+    is_secure: bool,
+    routes: routed::Routes,
     inline: Option<Box<dyn InlineHttp>>,
     /// What stands before the key in a client's path.
     path: String,
@@ -100,6 +108,8 @@ pub(crate) enum Client {
     Leaving,
     /// It is about to be told why it cannot stay. A browser reads that from a close frame only, so it is let in first.
     Refused(Box<Close>),
+    /// The backend of its route has accepted it.
+    Arriving(HandshakeId, Box<Subscriber>),
     /// It takes part.
     Subscriber(Subscriber),
 }
@@ -129,6 +139,8 @@ struct Extras {
     waiting: Vec<Arc<str>>,
     /// The rate of its own events.
     triggering: Option<TokenBucket>,
+    /// What a connection of a route has; `None`: it speaks Pusher's protocol.
+    routed: Option<Box<Routed>>,
 }
 
 /// One app on this shard.
@@ -137,13 +149,15 @@ struct LocalApp {
     app: Arc<App>,
     hub: Hub<ConnectionId>,
     traffic: Cell<Traffic>,
+    /// Connections of routes.
+    routed: usize,
     /// It is on the list of those that are due.
     is_due: bool,
 }
 
 impl LocalApp {
     fn new(app: Arc<App>, standing: Option<Standing>) -> Self {
-        Self { hub: Hub::new(Arc::clone(&app), standing), app, traffic: Cell::default(), is_due: false }
+        Self { hub: Hub::new(Arc::clone(&app), standing), app, traffic: Cell::default(), routed: 0, is_due: false }
     }
 
     fn count(&self, count: impl FnOnce(&mut Traffic)) {
@@ -171,6 +185,9 @@ impl PusherHandler {
             bus,
             events,
             connect_auth: Arc::new(ConnectAuth::alone()),
+            gateway: Gateway::none(),
+            is_secure: false,
+            routes: routed::Routes::default(),
             inline: None,
             path: format!("{path_prefix}/app/"),
             activity_timeout,
@@ -194,6 +211,12 @@ impl PusherHandler {
         self
     }
 
+    /// Asks this one for the routes of paths that are no app's; `is_secure` if clients come over TLS of this server's.
+    pub(crate) fn with_gateway(mut self, gateway: Arc<Gateway>, is_secure: bool) -> Self {
+        (self.gateway, self.is_secure) = (gateway, is_secure);
+        self
+    }
+
     /// Asks this one first what requests are answered that are no client's.
     pub(crate) fn with_inline_http(mut self, inline: impl InlineHttp + 'static) -> Self {
         self.inline = Some(Box::new(inline));
@@ -203,6 +226,10 @@ impl PusherHandler {
     /// An app on this shard, if anybody has come to it yet.
     fn local_app(&self, app: AppIndex) -> Option<&LocalApp> {
         self.local_apps.get(app.get())?.as_deref()
+    }
+
+    fn local_app_mut(&mut self, app: AppIndex) -> Option<&mut LocalApp> {
+        self.local_apps.get_mut(app.get())?.as_deref_mut()
     }
 
     /// The connections of an app on this shard, if anybody has come to it yet.
@@ -239,11 +266,13 @@ impl PusherHandler {
         call: impl FnOnce(&mut Hub<ConnectionId>, &mut BusEnd<ConnectionId>, &ShardBus, Time, &mut ClientOutlet<'_>) -> T,
     ) -> Option<T> {
         self.open(app)?;
-        let LocalApp { app: live, hub, traffic, is_due } = self.local_apps.get_mut(app.get())?.as_deref_mut()?;
+        let LocalApp { app: live, hub, traffic, routed, is_due } =
+            self.local_apps.get_mut(app.get())?.as_deref_mut()?;
         let now = connections.now();
         let mut outlet = ClientOutlet {
             app: live,
             traffic,
+            routed: *routed,
             connections,
             events: &self.events,
             latency: &self.latency,
@@ -284,7 +313,7 @@ impl PusherHandler {
     /// others.
     fn dismiss(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
         let Some(subscriber) = subscriber(connections, id) else { return };
-        let (app, extras) = (subscriber.admission.index(), subscriber.extras.take());
+        let (app, extras) = (subscriber.admission.index(), subscriber.take_extras());
         // Pusher's clients come back by themselves, except after these.
         let cause = if (4000..4100).contains(&close.code().as_u16()) { Cause::Dismissed } else { Cause::Lost };
         connections.close(id, close);
@@ -375,6 +404,7 @@ impl PusherHandler {
     fn tick(&mut self, connections: &mut Connections<Client>) {
         self.bus.has_ticked(self.end.here(), Instant::now());
         self.expire(connections);
+        self.tick_routes(connections);
         let now = connections.now();
         for app in std::mem::take(&mut self.due) {
             if let Some(local_app) = self.local_apps.get_mut(app.get()).and_then(Option::as_deref_mut) {
@@ -423,7 +453,10 @@ impl Handler for PusherHandler {
             return content.map_or(Verdict::HandOver, |content| Verdict::Respond { content });
         }
         match request.upgrade() {
-            Ok(upgrade) => self.connect(request, upgrade, peer, id),
+            Ok(upgrade) => match self.gateway.find(request.path()) {
+                Some(found) => self.connect_to_route(request, upgrade, peer, id, found),
+                None => self.connect(request, upgrade, peer, id),
+            },
             Err(refusal) => {
                 self.apps.refusals().count(RefusalReason::Handshake);
                 let address = Some(self.connect_auth.client(request, peer));
@@ -436,6 +469,13 @@ impl Handler for PusherHandler {
 
     fn opened(&mut self, session: &mut Session<'_, Client>) {
         let Some(client) = session.user() else { return };
+        if let Client::Arriving(handshake, _) = client {
+            let handshake = *handshake;
+            if let Client::Arriving(_, subscriber) = std::mem::take(client) {
+                self.arrived(session, handshake, *subscriber);
+            }
+            return;
+        }
         if let Client::Subscriber(subscriber) = client {
             let (app, socket_id) = (subscriber.admission.index(), subscriber.socket_id);
             let now = session.connections().now();
@@ -463,6 +503,9 @@ impl Handler for PusherHandler {
                 traffic.received_bytes += message.as_bytes().len() as u64;
             });
         }
+        if subscriber.routed().is_some() {
+            return self.routed_message(session, &message);
+        }
         let parsed = match &message {
             Message::Text(text) => ClientEvent::parse(text).map_err(Some),
             // The protocol knows text only, but some clients send it in binary messages.
@@ -487,9 +530,14 @@ impl Handler for PusherHandler {
     fn closed(&mut self, connections: &mut Connections<Client>, closed: Closed<Client>) {
         let code = closed.reason.code().as_u16();
         tracing::trace!(code, "a connection has ended");
-        let Client::Subscriber(Subscriber { admission, socket_id, extras, .. }) = closed.user else { return };
+        let Closed { id, user: Client::Subscriber(subscriber), reason } = closed else { return };
+        let Subscriber { admission, socket_id, mut extras, .. } = subscriber;
+        let routed = extras.as_mut().and_then(|extras| extras.routed.take());
         let app = admission.index();
-        self.leave_all(connections, closed.id, app, extras, Cause::Lost);
+        self.leave_all(connections, id, app, extras, Cause::Lost);
+        if let Some(routed) = routed {
+            self.parted(id, &reason, Arc::clone(&admission), socket_id, *routed);
+        }
         self.note(&admission, || Event::Disconnected { socket_id, code });
     }
 
@@ -507,6 +555,7 @@ impl Handler for PusherHandler {
             Mail::Terminate { app, user_id, age, done } => self.terminate(connections, app, &user_id, age, &done),
             Mail::Mark { done } => drop(done),
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
+            Mail::Routed { whose, outcome } => self.routed(connections, whose, outcome),
             Mail::Granted { app, granted } => self.granted(connections, app, granted),
             Mail::AppsChanged => self.dismiss_unserved(connections),
             Mail::Standing(standing) => self.stand(connections, standing),
@@ -535,7 +584,7 @@ impl Client {
     fn socket_id(&self) -> Option<SocketId> {
         match self {
             Self::Subscriber(subscriber) => Some(subscriber.socket_id),
-            Self::Leaving | Self::Refused(_) => None,
+            Self::Leaving | Self::Refused(_) | Self::Arriving(..) => None,
         }
     }
 }
@@ -545,6 +594,19 @@ impl Subscriber {
         self.extras.get_or_insert_default()
     }
 
+    /// Takes what it has as a subscriber. What it has of a route stays until it has ended.
+    fn take_extras(&mut self) -> Option<Box<Extras>> {
+        let mut extras = self.extras.take()?;
+        if let Some(routed) = extras.routed.take() {
+            self.extras().routed = Some(routed);
+        }
+        Some(extras)
+    }
+
+    fn routed(&self) -> Option<&Routed> {
+        self.extras.as_ref()?.routed.as_deref()
+    }
+
     /// Gives back what is not needed any more.
     fn tidy(&mut self) {
         self.extras.take_if(|extras| {
@@ -552,6 +614,7 @@ impl Subscriber {
                 && extras.presences.is_empty()
                 && extras.waiting.is_empty()
                 && extras.triggering.is_none()
+                && extras.routed.is_none()
         });
     }
 
@@ -561,8 +624,15 @@ impl Subscriber {
 }
 
 fn send(connections: &mut Connections<Client>, id: ConnectionId, event: &ServerEvent<'_>, text: &mut String) {
+    let frames = frames(connections, id);
+    if frames.is_some_and(|frames| !routed::is_told(event, frames)) {
+        return;
+    }
     text.clear();
     event.write(text);
+    if frames.is_some() {
+        *text = frames::event(text).unwrap_or_default();
+    }
     // A reader that is too slow is closed by the shard, and counted there.
     let _ = connections.send(id, text.as_str());
     text.shrink_to(LARGEST_TEXT_KEPT);
@@ -584,8 +654,13 @@ fn whose(connections: &mut Connections<Client>, id: ConnectionId) -> Option<(App
 fn subscriber(connections: &mut Connections<Client>, id: ConnectionId) -> Option<&mut Subscriber> {
     match connections.user(id)? {
         Client::Subscriber(subscriber) => Some(subscriber),
-        Client::Leaving | Client::Refused(_) => None,
+        Client::Leaving | Client::Refused(_) | Client::Arriving(..) => None,
     }
+}
+
+/// What a connection gets of events if it is of a route; `None`: it speaks Pusher's protocol.
+fn frames(connections: &mut Connections<Client>, id: ConnectionId) -> Option<Frames> {
+    Some(subscriber(connections, id)?.routed()?.route.frames())
 }
 
 /// Seconds since the shard's start, for 136 years.

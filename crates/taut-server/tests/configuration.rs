@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use taut_server::config::{APP_FIELDS, Field, SETTINGS, Sources, UPGRADE_FIELDS, WEBHOOK_FIELDS};
+use taut_server::config::{APP_FIELDS, Field, ROUTE_FIELDS, SETTINGS, Sources, UPGRADE_FIELDS, WEBHOOK_FIELDS};
 
 #[test]
 fn the_page_says_what_the_code_says() {
@@ -57,6 +57,8 @@ fn page() -> String {
     fields(&mut page, WEBHOOK_FIELDS);
     let _ = write!(page, "\n{WEBHOOK_TAIL}\n## The upgrade\n\n[auth.md](auth.md) tells what it is for.\n\n");
     fields(&mut page, UPGRADE_FIELDS);
+    let _ = write!(page, "\n## A route\n\n[routes.md](routes.md) tells what it is for.\n\n");
+    fields(&mut page, ROUTE_FIELDS);
     let _ = write!(page, "\n{TAIL}");
     page
 }

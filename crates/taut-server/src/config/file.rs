@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::apps::{self, PartialApp};
 use super::diagnostic::Diagnostic;
+use super::routes as tables;
 use super::settings::{RETIRED, SETTINGS, Setting};
 use super::value::{Diagnostics, Located, Source};
+use crate::gateway::RouteConfig;
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub(crate) struct File {
     /// Each with its text and its place.
     settings: Vec<(&'static Setting, String, usize)>,
     pub(crate) apps: Vec<PartialApp>,
+    pub(crate) routes: Vec<RouteConfig>,
     /// Whether it says which apps there are, were it none.
     pub(crate) names_apps: bool,
 }
@@ -30,13 +33,13 @@ impl File {
         let mut complaints = Diagnostics::about(Source::File { path, text: &text });
         let contents = Located::from_toml(&text, &mut complaints);
         let mut settings = Vec::new();
-        let mut apps = Vec::new();
+        let (mut apps, mut routes) = (Vec::new(), Vec::new());
         let names_apps = contents.table().is_ok_and(|entries| entries.iter().any(|entry| entry.name == "apps"));
         if complaints.mistakes.is_empty() {
-            read_contents(&contents, &mut settings, &mut apps, &mut complaints);
+            read_contents(&contents, &mut settings, &mut apps, &mut routes, &mut complaints);
         }
         let mistakes = complaints.mistakes;
-        Ok((Self { path: path.to_owned(), text, settings, apps, names_apps }, mistakes))
+        Ok((Self { path: path.to_owned(), text, settings, apps, routes, names_apps }, mistakes))
     }
 
     /// Where something is.
@@ -57,6 +60,7 @@ fn read_contents(
     contents: &Located,
     settings: &mut Vec<(&'static Setting, String, usize)>,
     apps: &mut Vec<PartialApp>,
+    routes: &mut Vec<RouteConfig>,
     complaints: &mut Diagnostics<'_>,
 ) {
     let Ok(entries) = contents.table() else { return };
@@ -67,6 +71,9 @@ fn read_contents(
                 "apps is empty: write [[apps]] on a line of its own, and below it id, key and secret; to serve the development app, leave apps out",
             ),
             "apps" => apps.extend(entry.value.elements().iter().filter_map(|table| apps::read(table, complaints))),
+            "routes" => {
+                routes.extend(entry.value.elements().iter().filter_map(|table| tables::read(table, complaints)));
+            }
             "cluster" if entry.value.table().is_ok() => {
                 read_table(&entry.value, "setting of the cluster", &in_cluster(), settings, complaints);
             }
@@ -78,7 +85,7 @@ fn read_contents(
                 if let Some(setting) = in_file().chain(RETIRED).find(|setting| setting.name == name) {
                     read_setting(setting, &entry.value, settings, complaints);
                 } else {
-                    let known = in_file().map(|setting| setting.name).chain(["apps", "limits"]);
+                    let known = in_file().map(|setting| setting.name).chain(["apps", "limits", "routes"]);
                     complaints.unknown(entry, "setting", known.collect::<Vec<_>>());
                 }
             }

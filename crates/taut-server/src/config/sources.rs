@@ -124,6 +124,7 @@ impl Sources {
             }
         }
         let drafts = file.as_mut().map(|file| std::mem::take(&mut file.apps)).unwrap_or_default();
+        config.routes = file.as_mut().map(|file| std::mem::take(&mut file.routes)).unwrap_or_default();
         let is_sound = mistakes.is_empty();
         self.collect_apps(&mut config, file.as_ref(), drafts, &mut mistakes);
         notes.extend(foreign.notes);

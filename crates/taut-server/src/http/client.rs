@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::uri::Scheme;
-use http::{HeaderName, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -46,33 +46,63 @@ impl Client {
     /// When there is no whole answer; the reason repeats nothing of the request.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
         within: Duration,
         most: usize,
     ) -> Result<Answer, String> {
+        self.exchange(request, within, most).await.map_err(|unanswered| unanswered.reason)
+    }
+
+    /// The same, for whoever may want to send it again.
+    ///
+    /// # Cancel safety
+    /// As with [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As with [`send`](Self::send); the error says whether the receiver may have got something of the request.
+    pub(crate) async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        within: Duration,
+        most: usize,
+    ) -> Result<Answer, Unanswered> {
         request.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
         let answered = async {
             let response = if request.uri().scheme() == Some(&Scheme::HTTPS) {
-                self.secure.get_or_try_init(secure).await?.request(request).await
+                let secure = self.secure.get_or_try_init(secure).await;
+                secure.map_err(|reason| Unanswered { reason, is_untouched: true })?.request(request).await
             } else {
                 self.plain.request(request).await
             };
-            let response = response.map_err(|error| explain(&error))?;
-            let status = response.status();
+            let response =
+                response.map_err(|error| Unanswered { reason: explain(&error), is_untouched: error.is_connect() })?;
+            let (head, body) = response.into_parts();
             // A connection whose answer was read to its end can be used again; one with a longer answer is dropped.
-            let body = Limited::new(response.into_body(), most).collect().await;
+            let body = Limited::new(body, most).collect().await;
             let body = body.map_err(|_| format!("the answer ended too early, or is larger than {most} bytes"));
-            Ok(Answer { status, body: body.map(http_body_util::Collected::to_bytes) })
+            let body = body.map(http_body_util::Collected::to_bytes);
+            Ok(Answer { status: head.status, headers: head.headers, body })
         };
-        let late = |_| Err(format!("there was no answer within {within:.0?}"));
+        let late =
+            |_| Err(Unanswered { reason: format!("there was no answer within {within:.0?}"), is_untouched: false });
         timeout(within, answered).await.unwrap_or_else(late)
     }
+}
+
+/// Why nothing came back.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// It repeats nothing of the request.
+    pub(crate) reason: String,
+    /// Nothing of the request has left: it can be sent again.
+    pub(crate) is_untouched: bool,
 }
 
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     /// All of it, or why it could not be read: some care for the status alone.
     pub(crate) body: Result<Bytes, String>,
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use taut_shard::{ConnectionId, Connections};
 
+use super::frames::Forms;
 use super::subscribe::Refused;
-use super::{Client, PusherHandler, send, subscriber, tell_refused};
+use super::{Client, PusherHandler, frames, send, subscriber, tell_refused};
 use crate::apps::App;
 use crate::bus::Outlet;
 use crate::events::{Event, EventBus};
@@ -25,6 +26,8 @@ use crate::query::{Histogram, Traffic};
 pub(super) struct ClientOutlet<'a> {
     pub(super) app: &'a Arc<App>,
     pub(super) traffic: &'a Cell<Traffic>,
+    /// How many of them are of routes.
+    pub(super) routed: usize,
     pub(super) connections: &'a mut Connections<Client>,
     pub(super) events: &'a EventBus,
     pub(super) latency: &'a Cell<Histogram>,
@@ -53,10 +56,14 @@ impl Outlet<ConnectionId> for ClientOutlet<'_> {
             return;
         }
         let mut delivered = 0;
+        let mut forms = Forms::new(message);
         for id in subscribers {
             if excluded.is_some() && self.connections.user(id).and_then(|client| client.socket_id()) == *excluded {
                 continue;
             }
+            // Few apps have routes, and the others need not ask each connection.
+            let frames = if self.routed > 0 { frames(self.connections, id) } else { None };
+            let Some(message) = forms.of(frames) else { continue };
             // A reader that is too slow is closed by the shard, and counted there.
             let _ = self.connections.send_prepared(id, message);
             delivered += 1;
@@ -142,8 +149,11 @@ impl ClientOutlet<'_> {
         self.send(id, &ServerEvent::SubscriptionSucceeded { channel, members });
         match &subscribed.last_event {
             LastEvent::Found(message) => {
-                // A reader that is too slow is closed by the shard, and counted there.
-                let _ = self.connections.send_prepared(id, message);
+                let frames = frames(self.connections, id);
+                if let Some(message) = Forms::new(message).of(frames) {
+                    // A reader that is too slow is closed by the shard, and counted there.
+                    let _ = self.connections.send_prepared(id, message);
+                }
             }
             LastEvent::Missing => self.send(id, &ServerEvent::CacheMiss { channel }),
             LastEvent::NotKept => {}

@@ -83,7 +83,7 @@ impl PusherHandler {
     }
 
     /// A connection enters a channel. If the owner has been asked, that is noted before the answer can come.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         connections: &mut Connections<Client>,
         id: ConnectionId,
@@ -145,7 +145,7 @@ impl PusherHandler {
 
 /// Whether there is room for one more subscription beside those that are `taken`. Those that wait for an answer are among them, or a client
 /// that does not wait for answers would get any number.
-fn check_room(
+pub(super) fn check_room(
     members: &Members<ConnectionId>,
     id: ConnectionId,
     limits: &Limits,

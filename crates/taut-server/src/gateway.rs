@@ -1,0 +1,151 @@
+//! Routes: paths whose WebSockets are told to a backend, event by event, and do as it answers.
+//!
+//! A shard holds the connection and its `Conversation`: events in order, one at a time. Each goes as a `Job` to
+//! `serve`, on tokio, which asks the backend. The `Outcome` comes back to the shard by mail, which carries it out.
+
+mod backend;
+mod breaker;
+mod conversation;
+pub(crate) mod event;
+mod fastcgi;
+mod head;
+mod merge_patch;
+mod pattern;
+mod plain;
+mod route;
+mod signature;
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use taut_proto::handshake::Refusal;
+use taut_shard::{ConnectionId, HandshakeId};
+use tokio::sync::mpsc;
+
+use crate::place::ShardIndex;
+use crate::pusher::socket_id::SocketId;
+pub(crate) use backend::{Routes, serve};
+pub(crate) use conversation::{Conversation, Exchange, Kept};
+pub(crate) use head::Head;
+pub(crate) use pattern::Parameters;
+pub use route::{Backend, Frames, OnError, RouteConfig};
+
+use self::backend::Route as LiveRoute;
+use self::event::Answer;
+
+/// A route while it is served.
+pub(crate) type Route = LiveRoute;
+
+/// What shards know of routes, and the way to their backends.
+pub(crate) struct Gateway {
+    routes: ArcSwap<Routes>,
+    jobs: mpsc::UnboundedSender<Job>,
+    /// Jobs whose outcomes have not been carried out.
+    pending: AtomicUsize,
+}
+
+/// What [`serve`] has to do.
+pub(crate) struct Jobs(mpsc::UnboundedReceiver<Job>);
+
+/// An event for a backend.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) asker: Asker,
+    pub(crate) route: Arc<Route>,
+    pub(crate) head: Arc<Head>,
+    pub(crate) connection: SocketId,
+    pub(crate) exchange: Exchange,
+}
+
+/// Where the outcome belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) shard: ShardIndex,
+    pub(crate) whose: Whose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// A client that waits to be let in.
+    Opening(HandshakeId),
+    Open(ConnectionId),
+    /// A connection that is over, and whose backend is told the rest.
+    Parting(ConnectionId),
+    /// One that was accepted and never came: nobody waits for what comes of its end.
+    Nobody,
+}
+
+/// What has come of an event.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// To be carried out.
+    Answered(Box<Answer>),
+    /// The client is not let in.
+    Refused(Refusal),
+    /// There is no answer that could be carried out.
+    Failed(Failure),
+}
+
+/// Why there is none, as the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The backend fails, or answers nonsense.
+    Broken,
+    /// It takes too long.
+    Late,
+    /// It has too much to do, or is away.
+    Busy,
+    /// It refuses the event.
+    Rejected,
+}
+
+impl Gateway {
+    pub(crate) fn new(routes: Routes) -> (Arc<Self>, Jobs) {
+        // As many jobs as there are connections, and each waits for the one before it: nothing else bounds them.
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        let routes = ArcSwap::from_pointee(routes);
+        (Arc::new(Self { routes, jobs, pending: AtomicUsize::new(0) }), Jobs(receiver))
+    }
+
+    /// One without routes.
+    pub(crate) fn none() -> Arc<Self> {
+        Self::new(Routes::default()).0
+    }
+
+    /// Clients that come from here on find these routes. Those that are here keep theirs.
+    pub(crate) fn replace(&self, routes: Routes) {
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// The route of a path, and what its open parts are there.
+    pub(crate) fn find(&self, path: &str) -> Option<(Arc<Route>, Parameters)> {
+        let routes = self.routes.load();
+        if routes.is_empty() { None } else { routes.find(path) }
+    }
+
+    /// Takes an event to its backend.
+    pub(crate) fn ask(&self, job: Job) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        // Without `serve` the runtime has ended, and the shards are about to.
+        let _ = self.jobs.send(job);
+    }
+
+    /// The outcome of a job has been carried out.
+    pub(crate) fn settled(&self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether backends are still to be told something. Once no connection is left it becomes so, and stays.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,362 @@
+//! Asks backends: each event is a request, of which a backend has only so many at a time.
+
+mod carrier;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use self::carrier::{Carrier, Reply};
+use super::breaker::{self, Breaker};
+use super::event::Event;
+use super::merge_patch;
+use super::pattern::Parameters;
+use super::pattern::{Conflict, Pattern, Patterns};
+use super::plain;
+use super::route::{Frames, OnError, RouteConfig};
+use super::signature::{self, Secret};
+use super::status::{self, EventOutcome, OpenOutcome};
+use super::{Asker, Failure, Job, Jobs, Outcome};
+use crate::apps::Apps;
+use crate::http::client::Client;
+
+/// The routes that are served, found by path.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(Patterns<Arc<Route>>);
+
+/// A route while it is served.
+#[derive(Debug)]
+pub(crate) struct Route {
+    config: RouteConfig,
+    /// In lower case.
+    headers: Box<[Box<str>]>,
+    carrier: Carrier,
+    turns: Semaphore,
+    /// Of these, for events that nobody waits for: a crowd that goes must not keep out those who come.
+    last_turns: Semaphore,
+    breaker: Mutex<Breaker>,
+    began: Instant,
+    /// The last event was failed.
+    is_failing: AtomicBool,
+}
+
+impl Routes {
+    /// The routes of a configuration. Those that name no app are of the only one there is.
+    ///
+    /// # Errors
+    /// What is wrong with one of them, in words.
+    pub(crate) fn new(configs: &[RouteConfig], apps: &Apps) -> Result<Self, String> {
+        let mut patterns = Vec::with_capacity(configs.len());
+        for config in configs {
+            let pattern = Pattern::parse(&config.path).map_err(|error| format!("route {}: {error}", config.path))?;
+            let route = Route::new(config.clone(), apps).map_err(|error| format!("route {}: {error}", config.path))?;
+            patterns.push((pattern, Arc::new(route)));
+        }
+        let same =
+            |conflict: Conflict| format!("the routes {} and {} have the same paths", conflict.first, conflict.second);
+        Patterns::new(patterns).map(Self).map_err(same)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn find(&self, path: &str) -> Option<(Arc<Route>, Parameters)> {
+        let (route, params) = self.0.find(path)?;
+        Some((Arc::clone(route), params))
+    }
+}
+
+impl Route {
+    fn new(mut config: RouteConfig, apps: &Apps) -> Result<Self, String> {
+        config.check()?;
+        if config.app.is_empty() {
+            let mut known = apps.all().into_iter().filter(|app| app.snapshot().known);
+            config.app = match (known.next(), known.next()) {
+                (Some(only), None) => only.id().to_owned(),
+                _ => return Err("there are several apps: name one with app".to_owned()),
+            };
+        }
+        let Some(_) = apps.by_id(&config.app) else { return Err(format!("there is no app {:?}", config.app)) };
+        let carrier = Carrier::new(&config.backend)?;
+        let headers = config.headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
+        let turns = Semaphore::new(config.concurrency);
+        let last_turns = Semaphore::new(config.concurrency.div_ceil(4));
+        let (breaker, is_failing) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { config, headers, carrier, turns, last_turns, breaker, began: Instant::now(), is_failing })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    pub(crate) fn app(&self) -> &str {
+        &self.config.app
+    }
+
+    pub(crate) fn frames(&self) -> Frames {
+        self.config.frames
+    }
+
+    pub(crate) fn on_error(&self) -> OnError {
+        self.config.on_error
+    }
+
+    /// Whether the backend gets this header of the client's.
+    pub(crate) fn passes(&self, name: &str) -> bool {
+        // PHP makes `a_b`, `a.b` and `a-b` the same name, and CGI makes `Proxy` a setting (CVE-2016-5385).
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let is_safe = is_plain && !name.eq_ignore_ascii_case("proxy");
+        is_safe && self.headers.iter().any(|known| name.eq_ignore_ascii_case(known))
+    }
+}
+
+/// Takes events to backends and tells what has come of each, for as long as the runtime lives.
+///
+/// # Cancel safety
+/// Dropping it drops the requests that are under way.
+pub(crate) async fn serve<F>(jobs: Jobs, apps: Arc<Apps>, client: Client, tell: F)
+where
+    F: Fn(Asker, Outcome) + Send + Sync + 'static,
+{
+    let Jobs(mut jobs) = jobs;
+    let tell = Arc::new(tell);
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            job = jobs.recv() => {
+                let Some(job) = job else { break };
+                let (apps, client, tell) = (Arc::clone(&apps), client.clone(), Arc::clone(&tell));
+                running.spawn(async move {
+                    let outcome = job.run(&apps, &client).await;
+                    tell(job.asker, outcome);
+                });
+            }
+            Some(_) = running.join_next() => {}
+        }
+    }
+}
+
+impl Job {
+    /// Asks until there is an answer, or the time is over.
+    async fn run(&self, apps: &Apps, client: &Client) -> Outcome {
+        let is_close = matches!(self.exchange.event, Event::Close { .. });
+        let patience = if is_close { LONGEST_CLOSE } else { self.route.config.timeout };
+        let deadline = Instant::now() + patience;
+        let (mut attempt, mut pause) = (1, FIRST_PAUSE);
+        loop {
+            let outcome = self.attempt(attempt, deadline, apps, client).await;
+            let wait = match outcome {
+                Attempt::Done(outcome) => return outcome,
+                Attempt::Again { after: Some(after) } => after,
+                // Not all at once.
+                Attempt::Again { after: None } => pause,
+            };
+            if Instant::now() + wait >= deadline {
+                return Outcome::Failed(Failure::Busy);
+            }
+            sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            attempt += 1;
+        }
+    }
+
+    /// Waits for this event's turn.
+    async fn turn(&self) -> (Option<SemaphorePermit<'_>>, Option<SemaphorePermit<'_>>) {
+        let is_last = matches!(self.exchange.event, Event::Close { .. });
+        // They are never closed.
+        let last = if is_last { self.route.last_turns.acquire().await.ok() } else { None };
+        (last, self.route.turns.acquire().await.ok())
+    }
+
+    async fn attempt(&self, attempt: u32, deadline: Instant, apps: &Apps, client: &Client) -> Attempt {
+        let route = &self.route;
+        let until = deadline.min(Instant::now() + route.config.timeout);
+        let Ok(_turn) = timeout_at(until, self.turn()).await else { return Attempt::Again { after: None } };
+        let permit = match route.breaker().admit(route.began.elapsed()) {
+            Ok(permit) => permit,
+            // Whoever wants to come is told at once.
+            Err(_) if self.exchange.event == Event::Open => return Attempt::Done(Outcome::Failed(Failure::Busy)),
+            Err(open) => return Attempt::Again { after: Some(open.remaining.max(FIRST_PAUSE)) },
+        };
+        let request = match self.request(attempt, apps) {
+            Ok(request) => request,
+            Err(why) => {
+                route.breaker().record(&permit, breaker::Outcome::Abandoned, route.began.elapsed(), 0);
+                return self.broken(&why);
+            }
+        };
+        let replied = route.carrier.send(client, &self.head, &request, until).await;
+        let health = match &replied {
+            Ok(reply) => breaker::Outcome::of_status(reply.status, reply.header("retry-after").is_some()),
+            Err(_) => breaker::Outcome::Failed,
+        };
+        route.breaker().record(&permit, health, route.began.elapsed(), random());
+        match replied {
+            Ok(reply) => self.read(&reply, deadline),
+            Err(unanswered) => {
+                route.note_failure(&unanswered.reason);
+                // Clients that are to come back later do that by themselves, and need not wait here.
+                let is_open = self.exchange.event == Event::Open;
+                match unanswered.is_untouched {
+                    true if is_open => Attempt::Done(Outcome::Failed(Failure::Busy)),
+                    true => Attempt::Again { after: None },
+                    false if Instant::now() >= until => Attempt::Done(Outcome::Failed(Failure::Late)),
+                    false => Attempt::Done(Outcome::Failed(Failure::Broken)),
+                }
+            }
+        }
+    }
+
+    /// What the backend is told.
+    fn request(&self, attempt: u32, apps: &Apps) -> Result<carrier::Request, String> {
+        let (route, head, exchange) = (&*self.route, &*self.head, &self.exchange);
+        let id = self.connection.to_string();
+        let headers: Vec<(&str, &[u8])> =
+            head.headers.iter().map(|(name, value)| (&**name, value.as_bytes())).collect();
+        let protocols: Vec<&str> = head.protocols.iter().map(|name| &**name).collect();
+        let address = head.address.to_string();
+        let connection = plain::Connection {
+            id: &id,
+            route: route.name(),
+            params: &head.params,
+            path: &head.path,
+            user: exchange.kept.user.as_ref(),
+            meta: &exchange.kept.meta,
+            upgrade: plain::Upgrade {
+                query: &head.query,
+                headers: &headers,
+                address: &address,
+                protocols: &protocols,
+                is_secure: head.is_secure,
+            },
+        };
+        let body = plain::write(&connection, &exchange.event, exchange.seq, attempt);
+        let secret = route.secret(apps).ok_or("its app is not served any more")?;
+        let id = signature::event_id(&id, exchange.seq);
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let signature = signature::sign(&[secret], &id, timestamp, &body);
+        Ok(carrier::Request { body: body.into(), id, timestamp, signature })
+    }
+
+    fn read(&self, reply: &Reply, deadline: Instant) -> Attempt {
+        let headers = reply.pairs();
+        let response = status::Response { status: reply.status, headers: &headers, body: &reply.body };
+        if self.exchange.event == Event::Open {
+            return match OpenOutcome::of(&response) {
+                OpenOutcome::Accept => self.answer(reply),
+                OpenOutcome::Refuse(refusal) => Attempt::Done(Outcome::Refused(refusal.into())),
+                OpenOutcome::Unavailable { retry_after } => {
+                    Attempt::Done(Outcome::Refused(status::unavailable(retry_after.as_deref())))
+                }
+                OpenOutcome::BadGateway => self.broken(&answered(reply.status)),
+            };
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match EventOutcome::of(&response, SystemTime::now(), left) {
+            EventOutcome::CarryOut => self.answer(reply),
+            EventOutcome::Again(after) => Attempt::Again { after: Some(after) },
+            EventOutcome::Failed(failure) => {
+                self.route.note_failure(&answered(reply.status));
+                Attempt::Done(Outcome::Failed(failure))
+            }
+        }
+    }
+
+    /// What the backend wants done, checked as a whole.
+    fn answer(&self, reply: &Reply) -> Attempt {
+        let protocols: Vec<&str> = self.head.protocols.iter().map(|name| &**name).collect();
+        let to = match self.exchange.event {
+            Event::Open => plain::AnswerTo::Open { protocols: &protocols },
+            _ => plain::AnswerTo::Event,
+        };
+        let content_type = reply.header("content-type");
+        let response = plain::Response { status: reply.status, content_type, body: &reply.body };
+        let (mut answer, warnings) = match plain::read(&response, to, &plain::Limits::default()) {
+            Ok(read) => read,
+            Err(error) => return self.broken(&error.to_string()),
+        };
+        for warning in warnings {
+            tracing::warn!(route = self.route.name(), %warning, "part of a backend's answer was left out");
+        }
+        if let Some(patch) = answer.meta.take() {
+            let mut meta = self.exchange.kept.meta.clone();
+            if merge_patch::apply(&mut meta, patch, &merge_patch::Bounds::default()).is_err() {
+                return self.broken("meta would be larger than 4 KiB");
+            }
+            answer.meta = Some(meta);
+        }
+        self.route.note_success();
+        Attempt::Done(Outcome::Answered(Box::new(answer)))
+    }
+
+    fn broken(&self, why: &str) -> Attempt {
+        self.route.note_failure(why);
+        Attempt::Done(Outcome::Failed(Failure::Broken))
+    }
+}
+
+/// What has come of one request.
+enum Attempt {
+    Done(Outcome),
+    /// It was not accepted: it may be sent again, then.
+    Again {
+        after: Option<Duration>,
+    },
+}
+
+impl Route {
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn secret(&self, apps: &Apps) -> Option<Secret> {
+        match &self.config.secret {
+            Some(secret) => Secret::parse(secret.reveal()).ok(),
+            None => Some(Secret::of(apps.by_id(&self.config.app)?.snapshot().config.key().secret.reveal())),
+        }
+    }
+
+    /// Says when it begins to go wrong: strangers may cause an event each, but no line of the log.
+    fn note_failure(&self, why: &str) {
+        if self.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::debug!(route = self.name(), why, "the backend does not answer an event");
+        } else {
+            tracing::warn!(
+                route = self.name(),
+                why,
+                "the backend does not answer an event; further ones are logged at debug"
+            );
+        }
+    }
+
+    fn note_success(&self) {
+        if self.is_failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(route = self.name(), "the backend answers again");
+        }
+    }
+}
+
+/// What the log is told: the status alone, since the body is whoever's.
+fn answered(status: u16) -> String {
+    let name = StatusCode::from_u16(status).map_or_else(|_| status.to_string(), |status| status.to_string());
+    format!("the answer was {name}")
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_ne_bytes(bytes)
+}
+
+/// Between two attempts at an event that was not accepted.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// For how long a backend that is away is tried to be told that a connection has ended.
+const LONGEST_CLOSE: Duration = Duration::from_secs(5 * 60);

@@ -1,0 +1,198 @@
+//! Carries a request to a backend: over HTTP, or to a script over FastCGI.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Uri};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use tokio::time::Instant;
+
+use crate::address;
+use crate::gateway::fastcgi;
+use crate::gateway::head::Head;
+use crate::gateway::route::Backend;
+use crate::http::client::{Client, Unanswered};
+
+/// The way to one backend.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Http(Uri),
+    FastCgi(Script),
+}
+
+#[derive(Debug)]
+pub(super) struct Script {
+    address: fastcgi::Address,
+    /// `SCRIPT_FILENAME`, `DOCUMENT_ROOT` and `SCRIPT_NAME`.
+    file: Box<str>,
+    root: Box<str>,
+    name: Box<str>,
+}
+
+/// What a backend is told.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) body: Bytes,
+    /// Names the event, the same in each attempt.
+    pub(super) id: String,
+    /// Seconds since 1970.
+    pub(super) timestamp: u64,
+    pub(super) signature: String,
+}
+
+/// What a backend says.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn pairs(&self) -> Vec<(&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (&**name, value.as_bytes())).collect()
+    }
+
+    /// The first header of this name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+    }
+}
+
+impl Carrier {
+    pub(super) fn new(backend: &Backend) -> Result<Self, String> {
+        match backend {
+            Backend::Http { url } => address::parse(url).map(Self::Http).map_err(|invalid| invalid.to_string()),
+            Backend::FastCgi { address, script, root } => {
+                let text = |path: &std::path::Path| {
+                    path.to_str().map(Box::<str>::from).ok_or_else(|| "the script's path is no text".to_owned())
+                };
+                let address = fastcgi::Address::parse(address).map_err(|invalid| invalid.to_string())?;
+                let file = text(script)?;
+                let root = root.as_deref().or_else(|| script.parent()).map_or_else(|| Ok("/".into()), text)?;
+                let below = file.strip_prefix(root.trim_end_matches('/')).filter(|rest| rest.starts_with('/'));
+                let name = below.map_or_else(
+                    || file.rsplit('/').next().map(|name| format!("/{name}")).unwrap_or_default(),
+                    str::to_owned,
+                );
+                Ok(Self::FastCgi(Script { address, file, root, name: name.into() }))
+            }
+        }
+    }
+
+    /// Sends a request, and reads the whole answer by then.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the backend may have taken the request or not.
+    pub(super) async fn send(
+        &self,
+        client: &Client,
+        head: &Head,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, Unanswered> {
+        match self {
+            Self::Http(uri) => over_http(client, uri, head, request, deadline).await,
+            Self::FastCgi(script) => script.send(head, request, deadline).await,
+        }
+    }
+}
+
+async fn over_http(
+    client: &Client,
+    uri: &Uri,
+    head: &Head,
+    request: &Request,
+    deadline: Instant,
+) -> Result<Reply, Unanswered> {
+    let mut post = http::Request::new(Full::new(request.body.clone()));
+    *post.method_mut() = Method::POST;
+    *post.uri_mut() = uri.clone();
+    add_headers(post.headers_mut(), head, request);
+    let within = deadline.saturating_duration_since(Instant::now());
+    let answer = client.exchange(post, within, MOST_ANSWER).await?;
+    let body = answer.body.map_err(|reason| Unanswered { reason, is_untouched: false })?;
+    let headers =
+        answer.headers.iter().filter_map(|(name, value)| Some((name.as_str().into(), value.to_str().ok()?.into())));
+    Ok(Reply { status: answer.status.as_u16(), headers: headers.collect(), body })
+}
+
+fn add_headers(headers: &mut HeaderMap, head: &Head, request: &Request) {
+    for (name, value) in fields(head, request) {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            headers.append(name, value);
+        }
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+}
+
+/// The headers of a request: those that the client sent and the route passes on, and ours.
+fn fields<'a>(head: &'a Head, request: &'a Request) -> Vec<(&'a str, std::borrow::Cow<'a, str>)> {
+    let mut fields: Vec<(&str, std::borrow::Cow<'_, str>)> =
+        head.headers.iter().map(|(name, value)| (&**name, (&**value).into())).collect();
+    fields.push(("X-Forwarded-For", head.address.to_string().into()));
+    fields.push(("X-Forwarded-Proto", if head.is_secure { "https" } else { "http" }.into()));
+    fields.push(("X-Forwarded-Host", (&*head.host).into()));
+    fields.push(("Webhook-Id", (&*request.id).into()));
+    fields.push(("Idempotency-Key", (&*request.id).into()));
+    fields.push(("Webhook-Timestamp", request.timestamp.to_string().into()));
+    fields.push(("Webhook-Signature", (&*request.signature).into()));
+    fields
+}
+
+impl Script {
+    async fn send(&self, head: &Head, request: &Request, deadline: Instant) -> Result<Reply, Unanswered> {
+        let fields = fields(head, request);
+        let headers: Vec<(&str, &[u8])> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        let parameters = fastcgi::Parameters {
+            method: "POST",
+            script_filename: &self.file,
+            document_root: &self.root,
+            script_name: &self.name,
+            request_uri: &self.name,
+            query_string: "",
+            protocol: "HTTP/1.1",
+            content_type: Some(JSON),
+            remote: SocketAddr::new(head.address, head.port),
+            server: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            server_name: head.host.split(':').next().unwrap_or_default(),
+            is_https: head.is_secure,
+            headers: &headers,
+        };
+        let request = fastcgi::Request { parameters, body: &request.body };
+        let limits = fastcgi::Limits { connect: LONGEST_CONNECT, answer: MOST_ANSWER };
+        match fastcgi::request(&self.address, &request, deadline, &limits).await {
+            Ok(answer) => {
+                self.note(&answer.stderr);
+                let headers = answer
+                    .head
+                    .headers
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name.into(), String::from_utf8(value).ok()?.into())));
+                Ok(Reply { status: answer.head.status, headers: headers.collect(), body: answer.body.into() })
+            }
+            Err(failure) => {
+                self.note(&failure.stderr);
+                Err(Unanswered { reason: failure.to_string(), is_untouched: failure.is_untouched() })
+            }
+        }
+    }
+
+    /// Tells the log what a script has said on its error stream.
+    fn note(&self, stderr: &fastcgi::Stderr) {
+        if !stderr.is_empty() {
+            let (script, left_out) = (&*self.file, stderr.dropped());
+            tracing::warn!(script, left_out, stderr = %stderr.text().trim(), "a script has written to its error log");
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+
+/// Bytes of an answer.
+const MOST_ANSWER: usize = 1 << 20;
+
+const LONGEST_CONNECT: Duration = Duration::from_secs(1);

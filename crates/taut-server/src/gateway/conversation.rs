@@ -1,0 +1,262 @@
+//! One connection of a route, and what its backend knows of it: events in their order, one at a time.
+//!
+//! No I/O, no clock of its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use taut_proto::Time;
+
+use super::event::{Event, User};
+
+/// What is still to be told to the backend of a connection, and what the server keeps for it.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    kept: Arc<Kept>,
+    /// Of the last event that was taken to the backend; 0: of none.
+    seq: u64,
+    queue: VecDeque<Event>,
+    /// Of the events in the queue.
+    bytes: usize,
+    /// The backend has an event, and has not answered it.
+    is_asking: bool,
+    timer: Option<Timer>,
+    state: State,
+}
+
+/// What a backend has said of a connection; it comes back with every event.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) user: Option<User>,
+    pub(crate) meta: Map<String, Value>,
+}
+
+/// One event on its way to the backend.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Exchange {
+    pub(crate) seq: u64,
+    pub(crate) event: Event,
+    pub(crate) kept: Arc<Kept>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The backend has not said yet whether the connection may be.
+    Opening,
+    Open,
+    /// The connection is over, and its backend is still to be told what came before that, and that.
+    Over,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Timer {
+    every: Duration,
+    due: Time,
+}
+
+impl Conversation {
+    /// It begins with [`Event::Open`].
+    pub(crate) fn new() -> Self {
+        Self {
+            kept: Arc::default(),
+            seq: 0,
+            queue: VecDeque::from([Event::Open]),
+            bytes: 0,
+            is_asking: false,
+            timer: None,
+            state: State::Opening,
+        }
+    }
+
+    pub(crate) fn kept(&self) -> &Arc<Kept> {
+        &self.kept
+    }
+
+    /// What is kept from here on.
+    pub(crate) fn keep(&mut self, kept: Kept) {
+        self.kept = Arc::new(kept);
+    }
+
+    /// Something has happened.
+    pub(crate) fn push(&mut self, event: Event) {
+        if self.state == State::Over {
+            return;
+        }
+        if let Event::Close { .. } = event {
+            self.state = State::Over;
+            self.timer = None;
+        }
+        self.bytes += event.bytes();
+        self.queue.push_back(event);
+    }
+
+    /// Whether nothing more should be read of the connection for now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes > MOST_BYTES || self.queue.len() > MOST_EVENTS
+    }
+
+    /// The next event for the backend, unless it is still to answer the one before.
+    pub(crate) fn next(&mut self) -> Option<Exchange> {
+        if self.is_asking {
+            return None;
+        }
+        let event = self.queue.pop_front()?;
+        self.bytes -= event.bytes();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        self.is_asking = true;
+        self.seq += 1;
+        Some(Exchange { seq: self.seq, event, kept: Arc::clone(&self.kept) })
+    }
+
+    /// The backend has answered, or will not.
+    pub(crate) fn answered(&mut self) {
+        self.is_asking = false;
+        if self.state == State::Opening {
+            self.state = State::Open;
+        }
+    }
+
+    /// Whether the backend has been told everything.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == State::Over && !self.is_asking && self.queue.is_empty()
+    }
+
+    /// Sets the timer; `None`: there is none any more. Gives when it is due.
+    pub(crate) fn set_timer(&mut self, every: Option<Duration>, now: Time) -> Option<Time> {
+        self.timer = every.filter(|_| self.state != State::Over).map(|every| Timer { every, due: now + every });
+        self.timer.map(|timer| timer.due)
+    }
+
+    /// A timer of this connection was due. Gives when to look again, if there still is one. A backend that is slower than its timer is told once.
+    pub(crate) fn tick(&mut self, now: Time) -> Option<Time> {
+        let Timer { every, due } = self.timer?;
+        if due > now {
+            return Some(due);
+        }
+        if !self.queue.contains(&Event::Timer) {
+            self.push(Event::Timer);
+        }
+        self.set_timer(Some(every), now)
+    }
+}
+
+impl Event {
+    /// Bytes that it takes while it waits, about.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Open | Self::Timer => 0,
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Close { reason, .. } => reason.len(),
+        }
+    }
+}
+
+/// Bytes and events that wait for a backend before nothing more of the connection is read.
+const MOST_BYTES: usize = 64 * 1024;
+const MOST_EVENTS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Event {
+        Event::Text(text.into())
+    }
+
+    fn close() -> Event {
+        Event::Close { code: 1000, reason: "bye".into(), is_clean: true }
+    }
+
+    /// One that the backend has accepted.
+    fn open() -> Conversation {
+        let mut conversation = Conversation::new();
+        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((1, Event::Open)));
+        conversation.answered();
+        conversation
+    }
+
+    #[test]
+    fn events_go_to_the_backend_one_at_a_time_and_in_their_order() {
+        let mut conversation = open();
+        assert_eq!(conversation.next(), None);
+        conversation.push(text("a"));
+        conversation.push(text("b"));
+        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((2, text("a"))));
+        assert_eq!(conversation.next(), None, "the first is not answered");
+        conversation.answered();
+        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((3, text("b"))));
+    }
+
+    #[test]
+    fn an_event_has_what_was_kept_when_it_leaves() {
+        let mut conversation = open();
+        conversation.push(text("a"));
+        let user = Some(User { id: "7".into(), info: None });
+        conversation.keep(Kept { user: user.clone(), meta: Map::new() });
+        assert_eq!(conversation.next().expect("an event").kept.user, user);
+        assert_eq!(conversation.kept().user, user);
+    }
+
+    #[test]
+    fn a_backend_that_is_slower_than_its_client_makes_it_wait() {
+        let mut conversation = open();
+        for _ in 0..MOST_EVENTS {
+            conversation.push(text(""));
+        }
+        assert!(!conversation.is_full());
+        conversation.push(text(""));
+        assert!(conversation.is_full());
+        conversation.next();
+        assert!(!conversation.is_full());
+        let mut conversation = open();
+        conversation.push(text(&"x".repeat(MOST_BYTES)));
+        assert!(!conversation.is_full());
+        conversation.push(Event::Binary([1].into()));
+        assert!(conversation.is_full());
+        conversation.next();
+        assert!(!conversation.is_full());
+    }
+
+    #[test]
+    fn what_came_before_the_end_is_told_and_nothing_after_it() {
+        let mut conversation = open();
+        conversation.push(text("last"));
+        conversation.push(close());
+        conversation.push(text("late"));
+        conversation.push(close());
+        assert_eq!(conversation.next().map(|it| it.event), Some(text("last")));
+        assert!(!conversation.is_over());
+        conversation.answered();
+        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((3, close())));
+        assert!(!conversation.is_over());
+        conversation.answered();
+        assert_eq!(conversation.next(), None);
+        assert!(conversation.is_over());
+    }
+
+    #[test]
+    fn a_timer_repeats_until_it_is_changed_and_a_slow_backend_is_told_once() {
+        let (mut conversation, second) = (open(), Duration::from_secs(1));
+        let at = |seconds| Time::ZERO + seconds * second;
+        assert_eq!(conversation.tick(at(0)), None, "there is none");
+        assert_eq!(conversation.set_timer(Some(5 * second), at(0)), Some(at(5)));
+        assert_eq!(conversation.tick(at(4)), Some(at(5)));
+        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.tick(at(6)), Some(at(11)));
+        assert_eq!(conversation.tick(at(11)), Some(at(16)));
+        assert_eq!(conversation.next().map(|it| it.event), Some(Event::Timer));
+        conversation.answered();
+        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.set_timer(None, at(12)), None);
+        assert_eq!(conversation.tick(at(30)), None);
+        conversation.set_timer(Some(5 * second), at(30));
+        conversation.push(close());
+        assert_eq!(conversation.tick(at(40)), None, "it is over");
+        assert_eq!(conversation.set_timer(Some(5 * second), at(40)), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! What is kept of the request that a connection began with, for its backend.
+
+use std::net::{IpAddr, SocketAddr};
+
+use taut_proto::handshake::Request;
+
+use super::pattern::Parameters;
+
+/// The part of an upgrade's request that its route's backend is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) path: Box<str>,
+    /// As the client wrote it.
+    pub(crate) query: Box<str>,
+    /// What the parts of the path are called that the route leaves open, and what they are here.
+    pub(crate) params: Parameters,
+    /// Those that the route passes on, in the client's order.
+    pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+    /// The subprotocols that the client offers.
+    pub(crate) protocols: Vec<Box<str>>,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) host: Box<str>,
+    pub(crate) is_secure: bool,
+}
+
+impl Head {
+    /// What a route passes on of a request from `address`, which has come over `peer`.
+    pub(crate) fn new(
+        request: &Request<'_>,
+        peer: SocketAddr,
+        address: IpAddr,
+        is_secure: bool,
+        passes: impl Fn(&str) -> bool,
+        params: Parameters,
+    ) -> Self {
+        // Who cannot be read as text cannot be told as JSON, and no browser sends such a header.
+        let headers = request.headers().filter(|(name, _)| passes(name)).filter_map(|(name, value)| {
+            let value = str::from_utf8(value).ok()?;
+            Some((name.into(), value.into()))
+        });
+        Self {
+            path: request.path().into(),
+            query: request.query().unwrap_or_default().into(),
+            params,
+            headers: headers.collect(),
+            protocols: request.subprotocols().map(Box::from).collect(),
+            address,
+            port: peer.port(),
+            host: request.host().unwrap_or_default().into(),
+            is_secure,
+        }
+    }
+}

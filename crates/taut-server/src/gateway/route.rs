@@ -1,0 +1,127 @@
+//! The configuration of a route: a path whose WebSockets are told to a backend, event by event.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fastcgi;
+use super::pattern::Pattern;
+use super::signature::Secret;
+use crate::address;
+use crate::app;
+
+/// A path whose WebSockets are told to a backend, event by event: an application that answers requests and can hold no connection.
+///
+/// The backend gets each event as a request, and its answer says what is to be done. The answer to the first one decides whether the client is let in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfig {
+    /// Names the route to its backend, in the log and in metrics; its path by default.
+    pub name: String,
+    /// Which paths are this route's: `/chat/{room}`, or `/files/{path...}` for everything below.
+    pub path: String,
+    /// The app whose channels, users and limits its connections have, by its id.
+    pub app: String,
+    /// Who is asked.
+    pub backend: Backend,
+    /// What requests are signed with, as Standard Webhooks have it (`whsec_…`); the app's first secret by default.
+    pub secret: Option<app::Secret>,
+    /// The headers of a client's request that come with each request to the backend; by default those of [`RouteConfig::HEADERS`].
+    pub headers: Vec<String>,
+    /// What its connections get of what is published in their channels; [`Frames::Event`] by default.
+    pub frames: Frames,
+    /// What becomes of a connection when its backend fails; [`OnError::Close`] by default.
+    pub on_error: OnError,
+    /// How long the backend may take for one event, the time included for which that waits for its turn; 10 seconds by default.
+    pub timeout: Duration,
+    /// Events that the backend has at a time; 64 by default, and 8 over FastCGI: fewer than php-fpm has workers (`pm.max_children`).
+    pub concurrency: usize,
+}
+
+/// Who is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// An address, `http://` or `https://`, to which requests are posted.
+    Http {
+        /// Where.
+        url: String,
+    },
+    /// A script that php-fpm runs.
+    FastCgi {
+        /// `fastcgi:///run/php/php-fpm.sock`, or `fastcgi://127.0.0.1:9000`.
+        address: String,
+        /// The file that php-fpm runs, as it sees it.
+        script: PathBuf,
+        /// `DOCUMENT_ROOT`; the script's folder by default.
+        root: Option<PathBuf>,
+    },
+}
+
+/// What connections get of an event in one of their channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Frames {
+    /// `{"channel":…,"event":…,"data":…}`, with data that is JSON as JSON.
+    #[default]
+    Event,
+    /// The data alone, and nothing that the server itself announces.
+    Raw,
+}
+
+/// What becomes of a connection when its backend has failed an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// It is closed with a code that says so.
+    #[default]
+    Close,
+    /// It goes on without the event, which is counted and logged.
+    Keep,
+}
+
+impl RouteConfig {
+    /// The headers that a backend gets by default.
+    pub const HEADERS: [&'static str; 5] = ["Cookie", "Authorization", "Origin", "User-Agent", "Accept-Language"];
+
+    /// A route with the defaults.
+    pub fn new(path: impl Into<String>, app: impl Into<String>, backend: Backend) -> Self {
+        let path = path.into();
+        let concurrency = if matches!(backend, Backend::Http { .. }) { 64 } else { 8 };
+        Self {
+            name: path.clone(),
+            path,
+            app: app.into(),
+            backend,
+            secret: None,
+            headers: Self::HEADERS.map(str::to_owned).to_vec(),
+            frames: Frames::default(),
+            on_error: OnError::default(),
+            timeout: Duration::from_secs(10),
+            concurrency,
+        }
+    }
+
+    /// Whether it can be served, as far as that does not depend on the apps.
+    ///
+    /// # Errors
+    /// What is wrong, in words that repeat no secret.
+    pub fn check(&self) -> Result<(), String> {
+        Pattern::parse(&self.path).map_err(|error| format!("path: {error}"))?;
+        match &self.backend {
+            Backend::Http { url } => drop(address::parse(url).map_err(|invalid| format!("backend: {invalid}"))?),
+            Backend::FastCgi { address, script, .. } => {
+                let address = fastcgi::Address::parse(address).map_err(|invalid| format!("backend: {invalid}"))?;
+                if !address.is_local() {
+                    return Err("backend: whoever reaches php-fpm can run code there, so it has to be on this machine"
+                        .to_owned());
+                }
+                if !script.is_absolute() {
+                    return Err("script: the path of the script begins with /".to_owned());
+                }
+            }
+        }
+        if let Some(secret) = &self.secret {
+            Secret::parse(secret.reveal()).map_err(|error| format!("secret: {error}"))?;
+        }
+        if self.name.is_empty() {
+            return Err("name: it is empty".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,564 @@
+//! Connections of routes: their events go to the route's backend, and what it answers is carried out here.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use taut_proto::handshake::origin::same_host;
+use taut_proto::handshake::{Refusal, Request, Upgrade};
+use taut_proto::{Close, CloseCode, Message, Time};
+use taut_shard::{Answer as ShardAnswer, ConnectionId, Connections, HandshakeId, Outgoing, Reason, Session, Verdict};
+
+use super::client_info::ClientInfo;
+use super::sign_in::SignedIn;
+use super::subscribe::Refused;
+use super::{Client, PusherHandler, Subscriber, connect, subscriber};
+use crate::apps::{Admission, App};
+use crate::events::Event as Shown;
+use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Subscription, Target};
+use crate::gateway::{
+    Asker, Conversation, Failure, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Whose,
+};
+use crate::hub::command::{Event as Published, PresenceMember, Publication};
+use crate::origin;
+use crate::pusher::channel::Channel;
+use crate::pusher::event::ServerEvent;
+use crate::pusher::payload::Payload;
+use crate::pusher::socket_id::SocketId;
+use crate::refusals::{self, RefusalReason};
+
+/// What a connection of a route has beside its subscriptions.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) route: Arc<Route>,
+    head: Arc<Head>,
+    conversation: Conversation,
+    is_paused: bool,
+}
+
+/// The connections of routes on this shard that are not open.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    /// Those whose backends are asked whether they may come, or have said so and whose clients are still to be told.
+    opening: HashMap<HandshakeId, Opening>,
+    /// Those that have ended, and whose backends are not told everything yet.
+    parting: HashMap<ConnectionId, Parting>,
+    /// When timers are due: of some, more often than once.
+    timers: BinaryHeap<Reverse<(Time, ConnectionId)>>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    routed: Routed,
+    app: Arc<App>,
+    /// Its place among the app's connections, until it is let in.
+    admission: Option<Admission>,
+    socket_id: SocketId,
+    client: ClientInfo,
+    accepted: Option<Accepted>,
+}
+
+/// The backend has accepted a connection, and the client is being told so.
+#[derive(Debug)]
+struct Accepted {
+    answer: Box<Answer>,
+    at: Time,
+}
+
+#[derive(Debug)]
+struct Parting {
+    routed: Routed,
+    app: Arc<App>,
+    socket_id: SocketId,
+}
+
+impl Routed {
+    /// The next event for the backend, if it is its turn.
+    fn next(&mut self, socket_id: SocketId, asker: Asker) -> Option<Job> {
+        let exchange = self.conversation.next()?;
+        let (route, head) = (Arc::clone(&self.route), Arc::clone(&self.head));
+        Some(Job { asker, route, head, connection: socket_id, exchange })
+    }
+}
+
+impl PusherHandler {
+    /// A client asks for a path of a route: its backend decides.
+    pub(super) fn connect_to_route<'r>(
+        &mut self,
+        request: &'r Request<'r>,
+        upgrade: Upgrade<'r>,
+        peer: SocketAddr,
+        handshake: HandshakeId,
+        (route, params): (Arc<Route>, Parameters),
+    ) -> Verdict<'r, Client> {
+        let address = self.connect_auth.client(request, peer);
+        let turned_away = |reason, refusal: Refusal, app: Option<&App>| {
+            let counted = app.map_or_else(|| self.apps.refusals(), App::refusals);
+            counted.count(reason);
+            let client =
+                refusals::Client { app: app.map(App::id), address: Some(address), ..refusals::Client::default() };
+            refusals::tell(reason, client, &refusal);
+            Verdict::Refuse(refusal)
+        };
+        let Some(app) = self.apps.by_id(route.app()) else {
+            let refusal = Refusal::with_status(503, "The app of this route is not served.");
+            return turned_away(RefusalReason::UnknownKey, refusal, None);
+        };
+        let snapshot = Arc::clone(&app.snapshot());
+        if let Err(unwelcome) = connect::check_standing(&snapshot) {
+            let refusal = Refusal::forbidden(unwelcome.close.reason().to_owned());
+            return turned_away(unwelcome.reason, refusal, Some(&app));
+        }
+        let origins = &snapshot.config.origins;
+        // Browsers send cookies whatever page connects, and the backend may go by them.
+        let has_cookie = route.passes("cookie") && request.header("cookie").is_some();
+        let is_allowed = if origins.is_empty() && has_cookie {
+            same_host(request).is_ok()
+        } else {
+            origin::is_allowed(origins, request.header("origin"))
+        };
+        if !is_allowed {
+            let refusal = Refusal::forbidden("Pages of this origin may not connect: see the app's origins.");
+            return turned_away(RefusalReason::Origin, refusal, Some(&app));
+        }
+        let mut random = [0; 16];
+        if getrandom::fill(&mut random).is_err() {
+            return turned_away(RefusalReason::Unavailable, Refusal::busy(RETRY), Some(&app));
+        }
+        let Ok(admission) = app.admit() else {
+            if let Some(broker) = self.bus.broker() {
+                broker.draw(&app);
+            }
+            return turned_away(RefusalReason::Quota, Refusal::busy(RETRY), Some(&app));
+        };
+        self.open(admission.index());
+        let socket_id = SocketId::from_random(random);
+        let passes = |name: &str| route.passes(name);
+        let head = Arc::new(Head::new(request, peer, address, self.is_secure, passes, params));
+        let client = ClientInfo::new(address, self.sdks.of(request));
+        let mut routed = Routed { route, head, conversation: Conversation::new(), is_paused: false };
+        self.ask(&mut routed, socket_id, Whose::Opening(handshake));
+        let admission = Some(admission);
+        self.routes.opening.insert(handshake, Opening { routed, app, admission, socket_id, client, accepted: None });
+        Verdict::Pending(upgrade)
+    }
+
+    /// Takes the next event to the backend, if it is its turn.
+    fn ask(&self, routed: &mut Routed, socket_id: SocketId, whose: Whose) {
+        if let Some(job) = routed.next(socket_id, Asker { shard: self.end.here(), whose }) {
+            self.gateway.ask(job);
+        }
+    }
+
+    /// A backend has answered, or has not.
+    pub(super) fn routed(&mut self, connections: &mut Connections<Client>, whose: Whose, outcome: Outcome) {
+        match whose {
+            Whose::Opening(handshake) => self.decided(connections, handshake, outcome),
+            Whose::Open(id) if routed(connections, id).is_some() => self.answered(connections, id, outcome),
+            // It has ended meanwhile.
+            Whose::Open(id) | Whose::Parting(id) => self.answered_late(id, outcome),
+            Whose::Nobody => {}
+        }
+        self.gateway.settled();
+    }
+
+    fn decided(&mut self, connections: &mut Connections<Client>, handshake: HandshakeId, outcome: Outcome) {
+        let Some(Opening { app, admission, client, socket_id, accepted, .. }) = self.routes.opening.get_mut(&handshake)
+        else {
+            return;
+        };
+        let (reason, refusal) = match outcome {
+            Outcome::Answered(mut answer) => {
+                let Some(admission) = admission.take() else { return };
+                let Acceptance { mut headers, subprotocol } = std::mem::take(&mut answer.acceptance);
+                headers.extend(subprotocol.map(|name| ("Sec-WebSocket-Protocol".into(), name)));
+                *accepted = Some(Accepted { answer, at: connections.now() });
+                let subscriber = Subscriber {
+                    admission,
+                    socket_id: *socket_id,
+                    client: client.clone(),
+                    opened: 0,
+                    extras: None,
+                    malformed: 0,
+                    authorized: true,
+                };
+                let client = Client::Arriving(handshake, Box::new(subscriber));
+                return connections.answer(handshake, ShardAnswer::AcceptWith(client, headers));
+            }
+            Outcome::Refused(refusal) => (RefusalReason::Callback, refusal),
+            Outcome::Failed(failure) => (RefusalReason::Unavailable, failure.refusal()),
+        };
+        app.refusals().count(reason);
+        let who =
+            refusals::Client { app: Some(app.id()), address: Some(client.address()), ..refusals::Client::default() };
+        // The application's words are for the client alone.
+        refusals::tell(reason, who, format_args!("the backend of the route answered with {}", refusal.status()));
+        self.routes.opening.remove(&handshake);
+        connections.answer(handshake, ShardAnswer::Refuse(refusal));
+    }
+
+    /// A connection that was accepted is open.
+    pub(super) fn arrived(&mut self, session: &mut Session<'_, Client>, handshake: HandshakeId, mut new: Subscriber) {
+        let id = session.id();
+        let Some(Opening { routed, app, accepted: Some(Accepted { answer, .. }), .. }) =
+            self.routes.opening.remove(&handshake)
+        else {
+            return session.close(Close::new(CloseCode::INTERNAL_ERROR, ""));
+        };
+        new.opened = super::seconds(session.connections().now());
+        let socket_id = new.socket_id;
+        new.extras().routed = Some(Box::new(routed));
+        if let Some(client) = session.user() {
+            *client = Client::Subscriber(new);
+        }
+        let slow_reader = app.snapshot().limits.slow_reader;
+        session.set_outgoing(Outgoing { bytes: self.outgoing, slow_reader });
+        if let Some(local_app) = self.local_app_mut(app.index()) {
+            local_app.routed += 1;
+        }
+        self.note(&app, || Shown::Connected { socket_id });
+        self.answered(session.connections(), id, Outcome::Answered(answer));
+    }
+
+    /// A message of a connection of a route has come.
+    pub(super) fn routed_message(&mut self, session: &mut Session<'_, Client>, message: &Message<'_>) {
+        let event = match message {
+            Message::Text(text) => Event::Text((**text).into()),
+            Message::Binary(bytes) => Event::Binary((**bytes).into()),
+        };
+        let id = session.id();
+        let Some((socket_id, routed)) = routed(session.connections(), id) else { return };
+        routed.conversation.push(event);
+        self.ask(routed, socket_id, Whose::Open(id));
+        if routed.conversation.is_full() && !std::mem::replace(&mut routed.is_paused, true) {
+            session.pause();
+        }
+    }
+
+    /// A connection of a route has ended: its backend is told so after what came before.
+    pub(super) fn parted(
+        &mut self,
+        id: ConnectionId,
+        reason: &Reason,
+        app: Arc<App>,
+        socket_id: SocketId,
+        mut routed: Routed,
+    ) {
+        if let Some(local_app) = self.local_app_mut(app.index()) {
+            local_app.routed -= 1;
+        }
+        let code = reason.code().as_u16();
+        let (reason, is_clean) = match reason {
+            Reason::Closed(close) | Reason::CutOff(close) => (close.reason().into(), true),
+            _ => ("".into(), false),
+        };
+        routed.conversation.push(Event::Close { code, reason, is_clean });
+        self.ask(&mut routed, socket_id, Whose::Parting(id));
+        if self.routes.parting.len() >= MOST_PARTING {
+            let route = routed.route.name();
+            return tracing::error!(
+                route,
+                "too many connections have ended that the backend is not told of: it is told of no more"
+            );
+        }
+        self.routes.parting.insert(id, Parting { routed, app, socket_id });
+    }
+
+    /// What was answered about an event of a connection that is over. It can say nothing to that connection any more, but to others.
+    fn answered_late(&mut self, id: ConnectionId, outcome: Outcome) {
+        let Some(Parting { mut routed, app, socket_id }) = self.routes.parting.remove(&id) else { return };
+        if let Outcome::Answered(answer) = outcome {
+            let Answer { user, meta, publish, .. } = *answer;
+            keep(&mut routed.conversation, user, meta);
+            self.publish_for(&app, socket_id, publish);
+        }
+        routed.conversation.answered();
+        self.ask(&mut routed, socket_id, Whose::Parting(id));
+        if !routed.conversation.is_over() {
+            self.routes.parting.insert(id, Parting { routed, app, socket_id });
+        }
+    }
+
+    /// Does what a backend has answered about an event of an open connection, and takes the next event to it.
+    fn answered(&mut self, connections: &mut Connections<Client>, id: ConnectionId, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered(answer) => self.carry_out(connections, id, *answer),
+            Outcome::Refused(_) => self.fail(connections, id, Failure::Rejected),
+            Outcome::Failed(failure) => self.fail(connections, id, failure),
+        }
+        let Some((socket_id, routed)) = routed(connections, id) else { return };
+        routed.conversation.answered();
+        self.ask(routed, socket_id, Whose::Open(id));
+        if !routed.conversation.is_full() && std::mem::take(&mut routed.is_paused) {
+            connections.resume(id);
+        }
+    }
+
+    fn fail(&mut self, connections: &mut Connections<Client>, id: ConnectionId, failure: Failure) {
+        let Some((_, routed)) = routed(connections, id) else { return };
+        if routed.route.on_error() == OnError::Close {
+            self.dismiss_routed(connections, id, failure.close());
+        }
+    }
+
+    /// Closes a connection of a route, and lets its backend know.
+    fn dismiss_routed(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
+        if let Some((_, routed)) = routed(connections, id)
+            && std::mem::take(&mut routed.is_paused)
+        {
+            // The peer's close has to be read.
+            connections.resume(id);
+        }
+        self.dismiss(connections, id, close);
+    }
+
+    fn carry_out(&mut self, connections: &mut Connections<Client>, id: ConnectionId, answer: Answer) {
+        let Some(subscriber) = subscriber(connections, id) else { return };
+        let app = Arc::clone(&subscriber.admission);
+        let Answer { user, meta, subscribe, send, publish, unsubscribe, timer, close, acceptance: _ } = answer;
+        let socket_id = subscriber.socket_id;
+        if let Some(user) = &user {
+            self.set_user(connections, id, &app, user.as_ref());
+        }
+        if let Some((_, routed)) = routed(connections, id) {
+            keep(&mut routed.conversation, user, meta);
+        }
+        for subscription in subscribe {
+            self.subscribe_for(connections, id, &app, &subscription);
+        }
+        for message in send {
+            // A reader that is too slow is closed by the shard, and counted there.
+            let _ = match &message {
+                event::Message::Text(text) => connections.send(id, &**text),
+                event::Message::Binary(bytes) => connections.send(id, &**bytes),
+            };
+        }
+        self.publish_for(&app, socket_id, publish);
+        for channel in unsubscribe {
+            self.unsubscribe(connections, id, &channel);
+        }
+        if let Some(every) = timer {
+            self.set_timer(connections, id, every);
+        }
+        if let Some(event::Close { code, reason }) = close {
+            self.dismiss_routed(connections, id, Close::new(CloseCode::new(code), &*reason));
+        }
+    }
+
+    fn set_user(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        app: &Arc<App>,
+        user: Option<&event::User>,
+    ) {
+        let Some(subscriber) = subscriber(connections, id) else { return };
+        let current = subscriber.user().map(|user| Arc::clone(&user.id));
+        if current.as_deref() == user.map(|user| &*user.id) {
+            if let (Some(known), Some(user)) =
+                (subscriber.extras.as_mut().and_then(|extras| extras.user.as_mut()), user)
+            {
+                known.info.clone_from(&user.info);
+            }
+            return;
+        }
+        let before = subscriber.extras.as_mut().and_then(|extras| extras.user.take());
+        subscriber.tidy();
+        if let Some(before) = before {
+            self.unsubscribe(connections, id, &Channel::of_user(&before.id));
+            self.call(connections, app.index(), |hub, effects| {
+                hub.members.sign_out(id, &before.id, before.is_shown, false, effects);
+            });
+        }
+        let Some(user) = user else { return };
+        let is_shown = app.snapshot().config.features.watchlist;
+        let user_id: Arc<str> = (*user.id).into();
+        if let Some(subscriber) = super::subscriber(connections, id) {
+            let (id, info) = (Arc::clone(&user_id), user.info.clone());
+            subscriber.extras().user = Some(SignedIn { id, info, is_shown, has_watchlist: false, is_pending: false });
+        }
+        self.act_as(connections, id, app.index(), &user_id, is_shown);
+        self.enter_user_channel(connections, id, app.index(), &user_id, None);
+    }
+
+    /// The backend vouches for its connection: no channel needs a signature.
+    fn subscribe_for(
+        &mut self,
+        connections: &mut Connections<Client>,
+        id: ConnectionId,
+        app: &Arc<App>,
+        subscription: &Subscription,
+    ) {
+        let Some(subscriber) = subscriber(connections, id) else { return };
+        let member = subscriber.user().map(|user| PresenceMember {
+            user_id: Arc::clone(&user.id),
+            user_info: subscription.info.clone().or_else(|| user.info.clone()),
+        });
+        let name = &*subscription.channel;
+        let limits = app.snapshot().limits;
+        let checked =
+            Channel::parse(name, limits.channel_name).map_err(|error| error.to_string()).and_then(|channel| {
+                let kind = channel.kind();
+                let member = member.filter(|_| kind.is_presence());
+                if kind.is_presence() && member.is_none() {
+                    return Err("a presence channel is for users: answer with user, too".to_owned());
+                }
+                Ok((kind, member))
+            });
+        let (kind, member) = match checked {
+            Ok(checked) => checked,
+            Err(why) => return tell_unsubscribed(connections, id, app, name, &why),
+        };
+        let Some(members) = self.members(app.index()) else { return };
+        let taken = members.subscribed().subscriptions(id);
+        if let Err(Refused { error, .. }) = super::subscribe::check_room(members, id, &limits, name, taken) {
+            return tell_unsubscribed(connections, id, app, name, &error);
+        }
+        self.enter(connections, id, app.index(), name, |members, effects| {
+            members.subscribe(id, name, member, kind.is_cache(), effects);
+        });
+    }
+
+    /// Publishes what a backend has answered.
+    fn publish_for(&self, app: &Arc<App>, socket_id: SocketId, publish: Vec<Publish>) {
+        if publish.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut publications = Vec::with_capacity(publish.len());
+        for Publish { to, event, data, is_except_self } in publish {
+            let channel: Arc<str> = match to {
+                Target::Channel(channel) => channel.into(),
+                Target::User(user_id) => Channel::of_user(&user_id).into(),
+                Target::Connection(connection) => {
+                    tracing::warn!(app = app.id(), %connection, "an event for a single connection is not supported yet");
+                    continue;
+                }
+            };
+            if self.events.is_watched() {
+                self.events.record(app, Shown::published(&channel, &event, (*data).into()));
+            }
+            let excluded = is_except_self.then_some(socket_id);
+            let event = Published::published(&event, &Payload::from(&*data));
+            publications.push(Publication { channel, event, excluded, at: now, receipt: None });
+        }
+        if self.bus.publish(app.index(), publications.into_iter(), Some(self.end.here())).is_err() {
+            tracing::warn!(app = app.id(), "the server has too much to do: what a backend has published is lost");
+        }
+    }
+
+    fn set_timer(&mut self, connections: &mut Connections<Client>, id: ConnectionId, every: Option<Duration>) {
+        let now = connections.now();
+        let Some((_, routed)) = routed(connections, id) else { return };
+        if let Some(due) = routed.conversation.set_timer(every, now) {
+            self.routes.timers.push(Reverse((due, id)));
+        }
+    }
+
+    /// About once a second.
+    pub(super) fn tick_routes(&mut self, connections: &mut Connections<Client>) {
+        let now = connections.now();
+        while let Some(&Reverse((due, id))) = self.routes.timers.peek() {
+            if due > now {
+                break;
+            }
+            self.routes.timers.pop();
+            let Some((socket_id, routed)) = routed(connections, id) else { continue };
+            if let Some(next) = routed.conversation.tick(now) {
+                self.routes.timers.push(Reverse((next, id)));
+            }
+            self.ask(routed, socket_id, Whose::Open(id));
+        }
+        self.forget_lost(now);
+    }
+
+    /// Clients that were accepted and had gone by then: their backends believe that they are here.
+    fn forget_lost(&mut self, now: Time) {
+        let is_lost = |opening: &Opening| opening.accepted.as_ref().is_some_and(|accepted| now > accepted.at + ARRIVAL);
+        let lost: Vec<_> = self.routes.opening.iter().filter(|(_, it)| is_lost(it)).map(|(id, _)| *id).collect();
+        for handshake in lost {
+            let Some(Opening { mut routed, socket_id, accepted, .. }) = self.routes.opening.remove(&handshake) else {
+                continue;
+            };
+            if let Some(Accepted { answer, .. }) = accepted {
+                keep(&mut routed.conversation, answer.user, answer.meta);
+            }
+            routed.conversation.answered();
+            routed.conversation.push(Event::Close { code: 1006, reason: "".into(), is_clean: false });
+            self.ask(&mut routed, socket_id, Whose::Nobody);
+        }
+    }
+}
+
+impl Failure {
+    /// How a connection ends by it. The reasons are fixed: nothing of a backend's is in them.
+    fn close(self) -> Close {
+        match self {
+            Self::Broken | Self::Late => Close::new(CloseCode::INTERNAL_ERROR, "backend error"),
+            Self::Busy => Close::new(CloseCode::TRY_AGAIN_LATER, "try again later"),
+            Self::Rejected => Close::new(CloseCode::POLICY, "rejected"),
+        }
+    }
+
+    /// What a client is told that wants to connect.
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Broken => Refusal::with_status(502, "The application cannot answer."),
+            Self::Late => Refusal::with_status(504, "The application did not answer in time."),
+            Self::Busy => {
+                Refusal::with_status(503, "The application is away, or has too much to do.").retry_after(RETRY)
+            }
+            Self::Rejected => Refusal::forbidden("The application refuses this connection."),
+        }
+    }
+}
+
+/// Tells the log why a connection is not in a channel that its backend wants it to be in.
+fn tell_unsubscribed(connections: &mut Connections<Client>, id: ConnectionId, app: &App, channel: &str, why: &str) {
+    let Some((socket_id, routed)) = routed(connections, id) else { return };
+    let route = routed.route.name();
+    tracing::warn!(app = app.id(), route, %socket_id, channel, why, "a backend's subscription was refused");
+}
+
+/// Whether a connection of a route hears of what the server has to say. What was refused is for its backend, whose log has it.
+pub(super) fn is_told(event: &ServerEvent<'_>, frames: Frames) -> bool {
+    let is_news = match event {
+        ServerEvent::SubscriptionSucceeded { members, .. } => members.is_some(),
+        ServerEvent::CacheMiss { .. } | ServerEvent::WatchlistEvents { .. } => true,
+        _ => false,
+    };
+    is_news && frames == Frames::Event
+}
+
+/// Takes over what a backend says of a connection.
+#[expect(clippy::option_option, reason = "as the answer has it")]
+fn keep(
+    conversation: &mut Conversation,
+    user: Option<Option<event::User>>,
+    meta: Option<serde_json::Map<String, serde_json::Value>>,
+) {
+    if user.is_none() && meta.is_none() {
+        return;
+    }
+    let before = conversation.kept();
+    let user = user.unwrap_or_else(|| before.user.clone());
+    let meta = meta.unwrap_or_else(|| before.meta.clone());
+    conversation.keep(Kept { user, meta });
+}
+
+/// A connection of a route, if it is one and is not gone.
+fn routed(connections: &mut Connections<Client>, id: ConnectionId) -> Option<(SocketId, &mut Routed)> {
+    let subscriber = subscriber(connections, id)?;
+    Some((subscriber.socket_id, subscriber.extras.as_mut()?.routed.as_deref_mut()?))
+}
+
+/// Connections of a shard that have ended, and whose backends are not told everything yet.
+const MOST_PARTING: usize = 10_000;
+
+/// What a client is told that finds no place.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long a client that was accepted may take to be there: it is there at once, or never.
+const ARRIVAL: Duration = Duration::from_secs(2);

@@ -1,0 +1,114 @@
+/** `taut serve` with routes, and clients of them. */
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import WebSocket from 'ws';
+import { Program } from '../peers/programs.js';
+import { within } from '../browser/server.js';
+
+const PATIENCE = 10_000;
+
+/** The app of these tests, as the README names it. */
+export const APP = { id: '1', key: 'app-key', secret: 'app-secret' };
+
+export class Server {
+  #program; #folder;
+
+  /** With these routes: objects with the settings of `[[routes]]`. */
+  static async start(routes, { options = [], app = APP } = {}) {
+    const server = new Server();
+    server.#folder = await mkdtemp(join(tmpdir(), 'taut-routes-'));
+    const file = join(server.#folder, 'taut.toml');
+    const table = (name, entries) => `[[${name}]]\n${Object.entries(entries).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`).join('')}\n`;
+    await writeFile(file, table('apps', app) + routes.map((route) => table('routes', route)).join(''));
+    server.#program = await Program.listening(process.env.TAUT_BIN, 'serve', '--listen', '127.0.0.1:0', '--config', file, ...options);
+    server.url = server.#program.url.replace('http', 'ws');
+    return server;
+  }
+
+  get output() { return this.#program.output; }
+
+  /** A client of a path, which is let in. */
+  async connect(path, options) {
+    const client = new Client(`${this.url}${path}`, options);
+    await client.opened();
+    return client;
+  }
+
+  /** What a client of a path is refused with: {status, headers, body}. */
+  async refused(path, options) {
+    const socket = new WebSocket(`${this.url}${path}`, options?.protocols ?? [], options);
+    const [, response] = await within(PATIENCE, once(socket, 'unexpected-response'), () => `${path} is not refused`);
+    let body = '';
+    for await (const part of response.setEncoding('utf8')) body += part;
+    return { status: response.statusCode, headers: response.headers, body };
+  }
+
+  /** Bytes of memory that are its own. */
+  memory() { return 1024 * Number(/^RssAnon:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.#program.pid}/status`, 'utf8'))[1]); }
+
+  /** Ends it; gives its exit code. */
+  async end() { return this.#program.ended ?? this.#program.stop(); }
+
+  async stop() {
+    const code = await this.end();
+    await rm(this.#folder, { recursive: true });
+    return code;
+  }
+}
+
+/** A WebSocket, and everything that it has heard. */
+export class Client {
+  messages = []; #socket; #waiting = new Set();
+
+  constructor(url, options = {}) {
+    this.#socket = new WebSocket(url, options.protocols ?? [], options);
+    this.#socket.on('message', (data, isBinary) => { this.messages.push(isBinary ? data : data.toString()); this.#wake(); });
+    this.#socket.on('upgrade', (response) => { this.headers = response.headers; });
+    this.#socket.on('close', (code, reason) => { this.closed = { code, reason: reason.toString() }; this.#wake(); });
+    this.#socket.on('error', (error) => { this.error = error; this.#wake(); });
+  }
+
+  async opened() {
+    await within(PATIENCE, Promise.race([once(this.#socket, 'open'), once(this.#socket, 'error').then(([error]) => { throw error; })]), () => 'it does not open');
+    this.protocol = this.#socket.protocol;
+  }
+
+  send(data) { this.#socket.send(data); }
+  close(code, reason) { this.#socket.close(code, reason); }
+  terminate() { this.#socket.terminate(); }
+  pause() { this.#socket.pause(); }
+  resume() { this.#socket.resume(); }
+
+  /** The next message, which is forgotten. */
+  async next() {
+    await this.#until(() => this.messages.length, 'a message');
+    return this.messages.shift();
+  }
+
+  /** The next message as JSON. */
+  async json() { return JSON.parse(await this.next()); }
+
+  /** How it ends. */
+  async end() {
+    await this.#until(() => this.closed, 'the end');
+    return this.closed;
+  }
+
+  #until(is, what) {
+    const come = new Promise((resolve) => {
+      const look = () => {
+        if (!is()) return;
+        this.#waiting.delete(look);
+        resolve();
+      };
+      this.#waiting.add(look);
+      look();
+    });
+    return within(PATIENCE, come, () => `${what} does not come; there is ${JSON.stringify(this.messages)}, ${JSON.stringify(this.closed)}`);
+  }
+
+  #wake() { for (const look of this.#waiting) look(); }
+}
