@@ -170,7 +170,8 @@ impl Prepared {
             std::mem::take(&mut stored.mistakes)
         };
         let live = Reload::with(config, stored)?;
-        self.routes = read_routes(config, live.apps())?;
+        self.routes = read_routes(config)?;
+        self.routes.check_apps(live.apps()).map_err(|reason| Diagnostic::new("routes", reason))?;
         self.live = Some(live);
         ConfigError::unless_empty(wrong)
     }
@@ -352,9 +353,9 @@ fn follow_changes(
     reloaded
 }
 
-/// The routes of a configuration, whose apps these are.
-fn read_routes(config: &Config, apps: &Apps) -> Result<Routes, ConfigError> {
-    Routes::new(&config.routes, apps).map_err(|reason| Diagnostic::new("routes", reason).into())
+/// The routes of a configuration.
+fn read_routes(config: &Config) -> Result<Routes, ConfigError> {
+    Routes::new(&config.routes).map_err(|reason| Diagnostic::new("routes", reason).into())
 }
 
 /// A server that serves. Dropping it ends everything at once; [`drain`](Self::drain) is kinder.
@@ -440,8 +441,12 @@ impl Running {
     /// # Errors
     /// When it cannot be used; then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
+        let routes = read_routes(config)?;
         let later = self.live.reload(config)?;
-        self.gateway.replace(read_routes(config, &self.apps)?);
+        if let Err(reason) = routes.check_apps(&self.apps) {
+            tracing::warn!(reason, "clients of a route are refused");
+        }
+        self.gateway.replace(routes);
         self.node.apps_changed();
         self.console.apps_changed(&self.apps);
         self.reloaded.notify_one();

@@ -22,7 +22,7 @@ use super::route::{Frames, OnError, RouteConfig};
 use super::signature::{self, Secret};
 use super::status::{self, EventOutcome, OpenOutcome};
 use super::{Asker, Failure, Job, Jobs, Outcome};
-use crate::apps::Apps;
+use crate::apps::{App, Apps};
 use crate::http::client::Client;
 
 /// The routes that are served, found by path.
@@ -46,20 +46,35 @@ pub(crate) struct Route {
 }
 
 impl Routes {
-    /// The routes of a configuration. Those that name no app are of the only one there is.
+    /// The routes of a configuration.
     ///
     /// # Errors
     /// What is wrong with one of them, in words.
-    pub(crate) fn new(configs: &[RouteConfig], apps: &Apps) -> Result<Self, String> {
+    pub(crate) fn new(configs: &[RouteConfig]) -> Result<Self, String> {
         let mut patterns = Vec::with_capacity(configs.len());
         for config in configs {
             let pattern = Pattern::parse(&config.path).map_err(|error| format!("route {}: {error}", config.path))?;
-            let route = Route::new(config.clone(), apps).map_err(|error| format!("route {}: {error}", config.path))?;
+            let route = Route::new(config.clone()).map_err(|error| format!("route {}: {error}", config.path))?;
             patterns.push((pattern, Arc::new(route)));
         }
         let same =
             |conflict: Conflict| format!("the routes {} and {} have the same paths", conflict.first, conflict.second);
         Patterns::new(patterns).map(Self).map_err(same)
+    }
+
+    /// Whether each route has an app.
+    ///
+    /// # Errors
+    /// Which one has none, in words.
+    pub(crate) fn check_apps(&self, apps: &Apps) -> Result<(), String> {
+        let lacks_app = |route: &&Arc<Route>| route.app(apps).is_none();
+        let Some(route) = self.0.values().find(lacks_app) else { return Ok(()) };
+        let (path, app) = (&route.config.path, &route.config.app);
+        Err(if app.is_empty() {
+            format!("route {path}: name its app, since there is not exactly one")
+        } else {
+            format!("route {path}: there is no app {app:?}")
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -73,16 +88,8 @@ impl Routes {
 }
 
 impl Route {
-    fn new(mut config: RouteConfig, apps: &Apps) -> Result<Self, String> {
+    fn new(config: RouteConfig) -> Result<Self, String> {
         config.check()?;
-        if config.app.is_empty() {
-            let mut known = apps.all().into_iter().filter(|app| app.snapshot().known);
-            config.app = match (known.next(), known.next()) {
-                (Some(only), None) => only.id().to_owned(),
-                _ => return Err("there are several apps: name one with app".to_owned()),
-            };
-        }
-        let Some(_) = apps.by_id(&config.app) else { return Err(format!("there is no app {:?}", config.app)) };
         let carrier = Carrier::new(&config.backend)?;
         let headers = config.headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
         let turns = Semaphore::new(config.concurrency);
@@ -95,8 +102,13 @@ impl Route {
         &self.config.name
     }
 
-    pub(crate) fn app(&self) -> &str {
-        &self.config.app
+    /// The app of its connections: the one that it names, or the only one there is.
+    pub(crate) fn app(&self, apps: &Apps) -> Option<Arc<App>> {
+        if !self.config.app.is_empty() {
+            return apps.by_id(&self.config.app);
+        }
+        let mut known = apps.all().into_iter().filter(|app| app.snapshot().known);
+        known.next().filter(|_| known.next().is_none())
     }
 
     pub(crate) fn frames(&self) -> Frames {
@@ -318,7 +330,7 @@ impl Route {
     fn secret(&self, apps: &Apps) -> Option<Secret> {
         match &self.config.secret {
             Some(secret) => Secret::parse(secret.reveal()).ok(),
-            None => Some(Secret::of(apps.by_id(&self.config.app)?.snapshot().config.key().secret.reveal())),
+            None => Some(Secret::of(self.app(apps)?.snapshot().config.key().secret.reveal())),
         }
     }
 

@@ -57,6 +57,11 @@ impl<T> Default for Patterns<T> {
 }
 
 impl<T> Patterns<T> {
+    /// What belongs to the patterns.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|(_, value)| value)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -102,7 +102,7 @@ impl PusherHandler {
             refusals::tell(reason, client, &refusal);
             Verdict::Refuse(refusal)
         };
-        let Some(app) = self.apps.by_id(route.app()) else {
+        let Some(app) = route.app(&self.apps) else {
             let refusal = Refusal::with_status(503, "The app of this route is not served.");
             return turned_away(RefusalReason::UnknownKey, refusal, None);
         };
