@@ -113,6 +113,15 @@ describe('the plain form', () => {
     bob.terminate();
   }));
 
+  test('what_the_http_api_would_refuse_is_not_published_and_the_rest_is', () => played(({ event }) => (event === 'open' ? { subscribe: ['room', 'not a channel'] } : { publish: [{ channel: 'a b', data: 'x' }, { channel: 'room', event: 'pusher:x', data: 'x' }, { user: 'x'.repeat(500), data: 'x' }, { channel: 'room', data: 'good' }] }), async (server) => {
+    const client = await server.connect('/chat/1');
+    client.send('x');
+    assert.equal((await client.json()).data, 'good');
+    client.terminate();
+    assert.match(server.output, /a backend's publish was refused/);
+    assert.match(server.output, /a backend's subscription was refused/);
+  }));
+
   test('events_of_one_connection_come_one_at_a_time_and_in_order_however_slow_the_backend_is', () => {
     let [running, most] = [0, 0];
     return played(async ({ event, data }) => {

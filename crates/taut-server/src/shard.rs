@@ -10,6 +10,7 @@ mod client_info;
 mod connect;
 mod deliver;
 mod frames;
+mod publications;
 mod query;
 mod routed;
 mod sign_in;

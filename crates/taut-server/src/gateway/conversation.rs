@@ -23,6 +23,8 @@ pub(crate) struct Conversation {
     /// The backend has an event, and has not answered it.
     is_asking: bool,
     timer: Option<Timer>,
+    /// When this is to be looked at for its timer's sake.
+    scheduled: Option<Time>,
     state: State,
 }
 
@@ -66,6 +68,7 @@ impl Conversation {
             bytes: 0,
             is_asking: false,
             timer: None,
+            scheduled: None,
             state: State::Opening,
         }
     }
@@ -125,22 +128,36 @@ impl Conversation {
         self.state == State::Over && !self.is_asking && self.queue.is_empty()
     }
 
-    /// Sets the timer; `None`: there is none any more. Gives when it is due.
+    /// Sets the timer; `None`: there is none any more. Gives when to [look at](Self::tick) this, unless that is early enough as it is.
     pub(crate) fn set_timer(&mut self, every: Option<Duration>, now: Time) -> Option<Time> {
         self.timer = every.filter(|_| self.state != State::Over).map(|every| Timer { every, due: now + every });
-        self.timer.map(|timer| timer.due)
+        self.schedule()
     }
 
-    /// A timer of this connection was due. Gives when to look again, if there still is one. A backend that is slower than its timer is told once.
-    pub(crate) fn tick(&mut self, now: Time) -> Option<Time> {
+    /// It was to be looked at at this time. Gives when to look again, if that is to be. A backend that is slower than its timer is told once.
+    pub(crate) fn tick(&mut self, at: Time, now: Time) -> Option<Time> {
+        if self.scheduled != Some(at) {
+            // An earlier time has taken its place.
+            return None;
+        }
+        self.scheduled = None;
         let Timer { every, due } = self.timer?;
         if due > now {
-            return Some(due);
+            return self.schedule();
         }
         if !self.queue.contains(&Event::Timer) {
             self.push(Event::Timer);
         }
         self.set_timer(Some(every), now)
+    }
+
+    fn schedule(&mut self) -> Option<Time> {
+        let due = self.timer?.due;
+        if self.scheduled.is_some_and(|scheduled| scheduled <= due) {
+            return None;
+        }
+        self.scheduled = Some(due);
+        Some(due)
     }
 }
 
@@ -243,20 +260,35 @@ mod tests {
     fn a_timer_repeats_until_it_is_changed_and_a_slow_backend_is_told_once() {
         let (mut conversation, second) = (open(), Duration::from_secs(1));
         let at = |seconds| Time::ZERO + seconds * second;
-        assert_eq!(conversation.tick(at(0)), None, "there is none");
+        assert_eq!(conversation.tick(at(0), at(0)), None, "there is none");
         assert_eq!(conversation.set_timer(Some(5 * second), at(0)), Some(at(5)));
-        assert_eq!(conversation.tick(at(4)), Some(at(5)));
         assert_eq!(conversation.next(), None);
-        assert_eq!(conversation.tick(at(6)), Some(at(11)));
-        assert_eq!(conversation.tick(at(11)), Some(at(16)));
+        assert_eq!(conversation.tick(at(5), at(6)), Some(at(11)));
+        assert_eq!(conversation.tick(at(11), at(11)), Some(at(16)));
         assert_eq!(conversation.next().map(|it| it.event), Some(Event::Timer));
         conversation.answered();
         assert_eq!(conversation.next(), None);
         assert_eq!(conversation.set_timer(None, at(12)), None);
-        assert_eq!(conversation.tick(at(30)), None);
-        conversation.set_timer(Some(5 * second), at(30));
+        assert_eq!(conversation.tick(at(16), at(30)), None);
+        assert_eq!(conversation.set_timer(Some(5 * second), at(30)), Some(at(35)));
         conversation.push(close());
-        assert_eq!(conversation.tick(at(40)), None, "it is over");
+        assert_eq!(conversation.tick(at(35), at(40)), None, "it is over");
         assert_eq!(conversation.set_timer(Some(5 * second), at(40)), None);
+    }
+
+    #[test]
+    fn a_timer_that_is_set_again_and_again_is_looked_at_no_more_often() {
+        let (mut conversation, second) = (open(), Duration::from_secs(1));
+        let at = |seconds| Time::ZERO + seconds * second;
+        assert_eq!(conversation.set_timer(Some(5 * second), at(0)), Some(at(5)));
+        for now in 1..5 {
+            assert_eq!(conversation.set_timer(Some(5 * second), at(now)), None);
+        }
+        assert_eq!(conversation.tick(at(5), at(5)), Some(at(9)), "it was put off");
+        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.set_timer(Some(second), at(6)), Some(at(7)), "earlier than that");
+        assert_eq!(conversation.tick(at(7), at(7)), Some(at(8)));
+        assert_eq!(conversation.next().map(|it| it.event), Some(Event::Timer));
+        assert_eq!(conversation.tick(at(9), at(9)), None, "it has given way to the earlier one");
     }
 }

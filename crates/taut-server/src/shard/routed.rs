@@ -12,20 +12,20 @@ use taut_proto::{Close, CloseCode, Message, Time};
 use taut_shard::{Answer as ShardAnswer, ConnectionId, Connections, HandshakeId, Outgoing, Reason, Session, Verdict};
 
 use super::client_info::ClientInfo;
+use super::publications::publication;
 use super::sign_in::SignedIn;
 use super::subscribe::Refused;
 use super::{Client, PusherHandler, Subscriber, connect, subscriber};
 use crate::apps::{Admission, App};
 use crate::events::Event as Shown;
-use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Subscription, Target};
+use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Subscription};
 use crate::gateway::{
     Asker, Conversation, Failure, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Whose,
 };
-use crate::hub::command::{Event as Published, PresenceMember, Publication};
+use crate::hub::command::{PresenceMember, Publication};
 use crate::origin;
 use crate::pusher::channel::Channel;
 use crate::pusher::event::ServerEvent;
-use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 use crate::refusals::{self, RefusalReason};
 
@@ -47,6 +47,8 @@ pub(super) struct Routes {
     parting: HashMap<ConnectionId, Parting>,
     /// When timers are due: of some, more often than once.
     timers: BinaryHeap<Reverse<(Time, ConnectionId)>>,
+    /// More connections have ended than backends could be told of.
+    is_overfull: bool,
 }
 
 #[derive(Debug)]
@@ -256,14 +258,18 @@ impl PusherHandler {
         };
         routed.conversation.push(Event::Close { code, reason, is_clean });
         self.ask(&mut routed, socket_id, Whose::Parting(id));
-        if self.routes.parting.len() >= MOST_PARTING {
+        let has_room = self.routes.parting.len() < MOST_PARTING;
+        if !has_room && !self.routes.is_overfull {
             let route = routed.route.name();
-            return tracing::error!(
+            tracing::error!(
                 route,
-                "too many connections have ended that the backend is not told of: it is told of no more"
+                "too many connections have ended that backends are not told of: the next are left out"
             );
         }
-        self.routes.parting.insert(id, Parting { routed, app, socket_id });
+        self.routes.is_overfull = !has_room;
+        if has_room {
+            self.routes.parting.insert(id, Parting { routed, app, socket_id });
+        }
     }
 
     /// What was answered about an event of a connection that is over. It can say nothing to that connection any more, but to others.
@@ -272,7 +278,7 @@ impl PusherHandler {
         if let Outcome::Answered(answer) = outcome {
             let Answer { user, meta, publish, .. } = *answer;
             keep(&mut routed.conversation, user, meta);
-            self.publish_for(&app, socket_id, publish);
+            self.publish_for(&app, &routed.route, socket_id, publish);
         }
         routed.conversation.answered();
         self.ask(&mut routed, socket_id, Whose::Parting(id));
@@ -299,19 +305,8 @@ impl PusherHandler {
     fn fail(&mut self, connections: &mut Connections<Client>, id: ConnectionId, failure: Failure) {
         let Some((_, routed)) = routed(connections, id) else { return };
         if routed.route.on_error() == OnError::Close {
-            self.dismiss_routed(connections, id, failure.close());
+            self.dismiss(connections, id, failure.close());
         }
-    }
-
-    /// Closes a connection of a route, and lets its backend know.
-    fn dismiss_routed(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: Close) {
-        if let Some((_, routed)) = routed(connections, id)
-            && std::mem::take(&mut routed.is_paused)
-        {
-            // The peer's close has to be read.
-            connections.resume(id);
-        }
-        self.dismiss(connections, id, close);
     }
 
     fn carry_out(&mut self, connections: &mut Connections<Client>, id: ConnectionId, answer: Answer) {
@@ -322,9 +317,9 @@ impl PusherHandler {
         if let Some(user) = &user {
             self.set_user(connections, id, &app, user.as_ref());
         }
-        if let Some((_, routed)) = routed(connections, id) {
-            keep(&mut routed.conversation, user, meta);
-        }
+        let Some((_, routed)) = routed(connections, id) else { return };
+        keep(&mut routed.conversation, user, meta);
+        let route = Arc::clone(&routed.route);
         for subscription in subscribe {
             self.subscribe_for(connections, id, &app, &subscription);
         }
@@ -335,7 +330,7 @@ impl PusherHandler {
                 event::Message::Binary(bytes) => connections.send(id, &**bytes),
             };
         }
-        self.publish_for(&app, socket_id, publish);
+        let is_published = self.publish_for(&app, &route, socket_id, publish);
         for channel in unsubscribe {
             self.unsubscribe(connections, id, &channel);
         }
@@ -343,7 +338,9 @@ impl PusherHandler {
             self.set_timer(connections, id, every);
         }
         if let Some(event::Close { code, reason }) = close {
-            self.dismiss_routed(connections, id, Close::new(CloseCode::new(code), &*reason));
+            self.dismiss(connections, id, Close::new(CloseCode::new(code), &*reason));
+        } else if !is_published {
+            self.fail(connections, id, Failure::Busy);
         }
     }
 
@@ -421,32 +418,38 @@ impl PusherHandler {
         });
     }
 
-    /// Publishes what a backend has answered.
-    fn publish_for(&self, app: &Arc<App>, socket_id: SocketId, publish: Vec<Publish>) {
+    /// Publishes what a backend has answered; whether the server could take it.
+    fn publish_for(&self, app: &Arc<App>, route: &Route, socket_id: SocketId, publish: Vec<Publish>) -> bool {
         if publish.is_empty() {
-            return;
+            return true;
         }
-        let now = Instant::now();
+        let (now, limits) = (Instant::now(), app.snapshot().limits);
         let mut publications = Vec::with_capacity(publish.len());
-        for Publish { to, event, data, is_except_self } in publish {
-            let channel: Arc<str> = match to {
-                Target::Channel(channel) => channel.into(),
-                Target::User(user_id) => Channel::of_user(&user_id).into(),
-                Target::Connection(connection) => {
-                    tracing::warn!(app = app.id(), %connection, "an event for a single connection is not supported yet");
-                    continue;
+        for one in publish {
+            match publication(one, &limits, socket_id, now) {
+                Ok(publication) => publications.push(publication),
+                Err(why) => {
+                    tracing::warn!(app = app.id(), route = route.name(), why, "a backend's publish was refused");
                 }
-            };
-            if self.events.is_watched() {
-                self.events.record(app, Shown::published(&channel, &event, (*data).into()));
             }
-            let excluded = is_except_self.then_some(socket_id);
-            let event = Published::published(&event, &Payload::from(&*data));
-            publications.push(Publication { channel, event, excluded, at: now, receipt: None });
         }
-        if self.bus.publish(app.index(), publications.into_iter(), Some(self.end.here())).is_err() {
-            tracing::warn!(app = app.id(), "the server has too much to do: what a backend has published is lost");
+        if self.events.is_watched() {
+            for publication in &publications {
+                let Publication { channel, .. } = publication;
+                let shown = Shown::published(channel, publication.name(), publication.data().into());
+                self.events.record(app, shown);
+            }
         }
+        let taken = self.bus.publish(app.index(), publications.into_iter(), Some(self.end.here())).is_ok();
+        if !taken {
+            let route = route.name();
+            tracing::warn!(
+                app = app.id(),
+                route,
+                "the server has too much to do: what a backend has published is lost"
+            );
+        }
+        taken
     }
 
     fn set_timer(&mut self, connections: &mut Connections<Client>, id: ConnectionId, every: Option<Duration>) {
@@ -466,7 +469,7 @@ impl PusherHandler {
             }
             self.routes.timers.pop();
             let Some((socket_id, routed)) = routed(connections, id) else { continue };
-            if let Some(next) = routed.conversation.tick(now) {
+            if let Some(next) = routed.conversation.tick(due, now) {
                 self.routes.timers.push(Reverse((next, id)));
             }
             self.ask(routed, socket_id, Whose::Open(id));
