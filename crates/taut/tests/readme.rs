@@ -27,9 +27,12 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 
 #[test]
 fn both_pages_show_the_same_dependencies_and_these_lead_to_the_library() {
-    let dependencies = blocks(README, "toml");
+    // The server's configuration is TOML as well.
+    let of =
+        |page| blocks(page, "toml").into_iter().filter(|block| block.contains("[dependencies]")).collect::<Vec<_>>();
+    let dependencies = of(README);
     assert_eq!(dependencies.len(), 1);
-    assert_eq!(dependencies, blocks(FIRST_PAGE, "toml"));
+    assert_eq!(dependencies, of(FIRST_PAGE));
     let path = dependencies[0].split("path = \"../taut/").nth(1).and_then(|rest| rest.split('"').next());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path.expect("a path")).join("Cargo.toml");
     assert!(std::fs::read_to_string(manifest).unwrap().contains("name = \"taut\"\n"));
