@@ -248,6 +248,8 @@ class World {
     const known = Math.max(confirmed, ...node === viewer ? [] : apart.map(({ whole }) => whole));
     let spans = [[known, leaving]];
     for (const { fault, start, end } of this.faultsOf([node])) {
+      // Its clients are closed from then on, and others may hear of that before they do.
+      if (fault === 'drained' && start > known) spans = spans.map(([from, to]) => [from, Math.min(to, start)]).filter(([from, to]) => from < to);
       const away = start + Math.max(0, this.lease - MARGIN);
       if (!SUSPENDS.includes(fault) || end < away) continue;
       spans = spans.flatMap(([from, to]) => [[from, Math.min(to, away)], [Math.max(from, end + this.recovery), to]].filter(([a, b]) => a < b));

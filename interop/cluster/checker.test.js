@@ -182,6 +182,11 @@ describe('the checker', () => {
     assert.deepEqual(broken(visit('cut')), []);
     assert.deepEqual(broken(visit('slowed')), ['webhook']);
   });
+  test('clients_of_a_node_that_drains_may_be_seen_to_go_before_they_are_closed', () => {
+    const drained = (fault) => both().wait(5000).fault(fault, 'b').wait(50).told('removed', 'ca', 'bob').wait(5).leave('cb').healed(fault, 'b').wait(10).add('whole');
+    assert.deepEqual(broken(drained('drained')), []);
+    assert.deepEqual(broken(drained('slowed')), ['false-removal']);
+  });
   test('a_removal_that_is_told_again_is_judged_by_when_it_happened', () => {
     const again = (wait) => {
       const story = new Story().open('ca', 'a').joined('ca', 'ada', ['ada']).add('webhook', { name: 'member_added', channel: ROOM, user: 'ada', time: 1000 });
