@@ -118,7 +118,7 @@ describe('the checker', () => {
     const drained = ['drained', 'a'];
     assert.deepEqual(broken(stops(['engine-killed'], drained).told('removed', 'ca', 'bob').wait(5).leave('cx').leave('ca')), []);
     assert.deepEqual(broken(stops(drained).told('removed', 'ca', 'bob').wait(5).leave('cx').leave('ca')), ['false-removal'], 'the engine knows better');
-    assert.deepEqual(broken(stops(['engine-killed'], drained).told('removed', 'cb', 'ada')), ['false-removal'], 'on another node');
+    assert.deepEqual(broken(stops(['engine-killed'], drained).told('removed', 'cb', 'bob')), ['false-removal'], 'who is on another node');
   });
   test('an_engine_that_lost_its_memory_is_no_reason_to_remove_anybody', () => {
     const story = both().wait(5000).fault('engine-killed').wait(4000).healed('engine-killed').wait(1000).told('removed', 'ca', 'bob').wait(10).told('added', 'ca', 'bob').settled();
