@@ -209,7 +209,7 @@ const FLOORS: &[Floor] = &[
     },
     Floor {
         modules: &["connect_auth", "events", "gateway", "otel"],
-        reason: "who may connect, what happens, and backends that are told: whoever uses it passes in the rest",
+        reason: "who may connect, what happens, and the backends of routes: callers pass in what these need",
     },
     Floor {
         modules: &["grace", "hub"],

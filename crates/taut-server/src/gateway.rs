@@ -85,11 +85,11 @@ pub(crate) enum Outcome {
     Answered(Box<Answer>),
     /// The client is not let in.
     Refused(Refusal),
-    /// There is no answer that could be carried out.
+    /// No answer can be carried out.
     Failed(Failure),
 }
 
-/// Why there is none, as the client is told.
+/// Why no answer can be carried out, as far as the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The backend fails, or answers nonsense.

@@ -56,7 +56,7 @@ pub const ROUTE_FIELDS: &[Field] = &[
         "event",
         "What connections get of an event in their channels: channel, event and data as JSON, or the data alone",
     ),
-    field("on-error", "close|keep", "close", "What becomes of a connection when its backend fails an event"),
+    field("on-error", "close|keep", "close", "What happens to a connection when its backend fails an event"),
     field(
         "timeout",
         "SECONDS",
@@ -146,7 +146,7 @@ fn set(route: &mut RouteConfig, entry: &Entry, complaints: &mut Diagnostics<'_>)
 
 fn header(value: &Located) -> Result<String, String> {
     let name = value.text()?;
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no name of a header"))?;
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))?;
     Ok(name)
 }
 
@@ -214,7 +214,7 @@ mod tests {
             (route("on-error = \"stay\""), "on-error: is close or keep"),
             (route("timeout = 0"), "timeout: "),
             (route("concurrency = 1001"), "concurrency: "),
-            (route("headers = [\"a b\"]"), "no name of a header"),
+            (route("headers = [\"a b\"]"), "not the name of a header"),
             (route("bakend = \"x\""), "did you mean backend?"),
         ] {
             let refused = routes(&text).expect_err(&text);

@@ -192,7 +192,7 @@ impl Job {
         let Ok(_turn) = timeout_at(until, self.turn()).await else { return Attempt::Again { after: None } };
         let permit = match route.breaker().admit(route.began.elapsed()) {
             Ok(permit) => permit,
-            // Whoever wants to come is told at once.
+            // New clients are refused at once, and try again by themselves.
             Err(_) if self.exchange.event == Event::Open => return Attempt::Done(Outcome::Failed(Failure::Busy)),
             Err(open) => return Attempt::Again { after: Some(open.remaining.max(FIRST_PAUSE)) },
         };

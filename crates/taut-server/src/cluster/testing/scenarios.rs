@@ -633,7 +633,7 @@ pub(crate) fn removals_that_are_held_back_when_the_engine_stands_still_are_told_
     for node in [&a, &b] {
         standing(node, Standing::Away);
     }
-    // No node has a lease any more.
+    // By then every lease has lapsed: that takes as long as a lease.
     std::thread::sleep(cluster.lease());
     cluster.continue_process();
     for node in [&a, &b] {

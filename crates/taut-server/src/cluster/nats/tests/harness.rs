@@ -110,7 +110,7 @@ impl Cluster {
         (node, proxy)
     }
 
-    /// The same, of an app with a webhook.
+    /// A node that has joined, behind a proxy of its own, of an app with a webhook.
     pub(super) fn join_apart_with_webhook(&self, name: &str) -> (Node, Proxy) {
         let proxy = Proxy::start(self.port);
         let url = format!("nats://{}127.0.0.1:{}", self.login, proxy.port);
