@@ -3,7 +3,7 @@ import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import WebSocket from 'ws';
 import { within } from '../browser/server.js';
-import { Heard } from './heard.js';
+import { Heard, PATIENCE } from './heard.js';
 import { APP } from './taut.js';
 
 export class RawClient {
@@ -39,7 +39,7 @@ export class RawClient {
   }
 
   /** What the server closes with, once it does. */
-  closed() { return within(10_000, this.#closed, () => `the server does not close, but says ${JSON.stringify(this.heard.matching())}`); }
+  closed() { return within(PATIENCE, this.#closed, () => `the server does not close, but says ${JSON.stringify(this.heard.matching())}`); }
 
   get isOpen() { return this.#socket.readyState === WebSocket.OPEN; }
   send(message) { this.#socket.send(typeof message === 'string' ? message : JSON.stringify(message)); }

@@ -1,6 +1,6 @@
 /** What has come so far, and a way to wait for more: the same in Node.js and in a page, so nothing but the language is used. */
 
-const PATIENCE = 10_000;
+export const PATIENCE = 30_000;
 
 export class Heard {
   #entries = []; #waiting = new Set();
