@@ -10,6 +10,7 @@ mod chat;
 mod console;
 mod events;
 mod exposition;
+mod grip;
 mod health;
 mod info;
 mod inline;
@@ -43,6 +44,7 @@ use crate::app::Secret;
 use crate::apps::App;
 use crate::config::{Config, Network};
 use crate::connect_auth;
+use crate::gateway::Gateway;
 use crate::http::Peer;
 use crate::http::answer::ApiError;
 use crate::http::body;
@@ -75,6 +77,8 @@ pub(crate) struct Context {
     trusted: Box<[Network]>,
     webhooks: Arc<Webhooks>,
     console: Arc<Console>,
+    gateway: Arc<Gateway>,
+    grip: grip::Recent,
     /// The engine of the cluster, as it may be shown.
     engine: Option<Box<str>>,
     /// What this node is called.
@@ -87,6 +91,7 @@ impl Context {
         auth: Arc<ApiAuth>,
         webhooks: Arc<Webhooks>,
         console: Arc<Console>,
+        gateway: Arc<Gateway>,
         config: &Config,
         draining: watch::Receiver<bool>,
         readiness: Arc<Readiness>,
@@ -102,6 +107,8 @@ impl Context {
             trusted: config.trusted_proxies.as_slice().into(),
             webhooks,
             console,
+            gateway,
+            grip: grip::Recent::default(),
             engine: config.cluster_address().map(String::into_boxed_str),
             node_name: config.node_name().into(),
         }
@@ -162,7 +169,7 @@ impl fmt::Debug for Context {
 
 /// The routes, but for files ([`pages`], [`console::PAGES`]), what load balancers ask ([`health::PATHS`]) and clients without
 /// WebSockets ([`transports::ROUTES`]). The first is the one that most requests are for.
-const ROUTES: [Route; 25] = [
+const ROUTES: [Route; 29] = [
     Route::new(Area::Api, PUBLISH, || post(events::publish)),
     Route::new(Area::Api, "/apps/{app}/batch_events", || post(events::publish_batch)),
     Route::new(Area::Api, "/apps/{app}/channels", || get(channels::list)),
@@ -172,6 +179,11 @@ const ROUTES: [Route; 25] = [
     Route::new(Area::Api, "/apps/{app}/users/{user}/terminate_connections", || post(users::terminate)),
     // pusher-http-python forgets the app in this path; its key tells which one is meant.
     Route::new(Area::Api, "/users/{user}/terminate_connections", || post(users::terminate)),
+    Route::new(Area::Api, "/apps/{app}/grip/publish", || post(grip::publish)),
+    Route::new(Area::Api, "/apps/{app}/grip/publish/", || post(grip::publish)).counted_as("/apps/{app}/grip/publish"),
+    // Of the only app that there is.
+    Route::new(Area::Api, "/publish", || post(grip::publish)),
+    Route::new(Area::Api, "/publish/", || post(grip::publish)).counted_as("/publish"),
     Route::new(Area::Api, "/apps/{app}/webhooks/failed", || get(webhooks::failed)),
     Route::new(Area::Api, "/apps/{app}/webhooks/failed/{number}/retry", || post(webhooks::retry)),
     Route::new(Area::Api, "/app/{key}", || get(upgrade_required)),

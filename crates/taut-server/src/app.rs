@@ -208,7 +208,10 @@ impl Features {
     /// Whether the owner of a channel of this kind is to know how many are subscribed. On a node of a cluster it is also where only backends
     /// ask for it: the other nodes answer, too.
     pub(crate) fn counts(&self, kind: Kind, in_cluster: bool) -> bool {
-        self.announces_count(kind) || in_cluster && self.tells_subscription_count() && kind != Kind::ServerToUser
+        self.announces_count(kind)
+            || in_cluster
+                && self.tells_subscription_count()
+                && !matches!(kind, Kind::ServerToUser | Kind::ServerToConnection)
     }
 }
 

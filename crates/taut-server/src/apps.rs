@@ -363,6 +363,12 @@ impl Apps {
         self.directory.load().apps.get(index.get()).map(Arc::clone)
     }
 
+    /// The only app that is served, if there is exactly one.
+    pub fn only(&self) -> Option<Arc<App>> {
+        let mut known = self.all().into_iter().filter(|app| app.snapshot().known);
+        known.next().filter(|_| known.next().is_none())
+    }
+
     /// Every app that is or was configured, in the order of their [indices](App::index).
     pub fn all(&self) -> Vec<Arc<App>> {
         self.directory.load().apps.clone()

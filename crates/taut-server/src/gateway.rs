@@ -8,6 +8,8 @@ mod breaker;
 mod conversation;
 pub(crate) mod event;
 mod fastcgi;
+pub(crate) mod frame;
+pub(crate) mod grip;
 mod head;
 mod merge_patch;
 mod pattern;
@@ -25,13 +27,14 @@ use taut_proto::handshake::Refusal;
 use taut_shard::{ConnectionId, HandshakeId};
 use tokio::sync::mpsc;
 
+use crate::apps::{App, Apps};
 use crate::place::ShardIndex;
 use crate::pusher::socket_id::SocketId;
 pub(crate) use backend::{Routes, serve};
 pub(crate) use conversation::{Conversation, Exchange, Kept};
 pub(crate) use head::Head;
 pub(crate) use pattern::Parameters;
-pub use route::{Backend, Frames, OnError, RouteConfig};
+pub use route::{Backend, Form, Frames, OnError, RouteConfig};
 
 use self::backend::Route as LiveRoute;
 use self::event::Answer;
@@ -54,6 +57,7 @@ pub(crate) struct Jobs(mpsc::UnboundedReceiver<Job>);
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) asker: Asker,
+    pub(crate) app: Arc<App>,
     pub(crate) route: Arc<Route>,
     pub(crate) head: Arc<Head>,
     pub(crate) connection: SocketId,
@@ -124,6 +128,11 @@ impl Gateway {
     pub(crate) fn find(&self, path: &str) -> Option<(Arc<Route>, Parameters)> {
         let routes = self.routes.load();
         if routes.is_empty() { None } else { routes.find(path) }
+    }
+
+    /// The keys with which an app's routes vouch for publishers.
+    pub(crate) fn publisher_keys(&self, apps: &Apps, app: &App) -> Vec<String> {
+        self.routes.load().publisher_keys(apps, app)
     }
 
     /// Takes an event to its backend.

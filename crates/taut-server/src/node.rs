@@ -87,7 +87,7 @@ impl Node {
         let receipt = Receipt::new(Arc::new(token));
         let (outcome, mut is_kept) = (receipt.outcome(), false);
         let publications = publications.map(|publication| {
-            is_kept |= Kind::of(&publication.channel).is_cache();
+            is_kept |= publication.is_kept();
             Publication { receipt: Some(receipt.clone()), ..publication }
         });
         self.publish(app, publications, None)?;

@@ -10,6 +10,7 @@ mod client_info;
 mod connect;
 mod deliver;
 mod frames;
+mod grip;
 mod publications;
 mod query;
 mod routed;
@@ -290,6 +291,8 @@ impl PusherHandler {
             match follow_up {
                 FollowUp::Watch { connection, user_data } => self.watch(connections, connection, app, &user_data),
                 FollowUp::Missed { channel } => self.missed(connections, app, &channel),
+                FollowUp::Close { connection, close } => self.dismiss(connections, connection, close),
+                FollowUp::Refresh { connection } => self.refresh(connections, connection),
             }
         }
         Some(outcome)
@@ -659,9 +662,12 @@ fn subscriber(connections: &mut Connections<Client>, id: ConnectionId) -> Option
     }
 }
 
-/// What a connection gets of events if it is of a route; `None`: it speaks Pusher's protocol.
+/// What a connection gets of events if it is of a route; `None`: it speaks Pusher's protocol. It is about to get one.
 fn frames(connections: &mut Connections<Client>, id: ConnectionId) -> Option<Frames> {
-    Some(subscriber(connections, id)?.routed()?.route.frames())
+    let now = connections.now();
+    let routed = subscriber(connections, id)?.extras.as_mut()?.routed.as_mut()?;
+    routed.heard = now;
+    Some(routed.route.frames())
 }
 
 /// Seconds since the shard's start, for 136 years.

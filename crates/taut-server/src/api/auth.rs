@@ -11,6 +11,7 @@ use http::StatusCode;
 use super::labels;
 use super::traffic::Traffic;
 use crate::apps::{App, AppSnapshot};
+use crate::gateway::grip::{PublisherAuth, SharedKey};
 use crate::http::answer::ApiError;
 use crate::limit::TokenBucket;
 use crate::node::Node;
@@ -69,6 +70,34 @@ impl ApiAuth {
             Rejected::from(refused)
         })?;
         verifying.end();
+        self.admit_known(app, snapshot)
+    }
+
+    /// Lets a request in that shows a key: one of the app's secrets, or one of `more`.
+    pub(super) fn admit_key(
+        &self,
+        app: &App,
+        snapshot: &AppSnapshot,
+        authorization: &str,
+        more: &[String],
+        now: SystemTime,
+    ) -> Result<(), Rejected> {
+        let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let own = snapshot.config.keys.iter().map(|key| key.secret.reveal());
+        let keys = own.chain(more.iter().map(String::as_str)).filter_map(SharedKey::parse);
+        // Which of the keys is closest to being right is nobody's business.
+        let checked = keys.map(|key| PublisherAuth::new(None, key).check(Some(authorization), seconds));
+        if !checked.collect::<Vec<_>>().contains(&Ok(())) {
+            let why =
+                "The Authorization has no key of this app, and no token that is signed with one and is valid now.";
+            let error = ApiError::new(StatusCode::UNAUTHORIZED, why).challenge("Bearer");
+            return Err(Rejected { error, reason: RefusalReason::RequestKey, why: why.into() });
+        }
+        self.admit_known(app, snapshot)
+    }
+
+    /// Lets a request of the app's backend in, if the app is served and this is not one request too many.
+    fn admit_known(&self, app: &App, snapshot: &AppSnapshot) -> Result<(), Rejected> {
         if !snapshot.config.enabled {
             let error = ApiError::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id()));
             return Err(Rejected { error, reason: RefusalReason::RequestDisabled, why: "the app is disabled".into() });

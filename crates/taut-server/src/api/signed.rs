@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 
 use super::auth::Rejected;
@@ -33,6 +34,11 @@ impl SignedRequest {
         in_path(&self.path, name).unwrap_or_default()
     }
 
+    /// The first header of this name.
+    pub(crate) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
     /// The parameters of the query.
     pub(crate) fn query(&self) -> auth::Request<'_> {
         auth::Request::new(self.head.method.as_str(), self.head.uri.path(), query_of(&self.head), &self.body)
@@ -47,6 +53,39 @@ pub(crate) async fn authenticated(
     context: &Context,
     request: Request,
     most: fn(&Limits) -> usize,
+) -> Result<SignedRequest, ApiError> {
+    let signed = read(context, request, most, find).await?;
+    let admitted = context.auth.admit(&signed.app, &signed.snapshot, &signed.query(), SystemTime::now());
+    finish(context, signed, admitted)
+}
+
+/// The same, and what shows a key of the app or of its routes in `Authorization`, as libraries of GRIP do. Where the path
+/// names no app, it is the only one there is.
+///
+/// # Cancel safety
+/// As with [`authenticated`].
+pub(crate) async fn authenticated_or_keyed(
+    context: &Context,
+    request: Request,
+    most: fn(&Limits) -> usize,
+) -> Result<SignedRequest, ApiError> {
+    let signed = read(context, request, most, find_or_only).await?;
+    let (now, authorization) = (SystemTime::now(), signed.header(&AUTHORIZATION));
+    let admitted = match authorization {
+        Some(authorization) => {
+            let keys = context.gateway.publisher_keys(context.node().apps(), &signed.app);
+            context.auth.admit_key(&signed.app, &signed.snapshot, authorization, &keys, now)
+        }
+        None => context.auth.admit(&signed.app, &signed.snapshot, &signed.query(), now),
+    };
+    finish(context, signed, admitted)
+}
+
+async fn read(
+    context: &Context,
+    request: Request,
+    most: fn(&Limits) -> usize,
+    find: fn(&Context, &Parts, &RawPathParams) -> Result<Arc<App>, Rejected>,
 ) -> Result<SignedRequest, ApiError> {
     let (mut head, body) = request.into_parts();
     let Ok(path) = RawPathParams::from_request_parts(&mut head, &()).await else {
@@ -63,8 +102,10 @@ pub(crate) async fn authenticated(
     };
     let snapshot = Arc::clone(&app.snapshot());
     let body = body::read(body, most(&snapshot.limits)).await?;
-    let signed = SignedRequest { app, snapshot, body, head, path };
-    let admitted = context.auth.admit(&signed.app, &signed.snapshot, &signed.query(), SystemTime::now());
+    Ok(SignedRequest { app, snapshot, body, head, path })
+}
+
+fn finish(context: &Context, signed: SignedRequest, admitted: Result<(), Rejected>) -> Result<SignedRequest, ApiError> {
     if let Err(rejected) = admitted {
         context.tell_rejected(&signed.head, Some(&signed.app), &rejected);
         return Err(rejected.error);
@@ -92,6 +133,20 @@ fn find(context: &Context, head: &Parts, path: &RawPathParams) -> Result<Arc<App
     let request = auth::Request::new("", "", query_of(head), b"");
     let key = request.auth_key().ok_or(auth::Refused::Missing("auth_key"))?;
     context.node().apps().by_key(key).ok_or_else(|| auth::Refused::UnknownKey.into())
+}
+
+/// The app that the path or the key names, or the only one.
+fn find_or_only(context: &Context, head: &Parts, path: &RawPathParams) -> Result<Arc<App>, Rejected> {
+    let names_app =
+        in_path(path, "app").is_some() || auth::Request::new("", "", query_of(head), b"").auth_key().is_some();
+    if names_app {
+        return find(context, head, path);
+    }
+    context.node().apps().only().ok_or_else(|| {
+        let why = "There is not exactly one app: ask below /apps/ID.";
+        let error = ApiError::new(StatusCode::NOT_FOUND, why);
+        Rejected { error, reason: RefusalReason::UnknownApp, why: why.into() }
+    })
 }
 
 fn in_path<'p>(path: &'p RawPathParams, name: &str) -> Option<&'p str> {

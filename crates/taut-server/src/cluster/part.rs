@@ -181,9 +181,10 @@ impl Held {
     }
 }
 
-/// The cell of a channel with subscribers. The channel of a single user has none: nobody asks for it, and no webhook tells of it.
+/// The cell of a channel with subscribers. The channel of one user or connection has none: nobody asks for it, and no
+/// webhook tells of it.
 pub(super) fn occupied<'a>(app: &'a str, channel: &'a str) -> Option<Cell<'a>> {
-    Channel::user_of(channel).is_none().then_some(Cell::Occupied { app, channel })
+    (!Channel::is_hidden(channel)).then_some(Cell::Occupied { app, channel })
 }
 
 /// The latest numbers of subscribers that the engine has not been told: each channel's at most once in a while, the first at once.

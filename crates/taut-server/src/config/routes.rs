@@ -8,7 +8,7 @@ use super::field::Field;
 use super::text;
 use super::value::{Diagnostics, Entry, Located};
 use crate::app::Secret;
-use crate::gateway::{Backend, Frames, OnError, RouteConfig};
+use crate::gateway::{Backend, Form, Frames, OnError, RouteConfig};
 
 /// What a route's table, `[[routes]]`, may hold.
 pub const ROUTE_FIELDS: &[Field] = &[
@@ -39,22 +39,34 @@ pub const ROUTE_FIELDS: &[Field] = &[
         "What the route is called to its backend, in the log and in metrics; with none, its path",
     ),
     field(
+        "form",
+        "plain|websocket-over-http",
+        "plain",
+        "How the backend is told: JSON, or WebSocket-over-HTTP with GRIP, as Pushpin speaks it",
+    ),
+    field(
         "secret",
         "TEXT",
         "",
-        "Signs the requests, as Standard Webhooks have it (whsec_…); with none, the app's first secret does",
+        "Signs the requests: whsec_… of Standard Webhooks, and a text or base64:… of at least 32 bytes for GRIP; with none, the app's first secret does",
     ),
     field(
         "headers",
         "LIST",
         "Cookie, Authorization, Origin, User-Agent, Accept-Language",
-        "The client's headers that come with each request",
+        "The client's headers that come with each request; \"*\" for all, the default of websocket-over-http",
     ),
     field(
         "frames",
         "event|raw",
         "event",
-        "What connections get of an event in their channels: channel, event and data as JSON, or the data alone",
+        "What connections get of an event in their channels: channel, event and data as JSON, or the data alone, the default of websocket-over-http",
+    ),
+    field(
+        "batch",
+        "COUNT",
+        "1",
+        "Messages of a connection that may come in one request (1 to 64), as a list of events if it is more than 1; websocket-over-http: 64",
     ),
     field("on-error", "close|keep", "close", "What happens to a connection when its backend fails an event"),
     field(
@@ -99,7 +111,17 @@ pub(super) fn read(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<
     } else {
         Backend::Http { url }
     };
-    let mut route = RouteConfig::new(path, text("app").and_then(Result::ok).unwrap_or_default(), backend);
+    let form = match text("form") {
+        None | Some(Err(_)) => Form::Plain,
+        Some(Ok(name)) if name == "plain" => Form::Plain,
+        Some(Ok(name)) if name == "websocket-over-http" => Form::WebSocketOverHttp,
+        Some(Ok(_)) => {
+            complaints.complain(table.at, "form: is plain or websocket-over-http");
+            return None;
+        }
+    };
+    let app = text("app").and_then(Result::ok).unwrap_or_default();
+    let mut route = RouteConfig::new(path, app, backend).in_form(form);
     let before = complaints.mistakes.len();
     for entry in entries {
         if let Err(reason) = set(&mut route, entry, complaints) {
@@ -115,7 +137,7 @@ pub(super) fn read(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<
 fn set(route: &mut RouteConfig, entry: &Entry, complaints: &mut Diagnostics<'_>) -> Result<(), String> {
     let value = &entry.value;
     match entry.name.as_str() {
-        "path" | "backend" | "app" => return value.text().map(drop),
+        "path" | "backend" | "app" | "form" => return value.text().map(drop),
         "script" | "root" if matches!(route.backend, Backend::FastCgi { .. }) => return value.text().map(drop),
         "script" | "root" => return Err("is for FastCGI alone".to_owned()),
         "name" => route.name = value.text()?,
@@ -130,6 +152,7 @@ fn set(route: &mut RouteConfig, entry: &Entry, complaints: &mut Diagnostics<'_>)
                 _ => return Err("is event or raw".to_owned()),
             }
         }
+        "batch" => route.batch = text::count(&value.text()?, 1, RouteConfig::MOST_BATCH)?,
         "on-error" => {
             route.on_error = match value.text()?.as_str() {
                 "close" => OnError::Close,
@@ -146,6 +169,9 @@ fn set(route: &mut RouteConfig, entry: &Entry, complaints: &mut Diagnostics<'_>)
 
 fn header(value: &Located) -> Result<String, String> {
     let name = value.text()?;
+    if name == "*" {
+        return Ok(name);
+    }
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))?;
     Ok(name)
 }
@@ -183,6 +209,7 @@ mod tests {
             secret: Some(Secret::from("whsec_dGF1dC1yb3V0ZS1zZWNyZXQtMDEyMzQ1Njc4OWFiY2RlZg==".to_owned())),
             headers: vec!["Cookie".to_owned()],
             frames: Frames::Raw,
+            batch: 9,
             on_error: OnError::Keep,
             timeout: Duration::from_secs(20),
             concurrency: 4,
@@ -191,7 +218,19 @@ mod tests {
         let read = routes(
             "[[routes]]\npath = \"/files/{path...}\"\nbackend = \"fastcgi:///run/php.sock\"\nscript = \"/srv/chat.php\"\n\
              root = \"/srv\"\napp = \"1\"\nname = \"files\"\nsecret = \"whsec_dGF1dC1yb3V0ZS1zZWNyZXQtMDEyMzQ1Njc4OWFiY2RlZg==\"\n\
-             headers = [\"Cookie\"]\nframes = \"raw\"\non-error = \"keep\"\ntimeout = 20\nconcurrency = 4",
+             headers = [\"Cookie\"]\nbatch = 9\nframes = \"raw\"\non-error = \"keep\"\ntimeout = 20\nconcurrency = 4",
+        );
+        assert_eq!(read, Ok(vec![expected]));
+        let http = Backend::Http { url: "http://127.0.0.1:8000".to_owned() };
+        let expected = RouteConfig {
+            secret: Some(Secret::from("changeme".to_owned())),
+            headers: vec!["*".to_owned()],
+            frames: Frames::Raw,
+            batch: 64,
+            ..RouteConfig::new("/a", "", http).in_form(Form::WebSocketOverHttp)
+        };
+        let read = routes(
+            "[[routes]]\npath = \"/a\"\nform = \"websocket-over-http\"\nsecret = \"changeme\"\nbackend = \"http://127.0.0.1:8000\"",
         );
         assert_eq!(read, Ok(vec![expected]));
     }
@@ -210,6 +249,9 @@ mod tests {
             ),
             (route("script = \"/a.php\""), "script: is for FastCGI alone"),
             (route("secret = \"hunter2\""), "secret: "),
+            (route("form = \"grip\""), "form: is plain or websocket-over-http"),
+            (route("form = \"websocket-over-http\"\nsecret = \"base64:hunter2!\""), "secret: "),
+            (route("batch = 65"), "batch: "),
             (route("frames = \"json\""), "frames: is event or raw"),
             (route("on-error = \"stay\""), "on-error: is close or keep"),
             (route("timeout = 0"), "timeout: "),

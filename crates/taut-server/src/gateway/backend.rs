@@ -13,15 +13,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::carrier::{Carrier, Reply};
 use super::breaker::{self, Breaker};
-use super::event::Event;
+use super::event::Answer;
+use super::grip::{self, SharedKey, Signer};
 use super::merge_patch;
 use super::pattern::Parameters;
 use super::pattern::{Conflict, Pattern, Patterns};
 use super::plain;
-use super::route::{Frames, OnError, RouteConfig};
+use super::route::{Form, Frames, OnError, RouteConfig};
 use super::signature::{self, Secret};
 use super::status::{self, EventOutcome, OpenOutcome};
 use super::{Asker, Failure, Job, Jobs, Outcome};
+use crate::app;
 use crate::apps::{App, Apps};
 use crate::http::client::Client;
 
@@ -33,8 +35,7 @@ pub(crate) struct Routes(Patterns<Arc<Route>>);
 #[derive(Debug)]
 pub(crate) struct Route {
     config: RouteConfig,
-    /// In lower case.
-    headers: Box<[Box<str>]>,
+    signing: Signing,
     carrier: Carrier,
     turns: Semaphore,
     /// Of these, for events that nobody waits for: a crowd that goes must not keep out those who come.
@@ -43,6 +44,13 @@ pub(crate) struct Route {
     began: Instant,
     /// The last event was failed.
     is_failing: AtomicBool,
+}
+
+/// What requests are signed with; with none of the route's own, the app's secret signs.
+#[derive(Debug)]
+enum Signing {
+    Plain(Option<Secret>),
+    Grip(Option<Signer>),
 }
 
 impl Routes {
@@ -77,6 +85,13 @@ impl Routes {
         })
     }
 
+    /// The keys of an app's routes that are told by WebSocket-over-HTTP.
+    pub(crate) fn publisher_keys(&self, apps: &Apps, app: &App) -> Vec<String> {
+        let is_of_app = |route: &&Arc<Route>| route.app(apps).is_some_and(|known| known.index() == app.index());
+        let routes = self.0.values().filter(|route| route.publisher_key().is_some()).filter(is_of_app);
+        routes.filter_map(|route| route.publisher_key()).map(str::to_owned).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -91,11 +106,15 @@ impl Route {
     fn new(config: RouteConfig) -> Result<Self, String> {
         config.check()?;
         let carrier = Carrier::new(&config.backend)?;
-        let headers = config.headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
+        let secret = config.secret.as_ref().map(app::Secret::reveal);
+        let signing = match config.form {
+            Form::Plain => Signing::Plain(secret.and_then(|text| Secret::parse(text).ok())),
+            Form::WebSocketOverHttp => Signing::Grip(secret.and_then(signer)),
+        };
         let turns = Semaphore::new(config.concurrency);
         let last_turns = Semaphore::new(config.concurrency.div_ceil(4));
         let (breaker, is_failing) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { config, headers, carrier, turns, last_turns, breaker, began: Instant::now(), is_failing })
+        Ok(Self { config, signing, carrier, turns, last_turns, breaker, began: Instant::now(), is_failing })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -107,8 +126,7 @@ impl Route {
         if !self.config.app.is_empty() {
             return apps.by_id(&self.config.app);
         }
-        let mut known = apps.all().into_iter().filter(|app| app.snapshot().known);
-        known.next().filter(|_| known.next().is_none())
+        apps.only()
     }
 
     pub(crate) fn frames(&self) -> Frames {
@@ -119,12 +137,23 @@ impl Route {
         self.config.on_error
     }
 
+    /// Messages of a connection that may go to the backend in one request.
+    pub(crate) fn batch(&self) -> usize {
+        self.config.batch
+    }
+
     /// Whether the backend gets this header of the client's.
     pub(crate) fn passes(&self, name: &str) -> bool {
-        // PHP makes `a_b`, `a.b` and `a-b` the same name, and CGI makes `Proxy` a setting (CVE-2016-5385).
+        // PHP makes `a_b`, `a.b` and `a-b` the same name.
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let is_safe = is_plain && !name.eq_ignore_ascii_case("proxy");
-        is_safe && self.headers.iter().any(|known| name.eq_ignore_ascii_case(known))
+        let is_listed = |known: &String| known == "*" || name.eq_ignore_ascii_case(known);
+        is_plain && grip::is_forwarded(name) && self.config.headers.iter().any(is_listed)
+    }
+
+    /// The key that publishers may sign with, if the backend is told by WebSocket-over-HTTP.
+    pub(crate) fn publisher_key(&self) -> Option<&str> {
+        let secret = self.config.secret.as_ref().filter(|_| self.config.form == Form::WebSocketOverHttp);
+        secret.map(app::Secret::reveal)
     }
 }
 
@@ -132,7 +161,7 @@ impl Route {
 ///
 /// # Cancel safety
 /// Dropping it drops the requests that are under way.
-pub(crate) async fn serve<F>(jobs: Jobs, apps: Arc<Apps>, client: Client, tell: F)
+pub(crate) async fn serve<F>(jobs: Jobs, client: Client, tell: F)
 where
     F: Fn(Asker, Outcome) + Send + Sync + 'static,
 {
@@ -143,9 +172,9 @@ where
         tokio::select! {
             job = jobs.recv() => {
                 let Some(job) = job else { break };
-                let (apps, client, tell) = (Arc::clone(&apps), client.clone(), Arc::clone(&tell));
+                let (client, tell) = (client.clone(), Arc::clone(&tell));
                 running.spawn(async move {
-                    let outcome = job.run(&apps, &client).await;
+                    let outcome = job.run(&client).await;
                     tell(job.asker, outcome);
                 });
             }
@@ -156,13 +185,12 @@ where
 
 impl Job {
     /// Asks until there is an answer, or the time is over.
-    async fn run(&self, apps: &Apps, client: &Client) -> Outcome {
-        let is_close = matches!(self.exchange.event, Event::Close { .. });
-        let patience = if is_close { LONGEST_CLOSE } else { self.route.config.timeout };
+    async fn run(&self, client: &Client) -> Outcome {
+        let patience = if self.exchange.is_close() { LONGEST_CLOSE } else { self.route.config.timeout };
         let deadline = Instant::now() + patience;
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);
         loop {
-            let outcome = self.attempt(attempt, deadline, apps, client).await;
+            let outcome = self.attempt(attempt, deadline, client).await;
             let wait = match outcome {
                 Attempt::Done(outcome) => return outcome,
                 Attempt::Again { after: Some(after) } => after,
@@ -180,29 +208,22 @@ impl Job {
 
     /// Waits for this event's turn.
     async fn turn(&self) -> (Option<SemaphorePermit<'_>>, Option<SemaphorePermit<'_>>) {
-        let is_last = matches!(self.exchange.event, Event::Close { .. });
         // They are never closed.
-        let last = if is_last { self.route.last_turns.acquire().await.ok() } else { None };
+        let last = if self.exchange.is_close() { self.route.last_turns.acquire().await.ok() } else { None };
         (last, self.route.turns.acquire().await.ok())
     }
 
-    async fn attempt(&self, attempt: u32, deadline: Instant, apps: &Apps, client: &Client) -> Attempt {
+    async fn attempt(&self, attempt: u32, deadline: Instant, client: &Client) -> Attempt {
         let route = &self.route;
         let until = deadline.min(Instant::now() + route.config.timeout);
         let Ok(_turn) = timeout_at(until, self.turn()).await else { return Attempt::Again { after: None } };
         let permit = match route.breaker().admit(route.began.elapsed()) {
             Ok(permit) => permit,
             // New clients are refused at once, and try again by themselves.
-            Err(_) if self.exchange.event == Event::Open => return Attempt::Done(Outcome::Failed(Failure::Busy)),
+            Err(_) if self.exchange.is_open() => return Attempt::Done(Outcome::Failed(Failure::Busy)),
             Err(open) => return Attempt::Again { after: Some(open.remaining.max(FIRST_PAUSE)) },
         };
-        let request = match self.request(attempt, apps) {
-            Ok(request) => request,
-            Err(why) => {
-                route.breaker().record(&permit, breaker::Outcome::Abandoned, route.began.elapsed(), 0);
-                return self.broken(&why);
-            }
-        };
+        let request = self.request(attempt);
         let replied = route.carrier.send(client, &self.head, &request, until).await;
         let health = match &replied {
             Ok(reply) => breaker::Outcome::of_status(reply.status, reply.header("retry-after").is_some()),
@@ -214,7 +235,7 @@ impl Job {
             Err(unanswered) => {
                 route.note_failure(&unanswered.reason);
                 // Clients that are to come back later do that by themselves, and need not wait here.
-                let is_open = self.exchange.event == Event::Open;
+                let is_open = self.exchange.is_open();
                 match unanswered.is_untouched {
                     true if is_open => Attempt::Done(Outcome::Failed(Failure::Busy)),
                     true => Attempt::Again { after: None },
@@ -226,7 +247,15 @@ impl Job {
     }
 
     /// What the backend is told.
-    fn request(&self, attempt: u32, apps: &Apps) -> Result<carrier::Request, String> {
+    fn request(&self, attempt: u32) -> carrier::Request {
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        match &self.route.signing {
+            Signing::Plain(secret) => self.plain_request(attempt, secret.as_ref(), timestamp),
+            Signing::Grip(signer) => self.grip_request(signer.as_ref(), timestamp),
+        }
+    }
+
+    fn plain_request(&self, attempt: u32, secret: Option<&Secret>, timestamp: u64) -> carrier::Request {
         let (route, head, exchange) = (&*self.route, &*self.head, &self.exchange);
         let id = self.connection.to_string();
         let headers: Vec<(&str, &[u8])> =
@@ -248,18 +277,36 @@ impl Job {
                 is_secure: head.is_secure,
             },
         };
-        let body = plain::write(&connection, &exchange.event, exchange.seq, attempt);
-        let secret = route.secret(apps).ok_or("its app is not served any more")?;
+        let body = plain::write(&connection, &exchange.events, route.config.batch > 1, exchange.seq, attempt);
+        let secret = secret.cloned().unwrap_or_else(|| Secret::of(&self.app_secret()));
         let id = signature::event_id(&id, exchange.seq);
-        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let signature = signature::sign(&[secret], &id, timestamp, &body);
-        Ok(carrier::Request { body: body.into(), id, timestamp, signature })
+        let headers = [
+            ("Webhook-Id", id.clone()),
+            ("Idempotency-Key", id),
+            ("Webhook-Timestamp", timestamp.to_string()),
+            ("Webhook-Signature", signature),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        carrier::Request { body: body.into(), content_type: "application/json", headers, is_for_path: false }
+    }
+
+    fn grip_request(&self, own: Option<&Signer>, timestamp: u64) -> carrier::Request {
+        let apps = own.is_none().then(|| signer(&self.app_secret())).flatten();
+        let token = own.or(apps.as_ref()).map(|signer| signer.token(timestamp)).unwrap_or_default();
+        let headers = grip::fields(&self.connection.to_string(), token, &self.exchange.kept.meta);
+        let body = grip::write(&self.exchange.events).into();
+        carrier::Request { body, content_type: grip::EVENTS, headers, is_for_path: true }
+    }
+
+    fn app_secret(&self) -> String {
+        self.app.snapshot().config.key().secret.reveal().to_owned()
     }
 
     fn read(&self, reply: &Reply, deadline: Instant) -> Attempt {
         let headers = reply.pairs();
         let response = status::Response { status: reply.status, headers: &headers, body: &reply.body };
-        if self.exchange.event == Event::Open {
+        if self.exchange.is_open() {
             return match OpenOutcome::of(&response) {
                 OpenOutcome::Accept => self.answer(reply),
                 OpenOutcome::Refuse(refusal) => Attempt::Done(Outcome::Refused(refusal.into())),
@@ -268,6 +315,10 @@ impl Job {
                 }
                 OpenOutcome::BadGateway => self.broken(&answered(reply.status)),
             };
+        }
+        // Libraries of GRIP answer the end of a connection with an error, because nothing can be read any more.
+        if self.exchange.is_close() && self.route.config.form == Form::WebSocketOverHttp {
+            return Attempt::Done(Outcome::Answered(Box::default()));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         match EventOutcome::of(&response, SystemTime::now(), left) {
@@ -282,16 +333,9 @@ impl Job {
 
     /// What the backend wants done, checked as a whole.
     fn answer(&self, reply: &Reply) -> Attempt {
-        let protocols: Vec<&str> = self.head.protocols.iter().map(|name| &**name).collect();
-        let to = match self.exchange.event {
-            Event::Open => plain::AnswerTo::Open { protocols: &protocols },
-            _ => plain::AnswerTo::Event,
-        };
-        let content_type = reply.header("content-type");
-        let response = plain::Response { status: reply.status, content_type, body: &reply.body };
-        let (mut answer, warnings) = match plain::read(&response, to, &plain::Limits::default()) {
+        let (mut answer, warnings) = match self.read_form(reply) {
             Ok(read) => read,
-            Err(error) => return self.broken(&error.to_string()),
+            Err(error) => return self.broken(&error),
         };
         for warning in warnings {
             tracing::warn!(route = self.route.name(), %warning, "part of a backend's answer was left out");
@@ -305,6 +349,25 @@ impl Job {
         }
         self.route.note_success();
         Attempt::Done(Outcome::Answered(Box::new(answer)))
+    }
+
+    fn read_form(&self, reply: &Reply) -> Result<(Answer, Vec<Box<str>>), Box<str>> {
+        let protocols: Vec<&str> = self.head.protocols.iter().map(|name| &**name).collect();
+        let (is_open, kept) = (self.exchange.is_open(), &self.exchange.kept);
+        match self.route.config.form {
+            Form::Plain => {
+                let to = if is_open { plain::AnswerTo::Open { protocols: &protocols } } else { plain::AnswerTo::Event };
+                let content_type = reply.header("content-type");
+                let response = plain::Response { status: reply.status, content_type, body: &reply.body };
+                plain::read(&response, to, &plain::Limits::default()).map_err(|error| error.to_string().into())
+            }
+            Form::WebSocketOverHttp => {
+                let to = if is_open { grip::To::Open(&protocols) } else { grip::To::Later(kept.grip.as_ref()) };
+                let headers = reply.pairs();
+                let response = grip::Response { status: reply.status, headers: &headers, body: &reply.body };
+                grip::read(&response, to, &kept.meta)
+            }
+        }
     }
 
     fn broken(&self, why: &str) -> Attempt {
@@ -327,13 +390,6 @@ impl Route {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn secret(&self, apps: &Apps) -> Option<Secret> {
-        match &self.config.secret {
-            Some(secret) => Secret::parse(secret.reveal()).ok(),
-            None => Some(Secret::of(self.app(apps)?.snapshot().config.key().secret.reveal())),
-        }
-    }
-
     /// Says when it begins to go wrong: strangers may cause an event each, but no line of the log.
     fn note_failure(&self, why: &str) {
         if self.is_failing.swap(true, Ordering::Relaxed) {
@@ -352,6 +408,10 @@ impl Route {
             tracing::info!(route = self.name(), "the backend answers again");
         }
     }
+}
+
+fn signer(secret: &str) -> Option<Signer> {
+    SharedKey::parse(secret).map(|key| Signer::new("taut", key))
 }
 
 /// What the log is told: the status alone, since the body is whoever's.

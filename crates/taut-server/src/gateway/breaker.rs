@@ -32,8 +32,6 @@ pub(crate) enum Outcome {
     Alive,
     /// Connect error, deadline, reset, or a status that tells of these.
     Failed,
-    /// The server gave up the request itself. It does not count.
-    Abandoned,
 }
 
 #[derive(Debug, Default)]
@@ -82,8 +80,7 @@ impl Breaker {
             }
             (&State::Probing { level, .. }, Outcome::Failed) => self.open(level.saturating_add(1), now, random),
             (State::Probing { .. }, Outcome::Alive) => self.change(State::Closed),
-            (&State::Probing { level, .. }, Outcome::Abandoned) => self.change(State::Open { until: now, level }),
-            (State::Closed, Outcome::Abandoned) | (State::Open { .. }, _) => {}
+            (State::Open { .. }, _) => {}
         }
     }
 
@@ -235,18 +232,6 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_were_abandoned_say_nothing() {
-        let mut breaker = Breaker::default();
-        for _ in 0..100 {
-            ask(&mut breaker, Outcome::Abandoned, secs(0.0));
-        }
-        for _ in 0..20 {
-            ask(&mut breaker, Outcome::Failed, secs(0.0));
-        }
-        assert!(breaker.is_open());
-    }
-
-    #[test]
     fn pauses_double_up_to_thirty_seconds() {
         let mut breaker = opened(secs(100.0));
         let mut now = secs(100.0);
@@ -289,14 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_abandoned_or_lost_leaves_room_for_another() {
+    fn a_probe_that_is_lost_leaves_room_for_another() {
         let mut breaker = opened(secs(0.0));
-        let probe = breaker.admit(secs(1.0)).expect("a probe");
-        breaker.record(&probe, Outcome::Abandoned, secs(2.0), 0);
-        assert!(breaker.is_open());
-        let lost = breaker.admit(secs(2.0)).expect("another probe");
+        let lost = breaker.admit(secs(2.0)).expect("a probe");
         assert!(breaker.admit(secs(61.9)).is_err());
-        let probe = breaker.admit(secs(62.0)).expect("a third one");
+        let probe = breaker.admit(secs(62.0)).expect("another one");
         breaker.record(&lost, Outcome::Alive, secs(62.0), 0);
         assert!(breaker.is_open(), "it came too late");
         breaker.record(&probe, Outcome::Failed, secs(62.0), 0);
@@ -374,7 +356,6 @@ mod tests {
                     self.open = Some((now + Duration::from_secs([1, 2, 4, 8, 16, 30][level.min(5) as usize]), level));
                 }
                 (Some(_), Outcome::Alive) => self.open = None,
-                (_, Outcome::Abandoned) => {}
                 (None, _) => {
                     self.outcomes.push((second, outcome == Outcome::Failed));
                     let recent = self.outcomes.iter().filter(|(of, _)| second - of < 10);
@@ -402,9 +383,8 @@ mod tests {
                     prop_assert_eq!(permit.is_ok(), model.admits(now));
                     let outcome = match kind {
                         0 | 1 => Outcome::Alive,
-                        2 => Outcome::Abandoned,
                         // Never recorded: the permit is lost.
-                        3 => continue,
+                        2 | 3 => continue,
                         _ => Outcome::Failed,
                     };
                     if let Ok(permit) = permit {

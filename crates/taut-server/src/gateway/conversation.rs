@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use taut_proto::Time;
 
 use super::event::{Event, User};
+use super::grip::Extension;
 
 /// What is still to be told to the backend of a connection, and what the server keeps for it.
 #[derive(Debug)]
@@ -33,14 +34,30 @@ pub(crate) struct Conversation {
 pub(crate) struct Kept {
     pub(crate) user: Option<User>,
     pub(crate) meta: Map<String, Value>,
+    /// What it says is read as GRIP.
+    pub(crate) grip: Option<Extension>,
 }
 
-/// One event on its way to the backend.
+/// Events on their way to the backend: one, or messages that came behind each other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Exchange {
+    /// Of the first one.
     pub(crate) seq: u64,
-    pub(crate) event: Event,
+    /// At least one.
+    pub(crate) events: Vec<Event>,
     pub(crate) kept: Arc<Kept>,
+}
+
+impl Exchange {
+    /// Whether it asks for the connection to be let in.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.events[..], [Event::Open])
+    }
+
+    /// Whether it tells of the connection's end.
+    pub(crate) fn is_close(&self) -> bool {
+        matches!(self.events[..], [Event::Close { .. }])
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,19 +117,22 @@ impl Conversation {
         self.bytes > MOST_BYTES || self.queue.len() > MOST_EVENTS
     }
 
-    /// The next event for the backend, unless it is still to answer the one before.
-    pub(crate) fn next(&mut self) -> Option<Exchange> {
+    /// The next event for the backend, unless it is still to answer what came before; up to `most` of them if they are
+    /// messages.
+    pub(crate) fn next(&mut self, most: usize) -> Option<Exchange> {
         if self.is_asking {
             return None;
         }
-        let event = self.queue.pop_front()?;
-        self.bytes -= event.bytes();
+        let messages = self.queue.iter().take(most).take_while(|event| event.is_message()).count();
+        let events: Vec<Event> = self.queue.drain(..messages.max(1).min(self.queue.len())).collect();
+        self.bytes -= events.iter().map(Event::bytes).sum::<usize>();
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }
-        self.is_asking = true;
-        self.seq += 1;
-        Some(Exchange { seq: self.seq, event, kept: Arc::clone(&self.kept) })
+        let seq = self.seq + 1;
+        self.seq += events.len() as u64;
+        self.is_asking = !events.is_empty();
+        self.is_asking.then(|| Exchange { seq, events, kept: Arc::clone(&self.kept) })
     }
 
     /// The backend has answered, or will not.
@@ -145,10 +165,15 @@ impl Conversation {
         if due > now {
             return self.schedule();
         }
+        self.push_timer();
+        self.set_timer(Some(every), now)
+    }
+
+    /// The backend is to be asked what is new, once.
+    pub(crate) fn push_timer(&mut self) {
         if !self.queue.contains(&Event::Timer) {
             self.push(Event::Timer);
         }
-        self.set_timer(Some(every), now)
     }
 
     fn schedule(&mut self) -> Option<Time> {
@@ -162,6 +187,10 @@ impl Conversation {
 }
 
 impl Event {
+    fn is_message(&self) -> bool {
+        matches!(self, Self::Text(_) | Self::Binary(_))
+    }
+
     /// Bytes that it takes while it waits, about.
     fn bytes(&self) -> usize {
         match self {
@@ -192,7 +221,7 @@ mod tests {
     /// One that the backend has accepted.
     fn open() -> Conversation {
         let mut conversation = Conversation::new();
-        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((1, Event::Open)));
+        assert_eq!(conversation.next(1).map(|it| (it.seq, it.events)), Some((1, vec![Event::Open])));
         conversation.answered();
         conversation
     }
@@ -200,13 +229,33 @@ mod tests {
     #[test]
     fn events_go_to_the_backend_one_at_a_time_and_in_their_order() {
         let mut conversation = open();
-        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.next(1), None);
         conversation.push(text("a"));
         conversation.push(text("b"));
-        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((2, text("a"))));
-        assert_eq!(conversation.next(), None, "the first is not answered");
+        assert_eq!(conversation.next(1).map(|it| (it.seq, it.events)), Some((2, vec![text("a")])));
+        assert_eq!(conversation.next(1), None, "the first is not answered");
         conversation.answered();
-        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((3, text("b"))));
+        assert_eq!(conversation.next(1).map(|it| (it.seq, it.events)), Some((3, vec![text("b")])));
+    }
+
+    #[test]
+    fn messages_behind_each_other_go_together_where_that_is_asked_for() {
+        let mut conversation = open();
+        for message in ["a", "b", "c"] {
+            conversation.push(text(message));
+        }
+        conversation.push(Event::Timer);
+        conversation.push(close());
+        let mut next = |most| {
+            let exchange = conversation.next(most).expect("an event");
+            conversation.answered();
+            (exchange.seq, exchange.events)
+        };
+        assert_eq!(next(2), (2, vec![text("a"), text("b")]));
+        assert_eq!(next(9), (4, vec![text("c")]));
+        assert_eq!(next(9), (5, vec![Event::Timer]));
+        assert_eq!(next(9), (6, vec![close()]));
+        assert_eq!((conversation.next(9), conversation.is_over()), (None, true));
     }
 
     #[test]
@@ -214,8 +263,8 @@ mod tests {
         let mut conversation = open();
         conversation.push(text("a"));
         let user = Some(User { id: "7".into(), info: None });
-        conversation.keep(Kept { user: user.clone(), meta: Map::new() });
-        assert_eq!(conversation.next().expect("an event").kept.user, user);
+        conversation.keep(Kept { user: user.clone(), ..Kept::default() });
+        assert_eq!(conversation.next(1).expect("an event").kept.user, user);
         assert_eq!(conversation.kept().user, user);
     }
 
@@ -228,14 +277,14 @@ mod tests {
         assert!(!conversation.is_full());
         conversation.push(text(""));
         assert!(conversation.is_full());
-        conversation.next();
+        conversation.next(1);
         assert!(!conversation.is_full());
         let mut conversation = open();
         conversation.push(text(&"x".repeat(MOST_BYTES)));
         assert!(!conversation.is_full());
         conversation.push(Event::Binary([1].into()));
         assert!(conversation.is_full());
-        conversation.next();
+        conversation.next(1);
         assert!(!conversation.is_full());
     }
 
@@ -246,13 +295,13 @@ mod tests {
         conversation.push(close());
         conversation.push(text("late"));
         conversation.push(close());
-        assert_eq!(conversation.next().map(|it| it.event), Some(text("last")));
+        assert_eq!(conversation.next(1).map(|it| it.events), Some(vec![text("last")]));
         assert!(!conversation.is_over());
         conversation.answered();
-        assert_eq!(conversation.next().map(|it| (it.seq, it.event)), Some((3, close())));
+        assert_eq!(conversation.next(1).map(|it| (it.seq, it.events)), Some((3, vec![close()])));
         assert!(!conversation.is_over());
         conversation.answered();
-        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.next(1), None);
         assert!(conversation.is_over());
     }
 
@@ -262,12 +311,12 @@ mod tests {
         let at = |seconds| Time::ZERO + seconds * second;
         assert_eq!(conversation.tick(at(0), at(0)), None, "there is none");
         assert_eq!(conversation.set_timer(Some(5 * second), at(0)), Some(at(5)));
-        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.next(1), None);
         assert_eq!(conversation.tick(at(5), at(6)), Some(at(11)));
         assert_eq!(conversation.tick(at(11), at(11)), Some(at(16)));
-        assert_eq!(conversation.next().map(|it| it.event), Some(Event::Timer));
+        assert_eq!(conversation.next(1).map(|it| it.events), Some(vec![Event::Timer]));
         conversation.answered();
-        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.next(1), None);
         assert_eq!(conversation.set_timer(None, at(12)), None);
         assert_eq!(conversation.tick(at(16), at(30)), None);
         assert_eq!(conversation.set_timer(Some(5 * second), at(30)), Some(at(35)));
@@ -285,10 +334,10 @@ mod tests {
             assert_eq!(conversation.set_timer(Some(5 * second), at(now)), None);
         }
         assert_eq!(conversation.tick(at(5), at(5)), Some(at(9)), "it was put off");
-        assert_eq!(conversation.next(), None);
+        assert_eq!(conversation.next(1), None);
         assert_eq!(conversation.set_timer(Some(second), at(6)), Some(at(7)), "earlier than that");
         assert_eq!(conversation.tick(at(7), at(7)), Some(at(8)));
-        assert_eq!(conversation.next().map(|it| it.event), Some(Event::Timer));
+        assert_eq!(conversation.next(1).map(|it| it.events), Some(vec![Event::Timer]));
         assert_eq!(conversation.tick(at(9), at(9)), None, "it has given way to the earlier one");
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::grip::{Control, Extension};
+
 /// What happens on a connection, for its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -46,8 +48,20 @@ pub(crate) struct Answer {
     #[expect(clippy::option_option, reason = "nothing is said, none, or one")]
     pub(crate) timer: Option<Option<Duration>>,
     pub(crate) close: Option<Close>,
+    /// What a backend says by WebSocket-over-HTTP, in its order.
+    pub(crate) steps: Vec<Step>,
+    /// The backend has turned GRIP on: of the answer to [`Event::Open`] alone.
+    pub(crate) grip: Option<Extension>,
     /// Of the answer to [`Event::Open`] alone.
     pub(crate) acceptance: Acceptance,
+}
+
+/// One thing that a backend says by WebSocket-over-HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Send(Message),
+    Control(Control),
+    Close(Close),
 }
 
 /// What the response to the upgrade says.

@@ -34,8 +34,17 @@ impl Head {
         passes: impl Fn(&str) -> bool,
         params: Parameters,
     ) -> Self {
+        // Headers that `Connection` names are for this server (RFC 9110 §7.6.1).
+        let ends_here = |name: &str| {
+            let options = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+            options
+                .filter_map(|(_, value)| str::from_utf8(value).ok())
+                .flat_map(|value| value.split(','))
+                .any(|option| option.trim().eq_ignore_ascii_case(name) && !name.eq_ignore_ascii_case("host"))
+        };
         // Who cannot be read as text cannot be told as JSON, and no browser sends such a header.
-        let headers = request.headers().filter(|(name, _)| passes(name)).filter_map(|(name, value)| {
+        let kept = request.headers().filter(|(name, _)| passes(name) && !ends_here(name));
+        let headers = kept.filter_map(|(name, value)| {
             let value = str::from_utf8(value).ok()?;
             Some((name.into(), value.into()))
         });

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fastcgi;
+use super::grip::SharedKey;
 use super::pattern::Pattern;
 use super::signature::Secret;
 use crate::address;
@@ -22,18 +23,35 @@ pub struct RouteConfig {
     pub app: String,
     /// Who is asked.
     pub backend: Backend,
-    /// What requests are signed with, as Standard Webhooks have it (`whsec_…`); the app's first secret by default.
+    /// How it is told; [`Form::Plain`] by default.
+    pub form: Form,
+    /// What requests are signed with; the app's first secret by default. In the plain form as Standard Webhooks have it
+    /// (`whsec_…`), otherwise a text or `base64:…`.
     pub secret: Option<app::Secret>,
-    /// The headers of a client's request that come with each request to the backend; by default those of [`RouteConfig::HEADERS`].
+    /// The headers of a client's request that come with each request to the backend, or `*` for all; by default those of
+    /// [`RouteConfig::HEADERS`], and all by WebSocket-over-HTTP.
     pub headers: Vec<String>,
-    /// What its connections get of what is published in their channels; [`Frames::Event`] by default.
+    /// What its connections get of what is published in their channels; [`Frames::Event`] by default, and [`Frames::Raw`]
+    /// by WebSocket-over-HTTP.
     pub frames: Frames,
+    /// Messages of a connection that may go to the backend in one request; 1 by default, and 64 by WebSocket-over-HTTP.
+    pub batch: usize,
     /// What becomes of a connection when its backend fails; [`OnError::Close`] by default.
     pub on_error: OnError,
     /// How long the backend may take for one event, the time included for which that waits for its turn; 10 seconds by default.
     pub timeout: Duration,
     /// Events that the backend has at a time; 64 by default, and 8 over FastCGI: fewer than php-fpm has workers (`pm.max_children`).
     pub concurrency: usize,
+}
+
+/// How a backend is told what happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object for each event.
+    #[default]
+    Plain,
+    /// WebSocket-over-HTTP with GRIP, as Pushpin and Fastly's Fanout speak it.
+    WebSocketOverHttp,
 }
 
 /// Who is asked.
@@ -79,7 +97,10 @@ impl RouteConfig {
     /// The headers that a backend gets by default.
     pub const HEADERS: [&'static str; 5] = ["Cookie", "Authorization", "Origin", "User-Agent", "Accept-Language"];
 
-    /// A route with the defaults.
+    /// The most that [`RouteConfig::batch`] may be.
+    pub const MOST_BATCH: u32 = 64;
+
+    /// A route with the defaults of the plain form.
     pub fn new(path: impl Into<String>, app: impl Into<String>, backend: Backend) -> Self {
         let path = path.into();
         let concurrency = if matches!(backend, Backend::Http { .. }) { 64 } else { 8 };
@@ -88,12 +109,29 @@ impl RouteConfig {
             path,
             app: app.into(),
             backend,
+            form: Form::Plain,
             secret: None,
             headers: Self::HEADERS.map(str::to_owned).to_vec(),
             frames: Frames::default(),
+            batch: 1,
             on_error: OnError::default(),
             timeout: Duration::from_secs(10),
             concurrency,
+        }
+    }
+
+    /// The same with the defaults of this form.
+    #[must_use]
+    pub fn in_form(self, form: Form) -> Self {
+        match form {
+            Form::Plain => Self { form, ..self },
+            Form::WebSocketOverHttp => Self {
+                form,
+                headers: vec!["*".to_owned()],
+                frames: Frames::Raw,
+                batch: Self::MOST_BATCH as usize,
+                ..self
+            },
         }
     }
 
@@ -116,8 +154,14 @@ impl RouteConfig {
                 }
             }
         }
-        if let Some(secret) = &self.secret {
-            Secret::parse(secret.reveal()).map_err(|error| format!("secret: {error}"))?;
+        match (&self.secret, self.form) {
+            (Some(secret), Form::Plain) => {
+                Secret::parse(secret.reveal()).map_err(|error| format!("secret: {error}"))?;
+            }
+            (Some(secret), Form::WebSocketOverHttp) => {
+                SharedKey::parse(secret.reveal()).ok_or("secret: it is empty, or not what base64: promises")?;
+            }
+            (None, _) => {}
         }
         if self.name.is_empty() {
             return Err("name: it is empty".to_owned());

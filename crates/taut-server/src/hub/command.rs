@@ -7,7 +7,8 @@ use std::time::Instant;
 use taut_proto::Prepared;
 
 use super::receipt::Receipt;
-use crate::pusher::event::ServerEvent;
+use crate::pusher::channel::Kind;
+use crate::pusher::event::{FRAME_EVENT, ServerEvent};
 use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 
@@ -140,6 +141,11 @@ impl Event {
         data.write(&mut text);
         Self::Published { text: text.into(), name: name.len() }
     }
+
+    /// What is to be done to connections of routes, as its [data](crate::gateway::frame::Frame::data) says.
+    pub(crate) fn frame(data: &str) -> Self {
+        Self::published(FRAME_EVENT, &Payload::from(data))
+    }
 }
 
 impl Publication {
@@ -180,6 +186,13 @@ impl Publication {
             Event::Published { text, name } => Payload::written(&text[*name..]).text().into_owned().into(),
             Event::Client { data, .. } => data.as_deref().unwrap_or_default().into(),
         }
+    }
+
+    /// Whether its channel keeps it for newcomers: what a backend publishes is for them, and what it wants done to those
+    /// who are there is not.
+    pub(crate) fn is_kept(&self) -> bool {
+        let is_published = matches!(self.event, Event::Published { .. }) && self.name() != FRAME_EVENT;
+        is_published && Kind::of(&self.channel).is_cache()
     }
 
     /// Bytes that it takes in a mailbox.

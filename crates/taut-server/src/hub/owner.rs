@@ -9,9 +9,7 @@ use std::time::Duration;
 use taut_proto::Time;
 
 use super::channels::{Channels, Gone};
-use super::command::{
-    Command, Delivery, Event as Published, PresenceMember, Publication, Push, Rejected, Reply, Subscribe, Subscribed,
-};
+use super::command::{Command, Delivery, PresenceMember, Publication, Push, Rejected, Reply, Subscribe, Subscribed};
 use super::effects::{Effect, Effects};
 use super::engine::{Request, Standing};
 use super::grace::Hold;
@@ -84,9 +82,7 @@ impl<C: Copy> Owner<C> {
 
     fn publish(&mut self, app: &App, mut publication: Publication, now: Time, effects: &mut Effects<C>) {
         self.published += 1;
-        // Only what backends publish is kept.
-        let is_kept =
-            matches!(publication.event, Published::Published { .. }) && Kind::of(&publication.channel).is_cache();
+        let is_kept = publication.is_kept();
         if let Some(cluster) = &self.cluster {
             let kept = is_kept && cluster.is_joined();
             let receipt = publication.receipt.take();
@@ -240,7 +236,7 @@ impl<C: Copy> Owner<C> {
         waited: Duration,
         effects: &mut Effects<C>,
     ) {
-        if Channel::user_of(channel).is_none() {
+        if !Channel::is_hidden(channel) {
             let event = event(Arc::clone(channel));
             effects.push(if self.cluster.is_some() { Effect::Shown(event) } else { Effect::Happened(event, waited) });
         }
@@ -360,7 +356,7 @@ fn hold(app: &App, may_return: bool, now: Time) -> Option<Hold> {
 
 /// Whether the channel counts towards an app's limit. A user's own does not: there is at most one for each connection.
 fn is_counted(channel: &str) -> bool {
-    Channel::user_of(channel).is_none()
+    !Channel::is_hidden(channel)
 }
 
 #[cfg(test)]

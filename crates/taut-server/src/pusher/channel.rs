@@ -22,6 +22,8 @@ impl<'a> Channel<'a> {
         let allowed = match kind {
             // What follows is a user's id, which its application chooses freely.
             Kind::ServerToUser => name.len() > SERVER_TO_USER.len() && !name.chars().any(char::is_control),
+            // Nobody but the server subscribes to it or publishes there.
+            Kind::ServerToConnection => false,
             _ => name.bytes().all(is_name_byte),
         };
         if allowed { Ok(Self { name, kind }) } else { Err(InvalidChannel::Character) }
@@ -30,6 +32,21 @@ impl<'a> Channel<'a> {
     /// The channel of a user: what backends send to the user goes there.
     pub fn of_user(user_id: &str) -> String {
         format!("{SERVER_TO_USER}{user_id}")
+    }
+
+    /// The channel of one connection: what backends send to that connection goes there.
+    pub fn of_connection(socket_id: &str) -> String {
+        format!("{SERVER_TO_CONNECTION}{socket_id}")
+    }
+
+    /// Whether it is the channel of one connection.
+    pub fn is_of_connection(name: &str) -> bool {
+        name.starts_with(SERVER_TO_CONNECTION)
+    }
+
+    /// Whether only the server knows of it: nobody is told that it is there.
+    pub fn is_hidden(name: &str) -> bool {
+        Self::user_of(name).is_some() || Self::is_of_connection(name)
     }
 
     /// The user whose own channel this is, if it is one's.
@@ -75,6 +92,8 @@ pub enum Kind {
     PresenceCache,
     /// What a backend sends to one signed-in user.
     ServerToUser,
+    /// What a backend sends to one connection.
+    ServerToConnection,
 }
 
 impl Kind {
@@ -89,7 +108,7 @@ impl Kind {
 impl Kind {
     /// Whether a backend has to sign for those who subscribe.
     pub fn needs_signature(self) -> bool {
-        !matches!(self, Self::Public | Self::Cache | Self::ServerToUser)
+        !matches!(self, Self::Public | Self::Cache | Self::ServerToUser | Self::ServerToConnection)
     }
 
     /// Whether its members see each other.
@@ -109,7 +128,7 @@ impl Kind {
 
     /// Whether its members may be told how many they are: in presence channels they know already.
     pub fn is_counted(self) -> bool {
-        !self.is_presence() && self != Self::ServerToUser
+        !self.is_presence() && !matches!(self, Self::ServerToUser | Self::ServerToConnection)
     }
 
     /// Whether clients may send events to the other members.
@@ -155,8 +174,11 @@ fn is_name_byte(byte: u8) -> bool {
 /// The channel on which a backend speaks to one user; the user's id follows.
 const SERVER_TO_USER: &str = "#server-to-user-";
 
+/// The channel on which a backend speaks to one connection; the connection's socket id follows.
+const SERVER_TO_CONNECTION: &str = "#server-to-connection-";
+
 /// In the order in which they have to be tried: longer before shorter.
-const PREFIXES: [(&str, Kind); 8] = [
+const PREFIXES: [(&str, Kind); 9] = [
     ("private-encrypted-cache-", Kind::PrivateEncryptedCache),
     ("private-encrypted-", Kind::PrivateEncrypted),
     ("private-cache-", Kind::PrivateCache),
@@ -165,6 +187,7 @@ const PREFIXES: [(&str, Kind); 8] = [
     ("presence-", Kind::Presence),
     ("cache-", Kind::Cache),
     (SERVER_TO_USER, Kind::ServerToUser),
+    (SERVER_TO_CONNECTION, Kind::ServerToConnection),
 ];
 
 #[cfg(test)]
@@ -221,9 +244,19 @@ mod tests {
             .filter(|character| Channel::parse(&format!("a{character}b"), 200) == Err(InvalidChannel::Character))
             .collect();
         assert_eq!(refused.len(), 128 - 69);
-        for name in
-            ["schön", "a b", "a/b", "a:b", "a\n", "#chat", "#", "a#b", "#server-to-user-", "#server-to-user-a\nb"]
-        {
+        for name in [
+            "schön",
+            "a b",
+            "a/b",
+            "a:b",
+            "a\n",
+            "#chat",
+            "#",
+            "a#b",
+            "#server-to-user-",
+            "#server-to-user-a\nb",
+            "#server-to-connection-1.2",
+        ] {
             assert_eq!(Channel::parse(name, 200), Err(InvalidChannel::Character), "{name:?}");
         }
     }

@@ -12,6 +12,10 @@ use super::json::write_json_string;
 use super::payload::Payload;
 use super::socket_id::SocketId;
 
+/// The name of an event between nodes that says more than an event can: a binary message, or that connections are to be
+/// closed. No publisher can use it, and clients ignore it.
+pub const FRAME_EVENT: &str = "pusher_internal:frame";
+
 /// What a client said.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientEvent<'a> {

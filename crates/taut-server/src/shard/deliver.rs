@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use taut_proto::{Close, CloseCode};
 use taut_shard::{ConnectionId, Connections};
 
 use super::frames::Forms;
@@ -13,11 +14,13 @@ use super::{Client, PusherHandler, frames, send, subscriber, tell_refused};
 use crate::apps::App;
 use crate::bus::Outlet;
 use crate::events::{Event, EventBus};
+use crate::gateway::Frames;
+use crate::gateway::frame::{Action, Frame};
 use crate::hub::Hub;
 use crate::hub::command::{Delivery, LastEvent, Subscribed};
 use crate::hub::effects::Tell;
 use crate::place::AppIndex;
-use crate::pusher::channel::Kind;
+use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::close::Reason;
 use crate::pusher::event::ServerEvent;
 use crate::query::{Histogram, Traffic};
@@ -46,6 +49,15 @@ pub(super) enum FollowUp {
     Missed {
         channel: Arc<str>,
     },
+    /// A publisher wants a connection closed.
+    Close {
+        connection: ConnectionId,
+        close: Close,
+    },
+    /// A publisher wants the backend of a connection asked what is new.
+    Refresh {
+        connection: ConnectionId,
+    },
 }
 
 impl Outlet<ConnectionId> for ClientOutlet<'_> {
@@ -54,6 +66,9 @@ impl Outlet<ConnectionId> for ClientOutlet<'_> {
         let subscribers = hub.members.subscribed().members(channel);
         if subscribers.len() == 0 {
             return;
+        }
+        if let Some(frame) = Frame::read(message.payload()) {
+            return self.deliver_frame(hub, delivery, &frame);
         }
         let mut delivered = 0;
         let mut forms = Forms::new(message);
@@ -119,6 +134,50 @@ impl Outlet<ConnectionId> for ClientOutlet<'_> {
 }
 
 impl ClientOutlet<'_> {
+    /// Does to a channel's subscribers what an event cannot say. Pusher's clients can only be sent texts.
+    fn deliver_frame(&mut self, hub: &Hub<ConnectionId>, delivery: &Delivery, frame: &Frame) {
+        let channel = &*delivery.channel;
+        let interest = hub.members.subscribed();
+        let pusher = if let Action::Text(text) = &frame.action { Some(frames::message(channel, text)) } else { None };
+        let mut forms = pusher.as_ref().map(Forms::new);
+        let bytes = frame.action.bytes();
+        let is_own = Channel::is_of_connection(channel);
+        let now = self.connections.now();
+        for id in interest.members(channel) {
+            let Some(subscriber) = subscriber(self.connections, id) else { continue };
+            let routed = subscriber.extras.as_mut().and_then(|extras| extras.routed.as_deref_mut());
+            let form = match routed {
+                Some(routed) => {
+                    if routed.skips(channel, &frame.meta, |name| interest.is_member(name, id)) {
+                        continue;
+                    }
+                    routed.heard = now;
+                    Some(if is_own { Frames::Raw } else { routed.route.frames() })
+                }
+                None => None,
+            };
+            // A reader that is too slow is closed by the shard, and counted there.
+            match (&frame.action, form) {
+                (Action::Text(_), _) => {
+                    if let Some(message) = forms.as_mut().and_then(|forms| forms.of(form)) {
+                        let _ = self.connections.send_prepared(id, message);
+                    }
+                }
+                (Action::Binary(_), Some(_)) => {
+                    if let Some(bytes) = &bytes {
+                        let _ = self.connections.send(id, &**bytes);
+                    }
+                }
+                (Action::Close { code, reason }, Some(_)) => {
+                    let close = Close::new(CloseCode::new(*code), &**reason);
+                    self.follow_ups.push_back(FollowUp::Close { connection: id, close });
+                }
+                (Action::Refresh, Some(_)) => self.follow_ups.push_back(FollowUp::Refresh { connection: id }),
+                (_, None) => {}
+            }
+        }
+    }
+
     fn send(&mut self, id: ConnectionId, event: &ServerEvent<'_>) {
         send(self.connections, id, event, self.text);
     }

@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 use taut_proto::Prepared;
 
 use crate::gateway::Frames;
+use crate::pusher::event::ServerEvent;
 use crate::pusher::json::write_json_string;
+use crate::pusher::payload::Payload;
 
 /// One event in the forms in which connections want it, each made once, when the first one does.
 pub(super) struct Forms<'m> {
@@ -42,6 +44,13 @@ impl<'m> Forms<'m> {
             }
         }
     }
+}
+
+/// A text as an event, for those who can be sent nothing else.
+pub(super) fn message(channel: &str, text: &str) -> Prepared {
+    let mut written = String::new();
+    ServerEvent::Published { event: "message", channel, data: &Payload::from(text) }.write(&mut written);
+    Prepared::new(written.as_str())
 }
 
 #[derive(Deserialize)]
@@ -101,8 +110,6 @@ const INTERNAL: [&str; 2] = ["pusher_internal:", "pusher:"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pusher::event::ServerEvent;
-    use crate::pusher::payload::Payload;
 
     fn written(event: &ServerEvent<'_>) -> String {
         let mut text = String::new();

@@ -34,9 +34,8 @@ pub(super) fn publication(
         }
         Target::User(user_id) if user_id.chars().count() <= limits.user_id => Channel::of_user(&user_id).into(),
         Target::User(_) => return Err(format!("the user's id is longer than {} characters", limits.user_id)),
-        Target::Connection(_) => {
-            return Err("events go to channels and users; connections are not supported".to_owned());
-        }
+        Target::Connection(id) if SocketId::parse(&id).is_some() => Channel::of_connection(&id).into(),
+        Target::Connection(_) => return Err("that is not the id of a connection".to_owned()),
     };
     let excluded = is_except_self.then_some(own);
     Ok(Publication { channel, event: Event::published(&event, &data), excluded, at, receipt: None })
@@ -83,7 +82,7 @@ mod tests {
             (channel("a"), "pusher_internal:x", "", "1 to 10"),
             (channel("a"), "said", "123456789012345678901", "20 bytes"),
             (Target::User("sixsix".into()), "said", "", "5 characters"),
-            (Target::Connection("1.2".into()), "said", "", "not supported"),
+            (Target::Connection("seven".into()), "said", "", "not the id"),
         ] {
             let refused = published(to, event, data).expect_err(reason);
             assert!(refused.contains(reason) || reason == "a b" || reason == "name", "{refused}");

@@ -42,8 +42,7 @@ impl PusherHandler {
     fn channels(&self, app: AppIndex, prefix: &str) -> Vec<(Arc<str>, Occupancy)> {
         let Some(LocalApp { hub, .. }) = self.local_app(app) else { return Vec::new() };
         let (subscribed, owner) = (hub.members.subscribed(), hub.owner());
-        let wanted =
-            subscribed.channels().filter(|(name, _)| name.starts_with(prefix) && Channel::user_of(name).is_none());
+        let wanted = subscribed.channels().filter(|(name, _)| name.starts_with(prefix) && !Channel::is_hidden(name));
         let occupancy = |name: &Arc<str>, subscriptions| {
             (Arc::clone(name), Occupancy { subscriptions, users: owner.roster(name).map(Roster::len) })
         };

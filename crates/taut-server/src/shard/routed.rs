@@ -1,7 +1,7 @@
 //! Connections of routes: their events go to the route's backend, and what it answers is carried out here.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,15 @@ use taut_proto::{Close, CloseCode, Message, Time};
 use taut_shard::{Answer as ShardAnswer, ConnectionId, Connections, HandshakeId, Outgoing, Reason, Session, Verdict};
 
 use super::client_info::ClientInfo;
+use super::grip::Grip;
 use super::publications::publication;
 use super::sign_in::SignedIn;
 use super::subscribe::Refused;
 use super::{Client, PusherHandler, Subscriber, connect, subscriber};
 use crate::apps::{Admission, App};
 use crate::events::Event as Shown;
-use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Subscription};
+use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Step, Subscription};
+use crate::gateway::grip::{Control, ControlMessage, Extension, Kind};
 use crate::gateway::{
     Asker, Conversation, Failure, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Whose,
 };
@@ -33,9 +35,13 @@ use crate::refusals::{self, RefusalReason};
 #[derive(Debug)]
 pub(super) struct Routed {
     pub(super) route: Arc<Route>,
+    app: Arc<App>,
     head: Arc<Head>,
     conversation: Conversation,
     is_paused: bool,
+    grip: Option<Box<Grip>>,
+    /// When it was last sent something.
+    pub(super) heard: Time,
 }
 
 /// The connections of routes on this shard that are not open.
@@ -77,11 +83,29 @@ struct Parting {
 }
 
 impl Routed {
+    fn new(route: Arc<Route>, app: Arc<App>, head: Arc<Head>, now: Time) -> Self {
+        Self { route, app, head, conversation: Conversation::new(), is_paused: false, grip: None, heard: now }
+    }
+
+    fn grip(&mut self) -> &mut Grip {
+        self.grip.get_or_insert_default()
+    }
+
+    /// Whether it leaves out what a publisher has marked so in a channel.
+    pub(super) fn skips(
+        &self,
+        channel: &str,
+        meta: &BTreeMap<String, String>,
+        is_subscribed: impl Fn(&str) -> bool,
+    ) -> bool {
+        self.grip.as_ref().is_some_and(|grip| grip.skips(channel, meta, is_subscribed))
+    }
+
     /// The next event for the backend, if it is its turn.
     fn next(&mut self, socket_id: SocketId, asker: Asker) -> Option<Job> {
-        let exchange = self.conversation.next()?;
-        let (route, head) = (Arc::clone(&self.route), Arc::clone(&self.head));
-        Some(Job { asker, route, head, connection: socket_id, exchange })
+        let exchange = self.conversation.next(self.route.batch())?;
+        let (app, route, head) = (Arc::clone(&self.app), Arc::clone(&self.route), Arc::clone(&self.head));
+        Some(Job { asker, app, route, head, connection: socket_id, exchange })
     }
 }
 
@@ -140,7 +164,7 @@ impl PusherHandler {
         let passes = |name: &str| route.passes(name);
         let head = Arc::new(Head::new(request, peer, address, self.is_secure, passes, params));
         let client = ClientInfo::new(address, self.sdks.of(request));
-        let mut routed = Routed { route, head, conversation: Conversation::new(), is_paused: false };
+        let mut routed = Routed::new(route, Arc::clone(&app), head, Time::ZERO);
         self.ask(&mut routed, socket_id, Whose::Opening(handshake));
         let admission = Some(admission);
         self.routes.opening.insert(handshake, Opening { routed, app, admission, socket_id, client, accepted: None });
@@ -221,6 +245,10 @@ impl PusherHandler {
             local_app.routed += 1;
         }
         self.note(&app, || Shown::Connected { socket_id });
+        let own = Channel::of_connection(&socket_id.to_string());
+        self.enter(session.connections(), id, app.index(), &own, |members, effects| {
+            members.subscribe(id, &own, None, false, effects);
+        });
         self.answered(session.connections(), id, Outcome::Answered(answer));
     }
 
@@ -232,6 +260,9 @@ impl PusherHandler {
         };
         let id = session.id();
         let Some((socket_id, routed)) = routed(session.connections(), id) else { return };
+        if routed.grip.as_ref().is_some_and(|grip| grip.is_detached) {
+            return;
+        }
         routed.conversation.push(event);
         self.ask(routed, socket_id, Whose::Open(id));
         if routed.conversation.is_full() && !std::mem::replace(&mut routed.is_paused, true) {
@@ -258,6 +289,9 @@ impl PusherHandler {
         };
         routed.conversation.push(Event::Close { code, reason, is_clean });
         self.ask(&mut routed, socket_id, Whose::Parting(id));
+        if routed.conversation.is_over() {
+            return;
+        }
         let has_room = self.routes.parting.len() < MOST_PARTING;
         if !has_room && !self.routes.is_overfull {
             let route = routed.route.name();
@@ -277,7 +311,7 @@ impl PusherHandler {
         let Some(Parting { mut routed, app, socket_id }) = self.routes.parting.remove(&id) else { return };
         if let Outcome::Answered(answer) = outcome {
             let Answer { user, meta, publish, .. } = *answer;
-            keep(&mut routed.conversation, user, meta);
+            keep(&mut routed.conversation, user, meta, None);
             self.publish_for(&app, &routed.route, socket_id, publish);
         }
         routed.conversation.answered();
@@ -312,23 +346,20 @@ impl PusherHandler {
     fn carry_out(&mut self, connections: &mut Connections<Client>, id: ConnectionId, answer: Answer) {
         let Some(subscriber) = subscriber(connections, id) else { return };
         let app = Arc::clone(&subscriber.admission);
-        let Answer { user, meta, subscribe, send, publish, unsubscribe, timer, close, acceptance: _ } = answer;
+        let Answer { user, meta, subscribe, send, publish, unsubscribe, timer, close, steps, grip, acceptance: _ } =
+            answer;
         let socket_id = subscriber.socket_id;
         if let Some(user) = &user {
             self.set_user(connections, id, &app, user.as_ref());
         }
         let Some((_, routed)) = routed(connections, id) else { return };
-        keep(&mut routed.conversation, user, meta);
+        keep(&mut routed.conversation, user, meta, grip);
         let route = Arc::clone(&routed.route);
         for subscription in subscribe {
             self.subscribe_for(connections, id, &app, &subscription);
         }
         for message in send {
-            // A reader that is too slow is closed by the shard, and counted there.
-            let _ = match &message {
-                event::Message::Text(text) => connections.send(id, &**text),
-                event::Message::Binary(bytes) => connections.send(id, &**bytes),
-            };
+            send_to(connections, id, &message);
         }
         let is_published = self.publish_for(&app, &route, socket_id, publish);
         for channel in unsubscribe {
@@ -342,6 +373,83 @@ impl PusherHandler {
         } else if !is_published {
             self.fail(connections, id, Failure::Busy);
         }
+        for step in steps {
+            self.take_step(connections, id, &app, step);
+        }
+    }
+
+    fn take_step(&mut self, connections: &mut Connections<Client>, id: ConnectionId, app: &Arc<App>, step: Step) {
+        match step {
+            Step::Send(message) => send_to(connections, id, &message),
+            Step::Close(event::Close { code, reason }) => {
+                self.dismiss(connections, id, Close::new(CloseCode::new(code), &*reason));
+            }
+            Step::Control(control) => self.control(connections, id, app, control),
+        }
+    }
+
+    /// Does what a backend asks for by GRIP.
+    fn control(&mut self, connections: &mut Connections<Client>, id: ConnectionId, app: &Arc<App>, control: Control) {
+        let now = connections.now();
+        let Some((socket_id, routed)) = routed(connections, id) else { return };
+        let due = match control {
+            Control::Subscribe { channel, filters } => {
+                if !filters.unknown.is_empty() {
+                    let (route, filters) = (routed.route.name(), filters.unknown.join(", "));
+                    tracing::warn!(
+                        app = app.id(),
+                        route,
+                        channel,
+                        filters,
+                        "a subscription has filters that are not known"
+                    );
+                }
+                routed.grip().filter(&channel, filters);
+                let subscription = Subscription { channel: channel.into(), info: None };
+                return self.subscribe_for(connections, id, app, &subscription);
+            }
+            Control::Unsubscribe { channel } => {
+                routed.grip().unsubscribed(&channel);
+                return self.unsubscribe(connections, id, &channel);
+            }
+            Control::Detach => {
+                routed.grip().is_detached = true;
+                routed.conversation.push(Event::Close { code: NO_CODE, reason: "".into(), is_clean: true });
+                return self.ask(routed, socket_id, Whose::Open(id));
+            }
+            Control::KeepAlive(keep_alive) => routed.grip().keep_alive(keep_alive, now),
+            Control::SetMeta { name, value } => {
+                if let Err(why) = routed.grip().set_meta(name, value) {
+                    tracing::warn!(app = app.id(), route = routed.route.name(), why, "a control message was refused");
+                }
+                None
+            }
+            Control::SendDelayed { message, seconds } => {
+                let (before, due) = routed.grip().delay(message, seconds, now);
+                if let Some(message) = before {
+                    send_control(connections, id, &message);
+                }
+                due
+            }
+            Control::FlushDelayed => {
+                if let Some(message) = routed.grip().flush() {
+                    send_control(connections, id, &message);
+                }
+                None
+            }
+            // Refreshes go to all connections of a channel; sessions have no other use.
+            Control::Session { .. } | Control::Ignored(_) => None,
+        };
+        if let Some(due) = due {
+            self.routes.timers.push(Reverse((due, id)));
+        }
+    }
+
+    /// Asks the backend of a connection what is new.
+    pub(super) fn refresh(&mut self, connections: &mut Connections<Client>, id: ConnectionId) {
+        let Some((socket_id, routed)) = routed(connections, id) else { return };
+        routed.conversation.push_timer();
+        self.ask(routed, socket_id, Whose::Open(id));
     }
 
     fn set_user(
@@ -473,6 +581,13 @@ impl PusherHandler {
                 self.routes.timers.push(Reverse((next, id)));
             }
             self.ask(routed, socket_id, Whose::Open(id));
+            let heard = routed.heard;
+            let Some(grip) = &mut routed.grip else { continue };
+            let (messages, next) = grip.tick(due, heard, now);
+            self.routes.timers.extend(next.map(|next| Reverse((next, id))));
+            for message in messages {
+                send_control(connections, id, &message);
+            }
         }
         self.forget_lost(now);
     }
@@ -486,7 +601,7 @@ impl PusherHandler {
                 continue;
             };
             if let Some(Accepted { answer, .. }) = accepted {
-                keep(&mut routed.conversation, answer.user, answer.meta);
+                keep(&mut routed.conversation, answer.user, answer.meta, answer.grip);
             }
             routed.conversation.answered();
             routed.conversation.push(Event::Close { code: 1006, reason: "".into(), is_clean: false });
@@ -535,20 +650,46 @@ pub(super) fn is_told(event: &ServerEvent<'_>, frames: Frames) -> bool {
     is_news && frames == Frames::Event
 }
 
+/// A reader that is too slow is closed by the shard, and counted there.
+fn send_to(connections: &mut Connections<Client>, id: ConnectionId, message: &event::Message) {
+    let now = connections.now();
+    let Some((_, routed)) = routed(connections, id) else { return };
+    routed.heard = now;
+    let _ = match message {
+        event::Message::Text(text) => connections.send(id, &**text),
+        event::Message::Binary(bytes) => connections.send(id, &**bytes),
+    };
+}
+
+/// Sends what GRIP has delayed, or keeps a connection alive with. The server sends pings of its own.
+fn send_control(connections: &mut Connections<Client>, id: ConnectionId, message: &ControlMessage) {
+    let content = &*message.content;
+    let message = match message.kind {
+        Kind::Text => str::from_utf8(content).ok().map(|text| event::Message::Text(text.into())),
+        Kind::Binary => Some(event::Message::Binary(content.into())),
+        _ => None,
+    };
+    if let Some(message) = message {
+        send_to(connections, id, &message);
+    }
+}
+
 /// Takes over what a backend says of a connection.
 #[expect(clippy::option_option, reason = "as the answer has it")]
 fn keep(
     conversation: &mut Conversation,
     user: Option<Option<event::User>>,
     meta: Option<serde_json::Map<String, serde_json::Value>>,
+    grip: Option<Extension>,
 ) {
-    if user.is_none() && meta.is_none() {
+    if user.is_none() && meta.is_none() && grip.is_none() {
         return;
     }
     let before = conversation.kept();
+    let grip = grip.or_else(|| before.grip.clone());
     let user = user.unwrap_or_else(|| before.user.clone());
     let meta = meta.unwrap_or_else(|| before.meta.clone());
-    conversation.keep(Kept { user, meta });
+    conversation.keep(Kept { user, meta, grip });
 }
 
 /// A connection of a route, if it is one and is not gone.
@@ -556,6 +697,9 @@ fn routed(connections: &mut Connections<Client>, id: ConnectionId) -> Option<(So
     let subscriber = subscriber(connections, id)?;
     Some((subscriber.socket_id, subscriber.extras.as_mut()?.routed.as_deref_mut()?))
 }
+
+/// A Close frame without a code (RFC 6455 §7.4.1).
+const NO_CODE: u16 = 1005;
 
 /// Connections of a shard that have ended, and whose backends are not told everything yet.
 const MOST_PARTING: usize = 10_000;

@@ -1,5 +1,6 @@
 //! Carries a request to a backend: over HTTP, or to a script over FastCGI.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -35,11 +36,11 @@ pub(super) struct Script {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) body: Bytes,
-    /// Names the event, the same in each attempt.
-    pub(super) id: String,
-    /// Seconds since 1970.
-    pub(super) timestamp: u64,
-    pub(super) signature: String,
+    pub(super) content_type: &'static str,
+    /// Beside what the client has sent.
+    pub(super) headers: Vec<(String, String)>,
+    /// It is for the client's own path and query, below the backend's.
+    pub(super) is_for_path: bool,
 }
 
 /// What a backend says.
@@ -109,14 +110,24 @@ async fn over_http(
 ) -> Result<Reply, Unanswered> {
     let mut post = http::Request::new(Full::new(request.body.clone()));
     *post.method_mut() = Method::POST;
-    *post.uri_mut() = uri.clone();
+    *post.uri_mut() = if request.is_for_path { below(uri, head)? } else { uri.clone() };
     add_headers(post.headers_mut(), head, request);
     let within = deadline.saturating_duration_since(Instant::now());
     let answer = client.exchange(post, within, MOST_ANSWER).await?;
     let body = answer.body.map_err(|reason| Unanswered { reason, is_untouched: false })?;
-    let headers =
-        answer.headers.iter().filter_map(|(name, value)| Some((name.as_str().into(), value.to_str().ok()?.into())));
+    let text = |value: &HeaderValue| str::from_utf8(value.as_bytes()).ok().map(Into::into);
+    let headers = answer.headers.iter().filter_map(|(name, value)| Some((name.as_str().into(), text(value)?)));
     Ok(Reply { status: answer.status.as_u16(), headers: headers.collect(), body })
+}
+
+/// The client's path and query below a backend's address.
+fn below(uri: &Uri, head: &Head) -> Result<Uri, Unanswered> {
+    let query = if head.query.is_empty() { String::new() } else { format!("?{}", head.query) };
+    let target = format!("{}{}{query}", uri.path().trim_end_matches('/'), head.path);
+    let mut parts = uri.clone().into_parts();
+    let invalid = |_| Unanswered { reason: "the client's path is none".to_owned(), is_untouched: false };
+    parts.path_and_query = Some(target.parse().map_err(invalid)?);
+    Uri::from_parts(parts).map_err(|_| Unanswered { reason: "the address is none".to_owned(), is_untouched: false })
 }
 
 fn add_headers(headers: &mut HeaderMap, head: &Head, request: &Request) {
@@ -126,20 +137,17 @@ fn add_headers(headers: &mut HeaderMap, head: &Head, request: &Request) {
             headers.append(name, value);
         }
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
 }
 
 /// The headers of a request: those that the client sent and the route passes on, and ours.
-fn fields<'a>(head: &'a Head, request: &'a Request) -> Vec<(&'a str, std::borrow::Cow<'a, str>)> {
-    let mut fields: Vec<(&str, std::borrow::Cow<'_, str>)> =
+fn fields<'a>(head: &'a Head, request: &'a Request) -> Vec<(&'a str, Cow<'a, str>)> {
+    let mut fields: Vec<(&str, Cow<'_, str>)> =
         head.headers.iter().map(|(name, value)| (&**name, (&**value).into())).collect();
     fields.push(("X-Forwarded-For", head.address.to_string().into()));
     fields.push(("X-Forwarded-Proto", if head.is_secure { "https" } else { "http" }.into()));
     fields.push(("X-Forwarded-Host", (&*head.host).into()));
-    fields.push(("Webhook-Id", (&*request.id).into()));
-    fields.push(("Idempotency-Key", (&*request.id).into()));
-    fields.push(("Webhook-Timestamp", request.timestamp.to_string().into()));
-    fields.push(("Webhook-Signature", (&*request.signature).into()));
+    fields.extend(request.headers.iter().map(|(name, value)| (&**name, (&**value).into())));
     fields
 }
 
@@ -147,15 +155,20 @@ impl Script {
     async fn send(&self, head: &Head, request: &Request, deadline: Instant) -> Result<Reply, Unanswered> {
         let fields = fields(head, request);
         let headers: Vec<(&str, &[u8])> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        let (request_uri, query_string): (Cow<'_, str>, &str) = match (request.is_for_path, &*head.query) {
+            (false, _) => ((&*self.name).into(), ""),
+            (true, "") => ((&*head.path).into(), ""),
+            (true, query) => (format!("{}?{query}", head.path).into(), query),
+        };
         let parameters = fastcgi::Parameters {
             method: "POST",
             script_filename: &self.file,
             document_root: &self.root,
             script_name: &self.name,
-            request_uri: &self.name,
-            query_string: "",
+            request_uri: &request_uri,
+            query_string,
             protocol: "HTTP/1.1",
-            content_type: Some(JSON),
+            content_type: Some(request.content_type),
             remote: SocketAddr::new(head.address, head.port),
             server: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             server_name: head.host.split(':').next().unwrap_or_default(),
@@ -189,8 +202,6 @@ impl Script {
         }
     }
 }
-
-const JSON: &str = "application/json";
 
 /// Bytes of an answer.
 const MOST_ANSWER: usize = 1 << 20;

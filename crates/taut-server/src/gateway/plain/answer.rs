@@ -626,6 +626,7 @@ mod tests {
                     .map(|(name, value)| (name.into(), value.into()))
                     .to_vec(),
             },
+            ..Answer::default()
         };
         assert_eq!(all, expected);
     }

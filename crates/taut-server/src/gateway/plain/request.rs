@@ -40,15 +40,25 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) is_secure: bool,
 }
 
-/// Writes the request of one event. `seq` is 1 for [`Event::Open`], `attempt` is 1 for the first.
-pub(crate) fn write(connection: &Connection<'_>, event: &Event, seq: u64, attempt: u32) -> Vec<u8> {
+/// Writes the request of events: a list of them if it is a batch, and otherwise the only one. `seq` is that of the
+/// first, 1 for [`Event::Open`]; `attempt` is 1 for the first.
+pub(crate) fn write(connection: &Connection<'_>, events: &[Event], is_batch: bool, seq: u64, attempt: u32) -> Vec<u8> {
     #[derive(Serialize)]
     struct Request<'a> {
         v: u8,
         #[serde(flatten)]
         body: Body<'a>,
     }
-    json(&Request { v: VERSION, body: Body::new(connection, event, seq, attempt) })
+    #[derive(Serialize)]
+    struct Batch<'a> {
+        v: u8,
+        events: Vec<Body<'a>>,
+    }
+    let mut bodies = events.iter().zip(seq..).map(|(event, seq)| Body::new(connection, event, seq, attempt));
+    match bodies.next() {
+        Some(body) if !is_batch => json(&Request { v: VERSION, body }),
+        first => json(&Batch { v: VERSION, events: first.into_iter().chain(bodies).collect() }),
+    }
 }
 
 const VERSION: u8 = 1;
@@ -260,6 +270,22 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_a_list_however_many_there_are() {
+        let meta = Map::new();
+        let connection = connection(None, &meta);
+        let events = ["a", "b"].map(|text| Event::Text(text.into()));
+        let read = |events: &[Event]| -> Value {
+            serde_json::from_slice(&write(&connection, events, true, 7, 1)).expect("JSON")
+        };
+        let both = read(&events);
+        assert_eq!(both["v"], 1);
+        let told: Vec<_> =
+            both["events"].as_array().expect("a list").iter().map(|it| (&it["seq"], &it["data"])).collect();
+        assert_eq!(told, [(&7.into(), &"a".into()), (&8.into(), &"b".into())]);
+        assert_eq!(read(&events[..1])["events"][0], both["events"][0]);
+    }
+
+    #[test]
     fn every_event_has_its_fields_in_their_order() {
         let params = [("room".into(), "4\"2".into()), ("b".into(), "ü".into())];
         let (user, meta) = (user("7", None), meta(json!({"room":"42"})));
@@ -283,7 +309,7 @@ mod tests {
                 r#","request":{"query":{},"headers":{},"address":"192.0.2.1","protocols":[],"secure":false}}"#,
             ),
         ] {
-            assert_eq!(text(write(&connection, &event, 2, 1)), [&*start(name, 2), rest].concat());
+            assert_eq!(text(write(&connection, &[event], false, 2, 1)), [&*start(name, 2), rest].concat());
         }
     }
 
@@ -307,7 +333,7 @@ mod tests {
         };
         let connection = Connection { upgrade, ..connection(None, &meta) };
         assert_eq!(
-            text(write(&connection, &Event::Open, 1, 3)),
+            text(write(&connection, &[Event::Open], false, 1, 3)),
             concat!(
                 r#"{"v":1,"event":"open","connection":"c7","seq":1,"attempt":3,"route":"chat","params":{},"path":"/chat","#,
                 r#""user":null,"meta":{},"request":{"query":{"token":"a b+é","t[]":["1","2","�"],"x":["",""],"":"e","b":"1=2"},"#,
@@ -330,7 +356,7 @@ mod tests {
             (Some(""), r#""user":{"id":"7"}"#),
             (None, r#""user":{"id":"7"}"#),
         ] {
-            let body = text(write(&connection(Some(&user("7", info)), &meta), &Event::Timer, 4, 1));
+            let body = text(write(&connection(Some(&user("7", info)), &meta), &[Event::Timer], false, 4, 1));
             assert!(body.contains(&format!("{written},\"meta\"")), "{body}");
         }
     }
@@ -383,7 +409,7 @@ mod tests {
             let boxed: Vec<_> = params.iter().map(|(name, value)| ((&**name).into(), (&**value).into())).collect();
             let connection =
                 Connection { id: &id, route: &route, params: &boxed, path: &path, user: Some(&user), meta: &meta, upgrade };
-            let written: Value = serde_json::from_slice(&write(&connection, &event, seq, attempt)).expect("JSON");
+            let written: Value = serde_json::from_slice(&write(&connection, std::slice::from_ref(&event), false, seq, attempt)).expect("JSON");
 
             let mut expected = json!({
                 "v": 1, "connection": id, "seq": seq, "attempt": attempt, "route": route, "params": params, "path": path,
@@ -437,7 +463,7 @@ mod tests {
             let headers = [(&*query, &bytes[..])];
             let upgrade = Upgrade { query: &query, headers: &headers, ..UPGRADE };
             let connection = Connection { upgrade, ..connection(None, &meta) };
-            let written: Value = serde_json::from_slice(&write(&connection, &Event::Open, 1, 1)).expect("JSON");
+            let written: Value = serde_json::from_slice(&write(&connection, &[Event::Open], false, 1, 1)).expect("JSON");
             prop_assert!(written["request"]["query"].is_object());
         }
     }
