@@ -7,6 +7,7 @@
 mod auth;
 mod channels;
 mod chat;
+mod connections;
 mod console;
 mod events;
 mod exposition;
@@ -169,7 +170,7 @@ impl fmt::Debug for Context {
 
 /// The routes, but for files ([`pages`], [`console::PAGES`]), what load balancers ask ([`health::PATHS`]) and clients without
 /// WebSockets ([`transports::ROUTES`]). The first is the one that most requests are for.
-const ROUTES: [Route; 29] = [
+const ROUTES: [Route; 37] = [
     Route::new(Area::Api, PUBLISH, || post(events::publish)),
     Route::new(Area::Api, "/apps/{app}/batch_events", || post(events::publish_batch)),
     Route::new(Area::Api, "/apps/{app}/channels", || get(channels::list)),
@@ -179,11 +180,22 @@ const ROUTES: [Route; 29] = [
     Route::new(Area::Api, "/apps/{app}/users/{user}/terminate_connections", || post(users::terminate)),
     // pusher-http-python forgets the app in this path; its key tells which one is meant.
     Route::new(Area::Api, "/users/{user}/terminate_connections", || post(users::terminate)),
+    Route::new(Area::Api, "/apps/{app}/users/{user}/send", || post(connections::send_to_user)),
+    Route::new(Area::Api, "/apps/{app}/connections/{connection}", || get(connections::show)),
+    Route::new(Area::Api, "/apps/{app}/connections/{connection}/send", || post(connections::send)),
+    Route::new(Area::Api, "/apps/{app}/connections/{connection}/close", || post(connections::close)),
     Route::new(Area::Api, "/apps/{app}/grip/publish", || post(grip::publish)),
     Route::new(Area::Api, "/apps/{app}/grip/publish/", || post(grip::publish)).counted_as("/apps/{app}/grip/publish"),
     // Of the only app that there is.
     Route::new(Area::Api, "/publish", || post(grip::publish)),
     Route::new(Area::Api, "/publish/", || post(grip::publish)).counted_as("/publish"),
+    Route::new(Area::Api, "/users/{user}/send", || post(connections::send_to_user)),
+    Route::new(Area::Api, "/connections/{connection}/send", || post(connections::send)),
+    Route::new(Area::Api, "/connections/{connection}/close", || post(connections::close)),
+    // As API Gateway has it.
+    Route::new(Area::Api, "/@connections/{connection}", || {
+        get(connections::show).post(connections::send).delete(connections::delete)
+    }),
     Route::new(Area::Api, "/apps/{app}/webhooks/failed", || get(webhooks::failed)),
     Route::new(Area::Api, "/apps/{app}/webhooks/failed/{number}/retry", || post(webhooks::retry)),
     Route::new(Area::Api, "/app/{key}", || get(upgrade_required)),
