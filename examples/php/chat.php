@@ -1,7 +1,7 @@
 <?php
 /**
  * A chat with tokens in plain PHP: `taut serve` holds the connections, and this script answers. Each event of a
- * connection is one request to it. docs/php.md tells how to run it.
+ * connection is one request to it. index.php is its page, and docs/php.md tells how to run them.
  */
 
 $body = file_get_contents('php://input');
@@ -19,11 +19,14 @@ if ($event['event'] === 'open') {
         http_response_code(401);
         exit('unknown token');
     }
-    $answer = ['user' => $name, 'subscribe' => [$room], 'send' => ['json' => ['welcome' => $name]]];
+    // In a presence channel Taut tells everybody who is there, who joins and who leaves.
+    $answer = ['user' => $name, 'subscribe' => [$room, "presence-$room"], 'send' => ['json' => ['welcome' => $name]]];
+} elseif ($event['event'] === 'text' && $event['data'] === '') {
+    // The page asks whether its connection still works.
+    $answer = ['send' => ['json' => ['alive' => true]]];
 } elseif ($event['event'] === 'text') {
-    $answer = ['publish' => [['channel' => $room, 'data' => ['from' => $event['user']['id'], 'text' => $event['data']]]]];
-} elseif ($event['event'] === 'close') {
-    $answer = ['publish' => [['channel' => $room, 'data' => ['left' => $event['user']['id']]]]];
+    $message = ['from' => $event['user']['id'], 'text' => $event['data']];
+    $answer = ['publish' => [['channel' => $room, 'data' => $message]]];
 }
 header('Content-Type: application/json');
 echo json_encode($answer);

@@ -48,6 +48,46 @@ ${variables}${pool}
   }
 }
 
+/** nginx in front of a php-fpm, as people configure it. */
+export class Nginx {
+  #program; #folder;
+
+  /** `scripts` are files by the path that they answer at, `parameters` what they find in their environment. */
+  static async start(fpm, scripts, parameters = {}) {
+    const nginx = new Nginx();
+    const folder = await mkdtemp(join(tmpdir(), 'taut-nginx-'));
+    nginx.#folder = folder;
+    const more = Object.entries(parameters).map(([name, value]) => `fastcgi_param ${name} ${value};`).join(' ');
+    const locations = Object.entries(scripts).map(([path, file]) => `
+    location = ${path} {
+      include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME ${file}; ${more} fastcgi_pass unix:${fpm.socket};
+    }`).join('');
+    nginx.#program = await Program.onFreePort(async (port) => {
+      const file = join(folder, 'nginx.conf');
+      await writeFile(file, `${process.getuid() === 0 ? 'user root;' : ''}
+daemon off; pid ${folder}/nginx.pid; error_log stderr;
+events {}
+http {
+  access_log off;
+  client_body_temp_path ${folder}/body; fastcgi_temp_path ${folder}/fastcgi; proxy_temp_path ${folder}/proxy;
+  uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi;
+  server {
+    listen 127.0.0.1:${port};${locations}
+  }
+}
+`);
+      return ['/usr/sbin/nginx', '-c', file];
+    });
+    nginx.url = `http://127.0.0.1:${nginx.#program.port}`;
+    return nginx;
+  }
+
+  async stop() {
+    await this.#program.stop('SIGQUIT');
+    await rm(this.#folder, { recursive: true });
+  }
+}
+
 /** Debian names it by its version. */
 function binary() {
   const found = readdirSync('/usr/sbin').filter((name) => name.startsWith('php-fpm')).sort().at(-1);

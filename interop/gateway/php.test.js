@@ -5,50 +5,43 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { Program } from '../peers/programs.js';
-import { Fpm } from './fpm.js';
+import { Fpm, Nginx } from './fpm.js';
 import { APP, Server } from './server.js';
 
 const CHAT = fileURLToPath(new URL('../../examples/php/chat.php', import.meta.url));
 
-/** What both ways have in common: a bad token gets 401 before the upgrade, and two users talk. */
+/** What both ways have in common: a bad token gets 401 before the upgrade, and two users see each other and talk. */
 async function chats(server) {
+  const said = (data) => ({ channel: 'room-1', event: 'message', data });
+  const presence = (event, data) => ({ channel: 'presence-room-1', event, data });
+  /** Lets a user in, who is welcomed and told who is there, in either order: another shard may own the channel. */
+  async function enter(room, name, present) {
+    const client = await server.connect(`/chat/${room}?token=token-${name}`);
+    const heard = [await client.json(), await client.json()];
+    assert.deepEqual(heard.find(({ welcome }) => welcome), { welcome: name });
+    const { channel, event, data } = heard.find(({ welcome }) => !welcome);
+    assert.deepEqual([channel, event], [`presence-room-${room}`, 'subscription_succeeded']);
+    assert.deepEqual(data.presence.ids.sort(), present);
+    return client;
+  }
+
   for (const query of ['', '?token=stranger']) {
     const { status, body } = await server.refused(`/chat/1${query}`);
     assert.deepEqual([status, body], [401, 'unknown token']);
   }
-  const ann = await server.connect('/chat/1?token=token-ann');
-  assert.deepEqual(await ann.json(), { welcome: 'ann' });
-  const bob = await server.connect('/chat/1?token=token-bob');
-  assert.deepEqual(await bob.json(), { welcome: 'bob' });
-  const other = await server.connect('/chat/2?token=token-cid');
-  assert.deepEqual(await other.json(), { welcome: 'cid' });
+  const ann = await enter(1, 'ann', ['ann']);
+  const bob = await enter(1, 'bob', ['ann', 'bob']);
+  assert.deepEqual(await ann.json(), presence('member_added', { user_id: 'bob' }));
+  const other = await enter(2, 'cid', ['cid']);
   ann.send('hello, "wörld" 👋');
-  for (const client of [ann, bob]) assert.deepEqual(await client.json(), { channel: 'room-1', event: 'message', data: { from: 'ann', text: 'hello, "wörld" 👋' } });
+  for (const client of [ann, bob]) assert.deepEqual(await client.json(), said({ from: 'ann', text: 'hello, "wörld" 👋' }));
+  ann.send('');
+  assert.deepEqual(await ann.json(), { alive: true });
+  assert.deepEqual(bob.messages, []);
   bob.close();
-  assert.deepEqual(await ann.json(), { channel: 'room-1', event: 'message', data: { left: 'bob' } });
+  assert.deepEqual(await ann.json(), presence('member_removed', { user_id: 'bob' }));
   assert.deepEqual(other.messages, []);
   for (const client of [ann, other]) client.terminate();
-}
-
-/** nginx in front of a php-fpm, as people configure it. */
-async function nginx(fpm, folder) {
-  const program = await Program.onFreePort(async (port) => {
-    const file = join(folder, 'nginx.conf');
-    await writeFile(file, `${process.getuid() === 0 ? 'user root;' : ''}
-daemon off; pid ${join(folder, 'nginx.pid')}; error_log stderr;
-events {}
-http {
-  access_log off; client_body_temp_path ${folder}/body; fastcgi_temp_path ${folder}/fastcgi; proxy_temp_path ${folder}/proxy; uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi;
-  server {
-    listen 127.0.0.1:${port};
-    location = /chat.php { include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME ${CHAT}; fastcgi_pass unix:${fpm.socket}; }
-  }
-}
-`);
-    return ['/usr/sbin/nginx', '-c', file];
-  });
-  return { program, url: `http://127.0.0.1:${program.port}/chat.php` };
 }
 
 describe('the chat in PHP', () => {
@@ -64,17 +57,15 @@ describe('the chat in PHP', () => {
   });
 
   test('php_fpm_answers_over_http_behind_nginx', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'taut-nginx-'));
     const fpm = await Fpm.start({ environment: { TAUT_SECRET: APP.secret } });
-    const { program, url } = await nginx(fpm, folder);
-    const server = await Server.start([{ path: '/chat/{room}', backend: url }]);
+    const nginx = await Nginx.start(fpm, { '/chat.php': CHAT });
+    const server = await Server.start([{ path: '/chat/{room}', backend: `${nginx.url}/chat.php` }]);
     try {
       await chats(server);
     } finally {
       assert.equal(await server.stop(), 0, server.output);
-      await program.stop('SIGQUIT');
+      await nginx.stop();
       await fpm.stop();
-      await rm(folder, { recursive: true });
     }
   });
 
@@ -94,10 +85,15 @@ describe('the chat in PHP', () => {
 const SCRIPT = `<?php
 $event = json_decode(file_get_contents('php://input'), true);
 header('Content-Type: application/json');
+if ($event['event'] === 'close' && $event['code'] === 3001) {
+    $how = [$event['code'], $event['reason'], $event['clean']];
+    exit(json_encode(['publish' => [['channel' => 'ends', 'data' => $how]]]));
+}
 if ($event['event'] !== 'text') exit('[]');
 switch ($event['data']) {
+    case 'watch': exit('{"subscribe":["ends"],"send":"watching"}');
     case 'slow': usleep(300000); break;
-    case 'die': posix_kill(getmypid(), SIGKILL); break;
+    case 'die': posix_kill(getmypid(), 9); break;
     case 'throw': throw new Exception('secret trace');
     case 'warn': error_log('a warning of the script'); break;
     case 'half': echo '{"send":"ha'; exit;
@@ -122,6 +118,17 @@ async function scripted(story, { workers = 2, route = {} } = {}) {
   }
 }
 
+describe('a php-fpm that works', () => {
+  test('is_told_how_a_connection_has_ended', () => scripted(async (server) => {
+    const [watcher, other] = [await server.connect('/x'), await server.connect('/x')];
+    watcher.send('watch');
+    assert.equal(await watcher.next(), 'watching');
+    other.close(3001, 'enough');
+    assert.deepEqual(await watcher.json(), { channel: 'ends', event: 'message', data: [3001, 'enough', true] });
+    watcher.terminate();
+  }));
+});
+
 describe('a php-fpm that fails', () => {
   test('is_shown_by_1011_and_nothing_of_its_trace', () => scripted(async (server) => {
     for (const data of ['throw', 'die', 'half']) {
@@ -132,8 +139,8 @@ describe('a php-fpm that fails', () => {
     const client = await server.connect('/x');
     client.send('warn');
     assert.equal(await client.next(), 'warn');
+    await server.until(/a warning of the script/);
     client.terminate();
-    assert.match(server.output, /a warning of the script/);
   }));
 
   test('that_is_restarted_gets_what_came_meanwhile', () => scripted(async (server, fpm) => {

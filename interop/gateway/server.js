@@ -17,18 +17,22 @@ export class Server {
   #program; #folder;
 
   /** With these routes: objects with the settings of `[[routes]]`. */
-  static async start(routes, { options = [], app = APP } = {}) {
+  static async start(routes, { listen = '127.0.0.1:0', options = [], app = APP } = {}) {
     const server = new Server();
     server.#folder = await mkdtemp(join(tmpdir(), 'taut-routes-'));
     const file = join(server.#folder, 'taut.toml');
     const table = (name, entries) => `[[${name}]]\n${Object.entries(entries).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`).join('')}\n`;
     await writeFile(file, table('apps', app) + routes.map((route) => table('routes', route)).join(''));
-    server.#program = await Program.listening(process.env.TAUT_BIN, 'serve', '--listen', '127.0.0.1:0', '--config', file, ...options);
+    server.#program = await Program.listening(process.env.TAUT_BIN, 'serve', '--listen', listen, '--config', file, ...options);
     server.url = server.#program.url.replace('http', 'ws');
+    server.port = server.#program.port;
     return server;
   }
 
   get output() { return this.#program.output; }
+
+  /** Waits until it has printed this. */
+  async until(pattern) { return this.#program.until(pattern); }
 
   /** A client of a path, which is let in. */
   async connect(path, options) {
