@@ -1,7 +1,7 @@
 /** The blocks of code in the pages that people copy from, and ways to run each as it stands. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { within } from '../browser/server.js';
@@ -45,7 +45,7 @@ export function isCompiled(page) {
   });
 }
 
-/** A folder where blocks run: below this one, so that what they import is found, with `taut` and `cargo` on its PATH. */
+/** A folder where blocks run: below this one, so that what they import is found, with `taut` and `cargo` on its PATH, and the examples. */
 export class Workshop {
   #home = mkdtempSync(join(fileURLToPath(new URL('.', import.meta.url)), '.blocks-'));
   #programs = join(this.#home, 'bin');
@@ -53,6 +53,7 @@ export class Workshop {
 
   constructor() {
     mkdirSync(this.#programs);
+    symlinkSync(join(REPOSITORY, 'examples'), join(this.#home, 'examples'));
     this.#program('taut', `exec ${TAUT} "$@"`);
     // What takes minutes is replaced by what it leads to; that there is what it names is looked at.
     this.#program('cargo', [
