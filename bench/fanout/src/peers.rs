@@ -75,6 +75,6 @@ mod tests {
 
     #[test]
     fn the_raw_fan_out_is_the_first_row() {
-        assert!([&ROWS, &CLUSTER_ROWS].iter().all(|rows| rows[RAW].name.starts_with("raw")));
+        assert!([&ROWS[..], &CLUSTER_ROWS[..]].iter().all(|rows| rows[RAW].name.starts_with("raw")));
     }
 }
