@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::memory::IdleMemory;
 use crate::peers::{Peer, RAW};
 use crate::rounds::Measured;
-use crate::window::Window;
+use crate::window::{Latency, Window};
 
 /// All of it, as it goes into the JSON file; `Display` makes the tables.
 #[derive(Serialize)]
@@ -69,6 +69,9 @@ struct Summary {
     by_processor_time: Spread,
     /// Messages per second as such; they are this machine's of this hour.
     messages_per_second: Spread,
+    /// The medians of both percentiles, if they were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<Latency>,
     /// Share of the window in which the server's core was busy, and by how much this server kept it so.
     server_core_busy: f64,
     server_core_busy_with_server: f64,
@@ -137,12 +140,17 @@ fn summaries(cases: usize, peers: &[Peer], windows: &[Measured]) -> Vec<Summary>
                 .map(|measured| &measured.window)
                 .collect();
             let median = |figure: &dyn Fn(&Window) -> f64| spread(own.iter().map(|window| figure(window))).median;
+            let latency = |figure: fn(&Latency) -> f64| {
+                spread(own.iter().filter_map(|window| window.latency.as_ref()).map(figure)).median
+            };
+            let latency = Latency { p50: latency(|latency| latency.p50), p99: latency(|latency| latency.p99) };
             summaries.push(Summary {
                 case,
                 peer,
                 throughput: spread(ratios(windows, case, peer, Window::rate)),
                 by_processor_time: spread(ratios(windows, case, peer, Window::rate_of_processor_time)),
                 messages_per_second: spread(own.iter().map(|window| window.rate())),
+                latency: latency.p50.is_finite().then_some(latency),
                 server_core_busy: median(&|window| window.server_core_busy),
                 server_core_busy_with_server: median(&|window| window.server_seconds / window.seconds),
                 load_core_busy: median(&|window| window.load_core_busy),
@@ -268,6 +276,9 @@ impl<Settings> fmt::Display for Report<'_, Settings> {
                 capitalised(unit),
             );
             self.write_ratios(f, &title, |summary| summary.by_processor_time)?;
+            if self.summaries.iter().any(|summary| summary.latency.is_some()) {
+                self.write_latency(f)?;
+            }
             self.write_use_of_cores(f)?;
         }
         if !self.words.idle.is_empty() {
@@ -296,6 +307,26 @@ impl<Settings> Report<'_, Settings> {
                 format!("{} ({})", peer.name, peer.version)
             };
             table.row(name, cells);
+        }
+        write!(f, "{table}")
+    }
+
+    fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n{}s per second, and how long one took: p50, p99 (medians of the windows; they are this machine's of this hour)\n",
+            capitalised(self.words.unit),
+        )?;
+        let mut table = Table::new("server", self.words.cases.iter().cloned());
+        for (number, peer) in self.peers.iter().enumerate() {
+            let cells = self.summaries.iter().filter(|summary| summary.peer == number).map(|summary| {
+                let rate = summary.messages_per_second.median;
+                summary.latency.map_or_else(
+                    || format!("{rate:.0}/s"),
+                    |Latency { p50, p99 }| format!("{rate:.0}/s, {:.2} ms, {:.2} ms", p50 * 1e3, p99 * 1e3),
+                )
+            });
+            table.row(peer.name.to_owned(), cells);
         }
         write!(f, "{table}")
     }
@@ -348,6 +379,10 @@ impl<Settings> Report<'_, Settings> {
         let mut table = Table::new("server", titles.chain(["process before".to_owned()]));
         for (number, peer) in self.peers.iter().enumerate() {
             let own = || self.idle_summaries.iter().filter(|summary| summary.peer == number);
+            // Some servers hold no connections.
+            if own().all(|summary| summary.before.count == 0) {
+                continue;
+            }
             let figures = own().map(|summary| summary.per_connection);
             let before = own().next().map(|summary| summary.before.median);
             let cells = figures.map(|spread| {
@@ -431,6 +466,7 @@ mod tests {
                 server_core_busy: 1.0,
                 load_core_busy: 0.5,
                 stolen: 0.0,
+                latency: None,
             },
         }
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -24,6 +25,10 @@ pub struct Server {
     name: &'static str,
     /// Where it listens; in several places if its process starts several nodes. Clients are spread over them.
     pub addresses: Vec<SocketAddr>,
+    /// The Unix socket where it listens, if it has no address.
+    pub socket: Option<PathBuf>,
+    /// The processes that hold the clients' connections: whose memory counts, and that of those they have started.
+    holders: Vec<String>,
 }
 
 impl Server {
@@ -49,7 +54,8 @@ impl Server {
         let child = started.map_err(|error| format!("{}: cannot start `setpriv` (util-linux): {error}", peer.name))?;
 
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
-        let mut server = Self { child, name: peer.name, addresses: vec![address] };
+        let holders = vec![child.id().to_string()];
+        let mut server = Self { child, name: peer.name, addresses: vec![address], socket: None, holders };
         let lines = server.lines()?;
         if port.is_some() {
             server.await_listening()?;
@@ -57,9 +63,14 @@ impl Server {
             let line = lines.recv_timeout(PATIENCE).map_err(|_| {
                 format!("{}: it ended, or was silent for {PATIENCE:?}, before it said where it listens", peer.name)
             })?;
-            server.addresses = addresses_in(&line).ok_or_else(|| {
+            let place = Place::read(&line).ok_or_else(|| {
                 format!("{}: its first line should be `listening on ADDRESS[, ADDRESS]`, but is {line:?}", peer.name)
             })?;
+            server.addresses = place.addresses;
+            server.socket = place.socket;
+            if !place.holders.is_empty() {
+                server.holders = place.holders;
+            }
         }
         Ok(server)
     }
@@ -98,21 +109,22 @@ impl Server {
     /// Time that all threads of its process, and of those that it has started, have been on a core, as the scheduler counts it, in
     /// nanoseconds.
     pub fn processor_time(&self) -> Outcome<u64> {
-        let mut processes = vec![self.child.id().to_string()];
-        let mut sum = 0;
-        while let Some(process) = processes.pop() {
-            sum += processor_time_of(&process)?;
-            let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-            processes.extend(children.split_whitespace().map(str::to_owned));
-        }
-        Ok(sum)
+        tree(&self.child.id().to_string()).iter().map(|process| processor_time_of(process)).sum()
     }
 
-    /// Its memory as the kernel counts it.
+    /// Its memory as the kernel counts it: of all its processes, or of those that hold connections if it has said which.
     pub fn memory(&self) -> Outcome<Memory> {
-        let path = format!("/proc/{}/smaps_rollup", self.child.id());
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: cannot read {path}: {error}", self.name))?;
-        Memory::read(&text).ok_or_else(|| format!("{path} has no line for Rss, Pss and Anonymous").into())
+        let mut sum = Memory { resident: 0, proportional: 0, anonymous: 0 };
+        for process in self.holders.iter().flat_map(|holder| tree(holder)) {
+            let path = format!("/proc/{process}/smaps_rollup");
+            let text =
+                fs::read_to_string(&path).map_err(|error| format!("{}: cannot read {path}: {error}", self.name))?;
+            let memory = Memory::read(&text).ok_or_else(|| format!("{path} has no line for Rss, Pss and Anonymous"))?;
+            sum.resident += memory.resident;
+            sum.proportional += memory.proportional;
+            sum.anonymous += memory.anonymous;
+        }
+        Ok(sum)
     }
 
     /// Whether its process is gone: then that is what explains an error, whatever the error says.
@@ -172,6 +184,25 @@ impl Memory {
 /// Time that this program's only busy thread has been on a core, in nanoseconds.
 pub fn own_processor_time() -> Outcome<u64> {
     processor_time_of("self")
+}
+
+/// A process and those that it has started.
+fn tree(root: &str) -> Vec<String> {
+    let mut processes = vec![root.to_owned()];
+    let mut next = 0;
+    while let Some(process) = processes.get(next) {
+        // Any of its threads may have started some; a process that is gone has none.
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let children: Vec<String> = lists.flat_map(|list| words(&list)).collect();
+        processes.extend(children);
+        next += 1;
+    }
+    processes
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 fn processor_time_of(process: &str) -> Outcome<u64> {
@@ -257,9 +288,26 @@ fn free_port() -> Outcome<u16> {
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The addresses in `listening on ADDRESS[, ADDRESS]`, with or without the scheme.
-fn addresses_in(line: &str) -> Option<Vec<SocketAddr>> {
-    line.trim().strip_prefix("listening on ")?.split(", ").map(address_in).collect()
+/// What a server says of itself in its first line: `listening on ADDRESS[, ADDRESS] [held by PROCESS[, PROCESS]]`, each
+/// address with or without its scheme; or `unix:PATH` as the only one.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Place {
+    addresses: Vec<SocketAddr>,
+    socket: Option<PathBuf>,
+    holders: Vec<String>,
+}
+
+impl Place {
+    fn read(line: &str) -> Option<Self> {
+        let place = line.trim().strip_prefix("listening on ")?;
+        let (place, holders) = place.split_once(" held by ").unwrap_or((place, ""));
+        let holders = words(&holders.replace(',', " "));
+        if let Some(path) = place.strip_prefix("unix:") {
+            return Some(Self { socket: Some(path.into()), holders, ..Self::default() });
+        }
+        let addresses = place.split(", ").map(address_in).collect::<Option<_>>()?;
+        Some(Self { addresses, socket: None, holders })
+    }
 }
 
 fn address_in(text: &str) -> Option<SocketAddr> {
@@ -273,6 +321,7 @@ mod tests {
 
     #[test]
     fn the_address_is_found_with_and_without_scheme() {
+        let addresses_in = |line| Place::read(line).map(|place| place.addresses);
         let expected = Some(vec![([127, 0, 0, 1], 4711).into()]);
         assert_eq!(addresses_in("listening on 127.0.0.1:4711"), expected);
         assert_eq!(addresses_in("listening on ws://127.0.0.1:4711/\n"), expected);
@@ -283,9 +332,26 @@ mod tests {
 
     #[test]
     fn several_nodes_listen_in_several_places() {
-        let addresses = addresses_in("listening on 127.0.0.1:1, http://127.0.0.1:2").unwrap();
-        assert_eq!(addresses.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(addresses_in("listening on 127.0.0.1:1, there"), None);
+        let place = Place::read("listening on 127.0.0.1:1, http://127.0.0.1:2").unwrap();
+        assert_eq!(place.addresses.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(Place::read("listening on 127.0.0.1:1, there"), None);
+    }
+
+    #[test]
+    fn a_stack_says_which_of_its_processes_hold_connections() {
+        let place = Place::read("listening on 127.0.0.1:1 held by 12, 345\n").unwrap();
+        assert_eq!((place.addresses.len(), place.holders), (1, vec!["12".to_owned(), "345".to_owned()]));
+        let place = Place::read("listening on unix:/tmp/fpm.sock").unwrap();
+        assert_eq!(place, Place { socket: Some("/tmp/fpm.sock".into()), ..Place::default() });
+    }
+
+    #[test]
+    fn a_process_is_counted_with_those_that_it_has_started() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let own = tree(&std::process::id().to_string());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(own.contains(&child.id().to_string()), "{own:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A window: what was counted in it, and who was busy meanwhile.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -24,6 +24,28 @@ pub struct Window {
     pub load_core_busy: f64,
     /// Share of the window that the host took away from the two cores.
     pub stolen: f64,
+    /// How long a message took, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+}
+
+/// From the writing of a message to its reply, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Latency {
+    /// Half of the messages took no longer.
+    pub p50: f64,
+    /// 99 of 100 took no longer.
+    pub p99: f64,
+}
+
+impl Latency {
+    /// Of single messages; `None` if there are none.
+    pub fn of(mut messages: Vec<Duration>) -> Option<Self> {
+        messages.sort_unstable();
+        let last = messages.len().checked_sub(1)?;
+        let at = |percent: usize| messages[last * percent / 100].as_secs_f64();
+        Some(Self { p50: at(50), p99: at(99) })
+    }
 }
 
 impl Window {
@@ -89,10 +111,23 @@ impl Reading {
             server_core_busy: busy(0),
             load_core_busy: busy(1),
             stolen: share(sum(|core| core.stolen), sum(|core| core.total)),
+            latency: None,
         }
     }
 }
 
 fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_messages_in_order() {
+        let messages = (1..=101).rev().map(Duration::from_millis).collect();
+        assert_eq!(Latency::of(messages), Some(Latency { p50: 0.051, p99: 0.1 }));
+        assert_eq!(Latency::of(Vec::new()), None);
+    }
 }
