@@ -1,4 +1,4 @@
-/** The example dashboard, as its page and script are: the page in Chromium. */
+/** The examples dashboard and shell, as their pages and scripts are: the pages in Chromium. */
 import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -9,6 +9,7 @@ import { launch } from '../browser/chromium.js';
 import { fits, isAccessible } from '../browser/layout.js';
 import { Server as Development } from '../browser/server.js';
 import { Program } from '../peers/programs.js';
+import { Server } from './server.js';
 
 const PATIENCE = 30_000;
 const EXAMPLES = new URL('../../examples/', import.meta.url);
@@ -139,5 +140,58 @@ describe('the example dashboard', { timeout: 180_000 }, () => {
       await says(page, 'Connected, but the figures are old');
       await looksRight(page, 'dashboard-old', look);
     }
+  });
+});
+
+describe('the example shell', { timeout: 120_000 }, () => {
+  const folder = fileURLToPath(new URL('shell/', EXAMPLES));
+
+  async function played(story, environment = ['SECRET=app-secret', 'TOKEN=t0ken']) {
+    const backend = await Program.onFreePort((port) => ['env', ...environment, '/bin/busybox', 'httpd', '-f', '-p', `127.0.0.1:${port}`, '-h', join(folder, 'www')]);
+    const url = `http://127.0.0.1:${backend.port}/cgi-bin/echo`;
+    const server = await Server.start([{ path: '/echo', backend: url }]);
+    try {
+      await story(server, url);
+    } finally {
+      assert.equal(await server.stop(), 0, server.output);
+      await backend.stop();
+    }
+  }
+
+  test('a_wrong_token_gets_401_and_the_right_one_an_echo_and_the_time', () => played(async (server) => {
+    for (const query of ['', '?token=', '?token=wrong', '?token=t0ken&token=t0ken']) {
+      const { status, body } = await server.refused(`/echo${query}`);
+      assert.deepEqual([status, body], [401, 'unknown token'], query);
+    }
+    const client = await server.connect('/echo?token=t0ken');
+    assert.equal(await client.next(), 'hello');
+    for (const text of ['Is anybody there?', '$(id) `id` "quoted" \\n %s 👋', 'x'.repeat(60_000)]) {
+      client.send(text);
+      assert.equal(await client.next(), text);
+    }
+    const { time } = await client.json();
+    assert.ok(Math.abs(Date.now() - Date.parse(time)) < 60_000, time);
+    client.close(1000);
+    await client.end();
+  }));
+
+  test('a_request_that_is_not_signed_gets_403', () => played(async (server, url) => {
+    for (const headers of [{}, { 'webhook-id': 'a', 'webhook-timestamp': '1', 'webhook-signature': 'v1,x' }]) {
+      const response = await fetch(url, { method: 'POST', headers, body: '{"event":"open","request":{"query":{"token":"t0ken"}}}' });
+      assert.deepEqual([response.status, await response.text()], [403, 'not signed']);
+    }
+  }));
+
+  test('a_script_with_another_secret_lets_nobody_in', () => played(async (server) => {
+    assert.equal((await server.refused('/echo?token=t0ken')).status, 403);
+  }, ['SECRET=another', 'TOKEN=t0ken']));
+
+  test('a_script_that_fails_lets_nobody_in', () => played(async (server) => {
+    assert.equal((await server.refused('/echo?token=t0ken')).status, 502);
+  }, ['PATH=/nowhere']));
+
+  test('its_configuration_is_valid', async () => {
+    const program = new Program(process.env.TAUT_BIN, 'serve', '--check', '--config', join(folder, 'taut.toml'));
+    assert.equal(await program.end(), 0, program.output);
   });
 });
