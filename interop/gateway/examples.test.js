@@ -1,6 +1,6 @@
-/** The examples dashboard and shell, as their pages and scripts are: the pages in Chromium. */
+/** The examples dashboard, shell and notes, as their pages and scripts are: the pages in Chromium. */
 import assert from 'node:assert/strict';
-import { mkdir, readFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { launch } from '../browser/chromium.js';
 import { fits, isAccessible } from '../browser/layout.js';
 import { Server as Development } from '../browser/server.js';
+import { Proxy } from '../cluster/proxy.js';
 import { Program } from '../peers/programs.js';
 import { Server } from './server.js';
 
@@ -193,5 +194,145 @@ describe('the example shell', { timeout: 120_000 }, () => {
   test('its_configuration_is_valid', async () => {
     const program = new Program(process.env.TAUT_BIN, 'serve', '--check', '--config', join(folder, 'taut.toml'));
     assert.equal(await program.end(), 0, program.output);
+  });
+});
+
+describe('the example notes', { timeout: 300_000 }, () => {
+  let folder, server, site, pages;
+  let network, distant; // the same page, behind a network that can be cut
+  before(async () => {
+    // Below this folder, so that the packages are found.
+    folder = await mkdtemp(fileURLToPath(new URL('.blocks-', import.meta.url)));
+    await cp(new URL('notes/', EXAMPLES), folder, { recursive: true, filter: (path) => !path.includes('node_modules') });
+  });
+  after(() => rm(folder, { recursive: true }));
+  beforeEach(async () => {
+    server = await Development.start();
+    network = await Proxy.start(() => server.port);
+    [site, distant] = await Promise.all([server, network].map(({ port }) => (
+      Program.listening('env', 'PORT=0', `TAUT_PORT=${port}`, process.execPath, join(folder, 'server.js')))));
+    pages = new Pages();
+  });
+  afterEach(async () => {
+    await pages.close();
+    await Promise.all([site.stop(), distant.stop(), network.stop()]);
+    await server.stop();
+  });
+
+  const area = (page) => page.getByLabel('A note');
+  const says = (page, text, timeout = PATIENCE) => page.getByRole('status').getByText(text, { exact: true }).waitFor({ timeout });
+  async function open(name, { at = site, ...settings } = {}) {
+    const page = await pages.open(at.url, settings);
+    await says(page, 'Up to date');
+    await page.getByLabel('You are').fill(name);
+    await page.getByLabel('You are').press('Enter');
+    await page.getByRole('listitem').getByText(name, { exact: true }).waitFor();
+    await says(page, 'Up to date');
+    return page;
+  }
+
+  /** Waits until the pages have the same text, of so many units, and gives it. */
+  async function converge(length, ...all) {
+    const texts = await Promise.all(all.map(async (page) => {
+      await page.waitForFunction((expected) => document.getElementById('note').value.length === expected, length);
+      return area(page).inputValue();
+    }));
+    for (const text of texts) assert.equal(text, texts[0]);
+    return texts[0];
+  }
+
+  const only = (text, letters) => [...text].filter((letter) => letters.includes(letter)).join('');
+
+  test('two_tabs_type_at_once_and_a_third_has_the_text', async () => {
+    const [ann, ben] = [await open('Ann'), await open('Ben')];
+    for (const page of [ann, ben]) assert.deepEqual((await page.getByRole('listitem').allTextContents()).sort(), ['Ann', 'Ben']);
+    const [first, second] = ['abcdefghijklm'.repeat(3), 'NOPQRSTUVWXYZ'.repeat(3)];
+    await Promise.all([area(ann).pressSequentially(first, { delay: 5 }), area(ben).pressSequentially(second, { delay: 5 })]);
+    const text = await converge(first.length + second.length, ann, ben);
+    assert.deepEqual([only(text, first), only(text, second)], [first, second]);
+    const cid = await open('Cid');
+    assert.equal(await area(cid).inputValue(), text);
+    await area(cid).fill(`${text}👋`);
+    await converge(text.length + 2, ann, ben, cid);
+    await area(cid).fill(`${text}👌`); // the same first half of the character
+    await ann.waitForFunction((expected) => document.getElementById('note').value === expected, `${text}👌`);
+    await ann.context().close();
+    await cid.waitForFunction(() => document.querySelectorAll('#people li').length === 2);
+  });
+
+  test('a_text_of_many_events_arrives_whole', async () => {
+    const [ann, ben] = [await open('Ann'), await open('Ben')];
+    const long = Array.from({ length: 4000 }, (_, line) => `line ${line}`).join('\n');
+    await area(ann).evaluate((element, text) => {
+      element.setRangeText(text);
+      element.dispatchEvent(new InputEvent('input'));
+    }, long);
+    // Comes while it is being sent.
+    const cid = await pages.open(site.url);
+    await converge(long.length, ann, ben, cid);
+  });
+
+  test('who_was_offline_and_wrote_meanwhile_comes_back_and_all_have_the_same', async () => {
+    const [ann, ben] = [await open('Ann'), await open('Ben', { at: distant })];
+    await area(ann).fill('Shopping: ');
+    await converge(10, ann, ben);
+    network.cut();
+    await ben.context().setOffline(true);
+    await says(ben, 'Offline. Your changes are sent later.');
+    await area(ben).press('End');
+    await area(ben).pressSequentially('bread');
+    await area(ann).press('End');
+    await area(ann).pressSequentially('MILK');
+    assert.equal(await area(ann).inputValue(), 'Shopping: MILK');
+    network.heal();
+    await ben.context().setOffline(false);
+    const text = await converge(19, ann, ben);
+    assert.deepEqual([text.slice(0, 10), only(text.slice(10), 'bread'), only(text, 'MILK')], ['Shopping: ', 'bread', 'MILK']);
+  });
+
+  test('all_write_while_the_server_is_away_and_have_the_same_when_it_is_back', async () => {
+    const all = [await open('Ann'), await open('Ben'), await open('Cid')];
+    await area(all[0]).fill('Shopping: ');
+    await converge(10, ...all);
+    await server.stop();
+    for (const [index, page] of all.entries()) {
+      await says(page, 'Offline. Your changes are sent later.');
+      await area(page).press('End');
+      await area(page).pressSequentially('xyz'[index].repeat(5));
+    }
+    server = await Development.start({ listen: `127.0.0.1:${server.port}` });
+    // pusher-js gives a failed attempt up to 15 s before it makes the next one.
+    for (const page of all) await says(page, 'Up to date', 45_000);
+    await converge(25, ...all);
+  });
+
+  test('only_its_own_channels_are_signed', async () => {
+    const authorize = (channel_name, socket_id = '1.2') => fetch(`${site.url}/auth`, { method: 'POST', body: new URLSearchParams({ socket_id, channel_name, name: 'Ann' }) });
+    assert.equal((await authorize('presence-note-first')).status, 200);
+    for (const [channel, socket] of [['private-other'], ['presence-note-first', '1.2:presence-x'], ['presence-note-']]) {
+      assert.equal((await authorize(channel, socket)).status, 403);
+    }
+    for (const path of ['/server.js', '/lib0/../../package.json', '/package.json']) assert.equal((await fetch(site.url + path)).status, 404);
+  });
+
+  test('it_names_the_versions_that_are_tested', async () => {
+    const read = async (url) => JSON.parse(await readFile(new URL(url, import.meta.url), 'utf8'));
+    const { dependencies } = await read('../../examples/notes/package.json');
+    const { devDependencies } = await read('package.json');
+    for (const [name, version] of Object.entries(dependencies)) assert.equal(devDependencies[name], version, name);
+  });
+
+  test('it_fits_and_axe_finds_nothing', async () => {
+    await area(await open('Ann')).fill(`Shopping\n\n- bread\n- milk\n- ${'x'.repeat(300)}\n`);
+    for (const [index, look] of LOOKS.entries()) {
+      const page = await open(`${index} ${'W'.repeat(38)}`, { ...look, at: distant });
+      await page.waitForFunction(() => document.querySelectorAll('#people li').length === 2);
+      await looksRight(page, 'notes', look);
+      network.cut();
+      await says(page, 'Offline. Your changes are sent later.');
+      await looksRight(page, 'notes-offline', look);
+      await page.context().close();
+      network.heal();
+    }
   });
 });
