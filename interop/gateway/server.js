@@ -8,7 +8,7 @@ import WebSocket from 'ws';
 import { Program } from '../peers/programs.js';
 import { within } from '../browser/server.js';
 
-const PATIENCE = 10_000;
+const PATIENCE = 30_000;
 
 /** The app of these tests, as the README names it. */
 export const APP = { id: '1', key: 'app-key', secret: 'app-secret' };
@@ -65,11 +65,12 @@ export class Server {
 
 /** A WebSocket, and everything that it has heard. */
 export class Client {
-  messages = []; #socket; #waiting = new Set();
+  messages = []; pongs = []; #socket; #waiting = new Set();
 
   constructor(url, options = {}) {
     this.#socket = new WebSocket(url, options.protocols ?? [], options);
     this.#socket.on('message', (data, isBinary) => { this.messages.push(isBinary ? data : data.toString()); this.#wake(); });
+    this.#socket.on('pong', (data) => { this.pongs.push(data.toString()); this.#wake(); });
     this.#socket.on('upgrade', (response) => { this.headers = response.headers; });
     this.#socket.on('close', (code, reason) => { this.closed = { code, reason: reason.toString() }; this.#wake(); });
     this.#socket.on('error', (error) => { this.error = error; this.#wake(); });
@@ -80,7 +81,8 @@ export class Client {
     this.protocol = this.#socket.protocol;
   }
 
-  send(data) { this.#socket.send(data); }
+  send(data, options) { this.#socket.send(data, options); }
+  ping(data) { this.#socket.ping(data); }
   close(code, reason) { this.#socket.close(code, reason); }
   terminate() { this.#socket.terminate(); }
   pause() { this.#socket.pause(); }
@@ -94,6 +96,12 @@ export class Client {
 
   /** The next message as JSON. */
   async json() { return JSON.parse(await this.next()); }
+
+  /** The next pong, which is forgotten. */
+  async pong() {
+    await this.#until(() => this.pongs.length, 'a pong');
+    return this.pongs.shift();
+  }
 
   /** How it ends. */
   async end() {

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { within } from '../browser/server.js';
 
-const PATIENCE = 15_000;
+const PATIENCE = 30_000;
 const ATTEMPTS = 5;
 
 /** A program that runs until it is told to end. */
