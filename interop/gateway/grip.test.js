@@ -3,18 +3,14 @@
  * TAUT_GRIP_PROXIES=pushpin or =taut runs one of them.
  */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
-import WebSocket from 'ws';
-import { within } from '../browser/server.js';
 import { Backend, LIBRARIES } from './grip/backends.js';
-import { KEY, PROXIES } from './grip/proxies.js';
-import { Client } from './server.js';
+import { PROXIES } from './grip/proxies.js';
+import { Client, refused } from './server.js';
 
-const PATIENCE = 30_000;
 const DROPPED = { code: 1006, reason: '' };
 
-/** Where Taut differs from Pushpin on purpose. Everything else is the same. */
+/** Where Taut differs from Pushpin on purpose. Everything else is the same. More of it is in grip-answers.test.js. */
 const DELIBERATE = {
   pushpin: {
     /** What a client sees of a backend that fails later than at the handshake. */
@@ -45,15 +41,6 @@ async function connect(proxy, user, options = {}) {
   client.tag = tag;
   assert.equal(await client.next(), `hello ${user}`);
   return client;
-}
-
-/** What a client is refused with. */
-async function refused(url, options) {
-  const socket = new WebSocket(url, options);
-  const [, response] = await within(PATIENCE, once(socket, 'unexpected-response'), () => `${url} is not refused`);
-  let body = '';
-  for await (const part of response.setEncoding('utf8')) body += part;
-  return { status: response.statusCode, headers: response.headers, body };
 }
 
 const bodyIs = (expected) => (requests) => requests.some(({ body }) => body === expected);

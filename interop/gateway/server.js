@@ -42,13 +42,7 @@ export class Server {
   }
 
   /** What a client of a path is refused with: {status, headers, body}. */
-  async refused(path, options) {
-    const socket = new WebSocket(`${this.url}${path}`, options?.protocols ?? [], options);
-    const [, response] = await within(PATIENCE, once(socket, 'unexpected-response'), () => `${path} is not refused`);
-    let body = '';
-    for await (const part of response.setEncoding('utf8')) body += part;
-    return { status: response.statusCode, headers: response.headers, body };
-  }
+  async refused(path, options) { return refused(`${this.url}${path}`, options); }
 
   /** Bytes of memory that are its own. */
   memory() { return 1024 * Number(/^RssAnon:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.#program.pid}/status`, 'utf8'))[1]); }
@@ -61,6 +55,15 @@ export class Server {
     await rm(this.#folder, { recursive: true });
     return code;
   }
+}
+
+/** What a client is refused with: {status, headers, body}. */
+export async function refused(url, options) {
+  const socket = new WebSocket(url, options?.protocols ?? [], options);
+  const [, response] = await within(PATIENCE, once(socket, 'unexpected-response'), () => `${url} is not refused`);
+  let body = '';
+  for await (const part of response.setEncoding('utf8')) body += part;
+  return { status: response.statusCode, headers: response.headers, body };
 }
 
 /** A WebSocket, and everything that it has heard. */

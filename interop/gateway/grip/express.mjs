@@ -57,9 +57,6 @@ function answer(ws, text) {
     case 'quiet':
       ws.sendControl(createWebSocketControlMessage('set-meta', { name: 'user', value: ws.meta.user }));
       return ws.sendControl(createWebSocketControlMessage('subscribe', { channel: 'quiet', filters: ['skip-self'] }));
-    case 'many':
-      for (let number = 0; number < 30; number += 1) ws.subscribe(`many-${number}`);
-      return ws.send('subscribed');
     case 'fail': throw new Error('secret trace');
     default: return ws.send(`[${ws.meta.user ?? 'nobody'}] ${text}`);
   }
