@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Backend, LIBRARIES } from './grip/backends.js';
 import { PROXIES } from './grip/proxies.js';
+import { subscribed, unsubscribed } from './grip/subscribed.js';
 import { Client, refused } from './server.js';
 
 const DROPPED = { code: 1006, reason: '' };
@@ -163,6 +164,7 @@ describe('the libraries', { concurrency: 3 }, () => {
         }));
 
         test('the_library_publishes_to_those_who_have_subscribed', () => played(['alice', 'bob'], async (alice, bob) => {
+          await subscribed(proxy, 'room', alice, bob);
           for (const text of ['news', 'nëws 👋']) {
             await backend.publish({ text });
             for (const client of [alice, bob]) assert.equal(await client.next(), text);
@@ -171,8 +173,11 @@ describe('the libraries', { concurrency: 3 }, () => {
           await backend.publish({ binary: 'AP+A' });
           for (const client of [alice, bob]) assert.deepEqual(await client.next(), Buffer.from([0, 255, 128]));
           alice.send('leave');
-          alice.send('x');
-          assert.equal(await alice.next(), '[alice] x');
+          await unsubscribed(proxy, 'room', alice, [bob], async () => {
+            alice.send('x');
+            await alice.hears(/^\[alice\] x$/);
+            alice.messages = alice.messages.filter((message) => message !== '[alice] x');
+          });
           await backend.publish({ text: 'for bob' });
           assert.equal(await bob.next(), 'for bob');
           alice.send('y');
@@ -180,6 +185,7 @@ describe('the libraries', { concurrency: 3 }, () => {
         }));
 
         test('the_library_closes_those_who_have_subscribed', () => played(['alice', 'bob'], async (alice, bob) => {
+          await subscribed(proxy, 'room', alice, bob);
           await backend.publish({ close: 4123, reason: 'kicked' });
           for (const client of [alice, bob]) {
             assert.deepEqual(await client.end(), { code: 4123, reason: givesReasons ? 'kicked' : '' });
@@ -188,11 +194,8 @@ describe('the libraries', { concurrency: 3 }, () => {
         }));
 
         if (publishesMeta) test('a_publish_can_leave_out_its_sender', () => played(['alice', 'bob'], async (alice, bob) => {
-          for (const [client, user] of [[alice, 'alice'], [bob, 'bob']]) {
-            client.send('quiet');
-            client.send('x');
-            assert.equal(await client.next(), `[${user}] x`);
-          }
+          for (const client of [alice, bob]) client.send('quiet');
+          for (const channel of ['quiet', 'room']) await subscribed(proxy, channel, alice, bob);
           await backend.publish({ channel: 'quiet', text: 'of alice', sender: 'alice' });
           assert.equal(await bob.next(), 'of alice');
           await backend.publish({ channel: 'quiet', text: 'of bob', sender: 'bob' });
@@ -230,6 +233,7 @@ describe('the libraries', { concurrency: 3 }, () => {
         }));
 
         test('a_detached_client_still_gets_what_is_published', () => played(['alice'], async (alice) => {
+          await subscribed(proxy, 'room', alice);
           alice.send('detach');
           await backend.until(alice.tag, (requests) => requests.some(({ body }) => /^CLOSE/.test(body)));
           alice.send('lost');

@@ -106,6 +106,11 @@ export class Client {
     return this.pongs.shift();
   }
 
+  /** Waits for such a message; it and others are not forgotten. */
+  async hears(pattern) {
+    await this.#until(() => this.messages.some((message) => pattern.test(message)), `what matches ${pattern}`);
+  }
+
   /** How it ends. */
   async end() {
     await this.#until(() => this.closed, 'the end');

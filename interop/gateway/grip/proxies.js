@@ -97,37 +97,31 @@ export const PROXIES = (process.env.TAUT_GRIP_PROXIES ?? Object.keys(ALL).join('
   return { name, start: ALL[name].start };
 });
 
-/** As Debian has it, but for ports, folders and buffers: with Debian's buffers an answer above 16 KiB never arrives. */
+/** Debian's, but for ports, folders, the key and the buffers: with Debian's an answer above 16 KiB never arrives. */
 function configuration(folder, http, control) {
-  return `[global]
-include=/usr/lib/pushpin/internal.conf
-rundir=${folder}/run
-ipc_prefix=
-port_offset=0
-
-[runner]
-services=condure,zurl,pushpin-proxy,pushpin-handler
-http_port=127.0.0.1:${http}
-logdir=${folder}/log
-log_level=2
-client_buffer_size=200000
-client_maxconn=1000
-
-[proxy]
-routesfile=routes
-zurl_out_specs=ipc://{rundir}/{ipc_prefix}zurl-in
-zurl_out_stream_specs=ipc://{rundir}/{ipc_prefix}zurl-in-stream
-zurl_in_specs=ipc://{rundir}/{ipc_prefix}zurl-out
-sig_iss=pushpin
-sig_key=${KEY}
-
-[handler]
-push_in_spec=ipc://{rundir}/{ipc_prefix}push-in
-push_in_sub_specs=ipc://{rundir}/{ipc_prefix}push-in-sub
-push_in_http_addr=127.0.0.1
-push_in_http_port=${control}
-command_spec=ipc://{rundir}/{ipc_prefix}command
-`;
+  const settings = {
+    rundir: `${folder}/run`,
+    ipc_prefix: '',
+    services: 'condure,zurl,pushpin-proxy,pushpin-handler',
+    http_port: `127.0.0.1:${http}`,
+    logdir: `${folder}/log`,
+    client_buffer_size: 200_000,
+    sig_key: KEY,
+    updates_check: 'off',
+    push_in_spec: 'ipc://{rundir}/push-in',
+    push_in_sub_specs: 'ipc://{rundir}/push-in-sub',
+    push_in_http_addr: '127.0.0.1',
+    push_in_http_port: control,
+    command_spec: 'ipc://{rundir}/command',
+  };
+  let text = readFileSync('/usr/share/pushpin/pushpin.conf.condure', 'utf8');
+  for (const [name, value] of Object.entries(settings)) {
+    const line = new RegExp(`^${name}=.*$`, 'm');
+    if (!line.test(text)) throw new Error(`Pushpin's configuration has no '${name}'`);
+    text = text.replace(line, () => `${name}=${value}`);
+  }
+  const zurl = ['zurl_out_specs=ipc://{rundir}/zurl-in', 'zurl_out_stream_specs=ipc://{rundir}/zurl-in-stream', 'zurl_in_specs=ipc://{rundir}/zurl-out'];
+  return text.replace(/^\[proxy\]$/m, ['[proxy]', ...zurl].join('\n'));
 }
 
 function childrenOf(pid) {

@@ -16,7 +16,11 @@ export class Scripted {
     const scripted = new Scripted();
     scripted.#server = createServer(async (request, response) => {
       const parts = [];
-      for await (const part of request) parts.push(part);
+      try {
+        for await (const part of request) parts.push(part);
+      } catch {
+        return; // the proxy went away while it was asking
+      }
       const body = Buffer.concat(parts).toString('latin1');
       scripted.requests.push({ url: request.url, headers: request.headers, body });
       for (const look of scripted.#waiting) look();
