@@ -8,12 +8,13 @@ import { Program } from '../peers/programs.js';
 export class Fpm {
   #program; #folder;
 
-  /** `pool` is more of the pool's configuration, `environment` what scripts find in theirs. */
+  /** `pool` is more of the pool's configuration, `environment` what scripts find in theirs, or a function that gives it. */
   static async start({ workers = 4, pool = '', environment = {} } = {}) {
     const fpm = new Fpm();
     fpm.#folder = await mkdtemp(join(tmpdir(), 'taut-fpm-'));
     fpm.socket = join(fpm.#folder, 'fpm.sock');
-    const variables = Object.entries(environment).map(([name, value]) => `env[${name}] = "${value}"\n`).join('');
+    const given = typeof environment === 'function' ? await environment(fpm) : environment;
+    const variables = Object.entries(given).map(([name, value]) => `env[${name}] = "${value}"\n`).join('');
     await writeFile(join(fpm.#folder, 'fpm.conf'), `[global]
 daemonize = no
 [www]
