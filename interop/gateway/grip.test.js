@@ -22,12 +22,15 @@ const DELIBERATE = {
     pings: 'the backend',
     /** A header that a CGI program cannot tell from Meta-User. */
     underscores: 'arrive',
+    /** Whether it holds HTTP responses open (Grip-Hold). */
+    holds: true,
   },
   taut: {
     failure: { code: 1011, reason: 'backend error' },
     closeWithoutCode: { code: 1000, reason: '' },
     pings: 'the proxy',
     underscores: 'are dropped',
+    holds: false,
   },
 };
 
@@ -51,7 +54,7 @@ describe('the libraries', { concurrency: 3 }, () => {
   for (const proxied of PROXIES) {
     const deliberate = DELIBERATE[proxied.name];
 
-    for (const [library, { command, publishesMeta, givesReasons, pongs, showsUnderscores }] of Object.entries(LIBRARIES)) {
+    for (const [library, { command, publishesMeta, givesReasons, pongs, streams, showsUnderscores }] of Object.entries(LIBRARIES)) {
       describe(`${library} behind ${proxied.name}`, { concurrency: 1 }, () => {
         let backend, proxy;
         before(async () => { [backend, proxy] = await Backend.behind(proxied.start, command); });
@@ -265,6 +268,28 @@ describe('the libraries', { concurrency: 3 }, () => {
             assert.deepEqual(backend.requests(alice.tag).map(({ body }) => body), ['OPEN\r\n', 'TEXT 1\r\nx\r\n']);
           }
         }));
+
+        if (streams && deliberate.holds) {
+          test('an_event_stream_is_held_and_published_to', async () => {
+            const response = await fetch(`${proxy.url.replace('ws', 'http')}/events`, { signal: AbortSignal.timeout(30_000) });
+            assert.equal(response.headers.get('content-type'), 'text/event-stream');
+            assert.equal(response.headers.get('grip-hold'), null);
+            const send = () => fetch(`${backend.url}/event`, { method: 'POST', body: '{"text":"nëws"}' });
+            // Like a WebSocket's, its subscription may be later than the first of it.
+            const published = /event: message\ndata: \{"text": "n\\u00ebws"\}\n\n/;
+            let timer, heard = '';
+            try {
+              for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
+                heard += part;
+                if (/event: stream-open\ndata:\n\n/.test(heard)) timer ??= setInterval(send, 100);
+                if (published.test(heard)) break;
+              }
+            } finally {
+              clearInterval(timer);
+            }
+            assert.match(heard, published);
+          });
+        }
 
         test('an_error_of_the_backend_ends_the_connection_and_shows_no_trace', () => played(['alice'], async (alice) => {
           alice.send('fail');

@@ -10,12 +10,13 @@ const here = (file) => fileURLToPath(new URL(file, import.meta.url));
  *   publishesMeta      whether its publisher takes metadata of an item
  *   givesReasons       whether its publisher takes a reason to close with
  *   pongs              its answer to a ping of "pp"; nothing if it answers only while it looks for the next message
+ *   streams            whether it also serves Server-Sent Events, at /events
  *   showsUnderscores   whether its HTTP server hands over headers with an underscore
  */
 export const LIBRARIES = {
   express: { command: (port) => ['node', here('express.mjs'), port], showsUnderscores: true },
   flask: { command: (port) => [process.env.TAUT_PYTHON, here('flask_app.py'), port], publishesMeta: true, givesReasons: true, pongs: 'pp' },
-  django: { command: (port) => [process.env.TAUT_PYTHON, here('django_app.py'), port], publishesMeta: true, givesReasons: true, pongs: 'pp' },
+  django: { command: (port) => [process.env.TAUT_PYTHON, here('django_app.py'), port], publishesMeta: true, givesReasons: true, pongs: 'pp', streams: true },
 };
 
 /** A backend, which prints the requests that it gets. */

@@ -14,6 +14,7 @@ settings.configure(
     DEBUG=False,
     GRIP_URL=os.environ["GRIP_URL"],
     GRIP_VERIFY_KEY=os.environ["KEY"],
+    INSTALLED_APPS=["django_eventstream"],
     LOGGING={"version": 1, "disable_existing_loggers": True},
     MIDDLEWARE=[f"{__name__}.handshake", "django_grip.GripMiddleware"],
     ROOT_URLCONF=__name__,
@@ -22,7 +23,8 @@ settings.configure(
 django.setup()
 
 from django.http import HttpResponse  # noqa: E402
-from django.urls import path  # noqa: E402
+from django.urls import include, path  # noqa: E402
+from django_eventstream import send_event, urls as eventstream_urls  # noqa: E402
 from django_grip import publish as grip_publish, websocket_only  # noqa: E402
 from gripcontrol import WebSocketMessageFormat, validate_sig, websocket_control_message  # noqa: E402
 
@@ -117,7 +119,17 @@ def publish(request):
     return HttpResponse("published")
 
 
-urlpatterns = [path("chat", chat), path("publish", publish)]
+def event(request):
+    send_event("news", "message", json.loads(request.body), async_publish=False)
+    return HttpResponse("published")
+
+
+urlpatterns = [
+    path("chat", chat),
+    path("publish", publish),
+    path("event", event),
+    path("events", include(eventstream_urls), {"channels": ["news"]}),
+]
 
 if __name__ == "__main__":
     execute_from_command_line([sys.argv[0], "runserver", "--noreload", f"127.0.0.1:{sys.argv[1]}"])
