@@ -50,7 +50,7 @@ const ENDINGS = [
   { answer: { status: 503, headers: { 'Retry-After': '100' } }, pushpin: DROPPED, taut: { code: 1013, reason: 'try again later' } },
   { answer: events('garbage without end'), pushpin: DROPPED, taut: FAILED },
   { answer: events('OPEN\r\n'), pushpin: DROPPED, taut: FAILED },
-  { answer: events('DISCONNECT\r\n'), pushpin: DROPPED, taut: DROPPED },
+  { answer: events('DISCONNECT\r\n'), pushpin: DROPPED, taut: FAILED },
   { answer: 'reset', pushpin: DROPPED, taut: FAILED, copies: { taut: 1 } },
   { answer: events('CLOSE 8\r\n\x0f\xa1by app\r\n'), seen: { code: 4001, reason: 'by app' } },
   { answer: events('CLOSE\r\n'), seen: { code: 1000, reason: '' } },
@@ -161,7 +161,10 @@ describe('the answers of a backend', { concurrency: 3 }, () => {
         if (name === 'taut') await subscribed(proxy, channels[29], client);
         const heard = name === 'pushpin' ? channels.slice(0, 20) : channels;
         await publish(...[...channels].reverse().map((channel) => ({ channel, formats: { 'ws-message': { content: channel } } })));
-        for (const channel of [...heard].reverse()) assert.equal(await client.next(), channel);
+        // Only the events of one channel have an order.
+        const messages = [];
+        for (const _ of heard) messages.push(await client.next());
+        assert.deepEqual(messages.sort(), [...heard].sort());
         client.terminate();
       });
 

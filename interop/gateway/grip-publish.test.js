@@ -24,8 +24,8 @@ const REQUESTS = [
   { body: { items: [{ channel: 'elsewhere' }] }, status: 400, answer: 'Invalid format: no formats specified\n' },
   { body: { items: [{ channel: 'elsewhere', formats: { 'ws-message': {} } }] }, status: 400, answer: "Invalid format: 'ws-message' does not contain 'content' or 'content-bin'\n" },
   { method: 'GET', status: 405, allow: 'POST' },
-  { method: 'OPTIONS', status: 405, allow: 'POST' },
-  { body: { items: [] }, headers: { accept: 'image/png' }, status: 406 },
+  { method: 'OPTIONS', pushpin: 405, taut: 204, allow: 'POST' },
+  { body: { items: [] }, headers: { accept: 'image/png' }, pushpin: 406, taut: 200 },
   // Known since 1.38.
   { body: { items: [{ channel: 'elsewhere', formats: { 'ws-message': { action: 'refresh' } } }] }, status: 400, only: 'pushpin' },
   { method: 'GET', path: '/', status: 200, answer: 'Pushpin API\n', only: 'pushpin' },
@@ -89,7 +89,7 @@ describe('publishing', { concurrency: 3 }, () => {
       for (const row of REQUESTS.filter(({ only }) => only === undefined || only === name)) {
         test(`is_answered: ${row.method ?? 'POST'} ${row.path ?? ''} ${JSON.stringify(row.headers ?? {})} ${JSON.stringify(row.body ?? '')}`, async () => {
           const { status, headers, answer } = await ask(row);
-          assert.equal(status, row.status, answer);
+          assert.equal(status, row.status ?? row[name], answer);
           if (row.answer !== undefined) assert.equal(answer, row.answer);
           if (row.allow !== undefined) assert.equal(headers.get('allow'), row.allow);
         });

@@ -53,6 +53,9 @@ export class Backend {
     return this.#program.until(looked);
   }
 
+  /** Waits for so many requests with this text in their address, and gives them. */
+  async first(count, tag) { return this.until(tag, (found) => found.length >= count).then(() => this.requests(tag)); }
+
   /** Has it publish with its library; fails with what the library says. */
   async publish(what) {
     const response = await fetch(`${this.url}/publish`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(what) });

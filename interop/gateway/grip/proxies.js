@@ -78,7 +78,7 @@ export class Taut {
   /** `route` is more of the route's settings, `backend` instead of the address of this port. */
   static async start(port, route = {}) {
     const taut = new Taut();
-    taut.#server = await Server.start([{ path: '/{path...}', form: 'websocket-over-http', backend: `http://127.0.0.1:${port}`, secret: KEY, ...route }]);
+    taut.#server = await Server.start([{ path: '/{path...}', form: 'websocket-over-http', backend: `http://127.0.0.1:${port}`, secret: KEY, ...route }], { options: ['--max-message', '1MiB', '--max-event-data', '1MiB'] });
     taut.url = taut.#server.url;
     taut.control = taut.url.replace('ws', 'http');
     return taut;

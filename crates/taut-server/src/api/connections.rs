@@ -51,7 +51,9 @@ pub(crate) async fn close(State(context): State<Arc<Context>>, request: Request)
     }
     let keyed = signed::authenticated_or_keyed(&context, request, signed::no_body).await?;
     let body = if keyed.body.trim_ascii().is_empty() { b"{}" } else { &*keyed.body };
-    let Ok(Close { code, reason }) = serde_json::from_slice(body) else {
+    // A list would be read as the fields in their order.
+    let close = if body.trim_ascii().starts_with(b"{") { serde_json::from_slice(body).ok() } else { None };
+    let Some(Close { code, reason }) = close else {
         return Err(ApiError::bad_request(
             "The body is not an object with a code and a reason, both of them optional.",
         ));

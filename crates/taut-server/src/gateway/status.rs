@@ -128,7 +128,12 @@ impl From<Refusal> for handshake::Refusal {
         let location = location.and_then(|(_, value)| str::from_utf8(value).ok());
         let mut response = match (refusal.status, location) {
             (301 | 302 | 303 | 307 | 308, Some(location)) => Self::redirect(refusal.status, location),
-            (400..=499, _) => Self::with_status(refusal.status, String::from_utf8_lossy(&refusal.body).into_owned()),
+            (400..=499, _) => {
+                let body = Self::with_status(refusal.status, String::from_utf8_lossy(&refusal.body).into_owned());
+                let has_type = refusal.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+                // With a type of its own the body is sent exactly as it is.
+                if has_type { body } else { body.header("Content-Type", "text/plain; charset=utf-8") }
+            }
             _ => return Self::with_status(502, "The application has not answered as it should."),
         };
         // A redirect has a body of the server's.
