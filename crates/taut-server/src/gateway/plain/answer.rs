@@ -81,8 +81,15 @@ pub(crate) fn read(
     limits: &Limits,
 ) -> Result<(Answer, Vec<Box<str>>), AnswerError> {
     let &Response { status, content_type, body } = response;
-    if status == 204 || body.trim_ascii().is_empty() {
+    if status == 204 {
         return Ok((Answer::default(), Vec::new()));
+    }
+    if body.trim_ascii().is_empty() {
+        // A script that dies, or does not know the event, says nothing: that lets nobody in.
+        return match to {
+            AnswerTo::Open { .. } => Err(AnswerError(EMPTY_OPEN.into())),
+            AnswerTo::Event => Ok((Answer::default(), Vec::new())),
+        };
     }
     let reject = |why: fmt::Arguments<'_>| AnswerError(format!("{why}: {}", Quoted(body)).into());
     match content_type {
@@ -108,6 +115,8 @@ pub(crate) fn read(
     let answer = reader.answer(object)?;
     Ok((answer, reader.warnings))
 }
+
+const EMPTY_OPEN: &str = "the answer to open is empty: {} or status 204 lets the client in";
 
 struct Reader<'a> {
     to: AnswerTo<'a>,
@@ -570,16 +579,19 @@ mod tests {
     #[test]
     fn nothing_can_be_said_in_several_ways() {
         let response = |status, content_type, body| Response { status, content_type, body };
+        let nothing = || Ok((Answer::default(), Vec::new()));
         for response in [
             response(204, None, &b""[..]),
             response(204, Some("text/html"), b"<html>"),
-            response(200, None, b""),
-            response(200, Some("text/html"), b" \r\n"),
             response(200, Some("application/json"), b"{}"),
             response(201, Some("application/json"), b" [ ]\n"),
         ] {
-            let nothing = Ok((Answer::default(), Vec::new()));
-            assert_eq!(read(&response, OPEN, &Limits::default()), nothing, "{response:?}");
+            assert_eq!(read(&response, OPEN, &Limits::default()), nothing(), "{response:?}");
+        }
+        for response in [response(200, None, b""), response(200, Some("text/html"), b" \r\n")] {
+            assert_eq!(read(&response, AnswerTo::Event, &Limits::default()), nothing(), "{response:?}");
+            let refused = read(&response, OPEN, &Limits::default()).expect_err("nobody is let in");
+            assert!(refused.to_string().contains("204 lets the client in"), "{refused}");
         }
     }
 
