@@ -141,6 +141,47 @@ describe('the plain form', () => {
     });
   });
 
+  test('an_empty_answer_lets_nobody_in_and_says_nothing_later', () => played(() => ({}), async (server, backend) => {
+    const empty = (event, request, response) => { response.writeHead(200, { 'content-type': 'text/html' }).end(); };
+    backend.answerWith(empty);
+    assert.equal((await server.refused('/chat/1')).status, 502);
+    backend.answerWith(() => ({}));
+    const client = await server.connect('/chat/1');
+    backend.answerWith(empty);
+    client.send('x');
+    await backend.until('text');
+    backend.answerWith(() => ({ send: 'still here' }));
+    client.send('y');
+    assert.equal(await client.next(), 'still here');
+    client.terminate();
+  }));
+
+  test('what_is_counted_of_a_route_is_in_the_metrics', async () => {
+    const backend = await Backend.start();
+    const server = await Server.start([{ path: '/chat/{room}', name: 'chat', backend: backend.url }], { options: ['--metrics-token', 'of-the-metrics'] });
+    try {
+      const counted = async (name) => {
+        const response = await fetch(`${server.url.replace('ws', 'http')}/metrics`, { headers: { authorization: 'Bearer of-the-metrics' } });
+        const line = (await response.text()).split('\n').find((text) => text.startsWith(name));
+        return Number(line?.split(' ').at(-1));
+      };
+      const client = await server.connect('/chat/1');
+      client.send('x');
+      await backend.until('text');
+      while (await counted('taut_route_events_total{route="chat",result="answered"}') !== 2);
+      assert.equal(await counted('taut_route_connections{route="chat"}'), 1);
+      assert.equal(await counted('taut_route_breaker_open{route="chat"}'), 0);
+      assert.equal(await counted('taut_route_event_duration_seconds_count{route="chat"}'), 2);
+      client.close();
+      await backend.until('close');
+      while (await counted('taut_route_events_waiting{route="chat"}') !== 0);
+      assert.equal(await counted('taut_route_connections{route="chat"}'), 0);
+    } finally {
+      await server.stop();
+      await backend.stop();
+    }
+  });
+
   test('a_backend_that_fails_is_shown_by_a_code_and_nothing_of_its_words', () => played(({ event, data }, request, response) => {
     if (event === 'open') return { subscribe: ['room'] };
     if (data === 'trace') response.writeHead(500, { 'content-type': 'text/html' }).end('<b>secret trace</b>');

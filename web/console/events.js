@@ -19,6 +19,7 @@ const KINDS = {
   cache_miss: ['Cache miss', 'channels'],
   member_added: ['Member added', 'members'],
   member_removed: ['Member removed', 'members'],
+  told: ['Told the backend', 'messages'],
   published: ['Published', 'messages'],
   client_event: ['Client event', 'messages'],
   refused: ['Refused', 'refused'],

@@ -37,20 +37,68 @@ impl Entry {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::enum_variant_names, reason = "`ClientEvent` is the protocol's own name")]
 pub(crate) enum Event {
-    ChannelOccupied { channel: Arc<str> },
-    ChannelVacated { channel: Arc<str> },
-    MemberAdded { channel: Arc<str>, user_id: Arc<str> },
-    MemberRemoved { channel: Arc<str>, user_id: Arc<str> },
-    ClientEvent { channel: Arc<str>, event: Box<str>, data: Box<str>, socket_id: SocketId, user_id: Option<Arc<str>> },
-    CacheMiss { channel: Arc<str> },
-    SubscriptionCount { channel: Arc<str>, count: usize },
-    Connected { socket_id: SocketId },
-    Disconnected { socket_id: SocketId, code: u16 },
-    Subscribed { channel: Arc<str>, socket_id: SocketId },
-    Unsubscribed { channel: Arc<str>, socket_id: SocketId },
-    SignedIn { socket_id: SocketId, user_id: Arc<str> },
-    Refused { socket_id: SocketId, reason: Box<str> },
-    Published { channel: Arc<str>, event: Box<str>, data: Box<str> },
+    ChannelOccupied {
+        channel: Arc<str>,
+    },
+    ChannelVacated {
+        channel: Arc<str>,
+    },
+    MemberAdded {
+        channel: Arc<str>,
+        user_id: Arc<str>,
+    },
+    MemberRemoved {
+        channel: Arc<str>,
+        user_id: Arc<str>,
+    },
+    ClientEvent {
+        channel: Arc<str>,
+        event: Box<str>,
+        data: Box<str>,
+        socket_id: SocketId,
+        user_id: Option<Arc<str>>,
+    },
+    CacheMiss {
+        channel: Arc<str>,
+    },
+    SubscriptionCount {
+        channel: Arc<str>,
+        count: usize,
+    },
+    Connected {
+        socket_id: SocketId,
+    },
+    Disconnected {
+        socket_id: SocketId,
+        code: u16,
+    },
+    Subscribed {
+        channel: Arc<str>,
+        socket_id: SocketId,
+    },
+    Unsubscribed {
+        channel: Arc<str>,
+        socket_id: SocketId,
+    },
+    SignedIn {
+        socket_id: SocketId,
+        user_id: Arc<str>,
+    },
+    Refused {
+        socket_id: SocketId,
+        reason: Box<str>,
+    },
+    Published {
+        channel: Arc<str>,
+        event: Box<str>,
+        data: Box<str>,
+    },
+    /// The backend of a connection's route was told of this event, and what came of it.
+    Told {
+        socket_id: SocketId,
+        event: &'static str,
+        outcome: Box<str>,
+    },
 }
 
 impl Event {

@@ -16,6 +16,7 @@ mod pattern;
 mod plain;
 mod route;
 mod signature;
+mod statistics;
 mod status;
 
 use std::fmt;
@@ -38,6 +39,7 @@ pub use route::{Backend, Form, Frames, OnError, RouteConfig};
 
 use self::backend::Route as LiveRoute;
 use self::event::Answer;
+use self::statistics::RESULTS;
 
 /// A route while it is served.
 pub(crate) type Route = LiveRoute;
@@ -106,6 +108,13 @@ pub(crate) enum Failure {
     Rejected,
 }
 
+impl Outcome {
+    /// What metrics and the console call it.
+    pub(crate) fn name(&self) -> &'static str {
+        RESULTS[statistics::result(self)]
+    }
+}
+
 impl Gateway {
     pub(crate) fn new(routes: Routes) -> (Arc<Self>, Jobs) {
         // As many jobs as there are connections, and each waits for the one before it: nothing else bounds them.
@@ -119,9 +128,16 @@ impl Gateway {
         Self::new(Routes::default()).0
     }
 
-    /// Clients that come from here on find these routes. Those that are here keep theirs.
+    /// Clients that come from here on find these routes. Those that are here keep theirs. A route that has not changed
+    /// goes on as it is, with what is known of its backend.
     pub(crate) fn replace(&self, routes: Routes) {
+        let routes = routes.keeping(&self.routes.load());
         self.routes.store(Arc::new(routes));
+    }
+
+    /// The routes that are served.
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
     }
 
     /// The route of a path, and what its open parts are there.

@@ -1,8 +1,10 @@
 //! Prometheus' text format, version 0.0.4: what `/metrics` is written in.
 
 use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
 use crate::metric::{Description, Metric};
+use crate::query::{BUCKETS, Histogram};
 
 /// A page of metrics on its way.
 ///
@@ -60,6 +62,12 @@ impl Exposition {
         }
         self.line("_sum", labels, None, sum);
         self.line("_count", labels, None, so_far);
+    }
+
+    /// The durations of the metric that was begun, in seconds.
+    pub(crate) fn durations(&mut self, labels: &[Label<'_>], durations: &Histogram) {
+        let bounds: [f64; BUCKETS - 1] = std::array::from_fn(|bucket| Duration::from_micros(2 << bucket).as_secs_f64());
+        self.histogram(labels, &bounds, &durations.counts, Duration::from_micros(durations.sum).as_secs_f64());
     }
 
     pub(crate) fn into_text(self) -> String {

@@ -17,9 +17,10 @@ use super::listener::{self, Listener};
 use super::{Context, asked};
 use crate::apps::{App, Apps, Fallback};
 use crate::cluster::{self, Phase};
+use crate::gateway::{Route, Routes};
 use crate::http::answer::ApiError;
 use crate::metric::{Description, Kind};
-use crate::query::{BUCKETS, EventLoops, Histogram, Statistics, Traffic};
+use crate::query::{EventLoops, Statistics, Traffic};
 use crate::webhooks::{self, Webhooks};
 
 /// `GET /metrics`: shows the metrics to whoever may see them.
@@ -41,6 +42,7 @@ pub(crate) async fn show(
     write_statistics(&mut page, &statistics, &apps.all());
     context.traffic().write(&mut page);
     write_webhooks(&mut page, context.webhooks());
+    write_routes(&mut page, &context.gateway.routes());
     if let Some(state) = context.node().cluster() {
         write_cluster(&mut page, state, nodes.as_deref());
     }
@@ -116,9 +118,7 @@ fn write_statistics(page: &mut Exposition, statistics: &Statistics, apps: &[Arc<
     }
     page.singles(EventLoops::METRICS, &statistics.event_loops);
     page.begin(&DELIVERY);
-    let Histogram { counts, sum } = &statistics.latency;
-    let bounds: [f64; BUCKETS - 1] = std::array::from_fn(|bucket| Duration::from_micros(2 << bucket).as_secs_f64());
-    page.histogram(&[], &bounds, counts, Duration::from_micros(*sum).as_secs_f64());
+    page.durations(&[], &statistics.latency);
 }
 
 /// What waits, for how long, and what has happened since the start.
@@ -126,6 +126,32 @@ fn write_webhooks(page: &mut Exposition, webhooks: &Webhooks) {
     let statistics = webhooks.statistics();
     page.singles(webhooks::Statistics::METRICS, &statistics);
     page.single(&OLDEST_WEBHOOK, webhooks.oldest().unwrap_or_default().as_secs_f64());
+}
+
+/// Nothing where there are no routes.
+fn write_routes(page: &mut Exposition, routes: &Routes) {
+    if routes.is_empty() {
+        return;
+    }
+    let mut of_each = |about: &Description, value: fn(&Route) -> usize| {
+        page.begin(about);
+        for route in routes.all() {
+            page.sample(&[("route", route.name())], value(route));
+        }
+    };
+    of_each(&ROUTE_CONNECTIONS, |route| route.statistics().connections());
+    of_each(&ROUTE_WAITING, |route| route.statistics().waiting());
+    of_each(&ROUTE_BREAKER, |route| usize::from(route.is_breaker_open()));
+    page.begin(&ROUTE_EVENTS);
+    for route in routes.all() {
+        for (result, count) in route.statistics().results() {
+            page.sample(&[("route", route.name()), ("result", result)], count);
+        }
+    }
+    page.begin(&ROUTE_DURATIONS);
+    for route in routes.all() {
+        page.durations(&[("route", route.name())], &route.statistics().durations());
+    }
 }
 
 /// How it stands with the engine. How many nodes there are is left out where nobody knows.
@@ -227,6 +253,37 @@ const OLDEST_WEBHOOK: Description = Description::new(
     Kind::Gauge,
     &[],
     "How long the oldest webhook request that waits has waited.",
+);
+
+const ROUTE_CONNECTIONS: Description =
+    Description::new("taut_route_connections", Kind::Gauge, &["route"], "Open connections of a route.");
+
+const ROUTE_WAITING: Description = Description::new(
+    "taut_route_events_waiting",
+    Kind::Gauge,
+    &["route"],
+    "Events that wait for their turn at the route's backend, or for its answer.",
+);
+
+const ROUTE_BREAKER: Description = Description::new(
+    "taut_route_breaker_open",
+    Kind::Gauge,
+    &["route"],
+    "1 while the route's backend is left alone because most events failed, and 0 otherwise.",
+);
+
+const ROUTE_EVENTS: Description = Description::new(
+    "taut_route_events_total",
+    Kind::Counter,
+    &["route", "result"],
+    "Events that a route's backend was told, by what came of them: `answered`, `refused` (a client was not let in), `failed`, `late`, `busy`, `rejected` (4xx).",
+);
+
+const ROUTE_DURATIONS: Description = Description::new(
+    "taut_route_event_duration_seconds",
+    Kind::Histogram,
+    &["route"],
+    "Time from an event to what came of it, further attempts included.",
 );
 
 const CLUSTER_STATE: Description = Description::new(
@@ -375,6 +432,10 @@ mod tests {
             ("Event loops", event_loops.chain([DELIVERY]).collect()),
             ("HTTP requests", http.to_vec()),
             ("Webhooks", webhooks.chain([OLDEST_WEBHOOK]).collect()),
+            (
+                "Routes, where there are any",
+                vec![ROUTE_CONNECTIONS, ROUTE_WAITING, ROUTE_BREAKER, ROUTE_EVENTS, ROUTE_DURATIONS],
+            ),
             (
                 "The cluster, on its nodes only",
                 vec![CLUSTER_STATE, CLUSTER_LOSSES, CLUSTER_WAITING, CLUSTER_HELD_BACK, CLUSTER_LAG, CLUSTER_NODES],

@@ -21,6 +21,7 @@ use super::pattern::{Conflict, Pattern, Patterns};
 use super::plain;
 use super::route::{Form, Frames, OnError, RouteConfig};
 use super::signature::{self, Secret};
+use super::statistics::Statistics;
 use super::status::{self, EventOutcome, OpenOutcome};
 use super::{Asker, Failure, Job, Jobs, Outcome};
 use crate::app;
@@ -41,6 +42,7 @@ pub(crate) struct Route {
     /// Of these, for events that nobody waits for: a crowd that goes must not keep out those who come.
     last_turns: Semaphore,
     breaker: Mutex<Breaker>,
+    statistics: Statistics,
     began: Instant,
     /// The last event was failed.
     is_failing: AtomicBool,
@@ -92,6 +94,17 @@ impl Routes {
         routes.filter_map(|route| route.publisher_key()).map(str::to_owned).collect()
     }
 
+    /// The same routes; those that were served before with the same settings are those of then.
+    pub(super) fn keeping(self, before: &Self) -> Self {
+        let known =
+            |route: Arc<Route>| before.0.values().find(|it| it.config == route.config).cloned().unwrap_or(route);
+        Self(self.0.map(known))
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.0.values()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -113,8 +126,9 @@ impl Route {
         };
         let turns = Semaphore::new(config.concurrency);
         let last_turns = Semaphore::new(config.concurrency.div_ceil(4));
-        let (breaker, is_failing) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { config, signing, carrier, turns, last_turns, breaker, began: Instant::now(), is_failing })
+        let (breaker, statistics) = (Mutex::default(), Statistics::default());
+        let (began, is_failing) = (Instant::now(), AtomicBool::new(false));
+        Ok(Self { config, signing, carrier, turns, last_turns, breaker, statistics, began, is_failing })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -135,6 +149,15 @@ impl Route {
 
     pub(crate) fn on_error(&self) -> OnError {
         self.config.on_error
+    }
+
+    pub(crate) fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Whether the backend is left alone for now.
+    pub(crate) fn is_breaker_open(&self) -> bool {
+        self.breaker().is_open()
     }
 
     /// Messages of a connection that may go to the backend in one request.
@@ -184,8 +207,18 @@ where
 }
 
 impl Job {
-    /// Asks until there is an answer, or the time is over.
+    /// Asks, and counts what has come of it.
     async fn run(&self, client: &Client) -> Outcome {
+        let began = Instant::now();
+        let under_way = self.route.statistics.under_way();
+        let outcome = self.ask(client).await;
+        drop(under_way);
+        self.route.statistics.record(&outcome, began.elapsed());
+        outcome
+    }
+
+    /// Asks until there is an answer, or the time is over.
+    async fn ask(&self, client: &Client) -> Outcome {
         let patience = if self.exchange.is_close() { LONGEST_CLOSE } else { self.route.config.timeout };
         let deadline = Instant::now() + patience;
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);

@@ -85,7 +85,6 @@ impl Breaker {
     }
 
     /// Open or probing.
-    #[cfg(test)]
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed)
     }

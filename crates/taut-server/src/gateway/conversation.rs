@@ -54,6 +54,17 @@ impl Exchange {
         matches!(self.events[..], [Event::Open])
     }
 
+    /// What the console calls it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.events.first() {
+            Some(Event::Open) | None => "open",
+            Some(Event::Text(_)) => "text",
+            Some(Event::Binary(_)) => "binary",
+            Some(Event::Timer) => "timer",
+            Some(Event::Close { .. }) => "close",
+        }
+    }
+
     /// Whether it tells of the connection's end.
     pub(crate) fn is_close(&self) -> bool {
         matches!(self.events[..], [Event::Close { .. }])

@@ -57,6 +57,11 @@ impl<T> Default for Patterns<T> {
 }
 
 impl<T> Patterns<T> {
+    /// The same patterns with what `keep` makes of what belongs to each.
+    pub(crate) fn map(self, keep: impl Fn(T) -> T) -> Self {
+        Self(self.0.into_iter().map(|(pattern, value)| (pattern, keep(value))).collect())
+    }
+
     /// What belongs to the patterns.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|(_, value)| value)

@@ -40,6 +40,8 @@ pub(super) struct Routed {
     conversation: Conversation,
     is_paused: bool,
     grip: Option<Box<Grip>>,
+    /// What its backend was told last.
+    asked: &'static str,
     /// When it was last sent something.
     pub(super) heard: Time,
 }
@@ -84,7 +86,16 @@ struct Parting {
 
 impl Routed {
     fn new(route: Arc<Route>, app: Arc<App>, head: Arc<Head>, now: Time) -> Self {
-        Self { route, app, head, conversation: Conversation::new(), is_paused: false, grip: None, heard: now }
+        Self {
+            route,
+            app,
+            head,
+            conversation: Conversation::new(),
+            is_paused: false,
+            grip: None,
+            asked: "",
+            heard: now,
+        }
     }
 
     fn grip(&mut self) -> &mut Grip {
@@ -101,9 +112,16 @@ impl Routed {
         self.grip.as_ref().is_some_and(|grip| grip.skips(channel, meta, is_subscribed))
     }
 
+    /// What the console shows of an outcome.
+    fn told(&self, socket_id: SocketId, outcome: &Outcome) -> Shown {
+        let outcome = format!("{}: {}", self.route.name(), outcome.name()).into();
+        Shown::Told { socket_id, event: self.asked, outcome }
+    }
+
     /// The next event for the backend, if it is its turn.
     fn next(&mut self, socket_id: SocketId, asker: Asker) -> Option<Job> {
         let exchange = self.conversation.next(self.route.batch())?;
+        self.asked = exchange.kind();
         let (app, route, head) = (Arc::clone(&self.app), Arc::clone(&self.route), Arc::clone(&self.head));
         Some(Job { asker, app, route, head, connection: socket_id, exchange })
     }
@@ -191,10 +209,14 @@ impl PusherHandler {
     }
 
     fn decided(&mut self, connections: &mut Connections<Client>, handshake: HandshakeId, outcome: Outcome) {
-        let Some(Opening { app, admission, client, socket_id, accepted, .. }) = self.routes.opening.get_mut(&handshake)
+        let Some(Opening { routed, app, admission, client, socket_id, accepted }) =
+            self.routes.opening.get_mut(&handshake)
         else {
             return;
         };
+        if self.events.is_watched() {
+            self.events.record(app, routed.told(*socket_id, &outcome));
+        }
         let (reason, refusal) = match outcome {
             Outcome::Answered(mut answer) => {
                 let Some(admission) = admission.take() else { return };
@@ -235,6 +257,7 @@ impl PusherHandler {
         };
         new.opened = super::seconds(session.connections().now());
         let socket_id = new.socket_id;
+        routed.route.statistics().began();
         new.extras().routed = Some(Box::new(routed));
         if let Some(client) = session.user() {
             *client = Client::Subscriber(new);
@@ -249,7 +272,7 @@ impl PusherHandler {
         self.enter(session.connections(), id, app.index(), &own, |members, effects| {
             members.subscribe(id, &own, None, false, effects);
         });
-        self.answered(session.connections(), id, Outcome::Answered(answer));
+        self.carried_out(session.connections(), id, Outcome::Answered(answer));
     }
 
     /// A message of a connection of a route has come.
@@ -282,6 +305,7 @@ impl PusherHandler {
         if let Some(local_app) = self.local_app_mut(app.index()) {
             local_app.routed -= 1;
         }
+        routed.route.statistics().ended();
         let code = reason.code().as_u16();
         let (reason, is_clean) = match reason {
             Reason::Closed(close) | Reason::CutOff(close) => (close.reason().into(), true),
@@ -309,6 +333,7 @@ impl PusherHandler {
     /// What was answered about an event of a connection that is over. It can say nothing to that connection any more, but to others.
     fn answered_late(&mut self, id: ConnectionId, outcome: Outcome) {
         let Some(Parting { mut routed, app, socket_id }) = self.routes.parting.remove(&id) else { return };
+        self.note(&app, || routed.told(socket_id, &outcome));
         if let Outcome::Answered(answer) = outcome {
             let Answer { user, meta, publish, .. } = *answer;
             keep(&mut routed.conversation, user, meta, None);
@@ -323,6 +348,14 @@ impl PusherHandler {
 
     /// Does what a backend has answered about an event of an open connection, and takes the next event to it.
     fn answered(&mut self, connections: &mut Connections<Client>, id: ConnectionId, outcome: Outcome) {
+        if let (true, Some((socket_id, routed))) = (self.events.is_watched(), routed(connections, id)) {
+            let told = routed.told(socket_id, &outcome);
+            self.events.record(&routed.app, told);
+        }
+        self.carried_out(connections, id, outcome);
+    }
+
+    fn carried_out(&mut self, connections: &mut Connections<Client>, id: ConnectionId, outcome: Outcome) {
         match outcome {
             Outcome::Answered(answer) => self.carry_out(connections, id, *answer),
             Outcome::Refused(_) => self.fail(connections, id, Failure::Rejected),

@@ -183,6 +183,10 @@ impl<'a> Row<'a> {
                 row.kind = "published";
                 row.show(event, data);
             }
+            Event::Told { socket_id, event, outcome } => {
+                row.of("told", socket_id);
+                row.show(event, outcome);
+            }
         }
         row
     }
