@@ -196,8 +196,9 @@ describe('clients', () => {
   }, { headers: ['Cookie', 'Proxy', 'PHP_VALUE', 'webhook_signature'] }));
 
   test('of_a_server_that_stops_are_told_of', () => played(async ({ event }) => { if (event === 'close') await passed(20); return {}; }, async (server, backend) => {
-    await Promise.all(Array.from({ length: 50 }, () => server.connect('/chat/1')));
+    const clients = await Promise.all(Array.from({ length: 50 }, () => server.connect('/chat/1')));
     assert.equal(await server.end(), 0);
+    for (const client of clients) assert.equal((await client.end()).code, 1012);
     assert.equal((await backend.until('close', 50)).length, 50);
   }, { concurrency: 4 }));
 });

@@ -545,6 +545,12 @@ impl Handler for PusherHandler {
         self.note(&admission, || Event::Disconnected { socket_id, code });
     }
 
+    fn draining(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: &Close) -> Close {
+        let is_routed = subscriber(connections, id).is_some_and(|subscriber| subscriber.routed().is_some());
+        // The codes of Pusher's protocol are for its clients.
+        if is_routed { Close::new(CloseCode::SERVICE_RESTART, close.reason().to_owned()) } else { close.clone() }
+    }
+
     fn out_of_descriptors(&mut self, error: &io::Error, turned_away: usize) {
         accept_backoff::tell(error, turned_away);
     }

@@ -98,6 +98,13 @@ pub trait Handler: Sized {
         let _ = (connections, closed);
     }
 
+    /// The shard drains, and it is this connection's turn: it is closed with what is returned, by default with the
+    /// [`Drain`](crate::Drain)'s own `close`.
+    fn draining(&mut self, connections: &mut Connections<Self::User>, id: ConnectionId, close: &Close) -> Close {
+        let _ = (connections, id);
+        close.clone()
+    }
+
     /// Something came through the mailbox.
     fn mail(&mut self, connections: &mut Connections<Self::User>, mail: Self::Mail) {
         let _ = (connections, mail);

@@ -231,7 +231,8 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         let due = (share as usize).max(1);
         while draining.total - draining.waiting.len() < due {
             let Some(id) = draining.waiting.pop() else { break };
-            self.connections.close(id, draining.drain.close.clone());
+            let close = self.handler.draining(&mut self.connections, id, &draining.drain.close);
+            self.connections.close(id, close);
         }
         if passed >= draining.drain.deadline {
             for id in self.connections.ids().collect::<Vec<_>>() {

@@ -1,11 +1,12 @@
 //! A shard on the fake kernel, and what must always hold.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use taut_proto::Message;
 use taut_proto::handshake::Request;
+use taut_proto::{Close, Message};
 
 use super::{Census, Client, Fake, Network};
 use crate::{
@@ -191,8 +192,17 @@ impl<H: Handler> Handler for Watched<H> {
         self.inner.closed(connections, closed);
     }
 
+    fn draining(&mut self, connections: &mut Connections<H::User>, id: ConnectionId, close: &Close) -> Close {
+        assert!(self.open.contains(&id), "a connection that is not open is to be closed");
+        self.inner.draining(connections, id, close)
+    }
+
     fn mail(&mut self, connections: &mut Connections<H::User>, mail: H::Mail) {
         self.inner.mail(connections, mail);
+    }
+
+    fn out_of_descriptors(&mut self, error: &io::Error, turned_away: usize) {
+        self.inner.out_of_descriptors(error, turned_away);
     }
 
     fn respond(

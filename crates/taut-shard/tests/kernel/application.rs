@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use taut_proto::handshake::{Refusal, Request};
-use taut_proto::{CloseCode, Message, Prepared};
+use taut_proto::{Close, CloseCode, Message, Prepared};
 use taut_shard::testing::Stage;
 use taut_shard::{
     Answer, Closed, ConnectionId, Connections, Handler, HandshakeId, Outgoing, Reason, Responded, Sent, Session,
@@ -60,6 +60,12 @@ impl Handler for Application {
                 Err(refusal) => Verdict::Refuse(refusal),
             },
         }
+    }
+
+    /// Those of a path have a close of their own.
+    fn draining(&mut self, connections: &mut Connections<String>, id: ConnectionId, close: &Close) -> Close {
+        let has_own = connections.user(id).is_some_and(|path| path == "/own");
+        if has_own { Close::new(CloseCode::GOING_AWAY, "bye") } else { close.clone() }
     }
 
     /// Gives the content back and tells everybody of it.

@@ -62,6 +62,20 @@ fn the_closes_are_spread_over_the_time_given() {
 }
 
 #[test]
+fn the_handler_may_close_a_connection_in_its_own_way() {
+    let mut stage = stage();
+    let mut clients = ["/", "/own"].map(|target| stage.open_at(target));
+    drain(&stage, 0, 1000);
+    stage.settle();
+    let mut told = |number: usize| {
+        clients[number].read(usize::MAX);
+        clients[number].closed().unwrap().clone()
+    };
+    assert_eq!(told(0), Close::new(CloseCode::SERVICE_RESTART, "come back"));
+    assert_eq!(told(1), Close::new(CloseCode::GOING_AWAY, "bye"));
+}
+
+#[test]
 fn a_drain_stops_listening_and_refuses_handshakes_in_progress() {
     let mut stage = stage();
     let _open = stage.open();
