@@ -73,6 +73,7 @@ describe('the answers of a backend', { concurrency: 3 }, () => {
       before(async () => {
         backend = await Scripted.start();
         proxy = await start(backend.port);
+        await proxy.ready();
       });
       after(async () => {
         await proxy?.stop();

@@ -58,6 +58,7 @@ describe('a chat in PHP without a library', () => {
           proxy = await start(port);
           return ['env', `KEY=${KEY}`, `CONTROL=${proxy.control}`, 'php', '-S', `127.0.0.1:${port}`, CHAT];
         });
+        await proxy.ready();
         await chats(proxy);
       } catch (error) {
         throw new Error(`${backend?.output}`, { cause: error });

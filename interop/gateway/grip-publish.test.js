@@ -67,6 +67,7 @@ describe('publishing', { concurrency: 3 }, () => {
         backend = await Scripted.start();
         backend.answer('/publishing', (body) => (body === 'OPEN\r\n' ? acceptGrip(control({ type: 'subscribe', channel: 'room' }) + text('m:welcome')) : undefined));
         proxy = await start(backend.port);
+        await proxy.ready();
       });
       after(async () => {
         await proxy?.stop();

@@ -158,10 +158,10 @@ describe('the plain form', () => {
 
   test('what_is_counted_of_a_route_is_in_the_metrics', async () => {
     const backend = await Backend.start();
-    const server = await Server.start([{ path: '/chat/{room}', name: 'chat', backend: backend.url }], { options: ['--metrics-token', 'of-the-metrics'] });
+    const server = await Server.start([{ path: '/chat/{room}', name: 'chat', backend: backend.url }], { options: ['--metrics-token', 'token-of-the-metrics'] });
     try {
       const counted = async (name) => {
-        const response = await fetch(`${server.url.replace('ws', 'http')}/metrics`, { headers: { authorization: 'Bearer of-the-metrics' } });
+        const response = await fetch(`${server.url.replace('ws', 'http')}/metrics`, { headers: { authorization: 'Bearer token-of-the-metrics' } });
         const line = (await response.text()).split('\n').find((text) => text.startsWith(name));
         return Number(line?.split(' ').at(-1));
       };

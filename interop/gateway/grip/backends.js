@@ -38,6 +38,7 @@ export class Backend {
       throw error;
     }
     backend.url = `http://127.0.0.1:${backend.#program.port}`;
+    await front.ready();
     return [backend, front];
   }
 

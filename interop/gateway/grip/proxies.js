@@ -53,6 +53,14 @@ export class Pushpin {
     }
   }
 
+  /** Waits until it reaches the backend: it says that it has started a moment before. */
+  async ready() {
+    const address = `${this.url.replace('ws', 'http')}/ready`;
+    for (const end = Date.now() + 30_000; (await fetch(address)).status === 502;) {
+      if (Date.now() > end) throw new Error(`Pushpin does not reach the backend\n${this.output}`);
+    }
+  }
+
   get output() { return this.#program.output; }
   gripUrl() { return `${this.control}?key=${encodeURIComponent(KEY)}`; }
 
@@ -83,6 +91,8 @@ export class Taut {
     taut.control = taut.url.replace('ws', 'http');
     return taut;
   }
+
+  async ready() {}
 
   get output() { return this.#server.output; }
   gripUrl() { return `${this.control}/?iss=taut&key=${encodeURIComponent(KEY)}`; }
