@@ -375,8 +375,8 @@ impl Job {
         }
         if let Some(patch) = answer.meta.take() {
             let mut meta = self.exchange.kept.meta.clone();
-            if merge_patch::apply(&mut meta, patch, &merge_patch::Bounds::default()).is_err() {
-                return self.broken("meta would be larger than 4 KiB");
+            if let Err(error) = merge_patch::apply(&mut meta, patch, &merge_patch::Bounds::default()) {
+                return self.broken(&error.to_string());
             }
             answer.meta = Some(meta);
         }
@@ -392,7 +392,9 @@ impl Job {
                 let to = if is_open { plain::AnswerTo::Open { protocols: &protocols } } else { plain::AnswerTo::Event };
                 let content_type = reply.header("content-type");
                 let response = plain::Response { status: reply.status, content_type, body: &reply.body };
-                plain::read(&response, to, &plain::Limits::default()).map_err(|error| error.to_string().into())
+                let user_id = self.app.snapshot().limits.user_id;
+                let limits = plain::Limits { user_id, ..plain::Limits::default() };
+                plain::read(&response, to, &limits).map_err(|error| error.to_string().into())
             }
             Form::WebSocketOverHttp => {
                 let to = if is_open { grip::To::Open(&protocols) } else { grip::To::Later(kept.grip.as_ref()) };

@@ -48,6 +48,8 @@ pub(crate) struct Limits {
     pub(crate) event: usize,
     /// Bytes of a user's id and info. Default: 4 KiB.
     pub(crate) user: usize,
+    /// Characters of a user's id. Default: 128.
+    pub(crate) user_id: usize,
     /// Headers of the response to the upgrade. Default: 32.
     pub(crate) headers: usize,
     /// Bytes of all of them. Default: 8 KiB.
@@ -64,6 +66,7 @@ impl Default for Limits {
             data: 100 << 10,
             event: 200,
             user: 4 << 10,
+            user_id: 128,
             headers: 32,
             header_bytes: 8 << 10,
         }
@@ -182,6 +185,9 @@ impl Reader<'_> {
             }
             _ => User { id: user_id(value, place)?, info: None },
         };
+        if user.id.chars().count() > self.limits.user_id {
+            return Err(place.error(format_args!("has an id of more than {} characters", self.limits.user_id)));
+        }
         let bytes = user.id.len() + user.info.as_ref().map_or(0, |info| info.len());
         if bytes > self.limits.user {
             return Err(place.error(format_args!("has more than {} bytes", self.limits.user)));
@@ -925,7 +931,7 @@ mod tests {
                 200,
                 "publish[0].event must have 1 to 200 characters",
             ),
-            (&|n| format!(r#"{{"user":"{}"}}"#, x(n)), 4096, "user has more than 4096 bytes"),
+            (&|n| format!(r#"{{"user":"{}"}}"#, x(n)), 128, "user has an id of more than 128 characters"),
             (&|n| format!(r#"{{"user":{{"id":"ab","info":"{}"}}}}"#, x(n - 4)), 4096, "user has more than 4096 bytes"),
             (
                 &|n| format!(r#"{{"close":{{"code":1000,"reason":"é{}"}}}}"#, x(n - 2)),
