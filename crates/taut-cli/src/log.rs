@@ -72,7 +72,7 @@ fn filter(level: &str, format: LogFormat) -> EnvFilter {
 }
 
 /// <https://no-color.org>; and a terminal that says that it has none.
-fn is_colored(is_terminal: bool, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
+pub(crate) fn is_colored(is_terminal: bool, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
     is_terminal
         && variable("NO_COLOR").is_none_or(|value| value.is_empty())
         && variable("TERM").is_none_or(|terminal| terminal != "dumb")

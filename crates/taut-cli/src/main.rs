@@ -10,6 +10,7 @@ mod import;
 mod log;
 mod output;
 mod reload;
+mod route;
 mod serve;
 mod stop;
 mod traces;
@@ -45,6 +46,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Arguments),
+    Route(route::Arguments),
     Echo(echo::Arguments),
     Import(import::Arguments),
     Docs(docs::Arguments),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Route(arguments) => return route::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
         Command::Echo(arguments) => {

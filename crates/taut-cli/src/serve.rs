@@ -250,7 +250,7 @@ fn sources(matches: &ArgMatches, environment: impl IntoIterator<Item = (String, 
 }
 
 /// The environment. A variable that is not text is not one that we know, but if it is ours that is a mistake: without it, something else would be served.
-fn environment() -> Result<Vec<(String, String)>, clap::Error> {
+pub(crate) fn environment() -> Result<Vec<(String, String)>, clap::Error> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
         match (name.into_string(), value.into_string()) {

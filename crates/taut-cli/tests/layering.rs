@@ -168,6 +168,7 @@ const ROOMS: &[Room] = &[
         may: &[
             "clap",
             "rustix",
+            "serde_json",
             "signal-hook",
             "taut",
             "taut-proto",
@@ -225,7 +226,10 @@ const FLOORS: &[Floor] = &[
         reason: "what clients, publishers and receivers of webhooks get; none of them knows another, or where settings come from",
     },
     Floor { modules: &["config"], reason: "where settings come from: what they set up does not read them itself" },
-    Floor { modules: &["reload", "transports"], reason: "clients by HTTP, and what changes while the server runs" },
+    Floor {
+        modules: &["reload", "route_test", "transports"],
+        reason: "clients by HTTP, what changes while the server runs, and a route that is tried without a server",
+    },
     Floor { modules: &["api"], reason: "what can be asked by HTTP" },
     Floor { modules: &["server"], reason: "puts everything together" },
     Floor { modules: &["testing"], reason: "what fuzz targets may reach, of any floor" },

@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 use crate::apps::{App, Apps};
 use crate::place::ShardIndex;
 use crate::pusher::socket_id::SocketId;
-pub(crate) use backend::{Routes, serve};
+pub(crate) use backend::{Attempt, Judged, Note, Routes, Tried, serve};
 pub(crate) use conversation::{Conversation, Exchange, Kept};
 pub(crate) use head::Head;
 pub(crate) use pattern::Parameters;

@@ -33,6 +33,7 @@ pub mod pusher;
 mod query;
 mod refusals;
 mod reload;
+pub mod route_test;
 mod server;
 mod shard;
 #[cfg(feature = "testing")]

@@ -52,7 +52,9 @@ use client_info::{ClientInfo, Sdks};
 use connect::Applicant;
 pub(crate) use connect::{Unwelcome, no_such_app, tell_unwelcome};
 use deliver::{ClientOutlet, FollowUp};
+pub(crate) use publications::publication;
 use routed::Routed;
+pub(crate) use routed::{check_origin, check_subscription};
 use sign_in::SignedIn;
 
 /// All clients of a shard.

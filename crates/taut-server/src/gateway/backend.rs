@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::carrier::{Carrier, Reply};
+use self::carrier::{Carrier, Reply, Shown};
 use super::breaker::{self, Breaker};
 use super::event::Answer;
 use super::grip::{self, SharedKey, Signer};
@@ -26,7 +26,7 @@ use super::status::{self, EventOutcome, OpenOutcome};
 use super::{Asker, Failure, Job, Jobs, Outcome};
 use crate::app;
 use crate::apps::{App, Apps};
-use crate::http::client::Client;
+use crate::http::client::{Client, Unanswered};
 
 /// The routes that are served, found by path.
 #[derive(Debug, Default)]
@@ -101,12 +101,12 @@ impl Routes {
         Self(self.0.map(known))
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.0.values()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Route> {
+        self.0.values().map(|route| &**route)
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<(Arc<Route>, Parameters)> {
@@ -158,6 +158,19 @@ impl Route {
     /// Whether the backend is left alone for now.
     pub(crate) fn is_breaker_open(&self) -> bool {
         self.breaker().is_open()
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.config.form
+    }
+
+    /// Which paths are its own.
+    pub(crate) fn path(&self) -> &str {
+        &self.config.path
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.config.timeout
     }
 
     /// Messages of a connection that may go to the backend in one request.
@@ -219,8 +232,7 @@ impl Job {
 
     /// Asks until there is an answer, or the time is over.
     async fn ask(&self, client: &Client) -> Outcome {
-        let patience = if self.exchange.is_close() { LONGEST_CLOSE } else { self.route.config.timeout };
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + self.patience();
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);
         loop {
             let outcome = self.attempt(attempt, deadline, client).await;
@@ -237,6 +249,11 @@ impl Job {
             pause = (pause * 2).min(LONGEST_PAUSE);
             attempt += 1;
         }
+    }
+
+    /// For how long it is tried to have an answer.
+    fn patience(&self) -> Duration {
+        if self.exchange.is_close() { LONGEST_CLOSE } else { self.route.config.timeout }
     }
 
     /// Waits for this event's turn.
@@ -257,26 +274,45 @@ impl Job {
             Err(open) => return Attempt::Again { after: Some(open.remaining.max(FIRST_PAUSE)) },
         };
         let request = self.request(attempt);
-        let replied = route.carrier.send(client, &self.head, &request, until).await;
+        let carrier::Sent { replied, .. } = route.carrier.send(client, &self.head, &request, until).await;
         let health = match &replied {
             Ok(reply) => breaker::Outcome::of_status(reply.status, reply.header("retry-after").is_some()),
             Err(_) => breaker::Outcome::Failed,
         };
         route.breaker().record(&permit, health, route.began.elapsed(), random());
-        match replied {
-            Ok(reply) => self.read(&reply, deadline),
-            Err(unanswered) => {
-                route.note_failure(&unanswered.reason);
-                // Clients that are to come back later do that by themselves, and need not wait here.
-                let is_open = self.exchange.is_open();
-                match unanswered.is_untouched {
-                    true if is_open => Attempt::Done(Outcome::Failed(Failure::Busy)),
-                    true => Attempt::Again { after: None },
-                    false if Instant::now() >= until => Attempt::Done(Outcome::Failed(Failure::Late)),
-                    false => Attempt::Done(Outcome::Failed(Failure::Broken)),
-                }
-            }
-        }
+        let Judged { attempt, note } = self.judge(&replied, until, deadline);
+        route.note(&note);
+        attempt
+    }
+
+    /// Asks once, whatever the breaker says, and without a turn. The log is told nothing.
+    pub(crate) async fn try_once(&self, client: &Client) -> Tried {
+        let deadline = Instant::now() + self.patience();
+        let until = deadline.min(Instant::now() + self.route.config.timeout);
+        let request = self.request(1);
+        let began = Instant::now();
+        let carrier::Sent { replied, stderr } = self.route.carrier.send(client, &self.head, &request, until).await;
+        let took = began.elapsed();
+        let judged = self.judge(&replied, until, deadline);
+        let (shown, stderr) = (self.route.carrier.show(&self.head, request), stderr.text().into_owned());
+        Tried { shown, replied, stderr, took, judged }
+    }
+
+    /// What comes of a request, and what the log is told.
+    fn judge(&self, replied: &Result<Reply, Unanswered>, until: Instant, deadline: Instant) -> Judged {
+        let unanswered = match replied {
+            Ok(reply) => return self.read(reply, deadline),
+            Err(unanswered) => unanswered,
+        };
+        // Clients that are to come back later do that by themselves, and need not wait here.
+        let is_open = self.exchange.is_open();
+        let attempt = match unanswered.is_untouched {
+            true if is_open => Attempt::Done(Outcome::Failed(Failure::Busy)),
+            true => Attempt::Again { after: None },
+            false if Instant::now() >= until => Attempt::Done(Outcome::Failed(Failure::Late)),
+            false => Attempt::Done(Outcome::Failed(Failure::Broken)),
+        };
+        Judged { attempt, note: Note::Failed(unanswered.reason.as_str().into()) }
     }
 
     /// What the backend is told.
@@ -336,52 +372,47 @@ impl Job {
         self.app.snapshot().config.key().secret.reveal().to_owned()
     }
 
-    fn read(&self, reply: &Reply, deadline: Instant) -> Attempt {
+    fn read(&self, reply: &Reply, deadline: Instant) -> Judged {
         let headers = reply.pairs();
         let response = status::Response { status: reply.status, headers: &headers, body: &reply.body };
         if self.exchange.is_open() {
             return match OpenOutcome::of(&response) {
                 OpenOutcome::Accept => self.answer(reply),
-                OpenOutcome::Refuse(refusal) => Attempt::Done(Outcome::Refused(refusal.into())),
+                OpenOutcome::Refuse(refusal) => Judged::done(Outcome::Refused(refusal.into())),
                 OpenOutcome::Unavailable { retry_after } => {
-                    Attempt::Done(Outcome::Refused(status::unavailable(retry_after.as_deref())))
+                    Judged::done(Outcome::Refused(status::unavailable(retry_after.as_deref())))
                 }
-                OpenOutcome::BadGateway => self.broken(&answered(reply.status)),
+                OpenOutcome::BadGateway => Judged::failed(Failure::Broken, answered(reply.status)),
             };
         }
         // Libraries of GRIP answer the end of a connection with an error, because nothing can be read any more.
         if self.exchange.is_close() && self.route.config.form == Form::WebSocketOverHttp {
-            return Attempt::Done(Outcome::Answered(Box::default()));
+            return Judged::done(Outcome::Answered(Box::default()));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         match EventOutcome::of(&response, SystemTime::now(), left) {
             EventOutcome::CarryOut => self.answer(reply),
-            EventOutcome::Again(after) => Attempt::Again { after: Some(after) },
-            EventOutcome::Failed(failure) => {
-                self.route.note_failure(&answered(reply.status));
-                Attempt::Done(Outcome::Failed(failure))
+            EventOutcome::Again(after) => {
+                Judged { attempt: Attempt::Again { after: Some(after) }, note: Note::Nothing }
             }
+            EventOutcome::Failed(failure) => Judged::failed(failure, answered(reply.status)),
         }
     }
 
     /// What the backend wants done, checked as a whole.
-    fn answer(&self, reply: &Reply) -> Attempt {
+    fn answer(&self, reply: &Reply) -> Judged {
         let (mut answer, warnings) = match self.read_form(reply) {
             Ok(read) => read,
-            Err(error) => return self.broken(&error),
+            Err(error) => return Judged::failed(Failure::Broken, error),
         };
-        for warning in warnings {
-            tracing::warn!(route = self.route.name(), %warning, "part of a backend's answer was left out");
-        }
         if let Some(patch) = answer.meta.take() {
             let mut meta = self.exchange.kept.meta.clone();
             if let Err(error) = merge_patch::apply(&mut meta, patch, &merge_patch::Bounds::default()) {
-                return self.broken(&error.to_string());
+                return Judged::failed(Failure::Broken, error.to_string());
             }
             answer.meta = Some(meta);
         }
-        self.route.note_success();
-        Attempt::Done(Outcome::Answered(Box::new(answer)))
+        Judged { attempt: Attempt::Done(Outcome::Answered(Box::new(answer))), note: Note::Answered(warnings) }
     }
 
     fn read_form(&self, reply: &Reply) -> Result<(Answer, Vec<Box<str>>), Box<str>> {
@@ -404,15 +435,49 @@ impl Job {
             }
         }
     }
+}
 
-    fn broken(&self, why: &str) -> Attempt {
-        self.route.note_failure(why);
-        Attempt::Done(Outcome::Failed(Failure::Broken))
+/// One request, and all that has come of it.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub(crate) shown: Shown,
+    pub(crate) replied: Result<Reply, Unanswered>,
+    /// What a script has written to its error log.
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+    pub(crate) judged: Judged,
+}
+
+/// What comes of one request, and what the log is told of it.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) attempt: Attempt,
+    pub(crate) note: Note,
+}
+
+/// What the log is told of one request.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Nothing,
+    /// Why there is no answer that can be carried out.
+    Failed(Box<str>),
+    /// What of the answer was left out.
+    Answered(Vec<Box<str>>),
+}
+
+impl Judged {
+    fn done(outcome: Outcome) -> Self {
+        Self { attempt: Attempt::Done(outcome), note: Note::Nothing }
+    }
+
+    fn failed(failure: Failure, why: impl Into<Box<str>>) -> Self {
+        Self { attempt: Attempt::Done(Outcome::Failed(failure)), note: Note::Failed(why.into()) }
     }
 }
 
 /// What has come of one request.
-enum Attempt {
+#[derive(Debug)]
+pub(crate) enum Attempt {
     Done(Outcome),
     /// It was not accepted: it may be sent again, then.
     Again {
@@ -423,6 +488,19 @@ enum Attempt {
 impl Route {
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, note: &Note) {
+        match note {
+            Note::Nothing => {}
+            Note::Failed(why) => self.note_failure(why),
+            Note::Answered(warnings) => {
+                for warning in warnings {
+                    tracing::warn!(route = self.name(), %warning, "part of a backend's answer was left out");
+                }
+                self.note_success();
+            }
+        }
     }
 
     /// Says when it begins to go wrong: strangers may cause an event each, but no line of the log.

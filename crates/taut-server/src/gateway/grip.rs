@@ -15,7 +15,7 @@ mod signature;
 
 pub(super) use answer::{Response, To, read};
 pub(crate) use control::{Control, Extension, Filters, KeepAlive, Message as ControlMessage, Mode};
-pub(crate) use events::Kind;
+pub(crate) use events::{Kind, lines};
 pub(super) use headers::EVENTS;
 pub(crate) use publish::{Item, Limits as PublishLimits, WsMessage, read as read_items};
 pub(super) use request::{fields, is_forwarded, write};

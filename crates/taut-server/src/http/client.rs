@@ -66,7 +66,7 @@ impl Client {
         within: Duration,
         most: usize,
     ) -> Result<Answer, Unanswered> {
-        request.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
+        name_product(&mut request);
         let answered = async {
             let response = if request.uri().scheme() == Some(&Scheme::HTTPS) {
                 let secure = self.secure.get_or_try_init(secure).await;
@@ -87,6 +87,11 @@ impl Client {
             |_| Err(Unanswered { reason: format!("there was no answer within {within:.0?}"), is_untouched: false });
         timeout(within, answered).await.unwrap_or_else(late)
     }
+}
+
+/// Says whose request it is, unless it says so itself.
+pub(crate) fn name_product(request: &mut Request<Full<Bytes>>) {
+    request.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
 }
 
 /// Why nothing came back.

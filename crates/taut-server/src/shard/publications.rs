@@ -10,7 +10,7 @@ use crate::pusher::payload::Payload;
 use crate::pusher::socket_id::SocketId;
 
 /// One event on its way, or why it cannot go: `own` is the connection that has caused it.
-pub(super) fn publication(
+pub(crate) fn publication(
     publish: Publish,
     limits: &Limits,
     own: SocketId,

@@ -17,16 +17,17 @@ use super::publications::publication;
 use super::sign_in::SignedIn;
 use super::subscribe::Refused;
 use super::{Client, PusherHandler, Subscriber, connect, subscriber};
+use crate::app::Limits;
 use crate::apps::{Admission, App};
 use crate::events::Event as Shown;
 use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Step, Subscription};
-use crate::gateway::grip::{Control, ControlMessage, Extension, Kind};
+use crate::gateway::grip::{Control, ControlMessage, Extension, Kind as MessageKind};
 use crate::gateway::{
     Asker, Conversation, Failure, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Whose,
 };
 use crate::hub::command::{PresenceMember, Publication};
 use crate::origin;
-use crate::pusher::channel::Channel;
+use crate::pusher::channel::{Channel, Kind};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::socket_id::SocketId;
 use crate::refusals::{self, RefusalReason};
@@ -155,16 +156,7 @@ impl PusherHandler {
             let refusal = Refusal::forbidden(unwelcome.close.reason().to_owned());
             return turned_away(unwelcome.reason, refusal, Some(&app));
         }
-        let origins = &snapshot.config.origins;
-        // Browsers send cookies whatever page connects, and the backend may go by them.
-        let has_cookie = route.passes("cookie") && request.header("cookie").is_some();
-        let is_allowed = if origins.is_empty() && has_cookie {
-            same_host(request).is_ok()
-        } else {
-            origin::is_allowed(origins, request.header("origin"))
-        };
-        if !is_allowed {
-            let refusal = Refusal::forbidden("Pages of this origin may not connect: see the app's origins.");
+        if let Err(refusal) = check_origin(&route, &snapshot.config.origins, request) {
             return turned_away(RefusalReason::Origin, refusal, Some(&app));
         }
         let mut random = [0; 16];
@@ -536,19 +528,11 @@ impl PusherHandler {
         });
         let name = &*subscription.channel;
         let limits = app.snapshot().limits;
-        let checked =
-            Channel::parse(name, limits.channel_name).map_err(|error| error.to_string()).and_then(|channel| {
-                let kind = channel.kind();
-                let member = member.filter(|_| kind.is_presence());
-                if kind.is_presence() && member.is_none() {
-                    return Err("a presence channel is for users: answer with user, too".to_owned());
-                }
-                Ok((kind, member))
-            });
-        let (kind, member) = match checked {
-            Ok(checked) => checked,
+        let kind = match check_subscription(name, member.is_some(), &limits) {
+            Ok(kind) => kind,
             Err(why) => return tell_unsubscribed(connections, id, app, name, &why),
         };
+        let member = member.filter(|_| kind.is_presence());
         let Some(members) = self.members(app.index()) else { return };
         let taken = members.subscribed().subscriptions(id);
         if let Err(Refused { error, .. }) = super::subscribe::check_room(members, id, &limits, name, taken) {
@@ -643,9 +627,31 @@ impl PusherHandler {
     }
 }
 
+/// Whether the page that a client comes from may connect.
+pub(crate) fn check_origin(route: &Route, origins: &[String], request: &Request<'_>) -> Result<(), Refusal> {
+    // Browsers send cookies whatever page connects, and the backend may go by them.
+    let has_cookie = route.passes("cookie") && request.header("cookie").is_some();
+    let is_allowed = if origins.is_empty() && has_cookie {
+        same_host(request).is_ok()
+    } else {
+        origin::is_allowed(origins, request.header("origin"))
+    };
+    let refusal = || Refusal::forbidden("Pages of this origin may not connect: see the app's origins.");
+    if is_allowed { Ok(()) } else { Err(refusal()) }
+}
+
+/// Which kind of channel a backend wants its connection to be in, or why that cannot be: with a user, if it `has_user`.
+pub(crate) fn check_subscription(name: &str, has_user: bool, limits: &Limits) -> Result<Kind, String> {
+    let kind = Channel::parse(name, limits.channel_name).map_err(|error| error.to_string())?.kind();
+    if kind.is_presence() && !has_user {
+        return Err("a presence channel is for users: answer with user, too".to_owned());
+    }
+    Ok(kind)
+}
+
 impl Failure {
     /// How a connection ends by it. The reasons are fixed: nothing of a backend's is in them.
-    fn close(self) -> Close {
+    pub(crate) fn close(self) -> Close {
         match self {
             Self::Broken | Self::Late => Close::new(CloseCode::INTERNAL_ERROR, "backend error"),
             Self::Busy => Close::new(CloseCode::TRY_AGAIN_LATER, "try again later"),
@@ -654,7 +660,7 @@ impl Failure {
     }
 
     /// What a client is told that wants to connect.
-    fn refusal(self) -> Refusal {
+    pub(crate) fn refusal(self) -> Refusal {
         match self {
             Self::Broken => Refusal::with_status(502, "The application cannot answer."),
             Self::Late => Refusal::with_status(504, "The application did not answer in time."),
@@ -698,8 +704,8 @@ fn send_to(connections: &mut Connections<Client>, id: ConnectionId, message: &ev
 fn send_control(connections: &mut Connections<Client>, id: ConnectionId, message: &ControlMessage) {
     let content = &*message.content;
     let message = match message.kind {
-        Kind::Text => str::from_utf8(content).ok().map(|text| event::Message::Text(text.into())),
-        Kind::Binary => Some(event::Message::Binary(content.into())),
+        MessageKind::Text => str::from_utf8(content).ok().map(|text| event::Message::Text(text.into())),
+        MessageKind::Binary => Some(event::Message::Binary(content.into())),
         _ => None,
     };
     if let Some(message) = message {

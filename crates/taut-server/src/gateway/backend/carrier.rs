@@ -14,7 +14,7 @@ use crate::address;
 use crate::gateway::fastcgi;
 use crate::gateway::head::Head;
 use crate::gateway::route::Backend;
-use crate::http::client::{Client, Unanswered};
+use crate::http::client::{self, Client, Unanswered};
 
 /// The way to one backend.
 #[derive(Debug)]
@@ -51,6 +51,24 @@ pub(crate) struct Reply {
     pub(crate) body: Bytes,
 }
 
+/// What has come of a request that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) replied: Result<Reply, Unanswered>,
+    /// What a script has written to its error log.
+    pub(super) stderr: fastcgi::Stderr,
+}
+
+/// A request as it may be shown.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) address: String,
+    pub(crate) script: Option<String>,
+    /// In the order in which they are sent.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+}
+
 impl Reply {
     pub(crate) fn pairs(&self) -> Vec<(&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (&**name, value.as_bytes())).collect()
@@ -83,19 +101,41 @@ impl Carrier {
         }
     }
 
+    /// How a request looks, for a person: without what is secret in a backend's address.
+    pub(super) fn show(&self, head: &Head, request: Request) -> Shown {
+        match self {
+            Self::Http(uri) => {
+                let post = post(uri, head, &request).map(|mut post| {
+                    client::name_product(&mut post);
+                    post
+                });
+                let headers = post.iter().flat_map(|post| post.headers()).map(|(name, value)| {
+                    (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+                });
+                let own = post.as_ref().ok().filter(|_| request.is_for_path).map(|post| post.uri().to_string());
+                let address = own.unwrap_or_else(|| address::shown(&uri.to_string()));
+                Shown { address, script: None, headers: headers.collect(), body: request.body }
+            }
+            Self::FastCgi(script) => {
+                let fields = fields(head, &request).into_iter();
+                let content_type = ("Content-Type".to_owned(), request.content_type.to_owned());
+                let headers = fields.map(|(name, value)| (name.to_owned(), value.into_owned())).chain([content_type]);
+                let (address, file) = (script.address.to_string(), script.file.to_string());
+                Shown { address, script: Some(file), headers: headers.collect(), body: request.body }
+            }
+        }
+    }
+
     /// Sends a request, and reads the whole answer by then.
     ///
     /// # Cancel safety
     /// Dropped midway, the backend may have taken the request or not.
-    pub(super) async fn send(
-        &self,
-        client: &Client,
-        head: &Head,
-        request: &Request,
-        deadline: Instant,
-    ) -> Result<Reply, Unanswered> {
+    pub(super) async fn send(&self, client: &Client, head: &Head, request: &Request, deadline: Instant) -> Sent {
         match self {
-            Self::Http(uri) => over_http(client, uri, head, request, deadline).await,
+            Self::Http(uri) => {
+                let replied = over_http(client, uri, head, request, deadline).await;
+                Sent { replied, stderr: fastcgi::Stderr::default() }
+            }
             Self::FastCgi(script) => script.send(head, request, deadline).await,
         }
     }
@@ -108,16 +148,21 @@ async fn over_http(
     request: &Request,
     deadline: Instant,
 ) -> Result<Reply, Unanswered> {
-    let mut post = http::Request::new(Full::new(request.body.clone()));
-    *post.method_mut() = Method::POST;
-    *post.uri_mut() = if request.is_for_path { below(uri, head)? } else { uri.clone() };
-    add_headers(post.headers_mut(), head, request);
+    let post = post(uri, head, request)?;
     let within = deadline.saturating_duration_since(Instant::now());
     let answer = client.exchange(post, within, MOST_ANSWER).await?;
     let body = answer.body.map_err(|reason| Unanswered { reason, is_untouched: false })?;
     let text = |value: &HeaderValue| str::from_utf8(value.as_bytes()).ok().map(Into::into);
     let headers = answer.headers.iter().filter_map(|(name, value)| Some((name.as_str().into(), text(value)?)));
     Ok(Reply { status: answer.status.as_u16(), headers: headers.collect(), body })
+}
+
+fn post(uri: &Uri, head: &Head, request: &Request) -> Result<http::Request<Full<Bytes>>, Unanswered> {
+    let mut post = http::Request::new(Full::new(request.body.clone()));
+    *post.method_mut() = Method::POST;
+    *post.uri_mut() = if request.is_for_path { below(uri, head)? } else { uri.clone() };
+    add_headers(post.headers_mut(), head, request);
+    Ok(post)
 }
 
 /// The client's path and query below a backend's address.
@@ -152,7 +197,7 @@ fn fields<'a>(head: &'a Head, request: &'a Request) -> Vec<(&'a str, Cow<'a, str
 }
 
 impl Script {
-    async fn send(&self, head: &Head, request: &Request, deadline: Instant) -> Result<Reply, Unanswered> {
+    async fn send(&self, head: &Head, request: &Request, deadline: Instant) -> Sent {
         let fields = fields(head, request);
         let headers: Vec<(&str, &[u8])> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         let (request_uri, query_string): (Cow<'_, str>, &str) = match (request.is_for_path, &*head.query) {
@@ -177,21 +222,23 @@ impl Script {
         };
         let request = fastcgi::Request { parameters, body: &request.body };
         let limits = fastcgi::Limits { connect: LONGEST_CONNECT, answer: MOST_ANSWER };
-        match fastcgi::request(&self.address, &request, deadline, &limits).await {
+        let (replied, stderr) = match fastcgi::request(&self.address, &request, deadline, &limits).await {
             Ok(answer) => {
-                self.note(&answer.stderr);
                 let headers = answer
                     .head
                     .headers
                     .into_iter()
                     .filter_map(|(name, value)| Some((name.into(), String::from_utf8(value).ok()?.into())));
-                Ok(Reply { status: answer.head.status, headers: headers.collect(), body: answer.body.into() })
+                let reply = Reply { status: answer.head.status, headers: headers.collect(), body: answer.body.into() };
+                (Ok(reply), answer.stderr)
             }
             Err(failure) => {
-                self.note(&failure.stderr);
-                Err(Unanswered { reason: failure.to_string(), is_untouched: failure.is_untouched() })
+                let unanswered = Unanswered { reason: failure.to_string(), is_untouched: failure.is_untouched() };
+                (Err(unanswered), failure.stderr)
             }
-        }
+        };
+        self.note(&stderr);
+        Sent { replied, stderr }
     }
 
     /// Tells the log what a script has said on its error stream.

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::pusher::hex;
+
 /// What happens on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
@@ -143,6 +145,24 @@ pub(crate) fn read(body: &[u8], limit: usize) -> Result<Vec<Event<'_>>, Malforme
         }
     }
     Ok(events)
+}
+
+/// A body as a person reads it, a line for each event: messages as text or as hexadecimal digits, and of a CLOSE its
+/// code and reason.
+pub(crate) fn lines(body: &[u8]) -> Result<Vec<String>, Malformed> {
+    let line = |event: &Event<'_>| {
+        let (name, content) = (event.kind.name(), event.content);
+        if content.is_empty() {
+            return name.to_owned();
+        }
+        match (event.kind, Closing::read(content)) {
+            (Kind::Close, Ok(Closing::Code(code, ""))) => format!("{name} {code}"),
+            (Kind::Close, Ok(Closing::Code(code, reason))) => format!("{name} {code} {reason}"),
+            (Kind::Text, _) => format!("{name} {}", String::from_utf8_lossy(content)),
+            _ => format!("{name} {}", hex::encode(content)),
+        }
+    };
+    Ok(read(body, usize::MAX)?.iter().map(line).collect())
 }
 
 /// Checks that OPEN is the first event of the answer to OPEN, and is nowhere else. An answer without events passes: the
@@ -303,6 +323,24 @@ mod tests {
             assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{vector}");
             assert_eq!(read(expected, 1), Ok(vec![event]), "{vector}");
         }
+    }
+
+    #[test]
+    fn a_person_reads_a_line_for_each_event() {
+        let body = b"OPEN\r\nTEXT 3\r\nh\xc3\xa9\r\nTEXT 0\r\n\r\nBINARY 2\r\n\x00\xff\r\nPING 1\r\nx\r\nCLOSE 5\r\n\x03\xe8bye\r\nCLOSE 2\r\n\x10\x68\r\nCLOSE\r\nDISCONNECT\r\n";
+        let expected = [
+            "OPEN",
+            "TEXT hé",
+            "TEXT",
+            "BINARY 00ff",
+            "PING 78",
+            "CLOSE 1000 bye",
+            "CLOSE 4200",
+            "CLOSE",
+            "DISCONNECT",
+        ];
+        assert_eq!(lines(body), Ok(expected.map(str::to_owned).to_vec()));
+        assert_eq!(lines(b"<html>"), Err(Malformed::Line));
     }
 
     #[test]

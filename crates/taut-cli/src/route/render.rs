@@ -1,0 +1,201 @@
+//! How requests and answers look: for people as text, for programs as a line of JSON each.
+
+mod json;
+
+use std::fmt::Write as _;
+
+use taut_server::route_test::{Body, Exchange, Verdict};
+
+use self::json::{Object, list, quoted};
+
+/// How output looks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Style {
+    Text { is_colored: bool },
+    Json,
+}
+
+impl Style {
+    /// Something that is neither a request nor an answer.
+    pub(super) fn note(self, text: &str) -> String {
+        match self {
+            Self::Json => Object::new("note").field("text", &quoted(text)).line(),
+            Self::Text { .. } => format!("{}\n\n", self.paint(YELLOW, &format!("! {}", clean(text)))),
+        }
+    }
+
+    /// A request, its answer, and what the server would make of that.
+    pub(super) fn exchange(self, exchange: &Exchange) -> String {
+        match self {
+            Self::Json => json_lines(exchange),
+            Self::Text { .. } => self.text(exchange),
+        }
+    }
+
+    fn text(self, exchange: &Exchange) -> String {
+        let Exchange { event, request, reply, took, stderr, verdict, does, left_out, why, again, .. } = exchange;
+        let mut out = self.paint(BOLD, &format!("→ {event}"));
+        // Writing to a `String` cannot fail.
+        let _ = write!(out, "\n  POST {}\n", clean(&request.address));
+        if let Some(script) = &request.script {
+            let _ = writeln!(out, "  script {}", clean(script));
+        }
+        for (name, value) in &request.headers {
+            let _ = writeln!(out, "  {}", self.paint(DIM, &clean(&format!("{name}: {value}"))));
+        }
+        write_body(&mut out, &request.body);
+        let milliseconds = took.as_millis();
+        let is_good = *verdict == Verdict::CarriedOut;
+        match reply {
+            Some(reply) => {
+                let status = format!("← {} in {milliseconds} ms", reply.status);
+                let _ = writeln!(out, "\n{}", self.paint(if is_good { BOLD } else { RED }, &status));
+                let is_shown = |name: &str| !HIDDEN.iter().any(|hidden| name.eq_ignore_ascii_case(hidden));
+                for (name, value) in reply.headers.iter().filter(|(name, _)| is_shown(name)) {
+                    let _ = writeln!(out, "  {}", self.paint(DIM, &clean(&format!("{name}: {value}"))));
+                }
+                write_body(&mut out, &reply.body);
+            }
+            None => {
+                let _ = writeln!(out, "\n{}", self.paint(RED, &format!("← no answer in {milliseconds} ms")));
+            }
+        }
+        out.push('\n');
+        if !stderr.trim().is_empty() {
+            let _ = writeln!(out, "{}", self.paint(YELLOW, "! the script has written to its error log:"));
+            write_lines(&mut out, stderr.trim());
+        }
+        let mut line = |color, mark, text: &str| {
+            let _ = writeln!(out, "{}", self.paint(color, &clean(&format!("{mark} {text}"))));
+        };
+        let (color, mark) = if is_good { (GREEN, '✓') } else { (RED, '✗') };
+        if let Some(why) = why {
+            line(RED, '✗', why);
+        }
+        if let Some(again) = again {
+            line(YELLOW, '!', &format!("{again}; this test does not"));
+        }
+        for done in does {
+            line(color, mark, done);
+        }
+        if is_good && does.is_empty() {
+            line(color, mark, "nothing to do");
+        }
+        for left_out in left_out {
+            line(RED, '✗', &format!("left out: {left_out}"));
+        }
+        out.push('\n');
+        out
+    }
+
+    fn paint(self, color: &str, text: &str) -> String {
+        match self {
+            Self::Text { is_colored: true } => format!("\x1b[{color}m{text}\x1b[0m"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+fn json_lines(exchange: &Exchange) -> String {
+    let Exchange { event, request, reply, took, stderr, verdict, does, left_out, why, again, .. } = exchange;
+    let optional = |text: &Option<String>| text.as_deref().map_or_else(|| "null".to_owned(), quoted);
+    let verdict = match verdict {
+        Verdict::CarriedOut => "carried-out",
+        Verdict::Refused => "refused",
+        Verdict::Failed => "failed",
+    };
+    let sent = Object::new("request")
+        .field("event", &quoted(event))
+        .field("method", &quoted("POST"))
+        .field("address", &quoted(&request.address))
+        .field("script", &optional(&request.script))
+        .field("headers", &headers(&request.headers))
+        .field("body", &json_body(&request.body));
+    let nothing = || "null".to_owned();
+    let answered = Object::new("answer")
+        .field("event", &quoted(event))
+        .field("status", &reply.as_ref().map_or_else(nothing, |reply| reply.status.to_string()))
+        .field("milliseconds", &took.as_millis().to_string())
+        .field("headers", &reply.as_ref().map_or_else(nothing, |reply| headers(&reply.headers)))
+        .field("body", &reply.as_ref().map_or_else(nothing, |reply| json_body(&reply.body)))
+        .field("stderr", &quoted(stderr))
+        .field("verdict", &quoted(verdict))
+        .field("does", &list(does.iter().map(|text| quoted(text))))
+        .field("left_out", &list(left_out.iter().map(|text| quoted(text))))
+        .field("why", &optional(why))
+        .field("again", &optional(again));
+    sent.line() + &answered.line()
+}
+
+fn headers(headers: &[(String, String)]) -> String {
+    list(headers.iter().map(|(name, value)| list([quoted(name), quoted(value)])))
+}
+
+fn json_body(body: &Body) -> String {
+    let (name, json) = match body {
+        Body::Json(text) => ("json", json::compact(text)),
+        Body::Events(lines) => ("events", list(lines.iter().map(|line| quoted(line)))),
+        Body::Text(text) => ("text", quoted(text)),
+        Body::Binary(bytes) => ("hex", quoted(&hex(bytes))),
+    };
+    format!("{{{}:{json}}}", quoted(name))
+}
+
+fn write_body(out: &mut String, body: &Body) {
+    let text = match body {
+        Body::Json(text) => json::pretty(text, WIDTH - INDENT.len()),
+        Body::Events(lines) => lines.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n"),
+        Body::Text(text) => text.trim_end().to_owned(),
+        Body::Binary(bytes) => hex(bytes),
+    };
+    if !text.is_empty() {
+        out.push('\n');
+        write_lines(out, &text);
+    }
+}
+
+fn write_lines(out: &mut String, text: &str) {
+    let beginning: String = text.chars().take(LONGEST_BODY).collect();
+    for line in beginning.lines() {
+        let line = clean(line);
+        out.push_str(if line.is_empty() { "" } else { INDENT });
+        out.push_str(&line);
+        out.push('\n');
+    }
+    if beginning.len() < text.len() {
+        let _ = writeln!(out, "{INDENT}… and {} more bytes: --json has all", text.len() - beginning.len());
+    }
+}
+
+/// What a stranger wrote must not steer the terminal.
+fn clean(text: &str) -> String {
+    let escaped = |character: char| {
+        if character.is_control() { character.escape_default().to_string() } else { character.into() }
+    };
+    text.chars().map(escaped).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+
+const INDENT: &str = "  ";
+
+/// Characters of a body.
+const LONGEST_BODY: usize = 16_384;
+
+/// Headers of an answer that say nothing of the application.
+const HIDDEN: [&str; 8] =
+    ["connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding", "x-powered-by"];
