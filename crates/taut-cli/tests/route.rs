@@ -296,13 +296,12 @@ fn what_the_server_would_refuse_of_an_answer_is_left_out() {
 fn websocket_over_http_is_shown_as_events() {
     let extension =
         "Sec-WebSocket-Extensions: grip; message-prefix=\"\"\r\nSet-Meta-User: ann\r\nKeep-Alive-Interval: 30\r\n";
+    let control = r#"c:{"type":"subscribe","channel":"room"}"#;
+    let opened = format!("OPEN\r\nTEXT {:x}\r\n{control}\r\nTEXT 2\r\nhi\r\n", control.len());
     let backend = Backend::start(&[
-        &events(
-            extension,
-            "OPEN\r\nTEXT 2c\r\nc:{\"type\":\"subscribe\",\"channel\":\"room\"}    \r\nTEXT 2\r\nhi\r\n",
-        ),
+        &events(extension, &opened),
         &events("", "TEXT 3\r\n\u{1b}[m\r\n"),
-        &events("", "CLOSE 5\r\n\u{3}\u{0}bye\r\n".replace('\u{0}', "\u{0}").as_str()),
+        &events("", "CLOSE 5\r\n\u{3}\u{0}bye\r\n"),
         &answer("500 Internal Server Error", "", ""),
     ]);
     let ended = test(
@@ -326,7 +325,7 @@ fn websocket_over_http_is_shown_as_events() {
     let expected = [
         "→ open",
         "✓ lets the client in",
-        "✓ keeps meta {\"User\":\"ann\"}",
+        "✓ keeps meta {\"user\":\"ann\"}",
         "✓ sends a timer event every 30 s",
         "✓ subscribes the client to room",
         "✓ sends hi",

@@ -12,6 +12,7 @@ pub(crate) mod frame;
 pub(crate) mod grip;
 mod head;
 mod merge_patch;
+mod over_http;
 mod pattern;
 mod plain;
 mod route;

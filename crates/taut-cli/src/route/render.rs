@@ -199,3 +199,81 @@ const LONGEST_BODY: usize = 16_384;
 /// Headers of an answer that say nothing of the application.
 const HIDDEN: [&str; 8] =
     ["connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding", "x-powered-by"];
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use taut_server::route_test::{Reply, Request};
+
+    use super::*;
+
+    const PLAIN: Style = Style::Text { is_colored: false };
+
+    fn exchange(body: Body, reply: Option<Reply>, verdict: Verdict) -> Exchange {
+        let headers = vec![("Webhook-Id".to_owned(), "ev_1".to_owned())];
+        let script = Some("/srv/chat.php".to_owned());
+        let request = Request { address: "fastcgi:///run/php.sock".to_owned(), script, headers, body };
+        Exchange {
+            event: "text",
+            request,
+            reply,
+            took: Duration::from_micros(3900),
+            stderr: String::new(),
+            verdict,
+            does: Vec::new(),
+            left_out: Vec::new(),
+            why: None,
+            again: None,
+        }
+    }
+
+    fn reply(body: Body) -> Reply {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Reply { status: 200, headers: vec![header("Date", "today"), header("Set-Cookie", "a=\x07")], body }
+    }
+
+    #[test]
+    fn an_exchange_has_a_request_an_answer_and_what_comes_of_it() {
+        let answer = reply(Body::Json(" {\"a\": 1} ".to_owned()));
+        let mut shown = exchange(Body::Events(vec!["TEXT a\nb".to_owned()]), Some(answer), Verdict::CarriedOut);
+        shown.stderr = "PHP Warning: one\ntwo\n".to_owned();
+        let text = "→ text\n  POST fastcgi:///run/php.sock\n  script /srv/chat.php\n  Webhook-Id: ev_1\n\n  TEXT a\\nb\n\n\
+            ← 200 in 3 ms\n  Set-Cookie: a=\\u{7}\n\n  {\"a\":1}\n\n\
+            ! the script has written to its error log:\n  PHP Warning: one\n  two\n✓ nothing to do\n\n";
+        assert_eq!(PLAIN.exchange(&shown), text);
+        shown.does = vec!["sends a".to_owned()];
+        shown.left_out = vec!["b".to_owned()];
+        assert!(PLAIN.exchange(&shown).ends_with("✓ sends a\n✗ left out: b\n\n"));
+    }
+
+    #[test]
+    fn what_failed_says_why_and_whether_it_would_be_sent_again() {
+        let mut shown = exchange(Body::Binary(vec![0, 255]), None, Verdict::Failed);
+        shown.why = Some("no connection".to_owned());
+        shown.again = Some("sends the event again, for 10 s".to_owned());
+        let end = "  00ff\n\n← no answer in 3 ms\n\n✗ no connection\n\
+            ! sends the event again, for 10 s; this test does not\n\n";
+        assert!(PLAIN.exchange(&shown).ends_with(end), "{}", PLAIN.exchange(&shown));
+        let colored = Style::Text { is_colored: true }.exchange(&shown);
+        assert!(colored.contains("\x1b[31m✗ no connection\x1b[0m\n"), "{colored}");
+        let lines = Style::Json.exchange(&shown);
+        let [request, answer] = lines.lines().collect::<Vec<_>>()[..] else { panic!("{lines}") };
+        let read = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+        assert_eq!(
+            (&read(request)["body"]["hex"], &read(answer)["status"]),
+            (&"00ff".into(), &serde_json::Value::Null)
+        );
+        assert_eq!(read(answer)["why"], "no connection");
+        assert_eq!(read(&Style::Json.note("a\"b"))["text"], "a\"b");
+        assert_eq!(PLAIN.note("a\x1bb"), "! a\\u{1b}b\n\n");
+    }
+
+    #[test]
+    fn a_long_body_is_cut_and_json_has_all_of_it() {
+        let page = "é".repeat(LONGEST_BODY + 3);
+        let shown = exchange(Body::Text(String::new()), Some(reply(Body::Text(page.clone()))), Verdict::Failed);
+        assert!(PLAIN.exchange(&shown).contains("é\n  … and 6 more bytes: --json has all\n"));
+        assert!(Style::Json.exchange(&shown).contains(&page));
+    }
+}

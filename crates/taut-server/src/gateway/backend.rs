@@ -16,6 +16,7 @@ use super::breaker::{self, Breaker};
 use super::event::Answer;
 use super::grip::{self, SharedKey, Signer};
 use super::merge_patch;
+use super::over_http;
 use super::pattern::Parameters;
 use super::pattern::{Conflict, Pattern, Patterns};
 use super::plain;
@@ -183,7 +184,7 @@ impl Route {
         // PHP makes `a_b`, `a.b` and `a-b` the same name.
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let is_listed = |known: &String| known == "*" || name.eq_ignore_ascii_case(known);
-        is_plain && grip::is_forwarded(name) && self.config.headers.iter().any(is_listed)
+        is_plain && over_http::is_forwarded(name) && self.config.headers.iter().any(is_listed)
     }
 
     /// The key that publishers may sign with, if the backend is told by WebSocket-over-HTTP.
@@ -363,8 +364,8 @@ impl Job {
     fn grip_request(&self, own: Option<&Signer>, timestamp: u64) -> carrier::Request {
         let apps = own.is_none().then(|| signer(&self.app_secret())).flatten();
         let token = own.or(apps.as_ref()).map(|signer| signer.token(timestamp)).unwrap_or_default();
-        let headers = grip::fields(&self.connection.to_string(), token, &self.exchange.kept.meta);
-        let body = grip::write(&self.exchange.events).into();
+        let headers = over_http::fields(&self.connection.to_string(), token, &self.exchange.kept.meta);
+        let body = over_http::write(&self.exchange.events).into();
         carrier::Request { body, content_type: grip::EVENTS, headers, is_for_path: true }
     }
 
@@ -428,10 +429,11 @@ impl Job {
                 plain::read(&response, to, &limits).map_err(|error| error.to_string().into())
             }
             Form::WebSocketOverHttp => {
-                let to = if is_open { grip::To::Open(&protocols) } else { grip::To::Later(kept.grip.as_ref()) };
+                let to =
+                    if is_open { over_http::To::Open(&protocols) } else { over_http::To::Later(kept.grip.as_ref()) };
                 let headers = reply.pairs();
-                let response = grip::Response { status: reply.status, headers: &headers, body: &reply.body };
-                grip::read(&response, to, &kept.meta)
+                let response = over_http::Response { status: reply.status, headers: &headers, body: &reply.body };
+                over_http::read(&response, to, &kept.meta)
             }
         }
     }

@@ -3,20 +3,16 @@
 //!
 //! <https://pushpin.org/docs/protocols/websocket-over-http/>, <https://pushpin.org/docs/protocols/grip/>
 
-mod answer;
-mod control;
-mod events;
-mod headers;
+pub(super) mod control;
+pub(super) mod events;
+pub(super) mod headers;
 mod json;
 mod parameters;
 mod publish;
-mod request;
 mod signature;
 
-pub(super) use answer::{Response, To, read};
 pub(crate) use control::{Control, Extension, Filters, KeepAlive, Message as ControlMessage, Mode};
 pub(crate) use events::{Kind, lines};
 pub(super) use headers::EVENTS;
 pub(crate) use publish::{Item, Limits as PublishLimits, WsMessage, read as read_items};
-pub(super) use request::{fields, is_forwarded, write};
 pub(crate) use signature::{PublisherAuth, SharedKey, Signer};

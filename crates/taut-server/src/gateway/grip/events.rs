@@ -156,7 +156,7 @@ pub(crate) fn lines(body: &[u8]) -> Result<Vec<String>, Malformed> {
             return name.to_owned();
         }
         match (event.kind, Closing::read(content)) {
-            (Kind::Close, Ok(Closing::Code(code, ""))) => format!("{name} {code}"),
+            (Kind::Close, Ok(Closing::Code(code, "") | Closing::Invalid(code))) => format!("{name} {code}"),
             (Kind::Close, Ok(Closing::Code(code, reason))) => format!("{name} {code} {reason}"),
             (Kind::Text, _) => format!("{name} {}", String::from_utf8_lossy(content)),
             _ => format!("{name} {}", hex::encode(content)),
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_person_reads_a_line_for_each_event() {
-        let body = b"OPEN\r\nTEXT 3\r\nh\xc3\xa9\r\nTEXT 0\r\n\r\nBINARY 2\r\n\x00\xff\r\nPING 1\r\nx\r\nCLOSE 5\r\n\x03\xe8bye\r\nCLOSE 2\r\n\x10\x68\r\nCLOSE\r\nDISCONNECT\r\n";
+        let body = b"OPEN\r\nTEXT 3\r\nh\xc3\xa9\r\nTEXT 0\r\n\r\nBINARY 2\r\n\x00\xff\r\nPING 1\r\nx\r\nCLOSE 5\r\n\x03\xe8bye\r\nCLOSE 2\r\n\x10\x68\r\nCLOSE 3\r\n\x03\x00x\r\nCLOSE\r\nDISCONNECT\r\n";
         let expected = [
             "OPEN",
             "TEXT hé",
@@ -336,6 +336,7 @@ mod tests {
             "PING 78",
             "CLOSE 1000 bye",
             "CLOSE 4200",
+            "CLOSE 768",
             "CLOSE",
             "DISCONNECT",
         ];

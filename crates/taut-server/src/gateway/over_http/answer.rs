@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::control::{Control, Extension, Outgoing};
-use super::events::{self, Closing, Event, Kind};
-use super::headers::{self, Header, strip_prefix_ignore_case};
 use crate::gateway::event::{Acceptance, Answer, Close, Message, Step};
+use crate::gateway::grip::control::{Control, Extension, Outgoing};
+use crate::gateway::grip::events::{self, Closing, Event, Kind};
+use crate::gateway::grip::headers::{self, Header, strip_prefix_ignore_case};
 
 /// A response with a status of 2xx.
 #[derive(Clone, Copy, Debug)]

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::control::FEATURES;
-use super::events::{self, Kind};
-use super::headers::{is_name, strip_prefix_ignore_case};
 use crate::gateway::event::Event;
+use crate::gateway::grip::control::FEATURES;
+use crate::gateway::grip::events::{self, Kind};
+use crate::gateway::grip::headers::{EVENTS, is_name, strip_prefix_ignore_case};
 
 /// Writes the body of a request. It is empty if nothing has happened but time.
 pub(crate) fn write(events: &[Event]) -> Vec<u8> {
@@ -29,7 +29,7 @@ pub(crate) fn write(events: &[Event]) -> Vec<u8> {
 /// The headers of a request, beside those that the client sent.
 pub(crate) fn fields(connection: &str, token: String, meta: &Map<String, Value>) -> Vec<(String, String)> {
     let mut fields = vec![
-        ("Accept".to_owned(), super::EVENTS.to_owned()),
+        ("Accept".to_owned(), EVENTS.to_owned()),
         ("Connection-Id".to_owned(), connection.to_owned()),
         ("Sec-WebSocket-Extensions".to_owned(), "grip".to_owned()),
         ("Grip-Sig".to_owned(), token),
