@@ -109,7 +109,7 @@ impl Carrier {
                     client::name_product(&mut post);
                     post
                 });
-                let headers = post.iter().flat_map(|post| post.headers()).map(|(name, value)| {
+                let headers = post.iter().flat_map(http::Request::headers).map(|(name, value)| {
                     (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
                 });
                 let own = post.as_ref().ok().filter(|_| request.is_for_path).map(|post| post.uri().to_string());
