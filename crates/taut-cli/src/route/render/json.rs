@@ -125,9 +125,9 @@ mod tests {
     #[test]
     fn what_fits_stays_on_a_line_and_nothing_but_space_changes() {
         let json = r#" {"b" : [1.50, 2e9, "a, b: {c}\" d"], "a":{"é" : {}, "n":null},"z":"0123456789"} "#;
-        let compact = r#"{"b":[1.50,2e9,"a, b: {c}\" d"],"a":{"é":{},"n":null},"z":"0123456789"}"#;
-        assert_eq!(compact(json), compact);
-        assert_eq!(pretty(json, 80), compact);
+        let dense = r#"{"b":[1.50,2e9,"a, b: {c}\" d"],"a":{"é":{},"n":null},"z":"0123456789"}"#;
+        assert_eq!(compact(json), dense);
+        assert_eq!(pretty(json, 80), dense);
         let lines = [
             "{",
             "  \"b\": [",
@@ -140,7 +140,7 @@ mod tests {
             "}",
         ];
         assert_eq!(pretty(json, 27), lines.join("\n"));
-        assert_eq!(compact(&pretty(json, 1)), compact);
+        assert_eq!(compact(&pretty(json, 1)), dense);
     }
 
     #[test]
