@@ -37,6 +37,17 @@ fn the_help_of_serve_is_grouped_and_says_where_to_read_on() {
 }
 
 #[test]
+fn the_help_lists_route_and_that_of_route_test_has_an_example() {
+    assert!(printed(&["--help"]).contains("route   Try the backend of a route"));
+    let help = printed(&["route", "test", "--help"]);
+    for part in
+        ["-H, --header <NAME: VALUE>", "--send-binary <HEX>", "--close <CODE[:REASON]>", "\n  taut route test '/chat/"]
+    {
+        assert!(help.contains(part), "{part} in\n{help}");
+    }
+}
+
+#[test]
 fn the_documentation_is_in_the_program() {
     let list = printed(&["docs"]);
     for page in ["configuration", "running", "proxies", "metrics"] {
