@@ -1,6 +1,9 @@
 /** A backend in Node: it answers as a test says, and keeps what it was told. */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { within } from '../browser/server.js';
+
+const PATIENCE = 30_000;
 
 export class Backend {
   events = []; #server; #answer; #waiting = new Set();
@@ -29,7 +32,8 @@ export class Backend {
   /** Waits until so many events of this kind have come, and gives them. */
   async until(kind, count = 1) {
     const some = () => this.events.filter(({ event }) => event === kind);
-    while (some().length < count) await new Promise((resolve) => { this.#waiting.add(resolve); });
+    const come = async () => { while (some().length < count) await new Promise((resolve) => { this.#waiting.add(resolve); }); };
+    await within(PATIENCE, come(), () => `of ${count} events ${kind} there came ${some().length}`);
     return some();
   }
 

@@ -268,6 +268,8 @@ impl Job {
         let route = &self.route;
         let until = deadline.min(Instant::now() + route.config.timeout);
         let Ok(_turn) = timeout_at(until, self.turn()).await else { return Attempt::Again { after: None } };
+        // Nobody waits for these, and a request that is given up before it has left would be lost.
+        let until = if self.exchange.is_close() { deadline.min(Instant::now() + route.config.timeout) } else { until };
         let permit = match route.breaker().admit(route.began.elapsed()) {
             Ok(permit) => permit,
             // New clients are refused at once, and try again by themselves.
