@@ -253,4 +253,15 @@ describe('the plain form', () => {
     assert.equal((await pusher.json()).event, 'pusher:connection_established');
     pusher.terminate();
   }));
+
+  test('a_route_for_every_path_leaves_the_clients_of_pusher_where_they_are', () => played(() => ({ send: 'routed' }), async (server) => {
+    const pusher = await server.connect(`/app/${APP.key}?protocol=7`);
+    assert.equal((await pusher.json()).event, 'pusher:connection_established');
+    for (const path of ['/', '/anything', '/app/another-key']) {
+      const client = await server.connect(path);
+      assert.equal(await client.next(), 'routed', path);
+      client.terminate();
+    }
+    pusher.terminate();
+  }, { path: '/{path...}' }));
 });

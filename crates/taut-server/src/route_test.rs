@@ -269,13 +269,7 @@ impl RouteTest {
     /// Takes the next event to the backend, once.
     async fn ask(&mut self) -> Option<Exchange> {
         let exchange = self.conversation.next(self.route.batch())?;
-        let event = match exchange.events.first()? {
-            Event::Open => "open",
-            Event::Text(_) => "text",
-            Event::Binary(_) => "binary",
-            Event::Timer => "timer",
-            Event::Close { .. } => "close",
-        };
+        let event = exchange.kind();
         let (app, route, head) = (Arc::clone(&self.app), Arc::clone(&self.route), Arc::clone(&self.head));
         let asker = Asker { shard: ShardIndex::new(0), whose: Whose::Nobody };
         let job = Job { asker, app, route, head, connection: self.connection, exchange };

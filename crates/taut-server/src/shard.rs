@@ -459,7 +459,8 @@ impl Handler for PusherHandler {
             return content.map_or(Verdict::HandOver, |content| Verdict::Respond { content });
         }
         match request.upgrade() {
-            Ok(upgrade) => match self.gateway.find(request.path()) {
+            // A route for everything leaves Pusher's clients where they are.
+            Ok(upgrade) => match self.gateway.find(request.path()).filter(|_| !self.is_of_app(request.path())) {
                 Some(found) => self.connect_to_route(request, upgrade, peer, id, found),
                 None => self.connect(request, upgrade, peer, id),
             },

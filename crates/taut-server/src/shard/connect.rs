@@ -45,6 +45,11 @@ pub(super) struct Applicant {
 }
 
 impl PusherHandler {
+    /// Whether clients of an app connect to this path.
+    pub(super) fn is_of_app(&self, path: &str) -> bool {
+        path.strip_prefix(&self.path).is_some_and(|key| self.apps.by_key_in_path(key).is_some())
+    }
+
     pub(super) fn connect<'r>(
         &mut self,
         request: &'r Request<'r>,
