@@ -177,7 +177,7 @@ fn a_conversation_is_shown_as_it_is_sent_and_what_would_be_done() {
 
 #[test]
 fn everything_carried_out_ends_with_0_and_lines_of_the_input_are_messages() {
-    let backend = Backend::start(&[&json(""), &json("{}"), &json("[]"), &json("{}")]);
+    let backend = Backend::start(&[&json("{}"), &json(""), &json("[]"), &json("{}")]);
     let ended = test(&plain(&backend, ""), "/chat/1", &["--stdin", "--json"], "a\nb c\n");
     assert_eq!((ended.code, &*ended.told), (Some(0), ""), "{}", ended.printed);
     let objects = ended.objects();

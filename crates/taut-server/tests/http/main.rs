@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::{Client, Http, JSON, event, server, signed, signed_with};
+use taut_server::gateway::{Backend, RouteConfig};
 use taut_server::{Config, Running, Server};
 
 fn development_server() -> Running {
@@ -502,7 +503,8 @@ fn refusals_are_counted_by_their_reasons() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_page_of_metrics_lists_exactly_those_that_there_are() {
-    let server = server(|_| {});
+    let backend = Backend::Http { url: "http://127.0.0.1:9/".to_owned() };
+    let server = server(|config| config.routes.push(RouteConfig::new("/routed", "1", backend)));
     let bearer = format!("Bearer {}", support::METRICS_TOKEN);
     let answer = Http::connect(server.addresses()[0]).request("GET", "/metrics", &[("Authorization", &bearer)], b"");
     let told: std::collections::BTreeSet<String> =
