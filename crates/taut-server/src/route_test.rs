@@ -321,6 +321,10 @@ impl RouteTest {
                 });
                 Outcome::Failed(Failure::Busy)
             }
+            Attempt::Unsure => {
+                exchange.again = Some("sends the event again, for five minutes".to_owned());
+                Outcome::Failed(Failure::Busy)
+            }
         };
         match (outcome, exchange.event) {
             (Outcome::Answered(answer), "open") => {

@@ -237,17 +237,17 @@ impl Job {
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);
         loop {
             let outcome = self.attempt(attempt, deadline, client).await;
+            // Not all at once.
             let wait = match outcome {
                 Attempt::Done(outcome) => return outcome,
-                Attempt::Again { after: Some(after) } => after,
-                // Not all at once.
-                Attempt::Again { after: None } => pause,
+                Attempt::Again { after } => after.unwrap_or(pause.min(LONGEST_PAUSE)),
+                Attempt::Unsure => pause,
             };
             if Instant::now() + wait >= deadline {
                 return Outcome::Failed(Failure::Busy);
             }
             sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(LONGEST_UNSURE_PAUSE);
             attempt += 1;
         }
     }
@@ -312,6 +312,7 @@ impl Job {
         let attempt = match unanswered.is_untouched {
             true if is_open => Attempt::Done(Outcome::Failed(Failure::Busy)),
             true => Attempt::Again { after: None },
+            false if self.exchange.is_close() => Attempt::Unsure,
             false if Instant::now() >= until => Attempt::Done(Outcome::Failed(Failure::Late)),
             false => Attempt::Done(Outcome::Failed(Failure::Broken)),
         };
@@ -387,6 +388,10 @@ impl Job {
                 }
                 OpenOutcome::BadGateway => Judged::failed(Failure::Broken, answered(reply.status)),
             };
+        }
+        // Who answers for a backend that is away.
+        if self.exchange.is_close() && matches!(reply.status, 502..=504) && reply.header("retry-after").is_none() {
+            return Judged { attempt: Attempt::Unsure, note: Note::Failed(answered(reply.status).into()) };
         }
         // Libraries of GRIP answer the end of a connection with an error, because nothing can be read any more.
         if self.exchange.is_close() && self.route.config.form == Form::WebSocketOverHttp {
@@ -487,6 +492,8 @@ pub(crate) enum Attempt {
     Again {
         after: Option<Duration>,
     },
+    /// Nobody knows whether it was accepted. The end of a connection is told again, so that it is told at least once.
+    Unsure,
 }
 
 impl Route {
@@ -546,6 +553,8 @@ fn random() -> u32 {
 /// Between two attempts at an event that was not accepted.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The same if it may have been accepted: each time may be work for the backend.
+const LONGEST_UNSURE_PAUSE: Duration = Duration::from_secs(60);
 
 /// For how long a backend that is away is tried to be told that a connection has ended.
 const LONGEST_CLOSE: Duration = Duration::from_secs(5 * 60);
