@@ -282,7 +282,7 @@ impl Job {
             Ok(reply) => breaker::Outcome::of_status(reply.status, reply.header("retry-after").is_some()),
             Err(_) => breaker::Outcome::Failed,
         };
-        route.breaker().record(&permit, health, route.began.elapsed(), random());
+        route.breaker().record(&permit, health, route.began.elapsed(), random);
         let Judged { attempt, note } = self.judge(&replied, until, deadline);
         route.note(&note);
         attempt

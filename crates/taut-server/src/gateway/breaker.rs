@@ -65,8 +65,8 @@ impl Breaker {
         Ok(Permit { generation: self.generation })
     }
 
-    /// Takes the outcome of a request. `random` shortens the pause by up to a quarter.
-    pub(crate) fn record(&mut self, permit: &Permit, outcome: Outcome, now: Duration, random: u32) {
+    /// Takes the outcome of a request. `random` gives the number that shortens a pause by up to a quarter.
+    pub(crate) fn record(&mut self, permit: &Permit, outcome: Outcome, now: Duration, random: impl FnOnce() -> u32) {
         if permit.generation != self.generation {
             return;
         }
@@ -75,10 +75,10 @@ impl Breaker {
             (State::Closed, Outcome::Failed) => {
                 self.window.count(now, true);
                 if self.window.is_failing() {
-                    self.open(0, now, random);
+                    self.open(0, now, random());
                 }
             }
-            (&State::Probing { level, .. }, Outcome::Failed) => self.open(level.saturating_add(1), now, random),
+            (&State::Probing { level, .. }, Outcome::Failed) => self.open(level.saturating_add(1), now, random()),
             (State::Probing { .. }, Outcome::Alive) => self.change(State::Closed),
             (State::Open { .. }, _) => {}
         }
@@ -177,7 +177,7 @@ mod tests {
 
     fn ask(breaker: &mut Breaker, outcome: Outcome, now: Duration) {
         let permit = breaker.admit(now).expect("closed, or a probe");
-        breaker.record(&permit, outcome, now, 0);
+        breaker.record(&permit, outcome, now, || 0);
     }
 
     fn opened(now: Duration) -> Breaker {
@@ -262,7 +262,7 @@ mod tests {
         let mut breaker = opened(secs(0.0));
         let probe = breaker.admit(secs(1.0)).expect("the probe");
         assert_eq!(breaker.admit(secs(1.0)), Err(Open { remaining: Duration::ZERO }));
-        breaker.record(&probe, Outcome::of_status(500, false), secs(1.5), 0);
+        breaker.record(&probe, Outcome::of_status(500, false), secs(1.5), || 0);
         assert!(!breaker.is_open());
         for _ in 0..19 {
             ask(&mut breaker, Outcome::Failed, secs(1.5));
@@ -278,9 +278,9 @@ mod tests {
         let lost = breaker.admit(secs(2.0)).expect("a probe");
         assert!(breaker.admit(secs(61.9)).is_err());
         let probe = breaker.admit(secs(62.0)).expect("another one");
-        breaker.record(&lost, Outcome::Alive, secs(62.0), 0);
+        breaker.record(&lost, Outcome::Alive, secs(62.0), || 0);
         assert!(breaker.is_open(), "it came too late");
-        breaker.record(&probe, Outcome::Failed, secs(62.0), 0);
+        breaker.record(&probe, Outcome::Failed, secs(62.0), || 0);
         assert_eq!(breaker.admit(secs(62.0)), Err(Open { remaining: secs(2.0) }), "still the second pause");
     }
 
@@ -291,11 +291,11 @@ mod tests {
         for _ in 0..20 {
             ask(&mut breaker, Outcome::Failed, secs(0.0));
         }
-        breaker.record(&early, Outcome::Alive, secs(0.5), 0);
+        breaker.record(&early, Outcome::Alive, secs(0.5), || 0);
         assert_eq!(breaker.admit(secs(0.5)), Err(Open { remaining: secs(0.5) }));
         let probe = breaker.admit(secs(1.0)).expect("a probe");
-        breaker.record(&late, Outcome::Failed, secs(1.0), 0);
-        breaker.record(&probe, Outcome::Alive, secs(1.0), 0);
+        breaker.record(&late, Outcome::Failed, secs(1.0), || 0);
+        breaker.record(&probe, Outcome::Alive, secs(1.0), || 0);
         assert!(!breaker.is_open());
     }
 
@@ -387,7 +387,7 @@ mod tests {
                         _ => Outcome::Failed,
                     };
                     if let Ok(permit) = permit {
-                        breaker.record(&permit, outcome, now, 0);
+                        breaker.record(&permit, outcome, now, || 0);
                         model.record(outcome, now);
                     }
                     prop_assert_eq!(breaker.is_open(), model.open.is_some());
