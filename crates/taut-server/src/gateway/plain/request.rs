@@ -44,19 +44,13 @@ pub(crate) struct Upgrade<'a> {
 /// first, 1 for [`Event::Open`]; `attempt` is 1 for the first.
 pub(crate) fn write(connection: &Connection<'_>, events: &[Event], is_batch: bool, seq: u64, attempt: u32) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Request<'a> {
-        v: u8,
-        #[serde(flatten)]
-        body: Body<'a>,
-    }
-    #[derive(Serialize)]
     struct Batch<'a> {
         v: u8,
         events: Vec<Body<'a>>,
     }
     let mut bodies = events.iter().zip(seq..).map(|(event, seq)| Body::new(connection, event, seq, attempt));
     match bodies.next() {
-        Some(body) if !is_batch => json(&Request { v: VERSION, body }),
+        Some(body) if !is_batch => json(&Body { v: Some(VERSION), ..body }),
         first => json(&Batch { v: VERSION, events: first.into_iter().chain(bodies).collect() }),
     }
 }
@@ -70,6 +64,9 @@ fn json(request: &impl Serialize) -> Vec<u8> {
 /// The fields in the order of the documentation.
 #[derive(Serialize)]
 struct Body<'a> {
+    /// Of a batch it is said once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    v: Option<u8>,
     event: &'static str,
     connection: &'a str,
     seq: u64,
@@ -97,6 +94,7 @@ impl<'a> Body<'a> {
     fn new(connection: &Connection<'a>, event: &'a Event, seq: u64, attempt: u32) -> Self {
         let &Connection { id, route, params, path, user, meta, upgrade } = connection;
         let body = Self {
+            v: None,
             event: "open",
             connection: id,
             seq,
