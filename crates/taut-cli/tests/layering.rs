@@ -148,6 +148,7 @@ const ROOMS: &[Room] = &[
             "serde",
             "serde_json",
             "sha2",
+            "socket2",
             "subtle",
             "taut",
             "taut-proto",

@@ -4,9 +4,12 @@
 //! starve the pool; and php-fpm may close it at any time, so nobody knows whether the next request was accepted.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::select;
@@ -32,10 +35,15 @@ pub(crate) async fn request(
     limits: &Limits,
 ) -> Result<Answer, Failure> {
     let bytes = request.encode().map_err(Cause::Parameters)?;
-    let exchange = Exchange { bytes, written: 0, reader: Reader::new(limits.answer) };
+    let mut exchange = Exchange { bytes, written: 0, reader: Reader::new(limits.answer) };
+    if deadline <= Instant::now() {
+        return Err(Cause::Expired.into());
+    }
     match address {
         Address::Unix(path) => {
-            let stream = connect(UnixStream::connect(path), deadline, limits).await?;
+            let stream = connect_unix(path).map_err(Cause::Connect)?;
+            exchange.begin(&stream);
+            let stream = UnixStream::from_std(stream).map_err(|error| exchange.broken(error))?;
             exchange.run(stream, deadline).await
         }
         Address::Tcp { host, port } => {
@@ -174,12 +182,16 @@ async fn connect<S>(
     deadline: Instant,
     limits: &Limits,
 ) -> Result<S, Cause> {
-    let now = Instant::now();
-    if deadline <= now {
-        return Err(Cause::Expired);
-    }
-    let in_time = timeout_at(deadline.min(now + limits.connect), connecting).await;
+    let in_time = timeout_at(deadline.min(Instant::now() + limits.connect), connecting).await;
     in_time.map_err(|_| Cause::ConnectTimeout)?.map_err(Cause::Connect)
+}
+
+/// Connects to a Unix socket. That never waits: it succeeds at once, or the backlog is full. So the runtime need not be
+/// asked when the connection is there, which takes a turn of its loop.
+fn connect_unix(path: &Path) -> io::Result<StdUnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
 }
 
 /// One request on its connection.
@@ -192,6 +204,12 @@ struct Exchange {
 }
 
 impl Exchange {
+    /// Writes what goes at once. A new Unix socket takes a whole request of usual size.
+    fn begin(&mut self, mut stream: &StdUnixStream) {
+        // After an error nobody reads the rest, but an answer may have come.
+        self.written = stream.write(&self.bytes).unwrap_or(0);
+    }
+
     /// Closes the connection as soon as the answer has ended: after its answer php-fpm reads on until the client closes.
     /// Only then does it run what follows `fastcgi_finish_request()`, and take the next request.
     async fn run(mut self, stream: impl AsyncRead + AsyncWrite, deadline: Instant) -> Result<Answer, Failure> {
@@ -218,7 +236,7 @@ impl Exchange {
     async fn converse(&mut self, stream: impl AsyncRead + AsyncWrite) -> Result<End, Cause> {
         let (mut source, mut sink) = tokio::io::split(stream);
         let mut buffer = Vec::with_capacity(READ_AT_ONCE);
-        let mut is_writing = true;
+        let mut is_writing = self.written < self.bytes.len();
         loop {
             select! {
                 // A small request is written whole before the first read.
