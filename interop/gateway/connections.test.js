@@ -161,3 +161,35 @@ test('a_connection_is_found_on_whatever_node_it_is', async () => {
     await redis.stop();
   }
 });
+
+test('a_client_of_a_route_waits_until_its_node_has_a_place_of_those_that_the_nodes_share', async () => {
+  const redis = await Redis.start();
+  const backend = await Backend.start(letIn);
+  const options = ['--cluster', `redis://127.0.0.1:${redis.port}`, '--cluster-ready', 'on', '--max-connections', '6'];
+  const nodes = await Promise.all([0, 1].map(() => Server.start([{ path: '/chat', backend: backend.url }], { options })));
+  try {
+    for (const node of nodes) while ((await ask(node, 'GET', '/ready')).status !== 200);
+    // None is refused, though each node has no place at first, and the other's places later.
+    const clients = [];
+    for (const node of [0, 1, 0, 1, 1, 1]) clients.push(await nodes[node].connect('/chat?user=ann'));
+    assert.equal((await backend.until('open', 6)).length, 6);
+    for (const node of nodes) {
+      const { status, headers } = await node.refused('/chat?user=ann');
+      assert.deepEqual([status, headers['retry-after'] !== undefined], [503, true]);
+    }
+    assert.equal((await backend.until('open', 6)).length, 6, 'the backend is not asked about who finds no place');
+    clients[0].close();
+    await clients[0].end();
+    await backend.until('close');
+    // The other node gives the place back a moment later.
+    for (let left = 1000; clients.length === 6 && left > 0; left -= 1) {
+      await nodes[1].connect('/chat?user=ann').then((client) => clients.push(client), (error) => assert.match(error.message, /503/));
+    }
+    assert.equal(clients.length, 7);
+    for (const client of clients) client.terminate();
+  } finally {
+    await Promise.all(nodes.map((node) => node.stop()));
+    await backend.stop();
+    await redis.stop();
+  }
+});

@@ -109,6 +109,14 @@ pub(crate) enum Failure {
     Rejected,
 }
 
+#[cfg(test)]
+impl Jobs {
+    /// The next one, if there is one.
+    pub(crate) fn next(&mut self) -> Option<Job> {
+        self.0.try_recv().ok()
+    }
+}
+
 impl Outcome {
     /// What metrics and the console call it.
     pub(crate) fn name(&self) -> &'static str {

@@ -16,6 +16,7 @@ mod query;
 mod routed;
 mod sign_in;
 mod subscribe;
+mod visit;
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -83,8 +84,8 @@ pub(crate) struct PusherHandler {
     follow_ups: VecDeque<FollowUp>,
     /// Connections that have to sign in or to subscribe to what needs it, by when.
     unauthorized: BinaryHeap<Reverse<(Time, ConnectionId)>>,
-    /// What the requests said that are decided elsewhere. Each has its answer in the end, whether the client has waited or not.
-    deciding: HashMap<HandshakeId, ClientInfo>,
+    /// Clients of whom it is decided elsewhere who they are. Each has its answer in the end, whether the client has waited or not.
+    deciding: HashMap<HandshakeId, Applicant>,
     /// Clients for whom there is no place yet, by app, in the order in which they came.
     waiting: HashMap<AppIndex, Vec<Applicant>>,
     sdks: Sdks,

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use taut_proto::Close;
 use taut_proto::handshake::{Refusal, Request, Upgrade};
@@ -9,6 +10,7 @@ use taut_shard::{Answer, ConnectionId, Connections, HandshakeId, Verdict};
 
 use super::client_info::ClientInfo;
 use super::sign_in::SignedIn;
+use super::visit::Visit;
 use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
 use crate::apps::{Admission, App, AppSnapshot, Granted, NoPlace};
 use crate::connect_auth::{self, Authorization, Denied, Outcome, Requester};
@@ -32,6 +34,14 @@ impl Unwelcome {
     pub(crate) fn new(reason: RefusalReason, close: Close) -> Self {
         Self { reason, close, details: String::new() }
     }
+
+    /// What a client of a route is told instead.
+    fn refusal(&self) -> Refusal {
+        match self.reason {
+            RefusalReason::Quota | RefusalReason::Unavailable => Refusal::busy(RETRY),
+            _ => Refusal::forbidden(self.close.reason().to_owned()),
+        }
+    }
 }
 
 /// A client that may come if there is room for it.
@@ -42,6 +52,44 @@ pub(super) struct Applicant {
     asker: Requester,
     identity: Option<Identity>,
     client: ClientInfo,
+    /// What it asks for if that is a route; otherwise it speaks Pusher's protocol.
+    visit: Option<Box<Visit>>,
+}
+
+impl Applicant {
+    pub(super) fn new(asker: Requester, client: ClientInfo, visit: Option<Box<Visit>>) -> Self {
+        Self { since: 0, asker, identity: None, client, visit }
+    }
+
+    pub(super) fn handshake(&self) -> HandshakeId {
+        self.asker.handshake
+    }
+}
+
+/// What becomes of an applicant.
+enum Decision {
+    Accepted(Client),
+    Refused(Refusal),
+    /// The backend of its route is asked.
+    Asked,
+}
+
+impl Decision {
+    fn verdict(self, upgrade: Upgrade<'_>) -> Verdict<'_, Client> {
+        match self {
+            Self::Accepted(client) => Verdict::Accept(upgrade, client),
+            Self::Refused(refusal) => Verdict::Refuse(refusal),
+            Self::Asked => Verdict::Pending(upgrade),
+        }
+    }
+
+    fn answer(self, connections: &mut Connections<Client>, handshake: HandshakeId) {
+        match self {
+            Self::Accepted(client) => connections.answer(handshake, Answer::Accept(client)),
+            Self::Refused(refusal) => connections.answer(handshake, Answer::Refuse(refusal)),
+            Self::Asked => {}
+        }
+    }
 }
 
 impl PusherHandler {
@@ -74,14 +122,26 @@ impl PusherHandler {
         }
         let client = ClientInfo::new(address, self.sdks.of(request));
         let asker = Requester { shard: self.end.here(), handshake, address };
-        match self.connect_auth.vet(&app, &snapshot, request, asker) {
-            Authorization::Anybody => self.let_in(upgrade, &app, Applicant { since: 0, asker, identity: None, client }),
+        let authorization = self.connect_auth.vet(&app, &snapshot, request, asker);
+        self.proceed(upgrade, &app, Applicant::new(asker, client, None), authorization)
+    }
+
+    /// Does what follows from who a client is, or is not.
+    pub(super) fn proceed<'r>(
+        &mut self,
+        upgrade: Upgrade<'r>,
+        app: &Arc<App>,
+        applicant: Applicant,
+        authorization: Authorization,
+    ) -> Verdict<'r, Client> {
+        match authorization {
+            Authorization::Anybody => self.let_in(upgrade, app, applicant),
             Authorization::Known(identity) => {
-                self.let_in(upgrade, &app, Applicant { since: 0, asker, identity: Some(identity), client })
+                self.let_in(upgrade, app, Applicant { identity: Some(identity), ..applicant })
             }
-            Authorization::Denied(denied) => Verdict::Refuse(turn_away(&app, denied, address)),
+            Authorization::Denied(denied) => Verdict::Refuse(turn_away(app, denied, applicant.asker.address)),
             Authorization::Later => {
-                self.deciding.insert(handshake, client);
+                self.deciding.insert(applicant.handshake(), applicant);
                 Verdict::Pending(upgrade)
             }
         }
@@ -96,13 +156,14 @@ impl PusherHandler {
         outcome: Outcome,
     ) {
         let Requester { handshake, address, .. } = asker;
-        let client = self.deciding.remove(&handshake).unwrap_or_else(|| ClientInfo::new(address, None));
+        let unknown = || Applicant::new(asker, ClientInfo::new(address, None), None);
+        let applicant = self.deciding.remove(&handshake).unwrap_or_else(unknown);
         let Some(app) = self.apps.by_index(app) else { return };
         match outcome {
             Ok(identity) => {
-                let applicant = Applicant { since: 0, asker, identity: Some(identity), client };
+                let applicant = Applicant { identity: Some(identity), ..applicant };
                 match self.admit(&app, applicant, Granted::All) {
-                    Ok(client) => connections.answer(handshake, Answer::Accept(client)),
+                    Ok(decision) => decision.answer(connections, handshake),
                     Err(applicant) => self.wait(&app, vec![applicant]),
                 }
             }
@@ -113,7 +174,7 @@ impl PusherHandler {
     /// Lets a client in whose verdict is due, or lets it wait for a place.
     fn let_in<'r>(&mut self, upgrade: Upgrade<'r>, app: &Arc<App>, applicant: Applicant) -> Verdict<'r, Client> {
         match self.admit(app, applicant, Granted::All) {
-            Ok(client) => Verdict::Accept(upgrade, client),
+            Ok(decision) => decision.verdict(upgrade),
             Err(applicant) => {
                 self.wait(app, vec![applicant]);
                 Verdict::Pending(upgrade)
@@ -140,9 +201,9 @@ impl PusherHandler {
         let waited = waiting.len();
         let mut left = Vec::new();
         for applicant in waiting {
-            let handshake = applicant.asker.handshake;
+            let handshake = applicant.handshake();
             match self.admit(&app, applicant, granted) {
-                Ok(client) => connections.answer(handshake, Answer::Accept(client)),
+                Ok(decision) => decision.answer(connections, handshake),
                 Err(applicant) => left.push(applicant),
             }
         }
@@ -163,53 +224,39 @@ impl PusherHandler {
         self.apps.by_key_in_path(key).ok_or_else(|| no_such_app(key))
     }
 
-    /// Makes a member of a client, if there is room for it, or says why not. Gives it back if more may be granted.
-    fn admit(&mut self, app: &Arc<App>, applicant: Applicant, granted: Granted) -> Result<Client, Applicant> {
-        let address = applicant.asker.address;
+    /// Lets a client in if there is room for it, or says why not. Gives it back if more may be granted.
+    fn admit(&mut self, app: &Arc<App>, applicant: Applicant, granted: Granted) -> Result<Decision, Applicant> {
+        let (address, is_visit) = (applicant.asker.address, applicant.visit.is_some());
         let snapshot = Arc::clone(&app.snapshot());
+        let refuse = |unwelcome: Unwelcome| {
+            let refusal = is_visit.then(|| unwelcome.refusal());
+            let client = refuse(app, unwelcome, address);
+            Ok(refusal.map_or(Decision::Accepted(client), Decision::Refused))
+        };
         // It may have been taken away while it was decided who the client is.
         if let Err(unwelcome) = check_standing(&snapshot) {
-            return Ok(refuse(app, unwelcome, address));
+            return refuse(unwelcome);
         }
         let admission = match app.admit() {
             Ok(admission) => admission,
             Err(NoPlace::NotGranted) if !granted.refuses(applicant.since) => return Err(applicant),
-            Err(_) => {
-                let over_quota = Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close());
-                return Ok(refuse(app, over_quota, address));
-            }
+            Err(_) => return refuse(Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close())),
         };
-        Ok(match self.subscriber(admission, &snapshot, applicant) {
-            Ok(subscriber) => {
-                tracing::debug!(app = app.id(), socket_id = %subscriber.socket_id, %address, "a client is let in");
-                Client::Subscriber(subscriber)
-            }
-            Err(unwelcome) => refuse(app, unwelcome, address),
-        })
-    }
-
-    fn subscriber(
-        &mut self,
-        admission: Admission,
-        snapshot: &AppSnapshot,
-        applicant: Applicant,
-    ) -> Result<Subscriber, Unwelcome> {
-        let Applicant { identity, client, .. } = applicant;
         let mut random = [0; 16];
         // The operating system gives random bytes or something is badly wrong with it; a client can try again.
-        getrandom::fill(&mut random)
-            .map_err(|_| Unwelcome::new(RefusalReason::Unavailable, Reason::OVER_CAPACITY.close()))?;
-        self.open(admission.index());
+        if getrandom::fill(&mut random).is_err() {
+            return refuse(Unwelcome::new(RefusalReason::Unavailable, Reason::OVER_CAPACITY.close()));
+        }
         let socket_id = SocketId::from_random(random);
-        let authorized = identity.is_some();
-        let extras = identity.map(|Identity { user_id, user_info }| {
-            let is_shown = snapshot.config.features.watchlist;
-            let user = SignedIn { id: user_id, info: user_info, is_shown, has_watchlist: false, is_pending: false };
-            Box::new(Extras { user: Some(user), ..Extras::default() })
-        });
-        Ok(Subscriber { admission, socket_id, client, opened: 0, extras, malformed: 0, authorized })
+        self.open(admission.index());
+        let Applicant { asker, identity, client, visit, .. } = applicant;
+        if let Some(visit) = visit {
+            self.ask_to_open(asker.handshake, *visit, admission, socket_id, client);
+            return Ok(Decision::Asked);
+        }
+        tracing::debug!(app = app.id(), %socket_id, %address, "a client is let in");
+        Ok(Decision::Accepted(Client::Subscriber(subscriber(admission, socket_id, &snapshot, identity, client))))
     }
-
     /// A connection is open whose user was known before.
     pub(super) fn come_as_user(&mut self, connections: &mut Connections<Client>, id: ConnectionId) {
         let Some(subscriber) = super::subscriber(connections, id) else { return };
@@ -273,6 +320,22 @@ fn check_request(request: &Request<'_>, snapshot: &AppSnapshot) -> Result<(), Un
     Err(Unwelcome { details, ..Unwelcome::new(RefusalReason::Origin, close) })
 }
 
+fn subscriber(
+    admission: Admission,
+    socket_id: SocketId,
+    snapshot: &AppSnapshot,
+    identity: Option<Identity>,
+    client: ClientInfo,
+) -> Subscriber {
+    let authorized = identity.is_some();
+    let extras = identity.map(|Identity { user_id, user_info }| {
+        let is_shown = snapshot.config.features.watchlist;
+        let user = SignedIn { id: user_id, info: user_info, is_shown, has_watchlist: false, is_pending: false };
+        Box::new(Extras { user: Some(user), ..Extras::default() })
+    });
+    Subscriber { admission, socket_id, client, opened: 0, extras, malformed: 0, authorized }
+}
+
 fn check_version(request: &Request<'_>) -> Result<(), Close> {
     let Some(version) = request.query_value("protocol") else { return Ok(()) };
     match number::digits::<u32>(&version) {
@@ -281,3 +344,6 @@ fn check_version(request: &Request<'_>) -> Result<(), Close> {
         None => Err(Reason::INVALID_VERSION.because("the protocol is a number")),
     }
 }
+
+/// When a client of a route that finds no place may come back.
+const RETRY: Duration = Duration::from_secs(1);

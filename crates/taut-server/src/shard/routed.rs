@@ -12,13 +12,16 @@ use taut_proto::{Close, CloseCode, Message, Time};
 use taut_shard::{Answer as ShardAnswer, ConnectionId, Connections, HandshakeId, Outgoing, Reason, Session, Verdict};
 
 use super::client_info::ClientInfo;
+use super::connect::Applicant;
 use super::grip::Grip;
 use super::publications::publication;
 use super::sign_in::SignedIn;
 use super::subscribe::Refused;
+use super::visit::Visit;
 use super::{Client, PusherHandler, Subscriber, connect, subscriber};
 use crate::app::Limits;
 use crate::apps::{Admission, App};
+use crate::connect_auth::{Authorization, Requester};
 use crate::events::Event as Shown;
 use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Step, Subscription};
 use crate::gateway::grip::{Control, ControlMessage, Extension, Kind as MessageKind};
@@ -86,7 +89,7 @@ struct Parting {
 }
 
 impl Routed {
-    fn new(route: Arc<Route>, app: Arc<App>, head: Arc<Head>, now: Time) -> Self {
+    fn new(Visit { route, head }: Visit, app: Arc<App>, now: Time) -> Self {
         Self {
             route,
             app,
@@ -159,26 +162,28 @@ impl PusherHandler {
         if let Err(refusal) = check_origin(&route, &snapshot.config.origins, request) {
             return turned_away(RefusalReason::Origin, refusal, Some(&app));
         }
-        let mut random = [0; 16];
-        if getrandom::fill(&mut random).is_err() {
-            return turned_away(RefusalReason::Unavailable, Refusal::busy(RETRY), Some(&app));
-        }
-        let Ok(admission) = app.admit() else {
-            if let Some(broker) = self.bus.broker() {
-                broker.draw(&app);
-            }
-            return turned_away(RefusalReason::Quota, Refusal::busy(RETRY), Some(&app));
-        };
-        self.open(admission.index());
-        let socket_id = SocketId::from_random(random);
+        let asker = Requester { shard: self.end.here(), handshake, address };
         let passes = |name: &str| route.passes(name);
         let head = Arc::new(Head::new(request, peer, address, self.is_secure, passes, params));
         let client = ClientInfo::new(address, self.sdks.of(request));
-        let mut routed = Routed::new(route, Arc::clone(&app), head, Time::ZERO);
+        let applicant = Applicant::new(asker, client, Some(Box::new(Visit { route, head })));
+        self.proceed(upgrade, &app, applicant, Authorization::Anybody)
+    }
+
+    /// Asks the backend of a route to let a client in, for which there is a place.
+    pub(super) fn ask_to_open(
+        &mut self,
+        handshake: HandshakeId,
+        visit: Visit,
+        admission: Admission,
+        socket_id: SocketId,
+        client: ClientInfo,
+    ) {
+        let app = Arc::clone(&admission);
+        let mut routed = Routed::new(visit, Arc::clone(&app), Time::ZERO);
         self.ask(&mut routed, socket_id, Whose::Opening(handshake));
         let admission = Some(admission);
         self.routes.opening.insert(handshake, Opening { routed, app, admission, socket_id, client, accepted: None });
-        Verdict::Pending(upgrade)
     }
 
     /// Takes the next event to the backend, if it is its turn.
@@ -743,7 +748,7 @@ const NO_CODE: u16 = 1005;
 /// Connections of a shard that have ended, and whose backends are not told everything yet.
 const MOST_PARTING: usize = 10_000;
 
-/// What a client is told that finds no place.
+/// When a client may come back whose backend is away.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How long a client that was accepted may take to be there: it is there at once, or never.

@@ -1,6 +1,7 @@
 //! The sessions of several shards, on a kernel of the test's own: what overtakes what is decided by the test.
 
 mod places;
+mod routes;
 mod users;
 
 use super::*;
