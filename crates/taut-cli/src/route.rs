@@ -87,10 +87,10 @@ enum Failure {
 
 /// Whether the backend let the client in, and all that it answered could be carried out.
 fn test(arguments: &TestArguments) -> Result<bool, Failure> {
-    let mut test = prepare(arguments)?;
     // Its own thread notices when a connection that is kept for the next event is closed.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::System(error.to_string()))?;
+    let mut test = runtime.block_on(prepare(arguments))?;
     let is_colored = log::is_colored(io::stdout().is_terminal(), |name| env::var_os(name));
     let style = if arguments.json { Style::Json } else { Style::Text { is_colored } };
     let mut shown = Shown { style, is_good: true };
@@ -122,7 +122,7 @@ fn test(arguments: &TestArguments) -> Result<bool, Failure> {
 }
 
 /// Reads the configuration and finds the route.
-fn prepare(arguments: &TestArguments) -> Result<RouteTest, Failure> {
+async fn prepare(arguments: &TestArguments) -> Result<RouteTest, Failure> {
     let environment = serve::environment().map_err(|error| Failure::Use(error.to_string().trim_end().to_owned()))?;
     let file = SETTINGS.iter().find(|setting| setting.name == "config").zip(arguments.config.clone());
     let loaded = Sources::new(file, environment).load().map_err(|error| Failure::Use(error.to_string()))?;
@@ -131,7 +131,7 @@ fn prepare(arguments: &TestArguments) -> Result<RouteTest, Failure> {
         headers: arguments.headers.clone(),
         protocols: arguments.protocols.clone(),
     };
-    RouteTest::new(&loaded.config, &client).map_err(|error| {
+    RouteTest::new(&loaded.config, &client).await.map_err(|error| {
         Failure::Use(match error {
             RouteTestError::Config(error) => loaded.locate(error).to_string(),
             other => other.to_string(),

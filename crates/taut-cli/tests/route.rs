@@ -293,6 +293,46 @@ fn what_the_server_would_refuse_of_an_answer_is_left_out() {
 }
 
 #[test]
+fn a_route_for_tokens_is_played_with_a_good_one_alone() {
+    // Of ann, by HS256 with this secret, until 2096.
+    let token =
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4iLCJleHAiOjQwMDAwMDAwMDB9._irRetsE3qYVe6TYj2Uj8p6t5uYIQq44-8vF9g4ODAI";
+    let upgrade = "[apps.upgrade]\nsecret = \"a secret of thirty-two characters\"\n";
+    let empty = answer("200 OK", "", "");
+    let backend = Backend::start(&[&empty, &json("{}"), &empty, &json("{}")]);
+    let route = format!("{upgrade}{}", plain(&backend, "auth = \"jwt\""));
+    let bearer = format!("Authorization: Bearer {token}");
+    for (path, line) in [("/chat/1", &["-H", bearer.as_str()][..]), (&format!("/chat/1?token={token}"), &[])] {
+        let ended = test(&route, path, line, "");
+        let expected = ["→ open", "✓ lets the client in as ann", "→ close", "✓ nothing to do"];
+        assert_eq!((ended.verdicts(), ended.code), (expected.to_vec(), Some(0)), "{}", ended.printed);
+    }
+    let sent = backend.requests();
+    let open: Value = serde_json::from_slice(&sent[0].1).expect("JSON");
+    assert_eq!(open["user"], json!({"id": "ann"}));
+    for (path, why) in [("/chat/1", "there was none"), ("/chat/1?token=hunter2", "is no JSON Web Token")] {
+        let ended = test(&route, path, &["--send", "a"], "");
+        let [line] = ended.verdicts()[..] else { panic!("{}", ended.printed) };
+        assert!(line.contains("before it asks the backend, with 401: Unauthorized: ") && line.contains(why), "{line}");
+        assert_eq!(ended.code, Some(1));
+    }
+    let ended = test(&plain(&backend, "auth = \"jwt\""), "/chat/1", &[], "");
+    assert!(ended.told.contains("give the app \"1\" an [apps.upgrade]"), "{}", ended.told);
+    assert_eq!((ended.code, backend.requests().len()), (Some(2), 0));
+}
+
+#[test]
+fn an_empty_answer_to_open_lets_everybody_in_where_the_route_says_so() {
+    for (route, code) in [("auth = \"none\"", 0), ("auth = \"backend\"", 1)] {
+        let empty = answer("200 OK", "", "");
+        let backend = Backend::start(&[&empty, &empty]);
+        let ended = test(&plain(&backend, route), "/chat/1", &[], "");
+        assert_eq!(ended.printed.contains("✓ lets the client in"), code == 0, "{}", ended.printed);
+        assert_eq!(ended.code, Some(code));
+    }
+}
+
+#[test]
 fn websocket_over_http_is_shown_as_events() {
     let extension =
         "Sec-WebSocket-Extensions: grip; message-prefix=\"\"\r\nSet-Meta-User: ann\r\nKeep-Alive-Interval: 30\r\n";

@@ -153,6 +153,32 @@ impl ConnectAuth {
         }
     }
 
+    /// The same for a client that has to show a token, whatever other clients of the app show.
+    pub(crate) fn vet_token(
+        &self,
+        app: &Arc<App>,
+        snapshot: &Arc<AppSnapshot>,
+        request: &Request<'_>,
+        asker: Requester,
+    ) -> Authorization {
+        match &snapshot.config.upgrade {
+            Some(UpgradeAuth::Token(_)) => self.vet(app, snapshot, request, asker),
+            _ => Authorization::Denied(unavailable(NO_TOKEN_AUTH)),
+        }
+    }
+
+    /// Decides whose token a request has, without a shard. Keys are fetched if need be.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the keys stay as they are.
+    pub(crate) async fn identify(&self, client: &Client, snapshot: &AppSnapshot, request: &Request<'_>) -> Outcome {
+        let Some(UpgradeAuth::Token(auth)) = &snapshot.config.upgrade else { return Err(unavailable(NO_TOKEN_AUTH)) };
+        match self.check(auth, snapshot, request)? {
+            Checked::Known(identity) => Ok(identity),
+            Checked::Later(token) => self.look_up(client, &token, auth, snapshot).await,
+        }
+    }
+
     fn check(&self, auth: &TokenAuth, snapshot: &AppSnapshot, request: &Request<'_>) -> Result<Checked, Denied> {
         let (text, place) = find(auth, request).ok_or_else(|| unauthorized(TokenError::Missing))?;
         // Browsers send cookies whatever page connects.
@@ -256,15 +282,20 @@ impl ConnectAuth {
                 answer.outcome()
             }
             (Credentials::Token(token), Some(UpgradeAuth::Token(auth))) => {
-                let TokenKeys::Published(published) = &auth.keys else { return Err(unavailable(CHANGED)) };
-                match self.sets.at(&published.url).look_up(client, &token, published).await {
-                    Known::Good => identify(&token, auth, snapshot).map_err(unauthorized),
-                    Known::Bad(flaw) => Err(unauthorized(flaw)),
-                    Known::Perhaps | Known::Nothing => Err(unavailable(NO_KEYS)),
-                }
+                self.look_up(client, &token, auth, snapshot).await
             }
             // The inquiry was made from these same terms.
             _ => Err(unavailable(CHANGED)),
+        }
+    }
+
+    /// Checks a token by the keys that its issuer has published.
+    async fn look_up(&self, client: &Client, token: &Token, auth: &TokenAuth, snapshot: &AppSnapshot) -> Outcome {
+        let TokenKeys::Published(published) = &auth.keys else { return Err(unavailable(CHANGED)) };
+        match self.sets.at(&published.url).look_up(client, token, published).await {
+            Known::Good => identify(token, auth, snapshot).map_err(unauthorized),
+            Known::Bad(flaw) => Err(unauthorized(flaw)),
+            Known::Perhaps | Known::Nothing => Err(unavailable(NO_KEYS)),
         }
     }
 }
@@ -361,6 +392,11 @@ fn unauthorized(flaw: TokenError) -> Denied {
     Denied { refusal, reason: RefusalReason::Token, why: flaw.to_string().into() }
 }
 
+/// A token is good, and its route's backend cannot be told whose it is.
+pub(crate) fn unspeakable() -> Denied {
+    unauthorized(TokenError::Subject)
+}
+
 /// Nobody can say now whether the client may come in.
 fn unavailable(why: &'static str) -> Denied {
     let text = "Who connects cannot be checked at the moment; try again later.";
@@ -377,9 +413,7 @@ impl fmt::Debug for ConnectAuth {
 /// Why the log is told that nobody can say.
 const NO_KEYS: &str = "the keys for tokens could not be fetched";
 const CHANGED: &str = "the app's configuration changed meanwhile";
-
-/// The subprotocol that is answered to who sends its token as another.
-pub(crate) const SUBPROTOCOL: &str = "taut.v1";
+const NO_TOKEN_AUTH: &str = "a route wants tokens, and its app names no keys for them";
 
 /// What stands before a token that is sent as a subprotocol.
 const BEARER: &str = "bearer.";

@@ -3,6 +3,7 @@
 //! A shard holds the connection and its `Conversation`: events in order, one at a time. Each goes as a `Job` to
 //! `serve`, on tokio, which asks the backend. The `Outcome` comes back to the shard by mail, which carries it out.
 
+mod auth;
 mod backend;
 mod breaker;
 mod conversation;
@@ -32,11 +33,12 @@ use tokio::sync::mpsc;
 use crate::apps::{App, Apps};
 use crate::place::ShardIndex;
 use crate::pusher::socket_id::SocketId;
+pub(crate) use auth::kept_of;
 pub(crate) use backend::{Attempt, Judged, Note, Routes, Tried, serve};
 pub(crate) use conversation::{Conversation, Exchange, Kept};
 pub(crate) use head::Head;
 pub(crate) use pattern::Parameters;
-pub use route::{Backend, Form, Frames, OnError, RouteConfig};
+pub use route::{Auth, Backend, Form, Frames, OnError, RouteConfig};
 
 use self::backend::Route as LiveRoute;
 use self::event::Answer;
@@ -128,6 +130,7 @@ impl Gateway {
     pub(crate) fn new(routes: Routes) -> (Arc<Self>, Jobs) {
         // As many jobs as there are connections, and each waits for the one before it: nothing else bounds them.
         let (jobs, receiver) = mpsc::unbounded_channel();
+        tell_open(&routes, &Routes::default());
         let routes = ArcSwap::from_pointee(routes);
         (Arc::new(Self { routes, jobs, pending: AtomicUsize::new(0) }), Jobs(receiver))
     }
@@ -140,7 +143,9 @@ impl Gateway {
     /// Clients that come from here on find these routes. Those that are here keep theirs. A route that has not changed
     /// goes on as it is, with what is known of its backend.
     pub(crate) fn replace(&self, routes: Routes) {
-        let routes = routes.keeping(&self.routes.load());
+        let before = self.routes.load();
+        tell_open(&routes, &before);
+        let routes = routes.keeping(&before);
         self.routes.store(Arc::new(routes));
     }
 
@@ -175,6 +180,15 @@ impl Gateway {
     /// Whether backends are still to be told something. Once no connection is left it becomes so, and stays.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Tells the log which routes let everybody in, and did not before.
+fn tell_open(routes: &Routes, before: &Routes) {
+    let is_open = |route: &Route| route.auth() == Auth::None;
+    let was_open = |route: &Route| before.named(route.name()).is_some_and(|route| is_open(route));
+    for route in routes.all().filter(|route| is_open(route) && !was_open(route)) {
+        tracing::info!(route = route.name(), "everybody may connect to the route, because its auth is none");
     }
 }
 

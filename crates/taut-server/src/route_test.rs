@@ -13,11 +13,12 @@ use taut_proto::handshake::{ClientRequest, HeadLimits, Refusal, Request as Hands
 
 use crate::apps::{App, Apps};
 use crate::config::{Config, ConfigError, Diagnostic};
+use crate::connect_auth::{self, ConnectAuth, Denied};
 use crate::gateway::event::{self, Acceptance, Answer, Event, Step, Target};
 use crate::gateway::grip::{self, Control};
 use crate::gateway::{
-    Asker, Attempt, Conversation, Failure, Form, Head, Job, Judged, Kept, Note, OnError, Outcome, Route, Routes, Tried,
-    Whose,
+    Asker, Attempt, Auth, Conversation, Failure, Form, Head, Job, Judged, Kept, Note, OnError, Outcome, Route, Routes,
+    Tried, Whose, kept_of,
 };
 use crate::http::client::Client as HttpClient;
 use crate::place::ShardIndex;
@@ -160,11 +161,15 @@ pub enum RouteTestError {
 }
 
 impl RouteTest {
-    /// Prepares a connection of the route whose path the client asks for. The backend is not asked yet.
+    /// Prepares a connection of the route whose path the client asks for. The backend is not asked yet; for a route that
+    /// wants tokens, published keys are fetched.
     ///
     /// # Errors
     /// When the configuration cannot be used, has no such route, or no client could send this.
-    pub fn new(config: &Config, client: &Client) -> Result<Self, RouteTestError> {
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind when it is dropped.
+    pub async fn new(config: &Config, client: &Client) -> Result<Self, RouteTestError> {
         let apps = config.collect_apps().map_err(RouteTestError::Config)?;
         let routes = routes(config, &apps).map_err(RouteTestError::Config)?;
         let bytes = handshake(config, client)?;
@@ -182,17 +187,24 @@ impl RouteTest {
             name.eq_ignore_ascii_case("host") || head.headers.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name))
         };
         let left_out = client.headers.iter().map(|(name, _)| name).filter(|name| !is_sent(name)).cloned().collect();
-        let refusal = check_origin(&route, &app.snapshot().config.origins, &request).err();
+        let http = HttpClient::new();
+        let (mut conversation, mut state) = (Conversation::new(), State::Opening);
+        let mut refusal = check_origin(&route, &app.snapshot().config.origins, &request).err();
+        match identify(&http, &app, &route, &request).await {
+            Ok(kept) => conversation.keep(kept),
+            // There is nothing true that the backend could be told.
+            Err(denied) => (refusal, state) = (refusal.or(Some(denied.refusal)), State::Refused),
+        }
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| RouteTestError::Client(error.to_string()))?;
         Ok(Self {
-            client: HttpClient::new(),
+            client: http,
             app,
             route,
             head: Arc::new(head),
             connection: SocketId::from_random(random),
-            conversation: Conversation::new(),
-            state: State::Opening,
+            conversation,
+            state,
             left_out,
             refusal: refusal.map(|refusal| format!("{}: {}", refusal.status(), body_of(&refusal))),
         })
@@ -208,7 +220,8 @@ impl RouteTest {
         &self.left_out
     }
 
-    /// The status and the words with which the server would refuse the client before it asks the backend.
+    /// The status and the words with which the server would refuse the client before it asks the backend. Without a good
+    /// token, where the route wants one, there is nothing to be played.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
@@ -492,6 +505,16 @@ fn routes(config: &Config, apps: &Apps) -> Result<Routes, ConfigError> {
     let routes = Routes::new(&config.routes).map_err(wrong)?;
     routes.check_apps(apps).map_err(wrong)?;
     Ok(routes)
+}
+
+/// What is kept of the connection from its beginning, where its route wants a token.
+async fn identify(client: &HttpClient, app: &App, route: &Route, request: &Handshake<'_>) -> Result<Kept, Denied> {
+    if route.auth() != Auth::Jwt {
+        return Ok(Kept::default());
+    }
+    let snapshot = Arc::clone(&app.snapshot());
+    let identity = ConnectAuth::alone().identify(client, &snapshot, request).await?;
+    kept_of(identity, route.form()).ok_or_else(connect_auth::unspeakable)
 }
 
 /// The client's request as it would come over its connection.

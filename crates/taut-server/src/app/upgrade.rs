@@ -59,6 +59,9 @@ pub struct TokenAuth {
 }
 
 impl TokenAuth {
+    /// The subprotocol that is answered to a client that sends its token as another.
+    pub const SUBPROTOCOL: &'static str = "taut.v1";
+
     /// With these keys, and the defaults in everything else.
     pub fn new(keys: TokenKeys) -> Self {
         Self { keys, subprotocol: true, query: Some("token".to_owned()), cookie: None, issuer: None, audience: None }

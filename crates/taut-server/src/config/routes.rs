@@ -8,7 +8,7 @@ use super::field::Field;
 use super::text;
 use super::value::{Diagnostics, Entry, Located};
 use crate::app::Secret;
-use crate::gateway::{Backend, Form, Frames, OnError, RouteConfig};
+use crate::gateway::{Auth, Backend, Form, Frames, OnError, RouteConfig};
 
 /// What a route's table, `[[routes]]`, may hold.
 pub const ROUTE_FIELDS: &[Field] = &[
@@ -43,6 +43,12 @@ pub const ROUTE_FIELDS: &[Field] = &[
         "plain|websocket-over-http",
         "plain",
         "How the backend is told: JSON, or WebSocket-over-HTTP with GRIP, as Pushpin speaks it",
+    ),
+    field(
+        "auth",
+        "backend|jwt|none",
+        "backend",
+        "Who decides whether a client may connect: the backend, by its answer to open; the server, by a token and the keys of [apps.upgrade]; or nobody, and all come in that the backend does not refuse",
     ),
     field(
         "secret",
@@ -141,6 +147,14 @@ fn set(route: &mut RouteConfig, entry: &Entry, complaints: &mut Diagnostics<'_>)
         "script" | "root" if matches!(route.backend, Backend::FastCgi { .. }) => return value.text().map(drop),
         "script" | "root" => return Err("is for FastCGI alone".to_owned()),
         "name" => route.name = value.text()?,
+        "auth" => {
+            route.auth = match value.text()?.as_str() {
+                "backend" => Auth::Backend,
+                "jwt" => Auth::Jwt,
+                "none" => Auth::None,
+                _ => return Err("is backend, jwt or none".to_owned()),
+            }
+        }
         "secret" => route.secret = Some(Secret::from(value.text()?)),
         "headers" => {
             route.headers = value.elements().iter().map(header).collect::<Result<_, _>>()?;
@@ -178,14 +192,17 @@ fn header(value: &Located) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
     use crate::config::Sources;
 
     fn routes(text: &str) -> Result<Vec<RouteConfig>, String> {
+        static FILES: AtomicUsize = AtomicUsize::new(0);
         let text = format!("[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n{text}");
-        let path = std::env::temp_dir().join(format!("taut-routes-{}-{}.toml", std::process::id(), text.len()));
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("taut-routes-{}-{number}.toml", std::process::id()));
         std::fs::write(&path, text).expect("written");
         let file = ("TAUT_CONFIG".to_owned(), path.display().to_string());
         let loaded = Sources::new([], [file]).load();
@@ -208,6 +225,7 @@ mod tests {
             name: "files".to_owned(),
             secret: Some(Secret::from("whsec_dGF1dC1yb3V0ZS1zZWNyZXQtMDEyMzQ1Njc4OWFiY2RlZg==".to_owned())),
             headers: vec!["Cookie".to_owned()],
+            auth: Auth::None,
             frames: Frames::Raw,
             batch: 9,
             on_error: OnError::Keep,
@@ -218,11 +236,12 @@ mod tests {
         let read = routes(
             "[[routes]]\npath = \"/files/{path...}\"\nbackend = \"fastcgi:///run/php.sock\"\nscript = \"/srv/chat.php\"\n\
              root = \"/srv\"\napp = \"1\"\nname = \"files\"\nsecret = \"whsec_dGF1dC1yb3V0ZS1zZWNyZXQtMDEyMzQ1Njc4OWFiY2RlZg==\"\n\
-             headers = [\"Cookie\"]\nbatch = 9\nframes = \"raw\"\non-error = \"keep\"\ntimeout = 20\nconcurrency = 4",
+             headers = [\"Cookie\"]\nauth = \"none\"\nbatch = 9\nframes = \"raw\"\non-error = \"keep\"\ntimeout = 20\nconcurrency = 4",
         );
         assert_eq!(read, Ok(vec![expected]));
         let http = Backend::Http { url: "http://127.0.0.1:8000".to_owned() };
         let expected = RouteConfig {
+            auth: Auth::Jwt,
             secret: Some(Secret::from("changeme".to_owned())),
             headers: vec!["*".to_owned()],
             frames: Frames::Raw,
@@ -230,7 +249,7 @@ mod tests {
             ..RouteConfig::new("/a", "", http).in_form(Form::WebSocketOverHttp)
         };
         let read = routes(
-            "[[routes]]\npath = \"/a\"\nform = \"websocket-over-http\"\nsecret = \"changeme\"\nbackend = \"http://127.0.0.1:8000\"",
+            "[[routes]]\npath = \"/a\"\nform = \"websocket-over-http\"\nauth = \"jwt\"\nsecret = \"changeme\"\nbackend = \"http://127.0.0.1:8000\"",
         );
         assert_eq!(read, Ok(vec![expected]));
     }
@@ -251,6 +270,7 @@ mod tests {
             (route("secret = \"hunter2\""), "secret: "),
             (route("form = \"grip\""), "form: is plain or websocket-over-http"),
             (route("form = \"websocket-over-http\"\nsecret = \"base64:hunter2!\""), "secret: "),
+            (route("auth = \"no\""), "auth: is backend, jwt or none"),
             (route("batch = 65"), "batch: "),
             (route("frames = \"json\""), "frames: is event or raw"),
             (route("on-error = \"stay\""), "on-error: is close or keep"),

@@ -183,6 +183,7 @@ pub(super) enum TokenError {
     Issuer,
     Audience,
     NoSubject,
+    Subject,
     LongSubject { most: usize },
     LargeInfo { most: usize },
 }
@@ -208,6 +209,7 @@ impl fmt::Display for TokenError {
             Self::Issuer => "the token is from another issuer than the app's (iss)",
             Self::Audience => "the token is for another audience than the app's (aud)",
             Self::NoSubject => "the token does not say whose it is (sub)",
+            Self::Subject => "the user that the token names cannot be sent in a header (sub)",
             Self::LongSubject { most } => {
                 return write!(formatter, "the user that the token names is too long, at most {most} characters (sub)");
             }

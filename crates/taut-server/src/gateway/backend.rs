@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::carrier::{Carrier, Reply, Shown};
+use super::auth;
 use super::breaker::{self, Breaker};
 use super::event::Answer;
 use super::grip::{self, SharedKey, Signer};
@@ -20,7 +21,7 @@ use super::over_http;
 use super::pattern::Parameters;
 use super::pattern::{Conflict, Pattern, Patterns};
 use super::plain;
-use super::route::{Form, Frames, OnError, RouteConfig};
+use super::route::{Auth, Form, Frames, OnError, RouteConfig};
 use super::signature::{self, Secret};
 use super::statistics::Statistics;
 use super::status::{self, EventOutcome, OpenOutcome};
@@ -73,19 +74,12 @@ impl Routes {
         Patterns::new(patterns).map(Self).map_err(same)
     }
 
-    /// Whether each route has an app.
+    /// Whether each route has an app, and that app what the route needs.
     ///
     /// # Errors
-    /// Which one has none, in words.
+    /// Which one lacks what, in words.
     pub(crate) fn check_apps(&self, apps: &Apps) -> Result<(), String> {
-        let lacks_app = |route: &&Arc<Route>| route.app(apps).is_none();
-        let Some(route) = self.0.values().find(lacks_app) else { return Ok(()) };
-        let (path, app) = (&route.config.path, &route.config.app);
-        Err(if app.is_empty() {
-            format!("route {path}: name its app, since there is not exactly one")
-        } else {
-            format!("route {path}: there is no app {app:?}")
-        })
+        self.0.values().try_for_each(|route| auth::check_app(&route.config, route.app(apps).as_deref()))
     }
 
     /// The keys of an app's routes that are told by WebSocket-over-HTTP.
@@ -108,6 +102,11 @@ impl Routes {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Route> {
         self.0.values().map(|route| &**route)
+    }
+
+    /// The route with this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Route>> {
+        self.0.values().find(|route| route.name() == name)
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<(Arc<Route>, Parameters)> {
@@ -146,6 +145,10 @@ impl Route {
 
     pub(crate) fn frames(&self) -> Frames {
         self.config.frames
+    }
+
+    pub(crate) fn auth(&self) -> Auth {
+        self.config.auth
     }
 
     pub(crate) fn on_error(&self) -> OnError {
@@ -413,6 +416,9 @@ impl Job {
             Ok(read) => read,
             Err(error) => return Judged::failed(Failure::Broken, error),
         };
+        if self.exchange.is_open() {
+            auth::complete(&mut answer, self.route.auth(), self.exchange.kept.user.as_ref(), &self.head.protocols);
+        }
         if let Some(patch) = answer.meta.take() {
             let mut meta = self.exchange.kept.meta.clone();
             if let Err(error) = merge_patch::apply(&mut meta, patch, &merge_patch::Bounds::default()) {
@@ -426,9 +432,14 @@ impl Job {
     fn read_form(&self, reply: &Reply) -> Result<(Answer, Vec<Box<str>>), Box<str>> {
         let protocols: Vec<&str> = self.head.protocols.iter().map(|name| &**name).collect();
         let (is_open, kept) = (self.exchange.is_open(), &self.exchange.kept);
+        let is_empty_enough = self.route.auth() != Auth::Backend;
         match self.route.config.form {
             Form::Plain => {
-                let to = if is_open { plain::AnswerTo::Open { protocols: &protocols } } else { plain::AnswerTo::Event };
+                let to = if is_open {
+                    plain::AnswerTo::Open { protocols: &protocols, is_empty_enough }
+                } else {
+                    plain::AnswerTo::Event
+                };
                 let content_type = reply.header("content-type");
                 let response = plain::Response { status: reply.status, content_type, body: &reply.body };
                 let user_id = self.app.snapshot().limits.user_id;
@@ -436,8 +447,11 @@ impl Job {
                 plain::read(&response, to, &limits).map_err(|error| error.to_string().into())
             }
             Form::WebSocketOverHttp => {
-                let to =
-                    if is_open { over_http::To::Open(&protocols) } else { over_http::To::Later(kept.grip.as_ref()) };
+                let to = if is_open {
+                    over_http::To::Open { protocols: &protocols, is_empty_enough }
+                } else {
+                    over_http::To::Later(kept.grip.as_ref())
+                };
                 let headers = reply.pairs();
                 let response = over_http::Response { status: reply.status, headers: &headers, body: &reply.body };
                 over_http::read(&response, to, &kept.meta)

@@ -71,6 +71,14 @@ pub(crate) struct Acceptance {
     pub(crate) headers: Vec<(Box<str>, Box<str>)>,
 }
 
+impl Acceptance {
+    /// Whether the backend has chosen a subprotocol, in whatever form.
+    pub(crate) fn has_subprotocol(&self) -> bool {
+        let is_subprotocol = |name: &str| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol");
+        self.subprotocol.is_some() || self.headers.iter().any(|(name, _)| is_subprotocol(name))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subscription {
     pub(crate) channel: Box<str>,

@@ -5,4 +5,4 @@ mod answer;
 mod request;
 
 pub(super) use answer::{Response, To, read};
-pub(super) use request::{fields, is_forwarded, write};
+pub(super) use request::{fields, is_forwarded, meta_of_user, write};

@@ -12,7 +12,8 @@ use crate::app;
 
 /// A path whose WebSockets are told to a backend, event by event: an application that answers requests and can hold no connection.
 ///
-/// The backend gets each event as a request, and its answer says what is to be done. The answer to the first one decides whether the client is let in.
+/// The backend gets each event as a request, and its answer says what is to be done. The answer to the first one decides
+/// whether the client is let in, unless [`RouteConfig::auth`] says otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteConfig {
     /// Names the route to its backend, in the log and in metrics; its path by default.
@@ -25,6 +26,8 @@ pub struct RouteConfig {
     pub backend: Backend,
     /// How it is told; [`Form::Plain`] by default.
     pub form: Form,
+    /// Who decides whether a client may connect; [`Auth::Backend`] by default.
+    pub auth: Auth,
     /// What requests are signed with; the app's first secret by default. In the plain form as Standard Webhooks have it
     /// (`whsec_…`), otherwise a text or `base64:…`.
     pub secret: Option<app::Secret>,
@@ -52,6 +55,19 @@ pub enum Form {
     Plain,
     /// WebSocket-over-HTTP with GRIP, as Pushpin and Fastly's Fanout speak it.
     WebSocketOverHttp,
+}
+
+/// Who decides whether a client may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// The backend, by its answer to the first event. An empty answer lets nobody in.
+    #[default]
+    Backend,
+    /// The server, by the client's JSON Web Token, as the route's app wants it of its other clients
+    /// ([`UpgradeAuth::Token`](crate::app::UpgradeAuth::Token)). The backend can still refuse.
+    Jwt,
+    /// Nobody: every client comes in that the backend does not refuse.
+    None,
 }
 
 /// Who is asked.
@@ -110,6 +126,7 @@ impl RouteConfig {
             app: app.into(),
             backend,
             form: Form::Plain,
+            auth: Auth::default(),
             secret: None,
             headers: Self::HEADERS.map(str::to_owned).to_vec(),
             frames: Frames::default(),

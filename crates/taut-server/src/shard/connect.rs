@@ -12,8 +12,9 @@ use super::client_info::ClientInfo;
 use super::sign_in::SignedIn;
 use super::visit::Visit;
 use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
+use crate::app::TokenAuth;
 use crate::apps::{Admission, App, AppSnapshot, Granted, NoPlace};
-use crate::connect_auth::{self, Authorization, Denied, Outcome, Requester};
+use crate::connect_auth::{Authorization, Denied, Outcome, Requester};
 use crate::origin;
 use crate::place::AppIndex;
 use crate::pusher::close::Reason;
@@ -118,7 +119,7 @@ impl PusherHandler {
             return Verdict::Accept(upgrade, refuse(&app, unwelcome, address));
         }
         if snapshot.config.upgrade.is_some() {
-            upgrade = upgrade.select_subprotocol(&[connect_auth::SUBPROTOCOL]);
+            upgrade = upgrade.select_subprotocol(&[TokenAuth::SUBPROTOCOL]);
         }
         let client = ClientInfo::new(address, self.sdks.of(request));
         let asker = Requester { shard: self.end.here(), handshake, address };
@@ -251,7 +252,11 @@ impl PusherHandler {
         self.open(admission.index());
         let Applicant { asker, identity, client, visit, .. } = applicant;
         if let Some(visit) = visit {
-            self.ask_to_open(asker.handshake, *visit, admission, socket_id, client);
+            let kept = match visit.kept(identity) {
+                Ok(kept) => kept,
+                Err(denied) => return Ok(Decision::Refused(turn_away(app, denied, address))),
+            };
+            self.ask_to_open(asker.handshake, *visit, kept, admission, socket_id, client);
             return Ok(Decision::Asked);
         }
         tracing::debug!(app = app.id(), %socket_id, %address, "a client is let in");

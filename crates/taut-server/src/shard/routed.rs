@@ -26,7 +26,7 @@ use crate::events::Event as Shown;
 use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Step, Subscription};
 use crate::gateway::grip::{Control, ControlMessage, Extension, Kind as MessageKind};
 use crate::gateway::{
-    Asker, Conversation, Failure, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Whose,
+    Asker, Auth, Conversation, Failure, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Whose,
 };
 use crate::hub::command::{PresenceMember, Publication};
 use crate::origin;
@@ -89,17 +89,10 @@ struct Parting {
 }
 
 impl Routed {
-    fn new(Visit { route, head }: Visit, app: Arc<App>, now: Time) -> Self {
-        Self {
-            route,
-            app,
-            head,
-            conversation: Conversation::new(),
-            is_paused: false,
-            grip: None,
-            asked: "",
-            heard: now,
-        }
+    fn new(Visit { route, head }: Visit, app: Arc<App>, kept: Kept, now: Time) -> Self {
+        let mut conversation = Conversation::new();
+        conversation.keep(kept);
+        Self { route, app, head, conversation, is_paused: false, grip: None, asked: "", heard: now }
     }
 
     fn grip(&mut self) -> &mut Grip {
@@ -163,11 +156,15 @@ impl PusherHandler {
             return turned_away(RefusalReason::Origin, refusal, Some(&app));
         }
         let asker = Requester { shard: self.end.here(), handshake, address };
+        let authorization = match route.auth() {
+            Auth::Jwt => self.connect_auth.vet_token(&app, &snapshot, request, asker),
+            Auth::Backend | Auth::None => Authorization::Anybody,
+        };
         let passes = |name: &str| route.passes(name);
         let head = Arc::new(Head::new(request, peer, address, self.is_secure, passes, params));
         let client = ClientInfo::new(address, self.sdks.of(request));
         let applicant = Applicant::new(asker, client, Some(Box::new(Visit { route, head })));
-        self.proceed(upgrade, &app, applicant, Authorization::Anybody)
+        self.proceed(upgrade, &app, applicant, authorization)
     }
 
     /// Asks the backend of a route to let a client in, for which there is a place.
@@ -175,12 +172,13 @@ impl PusherHandler {
         &mut self,
         handshake: HandshakeId,
         visit: Visit,
+        kept: Kept,
         admission: Admission,
         socket_id: SocketId,
         client: ClientInfo,
     ) {
         let app = Arc::clone(&admission);
-        let mut routed = Routed::new(visit, Arc::clone(&app), Time::ZERO);
+        let mut routed = Routed::new(visit, Arc::clone(&app), kept, Time::ZERO);
         self.ask(&mut routed, socket_id, Whose::Opening(handshake));
         let admission = Some(admission);
         self.routes.opening.insert(handshake, Opening { routed, app, admission, socket_id, client, accepted: None });

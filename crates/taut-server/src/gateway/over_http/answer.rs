@@ -21,7 +21,11 @@ pub(crate) struct Response<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum To<'a> {
     /// OPEN, of a client that offers these subprotocols.
-    Open(&'a [&'a str]),
+    Open {
+        protocols: &'a [&'a str],
+        /// Whether an empty answer lets the client in.
+        is_empty_enough: bool,
+    },
     /// What comes later. The backend may have turned GRIP on.
     Later(Option<&'a Extension>),
 }
@@ -35,16 +39,20 @@ pub(crate) fn read(
 ) -> Result<(Answer, Vec<Box<str>>), Box<str>> {
     let Response { status, headers, body } = *response;
     let content_type = header(headers, "Content-Type").unwrap_or_default();
-    if status != 200 || !headers::is_events(content_type) {
+    let is_empty = matches!(status, 200 | 204) && body.is_empty();
+    let is_accepted_as_empty = is_empty && matches!(to, To::Open { is_empty_enough: true, .. });
+    if !is_accepted_as_empty && (status != 200 || !headers::is_events(content_type)) {
         return Err(format!("the answer is not {} with status 200", headers::EVENTS).into());
     }
     let events = events::read(body, MOST_EVENTS).map_err(|malformed| malformed.to_string())?;
-    events::check_order(&events, matches!(to, To::Open(_))).map_err(|malformed| malformed.to_string())?;
+    events::check_order(&events, matches!(to, To::Open { .. })).map_err(|malformed| malformed.to_string())?;
     let mut answer = Answer { meta: patch(headers, meta)?, timer: timer(headers), ..Answer::default() };
     let grip = match to {
-        To::Open(_) if events.is_empty() => return Err("the answer to OPEN does not accept the connection".into()),
-        To::Open(offered) => {
-            answer.acceptance = acceptance(headers, offered)?;
+        To::Open { .. } if events.is_empty() && !is_accepted_as_empty => {
+            return Err("the answer to OPEN does not accept the connection".into());
+        }
+        To::Open { protocols, .. } => {
+            answer.acceptance = acceptance(headers, protocols)?;
             answer.grip = header(headers, EXTENSIONS).and_then(|it| Extension::parse(str::from_utf8(it).ok()?));
             answer.grip.clone()
         }
@@ -165,9 +173,11 @@ mod tests {
 
     const EVENTS: (&str, &[u8]) = ("Content-Type", b"application/websocket-events");
 
+    const OPEN: To<'_> = To::Open { protocols: &["a", "b"], is_empty_enough: false };
+
     fn opened(headers: &[Header<'_>], body: &[u8]) -> Result<(Answer, Vec<Box<str>>), Box<str>> {
         let headers = [&[EVENTS], headers].concat();
-        read(&Response { status: 200, headers: &headers, body }, To::Open(&["a", "b"]), &Map::new())
+        read(&Response { status: 200, headers: &headers, body }, OPEN, &Map::new())
     }
 
     fn later(grip: Option<&Extension>, body: &[u8]) -> Result<(Answer, Vec<Box<str>>), Box<str>> {
@@ -217,12 +227,28 @@ mod tests {
         }
         assert!(opened(&[("Sec-WebSocket-Protocol", b"c")], b"OPEN\r\n").is_err(), "it was not offered");
         let html: [Header<'_>; 1] = [("Content-Type", b"text/html")];
-        let read_as =
-            |status, headers| read(&Response { status, headers, body: b"OPEN\r\n" }, To::Open(&[]), &Map::new());
+        let read_as = |status, headers| read(&Response { status, headers, body: b"OPEN\r\n" }, OPEN, &Map::new());
         assert!(read_as(200, &html).is_err(), "O3");
         assert!(read_as(204, &[EVENTS]).is_err(), "O5");
         assert!(read_as(200, &[]).is_err());
         assert!(read_as(200, &[("content-type", b"application/websocket-events; charset=utf-8")]).is_ok(), "O4");
+    }
+
+    #[test]
+    fn an_empty_answer_accepts_where_that_is_enough() {
+        let to = To::Open { protocols: &["a"], is_empty_enough: true };
+        let read_as = |status, headers, body| read(&Response { status, headers, body }, to, &Map::new());
+        let headers: [Header<'_>; 3] =
+            [("Set-Cookie", b"a=1"), ("Sec-WebSocket-Extensions", b"grip"), ("Content-Type", b"text/html")];
+        for status in [200, 204] {
+            let (answer, _) = read_as(status, &headers, b"").expect("accepted");
+            assert_eq!(answer.acceptance.headers, [("Set-Cookie".into(), "a=1".into())]);
+            assert!(answer.grip.is_some() && answer.steps.is_empty());
+        }
+        assert!(read_as(201, &headers, b"").is_err());
+        assert!(read_as(200, &headers, b"<b>").is_err());
+        assert!(read_as(200, &[EVENTS], b"TEXT 2\r\nhi\r\n").is_err(), "what is said has to begin with OPEN");
+        assert!(read_as(200, &[EVENTS], b"OPEN\r\n").is_ok());
     }
 
     #[test]

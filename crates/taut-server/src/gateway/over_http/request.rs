@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::gateway::event::Event;
 use crate::gateway::grip::control::FEATURES;
 use crate::gateway::grip::events::{self, Kind};
-use crate::gateway::grip::headers::{EVENTS, is_name, strip_prefix_ignore_case};
+use crate::gateway::grip::headers::{EVENTS, is_name, is_value, strip_prefix_ignore_case};
 
 /// Writes the body of a request. It is empty if nothing has happened but time.
 pub(crate) fn write(events: &[Event]) -> Vec<u8> {
@@ -38,6 +38,13 @@ pub(crate) fn fields(connection: &str, token: String, meta: &Map<String, Value>)
     let texts = meta.iter().filter_map(|(name, value)| Some((format!("{META}{name}"), value.as_str()?.to_owned())));
     fields.extend(texts);
     fields
+}
+
+/// What is kept of a connection whose user is known, so that each request names it: `Meta-User`. `None` if a header
+/// cannot have this value.
+pub(crate) fn meta_of_user(user: &str) -> Option<Map<String, Value>> {
+    let is_whole = !user.is_empty() && user.trim() == user && is_value(user.as_bytes());
+    is_whole.then(|| Map::from_iter([("User".to_owned(), user.into())]))
 }
 
 /// Whether a backend may get this header of a client's: not one that belongs to the client's connection, nor one that

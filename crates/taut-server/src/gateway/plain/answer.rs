@@ -27,6 +27,8 @@ pub(crate) enum AnswerTo<'a> {
     /// With the subprotocols that the client offers.
     Open {
         protocols: &'a [&'a str],
+        /// Whether an empty answer lets the client in.
+        is_empty_enough: bool,
     },
     Event,
 }
@@ -90,8 +92,8 @@ pub(crate) fn read(
     if body.trim_ascii().is_empty() {
         // A script that dies, or does not know the event, says nothing: that lets nobody in.
         return match to {
-            AnswerTo::Open { .. } => Err(AnswerError(EMPTY_OPEN.into())),
-            AnswerTo::Event => Ok((Answer::default(), Vec::new())),
+            AnswerTo::Open { is_empty_enough: false, .. } => Err(AnswerError(EMPTY_OPEN.into())),
+            AnswerTo::Open { .. } | AnswerTo::Event => Ok((Answer::default(), Vec::new())),
         };
     }
     let reject = |why: fmt::Arguments<'_>| AnswerError(format!("{why}: {}", Quoted(body)).into());
@@ -160,7 +162,7 @@ impl Reader<'_> {
         if let Some(value) = take(&mut object, "close", Place::of("close"))? {
             answer.close = Some(self.close(value)?);
         }
-        if let AnswerTo::Open { protocols } = self.to {
+        if let AnswerTo::Open { protocols, .. } = self.to {
             if let Some(value) = take(&mut object, "protocol", Place::of("protocol"))? {
                 answer.acceptance.subprotocol = Some(protocol(value, protocols)?);
             }
@@ -556,7 +558,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    const OPEN: AnswerTo<'_> = AnswerTo::Open { protocols: &["chat.v1", "chat.v2"] };
+    const OPEN: AnswerTo<'_> = AnswerTo::Open { protocols: &["chat.v1", "chat.v2"], is_empty_enough: false };
 
     fn read_as(to: AnswerTo<'_>, body: &str) -> Result<(Answer, Vec<Box<str>>), AnswerError> {
         let response = Response { status: 200, content_type: Some("application/json"), body: body.as_bytes() };
@@ -598,6 +600,8 @@ mod tests {
             assert_eq!(read(&response, AnswerTo::Event, &Limits::default()), nothing(), "{response:?}");
             let refused = read(&response, OPEN, &Limits::default()).expect_err("nobody is let in");
             assert!(refused.to_string().contains("204 lets the client in"), "{refused}");
+            let to = AnswerTo::Open { protocols: &[], is_empty_enough: true };
+            assert_eq!(read(&response, to, &Limits::default()), nothing(), "{response:?}");
         }
     }
 
@@ -897,7 +901,9 @@ mod tests {
                 "the answer has \"headers\", which only the answer to open may have",
             ]
         );
-        assert!(read_as(AnswerTo::Open { protocols: &[] }, r#"{"protocol":"chat.v1"}"#).is_err());
+        assert!(
+            read_as(AnswerTo::Open { protocols: &[], is_empty_enough: false }, r#"{"protocol":"chat.v1"}"#).is_err()
+        );
     }
 
     #[test]
