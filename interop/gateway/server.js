@@ -17,16 +17,29 @@ export class Server {
   #program; #folder;
 
   /** With these routes: objects with the settings of `[[routes]]`. */
-  static async start(routes, { listen = '127.0.0.1:0', options = [], app = APP } = {}) {
+  static async start(routes, { listen = '127.0.0.1:0', options = [], app = APP, apps = [app] } = {}) {
     const server = new Server();
     server.#folder = await mkdtemp(join(tmpdir(), 'taut-routes-'));
-    const file = join(server.#folder, 'taut.toml');
-    const table = (name, entries) => `[[${name}]]\n${Object.entries(entries).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`).join('')}\n`;
-    await writeFile(file, table('apps', app) + routes.map((route) => table('routes', route)).join(''));
-    server.#program = await Program.listening(process.env.TAUT_BIN, 'serve', '--listen', listen, '--config', file, ...options);
+    await server.#configure(routes, apps);
+    server.#program = await Program.listening(process.env.TAUT_BIN, 'serve', '--listen', listen, '--config', server.#file, ...options);
     server.url = server.#program.url.replace('http', 'ws');
     server.port = server.#program.port;
     return server;
+  }
+
+  get #file() { return join(this.#folder, 'taut.toml'); }
+
+  async #configure(routes, apps) {
+    const table = (name, entries) => `[[${name}]]\n${Object.entries(entries).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`).join('')}\n`;
+    await writeFile(this.#file, [...apps.map((app) => table('apps', app)), ...routes.map((route) => table('routes', route))].join(''));
+  }
+
+  /** Has it read its configuration again, with other routes. */
+  async reload(routes, apps = [APP]) {
+    await this.#configure(routes, apps);
+    this.#program.forget();
+    this.#program.signal('SIGHUP');
+    await this.#program.until(/the configuration (has been read again|stays as it was.*)/);
   }
 
   get output() { return this.#program.output; }

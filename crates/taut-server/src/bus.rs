@@ -64,7 +64,7 @@ pub(crate) enum Mail {
         app: AppIndex,
         granted: Granted,
     },
-    /// To all: apps have been changed or taken away.
+    /// To all: apps or routes have been changed or taken away.
     AppsChanged,
     /// To all: the engine of the cluster decides from here on, or cannot.
     Standing(Standing),

@@ -140,8 +140,8 @@ impl Gateway {
         Self::new(Routes::default()).0
     }
 
-    /// Clients that come from here on find these routes. Those that are here keep theirs. A route that has not changed
-    /// goes on as it is, with what is known of its backend.
+    /// Clients that come from here on find these routes. Shards are to be told, for the sake of those that are here. A
+    /// route that has not changed goes on as it is, with what is known of its backend.
     pub(crate) fn replace(&self, routes: Routes) {
         let before = self.routes.load();
         tell_open(&routes, &before);

@@ -311,7 +311,7 @@ impl Node {
         connections
     }
 
-    /// Tells the shards that apps have been changed or taken away: whoever may not stay is closed.
+    /// Tells the shards that apps or routes have been changed or taken away: whoever may not stay is closed.
     pub(crate) fn apps_changed(&self) {
         self.bus.tell_all(|| Mail::AppsChanged);
     }

@@ -435,8 +435,8 @@ impl Running {
         );
     }
 
-    /// Goes on with another configuration: its apps and its limits hold from now on, and clients of apps that are no more are closed. The files of
-    /// the certificate are looked at. Gives the names of those settings that have changed and hold only from the next start (see
+    /// Goes on with another configuration: its apps, its routes and its limits hold from now on, and clients of apps and
+    /// routes that are no more are closed. The files of the certificate are looked at. Gives the names of those settings that have changed and hold only from the next start (see
     /// [`Setting::live`](crate::config::Setting::live)).
     ///
     /// # Errors

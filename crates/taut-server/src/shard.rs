@@ -571,7 +571,10 @@ impl Handler for PusherHandler {
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
             Mail::Routed { whose, outcome } => self.routed(connections, whose, outcome),
             Mail::Granted { app, granted } => self.granted(connections, app, granted),
-            Mail::AppsChanged => self.dismiss_unserved(connections),
+            Mail::AppsChanged => {
+                self.dismiss_unserved(connections);
+                self.follow_routes(connections);
+            }
             Mail::Standing(standing) => self.stand(connections, standing),
             Mail::Tick => self.tick(connections),
             Mail::EndGrace => self.end_grace(connections),

@@ -24,7 +24,7 @@ export class Scripted {
       const body = Buffer.concat(parts).toString('latin1');
       scripted.requests.push({ url: request.url, headers: request.headers, body });
       for (const look of scripted.#waiting) look();
-      const answer = scripted.#scripts.get(request.url)?.(body) ?? events('');
+      const answer = await scripted.#scripts.get(request.url)?.(body) ?? events('');
       if (answer === 'reset') request.socket.resetAndDestroy();
       else response.writeHead(answer.status, answer.headers).end(answer.body);
     }).listen(0, '127.0.0.1');
@@ -33,7 +33,7 @@ export class Scripted {
     return scripted;
   }
 
-  /** Answers the requests of this address: `script(body)` gives {status, headers, body}, or nothing for no events. */
+  /** Answers the requests of this address: `script(body)` gives {status, headers, body}, or nothing for no events, at once or later. */
   answer(url, script) { this.#scripts.set(url, script); }
 
   /** The bodies of the requests of this address. */

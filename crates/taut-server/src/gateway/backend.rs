@@ -2,6 +2,7 @@
 
 mod carrier;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -71,7 +72,12 @@ impl Routes {
         }
         let same =
             |conflict: Conflict| format!("the routes {} and {} have the same paths", conflict.first, conflict.second);
-        Patterns::new(patterns).map(Self).map_err(same)
+        let routes = Self(Patterns::new(patterns).map_err(same)?);
+        let mut names = HashSet::new();
+        if let Some(route) = routes.all().find(|route| !names.insert(route.name())) {
+            return Err(format!("two routes have the name {:?}; each needs its own", route.name()));
+        }
+        Ok(routes)
     }
 
     /// Whether each route has an app, and that app what the route needs.

@@ -1,5 +1,7 @@
 //! Connections of routes: their events go to the route's backend, and what it answers is carried out here.
 
+mod follow;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
@@ -61,6 +63,8 @@ pub(super) struct Routes {
     timers: BinaryHeap<Reverse<(Time, ConnectionId)>>,
     /// More connections have ended than backends could be told of.
     is_overfull: bool,
+    /// Those whose routes are gone, and that are still to be closed.
+    removed: Vec<ConnectionId>,
 }
 
 #[derive(Debug)]
@@ -245,13 +249,14 @@ impl PusherHandler {
     /// A connection that was accepted is open.
     pub(super) fn arrived(&mut self, session: &mut Session<'_, Client>, handshake: HandshakeId, mut new: Subscriber) {
         let id = session.id();
-        let Some(Opening { routed, app, accepted: Some(Accepted { answer, .. }), .. }) =
+        let Some(Opening { mut routed, app, accepted: Some(Accepted { answer, .. }), .. }) =
             self.routes.opening.remove(&handshake)
         else {
             return session.close(Close::new(CloseCode::INTERNAL_ERROR, ""));
         };
         new.opened = super::seconds(session.connections().now());
         let socket_id = new.socket_id;
+        let is_served = routed.follow(&self.gateway.routes(), &self.apps);
         routed.route.statistics().began();
         new.extras().routed = Some(Box::new(routed));
         if let Some(client) = session.user() {
@@ -268,6 +273,9 @@ impl PusherHandler {
             members.subscribe(id, &own, None, false, effects);
         });
         self.carried_out(session.connections(), id, Outcome::Answered(answer));
+        if !is_served {
+            self.close_as_removed(session.connections(), id);
+        }
     }
 
     /// A message of a connection of a route has come.
@@ -610,6 +618,7 @@ impl PusherHandler {
             }
         }
         self.forget_lost(now);
+        self.close_removed(connections);
     }
 
     /// Clients that were accepted and had gone by then: their backends believe that they are here.
