@@ -53,8 +53,11 @@ ${variables}${pool}
 export class Nginx {
   #program; #folder;
 
-  /** `scripts` are files by the path that they answer at, `parameters` what they find in their environment. */
-  static async start(fpm, scripts, parameters = {}) {
+  /**
+   * `scripts` are files by the path that they answer at, `parameters` what they find in their environment. With a
+   * workshop as `secure` it speaks HTTP/2 and HTTP/1.1 over TLS; `http` is more of its configuration.
+   */
+  static async start(fpm, scripts, parameters = {}, { secure, http = '' } = {}) {
     const nginx = new Nginx();
     const folder = await mkdtemp(join(tmpdir(), 'taut-nginx-'));
     nginx.#folder = folder;
@@ -69,17 +72,17 @@ export class Nginx {
 daemon off; pid ${folder}/nginx.pid; error_log stderr;
 events {}
 http {
-  access_log off;
+  access_log off; ${http}
   client_body_temp_path ${folder}/body; fastcgi_temp_path ${folder}/fastcgi; proxy_temp_path ${folder}/proxy;
   uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi;
   server {
-    listen 127.0.0.1:${port};${locations}
+    listen 127.0.0.1:${port}${secure ? ` ssl http2; ssl_certificate ${secure.certificate}; ssl_certificate_key ${secure.key}` : ''};${locations}
   }
 }
 `);
       return ['/usr/sbin/nginx', '-c', file];
     });
-    nginx.url = `http://127.0.0.1:${nginx.#program.port}`;
+    nginx.url = `${secure ? 'https' : 'http'}://127.0.0.1:${nginx.#program.port}`;
     return nginx;
   }
 

@@ -9,6 +9,7 @@ import { Program } from '../peers/programs.js';
 import { within } from '../browser/server.js';
 
 const PATIENCE = 30_000;
+const METRICS = 'token-of-the-metrics';
 
 /** The app of these tests, as the README names it. */
 export const APP = { id: '1', key: 'app-key', secret: 'app-secret' };
@@ -17,11 +18,12 @@ export class Server {
   #program; #folder;
 
   /** With these routes: objects with the settings of `[[routes]]`. */
-  static async start(routes, { listen = '127.0.0.1:0', options = [], app = APP, apps = [app] } = {}) {
+  static async start(routes, { listen = '127.0.0.1:0', options = [], app = APP, apps = [app], environment = {} } = {}) {
     const server = new Server();
     server.#folder = await mkdtemp(join(tmpdir(), 'taut-routes-'));
     await server.#configure(routes, apps);
-    server.#program = await Program.listening(process.env.TAUT_BIN, 'serve', '--listen', listen, '--config', server.#file, ...options);
+    const variables = Object.entries({ TAUT_METRICS_TOKEN: METRICS, ...environment }).map(([name, value]) => `${name}=${value}`);
+    server.#program = await Program.listening('env', ...variables, process.env.TAUT_BIN, 'serve', '--listen', listen, '--config', server.#file, ...options);
     server.url = server.#program.url.replace('http', 'ws');
     server.port = server.#program.port;
     return server;
@@ -56,6 +58,13 @@ export class Server {
 
   /** What a client of a path is refused with: {status, headers, body}. */
   async refused(path, options) { return refused(`${this.url}${path}`, options); }
+
+  /** The events of all routes, by what came of them: only what has come. */
+  async results() {
+    const response = await fetch(`${this.url.replace('ws', 'http')}/metrics`, { headers: { authorization: `Bearer ${METRICS}` } });
+    const counted = [...(await response.text()).matchAll(/^taut_route_events_total\{.*result="(\w+)".*\} (\d+)$/gm)];
+    return Object.fromEntries(counted.map(([, result, count]) => [result, Number(count)]).filter(([, count]) => count));
+  }
 
   /** Bytes of memory that are its own. */
   memory() { return 1024 * Number(/^RssAnon:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.#program.pid}/status`, 'utf8'))[1]); }

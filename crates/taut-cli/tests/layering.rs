@@ -128,6 +128,7 @@ const ROOMS: &[Room] = &[
             "axum",
             "base64",
             "getrandom",
+            "h2",
             "hmac",
             "http",
             "http-body-util",

@@ -187,7 +187,7 @@ impl RouteTest {
             name.eq_ignore_ascii_case("host") || head.headers.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name))
         };
         let left_out = client.headers.iter().map(|(name, _)| name).filter(|name| !is_sent(name)).cloned().collect();
-        let http = HttpClient::new();
+        let http = HttpClient::new().offering_http2();
         let (mut conversation, mut state) = (Conversation::new(), State::Opening);
         let mut refusal = check_origin(&route, &app.snapshot().config.origins, &request).err();
         match identify(&http, &app, &route, &request).await {

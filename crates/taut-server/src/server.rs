@@ -300,7 +300,7 @@ impl Prepared {
             client: Box::new(move |peer, headers| connect_auth::client_of(peer, headers, &trusted)),
             draining: is_draining.clone(),
         };
-        runtime.spawn(gateway::serve(jobs, client.clone(), mail_routed(Arc::clone(&bus))));
+        runtime.spawn(gateway::serve(jobs, client.clone().offering_http2(), mail_routed(Arc::clone(&bus))));
         runtime.spawn(connect_auth::serve(guard, tasks, client, mail_outcomes(bus)));
         let served = (http::serve(departed, service), operators.serve(context, is_draining));
         let http = runtime.spawn(async move {

@@ -1,7 +1,10 @@
 //! Requests to others: to whom webhooks are told, to applications that are asked, to issuers of keys.
 
+mod http2;
+
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
@@ -11,7 +14,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
@@ -27,14 +30,24 @@ pub(crate) struct Client {
     plain: legacy::Client<HttpConnector, Full<Bytes>>,
     /// Made when it is first needed: that takes the roots of the system, which not every system has.
     secure: Arc<OnceCell<Secure>>,
+    offers_http2: bool,
 }
 
-type Secure = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+#[derive(Debug)]
+struct Secure {
+    http1: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http2: http2::Hosts,
+}
 
 impl Client {
-    /// One that trusts the roots of the system, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    /// One that speaks HTTP/1.1, and trusts the roots of the system, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     pub(crate) fn new() -> Self {
-        Self { plain: builder().build(connector()), secure: Arc::default() }
+        Self { plain: builder().build(connector()), secure: Arc::default(), offers_http2: false }
+    }
+
+    /// The same, which speaks HTTP/2 to `https` hosts that choose it: for many requests at a time to few hosts.
+    pub(crate) fn offering_http2(self) -> Self {
+        Self { offers_http2: true, ..self }
     }
 
     /// Sends a request and reads the answer: all within this time, from the name of the host on, and at most so many bytes.
@@ -67,26 +80,49 @@ impl Client {
         most: usize,
     ) -> Result<Answer, Unanswered> {
         name_product(&mut request);
+        let has_left = AtomicBool::new(false);
         let answered = async {
-            let response = if request.uri().scheme() == Some(&Scheme::HTTPS) {
-                let secure = self.secure.get_or_try_init(secure).await;
-                secure.map_err(|reason| Unanswered { reason, is_untouched: true })?.request(request).await
-            } else {
-                self.plain.request(request).await
-            };
-            let response =
-                response.map_err(|error| Unanswered { reason: explain(&error), is_untouched: error.is_connect() })?;
-            let (head, body) = response.into_parts();
-            // A connection whose answer was read to its end can be used again; one with a longer answer is dropped.
-            let body = Limited::new(body, most).collect().await;
-            let body = body.map_err(|_| format!("the answer ended too early, or is larger than {most} bytes"));
-            let body = body.map(http_body_util::Collected::to_bytes);
-            Ok(Answer { status: head.status, headers: head.headers, body })
+            if request.uri().scheme() != Some(&Scheme::HTTPS) {
+                has_left.store(true, Ordering::Relaxed);
+                return over_http1(&self.plain, request, most).await;
+            }
+            let secure = self.secure.get_or_try_init(secure).await;
+            let secure = secure.map_err(|reason| Unanswered { reason, is_untouched: true })?;
+            let (head, body) = request.into_parts();
+            let Ok(body) = body.collect().await;
+            let request = Request::from_parts(head, body.to_bytes());
+            if self.offers_http2
+                && let Some(answer) = secure.http2.exchange(&request, most, &has_left).await?
+            {
+                return Ok(answer);
+            }
+            has_left.store(true, Ordering::Relaxed);
+            over_http1(&secure.http1, request.map(Full::new), most).await
         };
-        let late =
-            |_| Err(Unanswered { reason: format!("there was no answer within {within:.0?}"), is_untouched: false });
-        timeout(within, answered).await.unwrap_or_else(late)
+        timeout(within, answered).await.unwrap_or_else(|_| {
+            let reason = format!("there was no answer within {within:.0?}");
+            Err(Unanswered { reason, is_untouched: !has_left.load(Ordering::Relaxed) })
+        })
     }
+}
+
+async fn over_http1<C>(
+    client: &legacy::Client<C, Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    most: usize,
+) -> Result<Answer, Unanswered>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let response = client.request(request).await.map_err(|error| {
+        let what = if error.is_connect() { "no connection" } else { "the request failed" };
+        Unanswered { reason: explain(what, error.source()), is_untouched: error.is_connect() }
+    })?;
+    let (head, body) = response.into_parts();
+    // A connection whose answer was read to its end can be used again; one with a longer answer is dropped.
+    let body = Limited::new(body, most).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes).map_err(|_| too_long(most));
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 /// Says whose request it is, unless it says so itself.
@@ -184,15 +220,17 @@ fn trusting(roots: RootCertStore) -> Result<Secure, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
+    let mut offering = config.clone();
+    offering.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let http2 = http2::Hosts::new(HttpsConnector::from((connector(), offering)));
     let connector =
         HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().wrap_connector(connector());
-    Ok(builder().build(connector))
+    Ok(Secure { http1: builder().build(connector), http2 })
 }
 
-/// An error with what is behind it: the outermost says hardly more than that there is one.
-fn explain(error: &legacy::Error) -> String {
-    let mut text = if error.is_connect() { "no connection" } else { "the request failed" }.to_owned();
-    let mut source = error.source();
+/// What has failed, with all that is behind it: the outermost error often says only that there is one.
+fn explain(what: &str, mut source: Option<&(dyn Error + 'static)>) -> String {
+    let mut text = what.to_owned();
     while let Some(error) = source {
         let reason = error.to_string();
         if !text.ends_with(&reason) {
@@ -204,11 +242,15 @@ fn explain(error: &legacy::Error) -> String {
     text
 }
 
+fn too_long(most: usize) -> String {
+    format!("the answer ended too early, or is larger than {most} bytes")
+}
+
 const KEY: HeaderName = HeaderName::from_static("x-pusher-key");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("taut/", env!("CARGO_PKG_VERSION")));
 
-/// How long a connection waits for the next request. Shorter than any server in use waits for one (gunicorn: 2 s, Node and
+/// How long a connection of HTTP/1.1 waits for the next request. Shorter than any server in use waits for one (gunicorn: 2 s, Node and
 /// uvicorn: 5 s): a server that closes while a request is on its way leaves open whether it has got it.
 const IDLE: Duration = Duration::from_millis(1500);
 
@@ -260,9 +302,13 @@ mod tests {
     async fn a_receiver_with_a_trusted_certificate_is_asked() {
         let (receiver, certificate) = secure_receiver().await;
         let url = format!("https://localhost:{}/", receiver.port());
-        let answer = send(&client_trusting(&certificate), &url).await.expect("an answer");
-        assert_eq!((answer.status.as_u16(), &*answer.body.expect("a body")), (200, &b"thanks"[..]));
-        assert_eq!(receiver.requests().len(), 1);
+        let client = client_trusting(&certificate);
+        // This receiver does not choose HTTP/2.
+        for client in [client.clone(), client.offering_http2()] {
+            let answer = send(&client, &url).await.expect("an answer");
+            assert_eq!((answer.status.as_u16(), &*answer.body.expect("a body")), (200, &b"thanks"[..]));
+            assert_eq!(receiver.requests().len(), 1);
+        }
     }
 
     #[tokio::test]
