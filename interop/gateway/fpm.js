@@ -1,6 +1,6 @@
 /** Debian's php-fpm with a pool of its own, on a Unix socket, and nginx in front of it. */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { readdirSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Program } from '../peers/programs.js';
@@ -37,6 +37,9 @@ ${variables}${pool}
     this.#program = new Program(binary(), '-F', '-O', '-R', '-y', join(this.#folder, 'fpm.conf'));
     await this.#program.until(/ready to handle connections/);
   }
+
+  /** How many workers it has now. */
+  get workers() { return readFileSync(`/proc/${this.#program.pid}/task/${this.#program.pid}/children`, 'utf8').split(' ').filter(Boolean).length; }
 
   signal(name) { this.#program.signal(name); }
 
