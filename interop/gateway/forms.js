@@ -5,7 +5,7 @@
  *   route     the settings of a route
  *   read      the events of a body (a Buffer), in the words of the plain form
  *   write     the answer {headers, body} to a list of [event, answer], of which the answer has `send` (texts and
- *             buffers, one or a list) and `close` (a code)
+ *             buffers, one or a list), `close` (a code), and to `open` `subscribe` (names of channels)
  */
 export const FORMS = {
   plain: {
@@ -21,9 +21,11 @@ export const FORMS = {
     route: { form: 'websocket-over-http', batch: 1 },
     read: (body) => [...eventsOf(body)],
     write: (answered) => ({
-      headers: { 'content-type': 'application/websocket-events' },
-      body: Buffer.concat(answered.flatMap(([{ event }, { send = [], close }]) => [
+      // A connection that subscribes is one of GRIP from then on.
+      headers: { 'content-type': 'application/websocket-events', ...(answered.some(([, { subscribe }]) => subscribe) && { 'sec-websocket-extensions': 'grip; message-prefix=""' }) },
+      body: Buffer.concat(answered.flatMap(([{ event }, { send = [], close, subscribe = [] }]) => [
         ...(event === 'open' ? [encoded('OPEN')] : []),
+        ...subscribe.map((channel) => encoded('TEXT', `c:${JSON.stringify({ type: 'subscribe', channel })}`)),
         ...[send].flat().map((message) => encoded(typeof message === 'string' ? 'TEXT' : 'BINARY', message)),
         ...(close === undefined ? [] : [encoded('CLOSE', Buffer.from([close >> 8, close & 255]))]),
       ])),

@@ -61,13 +61,23 @@ export class Server {
 
   /** The events of all routes, by what came of them: only what has come. */
   async results() {
-    const response = await fetch(`${this.url.replace('ws', 'http')}/metrics`, { headers: { authorization: `Bearer ${METRICS}` } });
-    const counted = [...(await response.text()).matchAll(/^taut_route_events_total\{.*result="(\w+)".*\} (\d+)$/gm)];
+    const counted = [...(await this.#metrics()).matchAll(/^taut_route_events_total\{.*result="(\w+)".*\} (\d+)$/gm)];
     return Object.fromEntries(counted.map(([, result, count]) => [result, Number(count)]).filter(([, count]) => count));
+  }
+
+  /** A metric without labels. */
+  async metric(name) { return Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(await this.#metrics())?.[1]); }
+
+  async #metrics() {
+    const response = await fetch(`${this.url.replace('ws', 'http')}/metrics`, { headers: { authorization: `Bearer ${METRICS}` } });
+    return response.text();
   }
 
   /** Bytes of memory that are its own. */
   memory() { return 1024 * Number(/^RssAnon:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.#program.pid}/status`, 'utf8'))[1]); }
+
+  /** Ends it without a word. */
+  async kill() { await this.#program.stop('SIGKILL'); }
 
   /** Ends it; gives its exit code. */
   async end() { return this.#program.ended ?? this.#program.stop(); }
@@ -108,6 +118,8 @@ export class Client {
 
   send(data, options) { this.#socket.send(data, options); }
   ping(data) { this.#socket.ping(data); }
+  /** Frames, as bytes: whatever they are. */
+  raw(bytes) { this.#socket._socket.write(bytes); }
   close(code, reason) { this.#socket.close(code, reason); }
   terminate() { this.#socket.terminate(); }
   pause() { this.#socket.pause(); }
