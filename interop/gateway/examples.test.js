@@ -1,4 +1,4 @@
-/** The examples dashboard, shell and notes, as their pages and scripts are: the pages in Chromium. */
+/** The examples dashboard, shell, flask and notes, as their pages and scripts are: the pages in Chromium. */
 import assert from 'node:assert/strict';
 import { cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -10,7 +10,9 @@ import { fits, isAccessible } from '../browser/layout.js';
 import { Server as Development } from '../browser/server.js';
 import { Proxy } from '../cluster/proxy.js';
 import { Program } from '../peers/programs.js';
-import { Server } from './server.js';
+import { PROXIES } from './grip/proxies.js';
+import { subscribed } from './grip/subscribed.js';
+import { Client, Server, refused } from './server.js';
 
 const PATIENCE = 30_000;
 const EXAMPLES = new URL('../../examples/', import.meta.url);
@@ -194,6 +196,115 @@ describe('the example shell', { timeout: 120_000 }, () => {
   test('its_configuration_is_valid', async () => {
     const program = new Program(process.env.TAUT_BIN, 'serve', '--check', '--config', join(folder, 'taut.toml'));
     assert.equal(await program.end(), 0, program.output);
+  });
+});
+
+describe('the example flask', { timeout: 180_000 }, () => {
+  const folder = fileURLToPath(new URL('flask/', EXAMPLES));
+
+  /** Plays a story on the program and what stands in front of it. */
+  async function played(start, story) {
+    let proxy, program;
+    try {
+      program = await Program.onFreePort(async (port) => {
+        await proxy?.stop();
+        proxy = await start(port);
+        return ['env', '-C', folder, `GRIP_URL=${proxy.gripUrl()}`, `TAUT_URL=${proxy.url}`, 'PYTHONDONTWRITEBYTECODE=1', process.env.TAUT_PYTHON, '-m', 'flask', 'run', '-p', String(port)];
+      });
+      await proxy.ready();
+      await story(proxy, `http://127.0.0.1:${program.port}`);
+    } catch (error) {
+      throw new Error(`${program?.output}`, { cause: error });
+    } finally {
+      await proxy?.stop();
+      await program?.stop();
+    }
+  }
+
+  for (const { name, start } of PROXIES) {
+    test(`two_clients_talk_and_others_are_refused_before_the_upgrade_behind_${name}`, () => played(start, async (proxy, url) => {
+      for (const query of ['', '?token=', '?token=stranger']) {
+        const { status, body } = await refused(`${proxy.url}/chat/1${query}`);
+        assert.deepEqual([status, body], [401, 'unknown token'], query);
+      }
+      const unsigned = await fetch(`${url}/chat/1?token=token-ann`, { method: 'POST', body: 'OPEN\r\n' });
+      assert.deepEqual([unsigned.status, await unsigned.text()], [403, 'not signed']);
+      const isMark = (text) => text.startsWith('mark '); // of `subscribed`
+      const next = async (client) => {
+        for (;;) {
+          const text = await client.next();
+          if (!isMark(text)) return JSON.parse(text);
+        }
+      };
+      const enter = async (user, room = 1) => {
+        const client = new Client(`${proxy.url}/chat/${room}?token=token-${user}`);
+        await client.opened();
+        assert.deepEqual(await next(client), { welcome: user });
+        await subscribed(proxy, `room-${room}`, client);
+        return client;
+      };
+      const ann = await enter('ann');
+      const other = await enter('dan', 2);
+      const bob = await enter('bob');
+      assert.deepEqual(await next(ann), { joined: 'bob' });
+      ann.send('hello, "wörld" 👋');
+      for (const client of [ann, bob]) assert.deepEqual(await next(client), { from: 'ann', text: 'hello, "wörld" 👋' });
+      bob.close(1000, 'enough');
+      assert.deepEqual(await next(ann), { left: 'bob' });
+      const cid = await enter('cid');
+      assert.deepEqual(await next(ann), { joined: 'cid' });
+      cid.terminate();
+      assert.deepEqual(await next(ann), { left: 'cid' });
+      assert.deepEqual(other.messages.filter((text) => !isMark(text)), []);
+      for (const client of [ann, other]) client.terminate();
+    }));
+  }
+
+  const taut = PROXIES.find(({ name }) => name === 'taut');
+  if (taut) {
+    test('two_tabs_talk_and_the_page_says_who_is_not_let_in', () => played(taut.start, async (_, url) => {
+      const pages = new Pages();
+      const join = async (page, token) => {
+        await page.getByLabel('Token').fill(token);
+        await page.getByRole('button', { name: 'Join' }).click();
+      };
+      const says = (page, text) => page.getByRole('status').getByText(text, { exact: true }).waitFor();
+      const hears = (page, text) => page.getByRole('log').getByText(text, { exact: true }).waitFor();
+      const ann = await pages.open(url);
+      await join(ann, 'stranger');
+      await says(ann, 'Not let in: check the token.');
+      await join(ann, 'token-ann');
+      await says(ann, 'You are ann, in room 1.');
+      const bob = await pages.open(url);
+      await join(bob, 'token-bob');
+      await hears(ann, 'bob joined.');
+      await ann.getByLabel('Message', { exact: true }).fill('Hello, <b>Bob</b>! 👋');
+      await ann.keyboard.press('Enter');
+      for (const page of [ann, bob]) await hears(page, 'ann: Hello, <b>Bob</b>! 👋');
+      await bob.context().close();
+      await hears(ann, 'bob left.');
+      for (const look of LOOKS) {
+        const page = await pages.open(url, look);
+        await looksRight(page, 'flask-join', look);
+        await join(page, 'token-eve');
+        await says(page, 'You are eve, in room 1.');
+        await page.getByLabel('Message', { exact: true }).fill('x'.repeat(300));
+        await page.keyboard.press('Enter');
+        await hears(page, `eve: ${'x'.repeat(300)}`);
+        await looksRight(page, 'flask', look);
+        await page.context().close();
+      }
+      await pages.close();
+    }));
+  }
+
+  test('its_configuration_is_valid_and_it_names_the_versions_that_are_tested', async () => {
+    const program = new Program(process.env.TAUT_BIN, 'serve', '--check', '--config', join(folder, 'taut.toml'));
+    assert.equal(await program.end(), 0, program.output);
+    const tested = (await readFile(new URL('requirements.txt', import.meta.url), 'utf8')).split('\n');
+    for (const line of (await readFile(join(folder, 'requirements.txt'), 'utf8')).split('\n')) {
+      if (line.includes('==')) assert.ok(tested.includes(line), line);
+    }
   });
 });
 
