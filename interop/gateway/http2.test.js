@@ -49,8 +49,7 @@ for (const [form, { route: settings }] of Object.entries(FORMS)) {
   /** Plays a story on a server whose route is a backend's. */
   const played = async (answer, story, { route = {}, listen = http2() } = {}) => {
     const backend = await Backend.start(answer, { form, listen, scheme: 'https' });
-    const environment = { SSL_CERT_FILE: workshop.certificate };
-    const start = (url) => Server.start([{ path: '/chat', backend: url, timeout: 3, ...settings, ...route }], { environment });
+    const start = (url, environment = { SSL_CERT_FILE: workshop.certificate }) => Server.start([{ path: '/chat', backend: url, timeout: 3, ...settings, ...route }], { environment });
     let server;
     try {
       server = await start(backend.url);
@@ -262,6 +261,19 @@ for (const [form, { route: settings }] of Object.entries(FORMS)) {
         await network.stop();
       }
     }, { route: { timeout: 60 } }));
+
+    test('whose_certificate_is_not_trusted_is_told_nothing', () => played(echo, async (_, backend, start) => {
+      const another = await Workshop.open();
+      const server = await start(backend.url, { SSL_CERT_FILE: another.certificate });
+      try {
+        assert.equal((await server.refused('/chat')).status, 503);
+        assert.match(server.output, /no connection: .*certificate/);
+        assert.deepEqual(backend.events, []);
+      } finally {
+        assert.equal(await server.stop(), 0, server.output);
+        await another.close();
+      }
+    }));
 
     test('that_speaks_only_http_1_1_is_told_by_that', () => played(echo, async (server, backend) => {
       const clients = await connect(server, 3);

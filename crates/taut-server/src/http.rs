@@ -1,4 +1,4 @@
-//! HTTP/1.1 on tokio: answers requests whose connections have left their shards, and sends requests to others.
+//! HTTP on tokio: answers requests of HTTP/1.1 whose connections have left their shards, and sends requests to others.
 //!
 //! `exchange` carries one request and its response, and gives the connection back to its shard with the bytes that
 //! follow. hyper does not serve these connections: it never gives one back, and its parser would judge the same bytes a

@@ -315,7 +315,7 @@ mod tests {
     use rustls_pki_types::PrivatePkcs8KeyDer;
     use std::sync::atomic::AtomicUsize;
     use tokio::net::TcpListener;
-    use tokio::sync::OnceCell;
+    use tokio::sync::{Notify, OnceCell};
     use tokio::task::JoinHandle;
     use tokio_rustls::TlsAcceptor;
 
@@ -344,6 +344,8 @@ mod tests {
         port: u16,
         client: Client,
         connections: Arc<AtomicUsize>,
+        /// A connection has ended.
+        ended: Arc<Notify>,
         task: JoinHandle<()>,
     }
 
@@ -359,11 +361,12 @@ mod tests {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
             let port = listener.local_addr().expect("an address").port();
             let connections = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&connections);
+            let ended = Arc::new(Notify::new());
+            let (counted, over) = (Arc::clone(&connections), Arc::clone(&ended));
             let task = tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     counted.fetch_add(1, Ordering::Relaxed);
-                    let tls = tls.clone();
+                    let (tls, over) = (tls.clone(), Arc::clone(&over));
                     tokio::spawn(async move {
                         let mut builder = h2::server::Builder::new();
                         builder.max_concurrent_streams(streams);
@@ -372,6 +375,7 @@ mod tests {
                         while let Some(Ok((request, respond))) = connection.accept().await {
                             tokio::spawn(answer(request, respond));
                         }
+                        over.notify_one();
                     });
                 }
             });
@@ -379,7 +383,7 @@ mod tests {
             roots.add(made.cert.der().clone()).expect("a root");
             let secure: Secure = trusting(roots).expect("a configuration");
             let client = Client { secure: Arc::new(OnceCell::new_with(Some(secure))), ..Client::new() };
-            Self { port, client: client.offering_http2(), connections, task }
+            Self { port, client: client.offering_http2(), connections, ended, task }
         }
 
         async fn send(&self, path: &str, body: Vec<u8>) -> Result<Answer, Unanswered> {
@@ -417,6 +421,22 @@ mod tests {
         assert!(refused.is_untouched && refused.reason.starts_with("the request was refused: "), "{refused:?}");
         let failed = server.send("/cancel", b"x".to_vec()).await.expect_err("no answer");
         assert!(!failed.is_untouched && failed.reason.starts_with("the request failed: "), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_is_closed_and_the_next_request_makes_another() {
+        let server = Server::start(10).await;
+        server.send("/", b"x".to_vec()).await.expect("an answer");
+        for (pass, connections) in [(IDLE - PING_INTERVAL, 1), (IDLE, 2)] {
+            tokio::time::pause();
+            tokio::time::advance(pass).await;
+            tokio::time::resume();
+            if connections == 2 {
+                timeout(Duration::from_secs(20), server.ended.notified()).await.expect("it is closed");
+            }
+            server.send("/", b"x".to_vec()).await.expect("an answer");
+            assert_eq!(server.connections.load(Ordering::Relaxed), connections);
+        }
     }
 
     #[tokio::test]
