@@ -21,6 +21,7 @@ mod nodes;
 mod pages;
 mod route;
 mod signed;
+mod streams;
 mod traffic;
 mod users;
 mod webhooks;
@@ -35,7 +36,7 @@ use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, any, delete, get, post};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -52,7 +53,7 @@ use crate::http::body;
 use crate::limit::TokenBucket;
 use crate::node::{Node, NotPublished};
 use crate::refusals::{self, RefusalReason};
-use crate::transports::{self, Transports};
+use crate::transports::{self, Connector, Transports};
 use crate::webhooks::Webhooks;
 pub(crate) use console::Console;
 use console::Login;
@@ -79,6 +80,8 @@ pub(crate) struct Context {
     webhooks: Arc<Webhooks>,
     console: Arc<Console>,
     gateway: Arc<Gateway>,
+    /// The way of streams to the shards.
+    connector: Arc<Connector>,
     grip: grip::Recent,
     /// The engine of the cluster, as it may be shown.
     engine: Option<Box<str>>,
@@ -88,11 +91,13 @@ pub(crate) struct Context {
 
 impl Context {
     /// `draining` becomes true when the server goes, and `readiness` says so some time before.
+    #[expect(clippy::too_many_arguments, reason = "once, as the server starts")]
     pub(crate) fn new(
         auth: Arc<ApiAuth>,
         webhooks: Arc<Webhooks>,
         console: Arc<Console>,
         gateway: Arc<Gateway>,
+        connector: Arc<Connector>,
         config: &Config,
         draining: watch::Receiver<bool>,
         readiness: Arc<Readiness>,
@@ -109,6 +114,7 @@ impl Context {
             webhooks,
             console,
             gateway,
+            connector,
             grip: grip::Recent::default(),
             engine: config.cluster_address().map(String::into_boxed_str),
             node_name: config.node_name().into(),
@@ -270,11 +276,12 @@ fn finish<'p>(
     listener: Listener,
     prefixes: impl IntoIterator<Item = &'p str>,
 ) -> Router {
+    let elsewhere = if listener == Listener::Clients { any(streams::serve) } else { any(not_found) };
     prefixes
         .into_iter()
         .fold(router.merge(area(Area::Metrics, "")), |router, prefix| router.merge(area(Area::Health, prefix)))
         .method_not_allowed_fallback(method_not_allowed)
-        .fallback(not_found)
+        .fallback(elsewhere)
         .layer(from_fn(refuse_encoded))
         .layer(from_fn_with_state(Arc::clone(context), traffic::observe))
         .layer(Extension(listener))

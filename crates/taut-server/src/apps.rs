@@ -211,23 +211,26 @@ impl Drop for Admission {
     }
 }
 
-/// How a client comes that cannot have a WebSocket.
+/// How a client comes that has no WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fallback {
     XhrStreaming,
     XhrPolling,
     SockJs,
+    /// A stream of a route.
+    Stream,
 }
 
 impl Fallback {
-    pub(crate) const ALL: [Self; 3] = [Self::XhrStreaming, Self::XhrPolling, Self::SockJs];
+    pub(crate) const ALL: [Self; 4] = [Self::XhrStreaming, Self::XhrPolling, Self::SockJs, Self::Stream];
 
-    /// What metrics call it; a WebSocket is `ws`. These are pusher-js' names for its transports.
+    /// What metrics call it; a WebSocket is `ws`. The first three are pusher-js' names for its transports.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::XhrStreaming => "xhr_streaming",
             Self::XhrPolling => "xhr_polling",
             Self::SockJs => "sockjs",
+            Self::Stream => "sse",
         }
     }
 }
@@ -524,11 +527,11 @@ mod tests {
         let carried = |app: &App| Fallback::ALL.map(|fallback| app.carried(fallback));
         let (one, two) = (app.carry(Fallback::XhrPolling), app.carry(Fallback::XhrPolling));
         let other = app.carry(Fallback::SockJs);
-        assert_eq!(carried(&app), [0, 2, 1]);
+        assert_eq!(carried(&app), [0, 2, 1, 0]);
         drop((one, other));
-        assert_eq!(carried(&app), [0, 1, 0]);
+        assert_eq!(carried(&app), [0, 1, 0, 0]);
         drop(two);
-        assert_eq!(carried(&app), [0; 3]);
+        assert_eq!(carried(&app), [0; 4]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Routes: paths whose WebSockets are told to a backend, event by event, and do as it answers.
+//! Routes: paths whose WebSockets and streams are told to a backend, event by event, and do as it answers.
 //!
 //! A shard holds the connection and its `Conversation`: events in order, one at a time. Each goes as a `Job` to
 //! `serve`, on tokio, which asks the backend. The `Outcome` comes back to the shard by mail, which carries it out.
@@ -17,9 +17,12 @@ mod over_http;
 mod pattern;
 mod plain;
 mod route;
+pub(crate) mod seen;
 mod signature;
+pub(crate) mod sse;
 mod statistics;
 mod status;
+pub(crate) mod stream;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,13 +39,14 @@ use crate::pusher::socket_id::SocketId;
 pub(crate) use auth::kept_of;
 pub(crate) use backend::{Attempt, Judged, Note, Routes, Tried, serve};
 pub(crate) use conversation::{Conversation, Exchange, Kept};
-pub(crate) use head::Head;
+pub(crate) use head::{Head, Transport};
 pub(crate) use pattern::Parameters;
 pub use route::{Auth, Backend, Form, Frames, OnError, RouteConfig};
 
 use self::backend::Route as LiveRoute;
-use self::event::Answer;
+use self::event::{Answer, Response};
 use self::statistics::RESULTS;
+use self::stream::Streams;
 
 /// A route while it is served.
 pub(crate) type Route = LiveRoute;
@@ -50,6 +54,7 @@ pub(crate) type Route = LiveRoute;
 /// What shards know of routes, and the way to their backends.
 pub(crate) struct Gateway {
     routes: ArcSwap<Routes>,
+    streams: Arc<Streams>,
     jobs: mpsc::UnboundedSender<Job>,
     /// Jobs whose outcomes have not been carried out.
     pending: AtomicUsize,
@@ -94,6 +99,8 @@ pub(crate) enum Outcome {
     Answered(Box<Answer>),
     /// The client is not let in.
     Refused(Refusal),
+    /// The client asked for a stream, and gets a whole response of the backend's instead.
+    Passed(Box<Response>),
     /// No answer can be carried out.
     Failed(Failure),
 }
@@ -132,7 +139,8 @@ impl Gateway {
         let (jobs, receiver) = mpsc::unbounded_channel();
         tell_open(&routes, &Routes::default());
         let routes = ArcSwap::from_pointee(routes);
-        (Arc::new(Self { routes, jobs, pending: AtomicUsize::new(0) }), Jobs(receiver))
+        let (streams, pending) = (Arc::default(), AtomicUsize::new(0));
+        (Arc::new(Self { routes, streams, jobs, pending }), Jobs(receiver))
     }
 
     /// One without routes.
@@ -152,6 +160,11 @@ impl Gateway {
     /// The routes that are served.
     pub(crate) fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
+    }
+
+    /// The streams that no shard has taken yet.
+    pub(crate) fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     /// The route of a path, and what its open parts are there.

@@ -20,7 +20,7 @@ pub(crate) mod testing;
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 
 use self::conn::Conn;
 use self::exchange::Exchange;
-use self::permits::RequestLimiter;
+use self::permits::{RequestLimiter, RequestPermit};
 
 /// Answers requests, each on a connection that has left its shard for it and goes back there.
 pub(crate) struct Service {
@@ -100,6 +100,18 @@ impl HangUp {
     }
 }
 
+/// The place of a request among those that are under way: an extension of each one that has come from a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Place(Arc<Mutex<Option<RequestPermit>>>);
+
+impl Place {
+    /// Gives the place to another request, although the response of this one has not ended: what bounds it is counted
+    /// elsewhere.
+    pub(crate) fn leave(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 async fn serve_one(departure: Departure, service: Arc<Service>, limiter: Arc<RequestLimiter>) {
     let Departure { shard, handover } = departure;
     let peer = handover.peer;
@@ -117,12 +129,15 @@ async fn serve_one(departure: Departure, service: Arc<Service>, limiter: Arc<Req
         return;
     };
     let permit = limiter.acquire((service.client)(peer, request.headers()));
+    let is_busy = permit.is_none();
+    let place = Place(Arc::new(Mutex::new(permit)));
+    request.extensions_mut().insert(place.clone());
     let hang_up = HangUp::default();
     request.extensions_mut().insert(hang_up.clone());
     request.extensions_mut().insert(Peer(peer));
     let answering = async {
         let is_draining = || *service.draining.borrow();
-        if permit.is_none() {
+        if is_busy {
             let busy = async { Ok::<_, Infallible>(refusal(StatusCode::SERVICE_UNAVAILABLE, BUSY)) };
             return exchange.answer(busy, || true).await;
         }
@@ -132,7 +147,7 @@ async fn serve_one(departure: Departure, service: Arc<Service>, limiter: Arc<Req
         answered = answering => answered.and_then(|conn| conn.map(|conn| conn.into_handover(peer)).transpose()),
         () = hang_up.0.notified() => return,
     };
-    drop(permit);
+    place.leave();
     match answered {
         Ok(None) => {}
         Err(error) => tracing::debug!(%peer, %error, "an HTTP connection ended badly"),

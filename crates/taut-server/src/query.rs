@@ -78,6 +78,8 @@ pub(crate) struct ConnectionState {
     pub(crate) address: IpAddr,
     pub(crate) sdk: Option<Arc<Sdk>>,
     pub(crate) carrier: Carrier,
+    /// It only listens: a stream of a route.
+    pub(crate) is_stream: bool,
     /// For how long it has been open.
     pub(crate) age: Duration,
     /// How many channels it is subscribed to, listed or not.

@@ -18,7 +18,7 @@ use crate::gateway::event::{self, Acceptance, Answer, Event, Step, Target};
 use crate::gateway::grip::{self, Control};
 use crate::gateway::{
     Asker, Attempt, Auth, Conversation, Failure, Form, Head, Job, Judged, Kept, Note, OnError, Outcome, Route, Routes,
-    Tried, Whose, kept_of,
+    Transport, Tried, Whose, kept_of,
 };
 use crate::http::client::Client as HttpClient;
 use crate::place::ShardIndex;
@@ -180,9 +180,11 @@ impl RouteTest {
             return Err(RouteTestError::NoRoute { path: request.path().to_owned(), routes });
         };
         let app = route.app(&apps).ok_or_else(|| RouteTestError::Client("the route's app is not served".to_owned()))?;
-        let passes = |name: &str| route.passes(name);
+        let transport = Transport::WebSocket;
+        let passes = |name: &str| route.passes(name, transport);
         let (local, is_secure) = (Ipv4Addr::LOCALHOST, config.tls_certificate.is_some());
-        let head = Head::new(&request, SocketAddr::from((local, 0)), local.into(), is_secure, passes, params);
+        let head =
+            Head::new(&request, SocketAddr::from((local, 0)), local.into(), is_secure, passes, params, transport);
         let is_sent = |name: &str| {
             name.eq_ignore_ascii_case("host") || head.headers.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name))
         };
@@ -353,6 +355,8 @@ impl RouteTest {
                 }));
                 self.carry_out(exchange, *answer);
             }
+            // That comes of a stream alone, and here is a WebSocket.
+            (Outcome::Passed(_), _) => exchange.verdict = Verdict::Failed,
             (Outcome::Refused(refusal), _) => {
                 (self.state, exchange.verdict) = (State::Refused, Verdict::Refused);
                 exchange.does.push(refused(&refusal, exchange.reply.as_ref()));
@@ -540,7 +544,7 @@ fn handshake(config: &Config, client: &Client) -> Result<Vec<u8>, RouteTestError
 }
 
 fn let_in(answer: &Answer) -> Vec<String> {
-    let Acceptance { subprotocol, headers } = &answer.acceptance;
+    let Acceptance { subprotocol, headers, response: _ } = &answer.acceptance;
     let mut text = "lets the client in".to_owned();
     if let Some(Some(user)) = &answer.user {
         let _ = write!(text, " as {}", user.id);

@@ -279,16 +279,17 @@ impl Prepared {
         let client = Client::new();
         let webhooks = Webhooks::start(runtime.handle(), &apps, events, recorded, data, client.clone());
         let webhooks = Arc::new(webhooks);
-        let fallback = config.fallback.then(|| {
-            let entrance = Connector::new(shards.iter().map(Shard::intake).collect());
-            Arc::new(Transports::new(entrance, Arc::clone(&apps), config, is_draining.clone()))
-        });
+        let connector = Arc::new(Connector::new(shards.iter().map(Shard::intake).collect()));
+        let fallback = config
+            .fallback
+            .then(|| Arc::new(Transports::new(Arc::clone(&connector), Arc::clone(&apps), config, is_draining.clone())));
         let console = Arc::new(Console::new(config, Instant::now()).map_err(StartError::System)?);
         let context = Arc::new(api::Context::new(
             auth,
             Arc::clone(&webhooks),
             Arc::clone(&console),
             Arc::clone(&gateway),
+            connector,
             config,
             is_draining.clone(),
             Arc::clone(&readiness),

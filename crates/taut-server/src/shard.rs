@@ -15,6 +15,7 @@ mod publications;
 mod query;
 mod routed;
 mod sign_in;
+mod streams;
 mod subscribe;
 mod visit;
 
@@ -36,7 +37,7 @@ use crate::apps::{Admission, App, Apps, Granted};
 use crate::bus::{BusEnd, Mail, ShardBus};
 use crate::connect_auth::ConnectAuth;
 use crate::events::{Event, EventBus};
-use crate::gateway::{Frames, Gateway};
+use crate::gateway::{Gateway, sse};
 use crate::hub::Hub;
 use crate::hub::effects::Effects;
 use crate::hub::engine::Standing;
@@ -53,6 +54,7 @@ use client_info::{ClientInfo, Sdks};
 use connect::Applicant;
 pub(crate) use connect::{Unwelcome, no_such_app, tell_unwelcome};
 use deliver::{ClientOutlet, FollowUp};
+use frames::Encoding;
 pub(crate) use publications::publication;
 use routed::Routed;
 pub(crate) use routed::{check_origin, check_subscription};
@@ -460,11 +462,16 @@ impl Handler for PusherHandler {
             return content.map_or(Verdict::HandOver, |content| Verdict::Respond { content });
         }
         match request.upgrade() {
-            // A route for everything leaves Pusher's clients where they are.
-            Ok(upgrade) => match self.gateway.find(request.path()).filter(|_| !self.is_of_app(request.path())) {
-                Some(found) => self.connect_to_route(request, upgrade, peer, id, found),
-                None => self.connect(request, upgrade, peer, id),
-            },
+            Ok(upgrade) => {
+                if let Some(begun) = self.gateway.streams().take(request) {
+                    return self.connect_stream(upgrade, peer, id, begun);
+                }
+                // A route for everything leaves Pusher's clients where they are.
+                match self.gateway.find(request.path()).filter(|_| !self.is_of_app(request.path())) {
+                    Some(found) => self.connect_to_route(request, upgrade, peer, id, found, None),
+                    None => self.connect(request, upgrade, peer, id),
+                }
+            }
             Err(refusal) => {
                 self.apps.refusals().count(RefusalReason::Handshake);
                 let address = Some(self.connect_auth.client(request, peer));
@@ -641,17 +648,20 @@ impl Subscriber {
 }
 
 fn send(connections: &mut Connections<Client>, id: ConnectionId, event: &ServerEvent<'_>, text: &mut String) {
-    let frames = frames(connections, id);
-    if frames.is_some_and(|frames| !routed::is_told(event, frames)) {
+    let encoding = encoding(connections, id);
+    if encoding.is_some_and(|encoding| !routed::is_told(event, encoding)) {
         return;
     }
     text.clear();
     event.write(text);
-    if frames.is_some() {
+    if encoding.is_some() {
         *text = frames::event(text).unwrap_or_default();
     }
     // A reader that is too slow is closed by the shard, and counted there.
-    let _ = connections.send(id, text.as_str());
+    let _ = match encoding {
+        Some(Encoding::Events(_)) => connections.send(id, sse::message(text).as_bytes()),
+        _ => connections.send(id, text.as_str()),
+    };
     text.shrink_to(LARGEST_TEXT_KEPT);
 }
 
@@ -675,12 +685,15 @@ fn subscriber(connections: &mut Connections<Client>, id: ConnectionId) -> Option
     }
 }
 
-/// What a connection gets of events if it is of a route; `None`: it speaks Pusher's protocol. It is about to get one.
-fn frames(connections: &mut Connections<Client>, id: ConnectionId) -> Option<Frames> {
+/// How a connection gets events if it is of a route; `None`: it speaks Pusher's protocol. It is about to get one.
+fn encoding(connections: &mut Connections<Client>, id: ConnectionId) -> Option<Encoding> {
     let now = connections.now();
     let routed = subscriber(connections, id)?.extras.as_mut()?.routed.as_mut()?;
-    routed.heard = now;
-    Some(routed.route.frames())
+    let encoding = routed.encoding();
+    if encoding != Encoding::Bytes {
+        routed.heard = now;
+    }
+    Some(encoding)
 }
 
 /// Seconds since the shard's start, for 136 years.

@@ -50,7 +50,7 @@ use table::{Full, Table};
 #[derive(Debug)]
 pub(crate) struct Transports {
     sessions: Mutex<PusherHandler>,
-    entrance: Connector,
+    entrance: Arc<Connector>,
     apps: Arc<Apps>,
     /// From where `X-Forwarded-For` is believed.
     trusted: Box<[Network]>,
@@ -88,7 +88,12 @@ enum Begun {
 
 impl Transports {
     /// Heartbeats are those that WebSocket clients have, and so is the bound of what a client may send.
-    pub(crate) fn new(entrance: Connector, apps: Arc<Apps>, config: &Config, draining: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(
+        entrance: Arc<Connector>,
+        apps: Arc<Apps>,
+        config: &Config,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
         let (interval, timeout) = (config.ping_interval.min(LONGEST_INTERVAL), config.pong_timeout);
         let patience = Timeouts {
             interval,
@@ -432,7 +437,8 @@ mod tests {
         fn with(change: impl FnOnce(&mut Timeouts)) -> Self {
             let (draining, is_draining) = watch::channel(false);
             let apps = Arc::new(Apps::development(&Limits::default()));
-            let mut fallback = Transports::new(Connector::new(Vec::new()), apps, &Config::default(), is_draining);
+            let mut fallback =
+                Transports::new(Arc::new(Connector::new(Vec::new())), apps, &Config::default(), is_draining);
             change(&mut fallback.patience);
             Self { fallback: Arc::new(fallback), _draining: draining }
         }

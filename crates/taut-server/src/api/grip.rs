@@ -12,7 +12,7 @@ use http::header::ACCEPT;
 use super::{Context, not_published, signed};
 use crate::app::Limits;
 use crate::gateway::frame::{Action, Frame};
-use crate::gateway::grip::{Item, Kind, PublishLimits, WsMessage, read_items};
+use crate::gateway::grip::{HttpStream, Item, Kind, PublishLimits, WsMessage, read_items};
 use crate::http::answer::{self, ApiError};
 use crate::hub::command::{Event, Publication};
 use crate::place::AppIndex;
@@ -42,7 +42,7 @@ pub(crate) async fn publish(State(context): State<Arc<Context>>, request: Reques
     }
     let now = Instant::now();
     let new: Vec<&Item> = items.iter().filter(|item| context.grip.is_new(keyed.app.index(), item, now)).collect();
-    let publications: Vec<Publication> = new.iter().filter_map(|item| publication(item, now)).collect();
+    let publications: Vec<Publication> = new.iter().flat_map(|item| publications(item, now)).collect();
     if !publications.is_empty() {
         let published = context.node().publish_and_wait(&keyed.app, publications.into_iter()).await;
         published.map_err(|reason| {
@@ -64,9 +64,21 @@ fn check(item: &Item, limits: &Limits) -> Result<(), ApiError> {
         .map_err(|invalid| ApiError::bad_request(invalid.to_string()))
 }
 
-/// What WebSockets get of an item, if they get anything.
-fn publication(item: &Item, at: Instant) -> Option<Publication> {
-    let action = match item.ws_message.as_ref()? {
+/// What WebSockets and streams get of an item.
+fn publications(item: &Item, at: Instant) -> impl Iterator<Item = Publication> {
+    let actions = [item.ws_message.as_ref().and_then(for_websockets), item.http_stream.as_ref().and_then(for_streams)];
+    actions.into_iter().flatten().map(move |action| {
+        let event = match &action {
+            // Pusher's clients get it as this event.
+            Action::Text(text) if item.meta.is_empty() => Event::published("message", &Payload::from(&**text)),
+            _ => Event::frame(&Frame { action, meta: item.meta.iter().cloned().collect() }.data()),
+        };
+        Publication { channel: item.channel.as_str().into(), event, excluded: None, at, receipt: None }
+    })
+}
+
+fn for_websockets(message: &WsMessage) -> Option<Action> {
+    Some(match message {
         // Only subscriptions with the same content filters would get it, and there are none.
         WsMessage::Send { content_filters, .. } if !content_filters.is_empty() => return None,
         WsMessage::Send { message, .. } => match message.kind {
@@ -78,13 +90,17 @@ fn publication(item: &Item, at: Instant) -> Option<Publication> {
         WsMessage::Close { code, reason } => Action::Close { code: code.unwrap_or(NORMAL), reason: reason.clone() },
         WsMessage::Refresh => Action::Refresh,
         WsMessage::Hint => return None,
-    };
-    let event = match &action {
-        // Pusher's clients get it as this event.
-        Action::Text(text) if item.meta.is_empty() => Event::published("message", &Payload::from(&**text)),
-        _ => Event::frame(&Frame { action, meta: item.meta.iter().cloned().collect() }.data()),
-    };
-    Some(Publication { channel: item.channel.as_str().into(), event, excluded: None, at, receipt: None })
+    })
+}
+
+fn for_streams(content: &HttpStream) -> Option<Action> {
+    Some(match content {
+        // As above.
+        HttpStream::Send { content_filters, .. } if !content_filters.is_empty() => return None,
+        HttpStream::Send { content, .. } => Action::stream(content),
+        HttpStream::Close => Action::EndStream,
+        HttpStream::Hint => return None,
+    })
 }
 
 /// The ids of the items of the last minute: one that comes again is not published again.
@@ -153,9 +169,16 @@ mod tests {
         read_items(body.as_bytes(), &limits).expect(text).remove(0)
     }
 
+    fn all_published(text: &str) -> Vec<(String, String)> {
+        let item = item(text);
+        let published = publications(&item, Instant::now());
+        published.map(|publication| (publication.name().to_owned(), publication.data().into_owned())).collect()
+    }
+
     fn published(text: &str) -> Option<(String, String)> {
-        let publication = publication(&item(text), Instant::now())?;
-        Some((publication.name().to_owned(), publication.data().into_owned()))
+        let mut published = all_published(text);
+        assert!(published.len() <= 1, "{text}");
+        published.pop()
     }
 
     #[test]
@@ -182,10 +205,26 @@ mod tests {
             (r#"{"channel":"a","formats":{"ws-message":{"action":"refresh"}}}"#, frame(r#"{"refresh":null}"#)),
             (r#"{"channel":"a","formats":{"ws-message":{"type":"ping"}}}"#, None),
             (r#"{"channel":"a","formats":{"ws-message":{"content":"hi","content-filters":["x"]}}}"#, None),
-            (r#"{"channel":"a","formats":{"http-stream":{"content":"hi"}}}"#, None),
+            (r#"{"channel":"a","formats":{"http-stream":{"content":"hi"}}}"#, frame(r#"{"stream":"aGk="}"#)),
+            (r#"{"channel":"a","formats":{"http-stream":{"content-bin":"AP8="}}}"#, frame(r#"{"stream":"AP8="}"#)),
+            (
+                r#"{"channel":"a","meta":{"sender":"ann"},"formats":{"http-stream":{"content":"hi"}}}"#,
+                frame(r#"{"stream":"aGk=","meta":{"sender":"ann"}}"#),
+            ),
+            (r#"{"channel":"a","formats":{"http-stream":{"action":"close"}}}"#, frame(r#"{"end_stream":null}"#)),
+            (r#"{"channel":"a","formats":{"http-stream":{"action":"hint"}}}"#, None),
+            (r#"{"channel":"a","formats":{"http-stream":{"content":"hi","content-filters":["x"]}}}"#, None),
+            (r#"{"channel":"a","formats":{"http-response":{"body":"hi"}}}"#, None),
         ] {
             assert_eq!(published(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn websockets_and_streams_get_the_format_that_is_theirs() {
+        let item = r#"{"channel":"a","formats":{"ws-message":{"content":"w"},"http-stream":{"content":"s"}}}"#;
+        let expected = [("message", "w"), ("pusher_internal:frame", r#"{"stream":"cw=="}"#)];
+        assert_eq!(all_published(item), expected.map(|(name, data)| (name.to_owned(), data.to_owned())));
     }
 
     #[test]

@@ -231,7 +231,7 @@ const CONNECTIONS: Description = Description::new(
     "taut_connections",
     Kind::Gauge,
     &["app", "transport"],
-    "Open connections of clients: WebSockets (`ws`), and those that come by HTTP (`xhr_streaming`, `xhr_polling`, `sockjs`).",
+    "Open connections of clients: WebSockets (`ws`), and those that come by HTTP (`xhr_streaming`, `xhr_polling`, `sockjs`, and the streams of routes, `sse`).",
 );
 
 const REFUSALS: Description = Description::new(

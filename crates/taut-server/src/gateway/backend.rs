@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
+use hyper::body::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -18,7 +19,7 @@ use super::breaker::{self, Breaker};
 use super::event::Answer;
 use super::grip::{self, SharedKey, Signer};
 use super::merge_patch;
-use super::over_http;
+use super::over_http::{self, Held};
 use super::pattern::Parameters;
 use super::pattern::{Conflict, Pattern, Patterns};
 use super::plain;
@@ -26,7 +27,7 @@ use super::route::{Auth, Form, Frames, OnError, RouteConfig};
 use super::signature::{self, Secret};
 use super::statistics::Statistics;
 use super::status::{self, EventOutcome, OpenOutcome};
-use super::{Asker, Failure, Job, Jobs, Outcome};
+use super::{Asker, Failure, Job, Jobs, Outcome, Transport};
 use crate::app;
 use crate::apps::{App, Apps};
 use crate::http::client::{Client, Unanswered};
@@ -188,12 +189,14 @@ impl Route {
         self.config.batch
     }
 
-    /// Whether the backend gets this header of the client's.
-    pub(crate) fn passes(&self, name: &str) -> bool {
+    /// Whether the backend gets this header of the client's. What a client accepts matters to its own request alone.
+    pub(crate) fn passes(&self, name: &str, transport: Transport) -> bool {
         // PHP makes `a_b`, `a.b` and `a-b` the same name.
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let is_listed = |known: &String| known == "*" || name.eq_ignore_ascii_case(known);
-        is_plain && over_http::is_forwarded(name) && self.config.headers.iter().any(is_listed)
+        let is_own = transport == Transport::Stream && self.config.form == Form::WebSocketOverHttp;
+        let is_forwarded = over_http::is_forwarded(name) || is_own && name.eq_ignore_ascii_case("accept");
+        is_plain && is_forwarded && self.config.headers.iter().any(is_listed)
     }
 
     /// The key that publishers may sign with, if the backend is told by WebSocket-over-HTTP.
@@ -357,6 +360,7 @@ impl Job {
                 address: &address,
                 protocols: &protocols,
                 is_secure: head.is_secure,
+                transport: head.transport.name(),
             },
         };
         let body = plain::write(&connection, &exchange.events, route.config.batch > 1, exchange.seq, attempt);
@@ -370,15 +374,30 @@ impl Job {
             ("Webhook-Signature", signature),
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        carrier::Request { body: body.into(), content_type: "application/json", headers, is_for_path: false }
+        carrier::Request {
+            method: Method::POST,
+            body: body.into(),
+            content_type: Some("application/json"),
+            headers,
+            is_for_path: false,
+        }
     }
 
     fn grip_request(&self, own: Option<&Signer>, timestamp: u64) -> carrier::Request {
         let apps = own.is_none().then(|| signer(&self.app_secret())).flatten();
         let token = own.or(apps.as_ref()).map(|signer| signer.token(timestamp)).unwrap_or_default();
+        if self.is_clients_own() {
+            let (method, headers) = (Method::GET, over_http::fields_of_own(token, &self.exchange.kept.meta));
+            return carrier::Request { method, body: Bytes::new(), content_type: None, headers, is_for_path: true };
+        }
         let headers = over_http::fields(&self.connection.to_string(), token, &self.exchange.kept.meta);
         let body = over_http::write(&self.exchange.events).into();
-        carrier::Request { body, content_type: grip::EVENTS, headers, is_for_path: true }
+        carrier::Request { method: Method::POST, body, content_type: Some(grip::EVENTS), headers, is_for_path: true }
+    }
+
+    /// Whether the backend gets the client's own request and not an event: GRIP holds the responses to those.
+    fn is_clients_own(&self) -> bool {
+        self.head.transport == Transport::Stream && self.route.config.form == Form::WebSocketOverHttp
     }
 
     fn app_secret(&self) -> String {
@@ -388,6 +407,9 @@ impl Job {
     fn read(&self, reply: &Reply, deadline: Instant) -> Judged {
         let headers = reply.pairs();
         let response = status::Response { status: reply.status, headers: &headers, body: &reply.body };
+        if self.is_clients_own() {
+            return self.held(reply);
+        }
         if self.exchange.is_open() {
             return match OpenOutcome::of(&response) {
                 OpenOutcome::Accept => self.answer(reply),
@@ -416,6 +438,28 @@ impl Job {
         }
     }
 
+    /// What the backend wants done with the client's own request.
+    fn held(&self, reply: &Reply) -> Judged {
+        let headers = reply.pairs();
+        let response = over_http::Response { status: reply.status, headers: &headers, body: &reply.body };
+        let outcome = match over_http::read_held(&response) {
+            Ok(Held::Stream(mut answer)) => {
+                self.complete(&mut answer);
+                Outcome::Answered(answer)
+            }
+            Ok(Held::Whole(response)) => Outcome::Passed(response),
+            Err(error) => return Judged::failed(Failure::Broken, error),
+        };
+        let note =
+            if reply.status < 500 { Note::Answered(Vec::new()) } else { Note::Failed(answered(reply.status).into()) };
+        Judged { attempt: Attempt::Done(outcome), note }
+    }
+
+    /// Adds to an answer to [`Event::Open`](super::event::Event::Open) what the server knows.
+    fn complete(&self, answer: &mut Answer) {
+        auth::complete(answer, self.route.auth(), self.exchange.kept.user.as_ref(), &self.head.protocols);
+    }
+
     /// What the backend wants done, checked as a whole.
     fn answer(&self, reply: &Reply) -> Judged {
         let (mut answer, warnings) = match self.read_form(reply) {
@@ -423,7 +467,7 @@ impl Job {
             Err(error) => return Judged::failed(Failure::Broken, error),
         };
         if self.exchange.is_open() {
-            auth::complete(&mut answer, self.route.auth(), self.exchange.kept.user.as_ref(), &self.head.protocols);
+            self.complete(&mut answer);
         }
         if let Some(patch) = answer.meta.take() {
             let mut meta = self.exchange.kept.meta.clone();

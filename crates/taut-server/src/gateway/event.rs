@@ -69,6 +69,16 @@ pub(crate) enum Step {
 pub(crate) struct Acceptance {
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+    /// Of a stream by GRIP: how it begins, in the backend's own words.
+    pub(crate) response: Option<Box<Response>>,
+}
+
+/// A response as a client gets it: of one that is held, the beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+    pub(crate) body: Box<[u8]>,
 }
 
 impl Acceptance {

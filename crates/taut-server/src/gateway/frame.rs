@@ -32,6 +32,10 @@ pub(crate) enum Action {
     },
     /// Ask the backends of connections what is new.
     Refresh,
+    /// In base64: bytes of the responses that GRIP holds open.
+    Stream(String),
+    /// Ends those responses.
+    EndStream,
 }
 
 impl Action {
@@ -39,9 +43,13 @@ impl Action {
         Self::Binary(STANDARD.encode(bytes))
     }
 
-    /// The bytes of a binary message.
+    pub(crate) fn stream(bytes: &[u8]) -> Self {
+        Self::Stream(STANDARD.encode(bytes))
+    }
+
+    /// The bytes of a binary message, or of a response.
     pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
-        if let Self::Binary(text) = self { STANDARD.decode(text).ok() } else { None }
+        if let Self::Binary(text) | Self::Stream(text) = self { STANDARD.decode(text).ok() } else { None }
     }
 }
 
@@ -93,6 +101,8 @@ mod tests {
             Action::binary(&[0, 255]),
             Action::Close { code: 4123, reason: "kicked".to_owned() },
             Action::Refresh,
+            Action::stream(&[255, 10]),
+            Action::EndStream,
         ] {
             let frame = Frame { action, meta: [("sender".to_owned(), "ann".to_owned())].into() };
             assert_eq!(Frame::read(&message(FRAME_EVENT, &frame.data())), Some(frame));
@@ -102,6 +112,7 @@ mod tests {
             Frame::read(&message(FRAME_EVENT, &frame.data())).and_then(|it| it.action.bytes()),
             Some(vec![0, 255])
         );
+        assert_eq!(Action::stream(&[255, 10]).bytes(), Some(vec![255, 10]));
         assert_eq!(Action::Refresh.bytes(), None);
     }
 

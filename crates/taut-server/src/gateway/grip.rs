@@ -6,6 +6,7 @@
 pub(super) mod control;
 pub(super) mod events;
 pub(super) mod headers;
+pub(super) mod instruct;
 mod json;
 mod parameters;
 mod publish;
@@ -14,5 +15,5 @@ mod signature;
 pub(crate) use control::{Control, Extension, Filters, KeepAlive, Message as ControlMessage, Mode};
 pub(crate) use events::{Kind, lines};
 pub(super) use headers::EVENTS;
-pub(crate) use publish::{Item, Limits as PublishLimits, WsMessage, read as read_items};
+pub(crate) use publish::{HttpStream, Item, Limits as PublishLimits, WsMessage, read as read_items};
 pub(crate) use signature::{PublisherAuth, SharedKey, Signer};

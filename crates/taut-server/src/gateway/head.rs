@@ -6,7 +6,7 @@ use taut_proto::handshake::Request;
 
 use super::pattern::Parameters;
 
-/// The part of an upgrade's request that its route's backend is told.
+/// The part of a client's first request that its route's backend is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) path: Box<str>,
@@ -22,6 +22,25 @@ pub(crate) struct Head {
     pub(crate) port: u16,
     pub(crate) host: Box<str>,
     pub(crate) is_secure: bool,
+    pub(crate) transport: Transport,
+}
+
+/// How a client gets what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    WebSocket,
+    /// A response without an end: Server-Sent Events, or what GRIP holds open.
+    Stream,
+}
+
+impl Transport {
+    /// What a backend is told.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Stream => "sse",
+        }
+    }
 }
 
 impl Head {
@@ -33,6 +52,7 @@ impl Head {
         is_secure: bool,
         passes: impl Fn(&str) -> bool,
         params: Parameters,
+        transport: Transport,
     ) -> Self {
         // Headers that `Connection` names are for this server (RFC 9110 §7.6.1).
         let ends_here = |name: &str| {
@@ -58,6 +78,7 @@ impl Head {
             port: peer.port(),
             host: request.host().unwrap_or_default().into(),
             is_secure,
+            transport,
         }
     }
 }

@@ -2,7 +2,9 @@
 //! No I/O and no clock.
 
 mod answer;
+mod hold;
 mod request;
 
 pub(super) use answer::{Response, To, read};
-pub(super) use request::{fields, is_forwarded, meta_of_user, write};
+pub(super) use hold::{Held, read as read_held};
+pub(super) use request::{fields, fields_of_own, is_forwarded, meta_of_user, write};

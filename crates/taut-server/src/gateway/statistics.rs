@@ -71,7 +71,7 @@ impl Drop for UnderWay<'_> {
 /// Which of the [`RESULTS`] an outcome is.
 pub(crate) fn result(outcome: &Outcome) -> usize {
     match outcome {
-        Outcome::Answered(_) => 0,
+        Outcome::Answered(_) | Outcome::Passed(_) => 0,
         Outcome::Refused(_) => 1,
         Outcome::Failed(Failure::Broken) => 2,
         Outcome::Failed(Failure::Late) => 3,
@@ -104,6 +104,9 @@ mod tests {
         }
         let expected = [("answered", 1), ("refused", 2), ("failed", 3), ("late", 4), ("busy", 5), ("rejected", 6)];
         assert_eq!(statistics.results().collect::<Vec<_>>(), expected);
+        let passed = Statistics::default();
+        passed.record(&Outcome::Passed(Box::default()), Duration::ZERO);
+        assert_eq!(passed.results().next(), Some(("answered", 1)));
         assert_eq!((statistics.durations().counts[1], statistics.durations().sum), (21, 63));
     }
 

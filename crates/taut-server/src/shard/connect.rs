@@ -10,7 +10,7 @@ use taut_shard::{Answer, ConnectionId, Connections, HandshakeId, Verdict};
 
 use super::client_info::ClientInfo;
 use super::sign_in::SignedIn;
-use super::visit::Visit;
+use super::visit::{self, Visit};
 use super::{Client, Extras, LONGEST_ECHO, PusherHandler, Subscriber};
 use crate::app::TokenAuth;
 use crate::apps::{Admission, App, AppSnapshot, Granted, NoPlace};
@@ -64,6 +64,10 @@ impl Applicant {
 
     pub(super) fn handshake(&self) -> HandshakeId {
         self.asker.handshake
+    }
+
+    fn refused(self, refusal: Refusal) -> Refusal {
+        visit::refused(self.visit.and_then(|visit| visit.stream), refusal)
     }
 }
 
@@ -140,7 +144,10 @@ impl PusherHandler {
             Authorization::Known(identity) => {
                 self.let_in(upgrade, app, Applicant { identity: Some(identity), ..applicant })
             }
-            Authorization::Denied(denied) => Verdict::Refuse(turn_away(app, denied, applicant.asker.address)),
+            Authorization::Denied(denied) => {
+                let refusal = turn_away(app, denied, applicant.asker.address);
+                Verdict::Refuse(applicant.refused(refusal))
+            }
             Authorization::Later => {
                 self.deciding.insert(applicant.handshake(), applicant);
                 Verdict::Pending(upgrade)
@@ -168,7 +175,10 @@ impl PusherHandler {
                     Err(applicant) => self.wait(&app, vec![applicant]),
                 }
             }
-            Err(denied) => connections.answer(handshake, Answer::Refuse(turn_away(&app, denied, address))),
+            Err(denied) => {
+                let refusal = applicant.refused(turn_away(&app, denied, address));
+                connections.answer(handshake, Answer::Refuse(refusal));
+            }
         }
     }
 
@@ -227,26 +237,29 @@ impl PusherHandler {
 
     /// Lets a client in if there is room for it, or says why not. Gives it back if more may be granted.
     fn admit(&mut self, app: &Arc<App>, applicant: Applicant, granted: Granted) -> Result<Decision, Applicant> {
-        let (address, is_visit) = (applicant.asker.address, applicant.visit.is_some());
+        let address = applicant.asker.address;
         let snapshot = Arc::clone(&app.snapshot());
-        let refuse = |unwelcome: Unwelcome| {
-            let refusal = is_visit.then(|| unwelcome.refusal());
+        let refuse = |applicant: Applicant, unwelcome: Unwelcome| {
+            let refusal = applicant.visit.is_some().then(|| unwelcome.refusal());
             let client = refuse(app, unwelcome, address);
-            Ok(refusal.map_or(Decision::Accepted(client), Decision::Refused))
+            Ok(match refusal {
+                Some(refusal) => Decision::Refused(applicant.refused(refusal)),
+                None => Decision::Accepted(client),
+            })
         };
         // It may have been taken away while it was decided who the client is.
         if let Err(unwelcome) = check_standing(&snapshot) {
-            return refuse(unwelcome);
+            return refuse(applicant, unwelcome);
         }
         let admission = match app.admit() {
             Ok(admission) => admission,
             Err(NoPlace::NotGranted) if !granted.refuses(applicant.since) => return Err(applicant),
-            Err(_) => return refuse(Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close())),
+            Err(_) => return refuse(applicant, Unwelcome::new(RefusalReason::Quota, Reason::OVER_QUOTA.close())),
         };
         let mut random = [0; 16];
         // The operating system gives random bytes or something is badly wrong with it; a client can try again.
         if getrandom::fill(&mut random).is_err() {
-            return refuse(Unwelcome::new(RefusalReason::Unavailable, Reason::OVER_CAPACITY.close()));
+            return refuse(applicant, Unwelcome::new(RefusalReason::Unavailable, Reason::OVER_CAPACITY.close()));
         }
         let socket_id = SocketId::from_random(random);
         self.open(admission.index());
@@ -254,7 +267,10 @@ impl PusherHandler {
         if let Some(visit) = visit {
             let kept = match visit.kept(identity) {
                 Ok(kept) => kept,
-                Err(denied) => return Ok(Decision::Refused(turn_away(app, denied, address))),
+                Err(denied) => {
+                    let refusal = visit::refused(visit.stream, turn_away(app, denied, address));
+                    return Ok(Decision::Refused(refusal));
+                }
             };
             self.ask_to_open(asker.handshake, *visit, kept, admission, socket_id, client);
             return Ok(Decision::Asked);

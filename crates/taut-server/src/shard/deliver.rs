@@ -8,14 +8,14 @@ use std::time::Duration;
 use taut_proto::{Close, CloseCode};
 use taut_shard::{ConnectionId, Connections};
 
-use super::frames::Forms;
+use super::frames::{Encoding, Forms};
 use super::subscribe::Refused;
-use super::{Client, PusherHandler, frames, send, subscriber, tell_refused};
+use super::{Client, PusherHandler, encoding, frames, send, streams, subscriber, tell_refused};
 use crate::apps::App;
 use crate::bus::Outlet;
 use crate::events::{Event, EventBus};
-use crate::gateway::Frames;
 use crate::gateway::frame::{Action, Frame};
+use crate::gateway::sse;
 use crate::hub::Hub;
 use crate::hub::command::{Delivery, LastEvent, Subscribed};
 use crate::hub::effects::Tell;
@@ -72,13 +72,18 @@ impl Outlet<ConnectionId> for ClientOutlet<'_> {
         }
         let mut delivered = 0;
         let mut forms = Forms::new(message);
+        let is_cache = Kind::of(channel).is_cache();
         for id in subscribers {
             if excluded.is_some() && self.connections.user(id).and_then(|client| client.socket_id()) == *excluded {
                 continue;
             }
             // Few apps have routes, and the others need not ask each connection.
-            let frames = if self.routed > 0 { frames(self.connections, id) } else { None };
-            let Some(message) = forms.of(frames) else { continue };
+            let encoding = if self.routed > 0 { encoding(self.connections, id) } else { None };
+            if is_cache && streams::send_kept(self.connections, id, channel, encoding, &mut forms) {
+                delivered += 1;
+                continue;
+            }
+            let Some(message) = forms.of(encoding) else { continue };
             // A reader that is too slow is closed by the shard, and counted there.
             let _ = self.connections.send_prepared(id, message);
             delivered += 1;
@@ -146,30 +151,44 @@ impl ClientOutlet<'_> {
         for id in interest.members(channel) {
             let Some(subscriber) = subscriber(self.connections, id) else { continue };
             let routed = subscriber.extras.as_mut().and_then(|extras| extras.routed.as_deref_mut());
-            let form = match routed {
+            let encoding = match routed {
                 Some(routed) => {
+                    let encoding = routed.encoding();
+                    let is_for_responses = matches!(frame.action, Action::Stream(_) | Action::EndStream);
+                    if !is_own && is_for_responses != (encoding == Encoding::Bytes) {
+                        continue;
+                    }
                     if routed.skips(channel, &frame.meta, |name| interest.is_member(name, id)) {
                         continue;
                     }
                     routed.heard = now;
-                    Some(if is_own { Frames::Raw } else { routed.route.frames() })
+                    Some(if is_own { encoding.alone() } else { encoding })
                 }
                 None => None,
             };
             // A reader that is too slow is closed by the shard, and counted there.
-            match (&frame.action, form) {
+            match (&frame.action, encoding) {
+                (Action::Text(text), Some(Encoding::Bytes)) => {
+                    let _ = self.connections.send(id, text.as_bytes());
+                }
                 (Action::Text(_), _) => {
-                    if let Some(message) = forms.as_mut().and_then(|forms| forms.of(form)) {
+                    if let Some(message) = forms.as_mut().and_then(|forms| forms.of(encoding)) {
                         let _ = self.connections.send_prepared(id, message);
                     }
                 }
-                (Action::Binary(_), Some(_)) => {
-                    if let Some(bytes) = &bytes {
-                        let _ = self.connections.send(id, &**bytes);
-                    }
+                (Action::Binary(_) | Action::Stream(_), Some(encoding)) => {
+                    let Some(bytes) = &bytes else { continue };
+                    let _ = match encoding {
+                        Encoding::Events(_) => self.connections.send(id, sse::binary(bytes).as_bytes()),
+                        Encoding::Messages(_) | Encoding::Bytes => self.connections.send(id, &**bytes),
+                    };
                 }
                 (Action::Close { code, reason }, Some(_)) => {
                     let close = Close::new(CloseCode::new(*code), &**reason);
+                    self.follow_ups.push_back(FollowUp::Close { connection: id, close });
+                }
+                (Action::EndStream, Some(_)) => {
+                    let close = Close::new(CloseCode::NORMAL, "");
                     self.follow_ups.push_back(FollowUp::Close { connection: id, close });
                 }
                 (Action::Refresh, Some(_)) => self.follow_ups.push_back(FollowUp::Refresh { connection: id }),
@@ -208,8 +227,11 @@ impl ClientOutlet<'_> {
         self.send(id, &ServerEvent::SubscriptionSucceeded { channel, members });
         match &subscribed.last_event {
             LastEvent::Found(message) => {
-                let frames = frames(self.connections, id);
-                if let Some(message) = Forms::new(message).of(frames) {
+                let encoding = encoding(self.connections, id);
+                let mut forms = Forms::new(message);
+                let is_done = streams::has_seen(self.connections, id, channel, &mut forms)
+                    || streams::send_kept(self.connections, id, channel, encoding, &mut forms);
+                if let (false, Some(message)) = (is_done, forms.of(encoding)) {
                     // A reader that is too slow is closed by the shard, and counted there.
                     let _ = self.connections.send_prepared(id, message);
                 }

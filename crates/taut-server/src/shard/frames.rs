@@ -7,42 +7,78 @@ use serde_json::value::RawValue;
 use taut_proto::Prepared;
 
 use crate::gateway::Frames;
+use crate::gateway::seen::Mark;
+use crate::gateway::sse;
 use crate::pusher::event::ServerEvent;
 use crate::pusher::json::write_json_string;
 use crate::pusher::payload::Payload;
 
+/// How a connection of a route gets what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// As messages of a WebSocket.
+    Messages(Frames),
+    /// As Server-Sent Events.
+    Events(Frames),
+    /// As bytes of a response that GRIP holds: what is published for those, and nothing else.
+    Bytes,
+}
+
+impl Encoding {
+    /// The same for what is meant for one connection, which has no channel and no name.
+    pub(super) fn alone(self) -> Self {
+        match self {
+            Self::Messages(_) => Self::Messages(Frames::Raw),
+            Self::Events(_) => Self::Events(Frames::Raw),
+            Self::Bytes => Self::Bytes,
+        }
+    }
+}
+
 /// One event in the forms in which connections want it, each made once, when the first one does.
 pub(super) struct Forms<'m> {
     pusher: &'m Prepared,
-    event: Option<Prepared>,
-    #[expect(clippy::option_option, reason = "not made yet, none, or one")]
-    raw: Option<Option<Prepared>>,
+    made: [Form; 4],
+    #[expect(clippy::option_option, reason = "not looked at yet, none, or one")]
+    mark: Option<Option<Mark>>,
 }
+
+/// Not made yet, none, or one.
+#[expect(clippy::option_option, reason = "as it says")]
+type Form = Option<Option<Prepared>>;
 
 impl<'m> Forms<'m> {
     /// Of an event as Pusher's clients get it.
     pub(super) fn new(pusher: &'m Prepared) -> Self {
-        Self { pusher, event: None, raw: None }
+        Self { pusher, made: [const { None }; 4], mark: None }
     }
 
-    /// The event in the form of a route, or of Pusher's clients; `None`: there is none in this form.
-    pub(super) fn of(&mut self, frames: Option<Frames>) -> Option<&Prepared> {
-        let text = || str::from_utf8(self.pusher.payload()).unwrap_or_default();
-        match frames {
-            None => Some(self.pusher),
-            Some(Frames::Event) => {
-                if self.event.is_none() {
-                    self.event = event(text()).map(|text| Prepared::new(text.as_str()));
-                }
-                self.event.as_ref()
-            }
-            Some(Frames::Raw) => {
-                if self.raw.is_none() {
-                    self.raw = Some(raw(text()).map(|text| Prepared::new(&*text)));
-                }
-                self.raw.as_ref().and_then(Option::as_ref)
-            }
-        }
+    /// The event as a connection of a route gets it, or one of Pusher's clients; `None`: there is none in this form.
+    pub(super) fn of(&mut self, encoding: Option<Encoding>) -> Option<&Prepared> {
+        let (place, frames) = match encoding {
+            None => return Some(self.pusher),
+            Some(Encoding::Bytes) => return None,
+            Some(Encoding::Messages(frames)) => (0, frames),
+            Some(Encoding::Events(frames)) => (1, frames),
+        };
+        let is_raw = frames == Frames::Raw;
+        let form = &mut self.made[place + 2 * usize::from(is_raw)];
+        let make = || {
+            let pusher = str::from_utf8(self.pusher.payload()).unwrap_or_default();
+            let text = if is_raw { raw(pusher)? } else { event(pusher)?.into() };
+            Some(if place == 0 { Prepared::new(&*text) } else { Prepared::new(sse::message(&text).as_bytes()) })
+        };
+        form.get_or_insert_with(make).as_ref()
+    }
+
+    /// What stands for the event, if it is one that a channel may keep: one of a publisher.
+    pub(super) fn mark(&mut self) -> Option<Mark> {
+        let look = || {
+            let Pusher { event, .. } = serde_json::from_slice(self.pusher.payload()).ok()?;
+            let is_kept = !NEVER_KEPT.iter().chain(&INTERNAL).any(|prefix| event.starts_with(prefix));
+            is_kept.then(|| Mark::of(self.pusher.payload()))
+        };
+        *self.mark.get_or_insert_with(look)
     }
 }
 
@@ -107,6 +143,9 @@ fn read(data: &RawValue) -> Cow<'_, str> {
 /// What the server itself announces begins so, and no event of a publisher may.
 const INTERNAL: [&str; 2] = ["pusher_internal:", "pusher:"];
 
+/// The events of clients begin so: a channel does not keep them.
+const NEVER_KEPT: [&str; 1] = ["client-"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,11 +206,39 @@ mod tests {
         let pusher = Prepared::new(published("1").as_str());
         let mut forms = Forms::new(&pusher);
         assert_eq!(forms.of(None).map(Prepared::payload), Some(pusher.payload()));
+        let json = r#"{"channel":"room","event":"message","data":1}"#;
         for _ in 0..2 {
-            let raw = forms.of(Some(Frames::Raw)).map(Prepared::payload);
-            assert_eq!(raw, Some(&b"1"[..]));
-            let event = forms.of(Some(Frames::Event)).map(Prepared::payload);
-            assert_eq!(event, Some(&br#"{"channel":"room","event":"message","data":1}"#[..]));
+            for (encoding, expected) in [
+                (Encoding::Messages(Frames::Raw), Some("1".to_owned())),
+                (Encoding::Messages(Frames::Event), Some(json.to_owned())),
+                (Encoding::Events(Frames::Raw), Some("data: 1\n\n".to_owned())),
+                (Encoding::Events(Frames::Event), Some(format!("data: {json}\n\n"))),
+                (Encoding::Bytes, None),
+            ] {
+                let made = forms.of(Some(encoding)).map(|made| str::from_utf8(made.payload()).expect("a text"));
+                assert_eq!(made, expected.as_deref(), "{encoding:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_for_one_connection_has_no_frame() {
+        assert_eq!(Encoding::Messages(Frames::Event).alone(), Encoding::Messages(Frames::Raw));
+        assert_eq!(Encoding::Events(Frames::Event).alone(), Encoding::Events(Frames::Raw));
+        assert_eq!(Encoding::Bytes.alone(), Encoding::Bytes);
+    }
+
+    #[test]
+    fn only_what_a_publisher_says_is_kept() {
+        let mark = |event: &ServerEvent<'_>| Forms::new(&Prepared::new(written(event).as_str())).mark();
+        let sent = |data| ServerEvent::Published { event: "message", channel: "cache-a", data };
+        let (one, two) = (Payload::from("1"), Payload::from("2"));
+        assert!(mark(&sent(&one)).is_some());
+        assert_eq!(mark(&sent(&one)), mark(&sent(&one)));
+        assert_ne!(mark(&sent(&one)), mark(&sent(&two)));
+        let client = ServerEvent::Client { event: "client-a", channel: "private-cache-a", data: None, user_id: None };
+        for event in [&client, &ServerEvent::CacheMiss { channel: "cache-a" }] {
+            assert_eq!(mark(event), None);
         }
     }
 }

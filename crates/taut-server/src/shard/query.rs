@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use taut_shard::{ConnectionId, Connections};
 
-use super::{Client, LocalApp, PusherHandler, Subscriber, seconds, subscriber};
+use super::{Client, LocalApp, PusherHandler, Routed, Subscriber, seconds, subscriber};
 use crate::hub::presence::Roster;
 use crate::place::AppIndex;
 use crate::pusher::channel::Channel;
@@ -114,6 +114,7 @@ impl PusherHandler {
                 address: subscriber.client.address(),
                 sdk: subscriber.client.sdk().cloned(),
                 carrier,
+                is_stream: subscriber.routed().is_some_and(Routed::is_stream),
                 age: Duration::from_secs(now.saturating_sub(subscriber.opened).into()),
                 subscriptions: interest.channels_of(id).len(),
                 channels: interest.channels_of(id).take(MOST_CHANNELS).cloned().collect(),

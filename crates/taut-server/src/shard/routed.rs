@@ -4,7 +4,7 @@ mod follow;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,20 +15,25 @@ use taut_shard::{Answer as ShardAnswer, ConnectionId, Connections, HandshakeId, 
 
 use super::client_info::ClientInfo;
 use super::connect::Applicant;
+use super::frames::Encoding;
 use super::grip::Grip;
 use super::publications::publication;
 use super::sign_in::SignedIn;
 use super::subscribe::Refused;
-use super::visit::Visit;
-use super::{Client, PusherHandler, Subscriber, connect, subscriber};
+use super::visit::{self, Stream, Teller, Visit};
+use super::{Client, PusherHandler, Subscriber, connect, streams, subscriber};
 use crate::app::Limits;
 use crate::apps::{Admission, App};
 use crate::connect_auth::{Authorization, Requester};
 use crate::events::Event as Shown;
-use crate::gateway::event::{self, Acceptance, Answer, Event, Publish, Step, Subscription};
+use crate::gateway::event::{self, Answer, Event, Publish, Step, Subscription};
 use crate::gateway::grip::{Control, ControlMessage, Extension, Kind as MessageKind};
+use crate::gateway::seen::Seen;
+use crate::gateway::sse;
+use crate::gateway::stream::Beginning;
 use crate::gateway::{
-    Asker, Auth, Conversation, Failure, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Whose,
+    Asker, Auth, Conversation, Failure, Form, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Transport,
+    Whose,
 };
 use crate::hub::command::{PresenceMember, Publication};
 use crate::origin;
@@ -46,6 +51,8 @@ pub(super) struct Routed {
     conversation: Conversation,
     is_paused: bool,
     grip: Option<Box<Grip>>,
+    /// Of a stream of Server-Sent Events: the kept events that its client has seen.
+    pub(super) seen: Option<Box<Seen>>,
     /// What its backend was told last.
     asked: &'static str,
     /// When it was last sent something.
@@ -56,7 +63,7 @@ pub(super) struct Routed {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     /// Those whose backends are asked whether they may come, or have said so and whose clients are still to be told.
-    opening: HashMap<HandshakeId, Opening>,
+    pub(super) opening: HashMap<HandshakeId, Opening>,
     /// Those that have ended, and whose backends are not told everything yet.
     parting: HashMap<ConnectionId, Parting>,
     /// When timers are due: of some, more often than once.
@@ -68,9 +75,11 @@ pub(super) struct Routes {
 }
 
 #[derive(Debug)]
-struct Opening {
+pub(super) struct Opening {
     routed: Routed,
     app: Arc<App>,
+    /// Of a stream: how its response begins is told here, once.
+    tell: Option<Teller>,
     /// Its place among the app's connections, until it is let in.
     admission: Option<Admission>,
     socket_id: SocketId,
@@ -93,14 +102,46 @@ struct Parting {
 }
 
 impl Routed {
-    fn new(Visit { route, head }: Visit, app: Arc<App>, kept: Kept, now: Time) -> Self {
+    fn new(Visit { route, head, stream }: Visit, app: Arc<App>, kept: Kept, now: Time) -> (Self, Option<Teller>) {
         let mut conversation = Conversation::new();
         conversation.keep(kept);
-        Self { route, app, head, conversation, is_paused: false, grip: None, asked: "", heard: now }
+        let (tell, seen) = stream.map(|Stream { tell, seen }| (tell, seen)).unzip();
+        let mut routed =
+            Self { route, app, head, conversation, is_paused: false, grip: None, seen: None, asked: "", heard: now };
+        if let Encoding::Events(_) = routed.encoding() {
+            routed.seen = seen.map(Box::new);
+        }
+        (routed, tell)
     }
 
     fn grip(&mut self) -> &mut Grip {
         self.grip.get_or_insert_default()
+    }
+
+    /// How it gets what it is sent.
+    pub(super) fn encoding(&self) -> Encoding {
+        match (self.head.transport, self.route.form()) {
+            (Transport::WebSocket, _) => Encoding::Messages(self.route.frames()),
+            (Transport::Stream, Form::Plain) => Encoding::Events(self.route.frames()),
+            (Transport::Stream, Form::WebSocketOverHttp) => Encoding::Bytes,
+        }
+    }
+
+    /// Whether its client only listens.
+    pub(super) fn is_stream(&self) -> bool {
+        self.head.transport == Transport::Stream
+    }
+
+    /// Whether its backend hears of it after it was let in. By GRIP a response that is held was the end of its request.
+    fn is_told(&self) -> bool {
+        self.encoding() != Encoding::Bytes
+    }
+
+    /// Tells the backend that the connection is over.
+    fn end(&mut self, code: u16, reason: Box<str>, is_clean: bool) {
+        if self.is_told() {
+            self.conversation.push(Event::Close { code, reason, is_clean });
+        }
     }
 
     /// Whether it leaves out what a publisher has marked so in a channel.
@@ -129,23 +170,44 @@ impl Routed {
 }
 
 impl PusherHandler {
-    /// A client asks for a path of a route: its backend decides.
+    /// A client asks for a path of a route, maybe for a stream: its backend decides.
     pub(super) fn connect_to_route<'r>(
         &mut self,
-        request: &'r Request<'r>,
+        request: &Request<'_>,
         upgrade: Upgrade<'r>,
         peer: SocketAddr,
         handshake: HandshakeId,
         (route, params): (Arc<Route>, Parameters),
+        stream: Option<Stream>,
     ) -> Verdict<'r, Client> {
+        let transport = if stream.is_some() { Transport::Stream } else { Transport::WebSocket };
         let address = self.connect_auth.client(request, peer);
+        let app = match self.app_of_route(&route, request, address) {
+            Ok(app) => app,
+            Err(refusal) => return Verdict::Refuse(visit::refused(stream, refusal)),
+        };
+        let snapshot = Arc::clone(&app.snapshot());
+        let asker = Requester { shard: self.end.here(), handshake, address };
+        let authorization = match route.auth() {
+            Auth::Jwt => self.connect_auth.vet_token(&app, &snapshot, request, asker),
+            Auth::Backend | Auth::None => Authorization::Anybody,
+        };
+        let passes = |name: &str| route.passes(name, transport);
+        let head = Arc::new(Head::new(request, peer, address, self.is_secure, passes, params, transport));
+        let client = ClientInfo::new(address, self.sdks.of(request));
+        let applicant = Applicant::new(asker, client, Some(Box::new(Visit { route, head, stream })));
+        self.proceed(upgrade, &app, applicant, authorization)
+    }
+
+    /// The app of a route, if it takes clients and nothing but their number and their right can speak against this one.
+    fn app_of_route(&self, route: &Route, request: &Request<'_>, address: IpAddr) -> Result<Arc<App>, Refusal> {
         let turned_away = |reason, refusal: Refusal, app: Option<&App>| {
             let counted = app.map_or_else(|| self.apps.refusals(), App::refusals);
             counted.count(reason);
             let client =
                 refusals::Client { app: app.map(App::id), address: Some(address), ..refusals::Client::default() };
             refusals::tell(reason, client, &refusal);
-            Verdict::Refuse(refusal)
+            Err(refusal)
         };
         let Some(app) = route.app(&self.apps) else {
             let refusal = Refusal::with_status(503, "The app of this route is not served.");
@@ -156,19 +218,10 @@ impl PusherHandler {
             let refusal = Refusal::forbidden(unwelcome.close.reason().to_owned());
             return turned_away(unwelcome.reason, refusal, Some(&app));
         }
-        if let Err(refusal) = check_origin(&route, &snapshot.config.origins, request) {
+        if let Err(refusal) = check_origin(route, &snapshot.config.origins, request) {
             return turned_away(RefusalReason::Origin, refusal, Some(&app));
         }
-        let asker = Requester { shard: self.end.here(), handshake, address };
-        let authorization = match route.auth() {
-            Auth::Jwt => self.connect_auth.vet_token(&app, &snapshot, request, asker),
-            Auth::Backend | Auth::None => Authorization::Anybody,
-        };
-        let passes = |name: &str| route.passes(name);
-        let head = Arc::new(Head::new(request, peer, address, self.is_secure, passes, params));
-        let client = ClientInfo::new(address, self.sdks.of(request));
-        let applicant = Applicant::new(asker, client, Some(Box::new(Visit { route, head })));
-        self.proceed(upgrade, &app, applicant, authorization)
+        Ok(app)
     }
 
     /// Asks the backend of a route to let a client in, for which there is a place.
@@ -182,10 +235,10 @@ impl PusherHandler {
         client: ClientInfo,
     ) {
         let app = Arc::clone(&admission);
-        let mut routed = Routed::new(visit, Arc::clone(&app), kept, Time::ZERO);
+        let (mut routed, tell) = Routed::new(visit, Arc::clone(&app), kept, Time::ZERO);
         self.ask(&mut routed, socket_id, Whose::Opening(handshake));
-        let admission = Some(admission);
-        self.routes.opening.insert(handshake, Opening { routed, app, admission, socket_id, client, accepted: None });
+        let (admission, accepted) = (Some(admission), None);
+        self.routes.opening.insert(handshake, Opening { routed, app, tell, admission, socket_id, client, accepted });
     }
 
     /// Takes the next event to the backend, if it is its turn.
@@ -208,7 +261,7 @@ impl PusherHandler {
     }
 
     fn decided(&mut self, connections: &mut Connections<Client>, handshake: HandshakeId, outcome: Outcome) {
-        let Some(Opening { routed, app, admission, client, socket_id, accepted }) =
+        let Some(Opening { routed, app, tell, admission, client, socket_id, accepted }) =
             self.routes.opening.get_mut(&handshake)
         else {
             return;
@@ -219,8 +272,7 @@ impl PusherHandler {
         let (reason, refusal) = match outcome {
             Outcome::Answered(mut answer) => {
                 let Some(admission) = admission.take() else { return };
-                let Acceptance { mut headers, subprotocol } = std::mem::take(&mut answer.acceptance);
-                headers.extend(subprotocol.map(|name| ("Sec-WebSocket-Protocol".into(), name)));
+                let headers = streams::accept(tell.take(), std::mem::take(&mut answer.acceptance));
                 *accepted = Some(Accepted { answer, at: connections.now() });
                 let subscriber = Subscriber {
                     admission,
@@ -236,7 +288,14 @@ impl PusherHandler {
             }
             Outcome::Refused(refusal) => (RefusalReason::Callback, refusal),
             Outcome::Failed(failure) => (RefusalReason::Unavailable, failure.refusal()),
+            Outcome::Passed(response) => {
+                streams::tell(tell.take(), Beginning::Complete(*response));
+                self.routes.opening.remove(&handshake);
+                // The connection was opened for a stream, and nobody sees how it ends.
+                return connections.answer(handshake, ShardAnswer::Refuse(Refusal::with_status(500, "")));
+            }
         };
+        streams::tell(tell.take(), Beginning::Refused(refusal.clone()));
         app.refusals().count(reason);
         let who =
             refusals::Client { app: Some(app.id()), address: Some(client.address()), ..refusals::Client::default() };
@@ -314,9 +373,9 @@ impl PusherHandler {
             Reason::Closed(close) | Reason::CutOff(close) => (close.reason().into(), true),
             _ => ("".into(), false),
         };
-        routed.conversation.push(Event::Close { code, reason, is_clean });
+        routed.end(code, reason, is_clean);
         self.ask(&mut routed, socket_id, Whose::Parting(id));
-        if routed.conversation.is_over() {
+        if routed.conversation.is_over() || !routed.is_told() {
             return;
         }
         let has_room = self.routes.parting.len() < MOST_PARTING;
@@ -362,6 +421,8 @@ impl PusherHandler {
         match outcome {
             Outcome::Answered(answer) => self.carry_out(connections, id, *answer),
             Outcome::Refused(_) => self.fail(connections, id, Failure::Rejected),
+            // Of the first event alone.
+            Outcome::Passed(_) => {}
             Outcome::Failed(failure) => self.fail(connections, id, failure),
         }
         let Some((socket_id, routed)) = routed(connections, id) else { return };
@@ -483,7 +544,7 @@ impl PusherHandler {
 
     /// Asks the backend of a connection what is new.
     pub(super) fn refresh(&mut self, connections: &mut Connections<Client>, id: ConnectionId) {
-        let Some((socket_id, routed)) = routed(connections, id) else { return };
+        let Some((socket_id, routed)) = routed(connections, id).filter(|(_, routed)| routed.is_told()) else { return };
         routed.conversation.push_timer();
         self.ask(routed, socket_id, Whose::Open(id));
     }
@@ -633,7 +694,7 @@ impl PusherHandler {
                 keep(&mut routed.conversation, answer.user, answer.meta, answer.grip);
             }
             routed.conversation.answered();
-            routed.conversation.push(Event::Close { code: 1006, reason: "".into(), is_clean: false });
+            routed.end(1006, "".into(), false);
             self.ask(&mut routed, socket_id, Whose::Nobody);
         }
     }
@@ -642,7 +703,7 @@ impl PusherHandler {
 /// Whether the page that a client comes from may connect.
 pub(crate) fn check_origin(route: &Route, origins: &[String], request: &Request<'_>) -> Result<(), Refusal> {
     // Browsers send cookies whatever page connects, and the backend may go by them.
-    let has_cookie = route.passes("cookie") && request.header("cookie").is_some();
+    let has_cookie = route.passes("cookie", Transport::WebSocket) && request.header("cookie").is_some();
     let is_allowed = if origins.is_empty() && has_cookie {
         same_host(request).is_ok()
     } else {
@@ -692,13 +753,13 @@ fn tell_unsubscribed(connections: &mut Connections<Client>, id: ConnectionId, ap
 }
 
 /// Whether a connection of a route hears of what the server has to say. What was refused is for its backend, whose log has it.
-pub(super) fn is_told(event: &ServerEvent<'_>, frames: Frames) -> bool {
+pub(super) fn is_told(event: &ServerEvent<'_>, encoding: Encoding) -> bool {
     let is_news = match event {
         ServerEvent::SubscriptionSucceeded { members, .. } => members.is_some(),
         ServerEvent::CacheMiss { .. } | ServerEvent::WatchlistEvents { .. } => true,
         _ => false,
     };
-    is_news && frames == Frames::Event
+    is_news && matches!(encoding, Encoding::Messages(Frames::Event) | Encoding::Events(Frames::Event))
 }
 
 /// A reader that is too slow is closed by the shard, and counted there.
@@ -706,9 +767,13 @@ fn send_to(connections: &mut Connections<Client>, id: ConnectionId, message: &ev
     let now = connections.now();
     let Some((_, routed)) = routed(connections, id) else { return };
     routed.heard = now;
-    let _ = match message {
-        event::Message::Text(text) => connections.send(id, &**text),
-        event::Message::Binary(bytes) => connections.send(id, &**bytes),
+    let encoding = routed.encoding();
+    let _ = match (message, encoding) {
+        (event::Message::Text(text), Encoding::Messages(_)) => connections.send(id, &**text),
+        (event::Message::Text(text), Encoding::Events(_)) => connections.send(id, sse::message(text).as_bytes()),
+        (event::Message::Text(text), Encoding::Bytes) => connections.send(id, text.as_bytes()),
+        (event::Message::Binary(bytes), Encoding::Events(_)) => connections.send(id, sse::binary(bytes).as_bytes()),
+        (event::Message::Binary(bytes), _) => connections.send(id, &**bytes),
     };
 }
 

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use taut_proto::handshake::Refusal;
+use tokio::sync::oneshot;
+
 use crate::connect_auth::{self, Denied};
+use crate::gateway::seen::Seen;
+use crate::gateway::stream::Beginning;
 use crate::gateway::{Head, Kept, Route, kept_of};
 use crate::pusher::member::Identity;
 
@@ -11,7 +16,19 @@ use crate::pusher::member::Identity;
 pub(super) struct Visit {
     pub(super) route: Arc<Route>,
     pub(super) head: Arc<Head>,
+    pub(super) stream: Option<Stream>,
 }
+
+/// What a client that only listens has beside that.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// How its response begins is told here, once.
+    pub(super) tell: Teller,
+    /// The kept events that it has seen before.
+    pub(super) seen: Seen,
+}
+
+pub(super) type Teller = oneshot::Sender<Beginning>;
 
 impl Visit {
     /// What is kept of the connection from its beginning: whose it is, if a token has said so.
@@ -19,4 +36,13 @@ impl Visit {
         let Some(identity) = identity else { return Ok(Kept::default()) };
         kept_of(identity, self.route.form()).ok_or_else(connect_auth::unspeakable)
     }
+}
+
+/// A client is refused; if it wants a stream, its response says so.
+pub(super) fn refused(stream: Option<Stream>, refusal: Refusal) -> Refusal {
+    if let Some(Stream { tell, .. }) = stream {
+        // The client may have gone by now.
+        let _ = tell.send(Beginning::Refused(refusal.clone()));
+    }
+    refusal
 }

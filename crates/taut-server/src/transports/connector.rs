@@ -1,4 +1,4 @@
-//! The way of a session to a shard.
+//! The way of a session, or of a stream, to a shard.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use taut::{Client, Error, Heartbeat, Settings, WebSocket};
 use taut_shard::{Intake, Pipe, pipe};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Where sessions become clients of the shards: of each in turn.
+/// Where sessions and streams become clients of the shards: of each in turn.
 #[derive(Debug)]
 pub(crate) struct Connector {
     intakes: Vec<Intake>,
@@ -68,9 +68,35 @@ impl Connector {
         if let Some(origin) = origin {
             client = client.origin(origin);
         }
-        let (ours, theirs) = pipe(CAPACITY);
+        self.join(client, request.peer, CAPACITY).await
+    }
+
+    /// Opens a connection to a shard for a stream, whose handshake has this header. The connection's messages are
+    /// pieces of its response; the shard may take so long to let it in.
+    ///
+    /// # Errors
+    /// When no shard takes it.
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open).
+    pub(crate) async fn open_stream(
+        &self,
+        (name, value): (&str, &str),
+        peer: SocketAddr,
+        within: Duration,
+    ) -> Result<WebSocket, Error> {
+        let mut settings = Settings::client();
+        settings.heartbeat = Heartbeat::off();
+        // A client may take its time, and then the shard's rule for slow readers holds.
+        settings.limits.message_timeout = Duration::MAX;
+        let client = Client::new("ws://stream/").header(name, value).settings(settings).connect_timeout(within);
+        self.join(client, peer, STREAM_CAPACITY).await
+    }
+
+    async fn join(&self, client: Client, peer: SocketAddr, capacity: usize) -> Result<WebSocket, Error> {
+        let (ours, theirs) = pipe(capacity);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.intakes.len().max(1);
-        let taken = self.intakes.get(turn).is_some_and(|intake| intake.adopt_pipe(theirs, request.peer).is_ok());
+        let taken = self.intakes.get(turn).is_some_and(|intake| intake.adopt_pipe(theirs, peer).is_ok());
         if !taken {
             return Err(Error::other("the shard takes no more"));
         }
@@ -114,6 +140,9 @@ const OPENING: Duration = Duration::from_secs(5);
 /// Bytes that may be under way to a shard, and as many from it, beside what the shard itself holds for a slow reader. As
 /// much as a socket of the kernel takes: a client over HTTP stands as long a burst as one that has a socket.
 const CAPACITY: usize = 4 << 20;
+
+/// The same of a stream, whose client has a socket of its own.
+const STREAM_CAPACITY: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -210,6 +210,7 @@ impl<'a> Connections<'a> {
             client: connection.sdk.as_ref().map(|sdk| &*sdk.name),
             version: connection.sdk.as_ref().map(|sdk| &*sdk.version),
             transport: match connection.carrier {
+                _ if connection.is_stream => "SSE",
                 Carrier::Tcp => "websocket",
                 Carrier::Tls => "websocket with TLS",
                 Carrier::Pipe => "HTTP",

@@ -35,8 +35,10 @@ pub(super) struct Script {
 /// What a backend is told.
 #[derive(Debug)]
 pub(super) struct Request {
+    pub(super) method: Method,
     pub(super) body: Bytes,
-    pub(super) content_type: &'static str,
+    /// Of the body, if there is one.
+    pub(super) content_type: Option<&'static str>,
     /// Beside what the client has sent.
     pub(super) headers: Vec<(String, String)>,
     /// It is for the client's own path and query, below the backend's.
@@ -105,21 +107,21 @@ impl Carrier {
     pub(super) fn show(&self, head: &Head, request: Request) -> Shown {
         match self {
             Self::Http(uri) => {
-                let post = post(uri, head, &request).map(|mut post| {
-                    client::name_product(&mut post);
-                    post
+                let http = http_request(uri, head, &request).map(|mut http| {
+                    client::name_product(&mut http);
+                    http
                 });
-                let headers = post.iter().flat_map(http::Request::headers).map(|(name, value)| {
+                let headers = http.iter().flat_map(http::Request::headers).map(|(name, value)| {
                     (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
                 });
-                let own = post.as_ref().ok().filter(|_| request.is_for_path).map(|post| post.uri().to_string());
+                let own = http.as_ref().ok().filter(|_| request.is_for_path).map(|http| http.uri().to_string());
                 let address = own.unwrap_or_else(|| address::shown(&uri.to_string()));
                 Shown { address, script: None, headers: headers.collect(), body: request.body }
             }
             Self::FastCgi(script) => {
                 let fields = fields(head, &request).into_iter();
-                let content_type = ("Content-Type".to_owned(), request.content_type.to_owned());
-                let headers = fields.map(|(name, value)| (name.to_owned(), value.into_owned())).chain([content_type]);
+                let content_type = request.content_type.map(|value| ("Content-Type".to_owned(), value.to_owned()));
+                let headers = fields.map(|(name, value)| (name.to_owned(), value.into_owned())).chain(content_type);
                 let (address, file) = (script.address.to_string(), script.file.to_string());
                 Shown { address, script: Some(file), headers: headers.collect(), body: request.body }
             }
@@ -148,21 +150,21 @@ async fn over_http(
     request: &Request,
     deadline: Instant,
 ) -> Result<Reply, Unanswered> {
-    let post = post(uri, head, request)?;
+    let http = http_request(uri, head, request)?;
     let within = deadline.saturating_duration_since(Instant::now());
-    let answer = client.exchange(post, within, MOST_ANSWER).await?;
+    let answer = client.exchange(http, within, MOST_ANSWER).await?;
     let body = answer.body.map_err(|reason| Unanswered { reason, is_untouched: false })?;
     let text = |value: &HeaderValue| str::from_utf8(value.as_bytes()).ok().map(Into::into);
     let headers = answer.headers.iter().filter_map(|(name, value)| Some((name.as_str().into(), text(value)?)));
     Ok(Reply { status: answer.status.as_u16(), headers: headers.collect(), body })
 }
 
-fn post(uri: &Uri, head: &Head, request: &Request) -> Result<http::Request<Full<Bytes>>, Unanswered> {
-    let mut post = http::Request::new(Full::new(request.body.clone()));
-    *post.method_mut() = Method::POST;
-    *post.uri_mut() = if request.is_for_path { below(uri, head)? } else { uri.clone() };
-    add_headers(post.headers_mut(), head, request);
-    Ok(post)
+fn http_request(uri: &Uri, head: &Head, request: &Request) -> Result<http::Request<Full<Bytes>>, Unanswered> {
+    let mut http = http::Request::new(Full::new(request.body.clone()));
+    *http.method_mut() = request.method.clone();
+    *http.uri_mut() = if request.is_for_path { below(uri, head)? } else { uri.clone() };
+    add_headers(http.headers_mut(), head, request);
+    Ok(http)
 }
 
 /// The client's path and query below a backend's address.
@@ -182,7 +184,7 @@ fn add_headers(headers: &mut HeaderMap, head: &Head, request: &Request) {
             headers.append(name, value);
         }
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
+    headers.extend(request.content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value))));
 }
 
 /// The headers of a request: those that the client sent and the route passes on, and ours.
@@ -206,14 +208,14 @@ impl Script {
             (true, query) => (format!("{}?{query}", head.path).into(), query),
         };
         let parameters = fastcgi::Parameters {
-            method: "POST",
+            method: request.method.as_str(),
             script_filename: &self.file,
             document_root: &self.root,
             script_name: &self.name,
             request_uri: &request_uri,
             query_string,
             protocol: "HTTP/1.1",
-            content_type: Some(request.content_type),
+            content_type: request.content_type,
             remote: SocketAddr::new(head.address, head.port),
             server: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             server_name: head.host.split(':').next().unwrap_or_default(),

@@ -18,6 +18,11 @@ impl<'a> Parameters<'a> {
         Some(Self { value: trim(value), parameters: parameters(rest)? })
     }
 
+    /// Reads a value that is itself `name=text`.
+    pub(crate) fn parse_pair(text: &'a str) -> Option<(&'a str, Cow<'a, str>)> {
+        parameters(text)?.into_iter().next()
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }

@@ -148,7 +148,8 @@ fn timer(headers: &[Header<'_>]) -> Option<Option<Duration>> {
 fn acceptance(headers: &[Header<'_>], offered: &[&str]) -> Result<Acceptance, Box<str>> {
     let headers = headers::to_client(headers.iter().copied(), offered).map_err(|error| error.to_string())?;
     let text = |(name, value): Header<'_>| Some((name.into(), str::from_utf8(value).ok()?.into()));
-    Ok(Acceptance { subprotocol: None, headers: headers.into_iter().filter_map(text).collect() })
+    let headers = headers.into_iter().filter_map(text).collect();
+    Ok(Acceptance { headers, ..Acceptance::default() })
 }
 
 fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a [u8]> {

@@ -35,9 +35,12 @@ pub(crate) fn fields(connection: &str, token: String, meta: &Map<String, Value>)
         ("Grip-Sig".to_owned(), token),
         ("Grip-Feature".to_owned(), FEATURES.to_owned()),
     ];
-    let texts = meta.iter().filter_map(|(name, value)| Some((format!("{META}{name}"), value.as_str()?.to_owned())));
-    fields.extend(texts);
+    fields.extend(fields_of_meta(meta));
     fields
+}
+
+fn fields_of_meta(meta: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    meta.iter().filter_map(|(name, value)| Some((format!("{META}{name}"), value.as_str()?.to_owned())))
 }
 
 /// What is kept of a connection whose user is known, so that each request names it: `Meta-User`. `None` if a header
@@ -45,6 +48,14 @@ pub(crate) fn fields(connection: &str, token: String, meta: &Map<String, Value>)
 pub(crate) fn meta_of_user(user: &str) -> Option<Map<String, Value>> {
     let is_whole = !user.is_empty() && user.trim() == user && is_value(user.as_bytes());
     is_whole.then(|| Map::from_iter([("User".to_owned(), user.into())]))
+}
+
+/// The headers of the client's own request, that is of a GET for a stream, beside those that the client sent.
+pub(crate) fn fields_of_own(token: String, meta: &Map<String, Value>) -> Vec<(String, String)> {
+    let features = format!("status, {FEATURES}");
+    let mut fields = vec![("Grip-Sig".to_owned(), token), ("Grip-Feature".to_owned(), features)];
+    fields.extend(fields_of_meta(meta));
+    fields
 }
 
 /// Whether a backend may get this header of a client's: not one that belongs to the client's connection, nor one that
@@ -127,6 +138,18 @@ mod tests {
             ("Meta-User", "zoë"),
         ];
         assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn the_clients_own_request_says_what_is_there_for_its_response() {
+        let expected = [
+            ("Grip-Sig", "a.b.c"),
+            ("Grip-Feature", "status, filter:skip-self, filter:skip-users, filter:require-sub"),
+        ];
+        assert_eq!(
+            fields_of_own("a.b.c".to_owned()),
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 
     #[test]

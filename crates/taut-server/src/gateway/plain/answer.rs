@@ -647,6 +647,7 @@ mod tests {
                 headers: [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("X-Node", "é")]
                     .map(|(name, value)| (name.into(), value.into()))
                     .to_vec(),
+                response: None,
             },
             ..Answer::default()
         };
@@ -680,7 +681,7 @@ mod tests {
             (
                 r#"{"protocol":"chat.v1"}"#,
                 Answer {
-                    acceptance: Acceptance { subprotocol: Some("chat.v1".into()), headers: Vec::new() },
+                    acceptance: Acceptance { subprotocol: Some("chat.v1".into()), ..Acceptance::default() },
                     ..none()
                 },
             ),

@@ -38,6 +38,8 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) address: &'a str,
     pub(crate) protocols: &'a [&'a str],
     pub(crate) is_secure: bool,
+    /// What the client asks for: `websocket` or `sse`.
+    pub(crate) transport: &'a str,
 }
 
 /// Writes the request of events: a list of them if it is a batch, and otherwise the only one. `seq` is that of the
@@ -77,6 +79,8 @@ struct Body<'a> {
     user: Option<UserBody<'a>>,
     meta: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    transport: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<UpgradeBody<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a str>,
@@ -104,6 +108,7 @@ impl<'a> Body<'a> {
             path,
             user: user.map(UserBody::new),
             meta,
+            transport: None,
             request: None,
             data: None,
             data_base64: None,
@@ -112,7 +117,9 @@ impl<'a> Body<'a> {
             clean: None,
         };
         match event {
-            Event::Open => Self { request: Some(UpgradeBody::new(&upgrade)), ..body },
+            Event::Open => {
+                Self { transport: Some(upgrade.transport), request: Some(UpgradeBody::new(&upgrade)), ..body }
+            }
             Event::Text(text) => Self { event: "text", data: Some(text), ..body },
             Event::Binary(bytes) => Self { event: "binary", data_base64: Some(Base64(bytes)), ..body },
             Event::Timer => Self { event: "timer", ..body },
@@ -149,7 +156,7 @@ struct UpgradeBody<'a> {
 
 impl<'a> UpgradeBody<'a> {
     fn new(upgrade: &Upgrade<'a>) -> Self {
-        let &Upgrade { query, headers, address, protocols, is_secure } = upgrade;
+        let &Upgrade { query, headers, address, protocols, is_secure, transport: _ } = upgrade;
         Self {
             query: Fields::of_query(query),
             headers: Fields::of_headers(headers),
@@ -248,8 +255,14 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    const UPGRADE: Upgrade<'_> =
-        Upgrade { query: "", headers: &[], address: "192.0.2.1", protocols: &[], is_secure: false };
+    const UPGRADE: Upgrade<'_> = Upgrade {
+        query: "",
+        headers: &[],
+        address: "192.0.2.1",
+        protocols: &[],
+        is_secure: false,
+        transport: "websocket",
+    };
 
     fn meta(value: Value) -> Map<String, Value> {
         if let Value::Object(fields) = value { fields } else { panic!("{value}") }
@@ -304,7 +317,10 @@ mod tests {
             (
                 Event::Open,
                 "open",
-                r#","request":{"query":{},"headers":{},"address":"192.0.2.1","protocols":[],"secure":false}}"#,
+                concat!(
+                    r#","transport":"websocket","request":{"query":{},"headers":{},"address":"192.0.2.1","#,
+                    r#""protocols":[],"secure":false}}"#
+                ),
             ),
         ] {
             assert_eq!(text(write(&connection, &[event], false, 2, 1)), [&*start(name, 2), rest].concat());
@@ -328,13 +344,14 @@ mod tests {
             address: "2001:db8::1",
             protocols: &["a", "b"],
             is_secure: true,
+            transport: "sse",
         };
         let connection = Connection { upgrade, ..connection(None, &meta) };
         assert_eq!(
             text(write(&connection, &[Event::Open], false, 1, 3)),
             concat!(
                 r#"{"v":1,"event":"open","connection":"c7","seq":1,"attempt":3,"route":"chat","params":{},"path":"/chat","#,
-                r#""user":null,"meta":{},"request":{"query":{"token":"a b+é","t[]":["1","2","�"],"x":["",""],"":"e","b":"1=2"},"#,
+                r#""user":null,"meta":{},"transport":"sse","request":{"query":{"token":"a b+é","t[]":["1","2","�"],"x":["",""],"":"e","b":"1=2"},"#,
                 r#""headers":{"cookie":"a=1; b=2","x-a":"1, zoë","origin":"http://a�"},"#,
                 r#""address":"2001:db8::1","protocols":["a","b"],"secure":true}}"#
             )
@@ -398,8 +415,14 @@ mod tests {
             let query = query.join("&");
             let protocols: Vec<&str> = protocols.iter().map(|protocol| &**protocol).collect();
             let header_refs: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-            let upgrade =
-                Upgrade { query: &query, headers: &header_refs, address: &address, protocols: &protocols, is_secure };
+            let upgrade = Upgrade {
+                query: &query,
+                headers: &header_refs,
+                address: &address,
+                protocols: &protocols,
+                is_secure,
+                transport: "sse",
+            };
             let kept = json!(kept);
             let meta = meta(kept.clone());
             let info = info.map(|info| json!(info));
@@ -445,6 +468,7 @@ mod tests {
                             _ => json!(value),
                         };
                     }
+                    expected["transport"] = json!("sse");
                     expected["request"] = json!({
                         "query": fields, "headers": joined, "address": address, "protocols": protocols, "secure": is_secure,
                     });
