@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { Backend } from './backend.js';
-import { APP, Server } from './server.js';
+import { APP, publish, Server } from './server.js';
 
 /** Plays a story on a server whose route /chat/{room} is a backend's. */
 async function played(answer, story, route = {}) {
@@ -15,17 +15,6 @@ async function played(answer, story, route = {}) {
     assert.equal(await server.stop(), 0, server.output);
     await backend.stop();
   }
-}
-
-/** Publishes to the app as a backend does: by Pusher's HTTP API. */
-async function publish(server, channel, data) {
-  const { default: { createHash } } = await import('node:crypto');
-  const body = JSON.stringify({ name: 'news', channels: [channel], data: JSON.stringify(data) });
-  const path = `/apps/${APP.id}/events`;
-  const query = `auth_key=${APP.key}&auth_timestamp=${Math.floor(Date.now() / 1000)}&auth_version=1.0&body_md5=${createHash('md5').update(body).digest('hex')}`;
-  const signature = createHmac('sha256', APP.secret).update(`POST\n${path}\n${query}`).digest('hex');
-  const response = await fetch(`${server.url.replace('ws', 'http')}${path}?${query}&auth_signature=${signature}`, { method: 'POST', body, headers: { 'content-type': 'application/json' } });
-  assert.equal(response.status, 200, await response.text());
 }
 
 describe('the plain form', () => {

@@ -1,4 +1,5 @@
 /** `taut serve` with routes, and clients of them. */
+import { createHash, createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { readFileSync } from 'node:fs';
@@ -13,6 +14,16 @@ const METRICS = 'token-of-the-metrics';
 
 /** The app of these tests, as the README names it. */
 export const APP = { id: '1', key: 'app-key', secret: 'app-secret' };
+
+/** Publishes to the app as a backend does: by Pusher's HTTP API. */
+export async function publish(server, channel, data, name = 'news') {
+  const body = JSON.stringify({ name, channels: [channel], data: JSON.stringify(data) });
+  const path = `/apps/${APP.id}/events`;
+  const query = `auth_key=${APP.key}&auth_timestamp=${Math.floor(Date.now() / 1000)}&auth_version=1.0&body_md5=${createHash('md5').update(body).digest('hex')}`;
+  const signature = createHmac('sha256', APP.secret).update(`POST\n${path}\n${query}`).digest('hex');
+  const response = await fetch(`${server.url.replace('ws', 'http')}${path}?${query}&auth_signature=${signature}`, { method: 'POST', body, headers: { 'content-type': 'application/json' } });
+  if (response.status !== 200) throw new Error(`${response.status} ${await response.text()}`);
+}
 
 export class Server {
   #program; #folder;

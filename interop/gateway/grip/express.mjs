@@ -21,6 +21,21 @@ app.post('/chat', (req, res, next) => {
 
 app.use(serveGrip);
 
+/** The example of the library's page for streams. */
+app.get('/api/stream', async (req, res) => {
+  if (!req.grip.isProxied) return res.status(501).end();
+  const gripInstruct = res.grip.startInstruct();
+  gripInstruct.addChannel('test');
+  gripInstruct.setHoldStream();
+  res.setHeader('Content-Type', 'text/event-stream');
+  return res.end('data: [stream open]\n\n');
+});
+
+app.post('/api/publish', async (req, res) => {
+  await serveGrip.getPublisher().publishHttpStream('test', 'data: {"text":"nëws"}\n\n');
+  res.end('published');
+});
+
 app.post('/chat', (req, res) => {
   const ws = req.grip.wsContext;
   if (!ws) return res.status(400).send('not a WebSocket\n');

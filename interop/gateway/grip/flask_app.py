@@ -9,9 +9,11 @@ import sys
 from flask import Flask, Response, request
 from gripcontrol import (
     GripPubControl,
+    Response as GripResponse,
     WebSocketContext,
     WebSocketEvent,
     WebSocketMessageFormat,
+    create_hold_stream,
     decode_websocket_events,
     encode_websocket_events,
     parse_grip_uri,
@@ -101,6 +103,18 @@ def respond(ws, headers):
         if ws.meta.get(name) != ws.orig_meta.get(name):
             headers[f"Set-Meta-{name}"] = ws.meta.get(name, "")
     return Response(encode_websocket_events(events), headers=headers, content_type="application/websocket-events")
+
+
+@app.get("/api/stream")
+def stream():
+    first = GripResponse(headers={"Content-Type": "text/event-stream"}, body="data: [stream open]\n\n")
+    return Response(create_hold_stream("test", first), content_type="application/grip-instruct")
+
+
+@app.post("/api/publish")
+def publish_stream():
+    publisher.publish_http_stream("test", 'data: {"text":"nëws"}\n\n', blocking=True)
+    return "published"
 
 
 @app.post("/publish")

@@ -95,6 +95,7 @@ export class Taut {
   async ready() {}
 
   get output() { return this.#server.output; }
+  async until(pattern) { return this.#server.until(pattern); }
   gripUrl() { return `${this.control}/?iss=taut&key=${encodeURIComponent(KEY)}`; }
   async stop() { return this.#server.stop(); }
 }

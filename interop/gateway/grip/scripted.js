@@ -22,7 +22,7 @@ export class Scripted {
         return; // the proxy went away while it was asking
       }
       const body = Buffer.concat(parts).toString('latin1');
-      scripted.requests.push({ url: request.url, headers: request.headers, body });
+      scripted.requests.push({ method: request.method, url: request.url, headers: request.headers, body });
       for (const look of scripted.#waiting) look();
       const answer = await scripted.#scripts.get(request.url)?.(body) ?? events('');
       if (answer === 'reset') request.socket.resetAndDestroy();
