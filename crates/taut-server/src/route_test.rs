@@ -355,8 +355,6 @@ impl RouteTest {
                 }));
                 self.carry_out(exchange, *answer);
             }
-            // That comes of a stream alone, and here is a WebSocket.
-            (Outcome::Passed(_), _) => exchange.verdict = Verdict::Failed,
             (Outcome::Refused(refusal), _) => {
                 (self.state, exchange.verdict) = (State::Refused, Verdict::Refused);
                 exchange.does.push(refused(&refusal, exchange.reply.as_ref()));
@@ -366,7 +364,8 @@ impl RouteTest {
                 let refusal = failure.refusal();
                 exchange.does.push(refused(&refusal, exchange.reply.as_ref()));
             }
-            (Outcome::Failed(_), "close") => exchange.verdict = Verdict::Failed,
+            // A response is passed on to a stream alone, and here is a WebSocket.
+            (Outcome::Failed(_), "close") | (Outcome::Passed(_), _) => exchange.verdict = Verdict::Failed,
             (Outcome::Failed(failure), _) => {
                 exchange.verdict = Verdict::Failed;
                 if self.route.on_error() == OnError::Keep {

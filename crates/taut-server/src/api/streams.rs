@@ -94,8 +94,8 @@ async fn begin(context: &Context, route: &Arc<Route>, head: &Parts) -> Response 
             Response::from_parts(head, Body::new(Content::new(socket, first, kind, carried)))
         }
         (Some(Beginning::Complete(response)), _) => {
-            let (head, content) = parts(response);
-            Response::from_parts(head, content.into())
+            let (head, body) = parts(response);
+            Response::from_parts(head, body.into())
         }
         (Some(Beginning::Refused(refusal)), _) => refused(&refusal),
         (Some(Beginning::Stream(_)) | None, _) => refused(&busy),

@@ -252,7 +252,7 @@ impl Job {
             // Not all at once.
             let wait = match outcome {
                 Attempt::Done(outcome) => return outcome,
-                Attempt::Again { after } => after.unwrap_or(pause.min(LONGEST_PAUSE)),
+                Attempt::Again { after } => after.unwrap_or_else(|| pause.min(LONGEST_PAUSE)),
                 Attempt::Unsure => pause,
             };
             if Instant::now() + wait >= deadline {

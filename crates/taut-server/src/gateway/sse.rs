@@ -69,7 +69,7 @@ fn write_data(out: &mut String, text: &str) {
     loop {
         let (line, after) = rest.find(['\r', '\n']).map_or((rest, None), |end| {
             let after = &rest[end..];
-            (&rest[..end], Some(after.strip_prefix("\r\n").unwrap_or(&after[1..])))
+            (&rest[..end], Some(after.strip_prefix("\r\n").unwrap_or_else(|| &after[1..])))
         });
         out.push_str("data: ");
         out.push_str(line);

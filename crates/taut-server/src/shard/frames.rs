@@ -44,7 +44,6 @@ pub(super) struct Forms<'m> {
 }
 
 /// Not made yet, none, or one.
-#[expect(clippy::option_option, reason = "as it says")]
 type Form = Option<Option<Prepared>>;
 
 impl<'m> Forms<'m> {

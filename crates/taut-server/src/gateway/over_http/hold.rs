@@ -21,7 +21,7 @@ pub(crate) enum Held {
 pub(crate) fn read(response: &Response<'_>) -> Result<Held, Box<str>> {
     let Response { status, headers, body } = *response;
     let instruct = Instruct::read(status, headers, body).map_err(|error| error.to_string())?;
-    let Some(instruct) = instruct else { return Ok(Held::Whole(whole(status, headers, body))) };
+    let Some(instruct) = instruct else { return Ok(Held::Whole(Box::new(whole(status, headers, body)))) };
     match instruct.hold {
         Some(Hold::Response) => Err(LONG_POLL.into()),
         // Of a stream, the link is for those who have missed something: they come back by themselves.
@@ -31,10 +31,10 @@ pub(crate) fn read(response: &Response<'_>) -> Result<Held, Box<str>> {
     }
 }
 
-fn whole(status: u16, headers: &[Header<'_>], body: &[u8]) -> Box<event::Response> {
+fn whole(status: u16, headers: &[Header<'_>], body: &[u8]) -> event::Response {
     let headers = headers.iter().filter(|(name, value)| instruct::is_for_client(name) && is_value(value));
     let headers = headers.map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
-    Box::new(shown(instruct::Response { status, headers, body: body.into() }))
+    shown(instruct::Response { status, headers, body: body.into() })
 }
 
 fn stream(instruct: Instruct<'_>) -> Answer {

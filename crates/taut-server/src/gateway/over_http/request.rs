@@ -145,9 +145,10 @@ mod tests {
         let expected = [
             ("Grip-Sig", "a.b.c"),
             ("Grip-Feature", "status, filter:skip-self, filter:skip-users, filter:require-sub"),
+            ("Meta-User", "ann"),
         ];
         assert_eq!(
-            fields_of_own("a.b.c".to_owned()),
+            fields_of_own("a.b.c".to_owned(), &meta_of_user("ann").expect("a header")),
             expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
     }
