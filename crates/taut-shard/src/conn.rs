@@ -99,6 +99,8 @@ pub(crate) struct Open<User> {
     /// A socket that was full has taken something since the heartbeat last asked.
     pub(crate) progressed: bool,
     pub(crate) slow: bool,
+    /// The handler is told when its socket has taken everything.
+    pub(crate) tells_written: bool,
     /// What becomes of it when it reads too slowly.
     pub(crate) slow_reader: SlowReader,
     /// Bytes that may wait for it. Half a word, as every connection has it.
@@ -199,6 +201,7 @@ impl<User> Open<User> {
             full: false,
             progressed: false,
             slow: false,
+            tells_written: false,
             slow_reader: settings.slow_reader,
             outgoing: u32::try_from(settings.outgoing).unwrap_or(u32::MAX),
             user,

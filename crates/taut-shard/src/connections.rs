@@ -29,6 +29,8 @@ pub struct Connections<User> {
     pub(crate) answers: Vec<(HandshakeId, Answer<User>)>,
     /// Connections whose pause is over.
     pub(crate) resumed: Vec<ConnectionId>,
+    /// Connections whose sockets have taken everything, where the handler is told so.
+    pub(crate) written: Vec<ConnectionId>,
     /// Connections with something to write, each once, the longest waiting first.
     dirty: VecDeque<ConnectionId>,
     /// Connections for whom much has gathered, though their sockets may take it.
@@ -112,6 +114,7 @@ impl<User> Connections<User> {
             asked: 0,
             answers: Vec::new(),
             resumed: Vec::new(),
+            written: Vec::new(),
             dirty: VecDeque::new(),
             above_high_water: Vec::new(),
             outboxes: Outboxes::new(),
@@ -183,6 +186,18 @@ impl<User> Connections<User> {
     /// Sends a message that was framed once for many connections; otherwise as [`send`](Self::send).
     pub fn send_prepared(&mut self, id: ConnectionId, prepared: &Prepared) -> Sent {
         self.write(id, |connection, scratch, outbox| connection.send_prepared(prepared, scratch, outbox))
+    }
+
+    /// Has [`Handler::written`](crate::Handler::written) called once, in a later tick, when the connection's socket has taken
+    /// everything that waits for its peer: for whoever has more to send, and wants to send it as fast as the peer reads.
+    /// Does nothing to a connection that has ended.
+    pub fn notify_written(&mut self, id: ConnectionId) {
+        let Some(open) = self.get_mut(id) else { return };
+        if open.waiting() > 0 {
+            open.tells_written = true;
+        } else {
+            self.written.push(id);
+        }
     }
 
     /// Begins the close of a connection: the peer is told, and has the close timeout to answer. Does nothing to a

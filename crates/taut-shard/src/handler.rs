@@ -98,6 +98,12 @@ pub trait Handler: Sized {
         let _ = (connections, closed);
     }
 
+    /// The socket of a connection has taken everything that waited for its peer: called once for each
+    /// [`Connections::notify_written`].
+    fn written(&mut self, connections: &mut Connections<Self::User>, id: ConnectionId) {
+        let _ = (connections, id);
+    }
+
     /// The shard drains, and it is this connection's turn: it is closed with what is returned, by default with the
     /// [`Drain`](crate::Drain)'s own `close`.
     fn draining(&mut self, connections: &mut Connections<Self::User>, id: ConnectionId, close: &Close) -> Close {

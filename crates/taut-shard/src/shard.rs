@@ -37,9 +37,9 @@ pub use drain::{Drain, DrainGroup, Drainer};
 ///
 /// A tick: wait for the kernel; read each socket and then each pipe that has bytes, hand its messages to the handler and
 /// write the replies at once, in one write; take the mail; act on the handler's answers to handshakes; go on with
-/// connections that it has resumed; handle deadlines; take in sockets, those that other threads hand in before those of
-/// the listener; continue a drain; then write, once each, connections that were sent something on the way: of a crowd a
-/// share.
+/// connections that it has resumed; tell it which sockets have taken everything; handle deadlines; take in sockets,
+/// those that other threads hand in before those of the listener; continue a drain; then write, once each, connections
+/// that were sent something on the way: of a crowd a share.
 pub struct Shard<H: Handler, K: Kernel = System> {
     pub(crate) kernel: K,
     pub(crate) handler: H,
@@ -162,6 +162,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.handle_mail();
         self.handle_answers();
         self.handle_resumed();
+        self.handle_written();
         self.handle_deadlines();
         self.adopt();
         self.accept();
@@ -179,7 +180,10 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     fn timeout(&mut self) -> Option<Duration> {
         let may_accept = (self.accepting || !self.intake.arrivals.is_empty()) && self.has_room();
         let connections = &self.connections;
-        let has_work = connections.dirty() > 0 || !connections.answers.is_empty() || !connections.resumed.is_empty();
+        let has_work = connections.dirty() > 0
+            || !connections.answers.is_empty()
+            || !connections.resumed.is_empty()
+            || !connections.written.is_empty();
         if !self.read_ready.is_empty()
             || may_accept
             || !self.intake.returns.is_empty()

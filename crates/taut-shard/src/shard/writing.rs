@@ -44,10 +44,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         };
         let is_closing = !open.connection.is_open();
         let waiting = outbox.len();
+        let mut written = None;
         match conn.transport.write(&mut outbox) {
             Ok(true) => {
                 open.full = false;
                 outboxes.give(outbox);
+                written = std::mem::take(&mut open.tells_written).then(|| open.id(token));
             }
             Ok(false) => {
                 open.progressed |= open.full && outbox.len() < waiting;
@@ -60,8 +62,20 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if open.is_readable() && conn.enqueue() {
             self.read_ready.push(token);
         }
+        self.connections.written.extend(written);
         if is_closing {
             self.schedule(token);
+        }
+    }
+
+    /// Tells the handler of connections whose sockets have taken everything.
+    pub(crate) fn handle_written(&mut self) {
+        // What is written on the way is told in the next tick.
+        for id in std::mem::take(&mut self.connections.written) {
+            if self.connections.get_mut(id).is_some() {
+                self.handler.written(&mut self.connections, id);
+                self.flush_above_high_water();
+            }
         }
     }
 

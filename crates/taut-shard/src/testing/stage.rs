@@ -192,6 +192,11 @@ impl<H: Handler> Handler for Watched<H> {
         self.inner.closed(connections, closed);
     }
 
+    fn written(&mut self, connections: &mut Connections<H::User>, id: ConnectionId) {
+        assert!(self.open.contains(&id), "a connection that is not open is told of");
+        self.inner.written(connections, id);
+    }
+
     fn draining(&mut self, connections: &mut Connections<H::User>, id: ConnectionId, close: &Close) -> Close {
         assert!(self.open.contains(&id), "a connection that is not open is to be closed");
         self.inner.draining(connections, id, close)

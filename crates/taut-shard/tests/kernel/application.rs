@@ -21,6 +21,8 @@ pub(crate) struct Application {
     pub(crate) messages: Vec<Message<'static>>,
     pub(crate) closed: Vec<(ConnectionId, Reason)>,
     pub(crate) mails: Vec<String>,
+    /// Is sent piece by piece to the connection that opened first, as fast as that reads.
+    pub(crate) stream: Vec<String>,
     /// What became of what was sent.
     pub(crate) sent: Vec<Sent>,
     /// Bounds of their own for those that open first.
@@ -125,12 +127,20 @@ impl Handler for Application {
         self.closed.push((closed.id, closed.reason));
     }
 
+    fn written(&mut self, connections: &mut Connections<String>, id: ConnectionId) {
+        if let Some(piece) = self.stream.pop() {
+            self.sent.push(connections.send(id, piece));
+            connections.notify_written(id);
+        }
+    }
+
     fn mail(&mut self, connections: &mut Connections<String>, mail: String) {
         // "first" goes to the connection that opened first, whether or not it still lives.
         match mail.split_once(' ') {
             Some(("pause", _)) => self.opened.iter().for_each(|id| connections.pause(*id)),
             Some(("resume", _)) => self.opened.iter().for_each(|id| connections.resume(*id)),
             Some(("close", _)) => self.opened.iter().for_each(|id| connections.close(*id, CloseCode::GOING_AWAY)),
+            Some(("stream", _)) => connections.notify_written(self.opened[0]),
             Some(("first", text)) => self.sent.push(connections.send(self.opened[0], text)),
             Some(("accept", user)) => {
                 self.pending.drain(..).for_each(|id| connections.answer(id, Answer::Accept(user.to_owned())));

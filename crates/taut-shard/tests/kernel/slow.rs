@@ -85,6 +85,37 @@ fn a_message_of_any_size_may_go_to_a_reader_that_has_kept_up() {
 }
 
 #[test]
+fn a_handler_may_send_as_fast_as_a_peer_reads() {
+    let mut stage = stage_with(|settings| settings.outgoing = 20_000);
+    let mut client = stage.open();
+    client.remote.set_capacity(5000);
+    let pieces: Vec<String> = (0..50).map(|n| format!("{n:0>10000}")).collect();
+    stage.handler().stream = pieces.iter().rev().cloned().collect();
+    stage.shard.mailbox().push("stream it".to_owned(), 0).unwrap();
+    stage.settle();
+    assert_eq!(stage.handler().stream.len(), 49, "the first was not read");
+    // What does not read costs nothing: the shard sleeps.
+    stage.settle();
+    assert_eq!(stage.handler().stream.len(), 49);
+    stage.exchange(&mut [&mut client]);
+    assert_eq!(client.texts(), pieces);
+    assert_eq!(stage.shard.stats().slow_consumers, 0);
+}
+
+#[test]
+fn a_peer_that_goes_while_it_has_much_to_read_is_not_told_of() {
+    let mut stage = stage();
+    let client = stage.open();
+    client.remote.set_capacity(1000);
+    stage.handler().stream = vec!["x".repeat(10_000); 2];
+    stage.shard.mailbox().push("stream it".to_owned(), 0).unwrap();
+    stage.settle();
+    client.remote.reset(true);
+    stage.settle();
+    assert_eq!((stage.handler().stream.len(), stage.handler().closed.len()), (1, 1));
+}
+
+#[test]
 fn a_burst_of_mail_makes_no_slow_reader_of_one_that_reads() {
     let mut stage = stage_with(|settings| settings.outgoing = 300_000);
     let mut client = stage.open();
