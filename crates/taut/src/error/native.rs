@@ -46,6 +46,16 @@ impl Error {
         matches!(*self.0, Cause::Io { .. } | Cause::Lookup { .. } | Cause::Unreachable { .. } | Cause::UnexpectedEnd(_))
     }
 
+    /// Whether there was no connection to the server: no byte of a request was sent. That includes a name that cannot be
+    /// looked up, an address that does not answer, and a TLS handshake that failed or broke.
+    pub fn is_connect(&self) -> bool {
+        match &*self.0 {
+            Cause::Lookup { .. } | Cause::Unreachable { .. } => true,
+            Cause::Io { doing, .. } => matches!(doing, Doing::Connecting | Doing::Securing | Doing::Tunnelling),
+            _ => self.is_tls(),
+        }
+    }
+
     /// Whether the opening handshake failed: the server did not accept ours, or we did not accept the client's.
     pub fn is_handshake(&self) -> bool {
         matches!(*self.0, Cause::Redirect { .. } | Cause::Rejected(..) | Cause::Refused(_))
@@ -556,6 +566,23 @@ mod tests {
             let error = Error::from(cause);
             let answers: Vec<_> = (0..predicates.len()).filter(|&index| predicates[index](&error)).collect();
             assert_eq!(answers, [expected], "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_not_reached_is_told_from_one_that_was() {
+        let io = |doing| Cause::Io { doing, error: io::ErrorKind::ConnectionReset.into() };
+        for (cause, expected) in [
+            (Cause::Unreachable { attempts: Vec::new() }, true),
+            (io(Doing::Connecting), true),
+            (io(Doing::Securing), true),
+            (io(Doing::Opening), false),
+            (io(Doing::Reading), false),
+            (Cause::UnexpectedEnd(UnexpectedEnd), false),
+            (Cause::Rejected(Rejection::Accept, None), false),
+        ] {
+            let error = Error::from(cause);
+            assert_eq!(error.is_connect(), expected, "{error:?}");
         }
     }
 
