@@ -87,10 +87,11 @@ impl ClientRequest {
 
     /// Names the page on whose behalf the client connects, as a browser does; `scheme://host:port` without a path.
     pub fn origin(mut self, origin: &str) -> Result<Self, InvalidRequest> {
-        // RFC 6454 §6.2 knows "null" besides; what a server makes of either is its own affair.
+        // RFC 6454 §6.2 knows "null" besides, and a page from a file may be "file://"; what a server makes of any of them
+        // is its own affair.
         let is_origin =
             origin.split_once("://").is_some_and(|(scheme, host)| is_token(scheme) && split_host(host).is_some());
-        if !is_origin && origin != "null" {
+        if !is_origin && !["null", "file://"].contains(&origin) {
             return Err(InvalidRequest::Origin);
         }
         self.origin = Some(origin.to_owned());
@@ -436,7 +437,7 @@ mod tests {
         for origin in ["", "a", "https://a/", "https://", "://a", "https://u@a", "https://a b"] {
             assert_eq!(plain().origin(origin).err(), Some(InvalidRequest::Origin), "{origin}");
         }
-        assert!(plain().origin("null").is_ok());
+        assert!(plain().origin("null").is_ok() && plain().origin("file://").is_ok());
         for host in ["", "a/b", "u@a", "a b", "a:x", "::1", "[::1"] {
             assert_eq!(ClientRequest::new(host, "/").err(), Some(InvalidRequest::Host), "{host}");
             assert_eq!(plain().host(host).err(), Some(InvalidRequest::Host), "{host}");
