@@ -34,17 +34,18 @@ export class Server {
     server.#folder = await mkdtemp(join(tmpdir(), 'taut-routes-'));
     await server.#configure(routes, apps);
     const variables = Object.entries({ TAUT_METRICS_TOKEN: METRICS, ...environment }).map(([name, value]) => `${name}=${value}`);
-    server.#program = await Program.listening('env', ...variables, process.env.TAUT_BIN, 'serve', '--listen', listen, '--config', server.#file, ...options);
+    server.#program = await Program.listening('env', ...variables, process.env.TAUT_BIN, 'serve', '--listen', listen, '--config', server.config, ...options);
     server.url = server.#program.url.replace('http', 'ws');
     server.port = server.#program.port;
     return server;
   }
 
-  get #file() { return join(this.#folder, 'taut.toml'); }
+  /** The file of its configuration. */
+  get config() { return join(this.#folder, 'taut.toml'); }
 
   async #configure(routes, apps) {
     const table = (name, entries) => `[[${name}]]\n${Object.entries(entries).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`).join('')}\n`;
-    await writeFile(this.#file, [...apps.map((app) => table('apps', app)), ...routes.map((route) => table('routes', route))].join(''));
+    await writeFile(this.config, [...apps.map((app) => table('apps', app)), ...routes.map((route) => table('routes', route))].join(''));
   }
 
   /** Has it read its configuration again, with other routes. */
@@ -133,6 +134,9 @@ export class Client {
   raw(bytes) { this.#socket._socket.write(bytes); }
   close(code, reason) { this.#socket.close(code, reason); }
   terminate() { this.#socket.terminate(); }
+  /** Bytes that were sent and that the system has not taken. */
+  get unsent() { return this.#socket.bufferedAmount; }
+
   pause() { this.#socket.pause(); }
   resume() { this.#socket.resume(); }
 

@@ -28,6 +28,12 @@ pub(crate) fn parse(url: &str) -> Result<Uri, InvalidAddress> {
     Ok(uri)
 }
 
+/// An address that begins with `ws://` or `wss://`, as the one of HTTP that its requests go to.
+pub(crate) fn parse_websocket(url: &str) -> Result<Uri, InvalidAddress> {
+    let is_websocket = url.starts_with("ws://") || url.starts_with("wss://");
+    if is_websocket { parse(&url.replacen("ws", "http", 1)) } else { Err(InvalidAddress::Scheme) }
+}
+
 /// The address as it may be shown: a query often holds a token, and what precedes an `@` a password. Of several addresses with commas between, each.
 pub(crate) fn shown(url: &str) -> String {
     let (rest, query) = url.split_once(['?', '#']).map_or((url, ""), |(rest, _)| (rest, "?…"));
@@ -106,6 +112,19 @@ mod tests {
     fn http_and_https_addresses_are_taken() {
         for url in ["http://127.0.0.1:8000", "https://example.com/a?token=b@c", "HTTPS://[::1]:1/x", "http://a"] {
             assert!(parse(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_websockets_is_one_of_http() {
+        for (url, expected) in [
+            ("ws://127.0.0.1:9001/chat", Ok("http://127.0.0.1:9001/chat")),
+            ("wss://ws.example", Ok("https://ws.example/")),
+            ("http://a", Err(InvalidAddress::Scheme)),
+            ("wsx://a", Err(InvalidAddress::Scheme)),
+            ("ws://me:hunter2@a", Err(InvalidAddress::Credentials)),
+        ] {
+            assert_eq!(parse_websocket(url).map(|uri| uri.to_string()), expected.map(str::to_owned), "{url}");
         }
     }
 

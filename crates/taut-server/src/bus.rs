@@ -59,6 +59,10 @@ pub(crate) enum Mail {
         whose: Whose,
         outcome: Routed,
     },
+    /// The backend of a route's connection has sent something, which is to be taken.
+    Relayed {
+        connection: ConnectionId,
+    },
     /// To all: clients of the app that wait for a place are let in, refused, or wait on.
     Granted {
         app: AppIndex,

@@ -16,6 +16,7 @@ mod merge_patch;
 mod over_http;
 mod pattern;
 mod plain;
+pub(crate) mod relay;
 mod route;
 pub(crate) mod seen;
 mod signature;
@@ -37,14 +38,16 @@ use crate::apps::{App, Apps};
 use crate::place::ShardIndex;
 use crate::pusher::socket_id::SocketId;
 pub(crate) use auth::kept_of;
-pub(crate) use backend::{Attempt, Judged, Note, Routes, Tried, serve};
+pub(crate) use backend::{Attempt, Dialled, Judged, Note, Opened, RelaySettings, Reply, Routes, Tried, serve};
 pub(crate) use conversation::{Conversation, Exchange, Kept};
 pub(crate) use head::{Head, Transport};
 pub(crate) use pattern::Parameters;
+pub(crate) use route::NOT_FOR_WEBSOCKETS;
 pub use route::{Auth, Backend, Form, Frames, OnError, RouteConfig};
 
 use self::backend::Route as LiveRoute;
 use self::event::{Answer, Response};
+use self::relay::Relay;
 use self::statistics::RESULTS;
 use self::stream::Streams;
 
@@ -72,6 +75,8 @@ pub(crate) struct Job {
     pub(crate) head: Arc<Head>,
     pub(crate) connection: SocketId,
     pub(crate) exchange: Exchange,
+    /// Where the connection to a backend with WebSockets is, once that has accepted the client.
+    pub(crate) relay: Option<Arc<Relay>>,
 }
 
 /// Where the outcome belongs.

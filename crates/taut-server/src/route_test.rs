@@ -3,12 +3,15 @@
 //! Requests and answers are made, sent and read by the code that serves routes. Nothing is carried out; it is said what
 //! would be.
 
+mod relayed;
+
 use std::fmt::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
+use taut::WebSocket;
 use taut_proto::handshake::{ClientRequest, HeadLimits, Refusal, Request as Handshake, Version};
 
 use crate::apps::{App, Apps};
@@ -17,8 +20,8 @@ use crate::connect_auth::{self, ConnectAuth, Denied};
 use crate::gateway::event::{self, Acceptance, Answer, Event, Step, Target};
 use crate::gateway::grip::{self, Control};
 use crate::gateway::{
-    Asker, Attempt, Auth, Conversation, Failure, Form, Head, Job, Judged, Kept, Note, OnError, Outcome, Route, Routes,
-    Transport, Tried, Whose, kept_of,
+    self, Asker, Attempt, Auth, Conversation, Failure, Form, Head, Job, Judged, Kept, Note, OnError, Outcome, Route,
+    Routes, Transport, Tried, Whose, kept_of,
 };
 use crate::http::client::Client as HttpClient;
 use crate::place::ShardIndex;
@@ -57,6 +60,8 @@ pub struct RouteTest {
     head: Arc<Head>,
     connection: SocketId,
     conversation: Conversation,
+    /// The connection to a backend that has WebSockets of its own.
+    socket: Option<WebSocket>,
     state: State,
     left_out: Vec<String>,
     refusal: Option<String>,
@@ -99,6 +104,8 @@ pub struct Exchange {
 /// A request to the backend.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// `POST`, or `GET` for a backend's WebSocket; empty for a message on that, which has a body alone.
+    pub method: &'static str,
     /// Where it goes; the query of a configured address is left out.
     pub address: String,
     /// Over FastCGI: the script.
@@ -206,6 +213,7 @@ impl RouteTest {
             head: Arc::new(head),
             connection: SocketId::from_random(random),
             conversation,
+            socket: None,
             state,
             left_out,
             refusal: refusal.map(|refusal| format!("{}: {}", refusal.status(), body_of(&refusal))),
@@ -243,7 +251,11 @@ impl RouteTest {
     /// # Cancel safety
     /// Dropped midway, the backend may have got the event or not, and the connection is not to be used any more.
     pub async fn open(&mut self) -> Option<Exchange> {
-        if self.state == State::Opening { self.ask().await } else { None }
+        match self.state {
+            State::Opening if self.route.is_relayed() => self.dial().await,
+            State::Opening => self.ask().await,
+            _ => None,
+        }
     }
 
     /// Tells the backend what happens; nothing, if the connection is not open.
@@ -253,6 +265,9 @@ impl RouteTest {
     pub async fn tell(&mut self, happening: Happening) -> Option<Exchange> {
         if self.state != State::Open {
             return None;
+        }
+        if self.route.is_relayed() {
+            return self.pass_on(happening).await;
         }
         self.conversation.push(match happening {
             Happening::Text(text) => Event::Text(text.into()),
@@ -268,6 +283,9 @@ impl RouteTest {
     /// # Cancel safety
     /// As with [`open`](Self::open).
     pub async fn end(&mut self, code: u16, reason: &str) -> Option<Exchange> {
+        if self.route.is_relayed() {
+            return self.hang_up(code, reason).await;
+        }
         match self.state {
             State::Opening | State::Refused => return None,
             State::Open => self.close(code, reason),
@@ -281,27 +299,29 @@ impl RouteTest {
         self.state = State::Over;
     }
 
-    /// Takes the next event to the backend, once.
-    async fn ask(&mut self) -> Option<Exchange> {
+    /// The next event for the backend.
+    fn job(&mut self) -> Option<Job> {
         let exchange = self.conversation.next(self.route.batch())?;
-        let event = exchange.kind();
         let (app, route, head) = (Arc::clone(&self.app), Arc::clone(&self.route), Arc::clone(&self.head));
         let asker = Asker { shard: ShardIndex::new(0), whose: Whose::Nobody };
-        let job = Job { asker, app, route, head, connection: self.connection, exchange };
+        Some(Job { asker, app, route, head, connection: self.connection, exchange, relay: None })
+    }
+
+    /// Takes the next event to the backend, once.
+    async fn ask(&mut self) -> Option<Exchange> {
+        let job = self.job()?;
+        let event = job.exchange.kind();
         let Tried { shown, replied, stderr, took, judged } = job.try_once(&self.client).await;
         self.conversation.answered();
         let is_events = self.route.form() == Form::WebSocketOverHttp;
         let request = Request {
+            method: "POST",
             address: shown.address,
             script: shown.script,
             headers: shown.headers,
             body: Body::of(&shown.body, is_events),
         };
-        let reply = replied.ok().map(|reply| Reply {
-            status: reply.status,
-            headers: reply.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-            body: Body::of(&reply.body, is_events),
-        });
+        let reply = replied.ok().map(|reply| Reply::of(&reply, is_events));
         let mut exchange = Exchange {
             event,
             request,
@@ -543,7 +563,7 @@ fn handshake(config: &Config, client: &Client) -> Result<Vec<u8>, RouteTestError
 }
 
 fn let_in(answer: &Answer) -> Vec<String> {
-    let Acceptance { subprotocol, headers, response: _ } = &answer.acceptance;
+    let Acceptance { subprotocol, headers, .. } = &answer.acceptance;
     let mut text = "lets the client in".to_owned();
     if let Some(Some(user)) = &answer.user {
         let _ = write!(text, " as {}", user.id);
@@ -596,6 +616,16 @@ fn short(text: &str) -> String {
         beginning.push('…');
     }
     beginning
+}
+
+impl Reply {
+    fn of(reply: &gateway::Reply, is_events: bool) -> Self {
+        Self {
+            status: reply.status,
+            headers: reply.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            body: Body::of(&reply.body, is_events),
+        }
+    }
 }
 
 impl Body {

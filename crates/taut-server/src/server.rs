@@ -27,7 +27,7 @@ use crate::cluster::{self, Broker, Owners};
 use crate::config::{Config, ConfigError, Diagnostic, Loaded};
 use crate::connect_auth::{self, ConnectAuth, Outcome, Requester};
 use crate::events::EventBus;
-use crate::gateway::{self, Asker, Gateway, Routes};
+use crate::gateway::{self, Asker, Gateway, Jobs, RelaySettings, Routes};
 use crate::http::{self, Departure, client::Client};
 use crate::node::Node;
 use crate::place::ShardIndex;
@@ -301,7 +301,8 @@ impl Prepared {
             client: Box::new(move |peer, headers| connect_auth::client_of(peer, headers, &trusted)),
             draining: is_draining.clone(),
         };
-        runtime.spawn(gateway::serve(jobs, client.clone().offering_http2(), mail_routed(Arc::clone(&bus))));
+        let relays = RelaySettings::new(settings.protocol.heartbeat);
+        runtime.spawn(serve_routes(jobs, client.clone().offering_http2(), relays, Arc::clone(&bus)));
         runtime.spawn(connect_auth::serve(guard, tasks, client, mail_outcomes(bus)));
         let served = (http::serve(departed, service), operators.serve(context, is_draining));
         let http = runtime.spawn(async move {
@@ -335,9 +336,12 @@ impl Prepared {
     }
 }
 
-/// Takes what has come of events of routes to the shards that asked.
-fn mail_routed(bus: Arc<ShardBus>) -> impl Fn(Asker, gateway::Outcome) + Send + Sync {
-    move |asker, outcome| bus.tell(asker.shard, Mail::Routed { whose: asker.whose, outcome })
+/// Takes events of routes to their backends, and what has come of them to the shards that asked.
+async fn serve_routes(jobs: Jobs, client: Client, relays: RelaySettings, bus: Arc<ShardBus>) {
+    let shards = Arc::clone(&bus);
+    let tell = move |asker: Asker, outcome| bus.tell(asker.shard, Mail::Routed { whose: asker.whose, outcome });
+    let ring = move |shard, connection| shards.tell(shard, Mail::Relayed { connection });
+    gateway::serve(jobs, client, relays, tell, ring).await;
 }
 
 /// Follows certificates and the apps of the database. Gives what tells that the certificates' files are to be looked at now.

@@ -13,6 +13,7 @@ mod frames;
 mod grip;
 mod publications;
 mod query;
+mod relayed;
 mod routed;
 mod sign_in;
 mod streams;
@@ -556,6 +557,10 @@ impl Handler for PusherHandler {
         self.note(&admission, || Event::Disconnected { socket_id, code });
     }
 
+    fn written(&mut self, connections: &mut Connections<Client>, id: ConnectionId) {
+        self.pass_on(connections, id);
+    }
+
     fn draining(&mut self, connections: &mut Connections<Client>, id: ConnectionId, close: &Close) -> Close {
         let is_routed = subscriber(connections, id).is_some_and(|subscriber| subscriber.routed().is_some());
         // The codes of Pusher's protocol are for its clients.
@@ -577,6 +582,7 @@ impl Handler for PusherHandler {
             Mail::Mark { done } => drop(done),
             Mail::Authorized { asker, app, outcome } => self.authorized(connections, asker, app, *outcome),
             Mail::Routed { whose, outcome } => self.routed(connections, whose, outcome),
+            Mail::Relayed { connection } => self.pass_on(connections, connection),
             Mail::Granted { app, granted } => self.granted(connections, app, granted),
             Mail::AppsChanged => {
                 self.dismiss_unserved(connections);

@@ -36,7 +36,10 @@ impl Style {
         let Exchange { event, request, reply, took, stderr, verdict, does, left_out, why, again, .. } = exchange;
         let mut out = self.paint(BOLD, &format!("→ {event}"));
         // Writing to a `String` cannot fail.
-        let _ = write!(out, "\n  POST {}\n", clean(&request.address));
+        out.push('\n');
+        if !request.address.is_empty() {
+            let _ = writeln!(out, "  {} {}", request.method, clean(&request.address));
+        }
         if let Some(script) = &request.script {
             let _ = writeln!(out, "  script {}", clean(script));
         }
@@ -56,6 +59,8 @@ impl Style {
                 }
                 write_body(&mut out, &reply.body);
             }
+            // A message on a WebSocket has no answer of its own.
+            None if request.address.is_empty() => {}
             None => {
                 let _ = writeln!(out, "\n{}", self.paint(RED, &format!("← no answer in {milliseconds} ms")));
             }
@@ -106,7 +111,7 @@ fn json_lines(exchange: &Exchange) -> String {
     };
     let sent = Object::new("request")
         .field("event", &quoted(event))
-        .field("method", &quoted("POST"))
+        .field("method", &quoted(request.method))
         .field("address", &quoted(&request.address))
         .field("script", &optional(&request.script))
         .field("headers", &headers(&request.headers))
@@ -213,7 +218,7 @@ mod tests {
     fn exchange(body: Body, reply: Option<Reply>, verdict: Verdict) -> Exchange {
         let headers = vec![("Webhook-Id".to_owned(), "ev_1".to_owned())];
         let script = Some("/srv/chat.php".to_owned());
-        let request = Request { address: "fastcgi:///run/php.sock".to_owned(), script, headers, body };
+        let request = Request { method: "POST", address: "fastcgi:///run/php.sock".to_owned(), script, headers, body };
         Exchange {
             event: "text",
             request,

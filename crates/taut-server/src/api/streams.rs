@@ -56,6 +56,10 @@ pub(super) async fn serve(State(context): State<Arc<Context>>, request: Request)
 
 /// Whether a request is for a stream. By GRIP, the backend says so of any.
 fn is_for_stream(route: &Route, method: &Method, headers: &HeaderMap) -> bool {
+    // A WebSocket server has none.
+    if route.is_relayed() {
+        return false;
+    }
     match *method {
         Method::GET => route.form() == Form::WebSocketOverHttp || asks_for_events(headers),
         Method::OPTIONS => {

@@ -8,7 +8,7 @@ use super::field::Field;
 use super::text;
 use super::value::{Diagnostics, Entry, Located};
 use crate::app::Secret;
-use crate::gateway::{Auth, Backend, Form, Frames, OnError, RouteConfig};
+use crate::gateway::{Auth, Backend, Form, Frames, NOT_FOR_WEBSOCKETS, OnError, RouteConfig};
 
 /// What a route's table, `[[routes]]`, may hold.
 pub const ROUTE_FIELDS: &[Field] = &[
@@ -22,7 +22,7 @@ pub const ROUTE_FIELDS: &[Field] = &[
         "backend",
         "URL",
         "",
-        "Who is asked: http://, https://, fastcgi:///run/php/php-fpm.sock or fastcgi://127.0.0.1:9000",
+        "Who is asked: http://, https://, fastcgi:///run/php/php-fpm.sock or fastcgi://127.0.0.1:9000; or a WebSocket server, ws:// or wss://, to which messages are passed on",
     ),
     field("script", "FILE", "", "Over FastCGI: the file that php-fpm runs, as php-fpm sees it"),
     field("root", "FOLDER", "", "Over FastCGI: DOCUMENT_ROOT; with none, the script's folder"),
@@ -60,7 +60,7 @@ pub const ROUTE_FIELDS: &[Field] = &[
         "headers",
         "LIST",
         "Cookie, Authorization, Origin, User-Agent, Accept-Language",
-        "The client's headers that come with each request; \"*\" for all, the default of websocket-over-http",
+        "The client's headers that come with each request; \"*\" for all, the default of websocket-over-http and of ws://",
     ),
     field(
         "frames",
@@ -79,13 +79,13 @@ pub const ROUTE_FIELDS: &[Field] = &[
         "timeout",
         "SECONDS",
         "10",
-        "How long the backend may take for one event, its wait for a turn included (1 to 60)",
+        "How long the backend may take for one event, its wait for a turn included (1 to 60); with ws://, for the handshake",
     ),
     field(
         "concurrency",
         "COUNT",
         "64",
-        "Events that the backend has at a time (1 to 1000); over FastCGI 8 by default: keep it below pm.max_children",
+        "Events that the backend has at a time (1 to 1000); over FastCGI 8 by default: keep it below pm.max_children; with ws://, handshakes",
     ),
 ];
 
@@ -114,10 +114,14 @@ pub(super) fn read(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<
         };
         let root = text("root").and_then(Result::ok).map(PathBuf::from);
         Backend::FastCgi { address: url, script: script.into(), root }
+    } else if url.starts_with("ws:") || url.starts_with("wss:") {
+        Backend::WebSocket { url }
     } else {
         Backend::Http { url }
     };
     let form = match text("form") {
+        // It has none, which is complained about below.
+        _ if matches!(backend, Backend::WebSocket { .. }) => Form::Plain,
         None | Some(Err(_)) => Form::Plain,
         Some(Ok(name)) if name == "plain" => Form::Plain,
         Some(Ok(name)) if name == "websocket-over-http" => Form::WebSocketOverHttp,
@@ -143,9 +147,13 @@ pub(super) fn read(table: &Located, complaints: &mut Diagnostics<'_>) -> Option<
 fn set(route: &mut RouteConfig, entry: &Entry, complaints: &mut Diagnostics<'_>) -> Result<(), String> {
     let value = &entry.value;
     match entry.name.as_str() {
+        "form" if matches!(route.backend, Backend::WebSocket { .. }) => return Err(NOT_FOR_WEBSOCKETS.to_owned()),
         "path" | "backend" | "app" | "form" => return value.text().map(drop),
         "script" | "root" if matches!(route.backend, Backend::FastCgi { .. }) => return value.text().map(drop),
         "script" | "root" => return Err("is for FastCGI alone".to_owned()),
+        "secret" | "frames" | "batch" | "on-error" if matches!(route.backend, Backend::WebSocket { .. }) => {
+            return Err(NOT_FOR_WEBSOCKETS.to_owned());
+        }
         "name" => route.name = value.text()?,
         "auth" => {
             route.auth = match value.text()?.as_str() {
@@ -252,11 +260,25 @@ mod tests {
             "[[routes]]\npath = \"/a\"\nform = \"websocket-over-http\"\nauth = \"jwt\"\nsecret = \"changeme\"\nbackend = \"http://127.0.0.1:8000\"",
         );
         assert_eq!(read, Ok(vec![expected]));
+        let socket = Backend::WebSocket { url: "wss://ws.example/below".to_owned() };
+        let expected = RouteConfig {
+            headers: vec!["Cookie".to_owned()],
+            timeout: Duration::from_secs(5),
+            concurrency: 9,
+            ..RouteConfig::new("/a", "", socket)
+        };
+        assert_eq!((expected.frames, expected.batch), (Frames::Raw, 64));
+        let read = routes(
+            "[[routes]]\npath = \"/a\"\nbackend = \"wss://ws.example/below\"\nheaders = [\"Cookie\"]\ntimeout = 5\n\
+             concurrency = 9",
+        );
+        assert_eq!(read, Ok(vec![expected]));
     }
 
     #[test]
     fn what_cannot_be_served_is_explained_and_no_secret_repeated() {
         let route = |more: &str| format!("[[routes]]\npath = \"/a\"\nbackend = \"http://a.example/\"\n{more}");
+        let socket = |url: &str, more: &str| format!("[[routes]]\npath = \"/a\"\nbackend = {url:?}\n{more}");
         for (text, reason) in [
             ("[[routes]]\npath = \"/a\"".to_owned(), "a route needs a path"),
             ("[routes]\npath = \"/a\"\nbackend = \"ftp://a/\"".to_owned(), "http:// or https://"),
@@ -278,6 +300,15 @@ mod tests {
             (route("concurrency = 1001"), "concurrency: "),
             (route("headers = [\"a b\"]"), "not the name of a header"),
             (route("bakend = \"x\""), "did you mean backend?"),
+            (socket("ws://me:hunter2@a.example", ""), "backend: the address may hold no name"),
+            (socket("ws://a.example/?hunter2", ""), "the query is the client's"),
+            (socket("ws://a.example", "form = \"plain\""), "form: a backend with ws://"),
+            (socket("ws://a.example", "form = \"websocket-over-http\""), "form: a backend with ws://"),
+            (socket("wss://a.example", "secret = \"hunter2\""), "secret: a backend with ws://"),
+            (socket("ws://a.example", "frames = \"raw\""), "frames: a backend with ws://"),
+            (socket("ws://a.example", "batch = 2"), "batch: a backend with ws://"),
+            (socket("ws://a.example", "on-error = \"keep\""), "on-error: a backend with ws://"),
+            (socket("ws://a.example", "script = \"/a.php\""), "script: is for FastCGI alone"),
         ] {
             let refused = routes(&text).expect_err(&text);
             assert!(refused.contains(reason) && !refused.contains("hunter2"), "{text}: {refused}");

@@ -1,6 +1,7 @@
 //! Asks backends: each event is a request, of which a backend has only so many at a time.
 
 mod carrier;
+mod websocket;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
 use hyper::body::Bytes;
+use taut_shard::ConnectionId;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::carrier::{Carrier, Reply, Shown};
+pub(crate) use self::carrier::Reply;
+use self::carrier::{Carrier, Shown};
 use super::auth;
 use super::breaker::{self, Breaker};
 use super::event::Answer;
@@ -23,7 +26,7 @@ use super::over_http::{self, Held};
 use super::pattern::Parameters;
 use super::pattern::{Conflict, Pattern, Patterns};
 use super::plain;
-use super::route::{Auth, Form, Frames, OnError, RouteConfig};
+use super::route::{Auth, Backend, Form, Frames, OnError, RouteConfig};
 use super::signature::{self, Secret};
 use super::statistics::Statistics;
 use super::status::{self, EventOutcome, OpenOutcome};
@@ -31,6 +34,8 @@ use super::{Asker, Failure, Job, Jobs, Outcome, Transport};
 use crate::app;
 use crate::apps::{App, Apps};
 use crate::http::client::{Client, Unanswered};
+use crate::place::ShardIndex;
+pub(crate) use websocket::{Dialled, Opened, RelaySettings};
 
 /// The routes that are served, found by path.
 #[derive(Debug, Default)]
@@ -171,6 +176,11 @@ impl Route {
         self.breaker().is_open()
     }
 
+    /// Whether the backend has WebSockets of its own, to which messages are passed on.
+    pub(crate) fn is_relayed(&self) -> bool {
+        matches!(self.config.backend, Backend::WebSocket { .. })
+    }
+
     pub(crate) fn form(&self) -> Form {
         self.config.form
     }
@@ -206,24 +216,34 @@ impl Route {
     }
 }
 
-/// Takes events to backends and tells what has come of each, for as long as the runtime lives.
+/// Takes events to backends and tells what has come of each, for as long as the runtime lives. `ring` is told for whom a
+/// backend with WebSockets has sent something.
 ///
 /// # Cancel safety
-/// Dropping it drops the requests that are under way.
-pub(crate) async fn serve<F>(jobs: Jobs, client: Client, tell: F)
+/// Dropping it drops the requests that are under way, and the backends' WebSockets.
+pub(crate) async fn serve<F, R>(jobs: Jobs, client: Client, relays: RelaySettings, tell: F, ring: R)
 where
     F: Fn(Asker, Outcome) + Send + Sync + 'static,
+    R: Fn(ShardIndex, ConnectionId) + Send + Sync + 'static,
 {
     let Jobs(mut jobs) = jobs;
-    let tell = Arc::new(tell);
+    let shared = Arc::new((client, relays, tell, ring));
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             job = jobs.recv() => {
-                let Some(job) = job else { break };
-                let (client, tell) = (client.clone(), Arc::clone(&tell));
+                let Some(mut job) = job else { break };
+                if let Some(relay) = job.relay.take() {
+                    relay.give(job);
+                    continue;
+                }
+                let shared = Arc::clone(&shared);
                 running.spawn(async move {
-                    let outcome = job.run(&client).await;
+                    let (client, relays, tell, ring) = &*shared;
+                    if job.route.is_relayed() {
+                        return job.relay(relays, tell, ring).await;
+                    }
+                    let outcome = job.run(client).await;
                     tell(job.asker, outcome);
                 });
             }
@@ -541,6 +561,13 @@ pub(crate) enum Note {
 impl Judged {
     fn done(outcome: Outcome) -> Self {
         Self { attempt: Attempt::Done(outcome), note: Note::Nothing }
+    }
+
+    fn outcome(self) -> Outcome {
+        match self.attempt {
+            Attempt::Done(outcome) => outcome,
+            Attempt::Again { .. } | Attempt::Unsure => Outcome::Failed(Failure::Busy),
+        }
     }
 
     fn failed(failure: Failure, why: impl Into<Box<str>>) -> Self {

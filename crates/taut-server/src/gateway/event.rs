@@ -1,10 +1,12 @@
 //! What happens on a connection of a route, and what its backend makes of it: the same for every wire form.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::grip::{Control, Extension};
+use super::relay::Relay;
 
 /// What happens on a connection, for its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,12 +67,14 @@ pub(crate) enum Step {
 }
 
 /// What the response to the upgrade says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Acceptance {
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) headers: Vec<(Box<str>, Box<str>)>,
     /// Of a stream by GRIP: how it begins, in the backend's own words.
     pub(crate) response: Option<Box<Response>>,
+    /// The connection to a backend with WebSockets.
+    pub(crate) relay: Option<Arc<Relay>>,
 }
 
 /// A response as a client gets it: of one that is held, the beginning.

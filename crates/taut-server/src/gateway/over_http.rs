@@ -5,6 +5,6 @@ mod answer;
 mod hold;
 mod request;
 
-pub(super) use answer::{Response, To, read};
+pub(super) use answer::{Response, To, acceptance, read};
 pub(super) use hold::{Held, read as read_held};
 pub(super) use request::{fields, fields_of_own, is_forwarded, meta_of_user, write};

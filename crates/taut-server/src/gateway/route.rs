@@ -78,6 +78,11 @@ pub enum Backend {
         /// Where.
         url: String,
     },
+    /// A WebSocket server, to which each client has a connection: messages are passed on in both directions.
+    WebSocket {
+        /// `ws://` or `wss://`; the client's path and query are appended.
+        url: String,
+    },
     /// A script that php-fpm runs.
     FastCgi {
         /// `fastcgi:///run/php/php-fpm.sock`, or `fastcgi://127.0.0.1:9000`.
@@ -116,11 +121,12 @@ impl RouteConfig {
     /// The most that [`RouteConfig::batch`] may be.
     pub const MOST_BATCH: u32 = 64;
 
-    /// A route with the defaults of the plain form.
+    /// A route with the defaults of the plain form, or of a WebSocket server.
     pub fn new(path: impl Into<String>, app: impl Into<String>, backend: Backend) -> Self {
         let path = path.into();
-        let concurrency = if matches!(backend, Backend::Http { .. }) { 64 } else { 8 };
-        Self {
+        let concurrency = if matches!(backend, Backend::FastCgi { .. }) { 8 } else { 64 };
+        let is_websocket = matches!(backend, Backend::WebSocket { .. });
+        let route = Self {
             name: path.clone(),
             path,
             app: app.into(),
@@ -134,7 +140,14 @@ impl RouteConfig {
             on_error: OnError::default(),
             timeout: Duration::from_secs(10),
             concurrency,
-        }
+        };
+        if is_websocket { route.passing_on() } else { route }
+    }
+
+    /// The same with the defaults of those to whom all messages and headers are passed on.
+    fn passing_on(self) -> Self {
+        let headers = vec!["*".to_owned()];
+        Self { headers, frames: Frames::Raw, batch: Self::MOST_BATCH as usize, ..self }
     }
 
     /// The same with the defaults of this form.
@@ -142,13 +155,7 @@ impl RouteConfig {
     pub fn in_form(self, form: Form) -> Self {
         match form {
             Form::Plain => Self { form, ..self },
-            Form::WebSocketOverHttp => Self {
-                form,
-                headers: vec!["*".to_owned()],
-                frames: Frames::Raw,
-                batch: Self::MOST_BATCH as usize,
-                ..self
-            },
+            Form::WebSocketOverHttp => Self { form, ..self.passing_on() },
         }
     }
 
@@ -160,6 +167,7 @@ impl RouteConfig {
         Pattern::parse(&self.path).map_err(|error| format!("path: {error}"))?;
         match &self.backend {
             Backend::Http { url } => drop(address::parse(url).map_err(|invalid| format!("backend: {invalid}"))?),
+            Backend::WebSocket { url } => self.check_websocket(url)?,
             Backend::FastCgi { address, script, .. } => {
                 let address = fastcgi::Address::parse(address).map_err(|invalid| format!("backend: {invalid}"))?;
                 if !address.is_local() {
@@ -185,4 +193,22 @@ impl RouteConfig {
         }
         Ok(())
     }
+
+    fn check_websocket(&self, url: &str) -> Result<(), String> {
+        let uri = address::parse_websocket(url).map_err(|invalid| format!("backend: {invalid}"))?;
+        if uri.query().is_some() {
+            return Err("backend: the query is the client's, so the address has none".to_owned());
+        }
+        if self.form != Form::Plain {
+            return Err(format!("form: {NOT_FOR_WEBSOCKETS}"));
+        }
+        if self.secret.is_some() {
+            return Err(format!("secret: {NOT_FOR_WEBSOCKETS}"));
+        }
+        Ok(())
+    }
 }
+
+/// Why a route with a WebSocket server has no such setting.
+pub(crate) const NOT_FOR_WEBSOCKETS: &str =
+    "a backend with ws:// is sent no requests: messages are passed on to it, and its own to the client";

@@ -28,6 +28,7 @@ use crate::connect_auth::{Authorization, Requester};
 use crate::events::Event as Shown;
 use crate::gateway::event::{self, Answer, Event, Publish, Step, Subscription};
 use crate::gateway::grip::{Control, ControlMessage, Extension, Kind as MessageKind};
+use crate::gateway::relay::Relay;
 use crate::gateway::seen::Seen;
 use crate::gateway::sse;
 use crate::gateway::stream::Beginning;
@@ -53,6 +54,8 @@ pub(super) struct Routed {
     grip: Option<Box<Grip>>,
     /// Of a stream of Server-Sent Events: the kept events that its client has seen.
     pub(super) seen: Option<Box<Seen>>,
+    /// Its connection to a backend with WebSockets.
+    pub(super) relay: Option<Arc<Relay>>,
     /// What its backend was told last.
     asked: &'static str,
     /// When it was last sent something.
@@ -106,8 +109,18 @@ impl Routed {
         let mut conversation = Conversation::new();
         conversation.keep(kept);
         let (tell, seen) = stream.map(|Stream { tell, seen }| (tell, seen)).unzip();
-        let mut routed =
-            Self { route, app, head, conversation, is_paused: false, grip: None, seen: None, asked: "", heard: now };
+        let mut routed = Self {
+            route,
+            app,
+            head,
+            conversation,
+            is_paused: false,
+            grip: None,
+            seen: None,
+            relay: None,
+            asked: "",
+            heard: now,
+        };
         if let Encoding::Events(_) = routed.encoding() {
             routed.seen = seen.map(Box::new);
         }
@@ -165,7 +178,7 @@ impl Routed {
         let exchange = self.conversation.next(self.route.batch())?;
         self.asked = exchange.kind();
         let (app, route, head) = (Arc::clone(&self.app), Arc::clone(&self.route), Arc::clone(&self.head));
-        Some(Job { asker, app, route, head, connection: socket_id, exchange })
+        Some(Job { asker, app, route, head, connection: socket_id, exchange, relay: self.relay.clone() })
     }
 }
 
@@ -272,6 +285,7 @@ impl PusherHandler {
         let (reason, refusal) = match outcome {
             Outcome::Answered(mut answer) => {
                 let Some(admission) = admission.take() else { return };
+                routed.relay = answer.acceptance.relay.take();
                 let headers = streams::accept(tell.take(), std::mem::take(&mut answer.acceptance));
                 *accepted = Some(Accepted { answer, at: connections.now() });
                 let subscriber = Subscriber {
@@ -332,7 +346,9 @@ impl PusherHandler {
             members.subscribe(id, &own, None, false, effects);
         });
         self.carried_out(session.connections(), id, Outcome::Answered(answer));
-        if !is_served {
+        if is_served {
+            self.begin_to_pass_on(session.connections(), id);
+        } else {
             self.close_as_removed(session.connections(), id);
         }
     }
@@ -368,6 +384,9 @@ impl PusherHandler {
             local_app.routed -= 1;
         }
         routed.route.statistics().ended();
+        if let Some(relay) = &routed.relay {
+            relay.leave();
+        }
         let code = reason.code().as_u16();
         let (reason, is_clean) = match reason {
             Reason::Closed(close) | Reason::CutOff(close) => (close.reason().into(), true),
@@ -809,7 +828,7 @@ fn keep(
 }
 
 /// A connection of a route, if it is one and is not gone.
-fn routed(connections: &mut Connections<Client>, id: ConnectionId) -> Option<(SocketId, &mut Routed)> {
+pub(super) fn routed(connections: &mut Connections<Client>, id: ConnectionId) -> Option<(SocketId, &mut Routed)> {
     let subscriber = subscriber(connections, id)?;
     Some((subscriber.socket_id, subscriber.extras.as_mut()?.routed.as_deref_mut()?))
 }

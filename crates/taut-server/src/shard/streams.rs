@@ -58,7 +58,7 @@ pub(super) fn tell(teller: Option<Teller>, beginning: Beginning) {
 
 /// The backend accepts: gives the headers of the response to an upgrade. A stream's response is told to the HTTP side.
 pub(super) fn accept(teller: Option<Teller>, acceptance: Acceptance) -> Vec<(Box<str>, Box<str>)> {
-    let Acceptance { mut headers, subprotocol, response } = acceptance;
+    let Acceptance { mut headers, subprotocol, response, .. } = acceptance;
     if teller.is_none() {
         headers.extend(subprotocol.map(|name| ("Sec-WebSocket-Protocol".into(), name)));
         return headers;

@@ -1,4 +1,4 @@
-//! Carries a request to a backend: over HTTP, or to a script over FastCGI.
+//! Carries a request to a backend: over HTTP, or to a script over FastCGI. WebSockets begin with one, too.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +21,8 @@ use crate::http::client::{self, Client, Unanswered};
 pub(super) enum Carrier {
     Http(Uri),
     FastCgi(Script),
+    /// Its address as one of HTTP.
+    WebSocket(Uri),
 }
 
 #[derive(Debug)]
@@ -86,6 +88,9 @@ impl Carrier {
     pub(super) fn new(backend: &Backend) -> Result<Self, String> {
         match backend {
             Backend::Http { url } => address::parse(url).map(Self::Http).map_err(|invalid| invalid.to_string()),
+            Backend::WebSocket { url } => {
+                address::parse_websocket(url).map(Self::WebSocket).map_err(|invalid| invalid.to_string())
+            }
             Backend::FastCgi { address, script, root } => {
                 let text = |path: &std::path::Path| {
                     path.to_str().map(Box::<str>::from).ok_or_else(|| "the script's path is no text".to_owned())
@@ -101,6 +106,15 @@ impl Carrier {
                 Ok(Self::FastCgi(Script { address, file, root, name: name.into() }))
             }
         }
+    }
+
+    /// The address of a WebSocket for a client: its path and query below the backend's.
+    pub(super) fn url(&self, head: &Head) -> Result<String, Unanswered> {
+        let (Self::Http(uri) | Self::WebSocket(uri)) = self else {
+            return Err(Unanswered { reason: "a script has no address".to_owned(), is_untouched: true });
+        };
+        let url = below(uri, head)?.to_string();
+        Ok(url.replacen("http", "ws", 1))
     }
 
     /// How a request looks, for a person: without what is secret in a backend's address.
@@ -119,11 +133,17 @@ impl Carrier {
                 Shown { address, script: None, headers: headers.collect(), body: request.body }
             }
             Self::FastCgi(script) => {
-                let fields = fields(head, &request).into_iter();
+                let fields = request.fields(head).into_iter();
                 let content_type = request.content_type.map(|value| ("Content-Type".to_owned(), value.to_owned()));
                 let headers = fields.map(|(name, value)| (name.to_owned(), value.into_owned())).chain(content_type);
                 let (address, file) = (script.address.to_string(), script.file.to_string());
                 Shown { address, script: Some(file), headers: headers.collect(), body: request.body }
+            }
+            Self::WebSocket(uri) => {
+                let address = self.url(head).unwrap_or_else(|_| address::shown(&uri.to_string()));
+                let fields = request.fields(head).into_iter();
+                let headers = fields.map(|(name, value)| (name.to_owned(), value.into_owned())).collect();
+                Shown { address, script: None, headers, body: request.body }
             }
         }
     }
@@ -139,6 +159,10 @@ impl Carrier {
                 Sent { replied, stderr: fastcgi::Stderr::default() }
             }
             Self::FastCgi(script) => script.send(head, request, deadline).await,
+            Self::WebSocket(_) => {
+                let reason = "a backend with WebSockets is sent no requests".to_owned();
+                Sent { replied: Err(Unanswered { reason, is_untouched: true }), stderr: fastcgi::Stderr::default() }
+            }
         }
     }
 }
@@ -178,7 +202,7 @@ fn below(uri: &Uri, head: &Head) -> Result<Uri, Unanswered> {
 }
 
 fn add_headers(headers: &mut HeaderMap, head: &Head, request: &Request) {
-    for (name, value) in fields(head, request) {
+    for (name, value) in request.fields(head) {
         let name = HeaderName::from_bytes(name.as_bytes());
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
             headers.append(name, value);
@@ -187,20 +211,22 @@ fn add_headers(headers: &mut HeaderMap, head: &Head, request: &Request) {
     headers.extend(request.content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value))));
 }
 
-/// The headers of a request: those that the client sent and the route passes on, and ours.
-fn fields<'a>(head: &'a Head, request: &'a Request) -> Vec<(&'a str, Cow<'a, str>)> {
-    let mut fields: Vec<(&str, Cow<'_, str>)> =
-        head.headers.iter().map(|(name, value)| (&**name, (&**value).into())).collect();
-    fields.push(("X-Forwarded-For", head.address.to_string().into()));
-    fields.push(("X-Forwarded-Proto", if head.is_secure { "https" } else { "http" }.into()));
-    fields.push(("X-Forwarded-Host", (&*head.host).into()));
-    fields.extend(request.headers.iter().map(|(name, value)| (&**name, (&**value).into())));
-    fields
+impl Request {
+    /// The headers: those that the client sent and the route passes on, and ours.
+    pub(super) fn fields<'a>(&'a self, head: &'a Head) -> Vec<(&'a str, Cow<'a, str>)> {
+        let mut fields: Vec<(&str, Cow<'_, str>)> =
+            head.headers.iter().map(|(name, value)| (&**name, (&**value).into())).collect();
+        fields.push(("X-Forwarded-For", head.address.to_string().into()));
+        fields.push(("X-Forwarded-Proto", if head.is_secure { "https" } else { "http" }.into()));
+        fields.push(("X-Forwarded-Host", (&*head.host).into()));
+        fields.extend(self.headers.iter().map(|(name, value)| (&**name, (&**value).into())));
+        fields
+    }
 }
 
 impl Script {
     async fn send(&self, head: &Head, request: &Request, deadline: Instant) -> Sent {
-        let fields = fields(head, request);
+        let fields = request.fields(head);
         let headers: Vec<(&str, &[u8])> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         let (request_uri, query_string): (Cow<'_, str>, &str) = match (request.is_for_path, &*head.query) {
             (false, _) => ((&*self.name).into(), ""),

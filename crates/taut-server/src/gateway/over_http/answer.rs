@@ -145,7 +145,8 @@ fn timer(headers: &[Header<'_>]) -> Option<Option<Duration>> {
     Some(headers::keep_alive_interval(value).map(|seconds| Duration::from_secs(seconds.into())))
 }
 
-fn acceptance(headers: &[Header<'_>], offered: &[&str]) -> Result<Acceptance, Box<str>> {
+/// What goes into the response to the client's upgrade, which offers these subprotocols.
+pub(crate) fn acceptance(headers: &[Header<'_>], offered: &[&str]) -> Result<Acceptance, Box<str>> {
     let headers = headers::to_client(headers.iter().copied(), offered).map_err(|error| error.to_string())?;
     let text = |(name, value): Header<'_>| Some((name.into(), str::from_utf8(value).ok()?.into()));
     let headers = headers.into_iter().filter_map(text).collect();

@@ -647,7 +647,7 @@ mod tests {
                 headers: [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("X-Node", "é")]
                     .map(|(name, value)| (name.into(), value.into()))
                     .to_vec(),
-                response: None,
+                ..Acceptance::default()
             },
             ..Answer::default()
         };

@@ -59,6 +59,8 @@ impl Routed {
     /// Goes on by what the route is by now; `false` if it is gone.
     pub(super) fn follow(&mut self, routes: &Routes, apps: &Apps) -> bool {
         match successor(&self.route, self.app.index(), routes, apps) {
+            // A backend with WebSockets has its connection, and no other can go on with that.
+            Some(_) if self.relay.is_some() => {}
             Some(route) => self.route = route,
             None => return false,
         }
