@@ -87,8 +87,8 @@ impl ClientRequest {
 
     /// Names the page on whose behalf the client connects, as a browser does; `scheme://host:port` without a path.
     pub fn origin(mut self, origin: &str) -> Result<Self, InvalidRequest> {
-        // RFC 6454 §6.2 knows "null" besides, and a page from a file may be "file://"; what a server makes of any of them
-        // is its own affair.
+        // RFC 6454 §6.2 knows "null" besides, and a page from a file may be "file://"; what a server makes of any of
+        // them is its own affair.
         let is_origin =
             origin.split_once("://").is_some_and(|(scheme, host)| is_token(scheme) && split_host(host).is_some());
         if !is_origin && !["null", "file://"].contains(&origin) {
