@@ -277,8 +277,7 @@ impl Prepared {
         let runtime = http_runtime(count).map_err(StartError::System)?;
         join_cluster(config, &apps, &bus, &events, runtime.handle(), engine);
         let client = Client::new();
-        let webhooks = Webhooks::start(runtime.handle(), &apps, events, recorded, data, client.clone());
-        let webhooks = Arc::new(webhooks);
+        let webhooks = Arc::new(Webhooks::start(runtime.handle(), &apps, events, recorded, data, client.clone()));
         let connector = Arc::new(Connector::new(shards.iter().map(Shard::intake).collect()));
         let fallback = config
             .fallback

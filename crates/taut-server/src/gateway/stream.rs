@@ -22,7 +22,18 @@ pub(crate) struct Streams(Mutex<HashMap<Box<str>, Begun>>);
 pub(crate) struct Begun {
     /// The head of the client's request.
     pub(crate) head: Box<[u8]>,
-    pub(crate) tell: oneshot::Sender<Beginning>,
+    pub(crate) teller: Teller,
+}
+
+/// Tells the HTTP side how the response of a stream begins.
+#[derive(Debug)]
+pub(crate) struct Teller(oneshot::Sender<Beginning>);
+
+impl Teller {
+    pub(crate) fn tell(self, beginning: Beginning) {
+        // The client may have gone by now.
+        let _ = self.0.send(beginning);
+    }
 }
 
 /// How a response begins.
@@ -56,7 +67,7 @@ impl Streams {
             })
             .into();
         let (tell, told) = oneshot::channel();
-        self.waiting().insert(name.clone(), Begun { head, tell });
+        self.waiting().insert(name.clone(), Begun { head, teller: Teller(tell) });
         Some(Waiting { streams: Arc::clone(self), name, told })
     }
 
@@ -117,7 +128,7 @@ mod tests {
         assert_eq!(&*begun.head, b"1");
         assert!(take(&streams, first.name()).is_none(), "it has been taken");
         assert!(first.beginning().is_none());
-        begun.tell.send(Beginning::Refused(Refusal::forbidden("no"))).expect("somebody waits");
+        begun.teller.tell(Beginning::Refused(Refusal::forbidden("no")));
         assert!(matches!(first.beginning(), Some(Beginning::Refused(refusal)) if refusal.status() == 403));
         let name = second.name().to_owned();
         drop(second);

@@ -20,7 +20,7 @@ use super::grip::Grip;
 use super::publications::publication;
 use super::sign_in::SignedIn;
 use super::subscribe::Refused;
-use super::visit::{self, Stream, Teller, Visit};
+use super::visit::{self, Stream, Visit};
 use super::{Client, PusherHandler, Subscriber, connect, streams, subscriber};
 use crate::app::Limits;
 use crate::apps::{Admission, App};
@@ -31,7 +31,7 @@ use crate::gateway::grip::{Control, ControlMessage, Extension, Kind as MessageKi
 use crate::gateway::relay::Relay;
 use crate::gateway::seen::Seen;
 use crate::gateway::sse;
-use crate::gateway::stream::Beginning;
+use crate::gateway::stream::{Beginning, Teller};
 use crate::gateway::{
     Asker, Auth, Conversation, Failure, Form, Frames, Head, Job, Kept, OnError, Outcome, Parameters, Route, Transport,
     Whose,
@@ -82,7 +82,7 @@ pub(super) struct Opening {
     routed: Routed,
     app: Arc<App>,
     /// Of a stream: how its response begins is told here, once.
-    tell: Option<Teller>,
+    teller: Option<Teller>,
     /// Its place among the app's connections, until it is let in.
     admission: Option<Admission>,
     socket_id: SocketId,
@@ -108,7 +108,7 @@ impl Routed {
     fn new(Visit { route, head, stream }: Visit, app: Arc<App>, kept: Kept, now: Time) -> (Self, Option<Teller>) {
         let mut conversation = Conversation::new();
         conversation.keep(kept);
-        let (tell, seen) = stream.map(|Stream { tell, seen }| (tell, seen)).unzip();
+        let (teller, seen) = stream.map(|Stream { teller, seen }| (teller, seen)).unzip();
         let mut routed = Self {
             route,
             app,
@@ -124,7 +124,7 @@ impl Routed {
         if let Encoding::Events(_) = routed.encoding() {
             routed.seen = seen.map(Box::new);
         }
-        (routed, tell)
+        (routed, teller)
     }
 
     fn grip(&mut self) -> &mut Grip {
@@ -248,10 +248,10 @@ impl PusherHandler {
         client: ClientInfo,
     ) {
         let app = Arc::clone(&admission);
-        let (mut routed, tell) = Routed::new(visit, Arc::clone(&app), kept, Time::ZERO);
+        let (mut routed, teller) = Routed::new(visit, Arc::clone(&app), kept, Time::ZERO);
         self.ask(&mut routed, socket_id, Whose::Opening(handshake));
         let (admission, accepted) = (Some(admission), None);
-        self.routes.opening.insert(handshake, Opening { routed, app, tell, admission, socket_id, client, accepted });
+        self.routes.opening.insert(handshake, Opening { routed, app, teller, admission, socket_id, client, accepted });
     }
 
     /// Takes the next event to the backend, if it is its turn.
@@ -274,7 +274,7 @@ impl PusherHandler {
     }
 
     fn decided(&mut self, connections: &mut Connections<Client>, handshake: HandshakeId, outcome: Outcome) {
-        let Some(Opening { routed, app, tell, admission, client, socket_id, accepted }) =
+        let Some(Opening { routed, app, teller, admission, client, socket_id, accepted }) =
             self.routes.opening.get_mut(&handshake)
         else {
             return;
@@ -286,7 +286,7 @@ impl PusherHandler {
             Outcome::Answered(mut answer) => {
                 let Some(admission) = admission.take() else { return };
                 routed.relay = answer.acceptance.relay.take();
-                let headers = streams::accept(tell.take(), std::mem::take(&mut answer.acceptance));
+                let headers = streams::accept(teller.take(), std::mem::take(&mut answer.acceptance));
                 *accepted = Some(Accepted { answer, at: connections.now() });
                 let subscriber = Subscriber {
                     admission,
@@ -303,13 +303,17 @@ impl PusherHandler {
             Outcome::Refused(refusal) => (RefusalReason::Callback, refusal),
             Outcome::Failed(failure) => (RefusalReason::Unavailable, failure.refusal()),
             Outcome::Passed(response) => {
-                streams::tell(tell.take(), Beginning::Complete(*response));
+                if let Some(teller) = teller.take() {
+                    teller.tell(Beginning::Complete(*response));
+                }
                 self.routes.opening.remove(&handshake);
                 // The connection was opened for a stream, and nobody sees how it ends.
                 return connections.answer(handshake, ShardAnswer::Refuse(Refusal::with_status(500, "")));
             }
         };
-        streams::tell(tell.take(), Beginning::Refused(refusal.clone()));
+        if let Some(teller) = teller.take() {
+            teller.tell(Beginning::Refused(refusal.clone()));
+        }
         app.refusals().count(reason);
         let who =
             refusals::Client { app: Some(app.id()), address: Some(client.address()), ..refusals::Client::default() };

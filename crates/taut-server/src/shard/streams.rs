@@ -6,12 +6,12 @@ use taut_proto::handshake::{HeadLimits, Refusal, Request, Upgrade};
 use taut_shard::{ConnectionId, Connections, HandshakeId, Verdict};
 
 use super::frames::{Encoding, Forms};
-use super::visit::{Stream, Teller};
+use super::visit::Stream;
 use super::{Client, PusherHandler, subscriber};
 use crate::gateway::event::{Acceptance, Response};
 use crate::gateway::seen::{Mark, Seen};
 use crate::gateway::sse;
-use crate::gateway::stream::{Beginning, Begun};
+use crate::gateway::stream::{Beginning, Begun, Teller};
 
 impl PusherHandler {
     /// The HTTP side has begun a stream: it is let in as any client of its route is.
@@ -22,23 +22,23 @@ impl PusherHandler {
         handshake: HandshakeId,
         begun: Begun,
     ) -> Verdict<'r, Client> {
-        let Begun { head, tell } = begun;
+        let Begun { head, teller } = begun;
         // It was within the limits, and written anew it is longer by some spaces.
         let limits = HeadLimits { bytes: 2 * HeadLimits::default().bytes, ..HeadLimits::default() };
         let request = match Request::parse(&head, &limits) {
             Ok(request) => request,
-            Err(refusal) => return refuse(tell, refusal),
+            Err(refusal) => return refuse(teller, refusal),
         };
         let Some(found) = self.gateway.find(request.path()) else {
-            return refuse(tell, Refusal::with_status(404, "There is nothing at this path."));
+            return refuse(teller, Refusal::with_status(404, "There is nothing at this path."));
         };
-        let stream = Stream { tell, seen: seen_before(&request) };
+        let stream = Stream { teller, seen: seen_before(&request) };
         self.connect_to_route(&request, upgrade, peer, handshake, found, Some(stream))
     }
 }
 
 fn refuse<'r>(teller: Teller, refusal: Refusal) -> Verdict<'r, Client> {
-    tell(Some(teller), Beginning::Refused(refusal.clone()));
+    teller.tell(Beginning::Refused(refusal.clone()));
     Verdict::Refuse(refusal)
 }
 
@@ -49,23 +49,15 @@ fn seen_before(request: &Request<'_>) -> Seen {
         .map_or_else(|| request.query_value("lastEventId").map_or_else(Seen::default, |id| Seen::read(&id)), Seen::read)
 }
 
-/// Tells the HTTP side how a stream begins. The client may have gone by now.
-pub(super) fn tell(teller: Option<Teller>, beginning: Beginning) {
-    if let Some(teller) = teller {
-        let _ = teller.send(beginning);
-    }
-}
-
 /// The backend accepts: gives the headers of the response to an upgrade. A stream's response is told to the HTTP side.
 pub(super) fn accept(teller: Option<Teller>, acceptance: Acceptance) -> Vec<(Box<str>, Box<str>)> {
     let Acceptance { mut headers, subprotocol, response, .. } = acceptance;
-    if teller.is_none() {
+    let Some(teller) = teller else {
         headers.extend(subprotocol.map(|name| ("Sec-WebSocket-Protocol".into(), name)));
         return headers;
-    }
-    let plain = |headers| Response { status: 200, headers, body: Box::default() };
-    let response = response.map_or_else(|| plain(std::mem::take(&mut headers)), |response| *response);
-    tell(teller, Beginning::Stream(response));
+    };
+    let plain = || Response { status: 200, headers, body: Box::default() };
+    teller.tell(Beginning::Stream(response.map_or_else(plain, |response| *response)));
     Vec::new()
 }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use taut_proto::handshake::Refusal;
-use tokio::sync::oneshot;
 
 use crate::connect_auth::{self, Denied};
 use crate::gateway::seen::Seen;
-use crate::gateway::stream::Beginning;
+use crate::gateway::stream::{Beginning, Teller};
 use crate::gateway::{Head, Kept, Route, kept_of};
 use crate::pusher::member::Identity;
 
@@ -23,12 +22,10 @@ pub(super) struct Visit {
 #[derive(Debug)]
 pub(super) struct Stream {
     /// How its response begins is told here, once.
-    pub(super) tell: Teller,
+    pub(super) teller: Teller,
     /// The kept events that it has seen before.
     pub(super) seen: Seen,
 }
-
-pub(super) type Teller = oneshot::Sender<Beginning>;
 
 impl Visit {
     /// What is kept of the connection from its beginning: whose it is, if a token has said so.
@@ -40,9 +37,8 @@ impl Visit {
 
 /// A client is refused; if it wants a stream, its response says so.
 pub(super) fn refused(stream: Option<Stream>, refusal: Refusal) -> Refusal {
-    if let Some(Stream { tell, .. }) = stream {
-        // The client may have gone by now.
-        let _ = tell.send(Beginning::Refused(refusal.clone()));
+    if let Some(Stream { teller, .. }) = stream {
+        teller.tell(Beginning::Refused(refusal.clone()));
     }
     refusal
 }
