@@ -7,6 +7,9 @@ import { Backend } from './backend.js';
 import { Server } from './server.js';
 
 const TIMEOUT = 2; // seconds
+// After this time no connection to a backend is used again. A request that crosses the end of one may have arrived, and is
+// not sent again.
+const IDLE = 1600; // milliseconds
 
 const passed = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
@@ -38,8 +41,7 @@ describe('a backend that is away', () => {
     client.send('first');
     assert.equal(await client.next(), 'first');
     await backend.leave();
-    // A request that crosses the end of a connection that is used again may have arrived: it is not sent again.
-    await passed(200);
+    await passed(IDLE);
     for (const text of ['second', 'third']) client.send(text);
     await passed(700);
     await backend.comeBack();
@@ -51,6 +53,7 @@ describe('a backend that is away', () => {
   test('for_good_ends_connections_with_1013_and_is_told_of_their_end_when_it_is_back', () => played(() => ({}), async (server, backend) => {
     const client = await server.connect('/chat/1');
     await backend.leave();
+    await passed(IDLE);
     client.send('lost');
     assert.deepEqual(await client.end(), { code: 1013, reason: 'try again later' });
     await backend.comeBack();
