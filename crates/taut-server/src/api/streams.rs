@@ -30,7 +30,7 @@ use crate::http::{Peer, Place, body};
 use crate::origin;
 use content::{Content, Kind};
 
-/// Serves a path that is no other's, if it is one of a route and the client asks for a stream.
+/// Serves a stream at a path of a route, unless something else is at that path.
 ///
 /// # Errors
 /// 404 if it is not, or the client asks for something else. Otherwise as the route's backend answers; where a browser

@@ -115,7 +115,7 @@ pub(super) fn retry((least, most): (u64, u64)) -> u64 {
 
 fn random(least: u64, most: u64) -> u64 {
     let mut bytes = [0; 8];
-    // Without chance all clients come at once, which is no error.
+    // Without random bytes all clients wait equally long, which is no error.
     let _ = getrandom::fill(&mut bytes);
     least + u64::from_ne_bytes(bytes) % (most - least + 1)
 }

@@ -177,7 +177,7 @@ impl Job {
         Request { method: Method::GET, body: Bytes::new(), content_type: None, headers, is_for_path: true }
     }
 
-    /// What comes of it that there is no connection.
+    /// Whether the backend has refused the client or has failed, where there is no connection.
     fn judge_refusal(&self, error: &Error, reply: Option<&Reply>, until: Instant) -> Judged {
         if let (Some(reply), Some(300..)) = (reply, error.status()) {
             return self.read(reply, until);
@@ -221,7 +221,7 @@ impl Job {
         if !relay.has_left() {
             self.route.note_failure(&error.to_string());
         }
-        // As with any backend that fails: nothing of its own words.
+        // The client learns no more of the failure, as with other backends.
         Close::new(CloseCode::INTERNAL_ERROR, "backend error")
     }
 }
@@ -299,5 +299,5 @@ fn reply(response: &Response) -> Reply {
     Reply { status: response.status(), headers: headers.collect(), body }
 }
 
-/// How the names of headers begin that each connection has of its own (RFC 6455 §11.3).
+/// The prefix of the headers that belong to one handshake (RFC 6455 §11.3): the backend's has its own.
 const HANDSHAKE: &str = "Sec-WebSocket-";

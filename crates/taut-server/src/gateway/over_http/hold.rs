@@ -1,5 +1,5 @@
-//! What a backend answers to a client's own request, if that is no WebSocket: a response that is to be held open as a
-//! stream, or a whole one. No I/O and no clock.
+//! Reads a backend's response to a client's GET: one that is to be held open as a stream, or a whole one. No I/O and no
+//! clock.
 
 use super::answer::Response;
 use crate::gateway::event::{self, Acceptance, Answer, Step};
