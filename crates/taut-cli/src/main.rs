@@ -6,6 +6,7 @@
 mod descriptors;
 mod docs;
 mod echo;
+mod exit;
 mod import;
 mod log;
 mod output;
@@ -21,6 +22,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use taut_server::config::LogFormat;
+
+use crate::exit::Exit;
 
 /// What a flood has needed is free soon after it, but scattered among what lives on, and glibc's allocator gives back little but the end of its heap:
 /// it would keep a hundred megabytes for the next flood. This one gives back each page that has been free for a while; `.cargo/config.toml` says how
@@ -61,28 +64,27 @@ fn main() -> ExitCode {
         Err(error) => return explain(&error),
     };
     let outcome = match arguments.command {
-        Command::Serve(arguments) => serve::run(&arguments),
-        Command::Route(arguments) => return route::run(&arguments),
-        Command::Import(arguments) => import::run(&arguments),
-        Command::Docs(arguments) => docs::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments).map(|()| Exit::Done),
+        Command::Route(arguments) => Ok(route::run(&arguments)),
+        Command::Import(arguments) => import::run(&arguments).map(|()| Exit::Done),
+        Command::Docs(arguments) => docs::run(&arguments).map(|()| Exit::Done),
         Command::Echo(arguments) => {
             log::start(&env::var("TAUT_LOG").unwrap_or_default(), log::format_asked_for([""]));
             descriptors::allow_most();
-            echo::run(&arguments)
+            echo::run(&arguments).map(|()| Exit::Done)
         }
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    outcome
+        .unwrap_or_else(|error| {
             output::fail(error);
-            ExitCode::FAILURE
-        }
-    }
+            Exit::Failed
+        })
+        .into()
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.
 fn explain(error: &clap::Error) -> ExitCode {
-    let code = u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    let code = ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done });
     if error.use_stderr() && log::format_asked_for(env::args_os()) == LogFormat::Json {
         log::start("info", LogFormat::Json);
         output::fail(error.to_string().trim_end());
@@ -91,7 +93,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     match error.print() {
         Err(failed) if !error.use_stderr() && failed.kind() != ErrorKind::BrokenPipe => {
             output::tell(format_args!("the output cannot be written: {failed}"));
-            ExitCode::FAILURE
+            Exit::Failed.into()
         }
         _ => code,
     }

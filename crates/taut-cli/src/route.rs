@@ -4,13 +4,13 @@ mod render;
 
 use std::env;
 use std::io::{self, BufRead as _, IsTerminal as _};
-use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use taut_server::config::{SETTINGS, Sources};
 use taut_server::route_test::{Client, Exchange, Happening, RouteTest, RouteTestError, Verdict};
 
 use self::render::Style;
+use crate::exit::Exit;
 use crate::{log, output, serve};
 
 /// Try the backend of a route
@@ -66,16 +66,16 @@ struct TestArguments {
 /// What happens on the connection, in the order of the command line.
 struct Happenings(Vec<Happening>);
 
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+pub(crate) fn run(arguments: &Arguments) -> Exit {
     let Verb::Test(arguments) = &arguments.verb;
-    let (code, reason) = match test(arguments) {
-        Ok(true) => return ExitCode::SUCCESS,
-        Ok(false) => return ExitCode::FAILURE,
-        Err(Failure::Use(reason)) => (2, reason),
-        Err(Failure::System(reason)) => (1, reason),
+    let (exit, reason) = match test(arguments) {
+        Ok(true) => return Exit::Done,
+        Ok(false) => return Exit::Failed,
+        Err(Failure::Use(reason)) => (Exit::Usage, reason),
+        Err(Failure::System(reason)) => (Exit::Failed, reason),
     };
     output::fail(reason);
-    ExitCode::from(code)
+    exit
 }
 
 /// Why a connection was not played to its end.
@@ -231,7 +231,7 @@ const EXAMPLE: &str = "\
 Example:
   taut route test '/chat/42?token=token-ann' --config taut.toml --send hello
 
-It ends with 0 if the backend answered everything and all of it could be carried out, with 1 if not, and with 2 if \
+It ends with 0 if the backend answered everything and all of it could be carried out, with 1 if not, and with 64 if \
     there is no such route or the configuration cannot be read.";
 
 #[cfg(test)]

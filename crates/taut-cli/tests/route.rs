@@ -318,7 +318,7 @@ fn a_route_for_tokens_is_played_with_a_good_one_alone() {
     }
     let ended = test(&plain(&backend, "auth = \"jwt\""), "/chat/1", &[], "");
     assert!(ended.told.contains("give the app \"1\" an [apps.upgrade]"), "{}", ended.told);
-    assert_eq!((ended.code, backend.requests().len()), (Some(2), 0));
+    assert_eq!((ended.code, backend.requests().len()), (Some(64), 0));
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn websocket_over_http_is_shown_as_events() {
 }
 
 #[test]
-fn what_cannot_be_played_ends_with_2_and_says_why() {
+fn what_cannot_be_played_ends_with_64_and_says_why() {
     let backend = Backend::start(&[]);
     for (route, path, arguments, reason) in [
         (&*plain(&backend, ""), "/other", &[][..], "no route has the path /other; there are:\n  /chat/{room}\n"),
@@ -396,7 +396,7 @@ fn what_cannot_be_played_ends_with_2_and_says_why() {
         (&plain(&backend, ""), "/chat/1", &["--close", "1"], "1000 to 4999"),
     ] {
         let ended = test(route, path, arguments, "");
-        assert_eq!((ended.code, &*ended.printed), (Some(2), ""), "{path} {arguments:?}: {}", ended.told);
+        assert_eq!((ended.code, &*ended.printed), (Some(64), ""), "{path} {arguments:?}: {}", ended.told);
         assert!(ended.told.contains(reason) && !ended.told.contains("hunter2"), "{reason} in {}", ended.told);
     }
 }
