@@ -4,6 +4,7 @@
 //! answers plain publishes and health checks on the shard that reads them, through the same `auth`; every refusal is
 //! left to the HTTP side. `traffic` counts, times and logs each request by its route.
 
+mod asyncapi;
 mod auth;
 mod channels;
 mod chat;
@@ -18,6 +19,7 @@ mod inline;
 mod listener;
 mod metrics;
 mod nodes;
+mod openapi;
 mod pages;
 mod route;
 mod signed;
@@ -176,39 +178,53 @@ impl fmt::Debug for Context {
 
 /// The routes, but for files ([`pages`], [`console::PAGES`]), what load balancers ask ([`health::PATHS`]) and clients without
 /// WebSockets ([`transports::ROUTES`]). The first is the one that most requests are for.
-const ROUTES: [Route; 37] = [
-    Route::new(Area::Api, PUBLISH, || post(events::publish)),
-    Route::new(Area::Api, "/apps/{app}/batch_events", || post(events::publish_batch)),
-    Route::new(Area::Api, "/apps/{app}/channels", || get(channels::list)),
-    Route::new(Area::Api, "/apps/{app}/channels/{channel}", || get(channels::one)),
-    Route::new(Area::Api, "/apps/{app}/channels/{channel}/users", || get(channels::users)),
-    Route::new(Area::Api, "/apps/{app}/connections", || get(users::connections)),
-    Route::new(Area::Api, "/apps/{app}/users/{user}/terminate_connections", || post(users::terminate)),
+const ROUTES: [Route; 39] = [
+    Route::new(Area::Api, PUBLISH, || post(events::publish)).described(&[openapi::PUBLISH]),
+    Route::new(Area::Api, "/apps/{app}/batch_events", || post(events::publish_batch))
+        .described(&[openapi::PUBLISH_BATCH]),
+    Route::new(Area::Api, "/apps/{app}/channels", || get(channels::list)).described(&[openapi::LIST_CHANNELS]),
+    Route::new(Area::Api, "/apps/{app}/channels/{channel}", || get(channels::one)).described(&[openapi::SHOW_CHANNEL]),
+    Route::new(Area::Api, "/apps/{app}/channels/{channel}/users", || get(channels::users))
+        .described(&[openapi::LIST_USERS]),
+    Route::new(Area::Api, "/apps/{app}/connections", || get(users::connections))
+        .described(&[openapi::COUNT_CONNECTIONS]),
+    Route::new(Area::Api, "/apps/{app}/users/{user}/terminate_connections", || post(users::terminate))
+        .described(&[openapi::TERMINATE_USER]),
     // pusher-http-python forgets the app in this path; its key tells which one is meant.
-    Route::new(Area::Api, "/users/{user}/terminate_connections", || post(users::terminate)),
-    Route::new(Area::Api, "/apps/{app}/users/{user}/send", || post(connections::send_to_user)),
-    Route::new(Area::Api, "/apps/{app}/connections/{connection}", || get(connections::show)),
-    Route::new(Area::Api, "/apps/{app}/connections/{connection}/send", || post(connections::send)),
-    Route::new(Area::Api, "/apps/{app}/connections/{connection}/close", || post(connections::close)),
-    Route::new(Area::Api, "/apps/{app}/grip/publish", || post(grip::publish)),
+    Route::new(Area::Api, "/users/{user}/terminate_connections", || post(users::terminate))
+        .described(&[openapi::TERMINATE_USER_BY_KEY]),
+    Route::new(Area::Api, "/apps/{app}/users/{user}/send", || post(connections::send_to_user))
+        .described(&[openapi::SEND_TO_USER]),
+    Route::new(Area::Api, "/apps/{app}/connections/{connection}", || get(connections::show))
+        .described(&[openapi::SHOW_CONNECTION]),
+    Route::new(Area::Api, "/apps/{app}/connections/{connection}/send", || post(connections::send))
+        .described(&[openapi::SEND_TO_CONNECTION]),
+    Route::new(Area::Api, "/apps/{app}/connections/{connection}/close", || post(connections::close))
+        .described(&[openapi::CLOSE_CONNECTION]),
+    Route::new(Area::Api, "/apps/{app}/grip/publish", || post(grip::publish)).described(&[openapi::PUBLISH_ITEMS]),
     Route::new(Area::Api, "/apps/{app}/grip/publish/", || post(grip::publish)).counted_as("/apps/{app}/grip/publish"),
     // Of the only app that there is.
-    Route::new(Area::Api, "/publish", || post(grip::publish)),
+    Route::new(Area::Api, "/publish", || post(grip::publish)).described(&[openapi::PUBLISH_ITEMS]),
     Route::new(Area::Api, "/publish/", || post(grip::publish)).counted_as("/publish"),
-    Route::new(Area::Api, "/users/{user}/send", || post(connections::send_to_user)),
-    Route::new(Area::Api, "/connections/{connection}/send", || post(connections::send)),
-    Route::new(Area::Api, "/connections/{connection}/close", || post(connections::close)),
+    Route::new(Area::Api, "/users/{user}/send", || post(connections::send_to_user)).described(&[openapi::SEND_TO_USER]),
+    Route::new(Area::Api, "/connections/{connection}/send", || post(connections::send))
+        .described(&[openapi::SEND_TO_CONNECTION]),
+    Route::new(Area::Api, "/connections/{connection}/close", || post(connections::close))
+        .described(&[openapi::CLOSE_CONNECTION]),
     // As API Gateway has it.
     Route::new(Area::Api, "/@connections/{connection}", || {
         get(connections::show).post(connections::send).delete(connections::delete)
-    }),
-    Route::new(Area::Api, "/apps/{app}/webhooks/failed", || get(webhooks::failed)),
-    Route::new(Area::Api, "/apps/{app}/webhooks/failed/{number}/retry", || post(webhooks::retry)),
-    Route::new(Area::Api, "/app/{key}", || get(upgrade_required)),
+    })
+    .described(&[openapi::SHOW_API_GATEWAY, openapi::SEND_API_GATEWAY, openapi::DELETE_API_GATEWAY]),
+    Route::new(Area::Api, "/apps/{app}/webhooks/failed", || get(webhooks::failed))
+        .described(&[openapi::LIST_FAILED_WEBHOOKS]),
+    Route::new(Area::Api, "/apps/{app}/webhooks/failed/{number}/retry", || post(webhooks::retry))
+        .described(&[openapi::RETRY_WEBHOOK]),
+    Route::new(Area::Api, "/app/{key}", || get(upgrade_required)).described(&[openapi::CONNECT]),
     Route::new(Area::Chat, "/chat/config", || get(chat::config)),
     Route::new(Area::Chat, "/chat/messages", || post(chat::say)),
-    Route::new(Area::Metrics, "/metrics", || get(metrics::show)),
-    Route::new(Area::Metrics, "/nodes", || get(nodes::show)),
+    Route::new(Area::Metrics, "/metrics", || get(metrics::show)).described(&[openapi::METRICS]),
+    Route::new(Area::Metrics, "/nodes", || get(nodes::show)).described(&[openapi::NODES]),
     Route::new(Area::ConsoleIndex, "/", || get(async || Redirect::to("/console"))),
     Route::new(Area::ConsoleData, "/console/api/overview", || get(console::overview)),
     Route::new(Area::ConsoleData, "/console/api/nodes", || get(nodes::of_console)),
@@ -219,6 +235,8 @@ const ROUTES: [Route; 37] = [
     Route::new(Area::ConsoleData, "/console/api/apps/{app}/events", || post(console::publish)),
     Route::new(Area::ConsoleData, "/console/api/events", || get(console::watch)),
     Route::new(Area::ConsoleSession, "/console/api/session", console::session),
+    Route::new(Area::ConsolePages, "/console/openapi.json", || get(openapi::show)).counted_as("/console"),
+    Route::new(Area::ConsolePages, "/console/asyncapi.json", || get(asyncapi::show)).counted_as("/console"),
 ];
 
 /// Where an event is published, after the prefix.
@@ -230,9 +248,11 @@ fn all() -> impl Iterator<Item = Route> {
             health::Probe::Up => || get(health::up),
             health::Probe::Ready => || get(health::ready),
         };
-        Route::new(Area::Health, path, handlers).counted_as(health::Check::Probe(probe).route())
+        let label = health::Check::Probe(probe).route();
+        Route::new(Area::Health, path, handlers).counted_as(label).described(openapi::of_probe(path))
     });
-    let app = Route::new(Area::Health, "/up/{app}", || get(health::app_up)).counted_as("/up");
+    let app = Route::new(Area::Health, "/up/{app}", || get(health::app_up));
+    let app = app.counted_as("/up").described(&[openapi::UP_APP]);
     ROUTES.into_iter().chain(probes).chain([app]).chain(pages::ROUTES).chain(console::PAGES)
 }
 
@@ -377,6 +397,25 @@ fn echo(text: &str) -> String {
 
 /// How long a shard may take to answer; it takes microseconds when all is well.
 const SLOWEST_ANSWER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod testing {
+    use std::path::Path;
+    use std::{env, fs};
+
+    use serde_json::Value;
+
+    /// A description is the file in docs/: `UPDATE_DOCS=1 cargo test -p taut-server --lib the_file_in_docs` writes it.
+    pub(super) fn is_in_docs(path: &Path, document: &Value) {
+        let text = format!("{document:#}\n");
+        if env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(path, &text).expect("a file in docs");
+        }
+        let written = fs::read_to_string(path).unwrap_or_default();
+        let how = "UPDATE_DOCS=1 cargo test -p taut-server --lib the_file_in_docs";
+        assert!(written == text, "{} is not what the code says: {how}", path.display());
+    }
+}
 
 #[cfg(test)]
 mod tests {

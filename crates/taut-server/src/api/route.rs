@@ -5,14 +5,17 @@ use std::sync::Arc;
 use axum::routing::MethodRouter;
 
 use super::Context;
+use super::openapi::Operation;
 
-/// A path, what its requests are counted by, and what answers them.
+/// A path, what its requests are counted by, what answers them, and how they are described.
 #[derive(Clone, Copy)]
 pub(super) struct Route {
     pub(super) area: Area,
     pub(super) path: &'static str,
     pub(super) label: &'static str,
     pub(super) handlers: fn() -> MethodRouter<Arc<Context>>,
+    /// None of what is the server's own business, such as its pages.
+    pub(super) operations: &'static [Operation],
 }
 
 /// What belongs together: served by the same listeners, behind the same checks.
@@ -38,11 +41,16 @@ pub(super) enum Area {
 
 impl Route {
     pub(super) const fn new(area: Area, path: &'static str, handlers: fn() -> MethodRouter<Arc<Context>>) -> Self {
-        Self { area, path, label: path, handlers }
+        Self { area, path, label: path, handlers, operations: &[] }
     }
 
     /// Counts its requests with those of another path.
     pub(super) const fn counted_as(self, label: &'static str) -> Self {
         Self { label, ..self }
+    }
+
+    /// Says what its methods do.
+    pub(super) const fn described(self, operations: &'static [Operation]) -> Self {
+        Self { operations, ..self }
     }
 }
