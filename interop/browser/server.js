@@ -71,6 +71,9 @@ export class Server {
     return within(START_WITHIN, come, () => `taut serve did not print ${pattern}, but:\n${this.#printed}`);
   }
 
+  /** Sends it a signal, and waits for nothing. */
+  signal(name) { this.#process.kill(name); }
+
   /** Asks the server to end (SIGTERM) and gives its exit code, or the name of the signal that killed it. */
   async stop() {
     this.#process.kill('SIGTERM');

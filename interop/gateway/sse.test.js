@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { EventSource } from 'eventsource';
 import { launch } from '../browser/chromium.js';
 import { within } from '../browser/server.js';
-import { startNginx } from '../peers/proxies.js';
+import { nginxWith } from '../peers/recipes.js';
 import { Program, Workshop } from '../peers/programs.js';
 import { Backend } from './backend.js';
 import { Fpm } from './fpm.js';
@@ -499,12 +499,7 @@ describe('the example feed', () => {
 describe('what stands between, and what is slow', { concurrency: 2 }, () => {
   test('nginx_that_compresses_streams_passes_each_event_on_at_once', () => played(subscribed('room'), async (server) => {
     const workshop = await Workshop.open();
-    const nginx = await startNginx('nginx', workshop, (port) => `
-  gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 0;
-  server {
-    listen 127.0.0.1:${port};
-    location / { proxy_pass http://127.0.0.1:${server.port}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host; }
-  }`);
+    const nginx = await nginxWith('gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 0;')(workshop, server.port);
     const curl = new Program('curl', '-sN', '--compressed', '-H', 'Accept: text/event-stream', '-D', '-', `http://127.0.0.1:${nginx.port}/news/1`);
     try {
       await curl.until(/^data: hello$/m);

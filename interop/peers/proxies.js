@@ -10,8 +10,13 @@ import { Program } from './programs.js';
 export const REVERSE = { nginx, haproxy };
 
 /** Starts this nginx with what `inside(port)` gives of its `http` block. */
-export function startNginx(program, workshop, inside) {
-  return Program.onFreePort(async (port) => [program, '-p', workshop.path, '-e', 'stderr', '-c', await workshop.write(`nginx-${port}.conf`, `
+function startNginx(program, workshop, inside) {
+  return Program.onFreePort((port) => nginxCommand(program, workshop, port, inside(port)));
+}
+
+/** The command line of this nginx with that `inside` its `http` block; the port names its files. */
+export async function nginxCommand(program, workshop, port, inside) {
+  return [program, '-p', workshop.path, '-e', 'stderr', '-c', await workshop.write(`nginx-${port}.conf`, `
 daemon off;
 pid ${workshop.path}/nginx-${port}.pid;
 error_log stderr warn;
@@ -24,9 +29,9 @@ http {
   fastcgi_temp_path ${workshop.path}/nginx-fastcgi;
   uwsgi_temp_path ${workshop.path}/nginx-uwsgi;
   scgi_temp_path ${workshop.path}/nginx-scgi;
-  ${inside(port)}
+  ${inside}
 }
-`)]);
+`)];
 }
 
 async function nginx(workshop, backend, { tls = false, idle = 60 }) {

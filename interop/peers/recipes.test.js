@@ -1,19 +1,20 @@
 /** `taut serve` behind every proxy of the recipes: clients and backends come through, and nothing else opens. */
 import assert from 'node:assert/strict';
-import { createHash, createHmac } from 'node:crypto';
-import { on, once } from 'node:events';
+import { once } from 'node:events';
+import { readFile, readdir } from 'node:fs/promises';
 import { Agent, request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
-import { WebSocket } from 'ws';
 import { Server, within } from '../browser/server.js';
 import { Workshop, freePort } from './programs.js';
 import { PROXIES } from './recipes.js';
+import { JSON_TYPE, PATIENCE, ask, connect, delivers } from './visitors.js';
 
 /** A connection that has served HTTP takes an upgrade as well (RFC 9110 §7.8). */
 const HANDSHAKES = 40;
 
-const PATIENCE = 10_000;
-const JSON_TYPE = { 'Content-Type': 'application/json' };
+/** So many proxies start and are tried at a time: they wait more than they compute. */
+const TOGETHER = 4;
+
 const EVENT = JSON.stringify({ name: 'e', channel: 'private-secrets', data: '' });
 
 let workshop;
@@ -35,7 +36,7 @@ const SERVERS = {
 };
 
 for (const [kind, { app, options, environment }] of Object.entries(SERVERS)) {
-  describe(`taut serve with ${kind}`, { concurrency: false }, () => {
+  describe(`taut serve with ${kind}`, { concurrency: TOGETHER }, () => {
     let taut;
     before(async () => {
       const trusting = ['--trusted-proxies', '127.0.0.1', '--drain-notice', '0', ...options];
@@ -59,7 +60,20 @@ for (const [kind, { app, options, environment }] of Object.entries(SERVERS)) {
   });
 }
 
-describe('taut serve behind proxies that keep their connections', { concurrency: false }, () => {
+test('docs_proxies_md_shows_the_files_of_deploy_proxies_and_links_to_all', async () => {
+  const folder = new URL('../../deploy/proxies/', import.meta.url);
+  const page = await readFile(new URL('../../docs/proxies.md', import.meta.url), 'utf8');
+  const shown = [...page.matchAll(/^```(?!sh|text)\w+\n([^]*?)^```$/gm)].map(([, text]) => text);
+  for (const name of await readdir(folder)) {
+    const text = await readFile(new URL(name, folder), 'utf8');
+    assert.ok(page.includes(`(../deploy/proxies/${name})`), `the page has no link to ${name}`);
+    if (shown.includes(text)) shown.splice(shown.indexOf(text), 1);
+    else assert.match(name, /-(?:tls|nodes)\b/, `the page should show ${name} as it is`);
+  }
+  assert.deepEqual(shown, [], 'the page shows what is in no file of deploy/proxies');
+});
+
+describe('taut serve behind proxies that keep their connections', { concurrency: TOGETHER }, () => {
   const { app, options } = SERVERS['an app of its own, and a password for the console'];
   let taut;
   before(async () => { taut = await Server.start({ options: ['--drain-notice', '0', ...options] }); });
@@ -99,17 +113,6 @@ describe('taut serve behind proxies that keep their connections', { concurrency:
   });
 });
 
-/** A client subscribes through the proxy, and hears what a backend publishes through it. */
-async function delivers(port, app) {
-  const socket = await connect(port, app);
-  socket.send(JSON.stringify({ event: 'pusher:subscribe', data: { channel: 'news' } }));
-  assert.equal((await next(socket)).event, 'pusher_internal:subscription_succeeded');
-  const answer = await publish(port, app, JSON.stringify({ name: 'headline', channel: 'news', data: 'it works' }));
-  assert.equal(answer.status, 200, answer.body);
-  assert.equal((await next(socket)).data, 'it works');
-  socket.terminate();
-}
-
 /** Whatever a stranger says of himself and of where he asks, he is refused. */
 async function refuses(port, [id]) {
   const claims = [
@@ -129,49 +132,9 @@ async function refuses(port, [id]) {
         ['POST', `/apps/${id}/events`, EVENT],
       ]) {
         const { status, body: told } = await ask(port, method, path, { headers: { ...headers, ...(body && JSON_TYPE) }, body });
-        assert.ok([401, 403, 404].includes(status), `${method} ${path} with ${JSON.stringify(headers)}: ${status} ${told}`);
+        // Envoy itself refuses a Connection header that names X-Forwarded-For.
+        assert.ok([401, 403, 404, ...(claim.Connection ? [400] : [])].includes(status), `${method} ${path} with ${JSON.stringify(headers)}: ${status} ${told}`);
       }
     }
   }
-}
-
-/** An open connection, which has been greeted. */
-async function connect(port, [, key]) {
-  const socket = new WebSocket(`ws://127.0.0.1:${port}/app/${key}?protocol=7&client=js&version=8.6.0&flash=false`);
-  socket.messages = on(socket, 'message');
-  assert.equal((await next(socket)).event, 'pusher:connection_established');
-  return socket;
-}
-
-/** The next message, whether it has come already or is still to come. */
-async function next(socket) {
-  const { value: [message] } = await within(PATIENCE, socket.messages.next(), () => `no message came (${socket.url})`);
-  return JSON.parse(message);
-}
-
-/** Publishes as a backend does, by a signed request (https://pusher.com/docs/channels/library_auth_reference/rest-api/). */
-function publish(port, [id, key, secret], body) {
-  const path = `/apps/${id}/events`;
-  const digest = createHash('md5').update(body).digest('hex');
-  const query = `auth_key=${key}&auth_timestamp=${Math.floor(Date.now() / 1000)}&auth_version=1.0&body_md5=${digest}`;
-  const signature = createHmac('sha256', secret).update(`POST\n${path}\n${query}`).digest('hex');
-  return ask(port, 'POST', `${path}?${query}&auth_signature=${signature}`, { headers: JSON_TYPE, body });
-}
-
-/** One request on a connection of its own, unless there is an agent. */
-async function ask(port, method, path, { headers = {}, body, agent = false } = {}) {
-  const length = body === undefined ? {} : { 'Content-Length': Buffer.byteLength(body) };
-  const asking = request({ host: '127.0.0.1', port, method, path, headers: { ...headers, ...length }, agent });
-  const answered = async () => {
-    const [response] = await once(asking.end(body), 'response');
-    // A stream of events would not end by itself.
-    if (/event-stream/.test(response.headers['content-type'])) {
-      response.destroy();
-      return { status: response.statusCode, body: '' };
-    }
-    let text = '';
-    for await (const part of response.setEncoding('utf8')) text += part;
-    return { status: response.statusCode, body: text };
-  };
-  return within(PATIENCE, answered(), () => `${method} ${path} was not answered`);
 }

@@ -7,8 +7,8 @@ import { PAGES, Workshop, blocksOf, isCompiled } from './blocks.js';
 /** Blocks that nobody runs here, and why. */
 const EXCEPTIONS = [
   { language: 'text', reason: 'a picture, or the form of something' },
-  ...['nginx', 'haproxy', 'caddyfile', 'apache', 'js'].map((language) => (
-    { page: 'docs/proxies.md', language, reason: 'interop/peers runs the recipes of this page' }
+  ...['nginx', 'haproxy', 'caddyfile', 'yaml', 'apache', 'js'].map((language) => (
+    { page: 'docs/proxies.md', language, reason: 'interop/peers runs the files that this page shows' }
   )),
   { page: 'README.md', language: 'toml', reason: 'for Cargo.toml: the tests of the library read it' },
   { page: 'docs/running.md', language: 'ini', reason: 'a unit of systemd, which does not run where tests do' },

@@ -1,0 +1,122 @@
+/** Proxies before two nodes, by the files of deploy/proxies: sessions of the fallbacks stay where they are, and a node that leaves gets no more clients. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { request } from 'node:http';
+import { after, before, describe, test } from 'node:test';
+import { Server, within } from '../browser/server.js';
+import { Workshop } from './programs.js';
+import { BALANCERS } from './recipes.js';
+import { JSON_TYPE, PATIENCE, ask, connect, next } from './visitors.js';
+
+const APP = ['1', 'key-one', 'secret-one'];
+const TOKEN = 'a-token-for-the-metrics';
+
+/** Each has two requests, which reach the same node by luck in one of two cases. */
+const SESSIONS = 12;
+
+/** If so many clients in a row come to one node, the other gets none. */
+const IN_A_ROW = 12;
+
+/** Longer than all of this takes: a second signal ends it. */
+const NOTICE = 60;
+
+/** Until a proxy has found out that a node leaves: two checks, two seconds apart, and some more. */
+const NOTICED_WITHIN = 20_000;
+
+describe('taut serve on two nodes behind a proxy', { concurrency: true }, () => {
+  let workshop;
+  before(async () => { workshop = await Workshop.open(); });
+  after(() => workshop?.close());
+
+  for (const { name, checks, start } of BALANCERS) {
+    test(`behind ${name}, sessions stay on a node, and a node that leaves gets no more clients`, async () => {
+      const nodes = [await startNode(), await startNode()];
+      let proxy;
+      try {
+        proxy = await start(workshop, ...nodes.map(({ port }) => port));
+        await bothServe(proxy, nodes);
+        for (let number = 0; number < SESSIONS; number += 1) await fallsBack(proxy, `session${number}`);
+        if (checks) await staysOutOf(nodes[0], proxy);
+        else await nodes[0].stop();
+        for (let number = 0; number < IN_A_ROW; number += 1) (await connect(proxy.port, APP)).terminate();
+      } finally {
+        // Ctrl-C does not wait for a load balancer to notice, and a second signal for nothing.
+        for (const node of nodes) node.signal('SIGINT');
+        await Promise.all(nodes.map((node) => node.stop()));
+        await proxy?.stop();
+      }
+    });
+  }
+});
+
+/** A node: how many clients it has had, and how often it was asked whether it is ready. */
+async function startNode() {
+  const options = ['--trusted-proxies', '127.0.0.1', '--drain-notice', String(NOTICE), '--drain-timeout', '2', '--metrics-token', TOKEN, '--app', APP.join(':')];
+  const server = await Server.start({ options });
+  const count = async (metric) => {
+    const { body } = await ask(server.port, 'GET', '/metrics', { headers: { Authorization: `Bearer ${TOKEN}` } });
+    return Number(body.split('\n').find((line) => line.startsWith(`${metric} `))?.slice(metric.length) ?? 0);
+  };
+  return Object.assign(server, {
+    opened: () => count('taut_connections_opened_total'),
+    checked: () => count('taut_http_requests_total{route="/ready",status="200"}'),
+  });
+}
+
+/** Clients come until each node has had one. */
+async function bothServe(proxy, nodes) {
+  const served = async () => {
+    do (await connect(proxy.port, APP)).terminate();
+    while ((await Promise.all(nodes.map((node) => node.opened()))).includes(0));
+  };
+  await within(NOTICED_WITHIN, served(), () => `all clients come to one node:\n${proxy.output}`);
+}
+
+/** A client without a WebSocket: it opens a stream, and what it sends by another request must reach the same node. */
+async function fallsBack(proxy, session) {
+  const path = `/pusher/app/${APP[1]}/123/${session}`;
+  const opening = request({ host: '127.0.0.1', port: proxy.port, method: 'POST', path: `${path}/xhr_streaming?protocol=7&client=js&version=8.6.0`, agent: false });
+  const [stream] = await within(PATIENCE, once(opening.end(), 'response'), () => 'the stream did not open');
+  let heard = '';
+  const heardOf = (word) => new Promise((resolve, reject) => {
+    const look = () => { if (heard.includes(word)) resolve(); };
+    stream.on('data', look).on('close', () => reject(new Error(`the stream ended after ${heard}`)));
+    look();
+  });
+  stream.setEncoding('utf8').on('data', (text) => { heard += text; });
+  try {
+    await within(PATIENCE, heardOf('connection_established'), () => heard);
+    const body = JSON.stringify([JSON.stringify({ event: 'pusher:subscribe', data: { channel: 'news' } })]);
+    const { status, body: answer } = await ask(proxy.port, 'POST', `${path}/xhr_send`, { headers: JSON_TYPE, body });
+    assert.equal(status, 204, `${session} sent to another node: ${answer}`);
+    await within(PATIENCE, heardOf('subscription_succeeded'), () => heard);
+  } finally {
+    stream.on('error', () => {}).destroy();
+  }
+}
+
+/** The node says at /ready that it will leave; soon only the other gets clients, and those it has stay. */
+async function staysOutOf(node, proxy) {
+  const guests = [];
+  while (!guests.length) {
+    const before = await node.opened();
+    const guest = await connect(proxy.port, APP);
+    if (await node.opened() > before) guests.push(guest);
+    else guest.terminate();
+  }
+  // Where nobody has asked, nobody is waited for.
+  const isChecked = async () => { while (!await node.checked()); };
+  await within(NOTICED_WITHIN, isChecked(), () => `nobody has asked for /ready:\n${proxy.output}`);
+  node.signal('SIGTERM');
+  const left = async () => {
+    for (let row = 0; row < IN_A_ROW; row += 1) {
+      const before = await node.opened();
+      (await connect(proxy.port, APP)).terminate();
+      if (await node.opened() > before) row = -1;
+    }
+  };
+  await within(NOTICED_WITHIN, left(), () => `clients still come to a node that leaves:\n${proxy.output}`);
+  guests[0].send(JSON.stringify({ event: 'pusher:ping', data: {} }));
+  assert.equal((await next(guests[0])).event, 'pusher:pong');
+  guests[0].terminate();
+}
