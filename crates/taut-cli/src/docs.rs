@@ -43,11 +43,13 @@ macro_rules! page {
     };
 }
 
-const PAGES: [(&str, &str); 12] = [
+const PAGES: [(&str, &str); 14] = [
+    page!("alerts"),
     page!("auth"),
     page!("compatibility"),
     page!("configuration"),
     page!("guarantees"),
+    page!("kubernetes"),
     page!("metrics"),
     page!("migrating-servers"),
     page!("php"),
