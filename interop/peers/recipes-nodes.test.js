@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { Server, within } from '../browser/server.js';
 import { Workshop } from './programs.js';
 import { BALANCERS } from './recipes.js';
-import { JSON_TYPE, PATIENCE, ask, connect, next } from './visitors.js';
+import { JSON_TYPE, PATIENCE, ask, connect, next, publish } from './visitors.js';
 
 const APP = ['1', 'key-one', 'secret-one'];
 const TOKEN = 'a-token-for-the-metrics';
@@ -28,7 +28,7 @@ describe('taut serve on two nodes behind a proxy', { concurrency: true }, () => 
   before(async () => { workshop = await Workshop.open(); });
   after(() => workshop?.close());
 
-  for (const { name, checks, start } of BALANCERS) {
+  for (const { name, checks, keepsOrder, start } of BALANCERS) {
     test(`behind ${name}, sessions stay on a node, and a node that leaves gets no more clients`, async () => {
       const nodes = [await startNode(), await startNode()];
       let proxy;
@@ -36,6 +36,7 @@ describe('taut serve on two nodes behind a proxy', { concurrency: true }, () => 
         proxy = await start(workshop, ...nodes.map(({ port }) => port));
         await bothServe(proxy, nodes);
         for (let number = 0; number < SESSIONS; number += 1) await fallsBack(proxy, `session${number}`);
+        if (keepsOrder) await publishesToOne(proxy, nodes);
         if (checks) await staysOutOf(nodes[0], proxy);
         else await nodes[0].stop();
         for (let number = 0; number < IN_A_ROW; number += 1) (await connect(proxy.port, APP)).terminate();
@@ -59,6 +60,7 @@ async function startNode() {
   };
   return Object.assign(server, {
     opened: () => count('taut_connections_opened_total'),
+    published: () => count('taut_events_published_total{app="1"}'),
     checked: () => count('taut_http_requests_total{route="/ready",status="200"}'),
   });
 }
@@ -93,6 +95,14 @@ async function fallsBack(proxy, session) {
   } finally {
     stream.on('error', () => {}).destroy();
   }
+}
+
+/** Events of one app all reach the same node. */
+async function publishesToOne(proxy, nodes) {
+  const event = JSON.stringify({ name: 'headline', channel: 'news', data: 'it works' });
+  for (let number = 0; number < IN_A_ROW; number += 1) assert.equal((await publish(proxy.port, APP, event)).status, 200);
+  const published = await Promise.all(nodes.map((node) => node.published()));
+  assert.deepEqual(published.sort((one, other) => one - other), [0, IN_A_ROW]);
 }
 
 /** The node says at /ready that it will leave; soon only the other gets clients, and those it has stay. */

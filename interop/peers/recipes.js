@@ -70,10 +70,12 @@ export const SECURE = [
   )) },
 ];
 
-/** `checks`: whether it asks for /ready. Without, it finds out by connections that fail. */
+/**
+ * `checks`: whether it asks for /ready. Without, it finds out by connections that fail. `keepsOrder`: whether all that an app publishes goes to one node.
+ */
 export const BALANCERS = [
   { name: 'nginx', checks: false, start: (workshop, ...nodes) => Program.onFreePort((port) => placedNginx('nginx', workshop, { port }, toward(recipes['nginx-nodes.conf'], nodes))) },
-  { name: 'HAProxy', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => haproxyCommand(workshop, { port }, toward(recipes['haproxy-nodes.cfg'], nodes))) },
+  { name: 'HAProxy', checks: true, keepsOrder: true, start: (workshop, ...nodes) => Program.onFreePort((port) => haproxyCommand(workshop, { port }, toward(recipes['haproxy-nodes.cfg'], nodes))) },
   { name: 'Caddy', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => caddyCommand('caddy', workshop, { port }, toward(recipes['Caddyfile-nodes'], nodes))) },
   ...(TRAEFIK ? [{ name: 'Traefik', checks: true, start: (workshop, ...nodes) => startTraefik(workshop, toward(recipes['traefik-taut-nodes.yml'], nodes)) }] : []),
   ...(ENVOY ? [{ name: 'Envoy', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => envoyCommand(workshop, { port }, toward(recipes['envoy-nodes.yaml'], nodes))) }] : []),
