@@ -1,12 +1,10 @@
 /** Proxies before two nodes, by the files of deploy/proxies: sessions of the fallbacks stay where they are, and a node that leaves gets no more clients. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { Server, within } from '../browser/server.js';
 import { Workshop } from './programs.js';
 import { BALANCERS } from './recipes.js';
-import { JSON_TYPE, PATIENCE, ask, connect, next, publish } from './visitors.js';
+import { ask, connect, fallsBack, next, publish } from './visitors.js';
 
 const APP = ['1', 'key-one', 'secret-one'];
 const TOKEN = 'a-token-for-the-metrics';
@@ -35,7 +33,7 @@ describe('taut serve on two nodes behind a proxy', { concurrency: true }, () => 
       try {
         proxy = await start(workshop, ...nodes.map(({ port }) => port));
         await bothServe(proxy, nodes);
-        for (let number = 0; number < SESSIONS; number += 1) await fallsBack(proxy, `session${number}`);
+        for (let number = 0; number < SESSIONS; number += 1) await fallsBack(proxy.port, APP);
         if (keepsOrder) await publishesToOne(proxy, nodes);
         if (checks) await staysOutOf(nodes[0], proxy);
         else await nodes[0].stop();
@@ -72,29 +70,6 @@ async function bothServe(proxy, nodes) {
     while ((await Promise.all(nodes.map((node) => node.opened()))).includes(0));
   };
   await within(NOTICED_WITHIN, served(), () => `all clients come to one node:\n${proxy.output}`);
-}
-
-/** A client without a WebSocket: it opens a stream, and what it sends by another request must reach the same node. */
-async function fallsBack(proxy, session) {
-  const path = `/pusher/app/${APP[1]}/123/${session}`;
-  const opening = request({ host: '127.0.0.1', port: proxy.port, method: 'POST', path: `${path}/xhr_streaming?protocol=7&client=js&version=8.6.0`, agent: false });
-  const [stream] = await within(PATIENCE, once(opening.end(), 'response'), () => 'the stream did not open');
-  let heard = '';
-  const heardOf = (word) => new Promise((resolve, reject) => {
-    const look = () => { if (heard.includes(word)) resolve(); };
-    stream.on('data', look).on('close', () => reject(new Error(`the stream ended after ${heard}`)));
-    look();
-  });
-  stream.setEncoding('utf8').on('data', (text) => { heard += text; });
-  try {
-    await within(PATIENCE, heardOf('connection_established'), () => heard);
-    const body = JSON.stringify([JSON.stringify({ event: 'pusher:subscribe', data: { channel: 'news' } })]);
-    const { status, body: answer } = await ask(proxy.port, 'POST', `${path}/xhr_send`, { headers: JSON_TYPE, body });
-    assert.equal(status, 204, `${session} sent to another node: ${answer}`);
-    await within(PATIENCE, heardOf('subscription_succeeded'), () => heard);
-  } finally {
-    stream.on('error', () => {}).destroy();
-  }
 }
 
 /** Events of one app all reach the same node. */

@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { Server, within } from '../browser/server.js';
 import { Workshop, freePort } from './programs.js';
 import { PROXIES } from './recipes.js';
-import { JSON_TYPE, PATIENCE, ask, connect, delivers } from './visitors.js';
+import { JSON_TYPE, PATIENCE, ask, connect, delivers, fallsBack } from './visitors.js';
 
 /** A connection that has served HTTP takes an upgrade as well (RFC 9110 §7.8). */
 const HANDSHAKES = 40;
@@ -47,10 +47,11 @@ for (const [kind, { app, options, environment }] of Object.entries(SERVERS)) {
     test('is_closed_to_strangers_without_a_proxy', async () => refuses(taut.port, app));
 
     for (const { name, start } of PROXIES) {
-      test(`behind ${name}, clients get events and strangers get nothing`, async () => {
+      test(`behind ${name}, clients get events, without WebSockets too, and strangers get nothing`, async () => {
         const proxy = await start(workshop, taut.port);
         try {
           await delivers(proxy.port, app);
+          await fallsBack(proxy.port, app);
           await refuses(proxy.port, app);
         } finally {
           await proxy.stop();

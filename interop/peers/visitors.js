@@ -1,6 +1,6 @@
 /** Who comes through the proxies of recipes.js: a client, a backend that publishes, and requests. */
 import assert from 'node:assert/strict';
-import { createHash, createHmac } from 'node:crypto';
+import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { on, once } from 'node:events';
 import { request } from 'node:http';
 import { request as secureRequest } from 'node:https';
@@ -19,6 +19,30 @@ export async function delivers(port, app, options) {
   assert.equal(answer.status, 200, answer.body);
   assert.equal((await next(socket)).data, 'it works');
   socket.terminate();
+}
+
+/** A client without a WebSocket: it opens a stream, hears at once what comes, and what it sends by another request reaches the same node. */
+export async function fallsBack(port, [, key]) {
+  const session = randomBytes(6).toString('hex');
+  const path = `/pusher/app/${key}/123/${session}`;
+  const opening = request({ host: '127.0.0.1', port, method: 'POST', path: `${path}/xhr_streaming?protocol=7&client=js&version=8.6.0`, agent: false });
+  const [stream] = await within(PATIENCE, once(opening.end(), 'response'), () => 'the stream did not open');
+  let heard = '';
+  const heardOf = (word) => new Promise((resolve, reject) => {
+    const look = () => { if (heard.includes(word)) resolve(); };
+    stream.on('data', look).on('close', () => reject(new Error(`the stream ended after ${heard}`)));
+    look();
+  });
+  stream.setEncoding('utf8').on('data', (text) => { heard += text; });
+  try {
+    await within(PATIENCE, heardOf('connection_established'), () => heard);
+    const body = JSON.stringify([JSON.stringify({ event: 'pusher:subscribe', data: { channel: 'news' } })]);
+    const { status, body: answer } = await ask(port, 'POST', `${path}/xhr_send`, { headers: JSON_TYPE, body });
+    assert.equal(status, 204, `what the session sent went elsewhere: ${answer}`);
+    await within(PATIENCE, heardOf('subscription_succeeded'), () => heard);
+  } finally {
+    stream.on('error', () => {}).destroy();
+  }
 }
 
 /** An open connection, which has been greeted. With the certificate `ca` it is over TLS. */
