@@ -43,7 +43,7 @@ macro_rules! page {
     };
 }
 
-const PAGES: [(&str, &str); 14] = [
+const PAGES: [(&str, &str); 15] = [
     page!("alerts"),
     page!("auth"),
     page!("compatibility"),
@@ -54,6 +54,7 @@ const PAGES: [(&str, &str); 14] = [
     page!("migrating-servers"),
     page!("php"),
     page!("proxies"),
+    page!("publish"),
     page!("routes"),
     page!("running"),
     page!("scaling"),
