@@ -131,6 +131,8 @@ describe('in Chromium', { timeout: 180_000 }, () => {
           const box = one.closest('.table-wrapper') ?? one;
           return box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== 'auto';
         }).length);
+        const thin = await page.evaluate(() => [...document.querySelectorAll('main td')].filter((cell) => cell.innerText.length > 12 && cell.clientWidth < 30).length);
+        if (thin) wrong.push(`${name}: ${thin} cells are too narrow to be read`);
         if (cut) wrong.push(`${name}: ${cut} blocks or tables cannot be scrolled`);
         assert.equal(background, colorScheme === 'dark' ? 'rgb(18, 22, 26)' : 'rgb(246, 244, 239)', name);
       }
