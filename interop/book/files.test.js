@@ -16,6 +16,8 @@ const FOREIGN_FLAGS = {
   'docker': ['ulimit'],
   'gh': ['repo'],
   'git': ['tags'],
+  'journalctl': ['unit'],
+  'kubectl': ['previous'],
   'mdbook': ['open'],
   'nats': ['replicas'],
   'nginx': ['with-stream'],
