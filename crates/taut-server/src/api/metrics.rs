@@ -471,6 +471,8 @@ scrape_configs:
 
 Counters count from the start of the process. The number of labels is bounded, whatever strangers send. Only Linux has the numbers of the process,
 except for its start.
+
+[alerts.md](alerts.md) has alerts and a dashboard that are made of these metrics.
 ";
 
     const REASONS: &str = "
