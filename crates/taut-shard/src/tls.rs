@@ -1,10 +1,12 @@
-//! TLS settings from files, which may be read again while shards serve.
+//! TLS settings: from files, which may be read again while shards serve, or with a certificate that the program obtains.
 //!
 //! `ServerTls` of the library `taut` follows the same rules: the settings ask one place for the current certificate; both
 //! files are read, and used only if they belong together; otherwise the certificate stays the one it was. What differs is
 //! who looks. A shard must not wait for the disk, so the program calls [`Certificates::reload`] on a thread of its own.
 //! The library has a runtime with threads that may wait, and looks when a connection comes in. Neither crate may import
 //! the other, and a third one would hold twenty lines: each has its own code.
+
+mod resolver;
 
 /// The version of rustls that the settings and handed over connections are of.
 pub use rustls;
@@ -14,13 +16,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
+
+pub use resolver::Resolver;
+pub(crate) use resolver::has_answered_challenge;
 
 /// Reads a certificate chain and its key, both PEM, into settings for a server: TLS 1.2 and 1.3, HTTP/1.1. See
 /// [`Certificates`] for such that can be renewed.
@@ -52,7 +54,7 @@ pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsEr
 #[derive(Clone)]
 pub struct Certificates {
     files: Arc<Files>,
-    current: Arc<Current>,
+    resolver: Resolver,
     config: Arc<ServerConfig>,
 }
 
@@ -64,16 +66,10 @@ impl Certificates {
     /// One of the files, which is named, cannot be read or used, or they do not belong together.
     pub fn from_pem_files(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsError> {
         let files = Files { certificate: certificate.as_ref().to_owned(), key: key.as_ref().to_owned() };
-        let current = Arc::new(Current(ArcSwap::from_pointee(files.read()?)));
-        // The library brings its own provider: nothing in the process has to be installed first.
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| files.unusable(error))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-        // RFC 6455 §4.1: the handshake is HTTP/1.1.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { files: Arc::new(files), current, config: Arc::new(config) })
+        let resolver = Resolver::new();
+        resolver.replace(files.read()?);
+        let config = resolver.config_with(&[resolver::HTTP1]).map_err(|error| files.unusable(error))?;
+        Ok(Self { files: Arc::new(files), resolver, config: Arc::new(config) })
     }
 
     /// The settings, for [`Settings::tls`](crate::Settings::tls): TLS 1.2 and 1.3, HTTP/1.1.
@@ -87,33 +83,18 @@ impl Certificates {
     /// # Errors
     /// As [`from_pem_files`](Self::from_pem_files). The certificate stays the one it was.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let key = self.files.read()?;
-        let is_new = self.current.0.load().cert != key.cert;
-        if is_new {
-            self.current.0.store(Arc::new(key));
-        }
-        Ok(is_new)
+        self.files.read().map(|certificate| self.resolver.replace(certificate))
+    }
+
+    /// The server's own certificate.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.resolver.certificate()
     }
 }
 
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-/// The certificate of the moment.
-struct Current(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-}
-
-impl fmt::Debug for Current {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Current").finish_non_exhaustive()
     }
 }
 
@@ -125,7 +106,7 @@ struct Files {
 }
 
 impl Files {
-    fn read(&self) -> Result<CertifiedKey, TlsError> {
+    fn read(&self) -> Result<Arc<CertifiedKey>, TlsError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect)
             .map_err(|error| Self::unreadable(&self.certificate, "certificate", error))?;
@@ -134,7 +115,7 @@ impl Files {
         }
         let key = PrivateKeyDer::from_pem_file(&self.key)
             .map_err(|error| Self::unreadable(&self.key, "private key", error))?;
-        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| self.unusable(error))
+        Resolver::read(chain, key).map_err(|error| self.unusable(error))
     }
 
     fn unreadable(path: &Path, what: &'static str, error: pem::Error) -> TlsError {

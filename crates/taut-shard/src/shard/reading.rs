@@ -10,6 +10,7 @@ use crate::connections::{Idle, Unfinished};
 use crate::handler::{Handler, Reason, Session};
 use crate::id::ConnectionId;
 use crate::socket::Kernel;
+use crate::tls;
 use crate::transport;
 
 impl<H: Handler, K: Kernel> Shard<H, K> {
@@ -152,13 +153,18 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
     }
 
     pub(crate) fn plaintext(&mut self, token: usize, bytes: &mut [u8]) {
-        match self.connections.conn(token).map(|conn| &conn.stage) {
-            Some(Stage::Http(_)) => self.request_bytes(token, bytes),
-            Some(Stage::Open(open)) => {
+        let Some(conn) = self.connections.conn(token) else { return };
+        match &conn.stage {
+            // RFC 8737 §3: nothing follows the handshake by which an authority asks.
+            Stage::Http(_) if conn.transport.tls.as_deref().is_some_and(tls::has_answered_challenge) => {
+                self.linger(token, None);
+            }
+            Stage::Http(_) => self.request_bytes(token, bytes),
+            Stage::Open(open) => {
                 let id = open.id(token);
                 self.messages(id, bytes);
             }
-            Some(Stage::Lingering(_)) | None => {}
+            Stage::Lingering(_) => {}
         }
     }
 

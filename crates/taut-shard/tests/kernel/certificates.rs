@@ -1,14 +1,16 @@
 //! Certificates that are renewed while a shard serves.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use taut_shard::testing::{Client, Stage};
-use taut_shard::tls::Certificates;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore};
+use taut_shard::testing::{Client, Remote, Stage};
+use taut_shard::tls::{Certificates, Resolver};
 
 use crate::application::{Application, stage_with};
 
@@ -71,10 +73,101 @@ fn a_reload_that_fails_names_the_file_and_keeps_the_certificate() {
     assert!(trusts(&mut stage, &renewed));
 }
 
+#[test]
+fn without_a_certificate_clients_get_an_alert_until_there_is_one() {
+    let resolver = Resolver::new();
+    let mut stage = stage_with(|settings| settings.tls = Some(resolver.config().unwrap()));
+    let (first, client) = certificate("fake.example", &[]);
+    let denied = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
+    assert_eq!(refused(&mut stage, &client, "fake.example"), denied);
+    assert!(resolver.certificate().is_none());
+
+    assert!(resolver.replace(Arc::clone(&first)));
+    assert!(trusts(&mut stage, &client));
+    let mut open = connect(&mut stage, &client);
+    assert!(!resolver.replace(first), "it is the same one");
+    let (second, other) = certificate("fake.example", &[]);
+    assert!(resolver.clone().replace(Arc::clone(&second)));
+    assert_eq!(resolver.certificate().as_ref(), second.cert.first());
+    assert!(trusts(&mut stage, &other) && !trusts(&mut stage, &client));
+    open.send("still here");
+    stage.exchange(&mut [&mut open]);
+    assert_eq!(open.texts(), ["still here"]);
+}
+
+// RFC 8737 §3.
+#[test]
+fn a_challenge_of_acme_is_answered_by_its_own_certificate_and_the_connection_ends() {
+    let resolver = Resolver::new();
+    let mut stage = stage_with(|settings| settings.tls = Some(resolver.config().unwrap()));
+    let (served, client) = certificate("fake.example", &[b"http/1.1"]);
+    resolver.replace(served);
+    let (answer, authority) = certificate("challenged.example", &[b"acme-tls/1"]);
+    let denied = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
+    assert_eq!(refused(&mut stage, &authority, "challenged.example"), denied, "nothing is asked yet");
+
+    resolver.set_challenges(vec![("challenged.example".to_owned(), answer)]);
+    let (mut tls, remote) = shake_hands(&mut stage, &authority, "CHALLENGED.example").unwrap();
+    assert_eq!(tls.alpn_protocol(), Some(&b"acme-tls/1"[..]));
+    tls.writer().write_all(b"GET / HTTP/1.1\r\nhost: challenged.example\r\n\r\n").unwrap();
+    let mut request = Vec::new();
+    tls.write_tls(&mut request).unwrap();
+    remote.write(&request);
+    stage.settle();
+    let rest = remote.read(usize::MAX);
+    tls.read_tls(&mut &rest[..]).unwrap();
+    let heard = tls.process_new_packets().unwrap();
+    assert!(heard.peer_has_closed() && heard.plaintext_bytes_to_read() == 0);
+    assert!(remote.is_shut());
+    assert!(stage.handler().peers.is_empty(), "it is not a request");
+    assert_eq!(refused(&mut stage, &authority, "fake.example"), denied, "it asks for another name");
+
+    // Neither a client nor who offers both is an authority that asks.
+    assert!(trusts(&mut stage, &client));
+    let mut both = (*client).clone();
+    both.alpn_protocols = vec![b"acme-tls/1".to_vec(), b"http/1.1".to_vec()];
+    let (tls, _) = shake_hands(&mut stage, &Arc::new(both), "fake.example").unwrap();
+    assert_eq!(tls.alpn_protocol(), Some(&b"http/1.1"[..]));
+
+    resolver.set_challenges(Vec::new());
+    assert_eq!(refused(&mut stage, &authority, "challenged.example"), denied, "the order is done");
+}
+
+#[test]
+fn a_server_with_a_certificate_from_files_answers_no_challenge() {
+    let files = Files::new("unchallenged");
+    files.renew();
+    let certificates = Certificates::from_pem_files(&files.certificate, &files.key).unwrap();
+    let mut stage = stage_with(|settings| settings.tls = Some(certificates.config()));
+    let (_, authority) = certificate("fake.example", &[b"acme-tls/1"]);
+    let expected = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
+    assert_eq!(refused(&mut stage, &authority, "fake.example"), expected);
+}
+
 /// Whether a client with these settings gets a connection.
 fn trusts(stage: &mut Stage<Application>, config: &Arc<ClientConfig>) -> bool {
-    let name = ServerName::try_from("fake.example").unwrap();
-    let mut tls = ClientConnection::new(Arc::clone(config), name).unwrap();
+    match shake_hands(stage, config, "fake.example") {
+        Ok(_) => true,
+        Err(rustls::Error::InvalidCertificate(_)) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Why a client gets no connection.
+fn refused(stage: &mut Stage<Application>, config: &Arc<ClientConfig>, name: &'static str) -> rustls::Error {
+    match shake_hands(stage, config, name) {
+        Ok(_) => panic!("it gets one"),
+        Err(error) => error,
+    }
+}
+
+/// A client's handshake with a server of this name.
+fn shake_hands(
+    stage: &mut Stage<Application>,
+    config: &Arc<ClientConfig>,
+    name: &'static str,
+) -> Result<(ClientConnection, Remote), rustls::Error> {
+    let mut tls = ClientConnection::new(Arc::clone(config), ServerName::try_from(name).unwrap()).unwrap();
     let remote = stage.network.connect();
     loop {
         let mut bytes = Vec::new();
@@ -84,16 +177,12 @@ fn trusts(stage: &mut Stage<Application>, config: &Arc<ClientConfig>) -> bool {
         remote.write(&bytes);
         stage.settle();
         if !tls.is_handshaking() {
-            return true;
+            return Ok((tls, remote));
         }
         let bytes = remote.read(usize::MAX);
         assert!(!bytes.is_empty(), "the shard does not go on");
         tls.read_tls(&mut &bytes[..]).unwrap();
-        match tls.process_new_packets() {
-            Ok(_) => {}
-            Err(rustls::Error::InvalidCertificate(_)) => return false,
-            Err(error) => panic!("{error}"),
-        }
+        tls.process_new_packets()?;
     }
 }
 
@@ -104,6 +193,26 @@ fn connect(stage: &mut Stage<Application>, config: &Arc<ClientConfig>) -> Client
     client.write(&client.request("/"));
     stage.exchange(&mut [&mut client]);
     client
+}
+
+/// A certificate in memory, and settings for a client that trusts it alone and offers these protocols.
+fn certificate(name: &str, protocols: &[&[u8]]) -> (Arc<CertifiedKey>, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let client = trusting(made.cert.der().clone(), protocols);
+    (Resolver::read(vec![made.cert.into()], key.into()).unwrap(), client)
+}
+
+fn trusting(root: CertificateDer<'static>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    // A session that is resumed shows no certificate.
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
 }
 
 /// Files of one test, in a folder that the build has for such; of one process, as two may run the tests at a time.
@@ -128,14 +237,7 @@ impl Files {
             rcgen::generate_simple_self_signed(["fake.example".to_owned()]).unwrap();
         fs::write(&self.certificate, cert.pem()).unwrap();
         fs::write(&self.key, signing_key.serialize_pem()).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(cert.into()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        // A session that is resumed shows no certificate.
-        config.resumption = Resumption::disabled();
-        Arc::new(config)
+        trusting(cert.into(), &[])
     }
 }
 
