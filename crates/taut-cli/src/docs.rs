@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 
 use crate::output;
 
@@ -13,7 +14,7 @@ use crate::output;
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The page to show; without one, the pages are listed
-    #[arg(value_parser = PAGES.map(|(name, _)| name))]
+    #[arg(value_parser = PossibleValuesParser::new(PAGES.iter().map(|(name, _)| *name)))]
     page: Option<String>,
 }
 
@@ -43,7 +44,7 @@ macro_rules! page {
     };
 }
 
-const PAGES: [(&str, &str); 15] = [
+const PAGES: &[(&str, &str)] = &[
     page!("alerts"),
     page!("auth"),
     page!("compatibility"),
@@ -58,6 +59,7 @@ const PAGES: [(&str, &str); 15] = [
     page!("routes"),
     page!("running"),
     page!("scaling"),
+    page!("tls"),
     page!("traces"),
 ];
 

@@ -52,7 +52,7 @@ fn serve(arguments: &Arguments, loaded: &Loaded, log: &Log) -> Result<(), Box<dy
         StartError::Config(error) => StartError::Config(loaded.locate(error)),
         other @ StartError::System(_) => other,
     })?;
-    let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
+    let scheme = if config.speaks_tls() { "https" } else { "http" };
     let mut is_development = greet(&running, scheme, config.console_password.is_some());
     let (mut drain_notice, mut drain_timeout) = (config.drain_notice, config.drain_timeout);
     let asker = loop {
@@ -98,8 +98,11 @@ fn tell(notes: &[String]) {
 fn summary(Loaded { config, notes, .. }: &Loaded, checked: &Checked) -> String {
     let stored = checked.stored_apps;
     let mut text = "the configuration is good\n".to_owned();
-    let tls = if config.tls_certificate.is_some() { "with TLS" } else { "without TLS" };
+    let tls = if config.speaks_tls() { "with TLS" } else { "without TLS" };
     let _ = writeln!(text, "  listens on {}, {tls}", config.listen);
+    if !config.acme.is_empty() {
+        let _ = writeln!(text, "  certificate for {}, from {}", config.acme.join(", "), config.acme_directory);
+    }
     for (what, address) in [("console", config.console_listen), ("metrics", config.metrics_listen)] {
         if let Some(address) = address {
             let _ = writeln!(text, "  {what} on {address}");

@@ -136,9 +136,11 @@ const ROOMS: &[Room] = &[
             "hyper",
             "hyper-rustls",
             "hyper-util",
+            "instant-acme",
             "md-5",
             "memchr",
             "percent-encoding",
+            "rcgen",
             "redb",
             "redis",
             "ring",
@@ -154,10 +156,12 @@ const ROOMS: &[Room] = &[
             "taut",
             "taut-proto",
             "taut-shard",
+            "tempfile",
             "tokio",
             "tokio-rustls",
             "toml",
             "tracing",
+            "x509-parser",
         ],
         optional: &["opentelemetry", "opentelemetry-http", "sqlx"],
         never: &[
@@ -199,7 +203,7 @@ struct Floor {
 /// The floors of `taut-server`, from the ground up. A module imports only from the floors below its own.
 const FLOORS: &[Floor] = &[
     Floor {
-        modules: &["address", "limit", "metric", "origin", "place", "pusher"],
+        modules: &["address", "certificate", "limit", "metric", "origin", "place", "pusher"],
         reason: "values: they import nothing of the server",
     },
     Floor {
@@ -211,8 +215,8 @@ const FLOORS: &[Floor] = &[
         reason: "apps while they are served, and HTTP itself: tools for what is above",
     },
     Floor {
-        modules: &["connect_auth", "events", "gateway", "otel"],
-        reason: "who may connect, what happens, and the backends of routes: callers pass in what these need",
+        modules: &["acme", "connect_auth", "events", "gateway", "otel"],
+        reason: "certificates, who may connect, what happens, and the backends of routes: callers pass in what these need",
     },
     Floor {
         modules: &["grace", "hub"],
@@ -229,8 +233,8 @@ const FLOORS: &[Floor] = &[
     },
     Floor { modules: &["config"], reason: "where settings come from: what they set up does not read them itself" },
     Floor {
-        modules: &["reload", "route_test", "transports"],
-        reason: "clients by HTTP, what changes while the server runs, and a route that is tried without a server",
+        modules: &["reload", "route_test", "tls", "transports"],
+        reason: "clients by HTTP, TLS, what changes while the server runs, and a route that is tried without a server",
     },
     Floor { modules: &["api"], reason: "what can be asked by HTTP" },
     Floor { modules: &["server"], reason: "puts everything together" },

@@ -55,6 +55,7 @@ use crate::http::body;
 use crate::limit::TokenBucket;
 use crate::node::{Node, NotPublished};
 use crate::refusals::{self, RefusalReason};
+use crate::tls::Shown;
 use crate::transports::{self, Connector, Transports};
 use crate::webhooks::Webhooks;
 pub(crate) use console::Console;
@@ -89,6 +90,8 @@ pub(crate) struct Context {
     engine: Option<Box<str>>,
     /// What this node is called.
     node_name: Box<str>,
+    /// The certificate that clients are shown, where they connect by TLS.
+    certificate: Option<Shown>,
 }
 
 impl Context {
@@ -103,6 +106,7 @@ impl Context {
         config: &Config,
         draining: watch::Receiver<bool>,
         readiness: Arc<Readiness>,
+        certificate: Option<Shown>,
     ) -> Self {
         let started = Instant::now();
         Self {
@@ -120,6 +124,7 @@ impl Context {
             grip: grip::Recent::default(),
             engine: config.cluster_address().map(String::into_boxed_str),
             node_name: config.node_name().into(),
+            certificate,
         }
     }
 

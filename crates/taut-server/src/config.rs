@@ -4,6 +4,7 @@
 //! table, `database` reads apps from a database, and `compat`, `soketi`, `dotenv` and `import` read other servers'
 //! configurations.
 
+mod acme;
 mod apps;
 mod cluster;
 mod compat;
@@ -34,6 +35,7 @@ use crate::apps::{Apps, DuplicateApp};
 use crate::gateway::RouteConfig;
 use crate::webhooks;
 
+pub(crate) use acme::check_together as acme_mistakes;
 pub(crate) use apps::PartialApp;
 pub use apps::{APP_FIELDS, WEBHOOK_FIELDS};
 pub use diagnostic::{ConfigError, Diagnostic};
@@ -83,6 +85,18 @@ pub struct Config {
     pub tls_certificate: Option<PathBuf>,
     /// The private key for TLS, in PEM.
     pub tls_key: Option<PathBuf>,
+    /// The names that a certificate is obtained for, by ACME; none by default. It needs [`data_directory`](Self::data_directory).
+    pub acme: Vec<String>,
+    /// The URL of the certificate authority's directory; Let's Encrypt's by default.
+    pub acme_directory: String,
+    /// A mail address that the authority may write to; none by default.
+    pub acme_contact: Option<String>,
+    /// The root certificates that the directory's own certificate is checked by, in PEM; those of the system by default.
+    pub acme_ca_root: Option<PathBuf>,
+    /// The id of the key that binds the account to one that the authority knows already; none by default.
+    pub acme_eab_kid: Option<String>,
+    /// That key, in base64url.
+    pub acme_eab_hmac: Option<Secret>,
     /// What clients are told: the silence after which they ask whether the server is there; 120 seconds by default, never less than one.
     pub activity_timeout: Duration,
     /// Silence after which the server asks whether a client is there, by a WebSocket ping, which browsers answer by themselves; 25 seconds by
@@ -132,7 +146,8 @@ pub struct Config {
     pub cluster_name: String,
     /// Whether `/ready` returns 503 while the engine is away; it does not by default, since all nodes would be taken out of service at once.
     pub cluster_ready: bool,
-    /// Where webhooks wait to be delivered; none by default: they wait in memory, and are lost when the server stops.
+    /// Where webhooks wait to be delivered, and what [`acme`](Self::acme) obtains is kept; none by default: webhooks wait in memory, and are lost when
+    /// the server stops.
     pub data_directory: Option<PathBuf>,
     /// What is logged; `info` by default. Also by part of the program: `info,taut_server=debug`.
     pub log_level: String,
@@ -172,6 +187,12 @@ impl Default for Config {
             proxy_protocol: false,
             tls_certificate: None,
             tls_key: None,
+            acme: Vec::new(),
+            acme_directory: acme::PRODUCTION.to_owned(),
+            acme_contact: None,
+            acme_ca_root: None,
+            acme_eab_kid: None,
+            acme_eab_hmac: None,
             activity_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(30),
@@ -214,6 +235,11 @@ impl Config {
             }
         }
         ConfigError::unless_empty(mistakes)
+    }
+
+    /// Whether clients connect by TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls_certificate.is_some() || !self.acme.is_empty()
     }
 
     /// The engine's URL as it may be shown, without user and password; `None` for a node that is alone.
@@ -486,6 +512,12 @@ mod tests {
             proxy_protocol: true,
             tls_certificate: Some("x".into()),
             tls_key: Some("x".into()),
+            acme: vec!["x".to_owned()],
+            acme_directory: "x".to_owned(),
+            acme_contact: Some("x".to_owned()),
+            acme_ca_root: Some("x".into()),
+            acme_eab_kid: Some("x".to_owned()),
+            acme_eab_hmac: Some("x".into()),
             activity_timeout: one,
             ping_interval: one,
             pong_timeout: one,

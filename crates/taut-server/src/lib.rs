@@ -9,11 +9,13 @@
 // A print panics where its output is gone; a library leaves that to the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod acme;
 mod address;
 mod api;
 pub mod app;
 pub mod apps;
 mod bus;
+mod certificate;
 mod cluster;
 pub mod config;
 mod connect_auth;
@@ -38,6 +40,7 @@ mod server;
 mod shard;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tls;
 mod trace;
 mod transports;
 mod webhooks;

@@ -189,7 +189,7 @@ impl RouteTest {
         let app = route.app(&apps).ok_or_else(|| RouteTestError::Client("the route's app is not served".to_owned()))?;
         let transport = Transport::WebSocket;
         let passes = |name: &str| route.passes(name, transport);
-        let (local, is_secure) = (Ipv4Addr::LOCALHOST, config.tls_certificate.is_some());
+        let (local, is_secure) = (Ipv4Addr::LOCALHOST, config.speaks_tls());
         let head =
             Head::new(&request, SocketAddr::from((local, 0)), local.into(), is_secure, passes, params, transport);
         let is_sent = |name: &str| {

@@ -13,7 +13,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use taut_proto::{Heartbeat, deflate};
-use taut_shard::tls::Certificates;
 use taut_shard::{Drain, DrainGroup, Drainer, ProxyProtocol, Shard};
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::{Notify, watch};
@@ -35,6 +34,7 @@ use crate::pusher::close::Reason;
 use crate::refusals;
 use crate::reload::Reload;
 use crate::shard::PusherHandler;
+use crate::tls::Tls;
 use crate::transports::{Connector, Transports};
 use crate::webhooks::{DataDirectory, Webhooks};
 
@@ -84,7 +84,11 @@ impl Server {
                 return Ok(Checked { stored_apps: prepared.stored_apps, notes: prepared.notes });
             }
             Ok(_) => {}
-            Err(error) => all.extend(loaded.locate(error).into_mistakes()),
+            Err(error) => {
+                let more = loaded.locate(error).into_mistakes();
+                let more: Vec<_> = more.into_iter().filter(|mistake| !all.contains(mistake)).collect();
+                all.extend(more);
+            }
         }
         Err(ConfigError::of(all))
     }
@@ -126,7 +130,7 @@ struct Prepared {
     live: Option<Reload>,
     routes: Routes,
     listeners: Vec<TcpListener>,
-    certificates: Option<Certificates>,
+    tls: Option<Tls>,
     operators: Operators,
     data: Option<DataDirectory>,
     stored_apps: usize,
@@ -139,7 +143,7 @@ impl Prepared {
             live: None,
             routes: Routes::default(),
             listeners: Vec::new(),
-            certificates: None,
+            tls: None,
             operators: Operators::default(),
             data: None,
             stored_apps: 0,
@@ -147,7 +151,7 @@ impl Prepared {
         };
         let mut mistakes = Vec::new();
         let steps: [Step; 5] =
-            [Self::read_apps, Self::read_certificates, Self::listen, Self::listen_for_operators, Self::open_data];
+            [Self::read_apps, Self::read_certificate, Self::listen, Self::listen_for_operators, Self::open_data];
         for step in steps {
             if let Err(error) = step(&mut prepared, config, purpose) {
                 mistakes.extend(error.into_mistakes());
@@ -176,13 +180,9 @@ impl Prepared {
         ConfigError::unless_empty(wrong)
     }
 
-    fn read_certificates(&mut self, config: &Config, _: Purpose) -> Result<(), ConfigError> {
-        let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(()) };
-        let certificates = Certificates::from_pem_files(certificate, key).map_err(|error| {
-            let setting = if error.path() == key { "tls-key" } else { "tls-certificate" };
-            Diagnostic::new(setting, error.to_string())
-        })?;
-        self.certificates = Some(certificates);
+    fn read_certificate(&mut self, config: &Config, _: Purpose) -> Result<(), ConfigError> {
+        self.tls = Tls::read(config)?;
+        self.notes.extend(self.tls.as_ref().and_then(Tls::note));
         Ok(())
     }
 
@@ -228,7 +228,7 @@ impl Prepared {
     }
 
     fn serve(self, config: &Config, engine: impl FnOnce(Cluster<'_>) -> Engine) -> Result<Running, StartError> {
-        let Self { live: Some(live), routes, listeners, certificates, operators, data, .. } = self else {
+        let Self { live: Some(live), routes, listeners, tls, operators, data, .. } = self else {
             unreachable!("the apps are known where a server is started")
         };
         let live = Arc::new(live);
@@ -237,11 +237,11 @@ impl Prepared {
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(StartError::System)?;
         let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());
 
-        let settings = shard_settings(config, count, certificates.as_ref());
+        let settings = shard_settings(config, count, tls.as_ref());
         let bus = Arc::new(ShardBus::new(count).in_cluster(config.cluster.is_some()));
         let (events, recorded) = EventBus::new();
         let node = Arc::new(Node::new(Arc::clone(&apps), Arc::clone(&bus), events.clone()));
-        let auth = Arc::new(ApiAuth::new(Arc::clone(&node), &config.path_prefix, config.tls_certificate.is_some()));
+        let auth = Arc::new(ApiAuth::new(Arc::clone(&node), &config.path_prefix, config.speaks_tls()));
         let (guard, tasks) = ConnectAuth::new(&config.trusted_proxies);
         let guard = Arc::new(guard);
         let (gateway, jobs) = Gateway::new(routes);
@@ -262,7 +262,7 @@ impl Prepared {
                 move |handover| http::depart(&departures, Departure { shard: number, handover }),
             )
             .with_connect_auth(Arc::clone(&guard))
-            .with_gateway(Arc::clone(&gateway), certificates.is_some())
+            .with_gateway(Arc::clone(&gateway), tls.is_some())
             .with_inline_http(InlineResponder::new(
                 Arc::clone(&auth),
                 Arc::clone(&readiness),
@@ -292,6 +292,7 @@ impl Prepared {
             config,
             is_draining.clone(),
             Arc::clone(&readiness),
+            tls.as_ref().map(Tls::shown),
         ));
         let trusted = config.trusted_proxies.clone();
         let service = http::Service {
@@ -307,9 +308,7 @@ impl Prepared {
         let http = runtime.spawn(async move {
             tokio::join!(served.0, served.1);
         });
-        runtime.spawn(tick(Arc::clone(&node)));
-
-        let reloaded = follow_changes(runtime.handle(), certificates, Arc::clone(&live), Arc::clone(&node));
+        let reloaded = follow_changes(runtime.handle(), tls, Arc::clone(&live), Arc::clone(&node));
         let mut running = Running {
             addresses: Vec::from_iter(addresses),
             console_address,
@@ -343,16 +342,12 @@ async fn serve_routes(jobs: Jobs, client: Client, relays: RelaySettings, bus: Ar
     gateway::serve(jobs, client, relays, tell, ring).await;
 }
 
-/// Follows certificates and the apps of the database. Gives what tells that the certificates' files are to be looked at now.
-fn follow_changes(
-    runtime: &Handle,
-    certificates: Option<Certificates>,
-    live: Arc<Reload>,
-    node: Arc<Node>,
-) -> Arc<Notify> {
+/// Follows the time, the certificate and the apps of the database. Gives what tells that the certificate is to be looked at now.
+fn follow_changes(runtime: &Handle, tls: Option<Tls>, live: Arc<Reload>, node: Arc<Node>) -> Arc<Notify> {
     let reloaded = Arc::new(Notify::new());
-    if let Some(certificates) = certificates {
-        runtime.spawn(follow_certificate(certificates, Arc::clone(&reloaded)));
+    runtime.spawn(tick(Arc::clone(&node)));
+    if let Some(tls) = tls {
+        tls.follow(runtime, Arc::clone(&reloaded));
     }
     runtime.spawn(async move { live.follow_database(|| node.apps_changed()).await });
     reloaded
@@ -371,7 +366,7 @@ pub struct Running {
     console: Arc<Console>,
     apps: Arc<Apps>,
     live: Arc<Reload>,
-    /// Tells that the files of the certificate are to be looked at now.
+    /// Tells that the certificate is to be looked at now.
     reloaded: Arc<Notify>,
     node: Arc<Node>,
     gateway: Arc<Gateway>,
@@ -440,7 +435,7 @@ impl Running {
     }
 
     /// Goes on with another configuration: its apps, its routes and its limits hold from now on, and clients of apps and
-    /// routes that are no more are closed. The files of the certificate are looked at. Gives the names of those settings that have changed and hold only from the next start (see
+    /// routes that are no more are closed. The files of the certificate are looked at, or what ACME waits for is tried again. Gives the names of those settings that have changed and hold only from the next start (see
     /// [`Setting::live`](crate::config::Setting::live)).
     ///
     /// # Errors
@@ -732,37 +727,12 @@ fn shards(config: &Config) -> usize {
     }
 }
 
-/// Looks for a new certificate from time to time, and when it is told to; with a bad one the old one stays.
-async fn follow_certificate(certificates: Certificates, reloaded: Arc<Notify>) {
-    let mut interval = tokio::time::interval(CERTIFICATE_INTERVAL);
-    let mut complaint = String::new();
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = reloaded.notified() => complaint.clear(),
-        }
-        let reloading = certificates.clone();
-        // It reads from a disk, which may be slow.
-        match tokio::task::spawn_blocking(move || reloading.reload()).await {
-            Ok(Ok(true)) => tracing::info!("the certificate has been renewed"),
-            Ok(Err(error)) if error.to_string() != complaint => {
-                complaint = error.to_string();
-                tracing::warn!(%error, "the certificate cannot be renewed: it stays the one it was");
-                continue;
-            }
-            Ok(Err(_)) => continue,
-            Ok(Ok(false)) | Err(_) => {}
-        }
-        complaint.clear();
-    }
-}
-
-fn shard_settings(config: &Config, shards: usize, certificates: Option<&Certificates>) -> taut_shard::Settings {
+fn shard_settings(config: &Config, shards: usize, tls: Option<&Tls>) -> taut_shard::Settings {
     let mut settings = taut_shard::Settings::default();
     settings.outgoing = config.outgoing;
     settings.keep_alive = config.keep_alive;
     settings.deflate = config.deflate.then(deflate::Config::standard);
-    settings.tls = certificates.map(Certificates::config);
+    settings.tls = tls.map(|tls| Arc::clone(&tls.config));
     if config.proxy_protocol {
         settings.proxy_protocol = ProxyProtocol::Accept { from: config.trusted_proxies.clone() };
     }
@@ -798,9 +768,6 @@ const LONGEST_CHECK: Duration = Duration::from_secs(60);
 
 /// How long the threads of the HTTP side may take to let go of everything, once nothing is under way, and the data directory to take the last write.
 const CLOSING: Duration = Duration::from_secs(2);
-
-/// How often the files of the certificate are looked at.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Signatures and JSON for publishers take little beside what the shards do with it.
 const MOST_HTTP_THREADS: usize = 4;

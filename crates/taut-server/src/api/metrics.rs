@@ -21,6 +21,7 @@ use crate::gateway::{Route, Routes};
 use crate::http::answer::ApiError;
 use crate::metric::{Description, Kind};
 use crate::query::{EventLoops, Statistics, Traffic};
+use crate::tls::Shown;
 use crate::webhooks::{self, Webhooks};
 
 /// `GET /metrics`: shows the metrics to whoever may see them.
@@ -45,6 +46,9 @@ pub(crate) async fn show(
     write_routes(&mut page, &context.gateway.routes());
     if let Some(state) = context.node().cluster() {
         write_cluster(&mut page, state, nodes.as_deref());
+    }
+    if let Some(certificate) = &context.certificate {
+        write_certificate(&mut page, certificate);
     }
     write_process(&mut page, context.started.elapsed());
     Ok(([(CONTENT_TYPE, TEXT)], page.into_text()).into_response())
@@ -166,6 +170,19 @@ fn write_cluster(page: &mut Exposition, state: cluster::State, nodes: Option<&[c
     page.single(&CLUSTER_LAG, state.lag.as_secs_f64());
     if let Some(nodes) = nodes {
         page.single(&CLUSTER_NODES, nodes.len());
+    }
+}
+
+/// Without a time as long as there is no certificate.
+fn write_certificate(page: &mut Exposition, certificate: &Shown) {
+    if let Some(expiry) = certificate.expiry() {
+        page.single(&CERTIFICATE_EXPIRY, expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    }
+    if let Some(acme) = &certificate.acme {
+        page.begin(&ACME_ORDERS);
+        for (outcome, count) in acme.outcomes() {
+            page.sample(&[("outcome", outcome)], count);
+        }
     }
 }
 
@@ -316,6 +333,20 @@ const CLUSTER_NODES: Description = Description::new(
     "Nodes of the cluster that are alive, this one included; absent while the engine cannot be asked.",
 );
 
+const CERTIFICATE_EXPIRY: Description = Description::new(
+    "taut_tls_certificate_expiry_seconds",
+    Kind::Gauge,
+    &[],
+    "When the certificate ends that clients are shown, since 1970; absent while there is none.",
+);
+
+const ACME_ORDERS: Description = Description::new(
+    "taut_acme_orders_total",
+    Kind::Counter,
+    &["outcome"],
+    "Orders of a certificate by ACME: `issued` and `failed`.",
+);
+
 const BUILD: Description =
     Description::new("taut_build_info", Kind::Gauge, &["version"], "Always 1; the version is in the label.");
 
@@ -440,6 +471,7 @@ mod tests {
                 "The cluster, on its nodes only",
                 vec![CLUSTER_STATE, CLUSTER_LOSSES, CLUSTER_WAITING, CLUSTER_HELD_BACK, CLUSTER_LAG, CLUSTER_NODES],
             ),
+            ("The certificate, where clients connect by TLS", vec![CERTIFICATE_EXPIRY, ACME_ORDERS]),
             ("The process", process.to_vec()),
         ] {
             let _ = writeln!(page, "\n## {title}\n\n| metric | type | labels | |\n|---|---|---|---|");

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Config, LogFormat, cluster, text};
+use super::{Config, LogFormat, acme, cluster, text};
 use crate::app::{AppConfig, Limits, Secret};
 use Apply::{Limit, Server};
 
@@ -100,7 +100,19 @@ const HEADINGS: &[(&str, &[&str])] = &[
     ("Configuration", &["config", "env-file"]),
     ("Apps", &["app", "apps-file", "apps-database", "apps-table", "apps-reload"]),
     ("Listening", &["listen", "shards", "path-prefix", "trusted-proxies", "proxy-protocol", "keep-alive", "fallback"]),
-    ("TLS", &["tls-certificate", "tls-key"]),
+    (
+        "TLS",
+        &[
+            "tls-certificate",
+            "tls-key",
+            "acme",
+            "acme-directory",
+            "acme-contact",
+            "acme-ca-root",
+            "acme-eab-kid",
+            "acme-eab-hmac",
+        ],
+    ),
     (
         "Connections",
         &[
@@ -288,6 +300,62 @@ pub const SETTINGS: &[Setting] = &[
         "The private key of the certificate, in PEM. Read again when it changes, and on SIGHUP",
         server!(tls_key, value => path(value)),
     )
+    .at_the_next_start(),
+    Setting::new(
+        "acme",
+        "TAUT_ACME",
+        "NAME",
+        "",
+        "A domain name to obtain a certificate for, from Let's Encrypt or another authority of ACME, and to renew it; separate several with commas. Port 443 of each name must lead to listen, and data-directory keeps the certificate",
+        server!(acme, |config, value| acme::add_names(&mut config.acme, value)),
+    )
+    .repeatable()
+    .at_the_next_start(),
+    Setting::new(
+        "acme-directory",
+        "TAUT_ACME_DIRECTORY",
+        "URL",
+        "production",
+        "The authority: production or staging (Let's Encrypt), or the URL of another one's directory",
+        server!(acme_directory, value => acme::directory(value)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "acme-contact",
+        "TAUT_ACME_CONTACT",
+        "ADDRESS",
+        "",
+        "A mail address that the authority may write to",
+        server!(acme_contact, value => acme::contact(value)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "acme-ca-root",
+        "TAUT_ACME_CA_ROOT",
+        "FILE",
+        "",
+        "The root certificates, in PEM, by which the directory's own HTTPS is trusted, for an authority of your own; without it, those of the system",
+        server!(acme_ca_root, value => path(value)),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "acme-eab-kid",
+        "TAUT_ACME_EAB_KID",
+        "ID",
+        "",
+        "The id of the key for external account binding, where the authority requires that",
+        server!(acme_eab_kid, value => Ok::<_, String>(Some(value.trim().to_owned()).filter(|id| !id.is_empty()))),
+    )
+    .at_the_next_start(),
+    Setting::new(
+        "acme-eab-hmac",
+        "TAUT_ACME_EAB_HMAC",
+        "KEY",
+        "",
+        "The key for external account binding, in base64url as the authority shows it",
+        server!(acme_eab_hmac, value => acme::external_key(value).map(Some)),
+    )
+    .secret()
     .at_the_next_start(),
     Setting::new(
         "activity-timeout",
@@ -617,7 +685,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_DATA_DIRECTORY",
         "FOLDER",
         "",
-        "Where webhooks wait to be delivered; without one they wait in memory, and those that wait are lost when the server stops",
+        "Where webhooks wait to be delivered, and where the certificate of acme is kept; without one webhooks wait in memory, and those that wait are lost when the server stops",
         server!(data_directory, value => path(value)),
     )
     .at_the_next_start(),

@@ -9,7 +9,7 @@ use super::dotenv;
 use super::environment::Environment;
 use super::file::File;
 use super::settings::{RETIRED, SETTINGS, Setting};
-use super::{Config, apps::PartialApp, operators_listeners, read_apps};
+use super::{Config, acme_mistakes, apps::PartialApp, operators_listeners, read_apps};
 use crate::address::is_loopback;
 use crate::app::{AppConfig, Limits};
 
@@ -279,6 +279,7 @@ fn check_together(config: &Config, is_sound: bool, mistakes: &mut Vec<Diagnostic
             if config.tls_key.is_none() { ("tls-certificate", "tls-key") } else { ("tls-key", "tls-certificate") };
         mistakes.push(Diagnostic::new("", format!("{given} is set and {missing} is not: TLS needs both")));
     }
+    mistakes.extend(acme_mistakes(config));
     if config.proxy_protocol && config.trusted_proxies.is_empty() {
         mistakes.push(Diagnostic::new(
             "",

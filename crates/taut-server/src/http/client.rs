@@ -45,6 +45,14 @@ impl Client {
         Self { plain: builder().build(connector()), secure: Arc::default(), offers_http2: false }
     }
 
+    /// One that trusts these roots and no others.
+    ///
+    /// # Errors
+    /// The library of TLS cannot be used.
+    pub(crate) fn trusting(roots: RootCertStore) -> Result<Self, String> {
+        Ok(Self { secure: Arc::new(OnceCell::new_with(Some(trusting(roots)?))), ..Self::new() })
+    }
+
     /// The same, which speaks HTTP/2 to `https` hosts that choose it: for many requests at a time to few hosts.
     pub(crate) fn offering_http2(self) -> Self {
         Self { offers_http2: true, ..self }
@@ -294,8 +302,7 @@ mod tests {
     fn client_trusting(certificate: &CertificateDer<'static>) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).expect("a root");
-        let secure = trusting(roots).expect("a configuration");
-        Client { secure: Arc::new(OnceCell::new_with(Some(secure))), ..Client::new() }
+        Client::trusting(roots).expect("a configuration")
     }
 
     #[tokio::test]
