@@ -2,9 +2,9 @@
 //!
 //! Input: the message. What is not UTF-8 never gets this far: RFC 6455 §8.1 closes the connection.
 
-use taut_server::pusher::channel::Channel;
-use taut_server::pusher::event::ClientEvent;
-use taut_server::pusher::member::{Member, User};
+use taut_pusher::channel::Channel;
+use taut_pusher::event::ClientEvent;
+use taut_pusher::member::{Member, User};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {

@@ -2,7 +2,7 @@
 //!
 //! Input: four lines, each ended by a line feed but for the last: method, path, query, body.
 
-use taut_server::pusher::auth::{Refused, Request, SigningKey};
+use taut_pusher::auth::{Refused, Request, SigningKey};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {

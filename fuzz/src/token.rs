@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use taut_server::pusher::auth::SigningKey;
+use taut_pusher::auth::SigningKey;
 use taut_server::testing::token;
 
 use crate::Octets;

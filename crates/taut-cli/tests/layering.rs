@@ -122,6 +122,17 @@ const ROOMS: &[Room] = &[
         ],
     },
     Room {
+        name: "taut-pusher",
+        may: &["hmac", "md-5", "memchr", "percent-encoding", "ryu-js", "serde", "serde_json", "sha2", "subtle"],
+        optional: &[],
+        never: &[
+            ("taut-proto", "a backend that signs needs no WebSocket"),
+            ("tokio*", "values have no runtime"),
+            ("hyper*", "values have no socket"),
+            ("tracing*", "values say what happened by their return values"),
+        ],
+    },
+    Room {
         name: "taut-server",
         may: &[
             "arc-swap",
@@ -137,7 +148,6 @@ const ROOMS: &[Room] = &[
             "hyper-rustls",
             "hyper-util",
             "instant-acme",
-            "md-5",
             "memchr",
             "percent-encoding",
             "rcgen",
@@ -147,7 +157,6 @@ const ROOMS: &[Room] = &[
             "rustls",
             "rustls-native-certs",
             "rustls-pki-types",
-            "ryu-js",
             "serde",
             "serde_json",
             "sha2",
@@ -155,6 +164,7 @@ const ROOMS: &[Room] = &[
             "subtle",
             "taut",
             "taut-proto",
+            "taut-pusher",
             "taut-shard",
             "tempfile",
             "tokio",
@@ -203,7 +213,7 @@ struct Floor {
 /// The floors of `taut-server`, from the ground up. A module imports only from the floors below its own.
 const FLOORS: &[Floor] = &[
     Floor {
-        modules: &["address", "certificate", "limit", "metric", "origin", "place", "pusher"],
+        modules: &["address", "certificate", "close", "identity", "limit", "metric", "origin", "place"],
         reason: "values: they import nothing of the server",
     },
     Floor {
@@ -243,7 +253,7 @@ const FLOORS: &[Floor] = &[
 
 /// What the sources under one folder or file must not name. Tests at the bottom of a file and comments are not looked at.
 struct SourceRule {
-    /// Paths below `crates/`; of `…/pusher`, both `pusher.rs` and everything in `pusher/`.
+    /// Paths below `crates/`; of `…/hub`, both `hub.rs` and everything in `hub/`.
     places: &'static [&'static str],
     except: &'static [&'static str],
     /// Paths or words. What ends in `::` or a word matches what begins with it: `std::net` is also `std::net::TcpStream`.
@@ -309,10 +319,23 @@ const SOURCE_RULES: &[SourceRule] = &[
         reason: "a page has neither sockets nor threads, and std's clock panics there",
     },
     SourceRule {
-        places: &["taut-server/src/pusher"],
+        places: &["taut-pusher/src"],
         except: &[],
-        never: &["taut", "taut_shard", "tokio", "std::net", "std::thread", "Mutex", "RwLock"],
-        reason: "`pusher` is pure values and JSON: it does no I/O",
+        never: &[
+            "std::net",
+            "std::os",
+            "std::fs",
+            "std::process",
+            "std::env",
+            "std::thread",
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "Mutex",
+            "RwLock",
+            "async",
+            "await",
+        ],
+        reason: "the Pusher protocol is pure values and JSON: it does no I/O, and time is an argument",
     },
     SourceRule {
         places: &["taut-server/src/transports/codec"],
@@ -637,7 +660,7 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("cargo writes UTF-8")
 }
 
-/// The sources of a room: of `taut-server/src/pusher`, both `pusher.rs` and everything in `pusher/`.
+/// The sources of a room: of `taut-server/src/hub`, both `hub.rs` and everything in `hub/`.
 fn files_at(place: &str) -> BTreeMap<PathBuf, String> {
     let place = workspace().join("crates").join(place);
     let mut files = BTreeMap::new();
@@ -762,14 +785,21 @@ mod rules {
     }
 
     #[test]
-    fn the_protocol_values_of_the_server_import_only_each_other() {
-        assert!(floors("pusher", "use crate::pusher::channel::Channel;\nuse crate::pusher::event::Event;").is_empty());
-        for import in ["crate::shard::PusherHandler", "crate::{pusher::auth, node}", "crate::app"] {
-            let broken = floors("pusher", &format!("use {import};"));
+    fn the_values_of_the_server_import_only_themselves() {
+        assert!(floors("close", "use crate::close::Reason;").is_empty());
+        for import in ["crate::shard::PusherHandler", "crate::{close::Reason, node}", "crate::app"] {
+            let broken = floors("close", &format!("use {import};"));
             assert_eq!(broken.len(), 1, "{import}");
-            assert!(broken[0].starts_with("pusher names ") && broken[0].contains("src/pusher.rs:1"), "{broken:?}");
+            assert!(broken[0].starts_with("close names ") && broken[0].contains("src/close.rs:1"), "{broken:?}");
         }
-        assert_eq!(broken(rule("pure values"), "use taut_shard::Session;").len(), 1);
+    }
+
+    #[test]
+    fn the_pusher_protocol_has_neither_sockets_nor_a_clock() {
+        for import in ["std::net::TcpStream", "std::time::SystemTime", "std::sync::Mutex"] {
+            assert_eq!(broken(rule("pure values"), &format!("use {import};")).len(), 1, "{import}");
+        }
+        assert_eq!(room("taut-pusher").complaints_about_tree(&BTreeSet::from(["taut-proto", "tokio-util"])).len(), 2);
     }
 
     #[test]

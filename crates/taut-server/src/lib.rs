@@ -16,6 +16,7 @@ pub mod app;
 pub mod apps;
 mod bus;
 mod certificate;
+mod close;
 mod cluster;
 pub mod config;
 mod connect_auth;
@@ -24,6 +25,7 @@ pub mod gateway;
 mod grace;
 mod http;
 mod hub;
+mod identity;
 mod limit;
 mod metric;
 mod node;
@@ -31,7 +33,6 @@ mod origin;
 #[cfg(feature = "otel")]
 pub mod otel;
 pub mod place;
-pub mod pusher;
 mod query;
 mod refusals;
 mod reload;
@@ -48,6 +49,7 @@ mod webhooks;
 pub use address::InvalidAddress;
 pub use config::Config;
 pub use server::{Checked, Running, Server, StartError};
+pub use taut_pusher as pusher;
 
 /// Compiles what people copy from there.
 #[cfg(doctest)]

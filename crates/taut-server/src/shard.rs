@@ -36,6 +36,7 @@ use taut_shard::{
 
 use crate::apps::{Admission, App, Apps, Granted};
 use crate::bus::{BusEnd, Mail, ShardBus};
+use crate::close::Reason;
 use crate::connect_auth::ConnectAuth;
 use crate::events::{Event, EventBus};
 use crate::gateway::{Gateway, sse};
@@ -46,7 +47,6 @@ use crate::hub::envelope::Envelope;
 use crate::hub::members::{Cause, Members};
 use crate::limit::TokenBucket;
 use crate::place::{AppIndex, ShardIndex};
-use crate::pusher::close::Reason;
 use crate::pusher::event::{ClientEvent, ServerEvent};
 use crate::pusher::socket_id::SocketId;
 use crate::query::{Histogram, Traffic};

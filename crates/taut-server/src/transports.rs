@@ -35,10 +35,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::apps::{Apps, Fallback};
+use crate::close::Reason;
 use crate::config::{Config, Network};
 use crate::connect_auth;
 use crate::http::answer::ApiError;
-use crate::pusher::close::Reason;
 use crate::refusals::RefusalReason;
 use crate::shard::{Unwelcome, no_such_app, tell_unwelcome};
 pub(crate) use connector::Connector;

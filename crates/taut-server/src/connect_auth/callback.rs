@@ -14,7 +14,8 @@ use crate::address;
 use crate::app::Callback;
 use crate::apps::AppSnapshot;
 use crate::http::client::{self, Client};
-use crate::pusher::member::{Identity, Member};
+use crate::identity::Identity;
+use crate::pusher::member::Member;
 use crate::refusals::RefusalReason;
 use crate::trace::Span;
 

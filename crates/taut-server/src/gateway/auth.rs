@@ -8,7 +8,7 @@ use super::over_http;
 use super::route::{Auth, Form, RouteConfig};
 use crate::app::{TokenAuth, UpgradeAuth};
 use crate::apps::App;
-use crate::pusher::member::Identity;
+use crate::identity::Identity;
 
 /// Whether a route has an app, and that app keys for tokens if the route needs them.
 ///

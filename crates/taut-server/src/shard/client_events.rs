@@ -9,6 +9,7 @@ use super::{Client, LONGEST_ECHO, PusherHandler, subscriber};
 use crate::app::WebhookEvent;
 use crate::apps::AppSnapshot;
 use crate::bus::Busy;
+use crate::close::CLIENT_EVENT_REJECTED;
 use crate::events::Event;
 use crate::hub;
 use crate::hub::command::Publication;
@@ -16,7 +17,6 @@ use crate::hub::members::Members;
 use crate::limit::TokenBucket;
 use crate::place::AppIndex;
 use crate::pusher::channel::{Channel, Kind};
-use crate::pusher::close::CLIENT_EVENT_REJECTED;
 use crate::pusher::event::ServerEvent;
 use crate::refusals::RefusalReason;
 

@@ -13,6 +13,7 @@ use super::subscribe::Refused;
 use super::{Client, PusherHandler, encoding, frames, send, streams, subscriber, tell_refused};
 use crate::apps::App;
 use crate::bus::Outlet;
+use crate::close::Reason;
 use crate::events::{Event, EventBus};
 use crate::gateway::frame::{Action, Frame};
 use crate::gateway::sse;
@@ -21,7 +22,6 @@ use crate::hub::command::{Delivery, LastEvent, Subscribed};
 use crate::hub::effects::Tell;
 use crate::place::AppIndex;
 use crate::pusher::channel::{Channel, Kind};
-use crate::pusher::close::Reason;
 use crate::pusher::event::ServerEvent;
 use crate::query::{Histogram, Traffic};
 

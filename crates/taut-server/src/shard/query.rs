@@ -6,10 +6,10 @@ use std::time::Duration;
 use taut_shard::{ConnectionId, Connections};
 
 use super::{Client, LocalApp, PusherHandler, Routed, Subscriber, seconds, subscriber};
+use crate::close::Reason;
 use crate::hub::presence::Roster;
 use crate::place::AppIndex;
 use crate::pusher::channel::Channel;
-use crate::pusher::close::Reason;
 use crate::pusher::socket_id::SocketId;
 use crate::query::{CachedEvent, ChannelState, ConnectionState, Occupancy, Query, Statistics, Traffic};
 

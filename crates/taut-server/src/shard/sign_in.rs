@@ -7,11 +7,11 @@ use taut_shard::{ConnectionId, Connections};
 
 use super::{Client, PusherHandler, Subscriber, seconds, subscriber};
 use crate::apps::AppSnapshot;
+use crate::close::{Reason, WATCHLIST_EXCEEDED};
 use crate::cluster::Done;
 use crate::events::Event;
 use crate::hub::receipt::Token;
 use crate::place::AppIndex;
-use crate::pusher::close::{Reason, WATCHLIST_EXCEEDED};
 use crate::pusher::event::ServerEvent;
 use crate::pusher::member::User;
 use crate::pusher::socket_id::SocketId;

@@ -1054,7 +1054,7 @@ fn an_answer_about_a_client_that_has_gone_is_for_nobody() {
     gone.remote.reset(true);
     stage.settle();
     for asker in [of_gone, of_other] {
-        let identity = crate::pusher::member::Identity { user_id: "ada".into(), user_info: None };
+        let identity = crate::identity::Identity { user_id: "ada".into(), user_info: None };
         bus.tell(ShardIndex::new(0), Mail::Authorized { asker, app: APP, outcome: Box::new(Ok(identity)) });
     }
     stage.settle();

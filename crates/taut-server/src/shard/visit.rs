@@ -8,7 +8,7 @@ use crate::connect_auth::{self, Denied};
 use crate::gateway::seen::Seen;
 use crate::gateway::stream::{Beginning, Teller};
 use crate::gateway::{Head, Kept, Route, kept_of};
-use crate::pusher::member::Identity;
+use crate::identity::Identity;
 
 /// What a client of a route asks for.
 #[derive(Debug)]

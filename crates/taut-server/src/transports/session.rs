@@ -14,8 +14,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::codec;
+use crate::close::Reason;
 use crate::http::HangUp;
-use crate::pusher::close::Reason;
 use crate::pusher::event::ServerEvent;
 
 /// A client. Requests come and go; this stays until the client has been away for too long.

@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::without_lone_surrogates;
-use super::number::as_javascript_prints;
+use crate::json::without_lone_surrogates;
+use crate::number::as_javascript_prints;
 
 /// A member of a presence channel, as `channel_data` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,14 +44,6 @@ impl<'a> Member<'a> {
         let Self { user_id, user_info } = self;
         Member { user_id: owned(user_id), user_info: user_info.map(owned) }
     }
-}
-
-/// Who a client is, as the application that vouches for it says before its connection is accepted.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) user_id: Arc<str>,
-    /// JSON text of what the user says of itself.
-    pub(crate) user_info: Option<Box<str>>,
 }
 
 /// A user who has signed in, as `user_data` describes it.

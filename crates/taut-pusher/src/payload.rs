@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::json::without_lone_surrogates;
-use super::json::write_json_string;
+use crate::json::without_lone_surrogates;
+use crate::json::write_json_string;
 
 /// What a published event carries: a text, which need not be JSON, and which nobody changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl<'a> Payload<'a> {
     }
 
     /// What [`write`](Self::write) has written.
-    pub(crate) fn written(json: &'a str) -> Self {
+    pub fn written(json: &'a str) -> Self {
         Self(Form::Written(json))
     }
 
@@ -62,7 +62,7 @@ impl<'a> Payload<'a> {
     }
 
     /// Appends it as a JSON string.
-    pub(crate) fn write(&self, out: &mut String) {
+    pub fn write(&self, out: &mut String) {
         match &self.0 {
             Form::Text(text) => write_json_string(out, text),
             Form::Written(json) => out.push_str(json),

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::without_lone_surrogates;
-use super::json::write_json_string;
-use super::payload::Payload;
-use super::socket_id::SocketId;
+use crate::json::without_lone_surrogates;
+use crate::json::write_json_string;
+use crate::payload::Payload;
+use crate::socket_id::SocketId;
 
 /// The name of an event between nodes that says more than an event can: a binary message, or that connections are to be
 /// closed. No publisher can use it, and clients ignore it.

@@ -1,7 +1,7 @@
 //! Hexadecimal digits in lower case, as Pusher writes signatures and digests.
 
 /// Two digits for each byte.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
@@ -9,7 +9,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 /// The bytes that the digits stand for; `None` unless there are exactly two for each of `LENGTH` bytes.
 ///
 /// Upper case is refused: those who compare signatures as texts would, and one signature has one form.
-pub(crate) fn decode<const LENGTH: usize>(digits: &str) -> Option<[u8; LENGTH]> {
+pub fn decode<const LENGTH: usize>(digits: &str) -> Option<[u8; LENGTH]> {
     let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
     if pairs.len() != LENGTH {
         return None;
@@ -36,7 +36,7 @@ const VALUES: [u8; 256] = {
 };
 
 /// The digits from 0 to 15.
-pub(super) const DIGITS: &[u8; 16] = b"0123456789abcdef";
+pub(crate) const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {

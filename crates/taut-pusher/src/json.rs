@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::hex::DIGITS;
+use crate::hex::DIGITS;
 
 /// Appends `text` as a JSON string with its quotes (RFC 8259 §7): only what must be escaped is.
 pub fn write_json_string(out: &mut String, text: &str) {

@@ -12,7 +12,7 @@ pub fn digits<N: FromStr>(text: &str) -> Option<N> {
 ///
 /// A number that is written as an integer keeps all of its digits. JavaScript would round those beyond 2^53, and so make one user of two.
 /// `None` where the text is not a number of JSON (RFC 8259 §6).
-pub(super) fn as_javascript_prints(json: &str) -> Option<String> {
+pub fn as_javascript_prints(json: &str) -> Option<String> {
     let magnitude = json.strip_prefix('-').unwrap_or(json);
     if !magnitude.starts_with(|first: char| first.is_ascii_digit()) {
         return None;
