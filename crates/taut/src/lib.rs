@@ -92,7 +92,7 @@
 //! | talk | [`WebSocket`], [`Sender`] and [`Receiver`], [`Message`] |
 //! | send and receive what is too large to hold | [`WebSocket::send_stream`], [`WebSocket::recv_stream`], and the same of [`Sender`] and [`Receiver`] |
 //! | set limits, the heartbeat, compression | [`Settings`], [`Limits`], [`Heartbeat`], [`Deflate`] |
-//! | know what went wrong | [`Error`], [`Response`] |
+//! | know what went wrong | [`Error`], [`Response`], [`Client::trace`] |
 //!
 //! # Somebody must poll
 //!

@@ -26,6 +26,7 @@ pub mod testing;
 pub mod tls;
 #[cfg(feature = "tower")]
 pub mod tower;
+pub mod trace;
 mod transport;
 #[cfg(feature = "hyper")]
 pub mod upgrade;

@@ -19,6 +19,11 @@ impl Error {
         matches!(*self.0, Cause::Connect(_) | Cause::Close)
     }
 
+    /// Never here: the heartbeat is the browser's own, and a connection that it gives up is [`is_io`](Self::is_io).
+    pub fn is_silent(&self) -> bool {
+        false
+    }
+
     /// Never here: when the peer breaks the WebSocket protocol, a page is told only that the connection broke
     /// ([`is_io`](Self::is_io)).
     pub fn is_protocol(&self) -> bool {

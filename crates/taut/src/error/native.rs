@@ -29,6 +29,12 @@ impl Error {
         matches!(*self.0, Cause::Deadline(_))
     }
 
+    /// Whether the peer fell silent: it did not answer a ping of the heartbeat, or began a message and did not go on
+    /// with it. Each is a [timeout](Self::is_timeout).
+    pub fn is_silent(&self) -> bool {
+        matches!(*self.0, Cause::Deadline(Deadline::Heartbeat | Deadline::Message))
+    }
+
     /// Whether the peer broke the WebSocket protocol. It was told by a close frame.
     pub fn is_protocol(&self) -> bool {
         matches!(*self.0, Cause::Violation(_))
@@ -584,6 +590,21 @@ mod tests {
             let error = Error::from(cause);
             assert_eq!(error.is_connect(), expected, "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_peer_that_fell_silent_is_told_from_other_deadlines() {
+        for (deadline, expected) in [
+            (Deadline::Heartbeat, true),
+            (Deadline::Message, true),
+            (Deadline::Close, false),
+            (Deadline::Connect(Duration::ZERO, ConnectStage::Tcp), false),
+            (Deadline::Stall(Duration::ZERO), false),
+        ] {
+            let error = Error::from(Cause::Deadline(deadline));
+            assert_eq!((error.is_silent(), error.is_timeout()), (expected, true), "{error:?}");
+        }
+        assert!(!Error::from(Cause::UnexpectedEnd(UnexpectedEnd)).is_silent());
     }
 
     #[test]

@@ -4,17 +4,26 @@ mod connect;
 mod target;
 
 use std::fmt;
+#[cfg(unix)]
+use std::io;
+#[cfg(unix)]
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use taut_proto::Settings;
 use taut_proto::handshake::HeadLimits;
 use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
+#[cfg(unix)]
+use crate::error::Doing;
 use crate::error::{Cause, ConnectStage};
 use crate::native::request::BEARER;
 #[cfg(feature = "tls")]
 use crate::native::tls::ClientTls;
+use crate::native::trace::{Reporter, Step};
 use crate::native::transport::proxy::basic;
 use crate::native::url::Url;
 use crate::{Deflate, Error, Proxy, Transport, WebSocket};
@@ -55,6 +64,8 @@ pub struct Client {
     timeout: Duration,
     redirects: usize,
     proxy: ProxyChoice,
+    /// Who is told what is done.
+    reporter: Option<Reporter>,
     #[cfg(feature = "tls")]
     tls: ClientTls,
 }
@@ -70,6 +81,7 @@ impl Client {
             timeout: CONNECT,
             redirects: REDIRECTS,
             proxy: ProxyChoice::Environment,
+            reporter: None,
             #[cfg(feature = "tls")]
             tls: ClientTls::system(),
         }
@@ -228,6 +240,14 @@ impl Client {
         self
     }
 
+    /// Calls `report` with each [step](crate::trace): of connecting, and of what is sent and received afterwards. It is
+    /// called while the connection is locked, so it must neither block nor use the connection.
+    #[must_use]
+    pub fn trace(mut self, report: impl Fn(Step<'_>) + Send + Sync + 'static) -> Self {
+        self.reporter = Some(Reporter::new(report));
+        self
+    }
+
     /// Resolves the host, connects, with TLS if the URL is `wss://`, and opens the WebSocket.
     ///
     /// If the host has several addresses, the first one that answers is used: when one has not answered for 250
@@ -263,6 +283,30 @@ impl Client {
         let Target { request, .. } = self.target()?;
         let progress = ConnectProgress::new(ConnectStage::Upgrade);
         self.within_deadline(&progress, self.open(Transport::new(stream), request, false, &progress)).await
+    }
+
+    /// Opens the WebSocket over a Unix socket. The URL says what to request, as with
+    /// [`connect_over`](Self::connect_over).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); [`is_connect`](Error::is_connect): nobody listens there.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the connection attempt.
+    #[cfg(unix)]
+    pub async fn connect_unix(&self, path: impl AsRef<Path>) -> Result<WebSocket, Error> {
+        let Target { request, .. } = self.target()?;
+        let progress = ConnectProgress::new(ConnectStage::Tcp);
+        let path = path.as_ref();
+        let work = async {
+            let stream = UnixStream::connect(path).await.map_err(|error| {
+                let told = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                Error::io(Doing::Connecting, told)
+            })?;
+            progress.set(ConnectStage::Upgrade);
+            self.open(Transport::new(stream), request, false, &progress).await
+        };
+        self.within_deadline(&progress, Box::pin(work)).await
     }
 
     fn target(&self) -> Result<&Target, Error> {

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use crate::Error;
 use crate::error::Cause;
 use crate::native::buffers::{Bounds, Inbox, Queues, ThreadBuffers, Unparsed};
+use crate::native::trace::{Reporter, Tracer};
 
 /// A stream and the connection on it.
 pub(crate) struct Driver<S> {
@@ -36,6 +37,8 @@ pub(crate) struct Driver<S> {
     unflushed: bool,
     /// Of the message that is in progress, if it is received in parts.
     parts: PartState,
+    /// If somebody wants to be told what is sent and received.
+    tracer: Option<Box<Tracer>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -66,7 +69,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             role,
             unflushed: false,
             parts: PartState::None,
+            tracer: None,
         }
+    }
+
+    /// Reports what is sent and received from now on.
+    pub(crate) fn trace(&mut self, reporter: Reporter) {
+        self.tracer = Some(Box::new(Tracer::new(reporter)));
     }
 
     /// Sets other bounds.

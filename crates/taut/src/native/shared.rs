@@ -11,6 +11,7 @@ use taut_proto::{Close, CloseCode, Message, Part};
 use crate::error::Cause;
 use crate::native::buffers::{Inbox, Recycled};
 use crate::native::driver::{Driver, Progress, Writing};
+use crate::native::trace::Reporter;
 use crate::{Error, Response, Transport};
 use cork::CorkId;
 
@@ -223,6 +224,11 @@ impl Handle {
 
     pub(crate) fn response(&self) -> Option<&Response> {
         self.shared.opening.as_ref()?.response.as_ref()
+    }
+
+    /// Reports what is sent and received from now on.
+    pub(crate) fn trace(&self, reporter: Reporter) {
+        self.shared.lock().driver.trace(reporter);
     }
 
     /// Looks at the driver.

@@ -33,6 +33,7 @@ pub struct TlsInfo {
     server_name: Option<Box<str>>,
     peer_certificates: Vec<Vec<u8>>,
     version: Option<TlsVersion>,
+    cipher_suite: Option<String>,
     alpn: Option<Vec<u8>>,
 }
 
@@ -52,6 +53,10 @@ impl TlsInfo {
                 Some(ProtocolVersion::TLSv1_3) => Some(TlsVersion::Tls13),
                 _ => None,
             },
+            // By its registered name: rustls writes TLS13_ for what is TLS_ in RFC 8446 §B.4.
+            cipher_suite: state
+                .negotiated_cipher_suite()
+                .map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")),
             alpn: state.alpn_protocol().map(<[u8]>::to_vec),
         }
     }
@@ -71,6 +76,11 @@ impl TlsInfo {
     /// The version of TLS; `None` for one that this library has no name for.
     pub fn version(&self) -> Option<TlsVersion> {
         self.version
+    }
+
+    /// The negotiated cipher suite by its registered name, such as `TLS_AES_256_GCM_SHA384`.
+    pub fn cipher_suite(&self) -> Option<&str> {
+        self.cipher_suite.as_deref()
     }
 
     /// The negotiated protocol (ALPN, RFC 7301), such as `http/1.1`; `None` if one side did not ask.
@@ -171,6 +181,8 @@ mod tests {
         assert_eq!((client.peer_certificates().len(), server.peer_certificates().len()), (1, 0));
         for info in [client, server] {
             assert_eq!((info.version(), info.alpn()), (Some(TlsVersion::Tls13), Some(&b"http/1.1"[..])));
+            // RFC 8446 §B.4.
+            assert_eq!(info.cipher_suite(), Some("TLS_AES_256_GCM_SHA384"));
         }
     }
 

@@ -14,6 +14,7 @@ use super::{Client, ProxyChoice};
 use crate::error::{Cause, ConnectStage, Deadline, Doing};
 use crate::native::body;
 use crate::native::head::Head;
+use crate::native::trace::Step;
 use crate::native::transport::tcp;
 use crate::{Error, Proxy, Response, Transport, WebSocket};
 
@@ -64,11 +65,17 @@ impl Client {
         };
         progress.set(ConnectStage::Lookup);
         let addresses = tcp::lookup(host, port).await?;
+        self.report(|| Step::Resolved { host, addresses: &addresses });
         progress.set(ConnectStage::Tcp);
         let mut transport = Transport::from(tcp::connect(addresses).await?);
+        if let Some(address) = transport.peer_addr() {
+            self.report(|| Step::Connected(address));
+        }
         if let Some(proxy) = &proxy {
             progress.set(ConnectStage::Proxy);
             transport = proxy.tunnel(transport, &url.host, url.port, self.remaining(progress)).await?;
+            let proxy = format!("{proxy:?}");
+            self.report(|| Step::Tunnelled { proxy: &proxy });
         }
         #[cfg(feature = "tls")]
         if url.is_secure {
@@ -79,8 +86,17 @@ impl Client {
                 self.tls.without_identity().connect(&url.host, transport).await?
             };
             transport = Transport::over_tls(secure);
+            if let Some(tls) = transport.tls() {
+                self.report(|| Step::Secured(&tls));
+            }
         }
         Ok(transport)
+    }
+
+    fn report<'s>(&self, step: impl FnOnce() -> Step<'s>) {
+        if let Some(reporter) = &self.reporter {
+            reporter.report(step());
+        }
     }
 
     /// What is left of the time for connecting.
@@ -102,6 +118,7 @@ impl Client {
         let opening = |error| Error::io(Doing::Opening, error);
         let mut bytes = Vec::with_capacity(1024);
         request.write(nonce, &mut bytes);
+        self.report(|| Step::Request(std::str::from_utf8(&bytes).unwrap_or_default()));
         stream.write_all(&bytes).await.map_err(opening)?;
         stream.flush().await.map_err(opening)?;
 
@@ -113,9 +130,15 @@ impl Client {
             let response = ClientResponse::parse(text, &limits).map_err(unreadable)?;
             let rejection = match request.check(&response, nonce) {
                 Ok(Accepted { subprotocol, deflate, .. }) => {
-                    let kept = Some(Response::new(text, Vec::new(), true));
+                    let kept = Response::new(text, Vec::new(), true);
+                    self.report(|| Step::Response(&kept));
                     let (settings, unread) = (Arc::clone(&self.settings), rest.to_vec());
-                    return WebSocket::open(stream, Role::Client, settings, deflate, subprotocol, kept, unread);
+                    let socket =
+                        WebSocket::open(stream, Role::Client, settings, deflate, subprotocol, Some(kept), unread)?;
+                    if let Some(reporter) = &self.reporter {
+                        socket.handle.trace(reporter.clone());
+                    }
+                    return Ok(socket);
                 }
                 // RFC 9110 §15.2: the response that counts follows.
                 Err(rejection) if rejection.is_interim() => {
@@ -129,6 +152,7 @@ impl Client {
             } else {
                 body::read(&mut stream, text, &response, rest, self.remaining(progress)).await
             };
+            self.report(|| Step::Response(&kept));
             return Err(Cause::Rejected(rejection, Some(kept)).into());
         }
         Err(unreadable(Rejection::Interim))

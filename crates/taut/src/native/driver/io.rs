@@ -16,6 +16,7 @@ use super::{Driver, Ending, Overflow, PartState, Phase};
 use crate::Error;
 use crate::error::{Cause, Deadline, Doing};
 use crate::native::buffers::{Queues, ThreadBuffers};
+use crate::native::trace::{Kind, Tracer};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is
@@ -143,10 +144,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         match read {
             Ok(0) => self.handle_eof(),
             Ok(count) => ThreadBuffers::with(|buffers| {
-                let Self { connection, queues, ending, parts, bounds, .. } = self;
+                let Self { connection, queues, ending, parts, bounds, tracer, .. } = self;
                 let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
                 let event = connection.received_into(count, now, &mut buffers.scratch, outbox);
-                let mut parser = Parser { connection, ending, parts, outbox, part };
+                let mut parser = Parser { connection, ending, parts, outbox, part, tracer: tracer.as_deref_mut() };
+                if let Some(tracer) = &mut parser.tracer {
+                    tracer.received(count, &event);
+                }
                 match event {
                     Ok(Some(Event::Message(message))) if inbox.has_room(bounds) => inbox.push_own(message),
                     Ok(Some(Event::Message(_))) => parser.ending.get_or_insert_default().discarded += 1,
@@ -161,9 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Takes messages out of the input until it is used up or the inbox is full.
     fn parse(&mut self, input: &mut Input<'_>, overflow: Overflow, now: Time, buffers: &mut ThreadBuffers) {
-        let Self { connection, queues, ending, parts, bounds, .. } = self;
+        let Self { connection, queues, ending, parts, bounds, tracer, .. } = self;
         let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
-        let mut parser = Parser { connection, ending, parts, outbox, part };
+        let mut parser = Parser { connection, ending, parts, outbox, part, tracer: tracer.as_deref_mut() };
         while let Some(message) = parser.next_message(input, overflow, now, &mut buffers.scratch) {
             if !inbox.has_room(bounds) {
                 parser.ending.get_or_insert_default().discarded += 1;
@@ -209,10 +213,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(deadline) = self.connection.deadline() else { return Poll::Pending };
         ready!(self.poll_time(deadline, now, cx));
         let now = self.now();
-        let Self { connection, queues, .. } = self;
+        let Self { connection, queues, tracer, .. } = self;
         let timeout = ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
-            connection.handle_deadline(now, &mut buffers.scratch, outbox)
+            let before = outbox.len();
+            let timeout = connection.handle_deadline(now, &mut buffers.scratch, outbox);
+            if let (Some(tracer), None, wire @ 1..) = (tracer, timeout, outbox.len() - before) {
+                tracer.sent(Kind::Ping, wire - CLIENT_PING_HEADER, wire, &[]);
+            }
+            timeout
         });
         match timeout {
             None => {}
@@ -332,6 +341,7 @@ struct Parser<'d> {
     parts: &'d mut PartState,
     outbox: &'d mut Outbox,
     part: &'d mut Option<Part<'static>>,
+    tracer: Option<&'d mut Tracer>,
 }
 
 impl Parser<'_> {
@@ -344,10 +354,14 @@ impl Parser<'_> {
         scratch: &mut Scratch,
     ) -> Option<Message<'i>> {
         while !input.is_empty() {
+            let before = input.len();
             let event = match overflow {
                 Overflow::Parts => self.connection.receive_parts(input, now, scratch, self.outbox),
                 _ => self.connection.receive(input, now, scratch, self.outbox),
             };
+            if let Some(tracer) = &mut self.tracer {
+                tracer.received(before - input.len(), &event);
+            }
             match event {
                 Ok(Some(Event::Message(message))) => return Some(message),
                 event => {
@@ -401,6 +415,9 @@ impl Parser<'_> {
 /// Bytes of one read into a message. They are unmasked before they leave the processor's second cache, and a stream
 /// that overwrites what it is lent before it reads has no more to overwrite each time.
 const MAX_DIRECT_READ: usize = 256 << 10;
+
+/// RFC 6455 §5.2: two bytes and the masking key. Only a client's connections are traced.
+pub(super) const CLIENT_PING_HEADER: usize = 6;
 
 /// Slices of one vectored write.
 const SLICES: usize = 16;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use taut_proto::{Message, SendError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::io::CLIENT_PING_HEADER;
 use super::{Driver, MAX_STEPS, Overflow, Phase, Writing, yield_now};
 use crate::Error;
 use crate::error::{Cause, Deadline};
 use crate::native::buffers::{Queues, SHORT, ThreadBuffers};
+use crate::native::trace::Kind;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Whether a message can be accepted now; reads meanwhile, so that a peer that only writes gets on.
@@ -61,7 +63,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Accepts a message that is one of several, to be written with them; false where there is more to it than that.
     #[inline]
     pub(crate) fn queue(&mut self, message: &mut Message<'_>) -> bool {
-        let Self { connection, queues: Some(queues), ending: None, bounds, .. } = self else { return false };
+        let Self { connection, queues: Some(queues), ending: None, bounds, tracer: None, .. } = self else {
+            return false;
+        };
         connection.is_open()
             && !connection.is_in_message()
             && queues.outbox.len() < GATHERED.min(bounds.outgoing)
@@ -83,10 +87,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.connection.is_in_message() {
             return Err(Cause::InMessage.into());
         }
-        let Self { connection, queues, .. } = self;
+        let Self { connection, queues, tracer, .. } = self;
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
-            connection.send(hand_over(message), &mut buffers.scratch, outbox)
+            let Some(tracer) = tracer else {
+                return connection.send(hand_over(message), &mut buffers.scratch, outbox);
+            };
+            let (kind, length, before) = (Kind::of(message), message.as_bytes().len(), outbox.len());
+            let sent = connection.send(hand_over(message), &mut buffers.scratch, outbox);
+            tracer.sent(kind, length, outbox.len() - before, &[]);
+            sent
         })
         .map_err(|_: SendError| Error::from(Cause::Closed))?;
         self.write(writing, cx);
@@ -132,12 +142,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Queues a ping.
     pub(crate) fn ping(&mut self, payload: &[u8], writing: Writing, cx: &mut Context<'_>) -> Result<(), Error> {
         self.check_open()?;
-        let Self { connection, queues, .. } = self;
+        let Self { connection, queues, tracer, .. } = self;
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
-            connection.ping(payload, &mut buffers.scratch, outbox)
+            connection.ping(payload, &mut buffers.scratch, outbox)?;
+            if let Some(tracer) = tracer {
+                tracer.sent(Kind::Ping, payload.len(), payload.len() + CLIENT_PING_HEADER, payload);
+            }
+            Ok(())
         })
-        .map_err(|error| Error::from(Cause::Ping(error)))?;
+        .map_err(|error: SendError| Error::from(Cause::Ping(error)))?;
         self.write(writing, cx);
         Ok(())
     }

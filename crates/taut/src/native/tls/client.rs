@@ -8,7 +8,7 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, KeyLogFile, RootCertStore, SignatureScheme};
 use rustls_native_certs::CertificateResult;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -125,6 +125,16 @@ impl ClientTls {
         Ok(self)
     }
 
+    /// Writes the secrets of each connection to the file that the environment variable `SSLKEYLOGFILE` names, if it is
+    /// set: with them, tools such as Wireshark decrypt a recording of the traffic. For debugging; whoever has the file
+    /// can read everything that was sent.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid): the configuration was given [as a whole](Self::with_config).
+    pub fn log_keys(self) -> Result<Self, Error> {
+        self.change("log_keys", |settings| settings.logs_keys = true)
+    }
+
     /// Shakes hands over a stream to `host`.
     pub(crate) async fn connect<S>(&self, host: &str, stream: S) -> Result<TlsStream<S>, Error>
     where
@@ -206,6 +216,8 @@ struct Settings {
     more: Vec<CertificateDer<'static>>,
     /// The client's own.
     certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// Secrets go to `SSLKEYLOGFILE`.
+    logs_keys: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -222,7 +234,7 @@ enum Roots {
 
 impl Settings {
     fn trusting(roots: Roots) -> Self {
-        Self { roots, more: Vec::new(), certificate: None }
+        Self { roots, more: Vec::new(), certificate: None, logs_keys: false }
     }
 
     fn build(&self, roots: Arc<RootCertStore>) -> Result<ClientConfig, Error> {
@@ -247,6 +259,9 @@ impl Settings {
             Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(unusable)?,
         };
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        if self.logs_keys {
+            config.key_log = Arc::new(KeyLogFile::new());
+        }
         Ok(config)
     }
 }
@@ -254,7 +269,7 @@ impl Settings {
 impl Clone for Settings {
     fn clone(&self) -> Self {
         let certificate = self.certificate.as_ref().map(|(chain, key)| (chain.clone(), key.clone_key()));
-        Self { roots: self.roots, more: self.more.clone(), certificate }
+        Self { roots: self.roots, more: self.more.clone(), certificate, logs_keys: self.logs_keys }
     }
 }
 
