@@ -59,6 +59,7 @@ const PAGES: &[(&str, &str)] = &[
     page!("routes"),
     page!("running"),
     page!("scaling"),
+    page!("terminal"),
     page!("tls"),
     page!("traces"),
 ];

@@ -3,7 +3,9 @@
 // `output` prints without a panic.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod connect;
 mod descriptors;
+mod dial;
 mod docs;
 mod echo;
 mod exit;
@@ -37,7 +39,7 @@ use crate::exit::Exit;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// WebSockets that stay up: a realtime server and an echo server
+/// WebSockets that stay up: a realtime server, a client and an echo server
 #[derive(Parser)]
 #[command(name = "taut", version = VERSION, arg_required_else_help = true)]
 #[command(after_help = "The documentation is in the program: `taut docs`.")]
@@ -50,6 +52,7 @@ struct Arguments {
 enum Command {
     Serve(serve::Arguments),
     Route(route::Arguments),
+    Connect(Box<connect::Arguments>),
     Echo(echo::Arguments),
     Import(import::Arguments),
     Docs(docs::Arguments),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments).map(|()| Exit::Done),
         Command::Route(arguments) => Ok(route::run(&arguments)),
+        Command::Connect(arguments) => connect::run(&arguments),
         Command::Import(arguments) => import::run(&arguments).map(|()| Exit::Done),
         Command::Docs(arguments) => docs::run(&arguments).map(|()| Exit::Done),
         Command::Echo(arguments) => {

@@ -182,8 +182,13 @@ const ROOMS: &[Room] = &[
     Room {
         name: "taut-cli",
         may: &[
+            "base64",
             "clap",
+            "getrandom",
+            "nix",
+            "regex",
             "rustix",
+            "rustyline",
             "serde_json",
             "signal-hook",
             "taut",
@@ -194,6 +199,7 @@ const ROOMS: &[Room] = &[
             "tokio",
             "tracing",
             "tracing-subscriber",
+            "x509-parser",
         ],
         optional: &["opentelemetry", "opentelemetry-otlp", "opentelemetry_sdk"],
         never: &[
