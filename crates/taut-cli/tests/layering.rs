@@ -124,7 +124,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "taut-pusher",
         may: &["hmac", "md-5", "memchr", "percent-encoding", "ryu-js", "serde", "serde_json", "sha2", "subtle"],
-        optional: &[],
+        optional: &["base64", "crypto_secretbox"],
         never: &[
             ("taut-proto", "a backend that signs needs no WebSocket"),
             ("tokio*", "values have no runtime"),

@@ -291,6 +291,11 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// All parameters of the query with their values, decoded once.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().map(|parameter| (&*parameter.key, &*parameter.value))
+    }
+
     /// A parameter's value, decoded once.
     pub fn parameter(&self, key: &str) -> Option<&str> {
         self.parameters.iter().find(|parameter| parameter.key == key).map(|parameter| &*parameter.value)
