@@ -285,7 +285,8 @@ fn authority(rest: &str) -> &str {
     &rest[..rest.find(['/', '?']).unwrap_or(rest.len())]
 }
 
-fn is_this_machine(authority: &str) -> bool {
+/// Whether `host` or `host:port` is this machine, by what is written.
+pub(crate) fn is_this_machine(authority: &str) -> bool {
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => authority.split(':').next().unwrap_or_default(),

@@ -32,7 +32,7 @@ exits! {
     Tls = 3,
     /// The proxy refused, or is of no use.
     Proxy = 4,
-    /// The server refused the handshake; its HTTP status is printed.
+    /// The server refused: the handshake, a subscription or a request; what it said is printed.
     Refused = 5,
     /// The protocol was broken, or the peer says so: close codes 1002, 1003, 1007.
     Protocol = 6,

@@ -3,6 +3,9 @@
 // `output` prints without a panic.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod api;
+mod app;
+mod channels;
 mod connect;
 mod descriptors;
 mod dial;
@@ -10,12 +13,16 @@ mod docs;
 mod echo;
 mod exit;
 mod import;
+mod json;
 mod log;
 mod output;
+mod publish;
 mod reload;
 mod route;
 mod serve;
+mod sign;
 mod stop;
+mod subscribe;
 mod traces;
 
 use std::env;
@@ -53,6 +60,10 @@ enum Command {
     Serve(serve::Arguments),
     Route(route::Arguments),
     Connect(Box<connect::Arguments>),
+    Subscribe(Box<subscribe::Arguments>),
+    Publish(Box<publish::Arguments>),
+    Channels(Box<channels::Arguments>),
+    Sign(Box<sign::Arguments>),
     Echo(echo::Arguments),
     Import(import::Arguments),
     Docs(docs::Arguments),
@@ -70,6 +81,10 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments).map(|()| Exit::Done),
         Command::Route(arguments) => Ok(route::run(&arguments)),
         Command::Connect(arguments) => connect::run(&arguments),
+        Command::Subscribe(arguments) => subscribe::run(&arguments),
+        Command::Publish(arguments) => Ok(publish::run(&arguments)),
+        Command::Channels(arguments) => Ok(channels::run(&arguments)),
+        Command::Sign(arguments) => Ok(sign::run(&arguments)),
         Command::Import(arguments) => import::run(&arguments).map(|()| Exit::Done),
         Command::Docs(arguments) => docs::run(&arguments).map(|()| Exit::Done),
         Command::Echo(arguments) => {

@@ -12,7 +12,7 @@ use crate::log;
 /// # Errors
 /// When the result cannot be written for another reason, such as a full disk.
 pub(crate) fn print(text: &str) -> Result<(), String> {
-    written(io::stdout().lock(), text).map_err(|error| format!("the output cannot be written: {error}"))
+    written(io::stdout().lock(), text).map_err(|error| cannot_write(&error))
 }
 
 /// Prints a line to stdout for a program that waits for it. If it cannot be written, the command logs that and goes on.
@@ -36,6 +36,35 @@ pub(crate) fn fail(error: impl Display) {
         return tracing::error!(target: log::COMMAND, "{error}");
     }
     write_line(error);
+}
+
+/// Prints a line to stdout, and says whether somebody still reads.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn stream(line: impl Display) -> Result<bool, String> {
+    let mut output = io::stdout().lock();
+    match output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(cannot_write(&error)),
+    }
+}
+
+/// Text of a stranger for a terminal: control characters, and those that reverse the direction of reading, are shown and
+/// not obeyed.
+pub(crate) fn printable(text: &str) -> String {
+    // U+202A to U+202E and U+2066 to U+2069: see CVE-2021-42574.
+    let is_directional = |character| matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escaped = |character: char| {
+        let is_shown = character.is_control() || is_directional(character);
+        if is_shown { character.escape_default().to_string() } else { character.into() }
+    };
+    text.chars().map(escaped).collect()
+}
+
+fn cannot_write(error: &io::Error) -> String {
+    format!("the output cannot be written: {error}")
 }
 
 fn write_line(line: impl Display) {
@@ -65,6 +94,11 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn what_could_steer_a_terminal_is_shown() {
+        assert_eq!(printable("a\u{1b}[2J\r\u{9b}\u{202e}é"), "a\\u{1b}[2J\\r\\u{9b}\\u{202e}é");
     }
 
     #[test]

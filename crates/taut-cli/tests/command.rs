@@ -13,6 +13,11 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// Without the line ends and the columns of a help text.
+fn unwrapped(help: &str) -> String {
+    help.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn the_version_has_the_commit_where_there_is_one() {
     let printed = printed(&["--version"]);
@@ -38,13 +43,36 @@ fn the_help_of_serve_is_grouped_and_says_where_to_read_on() {
 
 #[test]
 fn the_help_lists_route_and_that_of_route_test_has_an_example() {
-    assert!(printed(&["--help"]).contains("route   Try the backend of a route"));
+    let help = printed(&["--help"]);
+    assert!(unwrapped(&help).contains("route Try the backend of a route"), "{help}");
     let help = printed(&["route", "test", "--help"]);
     for part in
         ["-H, --header <NAME: VALUE>", "--send-binary <HEX>", "--close <CODE[:REASON]>", "\n  taut route test '/chat/"]
     {
         assert!(help.contains(part), "{part} in\n{help}");
     }
+}
+
+#[test]
+fn the_help_of_the_commands_for_apps_has_examples_and_warns_of_secrets_on_the_command_line() {
+    for command in ["subscribe", "publish", "channels", "sign"] {
+        let help = printed(&[command, "--help"]);
+        assert!(help.contains(&format!("Examples:\n  taut {command}")), "{help}");
+        assert!(help.contains("--app <APP>") && help.contains("TAUT_APP_URL"), "{help}");
+        assert!(unwrapped(&help).contains("others on this machine can see it here"), "{help}");
+    }
+}
+
+#[test]
+fn a_secret_in_a_variable_is_not_shown_by_the_help() {
+    let help = Command::new(env!("CARGO_BIN_EXE_taut"))
+        .env_clear()
+        .env("TAUT_APP_URL", "pusher://k:hunter2@a/1")
+        .env("TAUT_ENCRYPTION_KEY", "hunter2")
+        .args(["subscribe", "--help"])
+        .output()
+        .expect("the program");
+    assert!(help.status.success() && !String::from_utf8_lossy(&help.stdout).contains("hunter2"), "{help:?}");
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! How requests and answers look: for people as text, for programs as a line of JSON each.
 
-mod json;
-
 use std::fmt::Write as _;
 
 use taut_server::route_test::{Body, Exchange, Verdict};
 
-use self::json::{Object, list, quoted};
+use crate::json::{self, Object, list, quoted};
+use crate::output::printable;
 
 /// How output looks.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +19,7 @@ impl Style {
     pub(super) fn note(self, text: &str) -> String {
         match self {
             Self::Json => Object::new("note").field("text", &quoted(text)).line(),
-            Self::Text { .. } => format!("{}\n\n", self.paint(YELLOW, &format!("! {}", clean(text)))),
+            Self::Text { .. } => format!("{}\n\n", self.paint(YELLOW, &format!("! {}", printable(text)))),
         }
     }
 
@@ -38,13 +37,13 @@ impl Style {
         // Writing to a `String` cannot fail.
         out.push('\n');
         if !request.address.is_empty() {
-            let _ = writeln!(out, "  {} {}", request.method, clean(&request.address));
+            let _ = writeln!(out, "  {} {}", request.method, printable(&request.address));
         }
         if let Some(script) = &request.script {
-            let _ = writeln!(out, "  script {}", clean(script));
+            let _ = writeln!(out, "  script {}", printable(script));
         }
         for (name, value) in &request.headers {
-            let _ = writeln!(out, "  {}", self.paint(DIM, &clean(&format!("{name}: {value}"))));
+            let _ = writeln!(out, "  {}", self.paint(DIM, &printable(&format!("{name}: {value}"))));
         }
         write_body(&mut out, &request.body);
         let milliseconds = took.as_millis();
@@ -55,7 +54,7 @@ impl Style {
                 let _ = writeln!(out, "\n{}", self.paint(if is_good { BOLD } else { RED }, &status));
                 let is_shown = |name: &str| !HIDDEN.iter().any(|hidden| name.eq_ignore_ascii_case(hidden));
                 for (name, value) in reply.headers.iter().filter(|(name, _)| is_shown(name)) {
-                    let _ = writeln!(out, "  {}", self.paint(DIM, &clean(&format!("{name}: {value}"))));
+                    let _ = writeln!(out, "  {}", self.paint(DIM, &printable(&format!("{name}: {value}"))));
                 }
                 write_body(&mut out, &reply.body);
             }
@@ -71,7 +70,7 @@ impl Style {
             write_lines(&mut out, stderr.trim());
         }
         let mut line = |color, mark, text: &str| {
-            let _ = writeln!(out, "{}", self.paint(color, &clean(&format!("{mark} {text}"))));
+            let _ = writeln!(out, "{}", self.paint(color, &printable(&format!("{mark} {text}"))));
         };
         let (color, mark) = if is_good { (GREEN, '✓') } else { (RED, '✗') };
         if let Some(why) = why {
@@ -149,7 +148,7 @@ fn json_body(body: &Body) -> String {
 fn write_body(out: &mut String, body: &Body) {
     let text = match body {
         Body::Json(text) => json::pretty(text, WIDTH - INDENT.len()),
-        Body::Events(lines) => lines.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n"),
+        Body::Events(lines) => lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n"),
         Body::Text(text) => text.trim_end().to_owned(),
         Body::Binary(bytes) => hex(bytes),
     };
@@ -162,7 +161,7 @@ fn write_body(out: &mut String, body: &Body) {
 fn write_lines(out: &mut String, text: &str) {
     let beginning: String = text.chars().take(LONGEST_BODY).collect();
     for line in beginning.lines() {
-        let line = clean(line);
+        let line = printable(line);
         out.push_str(if line.is_empty() { "" } else { INDENT });
         out.push_str(&line);
         out.push('\n');
@@ -170,14 +169,6 @@ fn write_lines(out: &mut String, text: &str) {
     if beginning.len() < text.len() {
         let _ = writeln!(out, "{INDENT}… and {} more bytes: --json has all", text.len() - beginning.len());
     }
-}
-
-/// What a stranger wrote must not steer the terminal.
-fn clean(text: &str) -> String {
-    let escaped = |character: char| {
-        if character.is_control() { character.escape_default().to_string() } else { character.into() }
-    };
-    text.chars().map(escaped).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

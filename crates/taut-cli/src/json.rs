@@ -3,38 +3,38 @@
 use std::fmt::Write as _;
 
 /// An object that is written on a line.
-pub(super) struct Object(String);
+pub(crate) struct Object(String);
 
 impl Object {
     /// One whose first field says what it is.
-    pub(super) fn new(kind: &str) -> Self {
+    pub(crate) fn new(kind: &str) -> Self {
         Self(format!("{{\"kind\":{}", quoted(kind)))
     }
 
     /// Adds a field with a value that is JSON.
     #[must_use]
-    pub(super) fn field(mut self, name: &str, json: &str) -> Self {
+    pub(crate) fn field(mut self, name: &str, json: &str) -> Self {
         // Writing to a `String` cannot fail.
         let _ = write!(self.0, ",{}:{json}", quoted(name));
         self
     }
 
-    pub(super) fn line(self) -> String {
+    pub(crate) fn line(self) -> String {
         self.0 + "}\n"
     }
 }
 
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 /// A list of values that are JSON.
-pub(super) fn list(values: impl IntoIterator<Item = String>) -> String {
+pub(crate) fn list(values: impl IntoIterator<Item = String>) -> String {
     format!("[{}]", values.into_iter().collect::<Vec<_>>().join(","))
 }
 
 /// Valid JSON without the space between its parts.
-pub(super) fn compact(json: &str) -> String {
+pub(crate) fn compact(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let (mut is_text, mut is_escaped) = (false, false);
     for character in json.chars() {
@@ -52,7 +52,7 @@ pub(super) fn compact(json: &str) -> String {
 }
 
 /// Valid JSON on lines of at most this width, as far as its parts allow: an object or a list that fits is one line.
-pub(super) fn pretty(json: &str, width: usize) -> String {
+pub(crate) fn pretty(json: &str, width: usize) -> String {
     let mut out = String::new();
     write(&mut out, &compact(json), 0, 0, width);
     out

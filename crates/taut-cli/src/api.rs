@@ -1,0 +1,234 @@
+//! Pusher's HTTP API, as a client.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use taut::tls::rustls;
+use taut_pusher::auth::SigningKey;
+use taut_pusher::request::{Request, SignedRequest};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Proxy, http};
+
+use crate::app::App;
+use crate::dial::duration;
+use crate::exit::Exit;
+use crate::output::printable;
+
+/// The arguments that say how to reach the API, for `#[command(flatten)]`.
+#[derive(clap::Args)]
+#[allow(clippy::doc_markdown)] // These comments are the help, which is not Markdown.
+pub(crate) struct ApiArguments {
+    /// Go through a proxy: http:// or socks5://, with user:password@ if it asks for them; by default the one that
+    /// HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name
+    #[arg(long, value_name = "URL", conflicts_with = "no_proxy", help_heading = "Network")]
+    proxy: Option<String>,
+
+    /// Connect directly, whatever the environment says
+    #[arg(long, help_heading = "Network")]
+    no_proxy: bool,
+
+    /// How long a request may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = "Network")]
+    timeout: Duration,
+
+    /// Trust the roots in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = "TLS")]
+    cacert: Option<PathBuf>,
+
+    /// Accept any certificate: whoever is on the way can read and change everything
+    #[arg(short = 'k', long, help_heading = "TLS")]
+    insecure: bool,
+}
+
+/// The HTTP API of an app.
+pub(crate) struct Api {
+    agent: Agent,
+    app: App,
+    key: SigningKey,
+}
+
+/// Why a command did not get what it asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// For people; what strangers wrote in it is printable.
+    pub(crate) reason: String,
+}
+
+impl Failure {
+    /// Something on the command line is wrong.
+    pub(crate) fn usage(reason: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, reason: reason.into() }
+    }
+
+    pub(crate) fn new(exit: Exit, reason: impl Into<String>) -> Self {
+        Self { exit, reason: reason.into() }
+    }
+}
+
+impl Api {
+    /// # Errors
+    /// An argument cannot be used, or the app lacks what requests need.
+    pub(crate) fn new(app: App, arguments: &ApiArguments) -> Result<Self, Failure> {
+        let key = app.signing_key().map_err(Failure::usage)?;
+        app.path("").map_err(Failure::usage)?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("taut/", env!("CARGO_PKG_VERSION")))
+            .timeout_global(Some(arguments.timeout))
+            .proxy(arguments.proxy(&app)?)
+            .tls_config(arguments.tls(app.is_tls())?);
+        Ok(Self { agent: config.build().new_agent(), app, key })
+    }
+
+    /// Asks for a resource, such as `channels`.
+    ///
+    /// # Errors
+    /// There was no answer, or the server refused.
+    pub(crate) fn get(&self, resource: &str, parameters: &[(&str, &str)]) -> Result<Value, Failure> {
+        let (url, _) = self.signed("GET", resource, parameters, b"")?;
+        self.answer(self.agent.get(url).call())
+    }
+
+    /// Sends JSON to a resource, such as `events`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn post(&self, resource: &str, json: &str) -> Result<Value, Failure> {
+        let (url, _) = self.signed("POST", resource, &[], json.as_bytes())?;
+        self.answer(self.agent.post(url).content_type("application/json").send(json))
+    }
+
+    fn signed(
+        &self,
+        method: &str,
+        resource: &str,
+        parameters: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<(String, SignedRequest), Failure> {
+        let path = self.app.path(resource).map_err(Failure::usage)?;
+        let key = self.app.key().map_err(Failure::usage)?;
+        let signed = Request { method, path: &path, parameters, body }.sign(key, &self.key, now());
+        Ok((format!("{}{path}?{}", self.app.origin(), signed.query), signed))
+    }
+
+    fn answer(&self, sent: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Value, Failure> {
+        let mut response = sent.map_err(|error| self.unanswered(&error))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
+        let body = body.map_err(|error| self.unanswered(&error))?;
+        if status.is_success() {
+            let no_json = |_| Failure::new(Exit::Failed, format!("{} does not answer with JSON", self.app.origin()));
+            return serde_json::from_str(&body).map_err(no_json);
+        }
+        let location = response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
+        Err(self.refused(status, &body, location))
+    }
+
+    fn refused(&self, status: http::StatusCode, body: &str, location: Option<&str>) -> Failure {
+        if status.is_redirection() {
+            let to = location.map(printable).unwrap_or_default();
+            let reason =
+                format!("the server answers with a redirect to {to}, which is not followed: give that address");
+            return Failure::new(Exit::Failed, reason);
+        }
+        let said = serde_json::from_str::<Value>(body).ok();
+        let said = said.as_ref().and_then(|json| json["error"].as_str()).unwrap_or(body).trim();
+        let said: String = printable(said).chars().take(LONGEST_EXPLANATION).collect();
+        let key = self.app.key().unwrap_or_default();
+        let meaning = match status.as_u16() {
+            401 if said.contains("Timestamp expired") => {
+                "the clocks of this machine and of the server differ".to_owned()
+            }
+            401 if said.contains("Unknown auth_key") => format!("the app has no key \"{key}\""),
+            401 => format!("the secret does not belong to the key \"{key}\""),
+            404 => "there is no such app, or this is not the server of a Pusher app".to_owned(),
+            429 => "too many requests".to_owned(),
+            _ => String::new(),
+        };
+        let separator = if meaning.is_empty() || said.is_empty() { "" } else { ". It said: " };
+        let exit = if status.is_client_error() { Exit::Refused } else { Exit::Failed };
+        Failure::new(exit, format!("the server refused with {}: {meaning}{separator}{said}", status.as_u16()))
+    }
+
+    fn unanswered(&self, error: &ureq::Error) -> Failure {
+        use ureq::Error as Cause;
+        let origin = self.app.origin();
+        let exit = match error {
+            Cause::Tls(_) | Cause::Rustls(_) | Cause::Pem(_) => Exit::Tls,
+            // TLS over a stream tells of it by an I/O error.
+            Cause::Io(error) if is_of_tls(error) => Exit::Tls,
+            Cause::ConnectProxyFailed(_) | Cause::InvalidProxyUrl => Exit::Proxy,
+            Cause::BadUri(_) | Cause::Http(_) => Exit::Usage,
+            Cause::Protocol(_) => Exit::Protocol,
+            Cause::BodyExceedsLimit(_) => Exit::TooBig,
+            _ => Exit::Unreachable,
+        };
+        Failure::new(exit, printable(&format!("{origin}: {error}")))
+    }
+}
+
+impl ApiArguments {
+    fn proxy(&self, app: &App) -> Result<Option<Proxy>, Failure> {
+        match &self.proxy {
+            Some(url) => {
+                Proxy::new(url).map(Some).map_err(|_| Failure::usage("--proxy: this is not the URL of a proxy"))
+            }
+            // As the library does it: what is on this machine is behind no proxy.
+            None if self.no_proxy || app.is_local() => Ok(None),
+            None => Ok(Proxy::try_from_env()),
+        }
+    }
+
+    fn tls(&self, is_used: bool) -> Result<TlsConfig, Failure> {
+        let roots = match &self.cacert {
+            // Reading the system's roots takes time, and not every system has them.
+            _ if self.insecure || !is_used => Vec::new(),
+            Some(path) => roots_in(path).map_err(|wrong| Failure::usage(format!("--cacert: {wrong}")))?,
+            None => {
+                let system = rustls_native_certs::load_native_certs().certs;
+                system.into_iter().map(|root| Certificate::from_der(&root).to_owned()).collect()
+            }
+        };
+        Ok(TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .disable_verification(self.insecure)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build())
+    }
+}
+
+fn is_of_tls(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(source) if source.is::<rustls::Error>())
+}
+
+fn roots_in(path: &PathBuf) -> Result<Vec<Certificate<'static>>, String> {
+    let pem = fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
+    let items = items.map_err(|error| format!("{}: {error}", path.display()))?;
+    let roots: Vec<_> = items
+        .into_iter()
+        .filter_map(|item| match item {
+            PemItem::Certificate(root) => Some(root),
+            _ => None,
+        })
+        .collect();
+    if roots.is_empty() { Err(format!("there is no certificate in {}", path.display())) } else { Ok(roots) }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Bytes; the members of a very large presence channel.
+const LONGEST_ANSWER: u64 = 16 << 20;
+
+/// Characters of what a server says.
+const LONGEST_EXPLANATION: usize = 600;
