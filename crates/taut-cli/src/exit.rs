@@ -16,7 +16,7 @@ macro_rules! exits {
 
         impl Exit {
             /// Every code and its meaning.
-            const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($text),+)),)+];
+            pub(crate) const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($text),+)),)+];
         }
     };
 }

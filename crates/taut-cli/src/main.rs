@@ -6,6 +6,7 @@
 mod api;
 mod app;
 mod channels;
+mod completions;
 mod connect;
 mod descriptors;
 mod dial;
@@ -15,6 +16,7 @@ mod exit;
 mod import;
 mod json;
 mod log;
+mod man;
 mod output;
 mod publish;
 mod reload;
@@ -29,7 +31,7 @@ use std::env;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use taut_server::config::LogFormat;
 
 use crate::exit::Exit;
@@ -67,6 +69,8 @@ enum Command {
     Echo(echo::Arguments),
     Import(import::Arguments),
     Docs(docs::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// With the commit, where it is known: see `build.rs`.
@@ -87,6 +91,10 @@ fn main() -> ExitCode {
         Command::Sign(arguments) => Ok(sign::run(&arguments)),
         Command::Import(arguments) => import::run(&arguments).map(|()| Exit::Done),
         Command::Docs(arguments) => docs::run(&arguments).map(|()| Exit::Done),
+        Command::Completions(arguments) => {
+            completions::run(&arguments, command()).map(|()| Exit::Done).map_err(Into::into)
+        }
+        Command::Man(arguments) => man::run(&arguments, command()).map(|()| Exit::Done).map_err(Into::into),
         Command::Echo(arguments) => {
             log::start(&env::var("TAUT_LOG").unwrap_or_default(), log::format_asked_for([""]));
             descriptors::allow_most();
@@ -99,6 +107,11 @@ fn main() -> ExitCode {
             Exit::Failed
         })
         .into()
+}
+
+/// All commands with their arguments.
+fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.

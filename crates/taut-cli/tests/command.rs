@@ -76,6 +76,15 @@ fn a_secret_in_a_variable_is_not_shown_by_the_help() {
 }
 
 #[test]
+fn completions_and_manual_pages_are_in_the_program() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(printed(&["completions", shell]).contains("subscribe"), "{shell}");
+    }
+    assert_eq!(taut(&["completions", "csh"]).status.code(), Some(64));
+    assert!(printed(&["man", "route", "test"]).contains("EXIT STATUS"));
+}
+
+#[test]
 fn the_documentation_is_in_the_program() {
     let list = printed(&["docs"]);
     for page in ["configuration", "running", "proxies", "metrics"] {

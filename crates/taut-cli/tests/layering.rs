@@ -184,6 +184,8 @@ const ROOMS: &[Room] = &[
         may: &[
             "base64",
             "clap",
+            "clap_complete",
+            "clap_mangen",
             "getrandom",
             "nix",
             "regex",
