@@ -218,6 +218,22 @@ fn an_unsolicited_pong_is_taken_and_not_answered() {
     }
 }
 
+// RFC 6455 §5.5.3: a pong may be sent unsolicited; §5.5: it carries at most 125 bytes.
+#[test]
+fn a_pong_may_be_sent_that_no_ping_has_asked_for() {
+    for role in ROLES {
+        let mut end = end(role, settings(role));
+        for payload in [&b""[..], &[b'p'; 125]] {
+            assert_eq!(end.connection.pong(payload, &mut scratch(), &mut end.outbox), Ok(()));
+            let frames = written_frames(&mut end);
+            assert_eq!((frames.len(), frames[0].0.opcode, &frames[0].1[..]), (1, Opcode::Pong, payload));
+        }
+        let too_long = end.connection.pong(&[0; 126], &mut scratch(), &mut end.outbox);
+        assert_eq!(too_long, Err(SendError::PingTooLong));
+        assert!(end.outbox.is_empty());
+    }
+}
+
 // RFC 6455 §5.6: both types of data go both ways and stay what they are.
 // RFC 6455 §6.2: a message has the type of its first frame and the payload of all of them, unmasked.
 // RFC 6455 §5.4: messages are received in fragments and whole.

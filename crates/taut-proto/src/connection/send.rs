@@ -92,6 +92,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Puts a pong that answers no ping into the outbox: a heartbeat that asks for no answer (RFC 6455 §5.5.3). Pings are
+    /// answered without it.
+    pub fn pong(&mut self, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) -> Result<(), SendError> {
+        self.check_open()?;
+        if payload.len() > MAX_CONTROL_PAYLOAD {
+            return Err(SendError::PingTooLong);
+        }
+        outbox.push_frame(encode::header(self.role, Opcode::Pong, payload, scratch), payload);
+        Ok(())
+    }
+
     /// Sends a message compressed if that was negotiated and makes it smaller; returns whether it did.
     #[cfg(feature = "deflate")]
     fn send_deflated(&mut self, opcode: Opcode, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) -> bool {
@@ -158,7 +169,7 @@ pub enum SendError {
     Closed,
     /// A message is being sent in fragments, and no other may come between (RFC 6455 §5.4).
     InMessage,
-    /// A ping's payload is longer than 125 bytes (RFC 6455 §5.5).
+    /// The payload of a ping or a pong is longer than 125 bytes (RFC 6455 §5.5).
     PingTooLong,
 }
 
@@ -167,7 +178,7 @@ impl fmt::Display for SendError {
         f.write_str(match self {
             Self::Closed => "the connection is closing: nothing more can be sent",
             Self::InMessage => "another message is being sent in fragments: finish that one first",
-            Self::PingTooLong => "a ping carries at most 125 bytes",
+            Self::PingTooLong => "a ping or a pong carries at most 125 bytes",
         })
     }
 }

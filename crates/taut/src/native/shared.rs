@@ -173,15 +173,23 @@ impl Handle {
         self.shared.call(|driver, writing, cx| driver.ping(payload, writing, cx))
     }
 
+    pub(crate) fn pong(&self, payload: &[u8]) -> Result<(), Error> {
+        self.shared.call(|driver, writing, cx| driver.pong(payload, writing, cx))
+    }
+
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.shared.poll(cx, |driver, _, cx| driver.poll_flush(cx))
     }
 
+    /// Starts the close with a code that may be sent, without waiting.
+    pub(crate) fn begin_valid_close(&self, close: &Close) -> Result<(), Error> {
+        check_code(close)?;
+        self.begin_close(close);
+        Ok(())
+    }
+
     pub(crate) fn poll_close(&self, close: &Close, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let code = close.code();
-        if !code.is_sendable() && code != CloseCode::NO_STATUS {
-            return Poll::Ready(Err(Cause::CloseCode(code).into()));
-        }
+        check_code(close)?;
         self.shared.poll(cx, |driver, _, cx| driver.poll_close(close, cx))
     }
 
@@ -235,6 +243,12 @@ impl Handle {
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Driver<Transport>) -> T) -> T {
         look(&self.shared.lock().driver)
     }
+}
+
+fn check_code(close: &Close) -> Result<(), Error> {
+    let code = close.code();
+    let is_valid = code.is_sendable() || code == CloseCode::NO_STATUS;
+    if is_valid { Ok(()) } else { Err(Cause::CloseCode(code).into()) }
 }
 
 impl Drop for Handle {

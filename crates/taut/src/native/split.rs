@@ -84,6 +84,18 @@ impl Sender {
         poll_fn(|_| self.handle.ping(payload).into()).await
     }
 
+    /// Sends a pong that no ping has asked for, with a payload of at most 125 bytes: a heartbeat that asks for no answer
+    /// (RFC 6455 §5.5.3). Pings are answered without it.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    ///
+    /// # Cancel safety
+    /// It never waits: once polled, it is done.
+    pub async fn pong(&self, payload: &[u8]) -> Result<(), Error> {
+        poll_fn(|_| self.handle.pong(payload).into()).await
+    }
+
     /// Closes the connection, for all handles, as [`WebSocket::close`](crate::WebSocket::close) does. The
     /// [`Receiver`] receives what came before, then `None`.
     ///
@@ -95,6 +107,16 @@ impl Sender {
     pub async fn close(&self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
         poll_fn(|cx| self.handle.poll_close(&close, cx)).await
+    }
+
+    /// Begins to close the connection and returns at once: the close frame is queued behind what is pending. Receiving
+    /// goes on until the peer's close frame, and sees the close through, within the close timeout. Unlike with
+    /// [`close`](Self::close) no message is discarded, however many come before that frame.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid): the code must not be sent.
+    pub fn begin_close(&self, close: impl Into<Close>) -> Result<(), Error> {
+        self.handle.begin_valid_close(&close.into())
     }
 
     /// Whether a message could still be sent: neither side has begun to close, and the connection has not failed.

@@ -120,8 +120,8 @@ impl WebSocket {
         poll_fn(move |cx| self.handle.poll_feed(&mut message, cx))
     }
 
-    /// Sends a ping with a payload of at most 125 bytes; the peer's pong is not reported. The heartbeat needs no such
-    /// call.
+    /// Sends a ping with a payload of at most 125 bytes; the peer's pong is reported to
+    /// [`Client::trace`](crate::Client::trace) alone. The heartbeat needs no such call.
     ///
     /// While much is pending the ping goes ahead of it, and a second takes the first one's place.
     ///
@@ -132,6 +132,18 @@ impl WebSocket {
     /// It never waits: once polled, it is done.
     pub async fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
         poll_fn(|_| self.handle.ping(payload).into()).await
+    }
+
+    /// Sends a pong that no ping has asked for, with a payload of at most 125 bytes: a heartbeat that asks for no answer
+    /// (RFC 6455 §5.5.3). Pings are answered without it.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    ///
+    /// # Cancel safety
+    /// It never waits: once polled, it is done.
+    pub async fn pong(&mut self, payload: &[u8]) -> Result<(), Error> {
+        poll_fn(|_| self.handle.pong(payload).into()).await
     }
 
     /// Waits until everything sent so far has been handed to the transport; reads meanwhile, as [`send`](Self::send)
@@ -167,6 +179,16 @@ impl WebSocket {
     pub async fn close(&mut self, close: impl Into<Close>) -> Result<(), Error> {
         let close = close.into();
         poll_fn(|cx| self.handle.poll_close(&close, cx)).await
+    }
+
+    /// Begins to close the connection and returns at once: the close frame is queued behind what is pending. Receiving
+    /// goes on until the peer's close frame, and sees the close through, within the close timeout. Unlike with
+    /// [`close`](Self::close) no message is discarded, however many come before that frame.
+    ///
+    /// # Errors
+    /// [`is_invalid`](Error::is_invalid): the code must not be sent.
+    pub fn begin_close(&self, close: impl Into<Close>) -> Result<(), Error> {
+        self.handle.begin_valid_close(&close.into())
     }
 
     /// Whether a message could still be sent: neither side has begun to close, and the connection has not failed.

@@ -156,6 +156,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
+    /// Queues a pong.
+    pub(crate) fn pong(&mut self, payload: &[u8], writing: Writing, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.check_open()?;
+        let Self { connection, queues, .. } = self;
+        ThreadBuffers::with(|buffers| {
+            let Queues { outbox, .. } = buffers.fill_in(queues);
+            connection.pong(payload, &mut buffers.scratch, outbox)
+        })
+        .map_err(|error| Error::from(Cause::Ping(error)))?;
+        self.write(writing, cx);
+        Ok(())
+    }
+
     /// Writes what the stream takes, unless it is to be done later and little waits.
     fn write(&mut self, writing: Writing, cx: &mut Context<'_>) {
         if writing == Writing::Now || self.pending() >= GATHERED {
