@@ -1,43 +1,297 @@
 //! `taut connect`: a WebSocket client for the terminal and for pipes.
 
-use std::error::Error;
+mod above;
+mod certificate;
+mod commands;
+mod curl;
+mod expect;
+mod format;
+mod input;
+mod json;
+mod output;
+mod prompt;
+mod queue;
+mod session;
+mod show;
+mod signals;
+mod steps;
+mod text;
 
-use crate::dial::DialArguments;
+use std::collections::VecDeque;
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, stderr, stdin, stdout};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use taut::{Client, Message};
+use tokio::runtime::Builder;
+use tokio::time::Instant;
+
+use self::curl::Copied;
+use self::expect::Expect;
+use self::format::Binary;
+use self::output::Output;
+use self::prompt::Options;
+use self::session::{Plan, Session};
+use self::show::{Mode, Show};
+use self::signals::Signals;
+use self::steps::Steps;
+use crate::dial::{DialArguments, duration, websocket_url};
 use crate::exit::Exit;
-use crate::output;
+use crate::log;
 
 /// Talk to a WebSocket server
+///
+/// At a terminal it has a prompt: what you type is sent, what comes is printed above it, and /help lists what else you
+/// can do. In a pipe each line of the input is a message, and each message a line of the output; at the end of the
+/// input the connection is closed. What is said about the connection goes to stderr.
 #[derive(clap::Args)]
-#[command(after_help = Exit::help())]
+#[command(
+    after_help = EXAMPLES.to_owned() + &Exit::help(),
+    args_conflicts_with_subcommands = false,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Arguments {
-    /// Where to connect to: a URL, or host:port/path
-    url: String,
+    /// Where to connect to: a URL, or host:port/path, which is ws:// on this machine and wss:// elsewhere
+    #[arg(required = true)]
+    url: Option<String>,
+
+    #[command(subcommand)]
+    copied: Option<CopiedCommand>,
+
+    #[command(flatten)]
+    messages: Messages,
+
+    #[command(flatten)]
+    looks: Looks,
 
     #[command(flatten)]
     dial: DialArguments,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Box<dyn Error>> {
-    let client = match arguments.dial.client(&arguments.url) {
-        Ok(client) => client,
+#[derive(clap::Subcommand)]
+enum CopiedCommand {
+    /// Understand a browser's “Copy as cURL”: paste it behind `taut connect`
+    Curl(Words),
+}
+
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+struct Words {
+    /// The URL and curl's options, as copied
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
+    words: Vec<String>,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Messages")]
+struct Messages {
+    /// Send this text first, on each connection; repeat it for more. In a pipe it replaces the input
+    #[arg(long, value_name = "TEXT")]
+    send: Vec<String>,
+
+    /// Send what there is, print one message, and close
+    #[arg(short = '1', long)]
+    once: bool,
+
+    /// End well as soon as a message holds this text, or matches the regular expression between slashes
+    #[arg(long, value_name = "TEXT|/REGEX/", value_parser = Expect::parse)]
+    expect: Option<Expect>,
+
+    /// End with 124 after this time, whatever happens
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+
+    /// Keep receiving after the end of the input
+    #[arg(short, long)]
+    no_close: bool,
+
+    /// How long the peer may be silent after our close before the connection is dropped
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    close_timeout: Duration,
+
+    /// Connect again when the connection is lost, after a random and growing delay
+    #[arg(short, long)]
+    reconnect: bool,
+
+    /// Read and write binary messages in this form
+    #[arg(long, value_name = "FORM", value_enum)]
+    binary: Option<Binary>,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Output")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
+struct Looks {
+    /// Print each event as a line of JSON: open, message, ping, pong, close, reconnect, error
+    #[arg(long, conflicts_with = "binary")]
+    json: bool,
+
+    /// Indent messages that are JSON
+    #[arg(long, visible_alias = "json-pretty")]
+    pretty: bool,
+
+    /// Begin each message with the time, in UTC
+    #[arg(short, long)]
+    timestamps: bool,
+
+    /// When to use colors
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    color: Color,
+
+    /// Do not read or write the history of the prompt
+    #[arg(long)]
+    no_history: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+pub(crate) fn run(mut arguments: Arguments) -> Result<Exit, Box<dyn Error>> {
+    let prepared = prepare(&mut arguments);
+    let (url, client) = match prepared {
+        Ok(prepared) => prepared,
         Err(wrong) => {
-            output::fail(wrong);
+            crate::output::fail(wrong);
             return Ok(Exit::Usage);
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let received = async {
-            let mut socket = arguments.dial.connect(&client).await?;
-            while let Some(message) = socket.recv().await? {
-                output::announce(message);
-            }
-            Ok(socket.peer_close().map_or(Exit::Done, |close| Exit::of_close(close.code())))
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(talk(&arguments, url, client))?;
+    // A thread may still wait for the input, which would wait for it in turn.
+    runtime.shutdown_background();
+    Ok(exit)
+}
+
+/// The URL and the client for it; a line for curl has changed the arguments.
+fn prepare(arguments: &mut Arguments) -> Result<(String, Client), String> {
+    let url = match arguments.copied.take() {
+        Some(CopiedCommand::Curl(Words { words })) => {
+            let copied = Copied::parse(&words, std::mem::take(&mut arguments.dial))?;
+            arguments.dial = copied.dial;
+            copied.url
+        }
+        None => arguments.url.clone().unwrap_or_default(),
+    };
+    let client = arguments.dial.client(&url)?;
+    Ok((websocket_url(&url)?, client))
+}
+
+async fn talk(arguments: &Arguments, url: String, client: Client) -> Result<Exit, Box<dyn Error>> {
+    let signals = Signals::catch()?;
+    let (input_is_terminal, output_is_terminal) = (stdin().is_terminal(), stdout().is_terminal());
+    let Arguments { messages, looks, dial, .. } = arguments;
+    // Nobody types where one message is waited for.
+    let is_asked = messages.once || messages.expect.is_some();
+    let prompts = input_is_terminal && !is_asked && !looks.json && messages.binary.is_none();
+    let mode = match (looks.json, prompts && output_is_terminal, output_is_terminal) {
+        (true, ..) => Mode::Json,
+        (_, true, _) => Mode::Prompt,
+        (.., true) => Mode::Terminal,
+        _ => Mode::Pipe,
+    };
+    let show = Show {
+        mode,
+        binary: messages.binary,
+        is_colored: is_colored(looks.color, mode, |name| env::var_os(name)),
+        is_unicode: is_unicode(|name| env::var_os(name)),
+        is_pretty: looks.pretty,
+        has_time: looks.timestamps,
+    };
+    let mut terminal = None;
+    let mut printer = None;
+    let input = if prompts {
+        let options = Options {
+            prompt: show.prompt(),
+            has_history: !looks.no_history,
+            prints_above: mode == Mode::Prompt,
+            say: |text| crate::output::remark(text),
         };
-        Ok(received.await.unwrap_or_else(|error: taut::Error| {
-            let exit = Exit::of(&error);
-            output::fail(error);
-            exit
-        }))
-    })
+        let prompt = prompt::open(options)?;
+        terminal = Some(prompt.terminal);
+        printer = prompt.above;
+        Some(prompt.input)
+    } else if !messages.send.is_empty() || (is_asked && input_is_terminal) {
+        Some(input::none())
+    } else {
+        Some(input::from_pipe(messages.binary, dial.max_size.unwrap_or(usize::MAX)))
+    };
+    let steps = Steps::default();
+    let is_verbose = dial.verbose;
+    let follows = is_verbose || matches!(mode, Mode::Prompt | Mode::Json);
+    let client = if follows { steps.follow(client, is_verbose) } else { client };
+    let plan = Plan {
+        greeting: messages.send.iter().cloned().map(Message::from).collect(),
+        stays_open: messages.no_close,
+        is_once: messages.once,
+        expect: messages.expect.clone(),
+        deadline: messages.timeout.map(|timeout| Instant::now() + timeout),
+        reconnects: messages.reconnect,
+        is_verbose,
+        patience: messages.close_timeout,
+    };
+    let output = Output::new(printer);
+    let session = Session { url, dial, client, plan, show, output, steps, signals, input, unsent: VecDeque::new() };
+    let exit = session.run().await;
+    if let Some(terminal) = terminal {
+        terminal.restore();
+    }
+    Ok(exit)
+}
+
+/// Whether what people read has colors: messages where stdout is a terminal, the rest on stderr.
+fn is_colored(color: Color, mode: Mode, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            let is_terminal = if matches!(mode, Mode::Prompt | Mode::Terminal) {
+                stdout().is_terminal()
+            } else {
+                stderr().is_terminal()
+            };
+            log::is_colored(is_terminal, variable)
+        }
+    }
+}
+
+/// Whether the locale can show arrows: by the first variable of POSIX that is set.
+fn is_unicode(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let locale =
+        ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
+    let locale = locale.unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    cfg!(windows) || locale.contains("utf-8") || locale.contains("utf8")
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  taut connect wss://echo.example
+  taut connect :9001/chat -H 'X-Room: 7' --bearer @token
+  echo '{\"op\":\"ping\"}' | taut connect -1 wss://api.example/feed
+  taut connect --reconnect --no-close wss://api.example/feed </dev/null | jq .price
+  taut connect --send subscribe --expect /ready/ --timeout 10s wss://api.example
+  taut connect curl 'wss://app.example/feed' -H 'Origin: https://app.example' --compressed
+
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrows_need_a_locale_that_has_them() {
+        let is_unicode = |variables: &[(&str, &str)]| {
+            is_unicode(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into()))
+        };
+        assert!(is_unicode(&[("LANG", "de_DE.UTF-8")]) && is_unicode(&[("LC_ALL", "C.utf8"), ("LANG", "C")]));
+        assert!(!is_unicode(&[]) && !is_unicode(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
+        assert!(is_unicode(&[("LC_ALL", ""), ("LANG", "en_US.UTF-8")]));
+    }
 }

@@ -10,6 +10,7 @@ use taut::{Client, Deflate, Error, Heartbeat, Proxy, Settings, WebSocket};
 
 /// The arguments that say how to connect, for `#[command(flatten)]`.
 #[derive(clap::Args, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct DialArguments {
     /// A header of the handshake; @FILE reads one from each line of a file
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", help_heading = "Handshake")]
@@ -38,7 +39,7 @@ pub(crate) struct DialArguments {
     #[arg(short, long = "subprotocol", value_name = "NAME", value_delimiter = ',', help_heading = "Handshake")]
     pub(crate) subprotocols: Vec<String>,
 
-    /// Send an Origin, as a browser does for a page of https://app.example
+    /// Send an Origin, as a browser does for its page
     #[arg(short, long, value_name = "URL", help_heading = "Handshake")]
     pub(crate) origin: Option<String>,
 
@@ -47,7 +48,7 @@ pub(crate) struct DialArguments {
     pub(crate) deflate: bool,
 
     /// Connect through a proxy: http://, https://, socks5:// or socks5h://, with user:password@ if it asks for them;
-    /// by default the one that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name
+    /// by default the one that the environment names
     #[arg(long, value_name = "URL", conflicts_with = "no_proxy", help_heading = "Network")]
     pub(crate) proxy: Option<String>,
 
@@ -95,6 +96,10 @@ pub(crate) struct DialArguments {
     /// Accept any certificate: whoever is on the way can read and change everything
     #[arg(short = 'k', long, help_heading = "TLS")]
     pub(crate) insecure: bool,
+
+    /// Show addresses, TLS, the heads of the handshake, pings, and the size of each message
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) verbose: bool,
 }
 
 impl DialArguments {
@@ -250,9 +255,7 @@ fn with_header(client: Client, header: &str) -> Result<Client, String> {
     let (name, value) = (name.trim(), value.trim());
     Ok(match name.to_ascii_lowercase().as_str() {
         "origin" => client.origin(value),
-        "sec-websocket-protocol" => {
-            value.split(',').map(str::trim).fold(client, |client, name| client.subprotocol(name))
-        }
+        "sec-websocket-protocol" => value.split(',').map(str::trim).fold(client, Client::subprotocol),
         "sec-websocket-extensions" => return Err("Sec-WebSocket-Extensions is set by --deflate".to_owned()),
         _ => client.header(name, value),
     })

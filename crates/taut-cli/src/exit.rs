@@ -85,6 +85,11 @@ impl Exit {
         }
     }
 
+    /// Whether a signal has ended the command.
+    pub(crate) fn is_signal(self) -> bool {
+        matches!(self, Self::Interrupted | Self::Terminated)
+    }
+
     /// The part of a command's help that lists the codes.
     pub(crate) fn help() -> String {
         let mut help = "Exit codes:\n".to_owned();

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments).map(|()| Exit::Done),
         Command::Route(arguments) => Ok(route::run(&arguments)),
-        Command::Connect(arguments) => connect::run(&arguments),
+        Command::Connect(arguments) => connect::run(*arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
         Command::Publish(arguments) => Ok(publish::run(&arguments)),
         Command::Channels(arguments) => Ok(channels::run(&arguments)),

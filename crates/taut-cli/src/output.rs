@@ -67,6 +67,11 @@ fn cannot_write(error: &io::Error) -> String {
     format!("the output cannot be written: {error}")
 }
 
+/// Prints a line of a conversation to stderr, as it is. If it cannot be written, it is lost.
+pub(crate) fn remark(line: impl Display) {
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
 fn write_line(line: impl Display) {
     // One write, so that lines of several processes on one terminal stay whole.
     let _ = io::stderr().lock().write_all(format!("taut: {line}\n").as_bytes());

@@ -1,0 +1,308 @@
+//! A browser's “Copy as cURL”: the options that it writes, understood.
+
+use std::path::PathBuf;
+
+use crate::dial::{DialArguments, duration};
+
+/// What a line for curl asks for.
+#[derive(Default)]
+pub(super) struct Copied {
+    pub(super) url: String,
+    pub(super) dial: DialArguments,
+}
+
+impl Copied {
+    /// Reads the words behind `curl`, as the shell has split them. What was given for ourselves stays as it is.
+    ///
+    /// # Errors
+    /// An option is not known or lacks its value, or there is not one URL.
+    pub(super) fn parse(words: &[String], dial: DialArguments) -> Result<Self, String> {
+        let mut copied = Self { url: String::new(), dial };
+        let mut headers = Vec::new();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let Some((option, attached)) = split_option(word) else {
+                copied.set_url(word)?;
+                continue;
+            };
+            if let Some(set) = flag(option) {
+                set(&mut copied.dial);
+                continue;
+            }
+            if !takes_value(option) {
+                return Err(format!("curl's option {option} is not understood here; leave it out"));
+            }
+            let value = attached.map(str::to_owned).or_else(|| words.next().cloned());
+            let value = value.ok_or_else(|| format!("curl's option {option} needs a value"))?;
+            match option {
+                "-H" | "--header" => headers.push(value),
+                "--url" => copied.set_url(&value)?,
+                _ => set_value(&mut copied.dial, option, value)?,
+            }
+        }
+        if copied.url.is_empty() {
+            return Err("there is no URL behind curl".to_owned());
+        }
+        for header in headers {
+            copied.take_header(&header)?;
+        }
+        Ok(copied)
+    }
+
+    fn set_url(&mut self, url: &str) -> Result<(), String> {
+        if !self.url.is_empty() {
+            return Err(format!("there are two URLs: {} and {url}; quote what belongs together", self.url));
+        }
+        url.clone_into(&mut self.url);
+        Ok(())
+    }
+
+    /// Takes a header over, unless it belongs to the handshake, which is made anew.
+    fn take_header(&mut self, header: &str) -> Result<(), String> {
+        // curl: `Name;` is a header without a value, and `Name:` takes one of its own away.
+        let (name, value) = match header.split_once(':') {
+            Some((name, value)) => (name.trim(), value.trim()),
+            None => (header.trim_end_matches(';'), ""),
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "sec-websocket-extensions" => self.dial.deflate |= value.contains("permessage-deflate"),
+            name if is_made_anew(name) || (name == "host" && value.eq_ignore_ascii_case(host_of(&self.url))) => {}
+            "sec-websocket-protocol" => {
+                let names = value.split(',').map(|name| name.trim().to_owned());
+                self.dial.subprotocols.extend(names.filter(|name| !name.is_empty()));
+            }
+            "origin" => {
+                self.dial.origin.get_or_insert_with(|| value.to_owned());
+            }
+            _ if header.starts_with('@') => {
+                return Err("headers from a file: give taut -H @FILE before curl".to_owned());
+            }
+            // `Name:` alone takes one of curl's own headers away.
+            _ if !value.is_empty() || header.ends_with(';') => self.dial.headers.push(format!("{name}: {value}")),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What the handshake writes itself. `Accept-Encoding` is about a body, which a WebSocket has not.
+fn is_made_anew(name: &str) -> bool {
+    ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "accept-encoding"].contains(&name)
+}
+
+/// An option and the value that is attached to it, as in `--proxy=URL` and `-HName: value`.
+fn split_option(word: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(long) = word.strip_prefix("--") {
+        return Some(match long.split_once('=') {
+            Some((name, value)) => (&word[..name.len() + 2], Some(value)),
+            None => (word, None),
+        });
+    }
+    if word.len() < 2 || !word.starts_with('-') {
+        return None;
+    }
+    let end = word.char_indices().nth(2).map_or(word.len(), |(index, _)| index);
+    let (option, rest) = word.split_at(end);
+    let has_value = !rest.is_empty() && takes_value(option);
+    Some(if has_value { (option, Some(rest)) } else { (word, None) })
+}
+
+/// What an option without a value sets.
+fn flag(option: &str) -> Option<fn(&mut DialArguments)> {
+    Some(match option {
+        "-k" | "--insecure" => |dial| dial.insecure = true,
+        // Of a body; for a WebSocket it is the browser's offer of permessage-deflate, which is a header.
+        "--compressed" => |_| {},
+        // How curl itself behaves.
+        "-i" | "--include" | "-s" | "--silent" | "-S" | "--show-error" | "-N" | "--no-buffer" | "-sS" | "-L"
+        | "--location" | "-g" | "--globoff" | "--http1.1" | "--http1.0" | "--path-as-is" => |_| {},
+        _ => return None,
+    })
+}
+
+fn takes_value(option: &str) -> bool {
+    matches!(option, "-H" | "--header" | "-X" | "--request" | "--url") || VALUES.contains(&option)
+}
+
+fn set_value(dial: &mut DialArguments, option: &str, value: String) -> Result<(), String> {
+    match option {
+        "-b" | "--cookie" => dial.cookies.push(value),
+        "-A" | "--user-agent" => dial.headers.push(format!("User-Agent: {value}")),
+        "-e" | "--referer" => dial.headers.push(format!("Referer: {value}")),
+        "-u" | "--user" => dial.basic = Some(value),
+        "-x" | "--proxy" => {
+            dial.proxy = Some(if value.contains("://") { value } else { format!("http://{value}") });
+        }
+        "--cacert" => dial.cacert = Some(PathBuf::from(value)),
+        "-E" | "--cert" => dial.cert = Some(PathBuf::from(value)),
+        "--key" => dial.key = Some(PathBuf::from(value)),
+        "--oauth2-bearer" => dial.bearer = Some(value),
+        "--connect-timeout" => dial.connect_timeout = Some(duration(&value)?),
+        "--unix-socket" => set_unix(dial, value),
+        // `-X GET` is what a WebSocket's handshake is.
+        _ if value.eq_ignore_ascii_case("get") => {}
+        _ => return Err(format!("a WebSocket begins with GET; {option} {value} cannot be")),
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn set_unix(dial: &mut DialArguments, path: String) {
+    dial.unix = Some(PathBuf::from(path));
+}
+
+#[cfg(not(unix))]
+fn set_unix(_: &mut DialArguments, _: String) {}
+
+/// Host and port of a URL, as a browser writes them into `Host`.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?']).next().unwrap_or_default()
+}
+
+const VALUES: &[&str] = &[
+    "-b",
+    "--cookie",
+    "-A",
+    "--user-agent",
+    "-e",
+    "--referer",
+    "-u",
+    "--user",
+    "-x",
+    "--proxy",
+    "--cacert",
+    "-E",
+    "--cert",
+    "--key",
+    "--oauth2-bearer",
+    "--connect-timeout",
+    "--unix-socket",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copied(words: &[&str]) -> Result<Copied, String> {
+        let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+        Copied::parse(&words, DialArguments::default())
+    }
+
+    #[test]
+    fn what_chrome_copies_is_understood() {
+        let copied = copied(&[
+            "wss://app.example/feed?room=1",
+            "-H",
+            "Upgrade: websocket",
+            "-H",
+            "Origin: https://app.example",
+            "-H",
+            "Cache-Control: no-cache",
+            "-H",
+            "Accept-Language: de-DE,de;q=0.9",
+            "-H",
+            "Pragma: no-cache",
+            "-H",
+            "Connection: Upgrade",
+            "-H",
+            "Sec-WebSocket-Key: 3sGyXYQ4qUW3xJ0mPmOqTw==",
+            "-b",
+            "session=s3cret; theme=dark",
+            "-H",
+            "User-Agent: Mozilla/5.0 (X11; Linux x86_64) Chrome/141.0.0.0",
+            "-H",
+            "Sec-WebSocket-Version: 13",
+            "-H",
+            "Sec-WebSocket-Protocol: graphql-ws, json",
+            "-H",
+            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+            "--insecure",
+        ])
+        .unwrap();
+        assert_eq!(copied.url, "wss://app.example/feed?room=1");
+        let dial = &copied.dial;
+        assert_eq!(dial.origin.as_deref(), Some("https://app.example"));
+        assert_eq!(dial.cookies, ["session=s3cret; theme=dark"]);
+        assert_eq!(dial.subprotocols, ["graphql-ws", "json"]);
+        assert!(dial.deflate && dial.insecure);
+        assert_eq!(dial.headers.len(), 4, "{:?}", dial.headers);
+        assert!(
+            dial.headers.iter().all(|header| !header.starts_with("Sec-WebSocket") && !header.starts_with("Upgrade"))
+        );
+        dial.client(&copied.url).unwrap();
+    }
+
+    #[test]
+    fn what_firefox_copies_is_understood() {
+        let copied = copied(&[
+            "https://app.example:8443/feed",
+            "--compressed",
+            "-H",
+            "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0",
+            "-H",
+            "Accept: */*",
+            "-H",
+            "Accept-Encoding: gzip, deflate, br, zstd",
+            "-H",
+            "Sec-WebSocket-Version: 13",
+            "-H",
+            "Origin: https://app.example",
+            "-H",
+            "Sec-WebSocket-Extensions: permessage-deflate",
+            "-H",
+            "Sec-WebSocket-Key: hqvB7ZVmqdYXHTm3mPdZmg==",
+            "-H",
+            "Connection: keep-alive, Upgrade",
+            "-H",
+            "Cookie: a=b",
+            "-H",
+            "Sec-Fetch-Dest: empty",
+            "-H",
+            "Host: app.example:8443",
+            "-H",
+            "Upgrade: websocket",
+        ])
+        .unwrap();
+        assert!(copied.dial.deflate && !copied.dial.insecure);
+        let names: Vec<_> = copied.dial.headers.iter().filter_map(|header| header.split(':').next()).collect();
+        assert_eq!(names, ["User-Agent", "Accept", "Cookie", "Sec-Fetch-Dest"]);
+        copied.dial.client(&copied.url).unwrap();
+    }
+
+    #[test]
+    fn options_may_be_attached_and_another_host_stays() {
+        let copied = copied(&[
+            "-HX-A: 1",
+            "--proxy=proxy.example:3128",
+            "-u",
+            "me:you",
+            "--url",
+            "ws://127.0.0.1/",
+            "-H",
+            "Host: a.example",
+            "-X",
+            "GET",
+            "-H",
+            "X-Empty;",
+        ])
+        .unwrap();
+        assert_eq!(copied.dial.headers, ["X-A: 1", "Host: a.example", "X-Empty: "]);
+        assert_eq!(copied.dial.proxy.as_deref(), Some("http://proxy.example:3128"));
+        assert_eq!(copied.dial.basic.as_deref(), Some("me:you"));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (words, part) in [
+            (&["ws://a/", "--data-raw", "x"][..], "--data-raw"),
+            (&["ws://a/", "-d", "x"], "-d"),
+            (&["ws://a/", "-X", "POST"], "POST"),
+            (&["ws://a/", "ws://b/"], "two URLs"),
+            (&["-H", "a: b"], "no URL"),
+            (&["ws://a/", "-H"], "needs a value"),
+        ] {
+            assert!(copied(words).err().unwrap().contains(part), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What the library reports of a connection, kept until the session shows it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use taut::Client;
+use taut::trace::{Kind, Step, Traffic};
+use tokio::sync::Notify;
+
+use super::certificate;
+use super::text::escaped;
+
+/// Something to show.
+#[derive(Debug, PartialEq)]
+pub(super) enum Note {
+    /// A line of `-v`: how far connecting has come, a head.
+    Line(String),
+    /// The size of a message that was sent.
+    Sent(Size),
+    /// The size of the message that is received next.
+    Received(Size),
+    Ping {
+        payload: Vec<u8>,
+        is_ours: bool,
+    },
+    Pong {
+        payload: Vec<u8>,
+        round_trip: Option<Duration>,
+    },
+}
+
+/// The bytes of a message, and those that it took on the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) plain: usize,
+    pub(super) wire: usize,
+}
+
+/// The notes of all connections of a session, in order.
+#[derive(Clone, Default)]
+pub(super) struct Steps(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    notes: Mutex<VecDeque<Note>>,
+    changed: Notify,
+}
+
+impl Steps {
+    /// Has the client report; what is only for `-v` if that is wanted.
+    pub(super) fn follow(&self, client: Client, is_verbose: bool) -> Client {
+        let steps = self.clone();
+        client.trace(move |step| match step {
+            Step::Sent(traffic) | Step::Received(traffic) if is_message(&traffic) && !is_verbose => {}
+            Step::Sent(traffic) => steps.push(note_of(&traffic, true)),
+            Step::Received(traffic) => steps.push(note_of(&traffic, false)),
+            step if is_verbose => lines(&step).into_iter().for_each(|line| steps.push(Note::Line(line))),
+            _ => {}
+        })
+    }
+
+    /// Waits until there is a note.
+    pub(super) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// The next note that does not belong to a message that is still to be received.
+    pub(super) fn next(&self) -> Option<Note> {
+        let mut notes = self.notes();
+        if matches!(notes.front(), Some(Note::Received(_))) { None } else { notes.pop_front() }
+    }
+
+    /// The size of the message that was just received, behind all notes that came before it.
+    pub(super) fn received(&self) -> Option<Size> {
+        let mut notes = self.notes();
+        match notes.front() {
+            Some(&Note::Received(size)) => {
+                notes.pop_front();
+                Some(size)
+            }
+            _ => None,
+        }
+    }
+
+    /// Forgets messages of a connection that is gone.
+    pub(super) fn reset(&self) {
+        self.notes().retain(|note| !matches!(note, Note::Received(_)));
+    }
+
+    fn push(&self, note: Note) {
+        let mut notes = self.notes();
+        // The library holds no more messages than this, so only a flood of pings loses notes.
+        if notes.len() < MOST {
+            notes.push_back(note);
+        }
+        self.0.changed.notify_one();
+    }
+
+    fn notes(&self) -> MutexGuard<'_, VecDeque<Note>> {
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_message(traffic: &Traffic<'_>) -> bool {
+    matches!(traffic.kind, Kind::Text | Kind::Binary)
+}
+
+fn note_of(traffic: &Traffic<'_>, is_ours: bool) -> Note {
+    let size = Size { plain: traffic.length, wire: traffic.wire };
+    match traffic.kind {
+        Kind::Ping => Note::Ping { payload: traffic.payload.to_vec(), is_ours },
+        Kind::Pong => Note::Pong { payload: traffic.payload.to_vec(), round_trip: traffic.round_trip },
+        _ if is_ours => Note::Sent(size),
+        _ => Note::Received(size),
+    }
+}
+
+/// What `-v` shows of a step.
+fn lines(step: &Step<'_>) -> Vec<String> {
+    match step {
+        Step::Resolved { host, addresses } => {
+            let addresses: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+            vec![format!("* {host} is {}", addresses.join(", "))]
+        }
+        Step::Connected(address) => vec![format!("* connected to {address}")],
+        Step::Tunnelled { proxy } => vec![format!("* through the proxy {proxy}")],
+        Step::Secured(tls) => certificate::describe(tls).into_iter().map(|line| format!("* {line}")).collect(),
+        Step::Request(head) => head.lines().filter(|line| !line.is_empty()).map(|line| shown('>', line)).collect(),
+        Step::Response(response) => {
+            let status = std::iter::once(format!("< HTTP/1.1 {}", response.status()));
+            let headers = response
+                .headers()
+                .into_iter()
+                .map(|(name, value)| shown('<', &format!("{name}: {}", String::from_utf8_lossy(value))));
+            status.chain(headers).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A line of a head, without its secrets.
+fn shown(mark: char, line: &str) -> String {
+    let Some((name, value)) = line.split_once(':') else { return format!("{mark} {}", escaped(line)) };
+    let value = value.trim();
+    let value = match name.to_ascii_lowercase().as_str() {
+        "authorization" | "proxy-authorization" => {
+            // The scheme is no secret.
+            value.split_once(' ').map_or_else(|| "…".to_owned(), |(scheme, _)| format!("{scheme} …"))
+        }
+        "cookie" => value.split(';').map(without_value).collect::<Vec<_>>().join(";"),
+        "set-cookie" => {
+            let (cookie, rest) = value.split_once(';').unwrap_or((value, ""));
+            if rest.is_empty() { without_value(cookie) } else { format!("{};{rest}", without_value(cookie)) }
+        }
+        "sec-websocket-protocol" => {
+            let names = value.split(", ").map(|name| if name.starts_with("bearer.") { "bearer.…" } else { name });
+            names.collect::<Vec<_>>().join(", ")
+        }
+        name if is_secret(name) => "…".to_owned(),
+        _ => value.to_owned(),
+    };
+    format!("{mark} {}: {}", escaped(name), escaped(&value))
+}
+
+fn without_value(cookie: &str) -> String {
+    cookie.split_once('=').map_or_else(|| "…".to_owned(), |(name, _)| format!("{name}=…"))
+}
+
+/// Names that applications give to headers with secrets. `Sec-WebSocket-Key` is none.
+fn is_secret(name: &str) -> bool {
+    let words = ["token", "secret", "password", "api-key", "apikey", "auth"];
+    words.iter().any(|word| name.contains(word))
+}
+
+/// Notes that are kept.
+const MOST: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_shown_without_its_secrets() {
+        for (line, expected) in [
+            ("GET /x?y HTTP/1.1", "> GET /x?y HTTP/1.1"),
+            ("Authorization: Bearer s3cret", "> Authorization: Bearer …"),
+            ("proxy-authorization: s3cret", "> proxy-authorization: …"),
+            ("Cookie: a=s3cret; b=s3cret", "> Cookie: a=…; b=…"),
+            ("Set-Cookie: id=s3cret; Path=/; HttpOnly", "> Set-Cookie: id=…; Path=/; HttpOnly"),
+            ("Sec-WebSocket-Protocol: v1, bearer.s3cret", "> Sec-WebSocket-Protocol: v1, bearer.…"),
+            ("X-Api-Key: s3cret", "> X-Api-Key: …"),
+            ("X-Auth-Token: s3cret", "> X-Auth-Token: …"),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "> Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Server: a\u{1b}[31m", "> Server: a\\e[31m"),
+        ] {
+            assert_eq!(shown('>', line), expected);
+        }
+    }
+
+    #[test]
+    fn notes_wait_for_the_message_that_came_before_them() {
+        let steps = Steps::default();
+        let size = Size { plain: 3, wire: 5 };
+        for note in [Note::Line("a".into()), Note::Received(size), Note::Line("b".into())] {
+            steps.push(note);
+        }
+        assert_eq!((steps.received(), steps.next()), (None, Some(Note::Line("a".into()))));
+        assert_eq!((steps.next(), steps.received()), (None, Some(size)));
+        assert_eq!((steps.next(), steps.next()), (Some(Note::Line("b".into())), None));
+        for _ in 0..2 * MOST {
+            steps.push(Note::Received(size));
+        }
+        assert_eq!(steps.notes().len(), MOST);
+    }
+}

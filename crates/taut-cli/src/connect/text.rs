@@ -1,0 +1,134 @@
+//! What a peer sends, made safe and readable for a terminal.
+
+use std::fmt::Write as _;
+
+use taut::Close;
+
+/// Text of the peer for a terminal: control characters, which could move the cursor, change the window or paste, and
+/// characters that reverse the direction of reading are shown and not obeyed. Line breaks and tabs stay.
+pub(super) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => safe.push(character),
+            '\u{1b}' => safe.push_str("\\e"),
+            '\r' => safe.push_str("\\r"),
+            '\0' => safe.push_str("\\0"),
+            _ if character.is_control() || is_directional(character) => {
+                // Writing to a `String` cannot fail.
+                let _ = write!(safe, "\\u{{{:x}}}", u32::from(character));
+            }
+            _ => safe.push(character),
+        }
+    }
+    safe
+}
+
+/// The first bytes as in `hexdump -C`, and how many more there are.
+pub(super) fn hex_dump(bytes: &[u8]) -> String {
+    let mut dump = String::new();
+    for (index, row) in bytes.chunks(ROW).take(ROWS).enumerate() {
+        let hex: Vec<_> = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (left, right) = hex.split_at(hex.len().min(ROW / 2));
+        let readable: String = row
+            .iter()
+            .map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' })
+            .collect();
+        let hex = format!("{}  {}", left.join(" "), right.join(" "));
+        let _ = writeln!(dump, "  {:04x}  {hex:49}  |{readable}|", index * ROW);
+    }
+    if bytes.len() > ROW * ROWS {
+        let _ = writeln!(dump, "  … {} more", size(bytes.len() - ROW * ROWS));
+    }
+    dump
+}
+
+/// A number of bytes, with separators: `1,234 bytes`.
+pub(super) fn size(bytes: usize) -> String {
+    let digits = bytes.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    if bytes == 1 { "1 byte".to_owned() } else { format!("{grouped} bytes") }
+}
+
+/// How a connection was closed: the code, what it means (RFC 6455 §7.4.1 and its registry), the reason.
+pub(super) fn close_words(close: &Close) -> String {
+    let code = close.code().as_u16();
+    let meaning = match code {
+        1000 => "normal closure",
+        1001 => "going away",
+        1002 => "protocol error",
+        1003 => "unsupported data",
+        1005 => "no code",
+        1006 => "no close frame",
+        1007 => "invalid text",
+        1008 => "policy violation",
+        1009 => "message too big",
+        1010 => "extension missing",
+        1011 => "server error",
+        1012 => "service restart",
+        1013 => "try again later",
+        1014 => "bad gateway",
+        3000..=3999 => "registered by a library",
+        4000..=4999 => "of the application",
+        _ => "unknown",
+    };
+    if close.reason().is_empty() {
+        format!("{code} ({meaning})")
+    } else {
+        // On one line, whatever the peer says.
+        format!("{code} ({meaning}): {}", escaped(close.reason()).replace('\n', "\\n"))
+    }
+}
+
+/// Unicode Standard Annex 9: marks, embeddings, overrides and isolates.
+fn is_directional(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+const ROW: usize = 16;
+
+const ROWS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use taut::CloseCode;
+
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_would_obey_is_left() {
+        for (text, shown) in [
+            ("\u{1b}]0;title\u{7}", "\\e]0;title\\u{7}"),
+            ("a\u{9b}31mb", "a\\u{9b}31mb"),
+            ("one\rtwo\u{8}", "one\\rtwo\\u{8}"),
+            ("a\u{202e}b\u{2066}c", "a\\u{202e}b\\u{2066}c"),
+            ("two\n\tlines, Jörg 👋", "two\n\tlines, Jörg 👋"),
+        ] {
+            assert_eq!(escaped(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_dump_is_short_and_tells_what_it_leaves_out() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1065).collect();
+        let dump = hex_dump(&bytes);
+        assert_eq!(dump.lines().count(), 5);
+        assert!(dump.starts_with("  0000  00 01 02 03 04 05 06 07  08 09"), "{dump}");
+        assert!(dump.contains("|0123456789:;<=>?|") && dump.ends_with("… 1,001 bytes more\n"), "{dump}");
+        assert_eq!(hex_dump(b"Hi").trim_end(), format!("  0000  48 69{:44}  |Hi|", ""));
+        assert_eq!((size(0), size(1), size(1_234_567)), ("0 bytes".into(), "1 byte".into(), "1,234,567 bytes".into()));
+    }
+
+    #[test]
+    fn a_close_is_told_in_words() {
+        let close = |code, reason| close_words(&Close::new(CloseCode::new(code), reason));
+        assert_eq!(close(1000, ""), "1000 (normal closure)");
+        assert_eq!(close(4001, "token\n\u{1b}[31mexpired"), "4001 (of the application): token\\n\\e[31mexpired");
+    }
+}
