@@ -52,6 +52,8 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     pub(crate) pipes: Mailbox<usize>,
     pub(crate) drain: Arc<drain::Shared>,
     pub(crate) draining: Option<Draining>,
+    /// Since when nobody is accepted any more; a drain begins with that.
+    pub(crate) listening_ended: Option<Time>,
     pub(crate) buffer: Box<[u8]>,
     pub(crate) plain: Box<[u8]>,
     /// Where answers to requests are written.
@@ -94,6 +96,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             pipes,
             drain: Arc::default(),
             draining: None,
+            listening_ended: None,
             buffer: vec![0; settings.read_buffer].into(),
             plain: vec![0; plain].into(),
             response: Vec::new(),
@@ -195,7 +198,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         }
         // By the time of the tick that is over: a deadline is not so exact that its length would count.
         let deadline = self.deadlines.until_next(self.connections.now);
-        match &self.draining {
+        match self.listening_ended {
             Some(_) => Some(deadline.unwrap_or(DRAIN_STEP).min(DRAIN_STEP)),
             None => deadline,
         }

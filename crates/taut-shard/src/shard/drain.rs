@@ -214,13 +214,14 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if self.draining.is_none() {
             let Some(drain) = self.drain.drain.get() else { return };
             let drain = drain.clone();
-            self.kernel.stop_listening();
+            let since = self.stop_listening();
+            if self.connections.now - since < LAST_CALL.min(drain.deadline) && self.has_newcomers() {
+                return;
+            }
             self.intake.close();
-            self.accepting = false;
             self.end_handshakes();
             let waiting: Vec<ConnectionId> = self.connections.ids().collect();
             let total = waiting.len();
-            let since = self.connections.now;
             self.draining = Some(Draining { drain, since, waiting, total, has_handled_mail: true });
         }
         let Some(draining) = &mut self.draining else { return };
@@ -241,6 +242,26 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             self.connections.clear();
         }
         self.answer_drain_group();
+    }
+
+    /// Accepts no more; gives since when.
+    fn stop_listening(&mut self) -> Time {
+        let now = self.connections.now;
+        *self.listening_ended.get_or_insert_with(|| {
+            self.kernel.stop_listening();
+            self.accepting = false;
+            now
+        })
+    }
+
+    /// Whether there are clients that were accepted just now, and whose request may be on its way. They are served for a
+    /// moment longer: a socket that is closed before its request is read is reset, which looks as if nobody were there.
+    fn has_newcomers(&self) -> bool {
+        let accepted_by = self.connections.now + self.settings.handshake_timeout;
+        self.connections.http_conns().any(|(_, http)| {
+            let is_silent = http.is_idle() || matches!(http.stage, HttpStage::ProxyHeader(_));
+            is_silent && !http.is_kept && http.deadline + NEWCOMER > accepted_by
+        })
     }
 
     /// Tells a [`DrainGroup`] that the last connection has ended, and whether mail was handled since it last asked.
@@ -288,6 +309,12 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
 
 /// How finely the closes are spread.
 pub(crate) const DRAIN_STEP: Duration = Duration::from_millis(10);
+
+/// How long a drain waits for the first words of those who came just before it. With TLS they take two round trips.
+const LAST_CALL: Duration = Duration::from_millis(250);
+
+/// How long ago they came at the most. Who has been silent for longer is a connection in reserve.
+const NEWCOMER: Duration = Duration::from_millis(500);
 
 /// What a client that comes while we go is told.
 pub(crate) const DRAINING_RETRY: Duration = Duration::from_secs(1);

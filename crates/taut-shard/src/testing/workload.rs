@@ -201,7 +201,8 @@ impl<'s> Play<'s> {
             over: Duration::from_millis(100),
             deadline: Duration::from_secs(3),
         });
-        self.stage.sleep(Duration::from_millis(150));
+        // Those who have just come may still say something, for a quarter of a second.
+        self.stage.sleep(Duration::from_millis(400));
         self.exchange();
         for (index, peer) in self.peers.iter_mut().enumerate() {
             let Page { closed, opened, .. } = &self.stage.shard.handler().inner.ledger[index];

@@ -97,6 +97,39 @@ fn a_drain_stops_listening_and_refuses_handshakes_in_progress() {
 }
 
 #[test]
+fn who_was_accepted_just_before_a_drain_is_still_answered_and_one_in_reserve_is_not_waited_for() {
+    let mut stage = stage();
+    let reserve = Client::new(&stage.network);
+    stage.sleep(Duration::from_secs(1));
+    let mut newcomer = Client::new(&stage.network);
+    stage.settle();
+    drain(&stage, 0, 5000);
+    stage.settle();
+    let late = stage.network.connect();
+    stage.sleep(Duration::from_millis(100));
+    let request = newcomer.request("/");
+    newcomer.write(&request);
+    stage.settle();
+    newcomer.read(usize::MAX);
+    assert_eq!(newcomer.status(), Some(101), "it had come in time");
+    assert_eq!(newcomer.closed().unwrap(), &Close::new(CloseCode::SERVICE_RESTART, "come back"));
+    assert!(reserve.remote.is_gone());
+    assert_eq!((stage.network.queued(), late.waiting()), (0, 0));
+}
+
+#[test]
+fn a_drain_waits_no_longer_than_a_moment_for_who_says_nothing() {
+    let mut stage = stage();
+    let silent = Client::new(&stage.network);
+    stage.settle();
+    drain(&stage, 0, 5000);
+    stage.sleep(Duration::from_millis(240));
+    assert!(!silent.remote.is_gone() && !stage.is_drained);
+    stage.sleep(Duration::from_millis(20));
+    assert!(silent.remote.is_gone() && stage.is_drained);
+}
+
+#[test]
 fn a_drain_ends_at_its_deadline_whoever_answers() {
     let mut stage = stage();
     let deaf: Vec<Client> = (0..10).map(|_| stage.open()).collect();
@@ -158,6 +191,7 @@ fn a_drain_does_not_wait_for_clients_that_have_not_spoken() {
     let silent = stage.network.connect();
     stage.settle();
     assert_eq!(stage.census().handshakes, 1);
+    stage.sleep(Duration::from_secs(1));
     drain(&stage, 0, 5000);
     stage.settle();
     assert!(stage.is_drained);

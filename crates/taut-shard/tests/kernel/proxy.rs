@@ -180,7 +180,7 @@ fn a_drain_does_not_wait_for_proxies_that_have_not_said_for_whom() {
     let mut stage = trusting("127.0.0.1");
     let client = Client::new(&stage.network);
     client.remote.write(b"PROXY ");
-    stage.settle();
+    stage.sleep(Duration::from_secs(1));
     let close = Close::from(CloseCode::SERVICE_RESTART);
     stage.shard.drainer().drain(Drain { close, over: Duration::ZERO, deadline: Duration::from_secs(5) });
     stage.settle();
