@@ -22,6 +22,7 @@ mod publish;
 mod reload;
 mod route;
 mod serve;
+mod service;
 mod sign;
 mod stop;
 mod subscribe;

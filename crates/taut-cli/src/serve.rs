@@ -3,16 +3,18 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::thread;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use taut_server::app::{AppConfig, Secret};
 use taut_server::config::{Loaded, RETIRED, SETTINGS, Sources};
-use taut_server::{Checked, Running, Server, StartError};
+use taut_server::{Checked, Running, Server, Sockets, StartError};
 
 use crate::descriptors;
 use crate::log::{self, Log};
 use crate::output;
 use crate::reload::{Event, Events};
+use crate::service::{self, Supervisor};
 use crate::stop::{Requester, Stop};
 use crate::traces;
 
@@ -24,6 +26,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    // Before anything opens a file, which could be in the place of a socket that is missing.
+    let sockets = service::sockets()?;
     let (loaded, mistakes) = arguments.sources.read();
     if arguments.check {
         let checked = Server::check(&loaded, mistakes)?;
@@ -35,30 +39,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Server::check(&loaded, mistakes)?;
     }
     tracing::info!(version = crate::VERSION, "starting");
-    serve(arguments, &loaded, &log)?;
+    serve(arguments, &loaded, sockets, &log)?;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Serves until it is told to stop.
-fn serve(arguments: &Arguments, loaded: &Loaded, log: &Log) -> Result<(), Box<dyn Error>> {
+fn serve(arguments: &Arguments, loaded: &Loaded, sockets: Sockets, log: &Log) -> Result<(), Box<dyn Error>> {
     let Loaded { config, notes, .. } = loaded;
     tell(notes);
     descriptors::allow_most();
     // What is still to be sent is sent as this goes, after the server has stopped.
     let _traces = traces::start(|name| std::env::var(name).ok());
     let mut events = Events::watch(Stop::catch()?, config)?;
-    let running = Server::start(config).map_err(|error| match error {
+    let supervisor = Supervisor::find();
+    if !sockets.clients.is_empty() {
+        tracing::info!("the service manager passes a socket for clients: the setting listen is not used");
+    }
+    let running = Server::start_on(config, sockets).map_err(|error| match error {
         StartError::Config(error) => StartError::Config(loaded.locate(error)),
         other @ StartError::System(_) => other,
     })?;
     let scheme = if config.speaks_tls() { "https" } else { "http" };
     let mut is_development = greet(&running, scheme, config.console_password.is_some());
     let (mut drain_notice, mut drain_timeout) = (config.drain_notice, config.drain_timeout);
+    let status = status(&running, scheme);
+    supervisor.ready(&status);
+    supervisor.watch(running.liveness());
     let asker = loop {
         if let Event::Stop(asker) = events.next() {
             break asker;
         }
+        supervisor.reloading();
         match arguments.sources.load().and_then(|loaded| running.reload(&loaded.config).map(|later| (loaded, later))) {
             Ok((Loaded { config, notes, .. }, later)) => {
                 (drain_notice, drain_timeout) = (config.drain_notice, config.drain_timeout);
@@ -69,23 +81,42 @@ fn serve(arguments: &Arguments, loaded: &Loaded, log: &Log) -> Result<(), Box<dy
                     tracing::warn!("changed, but only from the next start on: {}", later.join(", "));
                 }
                 tracing::info!("the configuration has been read again");
+                supervisor.ready(&status);
                 let was_development = std::mem::replace(&mut is_development, running.development_app().is_some());
                 if is_development && !was_development {
                     greet_developer(&running, scheme);
                 }
             }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => {
+                tracing::error!("the configuration stays as it was: {error}");
+                supervisor.ready(&format!("{status}; the configuration stays as it was: {error}"));
+            }
         }
     };
+    supervisor.stopping(drain_notice + drain_timeout + LAST_STEPS);
     if running.announce_end() && asker == Requester::Supervisor && !drain_notice.is_zero() {
         let notice = drain_notice.as_secs();
         output::tell(format_args!("/ready is 503 from now on, for {notice} s before the rest; again to stop at once"));
+        supervisor.tell(&format!("/ready is 503 for {notice} s, then it drains"));
         // A second signal does not wait for it.
         thread::sleep(drain_notice);
     }
     output::tell(format_args!("stopping, for at most {} s; again to stop at once", drain_timeout.as_secs()));
+    supervisor.tell(&format!(
+        "draining {} connections, for at most {} s",
+        running.connections(),
+        drain_timeout.as_secs()
+    ));
     running.drain(drain_timeout)?;
     Ok(())
+}
+
+/// What the server does, in a line for a service manager.
+fn status(running: &Running, scheme: &str) -> String {
+    let clients = running.addresses().iter().map(|address| format!("clients on {scheme}://{address}"));
+    let console = running.console_address().map(|address| format!("console on http://{address}"));
+    let metrics = running.metrics_address().map(|address| format!("metrics on http://{address}"));
+    clients.chain(console).chain(metrics).collect::<Vec<_>>().join(", ")
 }
 
 fn tell(notes: &[String]) {
@@ -240,6 +271,9 @@ impl FromArgMatches for Arguments {
         Ok(())
     }
 }
+
+/// What a drain takes at most beside its own time: to leave a cluster, to write the data directory, to end.
+const LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// Where those find more who have nothing but the program.
 const DOCUMENTATION: &str = "The documentation is in the program: `taut docs` lists its pages. `taut docs configuration` has all settings and \

@@ -9,7 +9,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use process::Taut;
@@ -106,6 +106,6 @@ const SERVE: [&str; 9] = [
 fn limited(limits: &str, arguments: &[&str]) -> Taut {
     let mut command = Command::new("/bin/sh");
     command.env_clear().args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_taut")]);
-    command.args(arguments);
+    command.args(arguments).stdin(Stdio::null());
     Taut::start(command)
 }

@@ -48,7 +48,7 @@ mod webhooks;
 
 pub use address::InvalidAddress;
 pub use config::Config;
-pub use server::{Checked, Running, Server, StartError};
+pub use server::{Checked, Liveness, Running, Server, Sockets, StartError};
 pub use taut_pusher as pusher;
 
 /// Compiles what people copy from there.

@@ -2,6 +2,8 @@
 //!
 //! `Prepared` does everything that can fail because of a mistake in the configuration; `serve --check` stops there.
 
+mod liveness;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +39,9 @@ use crate::shard::PusherHandler;
 use crate::tls::Tls;
 use crate::transports::{Connector, Transports};
 use crate::webhooks::{DataDirectory, Webhooks};
+pub use liveness::Liveness;
+use sockets::Addresses;
+pub use sockets::Sockets;
 
 /// The whole server: shards for clients, and tokio for what backends ask.
 ///
@@ -59,12 +64,28 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the configuration, or what the operating system refuses.
     pub fn start(config: &Config) -> Result<Running, StartError> {
-        Self::start_with(config, start_engine)
+        Self::start_on(config, Sockets::default())
+    }
+
+    /// Starts to serve on sockets that listen already; what these lack is bound as [`start`](Self::start) does it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and when the sockets cannot be used.
+    pub fn start_on(config: &Config, sockets: Sockets) -> Result<Running, StartError> {
+        let passed = sockets.addresses().map_err(StartError::Config)?;
+        let config = passed.put_into(config);
+        let mut running = Self::start_with(&config, sockets, start_engine)?;
+        running.passed = passed;
+        Ok(running)
     }
 
     /// Starts with an engine of the cluster that a function gives, or with none.
-    fn start_with(config: &Config, engine: impl FnOnce(Cluster<'_>) -> Engine) -> Result<Running, StartError> {
-        let prepared = Prepared::new(config, Purpose::Serve).map_err(StartError::Config)?;
+    fn start_with(
+        config: &Config,
+        sockets: Sockets,
+        engine: impl FnOnce(Cluster<'_>) -> Engine,
+    ) -> Result<Running, StartError> {
+        let prepared = Prepared::new(config, Purpose::Serve, sockets).map_err(StartError::Config)?;
         prepared.serve(config, engine)
     }
 
@@ -79,7 +100,7 @@ impl Server {
             loaded.place("listen").is_some_and(|place| mistakes.iter().any(|mistake| mistake.place == place));
         let purpose = Purpose::Check { apps: mistakes.is_empty(), listen: !is_known };
         let mut all = mistakes;
-        match Prepared::new(&loaded.config, purpose) {
+        match Prepared::new(&loaded.config, purpose, Sockets::default()) {
             Ok(prepared) if all.is_empty() => {
                 return Ok(Checked { stored_apps: prepared.stored_apps, notes: prepared.notes });
             }
@@ -129,6 +150,8 @@ struct Prepared {
     /// None where the apps are not known.
     live: Option<Reload>,
     routes: Routes,
+    /// What is not taken yet of what listens already.
+    sockets: Sockets,
     listeners: Vec<TcpListener>,
     tls: Option<Tls>,
     operators: Operators,
@@ -138,10 +161,11 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(config: &Config, purpose: Purpose) -> Result<Self, ConfigError> {
+    fn new(config: &Config, purpose: Purpose, sockets: Sockets) -> Result<Self, ConfigError> {
         let mut prepared = Self {
             live: None,
             routes: Routes::default(),
+            sockets,
             listeners: Vec::new(),
             tls: None,
             operators: Operators::default(),
@@ -193,6 +217,10 @@ impl Prepared {
             Purpose::Check { .. } => 1,
             Purpose::Serve => shards(config),
         };
+        if let Some(listeners) = self.sockets.take_clients(count)? {
+            self.listeners = listeners;
+            return Ok(());
+        }
         match taut_shard::listen(address, count) {
             Ok(listeners) => self.listeners = listeners,
             Err(error) if purpose.allows(&error) => self.notes.push(in_use(address)),
@@ -204,11 +232,12 @@ impl Prepared {
     fn listen_for_operators(&mut self, config: &Config, purpose: Purpose) -> Result<(), ConfigError> {
         let Operators { console, metrics } = &mut self.operators;
         let mut mistakes = Vec::new();
-        for (setting, address, listener) in
-            [("console-listen", config.console_listen, console), ("metrics-listen", config.metrics_listen, metrics)]
-        {
+        for (setting, address, socket, listener) in [
+            ("console-listen", config.console_listen, self.sockets.console.take(), console),
+            ("metrics-listen", config.metrics_listen, self.sockets.metrics.take(), metrics),
+        ] {
             let Some(address) = address else { continue };
-            match http::listener::bind(address) {
+            match socket.map_or_else(|| http::listener::bind(address), http::listener::adopt) {
                 Ok(bound) => *listener = Some(bound),
                 Err(error) if purpose.allows(&error) => self.notes.push(in_use(address)),
                 Err(error) => mistakes.push(Diagnostic::new(setting, cannot_listen(address, &error))),
@@ -310,6 +339,7 @@ impl Prepared {
         });
         let reloaded = follow_changes(runtime.handle(), tls, Arc::clone(&live), Arc::clone(&node));
         let mut running = Running {
+            passed: Addresses::default(),
             addresses: Vec::from_iter(addresses),
             console_address,
             metrics_address,
@@ -360,6 +390,7 @@ fn read_routes(config: &Config) -> Result<Routes, ConfigError> {
 
 /// A server that serves. Dropping it ends everything at once; [`drain`](Self::drain) is kinder.
 pub struct Running {
+    passed: Addresses,
     addresses: Vec<SocketAddr>,
     console_address: Option<SocketAddr>,
     metrics_address: Option<SocketAddr>,
@@ -441,6 +472,7 @@ impl Running {
     /// # Errors
     /// When it cannot be used; then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ConfigError> {
+        let config = &self.passed.put_into(config);
         let routes = read_routes(config)?;
         let later = self.live.reload(config)?;
         if let Err(reason) = routes.check_apps(&self.apps) {
@@ -456,6 +488,11 @@ impl Running {
     /// Open WebSocket connections, of all apps.
     pub fn connections(&self) -> usize {
         self.apps.all().iter().map(|app| app.connections()).sum()
+    }
+
+    /// Tells whether the server still moves; for a watchdog, on a thread of its own.
+    pub fn liveness(&self) -> Liveness {
+        Liveness::of(Arc::clone(&self.node))
     }
 
     /// Tells load balancers to send nothing more: `/ready` is answered with 503 from now on, while everybody is served as before. They need some time to

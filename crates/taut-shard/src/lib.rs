@@ -60,7 +60,7 @@ pub use connections::{Answer, Carrier, Connections, Sent, Stats};
 pub use handler::{Closed, Handler, Handover, Reason, Responded, Session, Verdict};
 pub use id::{ConnectionId, HandshakeId};
 pub use intake::Intake;
-pub use listen::listen;
+pub use listen::{listen, share};
 pub use mailbox::{Mailbox, Refused};
 pub use pipe::{Pipe, ShardPipe, pipe};
 pub use proxy::{InvalidNetwork, Network, ProxyProtocol};

@@ -34,7 +34,7 @@ impl Taut {
 
     /// Starts a command that prints first where it listens.
     pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
         let errors = BufReader::new(child.stderr.take().expect("a pipe"));
@@ -49,6 +49,11 @@ impl Taut {
         let (tell, printed) = mpsc::channel();
         thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
         Self { process: Process::new(child), origin, address, log, printed, read: Vec::new() }
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id
     }
 
     /// Where it says that it listens.

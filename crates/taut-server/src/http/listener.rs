@@ -26,7 +26,14 @@ use super::Peer;
 /// # Errors
 /// When the address cannot be listened on.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<(std::net::TcpListener, SocketAddr)> {
-    let listener = std::net::TcpListener::bind(address)?;
+    adopt(std::net::TcpListener::bind(address)?)
+}
+
+/// Makes one ready for `serve` that is bound already.
+///
+/// # Errors
+/// When it is not a socket that can be used.
+pub(crate) fn adopt(listener: std::net::TcpListener) -> io::Result<(std::net::TcpListener, SocketAddr)> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((listener, address))

@@ -30,7 +30,7 @@ fn start(engine: &Arc<TestEngine>, change: impl FnOnce(&mut Config)) -> Running 
     };
     change(&mut config);
     let engine = Arc::clone(engine) as Arc<dyn Broker>;
-    Server::start_with(&config, |_| Some(engine)).expect("a server")
+    Server::start_with(&config, Sockets::default(), |_| Some(engine)).expect("a server")
 }
 
 /// The head and the content of the answer to one request.
