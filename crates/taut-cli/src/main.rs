@@ -13,6 +13,7 @@ mod dial;
 mod docs;
 mod echo;
 mod exit;
+mod health;
 mod import;
 mod json;
 mod log;
@@ -62,6 +63,7 @@ struct Arguments {
 enum Command {
     Serve(serve::Arguments),
     Route(route::Arguments),
+    Health(health::Arguments),
     Connect(Box<connect::Arguments>),
     Subscribe(Box<subscribe::Arguments>),
     Publish(Box<publish::Arguments>),
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments).map(|()| Exit::Done),
         Command::Route(arguments) => Ok(route::run(&arguments)),
+        Command::Health(arguments) => health::run(&arguments).map(|()| Exit::Done),
         Command::Connect(arguments) => connect::run(*arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
         Command::Publish(arguments) => Ok(publish::run(&arguments)),
