@@ -13,9 +13,11 @@ const EXCEPTIONS = [
   { page: 'docs/kubernetes.md', language: 'yaml', reason: 'interop/operate renders the chart with them' },
   ...['alerts', 'metrics'].map((name) => ({ page: `docs/${name}.md`, language: 'yaml', reason: 'interop/operate gives it to promtool' })),
   { page: 'README.md', language: 'toml', reason: 'for Cargo.toml: the tests of the library read it' },
-  { page: 'docs/running.md', language: 'ini', reason: 'a unit of systemd, which does not run where tests do' },
   ...['ruby', 'go'].map((language) => (
     { page: 'docs/publish.md', language, reason: 'the tests install no package of Pusher\'s for these' }
+  )),
+  ...['ini', 'sh'].map((language) => (
+    { page: 'docs/deploy.md', language, reason: 'interop/deploy runs the blocks of this page' }
   )),
 ];
 

@@ -277,7 +277,7 @@ const LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// Where those find more who have nothing but the program.
 const DOCUMENTATION: &str = "The documentation is in the program: `taut docs` lists its pages. `taut docs configuration` has all settings and \
-    what the file looks like, `taut docs running` a unit for systemd, `taut docs proxies` recipes for proxies.";
+    what the file looks like, `taut docs deploy` how to run it as a service, `taut docs proxies` recipes for proxies.";
 
 fn sources(matches: &ArgMatches, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
     let flags = SETTINGS.iter().chain(RETIRED).flat_map(|setting| {

@@ -87,7 +87,7 @@ fn completions_and_manual_pages_are_in_the_program() {
 #[test]
 fn the_documentation_is_in_the_program() {
     let list = printed(&["docs"]);
-    for page in ["configuration", "running", "proxies", "metrics"] {
+    for page in ["configuration", "deploy", "proxies", "metrics"] {
         assert!(list.contains(page), "{list}");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/{page}.md"));
         assert_eq!(printed(&["docs", page]), std::fs::read_to_string(path).expect("a page"));

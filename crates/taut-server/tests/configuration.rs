@@ -95,7 +95,7 @@ variables, variables override the file, and the file overrides the defaults. App
 of the file, of `--apps-file` and of the database. No two may share an id or a key.
 
 `taut serve --check` does everything except serve, including the certificate, the address and the data directory. It prints what would be served, or
-every mistake with its place and what would be right; its exit code is 0 or 1. [running.md](running.md) tells more and has a unit for systemd.
+every mistake with its place and what would be right; its exit code is 0 or 1. [deploy.md](deploy.md#before-a-change) tells more.
 
 An empty variable counts as unset, unless it is a password or a token. A misspelled variable (`TAUT_LISTN`) is a mistake; any other unknown one that
 begins with `TAUT_` is noted. `env-file` names a file with more variables, such as Laravel's `.env`: [migrating-servers.md](migrating-servers.md#a-env-file).
