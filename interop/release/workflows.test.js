@@ -81,12 +81,14 @@ test('a_job_has_the_rights_that_it_needs_and_no_workflow_gives_more', () => {
     build: { contents: 'read' },
     package: { contents: 'read' },
     attest: { attestations: 'write', 'id-token': 'write' },
+    image: { contents: 'read', packages: 'write' },
+    images: { attestations: 'write', 'id-token': 'write', packages: 'write' },
     draft: { contents: 'write' },
   });
 });
 
 test('what_builds_with_foreign_code_can_neither_sign_nor_publish', () => {
-  for (const job of ['attest', 'draft']) assert.ok(release.jobs[job].steps.every(({ run = '' }) => !/cargo|npm|pip/.test(run)), job);
+  for (const job of ['attest', 'images', 'draft']) assert.ok(release.jobs[job].steps.every(({ run = '' }) => !/cargo|npm|pip/.test(run)), job);
 });
 
 test('a_release_is_built_with_the_rust_that_was_tested', () => {

@@ -170,7 +170,9 @@ impl Api {
             Cause::BodyExceedsLimit(_) => Exit::TooBig,
             _ => Exit::Unreachable,
         };
-        Failure::new(exit, printable(&format!("{origin}: {error}")))
+        let error = error.to_string();
+        let hint = if error.contains("CaUsedAsEndEntity") { SELF_SIGNED } else { "" };
+        Failure::new(exit, printable(&format!("{origin}: {error}{hint}")))
     }
 }
 
@@ -226,6 +228,9 @@ fn roots_in(path: &PathBuf) -> Result<Vec<Certificate<'static>>, String> {
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+const SELF_SIGNED: &str =
+    "; this certificate has issued itself: requests need one that an authority has issued, or --insecure";
 
 /// Bytes; the members of a very large presence channel.
 const LONGEST_ANSWER: u64 = 16 << 20;

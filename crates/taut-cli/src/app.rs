@@ -12,8 +12,8 @@ use crate::output;
 #[allow(clippy::doc_markdown)] // These comments are the help, which is not Markdown.
 pub(crate) struct AppArguments {
     /// The app: pusher://KEY:SECRET@HOST:PORT/APP_ID, with pushers:// for TLS, or ID:KEY:SECRET as for `taut serve`.
-    /// Others on this machine can see a command line: prefer a variable, TAUT_APP_URL or PUSHER_URL, or those of Laravel,
-    /// REVERB_APP_ID … or PUSHER_APP_ID …. Without any of them it is the development app on 127.0.0.1:6001
+    /// Others on this machine can see a command line: prefer a variable, TAUT_APP_URL or PUSHER_URL, or Laravel's, such
+    /// as REVERB_APP_KEY and PUSHER_APP_KEY. Without any of them it is the development app on 127.0.0.1:6001
     #[arg(long, value_name = "APP", help_heading = "App")]
     app: Option<String>,
 

@@ -15,8 +15,8 @@ use crate::serve;
 /// Ask a running server whether it is well
 ///
 /// The exit code is 0 if it answers with 200, and 1 otherwise. Without a URL, it asks for /up on this machine, where
-/// the environment variables of `taut serve` say that it listens: at TAUT_METRICS_LISTEN if that is set, or at
-/// TAUT_LISTEN.
+/// the environment variables of `taut serve` say that it listens: at `TAUT_METRICS_LISTEN` if that is set, or at
+/// `TAUT_LISTEN`.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  taut health\n  taut health http://10.0.0.5:6001/ready")]
 pub(crate) struct Arguments {

@@ -51,8 +51,8 @@ pub(crate) fn stream(line: impl Display) -> Result<bool, String> {
     }
 }
 
-/// Text of a stranger for a terminal: control characters, and those that reverse the direction of reading, are shown and
-/// not obeyed.
+/// Text of a stranger for a terminal: control characters, and those that reverse the direction of reading, are shown
+/// and not obeyed.
 pub(crate) fn printable(text: &str) -> String {
     // U+202A to U+202E and U+2066 to U+2069: see CVE-2021-42574.
     let is_directional = |character| matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -51,9 +51,13 @@ pub(crate) struct Arguments {
     #[arg(long)]
     info: bool,
 
-    /// Publish what this file says, - for the standard input: on each line an object with channel, name and data, and with
-    /// socket_id if wanted
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["channel", "event", "data", "channels", "socket_id", "text"])]
+    /// Publish what this file says, - for the standard input: on each line an object with channel, name and data, and
+    /// with socket_id if wanted
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["channel", "event", "data", "channels", "socket_id", "text"]
+    )]
     batch: Option<String>,
 
     /// Encrypt for private-encrypted- channels with this master key, 32 bytes in base64; prefer the variable
@@ -324,8 +328,9 @@ mod tests {
 
     #[test]
     fn a_batch_is_checked_before_any_of_it_is_sent() {
-        let text = "{\"channel\":\"a\",\"name\":\"e\",\"data\":{\"x\":1}}\n\n{\"channel\":\"b\",\"name\":\"f\",\"data\":\"t\"}\n";
-        let events = batch(text, None, false).unwrap();
+        let (first, third) =
+            (r#"{"channel":"a","name":"e","data":{"x":1}}"#, r#"{"channel":"b","name":"f","data":"t"}"#);
+        let events = batch(&format!("{first}\n\n{third}\n"), None, false).unwrap();
         assert_eq!((events.len(), events[1].line), (2, 3));
         assert_eq!(events[0].json, r#"{"channel":"a","name":"e","data":"{\"x\":1}"}"#);
         for (line, reason) in [

@@ -23,7 +23,8 @@ use crate::publish::master_key;
 
 /// Show how Pusher signs, and why a signature is wrong
 ///
-/// It prints the text that is signed, the signature, and the answer of an authorization endpoint. With --check it says whether a signature is right, and which mistake makes it wrong.
+/// It prints the text that is signed, the signature, and the answer of an authorization endpoint. With --check it says
+/// whether a signature is right, and which mistake makes it wrong.
 #[derive(clap::Args)]
 #[allow(clippy::doc_markdown)] // These comments are the help, which is not Markdown.
 #[command(after_help = EXAMPLES)]
@@ -52,8 +53,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "BASE64", env = "TAUT_ENCRYPTION_KEY", hide_env_values = true)]
     encryption_key: Option<String>,
 
-    /// Sign a request to the HTTP API: its method, its path with the query, its body; @FILE reads a file, - the standard
-    /// input
+    /// Sign a request to the HTTP API: its method, its path with the query, its body; @FILE reads a file, - the
+    /// standard input
     #[arg(long, value_names = ["METHOD", "PATH", "BODY"], num_args = 2..=3, conflicts_with = "positional")]
     request: Option<Vec<String>>,
 

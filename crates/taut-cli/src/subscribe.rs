@@ -131,8 +131,8 @@ fn tell_of_retry(why: Option<String>, what: &str) {
     }
 }
 
-/// What to do after a connection has ended. A first one that fails is more often a mistake than an outage; a server that
-/// asks to come back is obeyed all the same.
+/// What to do after a connection has ended. A first one that fails is more often a mistake than an outage; a server
+/// that asks to come back is obeyed all the same.
 fn decision(ended: &Ended, was_established: bool) -> Decision {
     match ended.close_code().and_then(|code| Reconnect::after(code.as_u16())) {
         Some(Reconnect::AfterBackoff) => Decision::Retry,

@@ -6,8 +6,8 @@
 //! let message = client::subscribe("news", None, None);
 //! assert_eq!(message, r#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#);
 //!
-//! let received = Received::parse(r#"{"event":"headline","channel":"news","data":"{\"title\":\"It works\"}"}"#).unwrap();
-//! assert_eq!((&*received.event, received.data.as_deref()), ("headline", Some(r#"{"title":"It works"}"#)));
+//! let received = Received::parse(r#"{"event":"headline","channel":"news","data":"{\"n\":1}"}"#).unwrap();
+//! assert_eq!((&*received.event, received.data.as_deref()), ("headline", Some(r#"{"n":1}"#)));
 //! ```
 
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
-//! End-to-end encryption of `private-encrypted-` channels: the secretbox of `NaCl` (`XSalsa20` and `Poly1305`), with a key for each
-//! channel that is made from the app's master key.
+//! End-to-end encryption of `private-encrypted-` channels: the secretbox of `NaCl` (`XSalsa20` and `Poly1305`), with a
+//! key for each channel that is made from the app's master key.
 //!
 //! The server passes the ciphertext on and never has the key.
 

@@ -260,8 +260,7 @@ impl Prepared {
         let Self { live: Some(live), routes, listeners, tls, operators, data, .. } = self else {
             unreachable!("the apps are known where a server is started")
         };
-        let live = Arc::new(live);
-        let apps = Arc::clone(live.apps());
+        let (apps, live) = (Arc::clone(live.apps()), Arc::new(live));
         let count = listeners.len();
         let addresses = listeners.first().map(TcpListener::local_addr).transpose().map_err(StartError::System)?;
         let (console_address, metrics_address) = (operators.console_address(), operators.metrics_address());

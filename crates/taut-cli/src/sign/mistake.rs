@@ -72,8 +72,8 @@ impl fmt::Display for Mistake {
             Self::LineEnd => "a line end was signed with the text; `echo` adds one: use printf",
             Self::DataNotSigned => "the data is not in the signed text: sign SOCKET_ID:CHANNEL:CHANNEL_DATA",
             Self::OtherData => {
-                "the signed data is the same JSON written differently (spaces, order or escapes): sign exactly the text \
-                 that is answered, and encode it once only"
+                "the signed data is the same JSON written differently (spaces, order or escapes): sign exactly the \
+                 text that is answered, and encode it once only"
             }
             Self::Swapped => "socket id and channel are swapped: sign SOCKET_ID:CHANNEL",
             Self::WithoutPrefix => "the channel was signed without its prefix: the whole name counts",

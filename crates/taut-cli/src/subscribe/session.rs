@@ -270,7 +270,7 @@ mod tests {
         let succeeded = r#"{"event":"pusher_internal:subscription_succeeded","channel":"news","data":"{}"}"#;
         assert_eq!(session.receive(succeeded), [Step::Tell("subscribed to news".to_owned())]);
         assert_eq!(session.receive(&error("null")), [Step::Tell("the server says: no".to_owned())]);
-        let refused = r#"{"event":"pusher:subscription_error","channel":"news","data":{"type":"AuthError","error":"why","status":401}}"#;
+        let refused = r#"{"event":"pusher:subscription_error","channel":"news","data":{"error":"why","status":401}}"#;
         assert_eq!(session.receive(refused), [Step::Refused("news: why".to_owned())]);
         session.opened();
         session.receive(ESTABLISHED);

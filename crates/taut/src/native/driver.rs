@@ -31,14 +31,12 @@ pub(crate) struct Driver<S> {
     start: Instant,
     bounds: &'static Bounds,
     phase: Phase,
-    /// Once it ends or something is amiss.
+    /// Once it ends or something is amiss, or if it is traced.
     ending: Option<Box<Ending>>,
     role: Role,
     unflushed: bool,
     /// Of the message that is in progress, if it is received in parts.
     parts: PartState,
-    /// If somebody wants to be told what is sent and received.
-    tracer: Option<Box<Tracer>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -69,13 +67,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             role,
             unflushed: false,
             parts: PartState::None,
-            tracer: None,
         }
     }
 
     /// Reports what is sent and received from now on.
     pub(crate) fn trace(&mut self, reporter: Reporter) {
-        self.tracer = Some(Box::new(Tracer::new(reporter)));
+        self.ending().tracer = Some(Tracer::new(reporter));
     }
 
     /// Sets other bounds.
@@ -278,6 +275,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.ending.as_ref()?.broken.as_ref()
     }
 
+    fn tracer(ending: &mut Option<Box<Ending>>) -> Option<&mut Tracer> {
+        ending.as_mut()?.tracer.as_mut()
+    }
+
     fn ending(&mut self) -> &mut Ending {
         self.ending.get_or_insert_default()
     }
@@ -341,9 +342,11 @@ enum PartState {
     Skipped,
 }
 
-/// What only a connection that ends, or that is at a halt, has to remember.
+/// What only a connection has to remember that ends, that is at a halt, or that is traced.
 #[derive(Debug, Default)]
 struct Ending {
+    /// If somebody wants to be told what is sent and received.
+    tracer: Option<Tracer>,
     /// When the first sign of it came.
     since: Option<Time>,
     /// How the peer has ended the protocol, while messages wait that came before.

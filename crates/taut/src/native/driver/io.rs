@@ -16,7 +16,7 @@ use super::{Driver, Ending, Overflow, PartState, Phase};
 use crate::Error;
 use crate::error::{Cause, Deadline, Doing};
 use crate::native::buffers::{Queues, ThreadBuffers};
-use crate::native::trace::{Kind, Tracer};
+use crate::native::trace::Kind;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is
@@ -144,11 +144,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         match read {
             Ok(0) => self.handle_eof(),
             Ok(count) => ThreadBuffers::with(|buffers| {
-                let Self { connection, queues, ending, parts, bounds, tracer, .. } = self;
+                let Self { connection, queues, ending, parts, bounds, .. } = self;
                 let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
                 let event = connection.received_into(count, now, &mut buffers.scratch, outbox);
-                let mut parser = Parser { connection, ending, parts, outbox, part, tracer: tracer.as_deref_mut() };
-                if let Some(tracer) = &mut parser.tracer {
+                let mut parser = Parser { connection, ending, parts, outbox, part };
+                if let Some(tracer) = Self::tracer(parser.ending) {
                     tracer.received(count, &event);
                 }
                 match event {
@@ -165,9 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Takes messages out of the input until it is used up or the inbox is full.
     fn parse(&mut self, input: &mut Input<'_>, overflow: Overflow, now: Time, buffers: &mut ThreadBuffers) {
-        let Self { connection, queues, ending, parts, bounds, tracer, .. } = self;
+        let Self { connection, queues, ending, parts, bounds, .. } = self;
         let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
-        let mut parser = Parser { connection, ending, parts, outbox, part, tracer: tracer.as_deref_mut() };
+        let mut parser = Parser { connection, ending, parts, outbox, part };
         while let Some(message) = parser.next_message(input, overflow, now, &mut buffers.scratch) {
             if !inbox.has_room(bounds) {
                 parser.ending.get_or_insert_default().discarded += 1;
@@ -213,12 +213,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(deadline) = self.connection.deadline() else { return Poll::Pending };
         ready!(self.poll_time(deadline, now, cx));
         let now = self.now();
-        let Self { connection, queues, tracer, .. } = self;
+        let Self { connection, queues, ending, .. } = self;
         let timeout = ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
             let before = outbox.len();
             let timeout = connection.handle_deadline(now, &mut buffers.scratch, outbox);
-            if let (Some(tracer), None, wire @ 1..) = (tracer, timeout, outbox.len() - before) {
+            if let (Some(tracer), None, wire @ 1..) = (Self::tracer(ending), timeout, outbox.len() - before) {
                 tracer.sent(Kind::Ping, wire - CLIENT_PING_HEADER, wire, &[]);
             }
             timeout
@@ -341,7 +341,6 @@ struct Parser<'d> {
     parts: &'d mut PartState,
     outbox: &'d mut Outbox,
     part: &'d mut Option<Part<'static>>,
-    tracer: Option<&'d mut Tracer>,
 }
 
 impl Parser<'_> {
@@ -359,7 +358,7 @@ impl Parser<'_> {
                 Overflow::Parts => self.connection.receive_parts(input, now, scratch, self.outbox),
                 _ => self.connection.receive(input, now, scratch, self.outbox),
             };
-            if let Some(tracer) = &mut self.tracer {
+            if let Some(tracer) = self.ending.as_mut().and_then(|ending| ending.tracer.as_mut()) {
                 tracer.received(before - input.len(), &event);
             }
             match event {

@@ -63,9 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Accepts a message that is one of several, to be written with them; false where there is more to it than that.
     #[inline]
     pub(crate) fn queue(&mut self, message: &mut Message<'_>) -> bool {
-        let Self { connection, queues: Some(queues), ending: None, bounds, tracer: None, .. } = self else {
-            return false;
-        };
+        let Self { connection, queues: Some(queues), ending: None, bounds, .. } = self else { return false };
         connection.is_open()
             && !connection.is_in_message()
             && queues.outbox.len() < GATHERED.min(bounds.outgoing)
@@ -87,10 +85,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.connection.is_in_message() {
             return Err(Cause::InMessage.into());
         }
-        let Self { connection, queues, tracer, .. } = self;
+        let Self { connection, queues, ending, .. } = self;
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
-            let Some(tracer) = tracer else {
+            let Some(tracer) = Self::tracer(ending) else {
                 return connection.send(hand_over(message), &mut buffers.scratch, outbox);
             };
             let (kind, length, before) = (Kind::of(message), message.as_bytes().len(), outbox.len());
@@ -142,11 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Queues a ping.
     pub(crate) fn ping(&mut self, payload: &[u8], writing: Writing, cx: &mut Context<'_>) -> Result<(), Error> {
         self.check_open()?;
-        let Self { connection, queues, tracer, .. } = self;
+        let Self { connection, queues, ending, .. } = self;
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
             connection.ping(payload, &mut buffers.scratch, outbox)?;
-            if let Some(tracer) = tracer {
+            if let Some(tracer) = Self::tracer(ending) {
                 tracer.sent(Kind::Ping, payload.len(), payload.len() + CLIENT_PING_HEADER, payload);
             }
             Ok(())
