@@ -25,7 +25,7 @@ const isException = ({ page, language }) => EXCEPTIONS.some((one) => one.languag
 const blocks = PAGES.flatMap(blocksOf);
 const title = ({ page, line, language }) => `${page}_line_${line}_runs_as_${language}`;
 const listens = ({ language, text }) => language === 'js' && /\.subscribe\(/.test(text);
-const publishes = ({ language, text }) => Boolean({ js: /\.trigger\(/, python: /\.trigger\(/, sh: /auth_signature=/ }[language]?.test(text));
+const publishes = ({ language, text }) => Boolean({ js: /\.trigger\(/, python: /\.trigger\(/, sh: /auth_signature=|^taut publish /m }[language]?.test(text));
 
 let workshop;
 before(() => { workshop = new Workshop(); });

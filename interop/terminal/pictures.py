@@ -33,7 +33,8 @@ def take(screen, name, title):
         path = pathlib.Path(profile) / "page.html"
         path.write_text(page)
         subprocess.run(
-            [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}",
+            [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=2",
+             f"--user-data-dir={profile}",
              f"--window-size={width},{height}", f"--screenshot={folder / name}.png", path.as_uri()],
             check=True, capture_output=True, timeout=60,
         )

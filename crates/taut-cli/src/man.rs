@@ -43,7 +43,6 @@ fn write(folder: &Path, pages: &[Page]) -> Result<(), String> {
         let path = folder.join(format!("{name}.1"));
         fs::write(&path, text).map_err(|error| cannot(&path, error))?;
     }
-    output::tell(format_args!("wrote {} pages to {}", pages.len(), folder.display()));
     Ok(())
 }
 
