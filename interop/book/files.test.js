@@ -91,7 +91,7 @@ describe('what pages name', () => {
 
   test('commands_are_commands_of_the_program', () => {
     const wrong = front.flatMap((page) => [...page.spans, ...page.commands].flatMap((one) => [...one.text.matchAll(/(?:^|[\s;&|(])taut ([a-z]+)\b(?! *[=:])/g)]
-      .filter(([, command]) => !known.commands.has(command) && command !== 'taut') // in `docker exec taut taut health` the first is a container.map(([, command]) => `${at(page, one)}: taut ${command}`)));
+      .filter(([, command]) => !known.commands.has(command) && command !== CONTAINER).map(([, command]) => `${at(page, one)}: taut ${command}`)));
     nothing(wrong, 'there are no such commands');
     assert.ok(known.commands.has('serve'));
   });
@@ -141,6 +141,9 @@ describe('what pages name', () => {
     nothing(wrong, 'there are no such parts');
   });
 });
+
+/** In `docker exec taut taut health` the first is the name of a container. */
+const CONTAINER = 'taut';
 
 /** What `--help` of the program and of all its commands says there is. */
 function flagsAndCommands() {

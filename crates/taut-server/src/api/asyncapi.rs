@@ -1,4 +1,4 @@
-//! `/console/asyncapi.json`: the messages of the Pusher protocol in AsyncAPI 3.0, made from the list of events.
+//! `/console/asyncapi.json`: the messages of the Pusher protocol in `AsyncAPI` 3.0, made from the list of events.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `/console/openapi.json`: the HTTP API in OpenAPI 3.1, made from the table of routes.
+//! `/console/openapi.json`: the HTTP API in `OpenAPI` 3.1, made from the table of routes.
 
 mod operations;
 
@@ -15,7 +15,7 @@ pub(super) use operations::*;
 /// What one method of a path does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operation {
-    /// As OpenAPI has it: `get`.
+    /// As `OpenAPI` has it: `get`.
     pub(super) method: &'static str,
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
