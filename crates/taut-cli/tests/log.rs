@@ -163,7 +163,7 @@ fn what_ends_the_program_is_json_as_well() {
     for (options, code, words) in [
         (&["--listen", &taken][..], 1, "cannot listen on"),
         (&["--listen", "here"], 1, "address to listen on"),
-        (&["--listen", "127.0.0.1:0", "--nonsense"], 2, "unexpected argument '--nonsense'"),
+        (&["--listen", "127.0.0.1:0", "--nonsense"], 64, "unexpected argument '--nonsense'"),
     ] {
         let output = process::output(process::command(&[options, &json].concat()));
         assert_eq!(output.status.code(), Some(code), "{options:?}");
