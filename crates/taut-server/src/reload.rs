@@ -198,6 +198,9 @@ mod tests {
                 "seven",
                 "redis://seven",
                 "local",
+                "seven.example",
+                "seven@example.com",
+                "staging",
             ];
             let changed = values.into_iter().find_map(|value| {
                 let mut config = Config::default();
