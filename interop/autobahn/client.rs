@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use taut::tls::ClientTls;
 use taut::{Client, Deflate, Settings};
@@ -101,6 +102,11 @@ impl Suite {
         settings.limits.message = 64 << 20;
         settings.limits.fragments = u32::MAX;
         let client = Client::new(&format!("{}/{command}", self.base)).tls(self.tls.clone()).settings(settings);
+        let client = client.connect_timeout(SLOWEST_HANDSHAKE);
         if self.deflate { client.deflate(Deflate::default()) } else { client }
     }
 }
+
+/// The suite makes all of a case's fragments before its own response to the handshake leaves: on a busy machine that takes
+/// longer than the library waits by default.
+const SLOWEST_HANDSHAKE: Duration = Duration::from_secs(90);
