@@ -153,12 +153,17 @@ export class Workshop {
   async close() { await rm(this.path, { recursive: true, force: true }); }
 }
 
-/** A port that nobody listens on now. */
+/** Ports that somebody here was told of, who may not listen yet. */
+const told = new Set();
+
+/** A port that nobody listens on now, and nobody else here was told of: several programs may be starting at once. */
 export async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();
   server.close();
   await once(server, 'close');
+  if (told.has(port)) return freePort();
+  told.add(port);
   return port;
 }

@@ -9,7 +9,7 @@ import { ask, delivers } from './visitors.js';
 
 const APP = ['1', 'key-one', 'secret-one'];
 
-describe('taut serve behind proxies that speak TLS', { concurrency: true }, () => {
+describe('taut serve behind proxies that speak TLS', { concurrency: false }, () => {
   let workshop, taut;
   before(async () => {
     workshop = await Workshop.open();
