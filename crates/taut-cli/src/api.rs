@@ -16,7 +16,7 @@ use ureq::{Agent, Proxy, http};
 use crate::app::App;
 use crate::dial::duration;
 use crate::exit::Exit;
-use crate::output::printable;
+use crate::output::{self, printable};
 
 /// The arguments that say how to reach the API, for `#[command(flatten)]`.
 #[derive(clap::Args)]
@@ -39,7 +39,7 @@ pub(crate) struct ApiArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = "TLS")]
     cacert: Option<PathBuf>,
 
-    /// Accept any certificate: whoever is on the way can read and change everything
+    /// Accept any certificate; anyone on the network path can then read and change everything
     #[arg(short = 'k', long, help_heading = "TLS")]
     insecure: bool,
 }
@@ -68,6 +68,13 @@ impl Failure {
     pub(crate) fn new(exit: Exit, reason: impl Into<String>) -> Self {
         Self { exit, reason: reason.into() }
     }
+
+    /// Prints what went wrong, if anything did; gives the exit code.
+    pub(crate) fn report(outcome: Result<(), Self>) -> Exit {
+        let Err(Self { exit, reason }) = outcome else { return Exit::Done };
+        output::fail(reason);
+        exit
+    }
 }
 
 impl Api {
@@ -90,7 +97,7 @@ impl Api {
     /// Asks for a resource, such as `channels`.
     ///
     /// # Errors
-    /// There was no answer, or the server refused.
+    /// The server could not be reached, or refused the request.
     pub(crate) fn get(&self, resource: &str, parameters: &[(&str, &str)]) -> Result<Value, Failure> {
         let (url, _) = self.signed("GET", resource, parameters, b"")?;
         self.answer(self.agent.get(url).call())
@@ -148,7 +155,7 @@ impl Api {
             }
             401 if said.contains("Unknown auth_key") => format!("the app has no key \"{key}\""),
             401 => format!("the secret does not belong to the key \"{key}\""),
-            404 => "there is no such app, or this is not the server of a Pusher app".to_owned(),
+            404 => "the app does not exist, or this server does not speak the Pusher protocol".to_owned(),
             429 => "too many requests".to_owned(),
             _ => String::new(),
         };

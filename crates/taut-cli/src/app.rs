@@ -63,7 +63,7 @@ impl AppArguments {
         Ok(app)
     }
 
-    /// The same, and whether it is the development app for want of another.
+    /// Finds the app. True if none was given, so that it is the development app.
     fn resolve_from(&self, variable: impl Fn(&str) -> Option<String>) -> Result<(App, bool), String> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let given = match &self.app {

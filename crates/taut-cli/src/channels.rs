@@ -40,13 +40,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Exit {
-    match text(arguments).and_then(|text| output::print(&text).map_err(|reason| Failure::new(Exit::Failed, reason))) {
-        Ok(()) => Exit::Done,
-        Err(Failure { exit, reason }) => {
-            output::fail(reason);
-            exit
-        }
-    }
+    let print = |text: String| output::print(&text).map_err(|reason| Failure::new(Exit::Failed, reason));
+    Failure::report(text(arguments).and_then(print))
 }
 
 fn text(arguments: &Arguments) -> Result<String, Failure> {
@@ -59,7 +54,7 @@ fn text(arguments: &Arguments) -> Result<String, Failure> {
     Ok(if arguments.json { format!("{answer}\n") } else { text(&answer) })
 }
 
-/// All channels, those of presence with their users: the API counts either by a request of its own.
+/// Lists all channels, and counts users in presence channels. The API needs one request for each.
 fn list(api: &Api, prefix: &str) -> Result<Value, Failure> {
     let mut list = with_subscriptions(api, "channels", &[("filter_by_prefix", prefix)], "")?;
     let presence = if prefix.len() < PRESENCE.len() { PRESENCE } else { prefix };

@@ -93,7 +93,7 @@ pub(crate) struct DialArguments {
     #[arg(long, value_name = "NAME", help_heading = "TLS")]
     pub(crate) server_name: Option<String>,
 
-    /// Accept any certificate: whoever is on the way can read and change everything
+    /// Accept any certificate; anyone on the network path can then read and change everything
     #[arg(short = 'k', long, help_heading = "TLS")]
     pub(crate) insecure: bool,
 

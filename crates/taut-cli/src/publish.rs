@@ -76,13 +76,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Exit {
-    match publish(arguments) {
-        Ok(()) => Exit::Done,
-        Err(Failure { exit, reason }) => {
-            output::fail(reason);
-            exit
-        }
-    }
+    Failure::report(publish(arguments))
 }
 
 fn publish(arguments: &Arguments) -> Result<(), Failure> {

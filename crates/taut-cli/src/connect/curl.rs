@@ -41,7 +41,7 @@ impl Copied {
             }
         }
         if copied.url.is_empty() {
-            return Err("there is no URL behind curl".to_owned());
+            return Err("the copied curl command has no URL".to_owned());
         }
         for header in headers {
             copied.take_header(&header)?;
@@ -59,7 +59,7 @@ impl Copied {
 
     /// Takes a header over, unless it belongs to the handshake, which is made anew.
     fn take_header(&mut self, header: &str) -> Result<(), String> {
-        // curl: `Name;` is a header without a value, and `Name:` takes one of its own away.
+        // curl: `Name;` sends an empty header, and `Name:` removes a header that curl would send.
         let (name, value) = match header.split_once(':') {
             Some((name, value)) => (name.trim(), value.trim()),
             None => (header.trim_end_matches(';'), ""),

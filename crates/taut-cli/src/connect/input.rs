@@ -39,7 +39,7 @@ pub(super) struct InputSender {
 }
 
 impl InputSender {
-    /// False if nobody wants it any more.
+    /// Returns false once the receiver is gone.
     pub(super) fn send(&self, input: Input) -> bool {
         let size = input.size();
         self.runtime.block_on(self.sender.send(input, size))

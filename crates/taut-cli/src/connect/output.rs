@@ -12,7 +12,7 @@ use super::queue::{self, Sender};
 /// Where messages go: to stdout, or above the prompt.
 pub(super) struct Output {
     sender: Sender<Vec<u8>>,
-    /// Why nothing can be written any more.
+    /// The error that ended the output.
     failure: Arc<Mutex<Option<io::Error>>>,
     written: oneshot::Receiver<()>,
 }

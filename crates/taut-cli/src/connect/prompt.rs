@@ -1,4 +1,4 @@
-//! The prompt: a line editor with a history, in a thread of its own.
+//! The prompt: a line editor with a history. It runs on its own thread.
 
 use std::borrow::Cow;
 use std::env;
