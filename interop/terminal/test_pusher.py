@@ -291,7 +291,7 @@ class Failures(WithServer):
         self.assertIn('has no key "nobody"', self.taut("publish", "news", "e", code=5, TAUT_APP_URL=url)[1])
         self.assertIn("4001", self.taut("subscribe", "news", code=5, TAUT_APP_URL=url)[1])
         url = self.url.replace("/42", "/43")
-        self.assertIn("there is no such app", self.taut("publish", "news", "e", code=5, TAUT_APP_URL=url)[1])
+        self.assertIn("the app does not exist", self.taut("publish", "news", "e", code=5, TAUT_APP_URL=url)[1])
 
     def test_no_server_is_told_from_one_that_refuses(self):
         gone = serve("--app", APP)
