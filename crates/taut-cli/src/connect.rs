@@ -75,6 +75,7 @@ pub(crate) struct Arguments {
 #[derive(clap::Subcommand)]
 enum CopiedCommand {
     /// Understand a browser's “Copy as cURL”: paste it behind `taut connect`
+    #[command(after_help = CURL_EXAMPLES)]
     Curl(Words),
 }
 
@@ -280,6 +281,11 @@ Examples:
   taut connect curl 'wss://app.example/feed' -H 'Origin: https://app.example' --compressed
 
 ";
+
+const CURL_EXAMPLES: &str = "\
+Examples:
+  taut connect curl 'wss://app.example/feed' -H 'Origin: https://app.example' --compressed
+  taut connect -v --reconnect curl 'wss://app.example/feed' -b 'session=…'";
 
 #[cfg(test)]
 mod tests {

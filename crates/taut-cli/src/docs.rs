@@ -12,6 +12,7 @@ use crate::output;
 ///
 /// The pages are Markdown, as in the folder docs/ of the sources of this version.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The page to show; without one, the pages are listed
     #[arg(value_parser = PossibleValuesParser::new(PAGES.iter().map(|(name, _)| *name)))]
@@ -63,6 +64,11 @@ const PAGES: &[(&str, &str)] = &[
     page!("tls"),
     page!("traces"),
 ];
+
+const EXAMPLES: &str = "\
+Examples:
+  taut docs
+  taut docs deploy | less";
 
 #[cfg(test)]
 mod tests {

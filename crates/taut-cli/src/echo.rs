@@ -20,6 +20,7 @@ use crate::output;
 /// Accepts connections from any web page: an echo has nothing to protect. Messages may have up to 64 MiB, in any
 /// number of fragments.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Where to listen: a port alone is on 127.0.0.1; port 0 lets the system choose
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", value_parser = listen_address)]
@@ -97,3 +98,9 @@ impl Starvation {
 fn print_address(scheme: &str, address: SocketAddr) {
     output::announce(format_args!("listening on {scheme}://{address}"));
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  taut echo
+  taut echo --listen 0.0.0.0:9001 --deflate --shards 2
+  taut echo --tls-certificate chain.pem --tls-key key.pem";

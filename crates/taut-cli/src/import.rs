@@ -15,6 +15,7 @@ use crate::output;
 /// Reads a soketi configuration in JSON. Settings without a counterpart become comments and are reported. Laravel Reverb
 /// needs no conversion: given its config/reverb.php, the command lists the variables that Taut reads.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The file to read: soketi's JSON, or config/reverb.php
     file: PathBuf,
@@ -59,6 +60,11 @@ fn create(path: &PathBuf) -> io::Result<fs::File> {
     options.open(path)
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  taut import soketi.json --output taut.toml
+  taut import config/reverb.php";
+
 const REVERB: &str = "\
 Reverb's configuration is a PHP program that takes nearly everything from the environment: the application's .env.
 
@@ -75,12 +81,14 @@ Taut reads these variables, unless its own settings say otherwise:
   REVERB_APP_ACTIVITY_TIMEOUT                        --activity-timeout
   REVERB_APP_MAX_MESSAGE_SIZE                        --max-message
   REVERB_MAX_REQUEST_SIZE                            --max-event-data
+  REVERB_SCALING_ENABLED, REDIS_URL or REDIS_HOST, … --cluster
+  REVERB_SCALING_CHANNEL                             --cluster-prefix
 
-Whatever they leave unset has Reverb's default, such as port 8080 on all addresses.
+What they leave unset has Reverb's default, such as port 8080 on all addresses.
 
-Settings in the file itself go into a taut.toml by hand: allowed_origins becomes origins, without \"*\" (with none, all pages may connect)
-and with a scheme (https://example.com); each app becomes a table [[apps]]; a certificate in options.tls becomes tls-certificate and
-tls-key. Scaling over Redis has no counterpart: one process uses all cores.
+Copy settings from the file itself into a taut.toml by hand. allowed_origins becomes origins, without \"*\" (with none, all
+pages may connect) and with a scheme (https://example.com). Each app becomes a table [[apps]]. A certificate in options.tls
+becomes tls-certificate and tls-key.
 
 REVERB_HOST, REVERB_PORT and REVERB_SCHEME tell Laravel and its pages where the server is. Leave them as they are.
 ";

@@ -53,7 +53,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// WebSockets that stay up: a realtime server, a client and an echo server
 #[derive(Parser)]
 #[command(name = "taut", version = VERSION, arg_required_else_help = true)]
-#[command(after_help = "The documentation is in the program: `taut docs`.")]
+#[command(after_help = NOTES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -78,6 +78,15 @@ enum Command {
 
 /// With the commit, where it is known: see `build.rs`.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("TAUT_COMMIT"));
+
+const NOTES: &str = "\
+Examples:
+  taut serve                            # a server, with a page to try it at http://127.0.0.1:6001/
+  taut connect wss://echo.example       # type messages, see what comes back
+  taut subscribe news                   # watch a channel
+  taut publish news headline '\"hello\"'  # send to it
+
+The documentation is in the program: `taut docs`.";
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {

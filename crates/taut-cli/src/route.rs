@@ -30,7 +30,7 @@ enum Verb {
 /// No server is needed and nothing is carried out: it says what `taut serve` sends, and what it would do. Each event is
 /// sent once. It begins with open, then come the messages, and at last close, if the backend let the client in.
 #[derive(Args)]
-#[command(after_help = EXAMPLE)]
+#[command(after_help = EXAMPLES)]
 struct TestArguments {
     /// The path that the client asks for, with its query
     path: String,
@@ -227,8 +227,8 @@ const TIMER: &str = "timer";
 /// Bytes of the reason in a Close frame (RFC 6455 §5.5).
 const LONGEST_REASON: usize = 123;
 
-const EXAMPLE: &str = "\
-Example:
+const EXAMPLES: &str = "\
+Examples:
   taut route test '/chat/42?token=token-ann' --config taut.toml --send hello
 
 It ends with 0 if the backend answered everything and all of it could be carried out, with 1 if not, and with 64 if \

@@ -240,7 +240,7 @@ impl Args for Arguments {
         let command = RETIRED.iter().fold(command, |command, setting| {
             command.arg(Arg::new(setting.name).long(setting.name).hide(true).action(ArgAction::Append))
         });
-        let command = command.about(about).long_about(long).after_help(DOCUMENTATION).arg(check);
+        let command = command.about(about).long_about(long).after_help(NOTES).arg(check);
         SETTINGS.iter().fold(command, |command, setting| {
             let default =
                 if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
@@ -276,7 +276,16 @@ impl FromArgMatches for Arguments {
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// Where those find more who have nothing but the program.
-const DOCUMENTATION: &str = "The documentation is in the program: `taut docs` lists its pages. `taut docs configuration` has all settings and \
+const NOTES: &str = "\
+Examples:
+  taut serve
+  taut serve --app app-id:app-key:app-secret
+  taut serve --config taut.toml --check
+  taut serve --env-file .env                # the settings of Laravel Reverb
+  taut serve --listen '[::]:443' --acme ws.example.com --data-directory /var/lib/taut
+  taut serve --config taut.toml --cluster redis://10.0.0.7:6379
+
+The documentation is in the program: `taut docs` lists its pages. `taut docs configuration` has all settings and \
     what the file looks like, `taut docs deploy` how to run it as a service, `taut docs proxies` recipes for proxies.";
 
 fn sources(matches: &ArgMatches, environment: impl IntoIterator<Item = (String, String)>) -> Sources {
