@@ -235,6 +235,17 @@ class RunnerTest(unittest.TestCase):
         self.assertEqual(code, 0, output)
         self.assertRegex(output, r"==== later: it wants a build\n +19\n")
 
+    def test_a_build_that_parts_share_is_done_once_ahead(self):
+        self.part("10-first", self.waits_for("built", "true"))
+        self.program("cargo", f'echo "$@" >>"{self.folder}/calls"\n')
+        wants = 'purpose="it wants the release build"\nahead=release\nrun() {\n  true\n}\n'
+        for name in ["20-second", "30-third"]:
+            self.part(name, wants)
+        self.part("40-last", f'purpose="it tells"\nahead=tell\nrun() {{\n  true\n}}\ntell() {{\n  echo >"{self.folder}/built"\n}}\n')
+        code, output = self.run_test()
+        self.assertEqual(code, 0, output)
+        self.assertEqual((self.folder / "calls").read_text(), "run --release --locked -- --version\n")
+
     def test_a_build_ahead_that_fails_or_skips_is_left_to_the_part(self):
         self.part("10-first", self.waits_for("third", "true"))
         build = 'purpose="it wants a build"\nahead=build\nrun() {\n  echo all is well\n}\nbuild() {\n  %s\n}\n'
