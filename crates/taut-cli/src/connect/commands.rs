@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use rustyline::completion::unescape;
 use taut::{Close, CloseCode, Message};
 
 use super::format::{bytes_of_base64, bytes_of_hex};
@@ -95,11 +96,14 @@ fn binary(text: &str) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Reads a file whose name is written as Tab completes it: `my\ file`.
 fn file(path: &str) -> Result<Vec<u8>, String> {
     if path.is_empty() {
         return Err("which file?".to_owned());
     }
-    fs::read(path).map_err(|error| format!("{path} cannot be read: {error}"))
+    let escape = cfg!(unix).then_some('\\');
+    let path = unescape(path, escape);
+    fs::read(&*path).map_err(|error| format!("{path} cannot be read: {error}"))
 }
 
 fn text_or_binary(bytes: Vec<u8>) -> Message<'static> {
@@ -156,11 +160,13 @@ mod tests {
 
     #[test]
     fn a_file_is_text_if_it_can_be() {
-        let path = std::env::temp_dir().join(format!("taut-commands-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("taut commands-{}", std::process::id()));
         fs::write(&path, "grüß dich").unwrap();
-        let line = format!("/send-file {}", path.display());
+        // As Tab completes it.
+        let typed = path.display().to_string().replace(' ', "\\ ");
+        let line = format!("/send-file {typed}");
         assert_eq!(parse(&line), Ok(Typed::Send("grüß dich".into())));
-        assert_eq!(parse(&format!("/binary @{}", path.display())), Ok(Typed::Send("grüß dich".as_bytes().into())));
+        assert_eq!(parse(&format!("/binary @{typed}")), Ok(Typed::Send("grüß dich".as_bytes().into())));
         fs::write(&path, [0xff, 0]).unwrap();
         assert_eq!(parse(&line), Ok(Typed::Send(Message::from(vec![0xff, 0]))));
         fs::remove_file(&path).unwrap();
