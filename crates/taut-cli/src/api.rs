@@ -70,10 +70,11 @@ impl Failure {
     }
 
     /// Prints what went wrong, if anything did; gives the exit code.
-    pub(crate) fn report(outcome: Result<(), Self>) -> Exit {
-        let Err(Self { exit, reason }) = outcome else { return Exit::Done };
-        output::fail(reason);
-        exit
+    pub(crate) fn report(outcome: Result<Exit, Self>) -> Exit {
+        outcome.unwrap_or_else(|Self { exit, reason }| {
+            output::fail(reason);
+            exit
+        })
     }
 }
 

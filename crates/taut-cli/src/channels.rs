@@ -40,7 +40,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Exit {
-    let print = |text: String| output::print(&text).map_err(|reason| Failure::new(Exit::Failed, reason));
+    let print =
+        |text: String| output::print(&text).map(|()| Exit::Done).map_err(|reason| Failure::new(Exit::Failed, reason));
     Failure::report(text(arguments).and_then(print))
 }
 

@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Exit {
-    Failure::report(publish(arguments))
+    Failure::report(publish(arguments).map(|()| Exit::Done))
 }
 
 fn publish(arguments: &Arguments) -> Result<(), Failure> {

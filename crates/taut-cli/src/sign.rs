@@ -78,10 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Exit {
     let shown = |(exit, text): (Exit, String)| {
         output::print(&text).map(|()| exit).map_err(|reason| Failure::new(Exit::Failed, reason))
     };
-    sign(arguments).and_then(shown).unwrap_or_else(|Failure { exit, reason }| {
-        output::fail(reason);
-        exit
-    })
+    Failure::report(sign(arguments).and_then(shown))
 }
 
 fn sign(arguments: &Arguments) -> Result<(Exit, String), Failure> {
