@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 use taut_pusher::channel::{Channel, Kind};
-use taut_pusher::client::{self, Received};
+use taut_pusher::client::{self, Received, Reconnect};
 use taut_pusher::encryption::MasterKey;
 
 use crate::app::App;
@@ -21,6 +21,8 @@ pub(super) struct Session {
     is_established: bool,
     /// The subscriptions that the server has confirmed on this connection.
     confirmed: BTreeSet<String>,
+    /// Channels of which an event could not be decrypted; that is told once of each.
+    unreadable: BTreeSet<String>,
     /// There was a connection before.
     is_again: bool,
 }
@@ -74,7 +76,9 @@ impl Session {
         key: Option<MasterKey>,
     ) -> Result<Self, String> {
         let channel_data = member.map(|(id, info)| channel_data(id, info)).transpose()?;
-        for channel in channels {
+        let mut distinct = BTreeSet::new();
+        let channels: Vec<_> = channels.iter().filter(|channel| distinct.insert(*channel)).cloned().collect();
+        for channel in &channels {
             let kind = Channel::parse(channel, usize::MAX).map_err(|invalid| format!("{channel}: {invalid}"))?.kind();
             if kind.needs_signature() {
                 app.secret().map_err(|missing| format!("{channel} needs a signature: {missing}"))?;
@@ -85,11 +89,12 @@ impl Session {
         }
         Ok(Self {
             app,
-            channels: channels.to_vec(),
+            channels,
             channel_data,
             key,
             is_established: false,
             confirmed: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             is_again: false,
         })
     }
@@ -118,14 +123,14 @@ impl Session {
                 vec![Step::Refused(format!("{}: {reason}", channel(&received)))]
             }
             "pusher_internal:subscription_succeeded" => self.subscribed(&received),
-            _ => vec![Step::Show(self.shown(&received))],
+            _ => self.event(&received),
         }
     }
 
     fn subscribe(&mut self, received: &Received<'_>) -> Vec<Step> {
         let data = json(received);
         let Some(socket_id) = data["socket_id"].as_str() else {
-            return vec![Step::Refused("it told no socket id".to_owned())];
+            return vec![Step::Refused("it sent no socket id".to_owned())];
         };
         self.is_established = true;
         let signed = |channel: &String| {
@@ -138,13 +143,15 @@ impl Session {
         [Step::Established].into_iter().chain(sent.map(|sent| sent.unwrap_or_else(Step::Refused))).collect()
     }
 
-    /// `pusher:error`: before the connection is established it ends it; afterwards it may be a subscription that is
-    /// refused, of which Pusher and Reverb do not say which.
+    /// `pusher:error`: before the connection is established it ends it, and so does a code that asks to connect again,
+    /// which some servers send before they close. Others may be about a subscription that is refused, of which Pusher
+    /// and Reverb do not say which.
     fn error(&self, received: &Received<'_>) -> Vec<Step> {
         let data = json(received);
         let code = data["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or_default();
         let reason = data["message"].as_str().unwrap_or("it gives no reason").to_owned();
-        if !self.is_established {
+        let is_to_come_back = matches!(Reconnect::after(code), Some(Reconnect::AfterBackoff | Reconnect::AtOnce));
+        if !self.is_established || is_to_come_back {
             return vec![Step::Ended { code, reason }];
         }
         if self.confirmed.len() < self.channels.len() && !(4300..4400).contains(&code) {
@@ -169,7 +176,7 @@ impl Session {
         vec![Step::Tell(format!("subscribed{again} to {channel}, users: {count} ({list})"))]
     }
 
-    fn shown(&self, received: &Received<'_>) -> Shown {
+    fn event(&mut self, received: &Received<'_>) -> Vec<Step> {
         let channel = channel(received);
         let (name, is_hidden) = match received.event.strip_prefix("pusher_internal:") {
             Some(name) => (format!("pusher:{name}"), !name.starts_with("member_")),
@@ -177,13 +184,21 @@ impl Session {
                 (received.event.to_string(), received.event.starts_with("pusher:") && &*received.event != CACHE_MISS)
             }
         };
-        let data = received.data.as_deref().map(str::to_owned);
         let is_encrypted = Kind::of(&channel).is_encrypted() && !name.starts_with("pusher:");
-        // What cannot be read is shown as it came.
-        let read = |data: &str| self.key.as_ref()?.shared_secret(&channel).decrypt(data).ok();
-        let data = data.map(|data| if is_encrypted { read(&data).unwrap_or(data) } else { data });
+        let mut data = received.data.as_deref().map(str::to_owned);
+        let mut steps = Vec::new();
+        if let (true, Some(key), Some(text)) = (is_encrypted, &self.key, &mut data) {
+            match key.shared_secret(&channel).decrypt(text) {
+                Ok(plain) => *text = plain,
+                Err(error) if self.unreadable.insert(channel.clone()) => {
+                    steps.push(Step::Tell(format!("{channel}: {error}; shown as it came")));
+                }
+                Err(_) => {}
+            }
+        }
         let user_id = received.user_id.as_deref().map(str::to_owned);
-        Shown { time: SystemTime::now(), channel, name, data, user_id, is_hidden }
+        steps.push(Step::Show(Shown { time: SystemTime::now(), channel, name, data, user_id, is_hidden }));
+        steps
     }
 }
 
@@ -223,6 +238,10 @@ mod tests {
     fn session(channels: &[&str]) -> Session {
         let channels: Vec<String> = channels.iter().map(|channel| (*channel).to_owned()).collect();
         Session::new(app("1:app-key:app-secret"), &channels, Some(("7", None)), None).expect("good channels")
+    }
+
+    fn subscribe(channel: &str) -> Step {
+        Step::Send(client::subscribe(channel, None, None))
     }
 
     fn shown(session: &mut Session, message: &str) -> Shown {
@@ -267,6 +286,11 @@ mod tests {
         session.receive(ESTABLISHED);
         assert_eq!(session.receive(&error("4301")), [Step::Tell("the server says: no".to_owned())]);
         assert_eq!(session.receive(&error("null")), [Step::Refused("no".to_owned())]);
+        // Of a server that restarts, before it closes.
+        for code in [4100, 4200] {
+            let ended = Step::Ended { code, reason: "no".to_owned() };
+            assert_eq!(session.receive(&error(&code.to_string())), [ended]);
+        }
         let succeeded = r#"{"event":"pusher_internal:subscription_succeeded","channel":"news","data":"{}"}"#;
         assert_eq!(session.receive(succeeded), [Step::Tell("subscribed to news".to_owned())]);
         assert_eq!(session.receive(&error("null")), [Step::Tell("the server says: no".to_owned())]);
@@ -275,6 +299,21 @@ mod tests {
         session.opened();
         session.receive(ESTABLISHED);
         assert_eq!(session.receive(succeeded), [Step::Tell("subscribed again to news".to_owned())]);
+    }
+
+    #[test]
+    fn a_channel_that_is_named_twice_is_subscribed_to_once() {
+        let mut session = session(&["news", "a", "news"]);
+        let sent = [Step::Established, subscribe("news"), subscribe("a")];
+        assert_eq!(session.receive(ESTABLISHED), sent);
+        for channel in ["news", "a"] {
+            session.receive(&format!(
+                r#"{{"event":"pusher_internal:subscription_succeeded","channel":"{channel}","data":"{{}}"}}"#
+            ));
+        }
+        // All are confirmed, so it is not about one of them.
+        let error = r#"{"event":"pusher:error","data":{"code":null,"message":"no"}}"#;
+        assert_eq!(session.receive(error), [Step::Tell("the server says: no".to_owned())]);
     }
 
     #[test]
@@ -302,6 +341,11 @@ mod tests {
         let message = serde_json::json!({"event": "e", "channel": name, "data": data}).to_string();
         let of = |key| Session::new(app("1:k:s"), &[name.to_owned()], None, key).unwrap();
         assert_eq!(shown(&mut of(Some(key)), &message).data.as_deref(), Some(r#"{"x":1}"#));
-        assert_eq!(shown(&mut of(None), &message).data, Some(data));
+        assert_eq!(shown(&mut of(None), &message).data.as_deref(), Some(&*data));
+        let mut wrong = of(Some(MasterKey::from_base64("HxwdHh8bGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=").unwrap()));
+        let [Step::Tell(told), Step::Show(event)] = &wrong.receive(&message)[..] else { panic!("it is told") };
+        assert_eq!(told, "private-encrypted-a: the data was encrypted with another key; shown as it came");
+        assert_eq!(event.data.as_deref(), Some(&*data));
+        assert!(matches!(wrong.receive(&message)[..], [Step::Show(_)]), "once");
     }
 }
