@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io;
+#[cfg(unix)]
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -236,12 +238,20 @@ impl Terminal {
     pub(super) fn restore(&self) {
         #[cfg(unix)]
         if let Some(saved) = &self.saved {
-            use std::io::Write as _;
-
             let _ = nix::sys::termios::tcsetattr(io::stdin(), nix::sys::termios::SetArg::TCSADRAIN, saved);
             // No bracketed paste; the prompt that waits is wiped.
-            let _ = io::stderr().lock().write_all(b"\x1b[?2004l\r\x1b[K");
+            write_to_terminal(b"\x1b[?2004l\r\x1b[K");
         }
+    }
+}
+
+/// Where the editor writes: stdout and stderr may lead elsewhere.
+#[cfg(unix)]
+fn write_to_terminal(bytes: &[u8]) {
+    if let Ok(mut terminal) = OpenOptions::new().write(true).open("/dev/tty") {
+        let _ = terminal.write_all(bytes);
+    } else if io::stdout().is_terminal() {
+        let _ = io::stdout().lock().write_all(bytes);
     }
 }
 
