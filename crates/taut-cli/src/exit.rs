@@ -30,23 +30,23 @@ exits! {
     Unreachable = 2,
     /// TLS failed, such as because of the certificate.
     Tls = 3,
-    /// The proxy refused, or is of no use.
+    /// The proxy refused, or could not be used.
     Proxy = 4,
     /// The server refused: the handshake, a subscription or a request; what it said is printed.
     Refused = 5,
-    /// The protocol was broken, or the peer says so: close codes 1002, 1003, 1007.
+    /// The protocol was broken, by the peer or by us: close codes 1002, 1003, 1007.
     Protocol = 6,
     /// A message was too big: close code 1009.
     TooBig = 7,
     /// The peer closed with another code: 1008, 1011, 3000 to 4999 and the rest.
     Closed = 8,
-    /// The connection was lost without a close frame: 1006.
+    /// The connection was lost: without a close frame (1006), or in the middle of a message.
     Lost = 9,
     /// The peer fell silent and did not answer pings.
     Silent = 10,
-    /// The connection ended before a message met `--expect`.
+    /// The connection ended before a message met `--expect`, or before any came with `--once`.
     Unmet = 11,
-    /// The command line or the configuration is wrong.
+    /// The command line is wrong (of `taut route test`, also the configuration).
     Usage = 64,
     /// `--timeout` has passed.
     TimedOut = 124,
@@ -65,6 +65,8 @@ impl Exit {
             _ if error.is_tls() => Self::Tls,
             _ if error.is_handshake() => Self::Refused,
             _ if error.is_silent() => Self::Silent,
+            // The close code may be a good one, but what was received is not the message.
+            _ if error.is_cut_off() => Self::Lost,
             _ => match error.close_code() {
                 Some(code) => Self::of_close(code),
                 None if error.is_connect() || error.is_io() || error.is_timeout() => Self::Unreachable,
