@@ -8,16 +8,12 @@ mod expect;
 mod format;
 mod input;
 mod json;
-mod output;
 mod prompt;
-mod queue;
 mod session;
 mod show;
-mod signals;
 mod steps;
 mod text;
 
-use std::collections::VecDeque;
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
@@ -29,24 +25,27 @@ use taut::{Client, Message};
 use tokio::runtime::Builder;
 use tokio::time::Instant;
 
+use self::above::Above;
 use self::curl::Copied;
 use self::expect::Expect;
 use self::format::Binary;
-use self::output::Output;
-use self::prompt::Options;
-use self::session::{Plan, Session};
+use self::input::Input;
+use self::prompt::{Options, Prompt};
+use self::session::{Plan, Progress, Session};
 use self::show::{Mode, Show};
-use self::signals::Signals;
 use self::steps::Steps;
 use crate::dial::{DialArguments, duration, websocket_url};
 use crate::exit::Exit;
 use crate::log;
+use crate::printer::{Printer, to_stdout};
+use crate::queue::Receiver;
+use crate::signals::{Interrupter, Signals};
 
 /// Talk to a WebSocket server
 ///
 /// At a terminal it has a prompt: what you type is sent, what comes is printed above it, and /help lists what else you
 /// can do. In a pipe each line of the input is a message, and each message a line of the output; at the end of the
-/// input the connection is closed. What is said about the connection goes to stderr.
+/// input the connection is closed. Status messages go to stderr.
 #[derive(clap::Args)]
 #[command(
     after_help = EXAMPLES.to_owned() + &Exit::help(),
@@ -94,15 +93,15 @@ struct Messages {
     #[arg(long, value_name = "TEXT")]
     send: Vec<String>,
 
-    /// Send what there is, print one message, and close
+    /// Print the first message, and close once the input is sent, or nothing more comes from it for a second
     #[arg(short = '1', long)]
     once: bool,
 
-    /// End well as soon as a message holds this text, or matches the regular expression between slashes
+    /// Exit with 0 as soon as a message contains this text or matches the regular expression between slashes
     #[arg(long, value_name = "TEXT|/REGEX/", value_parser = Expect::parse)]
     expect: Option<Expect>,
 
-    /// End with 124 after this time, whatever happens
+    /// Exit with 124 after this time
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
 
@@ -114,13 +113,21 @@ struct Messages {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     close_timeout: Duration,
 
-    /// Connect again when the connection is lost, after a random and growing delay
+    /// Connect again when the connection ends, unless trying again cannot help; the delay is random and grows. Messages
+    /// that wait for a connection are kept; those already handed to a connection that then breaks may be lost
     #[arg(short, long)]
     reconnect: bool,
 
     /// Read and write binary messages in this form
     #[arg(long, value_name = "FORM", value_enum)]
     binary: Option<Binary>,
+}
+
+impl Messages {
+    /// Whether a message is waited for, after which it ends.
+    fn awaits_one(&self) -> bool {
+        self.once || self.expect.is_some()
+    }
 }
 
 #[derive(clap::Args)]
@@ -165,7 +172,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<Exit, Box<dyn Error>> {
         }
     };
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let exit = runtime.block_on(talk(&arguments, url, client))?;
+    let exit = runtime.block_on(start(&arguments, url, client))?;
     // A thread may still wait for the input, which would wait for it in turn.
     runtime.shutdown_background();
     Ok(exit)
@@ -181,55 +188,88 @@ fn prepare(arguments: &mut Arguments) -> Result<(String, Client), String> {
         }
         None => arguments.url.clone().unwrap_or_default(),
     };
+    // How long the peer may be silent is for the session to decide: each message shows that it is not.
+    arguments.dial.close_timeout = Some(NEVER);
     let client = arguments.dial.client(&url)?;
     Ok((websocket_url(&url)?, client))
 }
 
-async fn talk(arguments: &Arguments, url: String, client: Client) -> Result<Exit, Box<dyn Error>> {
-    let signals = Signals::catch()?;
-    let (input_is_terminal, output_is_terminal) = (stdin().is_terminal(), stdout().is_terminal());
+async fn start(arguments: &Arguments, url: String, client: Client) -> Result<Exit, Box<dyn Error>> {
     let Arguments { messages, looks, dial, .. } = arguments;
-    // Nobody types where one message is waited for.
-    let is_asked = messages.once || messages.expect.is_some();
-    let prompts = input_is_terminal && !is_asked && !looks.json && messages.binary.is_none();
-    let mode = match (looks.json, prompts && output_is_terminal, output_is_terminal) {
-        (true, ..) => Mode::Json,
-        (_, true, _) => Mode::Prompt,
-        (.., true) => Mode::Terminal,
+    let has_prompt = has_prompt(messages, looks);
+    let show = show(messages, looks, has_prompt);
+    let typed = Interrupter::default();
+    let prompt = if has_prompt { Some(prompt::open(options(&show, looks, &typed))?) } else { None };
+    let signals = Signals::catch(typed)?;
+    let (input, above, terminal) = match prompt {
+        Some(Prompt { input, above, terminal }) => (input, above, Some(terminal)),
+        None => (input_without_prompt(messages, dial), None, None),
+    };
+    let steps = Steps::default();
+    let follows = dial.verbose || matches!(show.mode, Mode::Prompt | Mode::Json);
+    let session = Session {
+        url,
+        dial,
+        client: if follows { steps.follow(client, dial.verbose) } else { client },
+        plan: plan(messages, has_prompt, dial.verbose),
+        show,
+        printer: printer(above),
+        steps,
+        signals,
+        input: Some(input),
+        progress: Progress::default(),
+    };
+    let exit = session.run().await;
+    if let Some(terminal) = terminal {
+        terminal.restore();
+    }
+    Ok(exit)
+}
+
+/// Whether somebody types: not where a message is waited for.
+fn has_prompt(messages: &Messages, looks: &Looks) -> bool {
+    stdin().is_terminal() && !messages.awaits_one() && !looks.json && messages.binary.is_none()
+}
+
+fn show(messages: &Messages, looks: &Looks, has_prompt: bool) -> Show {
+    let mode = match (looks.json, stdout().is_terminal()) {
+        (true, _) => Mode::Json,
+        (_, true) if has_prompt => Mode::Prompt,
+        (_, true) => Mode::Terminal,
         _ => Mode::Pipe,
     };
-    let show = Show {
+    Show {
         mode,
         binary: messages.binary,
         is_colored: is_colored(looks.color, mode, |name| env::var_os(name)),
         is_unicode: is_unicode(|name| env::var_os(name)),
         is_pretty: looks.pretty,
         has_time: looks.timestamps,
-    };
-    let mut terminal = None;
-    let mut printer = None;
-    let input = if prompts {
-        let options = Options {
-            prompt: show.prompt(),
-            has_history: !looks.no_history,
-            prints_above: mode == Mode::Prompt,
-            say: |text| crate::output::remark(text),
-        };
-        let prompt = prompt::open(options)?;
-        terminal = Some(prompt.terminal);
-        printer = prompt.above;
-        Some(prompt.input)
-    } else if !messages.send.is_empty() || (is_asked && input_is_terminal) {
-        Some(input::none())
+    }
+}
+
+fn options(show: &Show, looks: &Looks, interrupter: &Interrupter) -> Options {
+    Options {
+        prompt: show.prompt(),
+        has_history: !looks.no_history,
+        prints_above: show.mode == Mode::Prompt,
+        say: |text| crate::output::remark(text),
+        interrupter: interrupter.clone(),
+    }
+}
+
+fn input_without_prompt(messages: &Messages, dial: &DialArguments) -> Receiver<Input> {
+    if !messages.send.is_empty() || (messages.awaits_one() && stdin().is_terminal()) {
+        input::none()
     } else {
-        Some(input::from_pipe(messages.binary, dial.max_size.unwrap_or(usize::MAX)))
-    };
-    let steps = Steps::default();
-    let is_verbose = dial.verbose;
-    let follows = is_verbose || matches!(mode, Mode::Prompt | Mode::Json);
-    let client = if follows { steps.follow(client, is_verbose) } else { client };
-    let plan = Plan {
+        input::from_pipe(messages.binary, dial.max_size.unwrap_or(usize::MAX))
+    }
+}
+
+fn plan(messages: &Messages, has_prompt: bool, is_verbose: bool) -> Plan {
+    Plan {
         greeting: messages.send.iter().cloned().map(Message::from).collect(),
+        has_prompt,
         stays_open: messages.no_close,
         is_once: messages.once,
         expect: messages.expect.clone(),
@@ -237,14 +277,16 @@ async fn talk(arguments: &Arguments, url: String, client: Client) -> Result<Exit
         reconnects: messages.reconnect,
         is_verbose,
         patience: messages.close_timeout,
-    };
-    let output = Output::new(printer);
-    let session = Session { url, dial, client, plan, show, output, steps, signals, input, unsent: VecDeque::new() };
-    let exit = session.run().await;
-    if let Some(terminal) = terminal {
-        terminal.restore();
     }
-    Ok(exit)
+}
+
+/// Prints messages to stdout, or above the prompt.
+fn printer(above: Option<Above>) -> Printer {
+    let print = move |bytes: &[u8]| match &above {
+        Some(above) => above.print(&String::from_utf8_lossy(bytes)),
+        None => to_stdout(bytes),
+    };
+    Printer::new(print, |lines| crate::output::remark(lines))
 }
 
 /// Whether what people read has colors: messages where stdout is a terminal, the rest on stderr.
@@ -270,6 +312,9 @@ fn is_unicode(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let locale = locale.unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     cfg!(windows) || locale.contains("utf-8") || locale.contains("utf8")
 }
+
+/// A timeout that does not matter.
+const NEVER: Duration = Duration::from_secs(3600);
 
 const EXAMPLES: &str = "\
 Examples:

@@ -100,6 +100,10 @@ pub(crate) struct DialArguments {
     /// Show addresses, TLS, the heads of the handshake, pings, and the size of each message
     #[arg(short, long, help_heading = "Output")]
     pub(crate) verbose: bool,
+
+    /// How long the connection may take to close after our close frame; the library's default without it
+    #[arg(skip)]
+    pub(crate) close_timeout: Option<Duration>,
 }
 
 impl DialArguments {
@@ -153,6 +157,7 @@ impl DialArguments {
     fn settings(&self) -> Settings {
         let mut settings = Settings::client();
         settings.limits.message = self.max_size.unwrap_or(settings.limits.message);
+        settings.close_timeout = self.close_timeout.unwrap_or(settings.close_timeout);
         settings.heartbeat = match (self.ping_interval, self.ping_timeout) {
             (Some(Duration::ZERO), _) => Heartbeat::off(),
             (interval, timeout) => {

@@ -7,7 +7,7 @@ use taut::{Close, Message};
 use tokio::runtime::Handle;
 
 use super::format::Binary;
-use super::queue::{self, Receiver, Sender};
+use crate::queue::{self, Receiver, Sender};
 
 /// Something that the user wants.
 #[derive(Debug)]
@@ -17,8 +17,6 @@ pub(super) enum Input {
     Pong(Vec<u8>),
     Close(Close),
     ToggleJson,
-    /// Ctrl-C at the prompt.
-    Interrupt,
     /// The input cannot be read, or is not what it should be. Nothing follows.
     Wrong(String),
 }

@@ -21,7 +21,8 @@ use taut::CloseCode;
 use super::above::Above;
 use super::commands::{self, Typed};
 use super::input::{self, Input, InputSender};
-use super::queue::Receiver;
+use crate::queue::Receiver;
+use crate::signals::Interrupter;
 
 /// A prompt that has been opened.
 pub(super) struct Prompt {
@@ -39,6 +40,8 @@ pub(super) struct Options {
     /// Whether stdout is the terminal, so that messages are printed above the prompt.
     pub(super) prints_above: bool,
     pub(super) say: fn(&str),
+    /// For Ctrl-C, which the terminal does not make a signal of while the editor reads.
+    pub(super) interrupter: Interrupter,
 }
 
 /// Opens the prompt and reads lines from now on.
@@ -93,7 +96,10 @@ fn read(
                     None => continue,
                 }
             }
-            Err(ReadlineError::Interrupted) if was_interrupted_before => Input::Interrupt,
+            Err(ReadlineError::Interrupted) if was_interrupted_before => {
+                options.interrupter.interrupt();
+                continue;
+            }
             Err(ReadlineError::Interrupted) => {
                 was_interrupted = true;
                 (options.say)("Ctrl-C again closes the connection, as do Ctrl-D and /quit");

@@ -9,34 +9,47 @@ use std::time::Duration;
 use taut::reconnect::Ended;
 use taut::{Backoff, Client, Message, WebSocket};
 use taut_proto::backoff::Reconnect;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use self::talk::Talk;
 use super::expect::Expect;
 use super::input::Input;
-use super::output::Output;
-use super::queue;
 use super::show::{Mode, Show, Told};
-use super::signals::Signals;
 use super::steps::{Note, Steps};
 use crate::dial::DialArguments;
 use crate::exit::Exit;
+use crate::printer::{Printer, TIMED_OUT, at};
+use crate::queue;
+use crate::signals::Signals;
 
 /// What a session does, and when it ends.
-#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(super) struct Plan {
     /// Sent first on each connection.
     pub(super) greeting: Vec<Message<'static>>,
+    /// Whether somebody types at a prompt: then the input is taken while there is no connection, too.
+    pub(super) has_prompt: bool,
     /// Whether the end of the input leaves the connection open.
     pub(super) stays_open: bool,
-    /// Whether the first message that meets `expect` ends it well.
+    /// Whether the first message ends it well, unless there is an `expect`.
     pub(super) is_once: bool,
+    /// A message that ends it well.
     pub(super) expect: Option<Expect>,
     pub(super) deadline: Option<Instant>,
     pub(super) reconnects: bool,
     pub(super) is_verbose: bool,
-    /// How long the peer may be silent after our close.
+    /// How long the peer may be silent after a close.
     pub(super) patience: Duration,
+}
+
+impl Plan {
+    fn awaits_message(&self) -> bool {
+        self.is_once || self.expect.is_some()
+    }
+
+    fn is_met_by(&self, message: &Message<'_>) -> bool {
+        self.expect.as_ref().map_or(self.is_once, |expect| expect.is_met(message))
+    }
 }
 
 pub(super) struct Session<'a> {
@@ -45,31 +58,30 @@ pub(super) struct Session<'a> {
     pub(super) client: Client,
     pub(super) plan: Plan,
     pub(super) show: Show,
-    pub(super) output: Output,
+    pub(super) printer: Printer,
     pub(super) steps: Steps,
     pub(super) signals: Signals,
     /// `None` once it has ended.
     pub(super) input: Option<queue::Receiver<Input>>,
+    pub(super) progress: Progress,
+}
+
+/// What a session keeps from one connection to the next.
+#[derive(Default)]
+pub(super) struct Progress {
     /// What a connection that is gone has not accepted, and what was typed since.
-    pub(super) unsent: VecDeque<Message<'static>>,
+    unsent: VecDeque<Message<'static>>,
+    /// Whether the message that was waited for has come.
+    is_met: bool,
 }
 
 impl Session<'_> {
     /// Runs it to its end.
     pub(super) async fn run(mut self) -> Exit {
         let exit = self.connections().await;
-        self.show_notes().await;
-        let finished = tokio::select! {
-            finished = self.output.finish() => finished,
-            exit = self.signals.next() => return exit,
-        };
-        match finished {
-            Err(error) => {
-                crate::output::fail(error);
-                Exit::Failed
-            }
-            Ok(()) => exit,
-        }
+        self.show_lines();
+        let timed_out = self.show.mistake(TIMED_OUT);
+        self.printer.finish(exit, &mut self.signals, self.plan.deadline, &timed_out).await
     }
 
     /// One connection after the other.
@@ -88,42 +100,29 @@ impl Session<'_> {
             };
             match ended {
                 Over::Done(exit) => return exit,
+                Over::Lost(_) if self.progress.is_met => return self.leave(Exit::Done),
                 Over::Lost(ended) if self.plan.reconnects && ended.is_transient() => {
                     if let Some(exit) = self.wait(&mut reconnect, &ended).await {
                         return exit;
                     }
                 }
-                Over::Lost(Ended::Closed(close)) => {
-                    self.tell(self.show.closed(&close, false)).await;
-                    return self.unless_unmet(Exit::of_close(close.code()));
-                }
-                Over::Lost(Ended::Failed(error)) => {
-                    self.tell(self.show.failed(&error)).await;
-                    return Exit::of(&error);
-                }
-                Over::Lost(_) => return Exit::Lost,
+                Over::Lost(ended) => return self.give_up(&ended),
             }
         }
     }
 
     async fn open(&mut self) -> Result<WebSocket, Over> {
-        let (dial, client, steps) = (self.dial, self.client.clone(), self.steps.clone());
-        let mut connecting = Box::pin(dial.connect(&client));
-        let connected = loop {
-            tokio::select! {
-                biased;
-                exit = self.meanwhile() => return Err(Over::Done(exit)),
-                connected = &mut connecting => break connected,
-                () = steps.changed() => self.show_notes().await,
-            }
+        let (dial, client) = (self.dial, self.client.clone());
+        let connected = tokio::select! {
+            biased;
+            exit = self.meanwhile() => return Err(Over::Done(exit)),
+            connected = dial.connect(&client) => connected,
         };
-        drop(connecting);
-        self.show_notes().await;
+        self.show_lines();
         let socket = connected.map_err(|error| Over::Lost(Ended::Failed(error)))?;
-        let told = self.show.opened(&self.url, socket.response(), socket.subprotocol());
         let is_wanted = self.plan.is_verbose || self.show.mode != Mode::Pipe;
         if is_wanted {
-            self.tell(told).await;
+            self.tell(self.show.opened(&self.url, socket.response(), socket.subprotocol()));
         }
         Ok(socket)
     }
@@ -141,7 +140,7 @@ impl Session<'_> {
             None => reconnect.failed(random, is_abnormal(ended)),
         };
         self.steps.reset();
-        self.tell(self.show.waiting(ended, delay, reconnect.attempt() + 1)).await;
+        self.tell(self.show.waiting(ended, delay, reconnect.attempt() + 1));
         tokio::select! {
             exit = self.meanwhile() => Some(exit),
             () = tokio::time::sleep(delay) => None,
@@ -151,93 +150,121 @@ impl Session<'_> {
     /// What may happen while there is no connection; ends when somebody ends it all.
     async fn meanwhile(&mut self) -> Exit {
         loop {
-            // What comes by a pipe waits there.
-            let takes_input = self.show.mode == Mode::Prompt;
+            let is_ready = self.printer.is_ready();
             let input = tokio::select! {
-                exit = self.signals.next() => return exit,
-                () = at(self.plan.deadline) => return Exit::TimedOut,
-                input = next_input(&mut self.input), if takes_input => input,
+                biased;
+                exit = self.signals.next() => return self.leave(exit),
+                () = at(self.plan.deadline) => return self.time_out(),
+                is_read = self.printer.changed() => {
+                    if is_read { continue }
+                    return self.leave(self.unless_unmet(Exit::Done));
+                }
+                () = self.steps.changed(), if is_ready => {
+                    self.show_lines();
+                    continue;
+                }
+                // What comes by a pipe waits there.
+                input = next_input(&mut self.input), if self.plan.has_prompt => input,
             };
             match input {
-                Some(Input::Send(message)) if self.unsent.len() < UNSENT => self.unsent.push_back(message),
-                Some(Input::Close(_)) | None => return Exit::Done,
-                Some(Input::Interrupt) => return Exit::Interrupted,
-                Some(Input::Wrong(wrong)) => {
-                    state(&self.show, &self.output, self.show.mistake(&wrong)).await;
-                    return Exit::Failed;
+                Some(Input::Send(message)) if self.progress.unsent.len() < UNSENT => {
+                    self.progress.unsent.push_back(message);
                 }
-                Some(Input::ToggleJson) => self.toggle_json().await,
+                Some(Input::Close(_)) | None => return self.leave(Exit::Done),
+                Some(Input::Wrong(wrong)) => {
+                    self.mistake(&wrong);
+                    return self.leave(Exit::Failed);
+                }
+                Some(Input::ToggleJson) => self.toggle_json(),
                 Some(Input::Send(_) | Input::Ping(_) | Input::Pong(_)) => {
-                    let words = self.show.mistake("there is no connection now; nothing was sent");
-                    state(&self.show, &self.output, words).await;
+                    self.mistake("there is no connection now; nothing was sent");
                 }
             }
         }
     }
 
-    async fn toggle_json(&mut self) {
+    /// The end after a connection that is not replaced.
+    fn give_up(&mut self, ended: &Ended) -> Exit {
+        let (told, exit) = match ended {
+            Ended::Closed(close) => (self.show.closed(close, false), Exit::of_close(close.code())),
+            Ended::Failed(error) => (self.show.failed(error), Exit::of(error)),
+            _ => return Exit::Lost,
+        };
+        self.tell(told);
+        self.unless_unmet(exit)
+    }
+
+    /// The end while messages may wait for a connection: they are lost.
+    fn leave(&mut self, exit: Exit) -> Exit {
+        match self.progress.unsent.len() {
+            0 => return exit,
+            1 => self.mistake("1 message was not sent"),
+            count => self.mistake(&format!("{count} messages were not sent")),
+        }
+        if exit == Exit::Done { Exit::Lost } else { exit }
+    }
+
+    fn time_out(&mut self) -> Exit {
+        self.mistake(TIMED_OUT);
+        self.leave(Exit::TimedOut)
+    }
+
+    /// An end that would be good is not, if a message was waited for in vain.
+    fn unless_unmet(&self, exit: Exit) -> Exit {
+        let is_unmet = self.plan.awaits_message() && !self.progress.is_met;
+        if exit == Exit::Done && is_unmet { Exit::Unmet } else { exit }
+    }
+
+    /// Whether the connection is closed once the input has ended and is sent.
+    fn closes_after_input(&self) -> bool {
+        self.progress.is_met || !(self.plan.stays_open || self.plan.awaits_message())
+    }
+
+    fn toggle_json(&mut self) {
         self.show.is_pretty = !self.show.is_pretty;
         let words = if self.show.is_pretty { "JSON is indented" } else { "JSON stays as it is" };
-        state(&self.show, &self.output, self.show.remark(words)).await;
+        self.state(self.show.remark(words));
     }
 
-    /// An end that would be good is not, if something was waited for.
-    fn unless_unmet(&self, exit: Exit) -> Exit {
-        if exit == Exit::Done && (self.plan.is_once || self.plan.expect.is_some()) { Exit::Unmet } else { exit }
+    /// Shows what the library has reported while there is no connection.
+    fn show_lines(&mut self) {
+        while let Some(note) = self.steps.next() {
+            if let Note::Line(line) = note {
+                self.state(self.show.remark(&line));
+            }
+        }
     }
 
-    async fn show_notes(&mut self) {
-        print_lines(&self.steps, &self.show, &self.output).await;
+    fn mistake(&mut self, text: &str) {
+        self.state(self.show.mistake(text));
     }
 
-    async fn tell(&self, told: Told) {
-        tell(&self.show, &self.output, told).await;
+    fn tell(&mut self, told: Told) {
+        match told {
+            Told::State(line) => self.state(line),
+            Told::Event(event) => self.printer.print(event),
+        }
+    }
+
+    /// A line for people: on stderr, or above the prompt.
+    fn state(&mut self, line: String) {
+        if self.show.mode == Mode::Prompt {
+            self.printer.print(format!("{line}\n").into_bytes());
+        } else {
+            self.printer.remark(line);
+        }
     }
 }
 
-/// Why there is no connection any more.
+/// Why the connection ended.
 enum Over {
     Done(Exit),
     Lost(Ended),
 }
 
-/// Prints what is told while there is no connection.
-async fn print_lines(steps: &Steps, show: &Show, output: &Output) {
-    while let Some(note) = steps.next() {
-        if let Note::Line(line) = note {
-            state(show, output, show.remark(&line)).await;
-        }
-    }
-}
-
-async fn tell(show: &Show, output: &Output, told: Told) {
-    match told {
-        Told::State(line) => state(show, output, line).await,
-        Told::Event(event) => {
-            output.print(event).await;
-        }
-    }
-}
-
-/// A line for people: on stderr, or above the prompt.
-async fn state(show: &Show, output: &Output, line: String) {
-    if show.mode == Mode::Prompt {
-        output.print(format!("{line}\n").into_bytes()).await;
-    } else {
-        crate::output::remark(line);
-    }
-}
-
 async fn next_input(input: &mut Option<queue::Receiver<Input>>) -> Option<Input> {
     match input {
         Some(input) => input.recv().await,
-        None => pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
         None => pending().await,
     }
 }
