@@ -38,19 +38,6 @@ pub(crate) fn fail(error: impl Display) {
     write_line(error);
 }
 
-/// Prints a line to stdout, and says whether somebody still reads.
-///
-/// # Errors
-/// As [`print`].
-pub(crate) fn stream(line: impl Display) -> Result<bool, String> {
-    let mut output = io::stdout().lock();
-    match output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(cannot_write(&error)),
-    }
-}
-
 /// Text of a stranger for a terminal: control characters, and those that reverse the direction of reading, are shown
 /// and not obeyed.
 pub(crate) fn printable(text: &str) -> String {

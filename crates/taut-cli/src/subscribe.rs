@@ -3,6 +3,7 @@
 mod render;
 mod session;
 
+use std::collections::VecDeque;
 use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal as _};
@@ -13,15 +14,18 @@ use std::time::Duration;
 use taut::reconnect::{Decision, Ended, Event, Next};
 use taut::{Backoff, Close, CloseCode, Reconnecting};
 use taut_pusher::client::Reconnect;
+use tokio::time::{Instant, sleep};
 
 use self::render::Style;
-use self::session::{Session, Step};
+use self::session::{Session, Shown, Step};
 use crate::api::Failure;
 use crate::app::AppArguments;
 use crate::dial::{DialArguments, duration};
 use crate::exit::Exit;
 use crate::output::printable;
+use crate::printer::{Printer, TIMED_OUT, at, to_stdout};
 use crate::publish::master_key;
+use crate::signals::{Interrupter, Signals};
 use crate::{log, output};
 
 /// Subscribe to channels of a Pusher app and print their events
@@ -36,11 +40,11 @@ pub(crate) struct Arguments {
     #[arg(required = true)]
     channels: Vec<String>,
 
-    /// Who to be in presence channels
+    /// The user id in presence channels
     #[arg(long, value_name = "ID")]
     user_id: Option<String>,
 
-    /// What to say of oneself there, as JSON
+    /// The user's information for other members, as JSON
     #[arg(long, value_name = "JSON", requires = "user_id")]
     user_info: Option<String>,
 
@@ -57,11 +61,11 @@ pub(crate) struct Arguments {
     #[arg(short = '1', long, conflicts_with = "count")]
     once: bool,
 
-    /// End after so many events
+    /// End after this many events
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// End after so long, with exit code 124
+    /// Exit with 124 after this time
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
 
@@ -82,10 +86,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(subscribe(arguments)).unwrap_or_else(|Failure { exit, reason }| {
-        output::fail(reason);
-        exit
-    }))
+    Ok(Failure::report(runtime.block_on(subscribe(arguments))))
 }
 
 async fn subscribe(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -96,15 +97,32 @@ async fn subscribe(arguments: &Arguments) -> Result<Exit, Failure> {
     let session = Session::new(app, &arguments.channels, member, key).map_err(Failure::usage)?;
     let is_established = Arc::new(AtomicBool::new(false));
     let feed = feed(&arguments.dial, &url, Arc::clone(&is_established)).map_err(Failure::usage)?;
-    let mut subscriber =
-        Subscriber { arguments, style: style(arguments), session, is_established, feed, left: left(arguments) };
+    let mut signals =
+        Signals::catch(Interrupter::default()).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    let deadline = arguments.timeout.map(|timeout| Instant::now() + timeout);
+    let mut subscriber = Subscriber {
+        arguments,
+        style: style(arguments),
+        session,
+        is_established,
+        feed,
+        unsent: VecDeque::new(),
+        printer: Printer::new(to_stdout, |lines| lines.lines().for_each(output::tell)),
+        left: left(arguments),
+    };
     let ended = tokio::select! {
+        biased;
+        exit = signals.next() => Ok(exit),
+        () = at(deadline) => {
+            subscriber.printer.remark(TIMED_OUT);
+            Ok(Exit::TimedOut)
+        }
         ended = subscriber.run() => ended,
-        () = wait(arguments.timeout) => Ok(Exit::TimedOut),
-        exit = stopped() => Ok(exit),
     };
     subscriber.leave().await;
-    ended
+    let exit = ended.as_ref().map_or_else(|failure| failure.exit, |exit| *exit);
+    let exit = subscriber.printer.finish(exit, &mut signals, deadline, TIMED_OUT).await;
+    ended.map(|_| exit)
 }
 
 /// The connection, which comes back once it was established.
@@ -149,6 +167,9 @@ struct Subscriber<'a> {
     /// Whether there was a connection that the server greeted.
     is_established: Arc<AtomicBool>,
     feed: Reconnecting,
+    /// What the open connection has not accepted yet.
+    unsent: VecDeque<String>,
+    printer: Printer,
     /// How many events are still to be printed.
     left: Option<u64>,
 }
@@ -157,17 +178,41 @@ impl Subscriber<'_> {
     /// Prints events until enough are printed, or nobody reads them, or nothing more can come.
     async fn run(&mut self) -> Result<Exit, Failure> {
         loop {
-            let message = match self.feed.next().await.map_err(|error| failure(&error))? {
-                Next::Opened(_) => {
-                    self.session.opened();
-                    continue;
+            // A reader that is slow slows the server down.
+            while !self.printer.is_ready() {
+                if !self.printer.changed().await {
+                    return Ok(Exit::Done);
                 }
-                Next::Message(message) => message,
-            };
-            let Some(text) = message.as_text() else { continue };
-            for step in self.session.receive(text) {
+            }
+            let Some(text) = self.next().await? else { return Ok(Exit::Done) };
+            for step in self.session.receive(&text) {
                 if let Some(exit) = self.take(step)? {
                     return Ok(exit);
+                }
+            }
+        }
+    }
+
+    /// The next text that was received, while what is unsent is sent; `None` once nobody reads the events.
+    async fn next(&mut self) -> Result<Option<String>, Failure> {
+        loop {
+            self.send_unsent();
+            let is_unsent = !self.unsent.is_empty();
+            let next = tokio::select! {
+                _ = self.printer.changed() => return Ok(None),
+                next = self.feed.next() => next.map_err(|error| failure(&error))?,
+                // The answers of the server make room as well.
+                () = sleep(ROOM), if is_unsent => continue,
+            };
+            match next {
+                Next::Opened(_) => {
+                    self.session.opened();
+                    self.unsent.clear();
+                }
+                Next::Message(message) => {
+                    if let Some(text) = message.as_text() {
+                        return Ok(Some(text.to_owned()));
+                    }
                 }
             }
         }
@@ -176,9 +221,8 @@ impl Subscriber<'_> {
     fn take(&mut self, step: Step) -> Result<Option<Exit>, Failure> {
         match step {
             Step::Established => self.is_established.store(true, Ordering::Relaxed),
-            // When it cannot be sent, the connection is lost, and the next one says the same.
-            Step::Send(message) => drop(self.feed.try_send(message)),
-            Step::Tell(text) => output::tell(printable(&text)),
+            Step::Send(message) => self.unsent.push_back(message),
+            Step::Tell(text) => self.printer.remark(printable(&text)),
             Step::Refused(reason) => {
                 return Err(Failure::new(Exit::Refused, printable(&format!("the server refused: {reason}"))));
             }
@@ -189,18 +233,31 @@ impl Subscriber<'_> {
                 }
                 self.feed.reconnect(error);
             }
-            Step::Show(event) => {
-                let is_bound = self.arguments.events.contains(&event.name);
-                if !is_bound && (event.is_hidden || !self.arguments.events.is_empty()) {
-                    return Ok(None);
-                }
-                let is_counted = is_bound || !event.is_of_protocol();
-                let is_read =
-                    output::stream(self.style.event(&event)).map_err(|reason| Failure::new(Exit::Failed, reason))?;
-                return Ok((!is_read || (is_counted && self.is_last())).then_some(Exit::Done));
-            }
+            Step::Show(event) => return Ok(self.show(&event).then_some(Exit::Done)),
         }
         Ok(None)
+    }
+
+    /// Sends what the connection accepts.
+    fn send_unsent(&mut self) {
+        while let Some(message) = self.unsent.front() {
+            match self.feed.try_send(message.as_str()) {
+                Err(error) if error.is_full() => return,
+                // When it cannot be sent, the connection is lost, and the next one says the same.
+                _ => drop(self.unsent.pop_front()),
+            }
+        }
+    }
+
+    /// Prints an event if it is wanted; returns whether it is the last.
+    fn show(&mut self, event: &Shown) -> bool {
+        let is_bound = self.arguments.events.contains(&event.name);
+        if !is_bound && (event.is_hidden || !self.arguments.events.is_empty()) {
+            return false;
+        }
+        self.printer.print((self.style.event(event) + "\n").into_bytes());
+        let is_counted = is_bound || !event.is_of_protocol();
+        is_counted && self.is_last()
     }
 
     fn is_last(&mut self) -> bool {
@@ -238,31 +295,11 @@ fn left(arguments: &Arguments) -> Option<u64> {
     if arguments.once { Some(1) } else { arguments.count }
 }
 
-async fn wait(timeout: Option<Duration>) {
-    match timeout {
-        Some(timeout) => tokio::time::sleep(timeout).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a signal to stop.
-async fn stopped() -> Exit {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            return tokio::select! {
-                _ = terminated.recv() => Exit::Terminated,
-                _ = tokio::signal::ctrl_c() => Exit::Interrupted,
-            };
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-    Exit::Interrupted
-}
-
 /// How long the server may take to close the connection.
 const LEAVE: Duration = Duration::from_secs(1);
+
+/// How soon to look for room for what is unsent.
+const ROOM: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
 Examples:
