@@ -1,21 +1,26 @@
 """The real binary under a pseudo-terminal with a screen, or in pipes, and peers for it."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import pathlib
 import re
+import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 
 import pexpect
 import pyte
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 from websockets.sync.server import serve
 
@@ -116,10 +121,14 @@ class Program:
     def __init__(self, command, says=r"127\.0\.0\.1:(\d+)", **options):
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
         self.port = None
+        # A program that says nothing ends, and so does the wait for it.
+        limit = threading.Timer(PATIENCE, self.process.kill)
+        limit.start()
         for line in self.process.stdout:
             if found := re.search(says, line.decode()):
                 self.port = int(found.group(1))
                 break
+        limit.cancel()
         if not self.port:
             raise AssertionError(f"{command} does not say where it listens")
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
@@ -213,9 +222,16 @@ class RawServer:
                 connection, _ = self.listener.accept()
                 head = b""
                 while answers and b"\r\n\r\n" not in head:
-                    head += connection.recv(4096)
+                    data = connection.recv(4096)
+                    if not data:
+                        break
+                    head += data
                 if answers:
-                    key = re.search(rb"Sec-WebSocket-Key: (\S+)", head).group(1).decode()
+                    found = re.search(rb"Sec-WebSocket-Key: (\S+)", head)
+                    if not found:
+                        connection.close()
+                        continue
+                    key = found.group(1).decode()
                     connection.sendall(
                         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         b"Sec-WebSocket-Accept: " + accept_key(key).encode() + b"\r\n\r\n"
@@ -224,6 +240,39 @@ class RawServer:
 
     def stop(self):
         self.listener.close()
+
+
+class Flood(Server):
+    """Sends more than anybody keeps; `codes` are the close codes of its connections."""
+
+    def __init__(self, first=(), message="x" * 100_000, count=2000):
+        self.sent, self.codes, self.connection = 0, [], None
+
+        def flood(connection):
+            self.connection = connection
+            with contextlib.suppress(ConnectionClosed):
+                for text in first:
+                    connection.send(text)
+                for _ in range(count):
+                    connection.send(message)
+                    self.sent += 1
+                connection.close()
+            self.codes.append(connection.close_code)
+
+        super().__init__(flood)
+
+    def halts(self, process):
+        """Waits until nothing moves: the program's output is full, and so is the connection."""
+        capacity = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+        until, full = time.monotonic() + PATIENCE, 0
+        # Between two buffers there may be a moment in which both are full.
+        while full < 5:
+            waiting = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4)))[0]
+            is_full = waiting >= capacity - 4096 and not select.select([], [self.connection.socket], [], 0)[1]
+            full = full + 1 if is_full else 0
+            if time.monotonic() > until:
+                raise AssertionError(f"{self.sent} messages were sent, and {waiting} bytes wait in the pipe")
+            time.sleep(0.05)
 
 
 def free_port():
