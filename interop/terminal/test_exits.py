@@ -86,12 +86,30 @@ class Exits(unittest.TestCase):
     def test_protocol_errors(self):
         server = RawServer(lambda connection: connection.sendall(b"\x83\x00") or connection.recv(100))
         self.addCleanup(server.stop)
-        self.ends(6, "-n", f"ws://127.0.0.1:{server.port}")
+        # The server does not end the connection, either.
+        self.ends(6, "-n", "--close-timeout", "300ms", f"ws://127.0.0.1:{server.port}")
 
     def test_a_connection_that_is_lost(self):
         server = RawServer(lambda connection: connection.close())
         self.addCleanup(server.stop)
         self.ends(9, "-n", f"ws://127.0.0.1:{server.port}", saying="1006")
+
+    def test_a_message_that_is_cut_off(self):
+        def cut_off(connection):
+            connection.sendall(b"\x01\x03par\x88\x02\x03\xe8")
+            connection.recv(100)
+            connection.close()
+
+        server = RawServer(cut_off)
+        self.addCleanup(server.stop)
+        for options in (["-n"], ["--expect", "part"]):
+            self.ends(9, *options, f"ws://127.0.0.1:{server.port}", saying="in the middle of a message")
+
+    def test_a_peer_that_closes_and_does_not_end_the_connection(self):
+        kept = []
+        server = RawServer(lambda connection: kept.append(connection) or connection.sendall(b"\x88\x02\x03\xe8"))
+        self.addCleanup(server.stop)
+        self.ends(0, "-n", "--close-timeout", "300ms", f"ws://127.0.0.1:{server.port}", saying="closed by the peer: 1000")
 
     def test_a_peer_that_does_not_answer_our_close(self):
         server = RawServer(lambda connection: connection.recv(1 << 20) and connection.recv(1 << 20))

@@ -3,12 +3,21 @@
 import json
 import os
 import signal
+import socket
 import struct
 import threading
 import unittest
 
 import harness
-from harness import Home, Server, run
+from harness import Flood, Home, RawServer, Server, run
+
+
+ESTABLISHED = '{"event":"pusher:connection_established","data":{"socket_id":"1.2","activity_timeout":120}}'
+
+
+def app(server):
+    """A Pusher app of a server, as arguments."""
+    return ["--app", "1:key:secret", "--host", "127.0.0.1", "--port", str(server.port)]
 
 
 class Pipes(unittest.TestCase):
@@ -90,50 +99,137 @@ class Pipes(unittest.TestCase):
         self.assertEqual(process.wait(harness.PATIENCE), 0)
         process.stderr.close()
 
+    def test_a_reader_that_leaves_does_not_meet_what_is_expected(self):
+        process = harness.start(self.home, "connect", "--expect", "never", self.url)
+        self.addCleanup(process.kill)
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        self.assertEqual(process.stdout.readline(), b"one\n")
+        process.stdout.close()
+        process.stdin.write(b"two\n")
+        process.stdin.flush()
+        self.assertEqual(process.wait(harness.PATIENCE), 11)
+        process.stdin.close()
+        process.stderr.close()
+
     def test_a_reader_that_stops_stops_the_server_and_not_the_memory(self):
-        sent = []
-
-        def flood(connection):
-            message = "x" * 100_000
-            for number in range(2000):
-                connection.send(message)
-                sent.append(number)
-
-        server = Server(flood)
+        server = Flood()
+        self.addCleanup(server.stop)
         process = harness.start(self.home, "connect", "-n", f"ws://127.0.0.1:{server.port}")
         self.addCleanup(process.kill)
-        # The server comes to a halt once all buffers are full.
-        settled, count = threading.Event(), -1
-        while count != len(sent) or not sent:
-            count = len(sent)
-            settled.wait(0.5)
-        self.assertLess(len(sent), 1000)
+        os.read(process.stdout.fileno(), 1)
+        server.halts(process)
+        self.assertLess(server.sent, 1000)
         self.assertLess(harness.memory(process), 60 << 20)
         # It reads on, and gets all.
-        total = 0
+        total = 1
         while total < 2000 * 100_001:
             data = os.read(process.stdout.fileno(), 1 << 20)
             self.assertTrue(data)
             total += len(data)
         self.assertEqual(process.wait(harness.PATIENCE), 0)
-        self.assertEqual(len(sent), 2000)
+        self.assertEqual(server.sent, 2000)
         process.communicate()
-        server.stop()
 
-    def test_it_can_be_ended_while_nobody_reads(self):
-        server = Server(lambda connection: [connection.send("x" * 100_000) for _ in range(1000)])
-        process = harness.start(self.home, "connect", "-n", f"ws://127.0.0.1:{server.port}")
+    def ends_while_nobody_reads(self, server, *arguments, number=None):
+        """Whether one signal or its own deadline ends the command: its exit code, the close codes that the server sees, and stderr."""
+        process = harness.start(self.home, *arguments)
         self.addCleanup(process.kill)
         os.read(process.stdout.fileno(), 1)
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)
-        # A second one at the latest ends it at once: repeated, since two that come together count as one.
-        while process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            threading.Event().wait(0.05)
-        self.assertEqual(process.returncode, 143)
+        if number:
+            server.halts(process)
+            process.send_signal(number)
+        code, err = process.wait(harness.PATIENCE), process.stderr.read().decode()
         for stream in (process.stdin, process.stdout, process.stderr):
             stream.close()
+        server.stop()
+        return code, server.codes, err
+
+    def test_it_can_be_ended_while_nobody_reads(self):
+        for options, number, ended in [
+            ([], signal.SIGTERM, (143, [1001])),
+            (["--json"], signal.SIGINT, (130, [1000])),
+            (["--json", "--expect", "never", "--timeout", "2s"], None, (124, [1000])),
+        ]:
+            with self.subTest(options=options):
+                server = Flood()
+                arguments = ["connect", "-n", *options, f"ws://127.0.0.1:{server.port}"]
+                code, codes, err = self.ends_while_nobody_reads(server, *arguments, number=number)
+                self.assertEqual((code, codes), ended)
+                self.assertEqual("--timeout has passed" in err, code == 124)
+
+    def test_a_deadline_passes_while_the_rest_is_printed(self):
+        server = Flood(count=3)
+        self.addCleanup(server.stop)
+        process = harness.start(self.home, "connect", "-n", "--timeout", "1s", f"ws://127.0.0.1:{server.port}")
+        self.addCleanup(process.kill)
+        self.assertEqual(process.wait(harness.PATIENCE), 124)
+        self.assertTrue(process.communicate()[1].endswith(b"--timeout has passed\n"))
+
+    def test_a_subscriber_can_be_ended_while_nobody_reads(self):
+        event = json.dumps({"event": "e", "channel": "news", "data": "x" * 100_000})
+        for options, number, ended in [([], signal.SIGTERM, 143), (["--timeout", "2s"], None, 124)]:
+            with self.subTest(options=options):
+                server = Flood(first=[ESTABLISHED], message=event)
+                arguments = ["subscribe", "news", *app(server), *options]
+                code, _, err = self.ends_while_nobody_reads(server, *arguments, number=number)
+                self.assertEqual(code, ended)
+                self.assertEqual("taut: --timeout has passed" in err, code == 124)
+
+    def test_more_subscriptions_than_fit_at_once_are_all_sent(self):
+        names = [f"private-{number:0150}" for number in range(6000)]
+        subscribed = set()
+
+        def count(connection):
+            connection.send(ESTABLISHED)
+            # Meanwhile all are signed, and fill what is between us.
+            threading.Event().wait(0.5)
+            for message in connection:
+                subscribed.add(json.loads(message)["data"]["channel"])
+                if len(subscribed) == len(names):
+                    connection.close(4001)
+
+        server = Server(count)
+        self.addCleanup(server.stop)
+        server.server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        code, _, err = run(self.home, "subscribe", *names, *app(server))
+        self.assertEqual((code, len(subscribed)), (5, len(names)), err)
+
+    def test_once_prints_the_first_message_and_sends_the_whole_input(self):
+        received = []
+
+        def greet(connection):
+            connection.send("welcome")
+            for message in connection:
+                received.append(message)
+                connection.send(message)
+
+        server = Server(greet)
+        self.addCleanup(server.stop)
+        url = f"ws://127.0.0.1:{server.port}"
+        self.assertEqual(run(self.home, "connect", "-1", url, text="one\ntwo\n")[:2], (0, b"welcome\n"))
+        self.assertEqual(received, ["one", "two"])
+        # An input that does not end does not hold it up.
+        process = harness.start(self.home, "connect", "-1", url)
+        self.addCleanup(process.kill)
+        self.assertEqual(process.wait(harness.PATIENCE), 0)
+        self.assertEqual(process.communicate()[0], b"welcome\n")
+
+    def test_what_comes_after_our_close_is_printed_while_the_peer_is_not_silent(self):
+        def go_on(connection):
+            while b"\x88" not in connection.recv(1 << 16):
+                pass
+            # Longer than the library's own limit.
+            for _ in range(8):
+                connection.sendall(b"\x81\x05still")
+                threading.Event().wait(0.7)
+            connection.sendall(b"\x88\x02\x03\xe8")
+            connection.close()
+
+        server = RawServer(go_on)
+        self.addCleanup(server.stop)
+        code, out, err = run(self.home, "connect", "--close-timeout", "3s", f"ws://127.0.0.1:{server.port}")
+        self.assertEqual((code, out), (0, b"still\n" * 8), err)
 
     def test_it_connects_again_and_keeps_what_was_not_sent(self):
         node = harness.echo()
@@ -152,6 +248,29 @@ class Pipes(unittest.TestCase):
         self.assertEqual(process.stdout.readline(), b"while it was away\n")
         out, _ = process.communicate(timeout=harness.PATIENCE)
         self.assertEqual((process.returncode, out), (0, b""))
+
+    def test_it_ends_when_the_connection_is_lost_after_the_end_of_the_input(self):
+        connections = []
+
+        def lose_the_first(connection):
+            connections.append(connection)
+            connection.recv(1 << 16)
+            if len(connections) == 1:
+                connection.close()
+                return
+            connection.sendall(b"\x88\x02\x03\xe8")
+            connection.close()
+
+        server = RawServer(lose_the_first)
+        self.addCleanup(server.stop)
+        # More than the kernel keeps: the connection is lost while it is written.
+        code, _, err = run(self.home, "connect", "--reconnect", f"ws://127.0.0.1:{server.port}", text="x" * (20 << 20) + "\n")
+        self.assertEqual((code, len(connections)), (0, 2), err)
+
+    def test_a_deadline_is_told_while_there_is_no_connection(self):
+        url = f"ws://127.0.0.1:{harness.free_port()}"
+        code, _, err = run(self.home, "connect", "--reconnect", "--timeout", "300ms", url)
+        self.assertEqual((code, err.splitlines()[-1]), (124, "--timeout has passed"))
 
     def test_what_cannot_help_is_not_tried_again(self):
         server = Server(harness.behave)

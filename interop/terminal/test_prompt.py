@@ -1,10 +1,12 @@
 """At a terminal: the prompt, its history and commands, and what a message can do to the screen."""
 
 import json
-import os
 import re
+import signal
 import stat
 import unittest
+
+import pexpect
 
 import harness
 from harness import Home, Server, Terminal, run
@@ -117,6 +119,11 @@ class Prompt(unittest.TestCase):
         terminal.shows("message.txt")
         terminal.enter()
         terminal.shows("← from a file")
+        (self.home / "with a space").write_text("from another file")
+        terminal.type(f"/send-file {self.home}/with\t")
+        terminal.shows("with\\ a\\ space")
+        terminal.enter()
+        terminal.shows("← from another file")
         terminal.enter("/json")
         terminal.shows("JSON is indented")
         terminal.enter('{"a":1.50,"b":[]}')
@@ -151,6 +158,16 @@ class Prompt(unittest.TestCase):
         terminal.shows("there is no connection now; nothing was sent")
         terminal.type("\x04")
         self.assertEqual(terminal.end(), 0)
+
+    def test_it_says_what_was_never_sent(self):
+        terminal = Terminal(self.home, "connect", "--reconnect", f"ws://127.0.0.1:{harness.free_port()}")
+        self.addCleanup(terminal.__exit__)
+        terminal.shows("again in")
+        terminal.enter("one")
+        terminal.enter("two")
+        terminal.type("\x04")
+        self.assertEqual(terminal.end(), 9)
+        self.assertIn("2 messages were not sent", terminal.text())
 
     def test_messages_come_above_a_line_of_several_rows(self):
         connections = []
@@ -197,17 +214,62 @@ class Prompt(unittest.TestCase):
         terminal.shows("> x\n< x")
 
     def test_stdout_may_be_a_pipe_while_somebody_types(self):
-        command = f'"{harness.TAUT}" connect {self.url} | while read -r line; do echo "got $line"; done'
-        import pexpect
-
-        child = pexpect.spawn("bash", ["-c", command], env=harness.environment(self.home), timeout=harness.PATIENCE)
-        self.addCleanup(child.close, force=True)
+        child = self.in_bash(f'"{harness.TAUT}" connect {self.url} | while read -r line; do echo "got $line"; done')
         child.expect("→ ".encode())
         # More than a line of the terminal's own may have.
         child.send("\x1b[200~" + "z" * 6000 + "\x1b[201~\r")
         child.expect("got z{6000}\r")
         child.send("\x04")
         child.expect(pexpect.EOF)
+
+    def in_bash(self, command):
+        """A command of the shell at a terminal, with a prompt."""
+        child = pexpect.spawn("bash", ["-c", command], env=harness.environment(self.home), timeout=harness.PATIENCE)
+        self.addCleanup(child.close, force=True)
+        return child
+
+    def test_ctrl_c_ends_it_while_there_is_no_connection_and_stdout_is_a_pipe(self):
+        url = f"ws://127.0.0.1:{harness.free_port()}"
+        child = self.in_bash(f'"{harness.TAUT}" connect --reconnect {url} | cat; echo "code ${{PIPESTATUS[0]}}"')
+        child.expect("again in")
+        child.send("\x03")
+        child.expect("Ctrl-C again")
+        child.send("\x03")
+        child.expect("code 130")
+
+    def test_ctrl_c_ends_it_while_the_peer_does_not_read(self):
+        server = harness.RawServer(lambda connection: connection.recv(1 << 16) and kept.append(connection))
+        kept = []
+        self.addCleanup(server.stop)
+        large = self.home / "large"
+        large.write_bytes(b"x" * (20 << 20))
+        terminal = self.open("--ping-interval", "0", url=f"ws://127.0.0.1:{server.port}")
+        for _ in range(2):
+            terminal.enter(f"/send-file {large}")
+        # Between two prompts it is a signal, at the prompt a key.
+        for _ in range(4):
+            terminal.type("\x03")
+        self.assertEqual(terminal.end(), 130)
+
+    def test_a_signal_ends_it_at_the_prompt(self):
+        for number, code in [(signal.SIGINT, 130), (signal.SIGTERM, 143)]:
+            terminal = self.open()
+            terminal.type("half a line")
+            terminal.shows("→ half a line")
+            terminal.child.kill(number)
+            self.assertEqual(terminal.end(), code)
+
+    def test_stderr_that_leads_elsewhere_holds_only_text(self):
+        log = self.home / "log"
+        child = self.in_bash(f'"{harness.TAUT}" connect --color never {self.url} 2>"{log}"; echo "code $?"')
+        child.expect("→ ".encode())
+        child.send("hi\r")
+        child.expect("← hi".encode())
+        child.send("/json\r")
+        child.expect("JSON is indented\r\n→ ".encode())
+        child.send("\x04")
+        child.expect("code 0")
+        self.assertNotIn("\x1b", log.read_text())
 
 
 class Pictures(unittest.TestCase):
@@ -266,9 +328,11 @@ class Pictures(unittest.TestCase):
 class Help(unittest.TestCase):
     def test_the_help_and_the_page_name_the_same_options(self):
         home = Home(self).path
-        _, out, _ = run(home, "connect", "--help")
         page = run(home, "docs", "terminal")[1].decode()
-        options = set(re.findall(r"(--[a-z][a-z-]+)", out.decode().split("Examples:")[0])) - {"--help", "--json-pretty"}
-        self.assertGreater(len(options), 25)
-        self.assertEqual([option for option in sorted(options) if f"`{option}" not in page], [])
-        self.assertTrue(os.path.exists(harness.TAUT))
+        for command, count in [("connect", 25), ("subscribe", 25), ("publish", 10), ("channels", 8), ("sign", 10)]:
+            with self.subTest(command=command):
+                help = run(home, command, "--help")[1].decode().split("Examples:")[0]
+                options = set(re.findall(r"^ +(?:-\w, )?(--[a-z][a-z-]+)", help, re.MULTILINE)) - {"--help"}
+                self.assertGreater(len(options), count)
+                named = set(re.findall(r"--[a-z][a-z-]+", page))
+                self.assertEqual(sorted(options - named), [])
