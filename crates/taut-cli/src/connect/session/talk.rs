@@ -284,6 +284,7 @@ impl<'s, 'a> Talk<'s, 'a> {
 
     async fn close_quickly(&mut self, exit: Exit) -> Over {
         self.begin_close(CloseCode::NORMAL.into(), exit);
+        let exit = self.closing.as_ref().map_or(exit, |closing| closing.exit);
         self.end_quickly(exit).await
     }
 
