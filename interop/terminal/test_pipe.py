@@ -132,7 +132,7 @@ class Pipes(unittest.TestCase):
         process.communicate()
 
     def ends_while_nobody_reads(self, server, *arguments, number=None):
-        """Whether one signal or its own deadline ends the command: its exit code, the close codes that the server sees, and stderr."""
+        """Ends the command by one signal or by its own deadline: exit code, close codes that the server saw, and stderr."""
         process = harness.start(self.home, *arguments)
         self.addCleanup(process.kill)
         os.read(process.stdout.fileno(), 1)
