@@ -7,7 +7,6 @@ mod curl;
 mod expect;
 mod format;
 mod input;
-mod json;
 mod output;
 mod prompt;
 mod queue;

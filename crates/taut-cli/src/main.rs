@@ -14,6 +14,7 @@ mod docs;
 mod echo;
 mod exit;
 mod health;
+mod hex;
 mod import;
 mod json;
 mod log;

@@ -5,7 +5,8 @@ use std::fs;
 
 use taut::{Close, CloseCode, Message};
 
-use super::format::{bytes_of_base64, bytes_of_hex};
+use super::format::bytes_of_base64;
+use crate::hex;
 
 /// A line of the prompt, understood.
 #[derive(Debug, PartialEq)]
@@ -91,7 +92,7 @@ fn binary(text: &str) -> Result<Vec<u8>, String> {
     match text.strip_prefix("base64:") {
         Some(text) => bytes_of_base64(text),
         None if text.is_empty() => Err("write /binary HEX, /binary base64:TEXT or /binary @FILE".to_owned()),
-        None => bytes_of_hex(text),
+        None => hex::decode(text),
     }
 }
 
