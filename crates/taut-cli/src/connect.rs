@@ -126,6 +126,10 @@ struct Messages {
 #[command(next_help_heading = "Output")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Looks {
+    /// Show addresses, TLS, the heads of the handshake, pings, and the size of each message
+    #[arg(short, long)]
+    verbose: bool,
+
     /// Print each event as a line of JSON: open, message, ping, pong, close, reconnect, error
     #[arg(long, conflicts_with = "binary")]
     json: bool,
@@ -224,7 +228,7 @@ async fn talk(arguments: &Arguments, url: String, client: Client) -> Result<Exit
         Some(input::from_pipe(messages.binary, dial.max_size.unwrap_or(usize::MAX)))
     };
     let steps = Steps::default();
-    let is_verbose = dial.verbose;
+    let is_verbose = looks.verbose;
     let follows = is_verbose || matches!(mode, Mode::Prompt | Mode::Json);
     let client = if follows { steps.follow(client, is_verbose) } else { client };
     let plan = Plan {

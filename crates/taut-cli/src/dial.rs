@@ -96,10 +96,6 @@ pub(crate) struct DialArguments {
     /// Accept any certificate; anyone on the network path can then read and change everything
     #[arg(short = 'k', long, help_heading = "TLS")]
     pub(crate) insecure: bool,
-
-    /// Show addresses, TLS, the heads of the handshake, pings, and the size of each message
-    #[arg(short, long, help_heading = "Output")]
-    pub(crate) verbose: bool,
 }
 
 impl DialArguments {
