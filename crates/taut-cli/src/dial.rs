@@ -197,7 +197,7 @@ impl DialArguments {
 /// # Errors
 /// The URL holds a user, which belongs to another argument.
 pub(crate) fn websocket_url(text: &str) -> Result<String, String> {
-    let url = match text.split_once("://") {
+    let url = match split_scheme(text) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => format!("ws://{rest}"),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => format!("wss://{rest}"),
         Some(_) => text.to_owned(),
@@ -205,12 +205,18 @@ pub(crate) fn websocket_url(text: &str) -> Result<String, String> {
         None if is_this_machine(authority(text)) => format!("ws://{text}"),
         None => format!("wss://{text}"),
     };
-    match url.split_once("://") {
+    match split_scheme(&url) {
         Some((_, rest)) if authority(rest).contains('@') => {
             Err("a user and password in the URL are not sent; use --basic USER:PASSWORD".to_owned())
         }
         _ => Ok(url),
     }
+}
+
+/// The scheme of a URL that has one (RFC 3986 §3.1), and what follows. A query may hold `://` as well.
+pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || matches!(character, '+' | '-' | '.');
+    url.split_once("://").filter(|(scheme, _)| !scheme.is_empty() && scheme.chars().all(is_part))
 }
 
 /// Reads a duration: a number with `ms`, `s`, `m` or `h`; seconds without.
