@@ -79,7 +79,6 @@ enum CopiedCommand {
 }
 
 #[derive(clap::Args)]
-#[command(disable_help_flag = true)]
 struct Words {
     /// The URL and curl's options, as copied
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
@@ -178,14 +177,26 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<Exit, Box<dyn Error>> {
 fn prepare(arguments: &mut Arguments) -> Result<(String, Client), String> {
     let url = match arguments.copied.take() {
         Some(CopiedCommand::Curl(Words { words })) => {
-            let copied = Copied::parse(&words, std::mem::take(&mut arguments.dial))?;
+            let copied = Copied::parse(&words, std::mem::take(&mut arguments.dial), is_option)?;
             arguments.dial = copied.dial;
+            arguments.looks.verbose |= copied.is_verbose;
             copied.url
         }
         None => arguments.url.clone().unwrap_or_default(),
     };
     let client = arguments.dial.client(&url)?;
     Ok((websocket_url(&url)?, client))
+}
+
+/// Whether this is an option of `taut connect`.
+fn is_option(text: &str) -> bool {
+    let command = <Arguments as clap::Args>::augment_args(clap::Command::new("connect"));
+    command.get_arguments().any(|argument| {
+        let long = argument.get_long_and_visible_aliases().unwrap_or_default();
+        let short = argument.get_short_and_visible_aliases().unwrap_or_default();
+        long.iter().any(|name| text.strip_prefix("--") == Some(name))
+            || short.iter().any(|name| text.strip_prefix('-') == Some(name.encode_utf8(&mut [0; 4])))
+    })
 }
 
 async fn talk(arguments: &Arguments, url: String, client: Client) -> Result<Exit, Box<dyn Error>> {
