@@ -185,6 +185,10 @@ class Handshake(unittest.TestCase):
         self.assertNotIn("t0ken", err)
         self.assertNotIn("s3cret", err)
         self.assertIn("Bearer from-environment", self.headers("-s", "json", url, TAUT_BEARER="from-environment")[0])
+        for given in (["--basic", "me:you"], ["--bearer", "mine"], ["-H", "Authorization: Digest x"]):
+            out, _ = self.headers("-s", "json", *given, url, TAUT_BEARER="from-environment")
+            self.assertNotIn("from-environment", out)
+            self.assertEqual(out.count("Authorization: "), 1)
         # The URL may lack its scheme on this machine.
         self.assertIn("Authorization: Basic bWU6eW91", self.headers("-s", "json", "--basic", "me:you", f":{self.server.port}/headers")[0])
 
