@@ -184,6 +184,10 @@ fn prepare(arguments: &mut Arguments) -> Result<(String, Client), String> {
         }
         None => arguments.url.clone().unwrap_or_default(),
     };
+    let largest = arguments.dial.max_size.map(u32::try_from);
+    if arguments.messages.binary == Some(Binary::Length) && matches!(largest, Some(Err(_))) {
+        return Err("--binary length has 4 bytes for a length: --max-size must be less than 4G".to_owned());
+    }
     let client = arguments.dial.client(&url)?;
     Ok((websocket_url(&url)?, client))
 }
