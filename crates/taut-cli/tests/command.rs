@@ -99,6 +99,7 @@ fn completions_and_manual_pages_are_in_the_program() {
     }
     assert_eq!(taut(&["completions", "csh"]).status.code(), Some(64));
     assert!(printed(&["man", "route", "test"]).contains("EXIT STATUS"));
+    assert_eq!(taut(&["man", "nothing"]).status.code(), Some(64));
 }
 
 #[test]
