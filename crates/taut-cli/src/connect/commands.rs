@@ -15,7 +15,7 @@ pub(super) enum Typed {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Close),
-    /// Print JSON indented, or no longer.
+    /// Turn indentation of JSON on or off.
     ToggleJson,
     Help,
     Nothing,
@@ -110,10 +110,10 @@ fn text_or_binary(bytes: Vec<u8>) -> Message<'static> {
 const COMMANDS: &[(&str, &str)] = &[
     ("/help", "List the commands"),
     ("/ping [TEXT]", "Send a ping, and show how long its pong takes"),
-    ("/pong [TEXT]", "Send a pong that nobody has asked for"),
+    ("/pong [TEXT]", "Send an unsolicited pong"),
     ("/send-file PATH", "Send a file: as text if it is UTF-8, else as binary"),
     ("/binary HEX", "Send bytes; also base64:TEXT or @FILE"),
-    ("/json", "Indent JSON, or no longer"),
+    ("/json", "Turn indentation of JSON on or off"),
     ("/close [CODE [REASON]]", "Close the connection, with 1000 by default"),
     ("/quit", "Close the connection"),
 ];
@@ -168,7 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn the_help_lists_every_command_that_is_understood() {
+    fn the_help_and_the_page_list_every_command_that_is_understood() {
+        let page = include_str!("../../../../docs/terminal.md");
+        for (usage, _) in COMMANDS {
+            assert!(page.contains(&format!("`{usage}`")), "docs/terminal.md: {usage}");
+        }
         for name in names() {
             assert!(help().contains(name));
             assert!(parse(name).map_or_else(|error| !error.contains("no command"), |_| true), "{name}");
