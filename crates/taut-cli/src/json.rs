@@ -160,7 +160,7 @@ impl<'t> Printer<'t> {
 
     fn scalar(&mut self) {
         let rest = &self.text[self.at..];
-        let length = rest.find(|end| matches!(end, ',' | '}' | ']') || end.is_ascii_whitespace()).unwrap_or(rest.len());
+        let length = rest.find([',', '}', ']', ' ', '\t', '\r', '\n']).unwrap_or(rest.len());
         let is_word = rest.starts_with(['t', 'f', 'n']);
         let Palette { word, number, .. } = self.layout.palette;
         self.colored(if is_word { word } else { number }, length);
