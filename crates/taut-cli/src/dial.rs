@@ -9,6 +9,8 @@ use std::time::Duration;
 use taut::tls::ClientTls;
 use taut::{Client, Deflate, Error, Heartbeat, Proxy, Settings, WebSocket};
 
+use crate::output::printable;
+
 /// The arguments that say how to connect, for `#[command(flatten)]`.
 #[derive(clap::Args, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
@@ -163,16 +165,16 @@ impl DialArguments {
     fn tls(&self) -> Result<ClientTls, String> {
         let mut tls = match &self.cacert {
             _ if self.insecure => ClientTls::dangerously_accept_any_certificate(),
-            Some(path) => ClientTls::only_pem(&file(path)?).map_err(|error| format!("--cacert: {error}"))?,
+            Some(path) => ClientTls::only_pem(&file(path)?).map_err(|error| format!("--cacert: {}", words(&error)))?,
             None => ClientTls::system(),
         };
         if let (Some(certificate), Some(key)) = (&self.cert, &self.key) {
-            tls = tls.client_certificate_pem(&file(certificate)?, &file(key)?).map_err(|error| error.to_string())?;
+            tls = tls.client_certificate_pem(&file(certificate)?, &file(key)?).map_err(|error| words(&error))?;
         }
         if let Some(name) = &self.server_name {
-            tls = tls.server_name(name).map_err(|error| format!("--server-name: {error}"))?;
+            tls = tls.server_name(name).map_err(|error| words(&error))?;
         }
-        tls.log_keys().map_err(|error| error.to_string())
+        tls.log_keys().map_err(|error| words(&error))
     }
 
     /// What goes into `Authorization`, unless a header says it: the variable only counts where nothing else was given.
@@ -219,6 +221,12 @@ impl DialArguments {
 enum Credentials {
     Bearer(String),
     Basic(String, String),
+}
+
+/// What an error of the client says, for a terminal: the peer's words in it are escaped, and it names options in the place
+/// of the library's calls.
+pub(crate) fn words(error: &Error) -> String {
+    CALLS.iter().fold(printable(&error.to_string()), |text, (call, option)| text.replace(call, option))
 }
 
 /// A WebSocket's URL, made of what people write: `http://` and `https://` are taken for `ws://` and `wss://`. Without a
@@ -298,7 +306,7 @@ fn with_header(client: Client, header: &str) -> Result<Client, String> {
 
 fn proxy(url: &str) -> Result<Proxy, String> {
     let made = if url.starts_with("socks") { Proxy::socks5(url) } else { Proxy::http(url) };
-    made.map_err(|error| format!("--proxy: {error}"))
+    made.map_err(|error| format!("--proxy: {}", words(&error)))
 }
 
 /// The value of an argument, which may be in a file, so that a secret need not be on the command line.
@@ -333,6 +341,19 @@ pub(crate) fn is_this_machine(authority: &str) -> bool {
         || host.to_ascii_lowercase().ends_with(".localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
+
+/// What the library advises to programs, and what that is on the command line. The longer ones come first.
+const CALLS: [(&str, &str); 9] = [
+    (" Client::head_limits sets it.", ""),
+    (" (Limits::message_timeout)", ""),
+    ("Client::basic, or Client::bearer", "--basic, or --bearer"),
+    ("Client::redirects", "--max-redirects"),
+    ("the text of ClientTls::root_pem", "the file"),
+    ("ClientTls::root_pem or only_pem", "--cacert"),
+    ("ClientTls::root_pem", "--cacert"),
+    ("ClientTls::client_certificate_pem", "--cert and --key"),
+    ("ClientTls::server_name", "--server-name"),
+];
 
 /// A token for those who do not want it on a command line, which other users can see.
 const TAUT_BEARER: &str = "TAUT_BEARER";
@@ -445,6 +466,31 @@ mod tests {
             assert!(head.contains("\r\nHost: a.example\r\n") && head.matches("\nHost:").count() == 1, "{head}");
             assert_eq!((error.status(), error.is_connect()), (status, status.is_none()), "{most:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_the_library_advises_is_an_option_here() {
+        let library = [
+            include_str!("../../taut/src/error/native.rs"),
+            include_str!("../../taut/src/error/native/tls.rs"),
+            include_str!("../../taut/src/native/client/connect.rs"),
+            include_str!("../../taut/src/native/tls/client.rs"),
+            include_str!("../../taut/src/native/url.rs"),
+        ];
+        for (call, _) in CALLS {
+            assert!(library.iter().any(|source| source.contains(call)), "nobody says {call}");
+        }
+        let file = env::temp_dir().join(format!("taut-dial-{}.pem", std::process::id()));
+        fs::write(&file, "no certificate").unwrap();
+        let cacert = DialArguments { cacert: Some(file.clone()), ..DialArguments::default() };
+        let server_name = DialArguments { server_name: Some("a b".to_owned()), ..DialArguments::default() };
+        for (dial, said) in
+            [(cacert, "--cacert: the file holds no certificate"), (server_name, "--server-name: \"a b\" is not a name")]
+        {
+            let error = dial.client("wss://a.example/").err().unwrap();
+            assert!(error.starts_with(said) && !error.contains("::"), "{error}");
+        }
+        fs::remove_file(file).unwrap();
     }
 
     /// What a server is sent by a client with these arguments, and what comes of its answer.

@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use super::format::{Binary, base64};
 use super::steps::{Size, without_secrets};
 use super::text::{close_words, hex_dump, size};
+use crate::dial::words;
 use crate::json::{self, Layout, Palette};
 use crate::output::{escaped, printable};
 
@@ -259,11 +260,6 @@ fn headers(response: &Response) -> Map<String, Value> {
     headers.map(|(name, value)| (name.to_ascii_lowercase(), String::from_utf8_lossy(value).into())).collect()
 }
 
-/// What an error says, for people: the peer's words in it are escaped, and calls of the library are left out.
-fn words(error: &taut::Error) -> String {
-    ADVICE.iter().fold(printable(&error.to_string()), |text, advice| text.replace(advice, ""))
-}
-
 /// The payload of a ping: text if it is readable, else hexadecimal.
 fn payload_text(payload: &[u8]) -> String {
     match std::str::from_utf8(payload) {
@@ -295,9 +291,6 @@ fn now() -> String {
     let _ = SystemTime.format_time(&mut Writer::new(&mut text));
     text
 }
-
-/// What the library's errors advise to those who call it.
-const ADVICE: [&str; 2] = [" Client::head_limits sets it.", " (Limits::message_timeout)"];
 
 const RESET: &str = "\u{1b}[0m";
 const DIM: &str = "\u{1b}[2m";
@@ -360,14 +353,6 @@ mod tests {
         }
         let Told::State(line) = show.control("ping", "\u{202e}".as_bytes(), false, None) else { panic!() };
         assert_eq!(line, "← ping \\u{202e}");
-    }
-
-    #[test]
-    fn advice_that_is_left_out_is_what_the_library_says() {
-        let library = include_str!("../../../taut/src/error/native.rs");
-        for advice in ADVICE {
-            assert!(library.contains(advice), "{advice}");
-        }
     }
 
     #[test]
