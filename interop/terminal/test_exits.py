@@ -66,7 +66,7 @@ class Exits(unittest.TestCase):
         self.addCleanup(server.stop)
         url = f"wss://localhost:{server.port}"
         self.ends(3, url, saying="certificate")
-        self.ends(3, "-v", "--cacert", pair[0], "--server-name", "other.example", url, saying="say by --server-name which")
+        self.ends(3, "-v", "--cacert", pair[0], "--server-name", "other.example", url, saying="by --server-name which")
         log = self.home / "keys"
         code, out, err = run(self.home, "connect", "-v", "-1", "--send", "hi", "--cacert", pair[0], url, SSLKEYLOGFILE=str(log))
         self.assertEqual((code, out), (0, b"hi\n"), err)

@@ -20,8 +20,8 @@ pub(crate) struct DialArguments {
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", help_heading = "Handshake")]
     pub(crate) headers: Vec<String>,
 
-    /// Send Authorization: Bearer; @FILE reads the token from a file. By default the variable TAUT_BEARER, where no other
-    /// Authorization is given
+    /// Send Authorization: Bearer; @FILE reads the token from a file. By default the variable TAUT_BEARER, where no
+    /// other Authorization is given
     #[arg(long, value_name = "TOKEN", conflicts_with = "basic", help_heading = "Handshake")]
     pub(crate) bearer: Option<String>,
 
@@ -223,8 +223,8 @@ enum Credentials {
     Basic(String, String),
 }
 
-/// What an error of the client says, for a terminal: the peer's words in it are escaped, and it names options in the place
-/// of the library's calls.
+/// What an error of the client says, for a terminal: the peer's words in it are escaped, and it names options in the
+/// place of the library's calls.
 pub(crate) fn words(error: &Error) -> String {
     CALLS.iter().fold(printable(&error.to_string()), |text, (call, option)| text.replace(call, option))
 }

@@ -57,7 +57,7 @@ pub(crate) fn pretty(text: &str, layout: Layout) -> Option<String> {
 /// How [`pretty`] lays JSON out.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Layout {
-    /// An object or list that fits into this many columns stays on one line. `None`: each member and element has a line.
+    /// An object or list that fits into this many columns stays on one line. `None`: each member has its own line.
     pub(crate) width: Option<usize>,
     pub(crate) palette: Palette,
     /// Escapes what a terminal would obey; only strings can hold that.
@@ -284,8 +284,9 @@ mod tests {
     #[test]
     fn without_a_width_each_member_has_a_line() {
         let text = r#" {"b": 1.50e+01, "a" : [true,null,"x\"}, y"],"e":{ },"f":[ ]} "#;
-        let shown = "{\n  \"b\": 1.50e+01,\n  \"a\": [\n    true,\n    null,\n    \"x\\\"}, y\"\n  ],\n  \"e\": {},\n  \"f\": []\n}";
-        assert_eq!(pretty(text, Layout::default()).as_deref(), Some(shown));
+        let list = "[\n    true,\n    null,\n    \"x\\\"}, y\"\n  ]";
+        let shown = format!("{{\n  \"b\": 1.50e+01,\n  \"a\": {list},\n  \"e\": {{}},\n  \"f\": []\n}}");
+        assert_eq!(pretty(text, Layout::default()), Some(shown));
         assert_eq!(pretty("[[],{}]", within(0)).as_deref(), Some("[\n  [],\n  {}\n]"));
         let colored = pretty(r#"{"a":[1,null]}"#, Layout { palette: Palette::COLORED, ..Layout::default() }).unwrap();
         assert!(colored.contains("\u{1b}[34m\"a\"\u{1b}[0m: [") && colored.contains("\u{1b}[35mnull"), "{colored}");

@@ -13,8 +13,8 @@ pub(super) struct Copied {
 }
 
 impl Copied {
-    /// Reads the words behind `curl`, as the shell has split them. What was given for ourselves stays as it is; `is_ours`
-    /// knows these options.
+    /// Reads the words behind `curl`, as the shell has split them. What was given for ourselves stays as it is;
+    /// `is_ours` knows these options.
     ///
     /// # Errors
     /// An option is not known or lacks its value, or there is not one URL.
@@ -138,7 +138,7 @@ fn set_value(dial: &mut DialArguments, option: &str, value: String) -> Result<()
         // A file would be read for it here, and sent: a line from a stranger must not choose one.
         "-b" | "--cookie" | "-u" | "--user" | "--oauth2-bearer" if value.starts_with('@') => {
             return Err(format!(
-                "curl's option {option} has a value that begins with @; give --cookie, --basic or --bearer before `curl`"
+                "curl's option {option} has a value that begins with @: give --cookie, --basic or --bearer before it"
             ));
         }
         "-b" | "--cookie" if !value.contains('=') => {

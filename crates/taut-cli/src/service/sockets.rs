@@ -38,8 +38,8 @@ fn put(sockets: &mut Sockets, name: &str, socket: TcpListener) -> Result<(), Str
         "metrics" | "taut-metrics" => &mut sockets.metrics,
         _ => {
             return Err(format!(
-                "{PASSED} {name:?}, which is unknown: set FileDescriptorName= of its unit to taut (for clients), console \
-                 or metrics"
+                "{PASSED} {name:?}, which is unknown: set FileDescriptorName= of its unit to taut (for clients), \
+                 console or metrics"
             ));
         }
     };
