@@ -305,6 +305,10 @@ const NO_SIZE: &str = "this is not a size; write a number of bytes, as 65536, or
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -356,7 +360,7 @@ mod tests {
             format!("@{}", path.display())
         };
         assert_eq!(text_or_file("--bearer", &write("token", "t0ken\n")).as_deref(), Ok("t0ken"));
-        let headers = vec!["X-A: 1".to_owned(), write("headers", "# of ours\nX-B: 2\n\nX-C: 3\n")];
+        let headers = vec!["X-A: 1".to_owned(), write("headers", "# of ours\nX-B: 2\n\n  X-C: 3\n")];
         let dial = DialArguments { headers, ..DialArguments::default() };
         assert_eq!(dial.headers().unwrap(), ["X-A: 1", "X-B: 2", "X-C: 3"]);
         fs::remove_dir_all(&folder).unwrap();
@@ -364,5 +368,49 @@ mod tests {
         let dial = DialArguments { headers: vec!["s3cret".to_owned()], ..DialArguments::default() };
         let error = dial.client("ws://a.example/").err().unwrap();
         assert!(error.contains("NAME: VALUE") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_sees_the_headers_that_were_asked_for() {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let dial = DialArguments {
+            headers: texts(&["X-A:1", "origin: https://a.example", "Sec-WebSocket-Protocol: v1, v2", "User-Agent: me"]),
+            basic: Some("me:s3cret".to_owned()),
+            cookies: texts(&["a=1; b=2"]),
+            subprotocols: texts(&["v3 "]),
+            deflate: true,
+            no_proxy: true,
+            ..DialArguments::default()
+        };
+        let head = head_of(&dial).await;
+        for line in [
+            "x-a: 1",
+            "origin: https://a.example",
+            "sec-websocket-protocol: v1, v2, v3",
+            "user-agent: me",
+            "authorization: Basic bWU6czNjcmV0",
+            "cookie: a=1; b=2",
+        ] {
+            assert_eq!(head.iter().filter(|&seen| seen == line).count(), 1, "{line}: {head:#?}");
+        }
+        assert!(head.iter().any(|line| line.starts_with("sec-websocket-extensions: permessage-deflate")), "{head:#?}");
+        let dial = DialArguments { headers: texts(&["Sec-WebSocket-Extensions: x"]), ..DialArguments::default() };
+        assert!(dial.client("ws://a.example/").err().unwrap().contains("--deflate"));
+    }
+
+    /// What a server is sent by a client with these arguments: lines, whose names are in lower case.
+    async fn head_of(dial: &DialArguments) -> Vec<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = dial.client(&listener.local_addr().unwrap().to_string()).unwrap();
+        let server = thread::spawn(move || {
+            let lines = BufReader::new(listener.accept().unwrap().0).lines().map(Result::unwrap);
+            let lines = lines.take_while(|line| !line.is_empty()).map(|line| match line.split_once(": ") {
+                Some((name, value)) => format!("{}: {value}", name.to_ascii_lowercase()),
+                None => line,
+            });
+            lines.collect()
+        });
+        assert!(dial.connect(&client).await.is_err(), "there is no response");
+        server.join().unwrap()
     }
 }

@@ -42,8 +42,11 @@ mod tests {
         assert!(is_met("ready", r#"{"state":"ready"}"#) && !is_met("ready", "read"));
         assert!(is_met(r"/^\{.*\d+\}$/", r#"{"n":12}"#) && !is_met(r"/^\d+$/", "12a"));
         // Too short for a pattern.
-        assert!(is_met("/", "a/b") && is_met("//", "a//b"));
+        assert!(is_met("/", "a/b") && is_met("//", "a//b") && !is_met("//", "a/b"));
         assert!(Expect::parse("/(/").unwrap_err().contains("unclosed group"));
         assert!(Expect::parse("/\\x00/").unwrap().is_met(&Message::from(&[1, 0, 2][..])));
+        // Of a binary message, a text is the whole.
+        let done = Expect::parse("done").unwrap();
+        assert!(done.is_met(&Message::from(&b"done"[..])) && !done.is_met(&Message::from(&b"\x04done"[..])));
     }
 }

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn json_is_indented_and_otherwise_stays_as_it_is() {
-        let text = r#" {"b":1.50e+01,"a":[true,null,"x\"}, y"],"e":{ },"f":[ ]} "#;
+        let text = r#" {"b": 1.50e+01, "a" : [true,null,"x\"}, y"],"e":{ },"f":[ ]} "#;
         let shown = "{\n  \"b\": 1.50e+01,\n  \"a\": [\n    true,\n    null,\n    \"x\\\"}, y\"\n  ],\n  \"e\": {},\n  \"f\": []\n}";
         assert_eq!(pretty(text, Palette::NONE).as_deref(), Some(shown));
         let colored = pretty(r#"{"a":[1,null]}"#, Palette::COLORED).unwrap();
