@@ -444,7 +444,7 @@ mod tests {
             format!("@{}", path.display())
         };
         assert_eq!(text_or_file("--bearer", &write("token", "t0ken\n")).as_deref(), Ok("t0ken"));
-        let headers = vec!["X-A: 1".to_owned(), write("headers", "# of ours\nX-B: 2\n\nX-C: 3\n")];
+        let headers = vec!["X-A: 1".to_owned(), write("headers", "# of ours\nX-B: 2\n\n  X-C: 3\n")];
         let dial = DialArguments { headers, ..DialArguments::default() };
         assert_eq!(dial.headers().unwrap(), ["X-A: 1", "X-B: 2", "X-C: 3"]);
         fs::remove_dir_all(&folder).unwrap();
@@ -452,6 +452,39 @@ mod tests {
         let dial = DialArguments { headers: vec!["s3cret".to_owned()], ..DialArguments::default() };
         let error = dial.client("ws://a.example/").err().unwrap();
         assert!(error.contains("NAME: VALUE") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_sees_the_headers_that_were_asked_for() {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let dial = DialArguments {
+            headers: texts(&["X-A:1", "origin: https://a.example", "Sec-WebSocket-Protocol: v1, v2", "User-Agent: me"]),
+            basic: Some("me:s3cret".to_owned()),
+            cookies: texts(&["a=1; b=2"]),
+            subprotocols: texts(&["v3 "]),
+            deflate: true,
+            no_proxy: true,
+            ..DialArguments::default()
+        };
+        let (head, _) = answered(&dial, "").await;
+        let lines = head.lines().map(|line| match line.split_once(": ") {
+            Some((name, value)) => format!("{}: {value}", name.to_ascii_lowercase()),
+            None => line.to_owned(),
+        });
+        let head: Vec<_> = lines.collect();
+        for line in [
+            "x-a: 1",
+            "origin: https://a.example",
+            "sec-websocket-protocol: v1, v2, v3",
+            "user-agent: me",
+            "authorization: Basic bWU6czNjcmV0",
+            "cookie: a=1; b=2",
+        ] {
+            assert_eq!(head.iter().filter(|&seen| seen == line).count(), 1, "{line}: {head:#?}");
+        }
+        assert!(head.iter().any(|line| line.starts_with("sec-websocket-extensions: permessage-deflate")), "{head:#?}");
+        let dial = DialArguments { headers: texts(&["Sec-WebSocket-Extensions: x"]), ..DialArguments::default() };
+        assert!(dial.client("ws://a.example/").err().unwrap().contains("--deflate"));
     }
 
     #[tokio::test]

@@ -152,6 +152,8 @@ mod tests {
         ] {
             assert!(parse(line).unwrap_err().contains(word), "{line}");
         }
+        // RFC 6455 §5.5.
+        assert_eq!(parse(&format!("/ping {}", "x".repeat(125))), Ok(Typed::Ping(vec![b'x'; 125])));
         assert!(parse(&format!("/ping {}", "x".repeat(126))).unwrap_err().contains("125"));
     }
 
@@ -177,5 +179,7 @@ mod tests {
             assert!(help().contains(name));
             assert!(parse(name).map_or_else(|error| !error.contains("no command"), |_| true), "{name}");
         }
+        let completed: Vec<_> = names().filter(|name| name.starts_with("/p")).collect();
+        assert_eq!(completed, ["/ping", "/pong"]);
     }
 }

@@ -200,6 +200,8 @@ const VALUES: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn copied(words: &[&str]) -> Result<Copied, String> {
@@ -303,6 +305,8 @@ mod tests {
             "GET",
             "-H",
             "X-Empty;",
+            "-H",
+            "User-Agent:",
         ])
         .unwrap();
         assert_eq!(copied.dial.headers, ["X-A: 1", "Host: a.example", "X-Empty: "]);
@@ -336,13 +340,30 @@ mod tests {
     }
 
     #[test]
+    fn options_that_browsers_do_not_copy_are_understood_too() {
+        let line = "-sS -L --http1.1 -A me/1.0 -e https://a.example/ --cacert ca.pem -E cert.pem --key key.pem \
+            --oauth2-bearer t0ken --connect-timeout 2.5 --unix-socket /run/app.sock ws://localhost/feed";
+        let Copied { url, dial, is_verbose } = copied(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!(url, "ws://localhost/feed");
+        assert!(!is_verbose);
+        assert_eq!(dial.headers, ["User-Agent: me/1.0", "Referer: https://a.example/"]);
+        let path = |name: &str| Some(PathBuf::from(name));
+        assert_eq!((dial.cacert, dial.cert, dial.key), (path("ca.pem"), path("cert.pem"), path("key.pem")));
+        assert_eq!(dial.bearer.as_deref(), Some("t0ken"));
+        assert_eq!(dial.connect_timeout, Some(Duration::from_millis(2500)));
+        #[cfg(unix)]
+        assert_eq!(dial.unix, path("/run/app.sock"));
+    }
+
+    #[test]
     fn what_is_not_understood_is_named() {
         for (words, part) in [
-            (&["ws://a/", "--data-raw", "x"][..], "--data-raw"),
-            (&["ws://a/", "-d", "x"], "-d"),
+            (&["ws://a/", "--data-raw", "x"][..], "--data-raw is not understood"),
+            (&["ws://a/", "-d", "x"], "-d is not understood"),
             (&["ws://a/", "--json"], "before `curl`"),
             (&["ws://a/", "--key", "k.pem"], "--cert"),
             (&["ws://a/", "-X", "POST"], "POST"),
+            (&["ws://a/", "-H", "@headers.txt"], "give taut -H @FILE before curl"),
             (&["ws://a/", "ws://b/"], "two URLs"),
             (&["-H", "a: b"], "no URL"),
             (&["ws://a/", "-H"], "needs a value"),

@@ -67,6 +67,7 @@ mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Waker};
+    use std::thread;
 
     use super::*;
 
@@ -83,6 +84,9 @@ mod tests {
         assert_eq!(receiver.recv().await, Some("large"));
         assert!(sender.send("more", 1).await);
         assert_eq!(receiver.try_recv(), Some("more"));
+        assert!(sender.send("for a thread", 1).await);
+        let (item, receiver) = thread::spawn(move || (receiver.blocking_recv(), receiver)).join().unwrap();
+        assert_eq!(item, Some("for a thread"));
         drop(receiver);
         assert!(!sender.send("nobody", 1).await);
     }

@@ -197,6 +197,10 @@ const MOST: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -240,5 +244,66 @@ mod tests {
             steps.push(Note::Received(size));
         }
         assert_eq!(steps.notes().len(), MOST);
+        // They belong to a connection that is gone.
+        steps.notes().truncate(1);
+        steps.push(Note::Line("c".into()));
+        steps.reset();
+        assert_eq!((steps.received(), steps.next()), (None, Some(Note::Line("c".into()))));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_note_waits_until_there_is_one() {
+        let steps = Steps::default();
+        tokio::select! {
+            biased;
+            () = steps.changed() => panic!("nothing has changed"),
+            () = std::future::ready(()) => steps.push(Note::Line("a".into())),
+        }
+        steps.changed().await;
+        assert!(steps.next().is_some());
+    }
+
+    #[tokio::test]
+    async fn pings_are_noted_and_the_rest_only_for_v() {
+        let payload = b"?".to_vec();
+        let expected =
+            [Note::Ping { payload: payload.clone(), is_ours: true }, Note::Pong { payload, round_trip: None }];
+        assert_eq!(noted(false).await, expected);
+        let notes = noted(true).await;
+        let (head, talk) = notes.split_at(notes.len() - 4);
+        let lines: Vec<_> = head.iter().map(|note| if let Note::Line(line) = note { line } else { panic!() }).collect();
+        assert_eq!(lines[0], "* 127.0.0.1 is 127.0.0.1");
+        assert!(lines[1].starts_with("* connected to 127.0.0.1:"), "{lines:?}");
+        assert_eq!(lines[2], "> GET /feed HTTP/1.1");
+        assert!(lines.iter().any(|&line| line == "< HTTP/1.1 101"), "{lines:?}");
+        assert!(lines.iter().any(|&line| line.to_lowercase() == "< upgrade: websocket"), "{lines:?}");
+        // RFC 6455 §5.2: two bytes of header, four of a client's masking key.
+        let (sent, received) = (Size { plain: 5, wire: 11 }, Size { plain: 5, wire: 7 });
+        assert!(matches!(
+            talk,
+            [Note::Ping { .. }, Note::Sent(ours), Note::Pong { .. }, Note::Received(theirs)] if (*ours, *theirs) == (sent, received)
+        ));
+    }
+
+    /// What is noted of a client that pings an echo server and sends it a message.
+    async fn noted(is_verbose: bool) -> Vec<Note> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/feed", listener.local_addr().unwrap());
+        let steps = Steps::default();
+        let client = steps.follow(Client::new(&url).no_proxy(), is_verbose);
+        let server = async {
+            let mut socket = taut::accept(listener.accept().await.unwrap().0).await.unwrap();
+            while let Ok(Some(message)) = socket.recv().await {
+                socket.send(message).await.unwrap();
+            }
+        };
+        let talk = async {
+            let mut socket = client.connect().await.unwrap();
+            socket.ping(b"?").await.unwrap();
+            socket.send("hello").await.unwrap();
+            assert_eq!(socket.recv().await.unwrap(), Some("hello".into()));
+        };
+        tokio::join!(server, talk);
+        iter::from_fn(|| steps.next().or_else(|| steps.received().map(Note::Received))).collect()
     }
 }

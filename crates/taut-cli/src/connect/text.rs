@@ -73,6 +73,8 @@ const ROWS: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use taut::CloseCode;
 
     use super::*;
@@ -85,7 +87,14 @@ mod tests {
         assert!(dump.starts_with("  0000  00 01 02 03 04 05 06 07  08 09"), "{dump}");
         assert!(dump.contains("|0123456789:;<=>?|") && dump.ends_with("… 1,001 bytes more\n"), "{dump}");
         assert_eq!(hex_dump(b"Hi").trim_end(), format!("  0000  48 69{:44}  |Hi|", ""));
-        assert_eq!((size(0), size(1), size(1_234_567)), ("0 bytes".into(), "1 byte".into(), "1,234,567 bytes".into()));
+        assert!(hex_dump(&bytes[..64]).ends_with("|0123456789:;<=>?|\n"), "it leaves nothing out");
+    }
+
+    #[test]
+    fn a_size_has_its_digits_in_groups_of_three() {
+        for (bytes, shown) in [(0, "0 bytes"), (1, "1 byte"), (200, "200 bytes"), (1_234_567, "1,234,567 bytes")] {
+            assert_eq!(size(bytes), shown);
+        }
     }
 
     #[test]
@@ -93,5 +102,14 @@ mod tests {
         let close = |code, reason| close_words(&Close::new(CloseCode::new(code), reason));
         assert_eq!(close(1000, ""), "1000 (normal closure)");
         assert_eq!(close(4001, "token\n\u{1b}[31mexpired"), "4001 (application code): token\\n\\e[31mexpired");
+    }
+
+    // RFC 6455 §7.4 and the registry "WebSocket Close Code Number".
+    #[test]
+    fn each_close_code_that_is_registered_has_a_meaning_of_its_own() {
+        let meaning = |code| close_words(&Close::new(CloseCode::new(code), "")).split_off(5);
+        let known: HashSet<_> = (1000..=1003).chain(1005..=1014).chain([3000, 4000]).map(meaning).collect();
+        assert_eq!(known.len(), 16, "{known:?}");
+        assert!(!known.contains(&meaning(2000)) && !known.contains(&meaning(5000)), "{known:?}");
     }
 }

@@ -123,7 +123,14 @@ mod tests {
         let line = style.event(&event(Some("{\"a\": \"\u{9b}\",\n \"b\": 1.50}")));
         assert_eq!(line, "02:12:03.042Z  news  head\\eline  {\"a\":\"\\u{9b}\",\"b\":1.50}");
         assert_eq!(style.event(&event(None)), "02:12:03.042Z  news  head\\eline");
+        let long = format!(r#"{{"a":"{}","b":[1,2]}}"#, "x".repeat(80));
+        assert!(style.event(&event(Some(&long))).ends_with(&format!("  {long}")));
+    }
+
+    #[test]
+    fn on_a_terminal_an_event_has_colors_and_long_json_its_own_lines() {
         let style = Style::Text { is_terminal: true, is_colored: true };
+        assert!(style.event(&event(Some("[1,2]"))).ends_with("head\\eline\u{1b}[0m  [1,2]"));
         let long = format!(r#"{{"a":"{}","b":[1,2]}}"#, "x".repeat(80));
         let lines = style.event(&event(Some(&long)));
         assert!(lines.contains("\u{1b}[36mnews\u{1b}[0m") && lines.lines().count() == 5, "{lines}");
