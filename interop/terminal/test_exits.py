@@ -31,7 +31,7 @@ class Exits(unittest.TestCase):
         for close, code, words in [
             (1000, 0, "normal closure"), (1001, 0, "going away"), (1002, 6, "protocol error"), (1003, 6, "unsupported"),
             (1007, 6, "invalid text"), (1008, 8, "policy violation"), (1009, 7, "too big"), (1011, 8, "server error"),
-            (3000, 8, "3000"), (4001, 8, "of the application"),
+            (3000, 8, "3000"), (4001, 8, "application code"),
         ]:
             with self.subTest(close=close):
                 err = self.ends(code, "-n", self.url(f"/close/{close}"), saying=words)
@@ -44,6 +44,13 @@ class Exits(unittest.TestCase):
     def test_refused_handshakes(self):
         for status in (401, 404, 503):
             self.ends(5, self.url(f"/status/{status}"), saying=f"{status} instead of 101: no!")
+
+    def test_an_error_names_no_call_of_the_library(self):
+        head = b"HTTP/1.1 101 Switching Protocols\r\n" + b"a: b\r\n" * 100_000
+        server = RawServer(lambda connection: connection.sendall(head), answers=False)
+        self.addCleanup(server.stop)
+        err = self.ends(5, f"ws://127.0.0.1:{server.port}", saying="larger than the limit")
+        self.assertNotIn("::", err.replace("ws://", ""))
 
     def test_what_cannot_be_reached(self):
         self.ends(2, f"ws://127.0.0.1:{harness.free_port()}", saying="cannot connect")
@@ -59,7 +66,7 @@ class Exits(unittest.TestCase):
         self.addCleanup(server.stop)
         url = f"wss://localhost:{server.port}"
         self.ends(3, url, saying="certificate")
-        self.ends(3, "-v", "--cacert", pair[0], "--server-name", "other.example", url, saying="other.example")
+        self.ends(3, "-v", "--cacert", pair[0], "--server-name", "other.example", url, saying="by --server-name which")
         log = self.home / "keys"
         code, out, err = run(self.home, "connect", "-v", "-1", "--send", "hi", "--cacert", pair[0], url, SSLKEYLOGFILE=str(log))
         self.assertEqual((code, out), (0, b"hi\n"), err)
@@ -196,6 +203,10 @@ class Handshake(unittest.TestCase):
         self.assertNotIn("t0ken", err)
         self.assertNotIn("s3cret", err)
         self.assertIn("Bearer from-environment", self.headers("-s", "json", url, TAUT_BEARER="from-environment")[0])
+        for given in (["--basic", "me:you"], ["--bearer", "mine"], ["-H", "Authorization: Digest x"]):
+            out, _ = self.headers("-s", "json", *given, url, TAUT_BEARER="from-environment")
+            self.assertNotIn("from-environment", out)
+            self.assertEqual(out.count("Authorization: "), 1)
         # The URL may lack its scheme on this machine.
         self.assertIn("Authorization: Basic bWU6eW91", self.headers("-s", "json", "--basic", "me:you", f":{self.server.port}/headers")[0])
 

@@ -133,7 +133,7 @@ class Prompt(unittest.TestCase):
         terminal.type("/clo\t")
         terminal.shows("/close ")
         terminal.enter("4001 done")
-        terminal.shows("closed: 4001 (of the application): done")
+        terminal.shows("closed: 4001 (application code): done")
         self.assertEqual(terminal.end(), 0)
 
     def test_the_terminal_is_as_it_was_when_the_peer_closes(self):

@@ -56,7 +56,7 @@ class Shells(unittest.TestCase):
         self.assertIn("taut publish news headline '{\"title\":\"It works\"}'", shown.stdout)
         out = run(self.home, "man", "route", "test")[1]
         self.assertEqual(out.decode(), (folder / "taut-route-test.1").read_text())
-        self.assertEqual(run(self.home, "man", "nothing")[0], 1)
+        self.assertEqual(run(self.home, "man", "nothing")[0], 64)
 
 
 if __name__ == "__main__":

@@ -385,10 +385,25 @@ mod tests {
         assert_eq!(shown(&app), "7 k other https://a.example:9/apps/7/events");
         let (app, is_development) = resolve(&arguments, &[]).unwrap();
         assert!(!is_development && app.key().unwrap_err().contains("--app-key"));
+        let other_key = AppArguments { app_key: flag("other"), ..Default::default() };
+        let (app, is_development) = resolve(&other_key, &[]).unwrap();
+        assert!(!is_development && app.secret().unwrap_err().contains("TAUT_APP_URL"));
         let elsewhere = AppArguments { host: flag("a.example"), ..Default::default() };
         let (app, is_development) = resolve(&elsewhere, &[]).unwrap();
         assert!(is_development);
         assert_eq!(shown(&app), "1 app-key app-secret http://a.example:6001/apps/1/events");
+    }
+
+    #[test]
+    fn a_url_says_whether_there_is_tls_and_whether_the_server_is_on_this_machine() {
+        for (url, expected) in [
+            ("pusher://k:s@[::1]:6001/7", (false, true)),
+            ("https://k:s@localhost:6001/apps/7", (true, true)),
+            ("pushers://k:s@a.example/7", (true, false)),
+        ] {
+            let app = App::parse(url).unwrap();
+            assert_eq!((app.is_tls(), app.is_local()), expected, "{url}");
+        }
     }
 
     #[test]

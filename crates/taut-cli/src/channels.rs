@@ -179,7 +179,7 @@ mod tests {
 CHANNEL        SUBSCRIPTIONS  USERS
 news                      12      -
 presence-room              -      3
-x\\u{1b}                    -      -
+x\\e                        -      -
 ";
         assert_eq!(list_text(&answer), expected);
         assert_eq!(list_text(&json!({"channels": {}})), "no channel has subscribers\n");

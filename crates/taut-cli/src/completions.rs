@@ -9,7 +9,7 @@ use crate::output;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The shell
+    /// The shell to print completions for
     shell: Shell,
 }
 

@@ -7,7 +7,6 @@ mod curl;
 mod expect;
 mod format;
 mod input;
-mod json;
 mod prompt;
 mod session;
 mod show;
@@ -79,7 +78,6 @@ enum CopiedCommand {
 }
 
 #[derive(clap::Args)]
-#[command(disable_help_flag = true)]
 struct Words {
     /// The URL and curl's options, as copied
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
@@ -134,6 +132,10 @@ impl Messages {
 #[command(next_help_heading = "Output")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Looks {
+    /// Show addresses, TLS, the heads of the handshake, pings, and the size of each message
+    #[arg(short, long)]
+    verbose: bool,
+
     /// Print each event as a line of JSON: open, message, ping, pong, close, reconnect, error
     #[arg(long, conflicts_with = "binary")]
     json: bool,
@@ -182,16 +184,32 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<Exit, Box<dyn Error>> {
 fn prepare(arguments: &mut Arguments) -> Result<(String, Client), String> {
     let url = match arguments.copied.take() {
         Some(CopiedCommand::Curl(Words { words })) => {
-            let copied = Copied::parse(&words, std::mem::take(&mut arguments.dial))?;
+            let copied = Copied::parse(&words, std::mem::take(&mut arguments.dial), is_option)?;
             arguments.dial = copied.dial;
+            arguments.looks.verbose |= copied.is_verbose;
             copied.url
         }
         None => arguments.url.clone().unwrap_or_default(),
     };
+    let largest = arguments.dial.max_size.map(u32::try_from);
+    if arguments.messages.binary == Some(Binary::Length) && matches!(largest, Some(Err(_))) {
+        return Err("--binary length has 4 bytes for a length: --max-size must be less than 4G".to_owned());
+    }
     // How long the peer may be silent is for the session to decide: each message shows that it is not.
     arguments.dial.close_timeout = Some(NEVER);
     let client = arguments.dial.client(&url)?;
     Ok((websocket_url(&url)?, client))
+}
+
+/// Whether this is an option of `taut connect`.
+fn is_option(text: &str) -> bool {
+    let command = <Arguments as clap::Args>::augment_args(clap::Command::new("connect"));
+    command.get_arguments().any(|argument| {
+        let long = argument.get_long_and_visible_aliases().unwrap_or_default();
+        let short = argument.get_short_and_visible_aliases().unwrap_or_default();
+        long.iter().any(|name| text.strip_prefix("--") == Some(name))
+            || short.iter().any(|name| text.strip_prefix('-') == Some(name.encode_utf8(&mut [0; 4])))
+    })
 }
 
 async fn start(arguments: &Arguments, url: String, client: Client) -> Result<Exit, Box<dyn Error>> {
@@ -206,12 +224,12 @@ async fn start(arguments: &Arguments, url: String, client: Client) -> Result<Exi
         None => (input_without_prompt(messages, dial), None, None),
     };
     let steps = Steps::default();
-    let follows = dial.verbose || matches!(show.mode, Mode::Prompt | Mode::Json);
+    let follows = looks.verbose || matches!(show.mode, Mode::Prompt | Mode::Json);
     let session = Session {
         url,
         dial,
-        client: if follows { steps.follow(client, dial.verbose) } else { client },
-        plan: plan(messages, has_prompt, dial.verbose),
+        client: if follows { steps.follow(client, looks.verbose) } else { client },
+        plan: plan(messages, has_prompt, looks.verbose),
         show,
         printer: printer(above),
         steps,

@@ -1,5 +1,6 @@
 //! How the commands that are WebSocket clients connect: their common arguments, and the client made of them.
 
+use std::env;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,23 +9,20 @@ use std::time::Duration;
 use taut::tls::ClientTls;
 use taut::{Client, Deflate, Error, Heartbeat, Proxy, Settings, WebSocket};
 
+use crate::output::printable;
+
 /// The arguments that say how to connect, for `#[command(flatten)]`.
 #[derive(clap::Args, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
+#[allow(clippy::doc_markdown, reason = "these comments are the help, which is not Markdown")]
 pub(crate) struct DialArguments {
     /// A header of the handshake; @FILE reads one from each line of a file
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", help_heading = "Handshake")]
     pub(crate) headers: Vec<String>,
 
-    /// Send Authorization: Bearer; @FILE reads the token from a file
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "TAUT_BEARER",
-        hide_env_values = true,
-        conflicts_with = "basic",
-        help_heading = "Handshake"
-    )]
+    /// Send Authorization: Bearer; @FILE reads the token from a file. By default the variable TAUT_BEARER, where no
+    /// other Authorization is given
+    #[arg(long, value_name = "TOKEN", conflicts_with = "basic", help_heading = "Handshake")]
     pub(crate) bearer: Option<String>,
 
     /// Send Authorization: Basic; @FILE reads user and password from a file
@@ -65,15 +63,19 @@ pub(crate) struct DialArguments {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = "Network")]
     pub(crate) connect_timeout: Option<Duration>,
 
-    /// Ping after so long a silence; 0 turns it off
+    /// How many redirects to follow; 0 makes the first one an error
+    #[arg(long, value_name = "NUMBER", default_value = "10", help_heading = "Network")]
+    pub(crate) max_redirects: Option<usize>,
+
+    /// Send a ping after this much silence; 0 turns it off
     #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = duration, help_heading = "Network")]
     pub(crate) ping_interval: Option<Duration>,
 
-    /// Give the peer up when it stays silent for so long after a ping
+    /// Drop the connection if nothing comes within this time after a ping
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration, help_heading = "Network")]
     pub(crate) ping_timeout: Option<Duration>,
 
-    /// The largest message to accept, in bytes; K, M and G multiply by 1024
+    /// The largest message to accept or to send, in bytes; K, M and G multiply by 1024
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size, help_heading = "Network")]
     pub(crate) max_size: Option<usize>,
 
@@ -97,10 +99,6 @@ pub(crate) struct DialArguments {
     #[arg(short = 'k', long, help_heading = "TLS")]
     pub(crate) insecure: bool,
 
-    /// Show addresses, TLS, the heads of the handshake, pings, and the size of each message
-    #[arg(short, long, help_heading = "Output")]
-    pub(crate) verbose: bool,
-
     /// How long the connection may take to close after our close frame; the library's default without it
     #[arg(skip)]
     pub(crate) close_timeout: Option<Duration>,
@@ -113,16 +111,14 @@ impl DialArguments {
     /// What is wrong with an argument, for people. What only shows when connecting is an error then.
     pub(crate) fn client(&self, url: &str) -> Result<Client, String> {
         let mut client = Client::new(&websocket_url(url)?).settings(self.settings()).tls(self.tls()?);
-        for header in self.headers()? {
-            client = with_header(client, &header)?;
+        let headers = self.headers()?;
+        for header in &headers {
+            client = with_header(client, header)?;
         }
-        if let Some(token) = &self.bearer {
-            client = client.bearer(&text_or_file("--bearer", token)?);
-        }
-        if let Some(pair) = &self.basic {
-            let pair = text_or_file("--basic", pair)?;
-            let (user, password) = pair.split_once(':').ok_or("--basic needs USER:PASSWORD")?;
-            client = client.basic(user, password);
+        match self.credentials(&headers, env::var(TAUT_BEARER).ok())? {
+            Some(Credentials::Bearer(token)) => client = client.bearer(&token),
+            Some(Credentials::Basic(user, password)) => client = client.basic(&user, &password),
+            None => {}
         }
         for cookies in &self.cookies {
             client = client.header("Cookie", &text_or_file("--cookie", cookies)?);
@@ -138,6 +134,9 @@ impl DialArguments {
         }
         if let Some(timeout) = self.connect_timeout {
             client = client.connect_timeout(timeout);
+        }
+        if let Some(most) = self.max_redirects {
+            client = client.redirects(most);
         }
         if let Some(url) = &self.proxy {
             client = client.proxy(proxy(url)?);
@@ -171,16 +170,39 @@ impl DialArguments {
     fn tls(&self) -> Result<ClientTls, String> {
         let mut tls = match &self.cacert {
             _ if self.insecure => ClientTls::dangerously_accept_any_certificate(),
-            Some(path) => ClientTls::only_pem(&file(path)?).map_err(|error| format!("--cacert: {error}"))?,
+            Some(path) => ClientTls::only_pem(&file(path)?).map_err(|error| format!("--cacert: {}", words(&error)))?,
             None => ClientTls::system(),
         };
         if let (Some(certificate), Some(key)) = (&self.cert, &self.key) {
-            tls = tls.client_certificate_pem(&file(certificate)?, &file(key)?).map_err(|error| error.to_string())?;
+            tls = tls.client_certificate_pem(&file(certificate)?, &file(key)?).map_err(|error| words(&error))?;
         }
         if let Some(name) = &self.server_name {
-            tls = tls.server_name(name).map_err(|error| format!("--server-name: {error}"))?;
+            tls = tls.server_name(name).map_err(|error| words(&error))?;
         }
-        tls.log_keys().map_err(|error| error.to_string())
+        tls.log_keys().map_err(|error| words(&error))
+    }
+
+    /// What goes into `Authorization`, unless a header says it: the variable only counts where nothing else was given.
+    fn credentials(&self, headers: &[String], variable: Option<String>) -> Result<Option<Credentials>, String> {
+        let is_authorization = |header: &String| {
+            header.split_once(':').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("authorization"))
+        };
+        let is_given = headers.iter().any(is_authorization);
+        match (&self.bearer, &self.basic, variable.filter(|token| !token.is_empty())) {
+            (Some(_), ..) | (_, Some(_), _) if is_given => {
+                Err("a header Authorization was given: leave out --bearer and --basic".to_owned())
+            }
+            (Some(token), ..) => text_or_file("--bearer", token).map(Credentials::Bearer).map(Some),
+            (None, Some(pair), _) => {
+                let pair = text_or_file("--basic", pair)?;
+                let (user, password) = pair.split_once(':').ok_or("--basic needs USER:PASSWORD")?;
+                Ok(Some(Credentials::Basic(user.to_owned(), password.to_owned())))
+            }
+            (None, None, Some(token)) if !is_given => {
+                text_or_file(TAUT_BEARER, &token).map(Credentials::Bearer).map(Some)
+            }
+            (None, None, _) => Ok(None),
+        }
     }
 
     /// The headers as they were given, those in files among them.
@@ -200,13 +222,25 @@ impl DialArguments {
     }
 }
 
+#[derive(Debug, PartialEq)]
+enum Credentials {
+    Bearer(String),
+    Basic(String, String),
+}
+
+/// What an error of the client says, for a terminal: the peer's words in it are escaped, and it names options in the
+/// place of the library's calls.
+pub(crate) fn words(error: &Error) -> String {
+    CALLS.iter().fold(printable(&error.to_string()), |text, (call, option)| text.replace(call, option))
+}
+
 /// A WebSocket's URL, made of what people write: `http://` and `https://` are taken for `ws://` and `wss://`. Without a
 /// scheme it is `ws://` on this machine (`localhost`, a loopback address, or a port alone as `:9001`), else `wss://`.
 ///
 /// # Errors
 /// The URL holds a user, which belongs to another argument.
 pub(crate) fn websocket_url(text: &str) -> Result<String, String> {
-    let url = match text.split_once("://") {
+    let url = match split_scheme(text) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => format!("ws://{rest}"),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => format!("wss://{rest}"),
         Some(_) => text.to_owned(),
@@ -214,12 +248,18 @@ pub(crate) fn websocket_url(text: &str) -> Result<String, String> {
         None if is_this_machine(authority(text)) => format!("ws://{text}"),
         None => format!("wss://{text}"),
     };
-    match url.split_once("://") {
+    match split_scheme(&url) {
         Some((_, rest)) if authority(rest).contains('@') => {
             Err("a user and password in the URL are not sent; use --basic USER:PASSWORD".to_owned())
         }
         _ => Ok(url),
     }
+}
+
+/// The scheme of a URL that has one (RFC 3986 §3.1), and what follows. A query may hold `://` as well.
+pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || matches!(character, '+' | '-' | '.');
+    url.split_once("://").filter(|(scheme, _)| !scheme.is_empty() && scheme.chars().all(is_part))
 }
 
 /// Reads a duration: a number with `ms`, `s`, `m` or `h`; seconds without.
@@ -236,7 +276,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(NO_DURATION.to_owned()),
     };
     let number: f64 = digits.trim_end().parse().map_err(|_| NO_DURATION)?;
-    Duration::try_from_secs_f64(number * factor).map_err(|_| NO_DURATION.to_owned())
+    let duration = Duration::try_from_secs_f64(number * factor).map_err(|_| NO_DURATION)?;
+    // Clocks end somewhere.
+    if duration > LONGEST { Err("at most 10 years".to_owned()) } else { Ok(duration) }
 }
 
 /// Reads a number of bytes: `K`, `M` and `G` multiply by 1024.
@@ -259,6 +301,7 @@ fn with_header(client: Client, header: &str) -> Result<Client, String> {
     let (name, value) = header.split_once(':').ok_or("a header is written as NAME: VALUE")?;
     let (name, value) = (name.trim(), value.trim());
     Ok(match name.to_ascii_lowercase().as_str() {
+        "host" => client.host(value),
         "origin" => client.origin(value),
         "sec-websocket-protocol" => value.split(',').map(str::trim).fold(client, Client::subprotocol),
         "sec-websocket-extensions" => return Err("Sec-WebSocket-Extensions is set by --deflate".to_owned()),
@@ -268,7 +311,7 @@ fn with_header(client: Client, header: &str) -> Result<Client, String> {
 
 fn proxy(url: &str) -> Result<Proxy, String> {
     let made = if url.starts_with("socks") { Proxy::socks5(url) } else { Proxy::http(url) };
-    made.map_err(|error| format!("--proxy: {error}"))
+    made.map_err(|error| format!("--proxy: {}", words(&error)))
 }
 
 /// The value of an argument, which may be in a file, so that a secret need not be on the command line.
@@ -304,12 +347,34 @@ pub(crate) fn is_this_machine(authority: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// What the library advises to programs, and what that is on the command line. The longer ones come first.
+const CALLS: [(&str, &str); 9] = [
+    (" Client::head_limits sets it.", ""),
+    (" (Limits::message_timeout)", ""),
+    ("Client::basic, or Client::bearer", "--basic, or --bearer"),
+    ("Client::redirects", "--max-redirects"),
+    ("the text of ClientTls::root_pem", "the file"),
+    ("ClientTls::root_pem or only_pem", "--cacert"),
+    ("ClientTls::root_pem", "--cacert"),
+    ("ClientTls::client_certificate_pem", "--cert and --key"),
+    ("ClientTls::server_name", "--server-name"),
+];
+
+/// A token for those who do not want it on a command line, which other users can see.
+const TAUT_BEARER: &str = "TAUT_BEARER";
+
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
 const NO_DURATION: &str = "this is not a duration; write 500ms, 10s, 1.5m or 1h";
 
 const NO_SIZE: &str = "this is not a size; write a number of bytes, as 65536, or 64K, 16M, 1G";
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -325,6 +390,9 @@ mod tests {
             ("127.0.0.2:9001", "ws://127.0.0.2:9001"),
             ("[::1]:9001/x", "ws://[::1]:9001/x"),
             (":9001/x", "ws://127.0.0.1:9001/x"),
+            ("api.example/ws?next=https://a", "wss://api.example/ws?next=https://a"),
+            (":9001/x?y=a://b", "ws://127.0.0.1:9001/x?y=a://b"),
+            ("ftp://a.example/", "ftp://a.example/"),
             // A path may hold an @.
             ("a.example/@me", "wss://a.example/@me"),
         ] {
@@ -339,7 +407,7 @@ mod tests {
         for (text, millis) in [("500ms", 500), ("10s", 10_000), ("1.5m", 90_000), ("1h", 3_600_000), ("0.25", 250)] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "s", "10 parsecs", "-1s", "1e400", "nan"] {
+        for text in ["", "s", "10 parsecs", "-1s", "1e19", "100000h", "1e400", "nan"] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!(
@@ -352,8 +420,28 @@ mod tests {
     }
 
     #[test]
+    fn there_is_one_authorization_and_the_variable_gives_way() {
+        let basic = DialArguments { basic: Some("me:you:too".to_owned()), ..DialArguments::default() };
+        let bearer = DialArguments { bearer: Some("t0ken".to_owned()), ..DialArguments::default() };
+        let (none, variable) = (DialArguments::default(), Some("v".to_owned()));
+        let token = |token: &str| Ok(Some(Credentials::Bearer(token.to_owned())));
+        assert_eq!(
+            basic.credentials(&[], variable.clone()),
+            Ok(Some(Credentials::Basic("me".into(), "you:too".into())))
+        );
+        assert_eq!(bearer.credentials(&[], variable.clone()), token("t0ken"));
+        assert_eq!(none.credentials(&["X-A: 1".to_owned()], variable.clone()), token("v"));
+        assert_eq!((none.credentials(&[], Some(String::new())), none.credentials(&[], None)), (Ok(None), Ok(None)));
+        let headers = ["authorization: Digest x".to_owned()];
+        assert_eq!(none.credentials(&headers, variable), Ok(None));
+        for given in [basic, bearer] {
+            assert!(given.credentials(&headers, None).unwrap_err().contains("Authorization"));
+        }
+    }
+
+    #[test]
     fn a_secret_may_be_in_a_file_and_is_in_no_error() {
-        let folder = std::env::temp_dir().join(format!("taut-dial-{}", std::process::id()));
+        let folder = env::temp_dir().join(format!("taut-dial-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -361,7 +449,7 @@ mod tests {
             format!("@{}", path.display())
         };
         assert_eq!(text_or_file("--bearer", &write("token", "t0ken\n")).as_deref(), Ok("t0ken"));
-        let headers = vec!["X-A: 1".to_owned(), write("headers", "# of ours\nX-B: 2\n\nX-C: 3\n")];
+        let headers = vec!["X-A: 1".to_owned(), write("headers", "# of ours\nX-B: 2\n\n  X-C: 3\n")];
         let dial = DialArguments { headers, ..DialArguments::default() };
         assert_eq!(dial.headers().unwrap(), ["X-A: 1", "X-B: 2", "X-C: 3"]);
         fs::remove_dir_all(&folder).unwrap();
@@ -369,5 +457,95 @@ mod tests {
         let dial = DialArguments { headers: vec!["s3cret".to_owned()], ..DialArguments::default() };
         let error = dial.client("ws://a.example/").err().unwrap();
         assert!(error.contains("NAME: VALUE") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_sees_the_headers_that_were_asked_for() {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let dial = DialArguments {
+            headers: texts(&["X-A:1", "origin: https://a.example", "Sec-WebSocket-Protocol: v1, v2", "User-Agent: me"]),
+            basic: Some("me:s3cret".to_owned()),
+            cookies: texts(&["a=1; b=2"]),
+            subprotocols: texts(&["v3 "]),
+            deflate: true,
+            no_proxy: true,
+            ..DialArguments::default()
+        };
+        let (head, _) = answered(&dial, "").await;
+        let lines = head.lines().map(|line| match line.split_once(": ") {
+            Some((name, value)) => format!("{}: {value}", name.to_ascii_lowercase()),
+            None => line.to_owned(),
+        });
+        let head: Vec<_> = lines.collect();
+        for line in [
+            "x-a: 1",
+            "origin: https://a.example",
+            "sec-websocket-protocol: v1, v2, v3",
+            "user-agent: me",
+            "authorization: Basic bWU6czNjcmV0",
+            "cookie: a=1; b=2",
+        ] {
+            assert_eq!(head.iter().filter(|&seen| seen == line).count(), 1, "{line}: {head:#?}");
+        }
+        assert!(head.iter().any(|line| line.starts_with("sec-websocket-extensions: permessage-deflate")), "{head:#?}");
+        let dial = DialArguments { headers: texts(&["Sec-WebSocket-Extensions: x"]), ..DialArguments::default() };
+        assert!(dial.client("ws://a.example/").err().unwrap().contains("--deflate"));
+    }
+
+    #[tokio::test]
+    async fn a_header_may_name_another_host_and_redirects_may_be_refused() {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let headers = vec!["Host: a.example".to_owned()];
+        for (most, status) in [(Some(0), Some(302)), (Some(1), None), (None, None)] {
+            let dial =
+                DialArguments { headers: headers.clone(), max_redirects: most, no_proxy: true, ..Default::default() };
+            let (head, error) =
+                answered(&dial, &format!("HTTP/1.1 302 Found\r\nLocation: ws://{nobody}/\r\n\r\n")).await;
+            assert!(head.contains("\r\nHost: a.example\r\n") && head.matches("\nHost:").count() == 1, "{head}");
+            assert_eq!((error.status(), error.is_connect()), (status, status.is_none()), "{most:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_library_advises_is_an_option_here() {
+        let library = [
+            include_str!("../../taut/src/error/native.rs"),
+            include_str!("../../taut/src/error/native/tls.rs"),
+            include_str!("../../taut/src/native/client/connect.rs"),
+            include_str!("../../taut/src/native/tls/client.rs"),
+            include_str!("../../taut/src/native/url.rs"),
+        ];
+        for (call, _) in CALLS {
+            assert!(library.iter().any(|source| source.contains(call)), "nobody says {call}");
+        }
+        let file = env::temp_dir().join(format!("taut-dial-{}.pem", std::process::id()));
+        fs::write(&file, "no certificate").unwrap();
+        let cacert = DialArguments { cacert: Some(file.clone()), ..DialArguments::default() };
+        let server_name = DialArguments { server_name: Some("a b".to_owned()), ..DialArguments::default() };
+        for (dial, said) in
+            [(cacert, "--cacert: the file holds no certificate"), (server_name, "--server-name: \"a b\" is not a name")]
+        {
+            let error = dial.client("wss://a.example/").err().unwrap();
+            assert!(error.starts_with(said) && !error.contains("::"), "{error}");
+        }
+        fs::remove_file(file).unwrap();
+    }
+
+    /// What a server is sent by a client with these arguments, and what comes of its answer.
+    async fn answered(dial: &DialArguments, response: &str) -> (String, Error) {
+        let (listener, response) = (TcpListener::bind("127.0.0.1:0").unwrap(), response.to_owned());
+        let client = dial.client(&listener.local_addr().unwrap().to_string()).unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, mut head) = (listener.accept().unwrap().0, Vec::new());
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            stream.write_all(response.as_bytes()).unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        let error = dial.connect(&client).await.unwrap_err();
+        (server.join().unwrap(), error)
     }
 }

@@ -82,7 +82,6 @@ impl Exit {
             1002 | 1003 | 1007 => Self::Protocol,
             1006 => Self::Lost,
             1009 => Self::TooBig,
-            1015 => Self::Tls,
             _ => Self::Closed,
         }
     }
@@ -111,7 +110,12 @@ impl From<Exit> for ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use taut::{Client, Close};
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use taut::{Client, Close, Heartbeat, Proxy, Settings};
 
     use super::*;
 
@@ -138,14 +142,62 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_opened_has_the_code_of_its_cause() {
-        let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        for (url, exit) in [
-            (format!("ws://{refused}/"), Exit::Unreachable),
-            ("ws://nobody.invalid/".to_owned(), Exit::Unreachable),
-            ("ftp://a.example/".to_owned(), Exit::Usage),
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (not_found, hangs_up) = (answering("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"), answering(""));
+        let proxy = Proxy::http(&format!("http://{not_found}")).unwrap();
+        let client = |url: String| Client::new(&url).no_proxy();
+        for (client, exit) in [
+            (client(format!("ws://{unused}/")), Exit::Unreachable),
+            (client("ws://nobody.invalid/".to_owned()), Exit::Unreachable),
+            (client(format!("ws://{hangs_up}/")), Exit::Unreachable),
+            (
+                client(format!("ws://{}/", silent.local_addr().unwrap())).connect_timeout(Duration::from_millis(20)),
+                Exit::Unreachable,
+            ),
+            (client("ftp://a.example/".to_owned()), Exit::Usage),
+            (client(format!("ws://{not_found}/")), Exit::Refused),
+            (client(format!("wss://{not_found}/")), Exit::Tls),
+            (client("ws://a.example/".to_owned()).proxy(proxy), Exit::Proxy),
         ] {
-            let error = Client::new(&url).no_proxy().connect().await.unwrap_err();
+            let error = client.connect().await.unwrap_err();
             assert_eq!(Exit::of(&error), exit, "{error}");
+        }
+        assert_eq!(Exit::of(&Error::other("a mistake")), Exit::Failed);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_falls_silent_has_a_code_of_its_own() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let moment = Duration::from_millis(20);
+        let mut settings = Settings::client();
+        settings.heartbeat = Heartbeat { interval: moment, timeout: moment };
+        let client = Client::new(&format!("ws://{}/", listener.local_addr().unwrap())).no_proxy().settings(settings);
+        let accepted = async { taut::accept(listener.accept().await.unwrap().0).await.unwrap() };
+        // It answers pings only while somebody receives.
+        let (_silent, socket) = tokio::join!(accepted, client.connect());
+        let error = socket.unwrap().recv().await.unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Silent, "{error}");
+    }
+
+    /// A server that answers whatever it is sent with this, and hangs up.
+    fn answering(response: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(response.as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_signal_has_a_code_above_128_as_in_a_shell() {
+        for (exit, _) in Exit::ALL {
+            assert_eq!(exit.is_signal(), *exit as u8 > 128, "{exit:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! `taut health`: asks a server whether it is well. For health checks in containers that have no other program.
+//! `taut health`: checks that a server is healthy. For health checks in containers that have no other program.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -9,10 +9,10 @@ use clap::Args;
 use taut_server::Config;
 use taut_server::config::Sources;
 
-use crate::output;
+use crate::output::{self, printable};
 use crate::serve;
 
-/// Ask a running server whether it is well
+/// Check that a running server is healthy
 ///
 /// The exit code is 0 if it answers with 200, and 1 otherwise. Without a URL, it asks for /up on this machine, where
 /// the environment variables of `taut serve` say that it listens: at `TAUT_METRICS_LISTEN` if that is set, or at
@@ -20,7 +20,7 @@ use crate::serve;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  taut health\n  taut health http://10.0.0.5:6001/ready")]
 pub(crate) struct Arguments {
-    /// What to ask for, by plain HTTP: /up says that the server is there, /ready that it takes more clients
+    /// What to ask for, by plain HTTP. /up: the server runs; /ready: it accepts clients
     url: Option<String>,
 }
 
@@ -32,14 +32,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let status = ask(&url).map_err(|error| format!("{url}: {error}"))?;
     match status.split(' ').next() {
         Some("200") => Ok(output::print("healthy\n")?),
-        _ => Err(format!("{url}: {status}").into()),
+        _ => Err(format!("{url}: {}", printable(&status)).into()),
     }
 }
 
 /// Where the server of this machine is asked.
 fn here(config: &Config) -> Result<String, String> {
-    let is_secure = config.metrics_listen.is_none() && config.tls_certificate.is_some();
-    if is_secure {
+    if config.metrics_listen.is_none() && config.speaks_tls() {
         return Err(
             "it asks by plain HTTP, and the server has TLS where clients connect: set TAUT_METRICS_LISTEN".to_owned()
         );
@@ -60,12 +59,11 @@ fn ask(url: &str) -> io::Result<String> {
     let rest = url.strip_prefix("http://").ok_or_else(|| invalid("a URL begins with http:// here"))?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if authority.contains('@') || url.contains(|letter: char| letter.is_ascii_control() || letter == ' ') {
-        return Err(invalid("this is not a URL that can be asked for"));
+        return Err(invalid("this is not a valid http:// URL"));
     }
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    let address = address.to_socket_addrs()?.next().ok_or_else(|| invalid("the name has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let mut stream = connect(address.to_socket_addrs()?)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let path = if path.is_empty() { "/" } else { path };
@@ -77,6 +75,18 @@ fn ask(url: &str) -> io::Result<String> {
     status.map(|(_, status)| status.to_owned()).ok_or_else(|| io::Error::other("the answer is not HTTP"))
 }
 
+/// Connects to the first address that answers: `localhost` may be `::1` first, where the server need not listen.
+fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
 /// For each step. Docker gives a health check 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -85,6 +95,8 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -100,8 +112,24 @@ mod tests {
         assert_eq!(asked("0.0.0.0:7000", None).as_deref(), Ok("http://127.0.0.1:7000/up"));
         assert_eq!(asked("[::]:7000", None).as_deref(), Ok("http://[::1]:7000/up"));
         assert_eq!(asked("10.0.0.1:7000", Some("127.0.0.1:9601")).as_deref(), Ok("http://127.0.0.1:9601/up"));
-        let config = Config { tls_certificate: Some("certificate.pem".into()), ..Config::default() };
-        assert!(here(&config).expect_err("TLS").contains("TAUT_METRICS_LISTEN"));
+        let file = Config { tls_certificate: Some("certificate.pem".into()), ..Config::default() };
+        let acme = Config { acme: vec!["a.example".to_owned()], ..Config::default() };
+        for config in [file, acme] {
+            assert!(here(&config).expect_err("TLS").contains("TAUT_METRICS_LISTEN"));
+            let config = Config { metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9601))), ..config };
+            assert_eq!(here(&config).as_deref(), Ok("http://127.0.0.1:9601/up"));
+        }
+    }
+
+    #[test]
+    fn each_address_is_tried_and_the_last_error_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let good = listener.local_addr().expect("an address");
+        let refused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+        assert_eq!(connect([refused, good].into_iter()).expect("the second").peer_addr().expect("a peer"), good);
+        let error = connect([refused].into_iter()).expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(connect([].into_iter()).expect_err("no address").kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod docs;
 mod echo;
 mod exit;
 mod health;
+mod hex;
 mod import;
 mod json;
 mod log;
@@ -110,7 +111,7 @@ fn main() -> ExitCode {
         Command::Completions(arguments) => {
             completions::run(&arguments, command()).map(|()| Exit::Done).map_err(Into::into)
         }
-        Command::Man(arguments) => man::run(&arguments, command()).map(|()| Exit::Done).map_err(Into::into),
+        Command::Man(arguments) => Ok(man::run(&arguments, command())),
         Command::Echo(arguments) => {
             log::start(&env::var("TAUT_LOG").unwrap_or_default(), log::format_asked_for([""]));
             descriptors::allow_most();

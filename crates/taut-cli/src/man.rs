@@ -22,18 +22,25 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
 }
 
-/// # Errors
-/// There is no such command, or a page cannot be written.
-pub(crate) fn run(arguments: &Arguments, command: Command) -> Result<(), String> {
+pub(crate) fn run(arguments: &Arguments, command: Command) -> Exit {
     let pages = pages(command);
-    if let Some(folder) = &arguments.out {
-        return write(folder, &pages);
-    }
     let name = [&["taut".to_owned()], &arguments.command[..]].concat().join("-");
-    let page = pages.iter().find(|page| page.name == name);
-    let page =
-        page.ok_or_else(|| format!("there is no command `taut {}`: see taut --help", arguments.command.join(" ")))?;
-    output::print(&page.text)
+    let written = match (&arguments.out, pages.iter().find(|page| page.name == name)) {
+        (Some(folder), _) => write(folder, &pages),
+        (None, Some(page)) => output::print(&page.text),
+        (None, None) => {
+            let command = arguments.command.join(" ");
+            output::fail(format_args!("there is no command `taut {command}`: see taut --help"));
+            return Exit::Usage;
+        }
+    };
+    match written {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            output::fail(error);
+            Exit::Failed
+        }
+    }
 }
 
 fn write(folder: &Path, pages: &[Page]) -> Result<(), String> {
@@ -74,7 +81,8 @@ fn page(command: &Command, name: &str) -> String {
     let (command, has_commands) = (command.clone(), command.has_subcommands());
     // Man pages have the codes in a section of their own.
     let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default().replace(&Exit::help(), "");
-    let man = Man::new(command.after_help(None::<&str>).after_long_help(None::<&str>).display_name(name)).title(name);
+    let command = command.after_help(None::<&str>).after_long_help(None::<&str>).display_name(name);
+    let man = Man::new(command).title(name).source(format!("taut {}", crate::VERSION));
     let mut text = Vec::new();
     // Writing to a `Vec` cannot fail.
     let _ = render(&man, has_commands, &mut text);
@@ -150,6 +158,8 @@ mod tests {
             assert!(names.contains(&name), "{names:?}");
         }
         for Page { name, text } in &pages {
+            assert!(text.contains(&format!(".TH {name} 1 ")), "{name}:\n{text}");
+            assert!(text.contains(&format!(" \"taut {}", env!("CARGO_PKG_VERSION"))), "{name}:\n{text}");
             assert!(text.contains(".SH \"EXIT STATUS\"") && text.contains("\n.B 124\n"), "{name}:\n{text}");
             assert_eq!(text.matches("Exit codes:").count(), 0, "{name}");
             assert!(text.contains(".SH EXAMPLES\n.nf\n  ") || name == "taut-route", "{name}:\n{text}");

@@ -1,6 +1,6 @@
 //! What the program prints. No print may panic: the reader of a pipe may be gone, and a disk may be full.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write};
 
 use crate::log;
@@ -38,16 +38,43 @@ pub(crate) fn fail(error: impl Display) {
     write_line(error);
 }
 
-/// Text of a stranger for a terminal: control characters, and those that reverse the direction of reading, are shown
-/// and not obeyed.
+/// Text of a stranger for a terminal: control characters, which could move the cursor, change the window or paste, and
+/// those that change the direction of reading are shown and not obeyed. Line ends and tabs stay.
+pub(crate) fn escaped(text: &str) -> String {
+    escape(text, |character| is_obeyed(character) && !matches!(character, '\n' | '\t'))
+}
+
+/// The same on one line.
 pub(crate) fn printable(text: &str) -> String {
-    // U+202A to U+202E and U+2066 to U+2069: see CVE-2021-42574.
-    let is_directional = |character| matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let escaped = |character: char| {
-        let is_shown = character.is_control() || is_directional(character);
-        if is_shown { character.escape_default().to_string() } else { character.into() }
-    };
-    text.chars().map(escaped).collect()
+    escape(text, is_obeyed)
+}
+
+/// As [`printable`], or for a pipe, where marks of direction are part of Arabic and Hebrew text.
+pub(crate) fn printable_to(text: &str, is_terminal: bool) -> String {
+    if is_terminal { printable(text) } else { escape(text, char::is_control) }
+}
+
+fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            _ if !is_escaped(character) => safe.push(character),
+            '\u{1b}' => safe.push_str("\\e"),
+            '\0' => safe.push_str("\\0"),
+            // Writing to a `String` cannot fail. `\n`, `\r` and `\t` have names, as in Rust.
+            _ => drop(write!(safe, "{}", character.escape_default())),
+        }
+    }
+    safe
+}
+
+fn is_obeyed(character: char) -> bool {
+    character.is_control() || is_directional(character)
+}
+
+/// Unicode Standard Annex 9: marks, embeddings, overrides and isolates. See CVE-2021-42574.
+fn is_directional(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn cannot_write(error: &io::Error) -> String {
@@ -89,8 +116,23 @@ mod tests {
     }
 
     #[test]
-    fn what_could_steer_a_terminal_is_shown() {
-        assert_eq!(printable("a\u{1b}[2J\r\u{9b}\u{202e}é"), "a\\u{1b}[2J\\r\\u{9b}\\u{202e}é");
+    fn nothing_that_a_terminal_would_obey_is_left() {
+        for (text, shown) in [
+            ("\u{1b}]0;title\u{7}", "\\e]0;title\\u{7}"),
+            ("a\u{9b}31mb", "a\\u{9b}31mb"),
+            ("one\rtwo\u{8}\0", "one\\rtwo\\u{8}\\0"),
+            ("a\u{202e}b\u{2066}c\u{200e}\u{200f}\u{61c}", "a\\u{202e}b\\u{2066}c\\u{200e}\\u{200f}\\u{61c}"),
+            ("two\n\tlines, Jörg 👋", "two\n\tlines, Jörg 👋"),
+        ] {
+            assert_eq!(escaped(text), shown);
+            assert_eq!(printable(text), shown.replace('\n', "\\n").replace('\t', "\\t"));
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_marks_of_direction_and_no_control_characters() {
+        assert_eq!(printable_to("a\n\u{1b}[m\u{200f}\u{202e}", false), "a\\n\\e[m\u{200f}\u{202e}");
+        assert_eq!(printable_to("\u{200f}", true), "\\u{200f}");
     }
 
     #[test]

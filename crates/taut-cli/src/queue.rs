@@ -105,6 +105,7 @@ mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Waker};
+    use std::thread;
 
     use super::*;
 
@@ -123,6 +124,8 @@ mod tests {
         assert_eq!(receiver.try_recv(), Some("more"));
         assert_eq!(sender.try_send("large", usize::MAX), Ok(()));
         assert_eq!(sender.try_send("more", 1), Err("more"));
+        let (item, receiver) = thread::spawn(move || (receiver.blocking_recv(), receiver)).join().unwrap();
+        assert_eq!(item, Some("large"));
         drop(receiver);
         assert!(!sender.send("nobody", 1).await);
         assert_eq!(sender.try_send("nobody", 1), Ok(()));

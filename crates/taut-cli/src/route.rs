@@ -11,7 +11,7 @@ use taut_server::route_test::{Client, Exchange, Happening, RouteTest, RouteTestE
 
 use self::render::Style;
 use crate::exit::Exit;
-use crate::{log, output, serve};
+use crate::{hex, log, output, serve};
 
 /// Try the backend of a route
 #[derive(Args)]
@@ -91,8 +91,9 @@ fn test(arguments: &TestArguments) -> Result<bool, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::System(error.to_string()))?;
     let mut test = runtime.block_on(prepare(arguments))?;
-    let is_colored = log::is_colored(io::stdout().is_terminal(), |name| env::var_os(name));
-    let style = if arguments.json { Style::Json } else { Style::Text { is_colored } };
+    let is_terminal = io::stdout().is_terminal();
+    let is_colored = log::is_colored(is_terminal, |name| env::var_os(name));
+    let style = if arguments.json { Style::Json } else { Style::Text { is_terminal, is_colored } };
     let mut shown = Shown { style, is_good: true };
 
     for name in test.left_out() {
@@ -172,13 +173,6 @@ fn close(text: &str) -> Result<(u16, String), String> {
     Ok((code, reason.to_owned()))
 }
 
-fn hex(text: &str) -> Result<Vec<u8>, String> {
-    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-    let digits =
-        digits.filter(|digits| digits.len().is_multiple_of(2)).ok_or("write it as hexadecimal digits: 00ff")?;
-    Ok(digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
-}
-
 impl Args for Happenings {
     fn augment_args(command: Command) -> Command {
         let message = |name: &'static str, value: &'static str, help: &'static str| {
@@ -186,7 +180,7 @@ impl Args for Happenings {
         };
         command
             .arg(message(SEND, "TEXT", "Send a text message; messages go in the order of the command line"))
-            .arg(message(SEND_BINARY, "HEX", "Send a binary message").value_parser(hex))
+            .arg(message(SEND_BINARY, "HEX", "Send a binary message").value_parser(hex::decode))
             .arg(
                 Arg::new(TIMER)
                     .long(TIMER)
@@ -267,7 +261,7 @@ mod tests {
         assert_eq!(header("Cookie: a=b:c "), Ok(("Cookie".to_owned(), "a=b:c".to_owned())));
         assert_eq!(close("4001:bye: now"), Ok((4001, "bye: now".to_owned())));
         for (line, reason) in [
-            (["--send-binary", "0"], "hexadecimal"),
+            (["--send-binary", "0"], "two hexadecimal digits"),
             (["--send-binary", "0g"], "hexadecimal"),
             (["--close", "999"], "1000 to 4999"),
             (["--close", "soon"], "1000 to 4999"),

@@ -49,7 +49,7 @@ fn serve(arguments: &Arguments, loaded: &Loaded, sockets: Sockets, log: &Log) ->
     let Loaded { config, notes, .. } = loaded;
     tell(notes);
     descriptors::allow_most();
-    // What is still to be sent is sent as this goes, after the server has stopped.
+    // Spans still unsent are sent when this is dropped, after the server has stopped.
     let _traces = traces::start(|name| std::env::var(name).ok());
     let mut events = Events::watch(Stop::catch()?, config)?;
     let supervisor = Supervisor::find();
@@ -96,17 +96,16 @@ fn serve(arguments: &Arguments, loaded: &Loaded, sockets: Sockets, log: &Log) ->
     supervisor.stopping(drain_notice + drain_timeout + LAST_STEPS);
     if running.announce_end() && asker == Requester::Supervisor && !drain_notice.is_zero() {
         let notice = drain_notice.as_secs();
-        output::tell(format_args!("/ready is 503 from now on, for {notice} s before the rest; again to stop at once"));
+        output::tell(format_args!(
+            "/ready returns 503 for {notice} s before the drain; send the signal again to stop at once"
+        ));
         supervisor.tell(&format!("/ready is 503 for {notice} s, then it drains"));
         // A second signal does not wait for it.
         thread::sleep(drain_notice);
     }
-    output::tell(format_args!("stopping, for at most {} s; again to stop at once", drain_timeout.as_secs()));
-    supervisor.tell(&format!(
-        "draining {} connections, for at most {} s",
-        running.connections(),
-        drain_timeout.as_secs()
-    ));
+    let timeout = drain_timeout.as_secs();
+    output::tell(format_args!("stopping, for at most {timeout} s; send the signal again to stop at once"));
+    supervisor.tell(&format!("draining {} connections, for at most {timeout} s", running.connections()));
     running.drain(drain_timeout)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! What the command has to do with a service manager such as systemd: it takes sockets from it, and tells it how the server
-//! is. Without one, nothing of this does anything.
+//! is. Without one, this does nothing.
 
 #[cfg(not(unix))]
 mod elsewhere;

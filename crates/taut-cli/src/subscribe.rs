@@ -20,7 +20,7 @@ use self::render::Style;
 use self::session::{Session, Shown, Step};
 use crate::api::Failure;
 use crate::app::AppArguments;
-use crate::dial::{DialArguments, duration};
+use crate::dial::{self, DialArguments, duration};
 use crate::exit::Exit;
 use crate::output::printable;
 use crate::printer::{Printer, TIMED_OUT, at, to_stdout};
@@ -279,7 +279,7 @@ fn failure(error: &taut::Error) -> Failure {
         Some(Reconnect::Never) => Exit::Refused,
         _ => Exit::of(error),
     };
-    Failure::new(exit, printable(&error.to_string()))
+    Failure::new(exit, dial::words(error))
 }
 
 fn style(arguments: &Arguments) -> Style {

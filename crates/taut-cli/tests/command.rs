@@ -76,12 +76,30 @@ fn a_secret_in_a_variable_is_not_shown_by_the_help() {
 }
 
 #[test]
+fn what_stands_behind_curl_is_curls_and_its_help_is_ours() {
+    for help in ["--help", "-h"] {
+        assert!(printed(&["connect", "curl", help]).contains("Examples:\n  taut connect curl"), "{help}");
+    }
+    let refused = taut(&["connect", "curl", "ws://127.0.0.1/", "--pretty"]);
+    assert_eq!(refused.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("give taut's own options before `curl`"), "{refused:?}");
+}
+
+#[test]
+fn a_length_of_four_bytes_holds_every_message_that_is_accepted() {
+    let refused = taut(&["connect", "--binary", "length", "--max-size", "4G", "ws://127.0.0.1/"]);
+    assert_eq!(refused.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--max-size"), "{refused:?}");
+}
+
+#[test]
 fn completions_and_manual_pages_are_in_the_program() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(printed(&["completions", shell]).contains("subscribe"), "{shell}");
     }
     assert_eq!(taut(&["completions", "csh"]).status.code(), Some(64));
     assert!(printed(&["man", "route", "test"]).contains("EXIT STATUS"));
+    assert_eq!(taut(&["man", "nothing"]).status.code(), Some(64));
 }
 
 #[test]

@@ -358,7 +358,7 @@ fn websocket_over_http_is_shown_as_events() {
         "\n  TEXT hello\n",
         "\n  BINARY 00ff\n",
         "\n  meta-User: ann\n",
-        "\n  TEXT \\u{1b}[m\n",
+        "\n  TEXT \\e[m\n",
     ] {
         assert!(ended.printed.to_lowercase().contains(&shown.to_lowercase()), "{shown} in\n{}", ended.printed);
     }
@@ -370,7 +370,7 @@ fn websocket_over_http_is_shown_as_events() {
         "✓ subscribes the client to room",
         "✓ sends hi",
         "→ text",
-        "✓ sends \\u{1b}[m",
+        "✓ sends \\e[m",
         "→ binary",
         "✓ closes the connection with 1011 (backend error)",
         "✗ left out: a Close frame cannot have the code 768: 1011 was sent",

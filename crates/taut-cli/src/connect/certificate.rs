@@ -5,7 +5,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-use super::text::escaped;
+use crate::output::printable;
 
 /// Version, cipher, ALPN and the server's certificate, a line each.
 pub(super) fn describe(tls: &TlsInfo) -> Vec<String> {
@@ -20,7 +20,7 @@ pub(super) fn describe(tls: &TlsInfo) -> Vec<String> {
     if let Some(certificate) = tls.peer_certificates().first() {
         lines.extend(certificate_lines(certificate));
     }
-    lines.into_iter().map(|line| escaped(&line).replace('\n', "\\n")).collect()
+    lines.iter().map(|line| printable(line)).collect()
 }
 
 fn certificate_lines(der: &[u8]) -> Vec<String> {

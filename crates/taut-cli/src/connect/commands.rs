@@ -6,7 +6,8 @@ use std::fs;
 use rustyline::completion::unescape;
 use taut::{Close, CloseCode, Message};
 
-use super::format::{bytes_of_base64, bytes_of_hex};
+use super::format::bytes_of_base64;
+use crate::hex;
 
 /// A line of the prompt, understood.
 #[derive(Debug, PartialEq)]
@@ -15,7 +16,7 @@ pub(super) enum Typed {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Close),
-    /// Print JSON indented, or no longer.
+    /// Turn indentation of JSON on or off.
     ToggleJson,
     Help,
     Nothing,
@@ -92,7 +93,7 @@ fn binary(text: &str) -> Result<Vec<u8>, String> {
     match text.strip_prefix("base64:") {
         Some(text) => bytes_of_base64(text),
         None if text.is_empty() => Err("write /binary HEX, /binary base64:TEXT or /binary @FILE".to_owned()),
-        None => bytes_of_hex(text),
+        None => hex::decode(text),
     }
 }
 
@@ -113,10 +114,10 @@ fn text_or_binary(bytes: Vec<u8>) -> Message<'static> {
 const COMMANDS: &[(&str, &str)] = &[
     ("/help", "List the commands"),
     ("/ping [TEXT]", "Send a ping, and show how long its pong takes"),
-    ("/pong [TEXT]", "Send a pong that nobody has asked for"),
+    ("/pong [TEXT]", "Send an unsolicited pong"),
     ("/send-file PATH", "Send a file: as text if it is UTF-8, else as binary"),
     ("/binary HEX", "Send bytes; also base64:TEXT or @FILE"),
-    ("/json", "Indent JSON, or no longer"),
+    ("/json", "Turn indentation of JSON on or off"),
     ("/close [CODE [REASON]]", "Close the connection, with 1000 by default"),
     ("/quit", "Close the connection"),
 ];
@@ -155,6 +156,8 @@ mod tests {
         ] {
             assert!(parse(line).unwrap_err().contains(word), "{line}");
         }
+        // RFC 6455 §5.5.
+        assert_eq!(parse(&format!("/ping {}", "x".repeat(125))), Ok(Typed::Ping(vec![b'x'; 125])));
         assert!(parse(&format!("/ping {}", "x".repeat(126))).unwrap_err().contains("125"));
     }
 
@@ -173,10 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn the_help_lists_every_command_that_is_understood() {
+    fn the_help_and_the_page_list_every_command_that_is_understood() {
+        let page = include_str!("../../../../docs/terminal.md");
+        for (usage, _) in COMMANDS {
+            assert!(page.contains(&format!("`{usage}`")), "docs/terminal.md: {usage}");
+        }
         for name in names() {
             assert!(help().contains(name));
             assert!(parse(name).map_or_else(|error| !error.contains("no command"), |_| true), "{name}");
         }
+        let completed: Vec<_> = names().filter(|name| name.starts_with("/p")).collect();
+        assert_eq!(completed, ["/ping", "/pong"]);
     }
 }

@@ -2,22 +2,24 @@
 
 use std::path::PathBuf;
 
-use crate::dial::{DialArguments, duration};
+use crate::dial::{DialArguments, duration, split_scheme};
 
 /// What a line for curl asks for.
 #[derive(Default)]
 pub(super) struct Copied {
     pub(super) url: String,
     pub(super) dial: DialArguments,
+    pub(super) is_verbose: bool,
 }
 
 impl Copied {
-    /// Reads the words behind `curl`, as the shell has split them. What was given for ourselves stays as it is.
+    /// Reads the words behind `curl`, as the shell has split them. What was given for ourselves stays as it is;
+    /// `is_ours` knows these options.
     ///
     /// # Errors
     /// An option is not known or lacks its value, or there is not one URL.
-    pub(super) fn parse(words: &[String], dial: DialArguments) -> Result<Self, String> {
-        let mut copied = Self { url: String::new(), dial };
+    pub(super) fn parse(words: &[String], dial: DialArguments, is_ours: impl Fn(&str) -> bool) -> Result<Self, String> {
+        let mut copied = Self { dial, ..Self::default() };
         let mut headers = Vec::new();
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -26,11 +28,12 @@ impl Copied {
                 continue;
             };
             if let Some(set) = flag(option) {
-                set(&mut copied.dial);
+                set(&mut copied);
                 continue;
             }
             if !takes_value(option) {
-                return Err(format!("curl's option {option} is not understood here; leave it out"));
+                let advice = if is_ours(option) { "give taut's own options before `curl`" } else { "leave it out" };
+                return Err(format!("curl's option {option} is not understood here; {advice}"));
             }
             let value = attached.map(str::to_owned).or_else(|| words.next().cloned());
             let value = value.ok_or_else(|| format!("curl's option {option} needs a value"))?;
@@ -45,6 +48,11 @@ impl Copied {
         }
         for header in headers {
             copied.take_header(&header)?;
+        }
+        // As for curl, the file of the certificate may hold the key.
+        copied.dial.key = copied.dial.key.or_else(|| copied.dial.cert.clone());
+        if copied.dial.cert.is_none() && copied.dial.key.is_some() {
+            return Err("curl's option --key needs a certificate: --cert".to_owned());
         }
         Ok(copied)
     }
@@ -74,7 +82,7 @@ impl Copied {
             "origin" => {
                 self.dial.origin.get_or_insert_with(|| value.to_owned());
             }
-            _ if header.starts_with('@') => {
+            _ if name.starts_with('@') => {
                 return Err("headers from a file: give taut -H @FILE before curl".to_owned());
             }
             // `Name:` alone takes one of curl's own headers away.
@@ -108,9 +116,10 @@ fn split_option(word: &str) -> Option<(&str, Option<&str>)> {
 }
 
 /// What an option without a value sets.
-fn flag(option: &str) -> Option<fn(&mut DialArguments)> {
+fn flag(option: &str) -> Option<fn(&mut Copied)> {
     Some(match option {
-        "-k" | "--insecure" => |dial| dial.insecure = true,
+        "-k" | "--insecure" => |copied| copied.dial.insecure = true,
+        "-v" | "--verbose" => |copied| copied.is_verbose = true,
         // Of a body; for a WebSocket it is the browser's offer of permessage-deflate, which is a header.
         "--compressed" => |_| {},
         // How curl itself behaves.
@@ -126,6 +135,15 @@ fn takes_value(option: &str) -> bool {
 
 fn set_value(dial: &mut DialArguments, option: &str, value: String) -> Result<(), String> {
     match option {
+        // A file would be read for it here, and sent: a line from a stranger must not choose one.
+        "-b" | "--cookie" | "-u" | "--user" | "--oauth2-bearer" if value.starts_with('@') => {
+            return Err(format!(
+                "curl's option {option} has a value that begins with @: give --cookie, --basic or --bearer before it"
+            ));
+        }
+        "-b" | "--cookie" if !value.contains('=') => {
+            return Err("curl reads cookies from that file; give --cookie @FILE before `curl`".to_owned());
+        }
         "-b" | "--cookie" => dial.cookies.push(value),
         "-A" | "--user-agent" => dial.headers.push(format!("User-Agent: {value}")),
         "-e" | "--referer" => dial.headers.push(format!("Referer: {value}")),
@@ -156,7 +174,7 @@ fn set_unix(_: &mut DialArguments, _: String) {}
 
 /// Host and port of a URL, as a browser writes them into `Host`.
 fn host_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = split_scheme(url).map_or(url, |(_, rest)| rest);
     rest.split(['/', '?']).next().unwrap_or_default()
 }
 
@@ -182,11 +200,13 @@ const VALUES: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn copied(words: &[&str]) -> Result<Copied, String> {
         let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
-        Copied::parse(&words, DialArguments::default())
+        Copied::parse(&words, DialArguments::default(), |option| option == "--json")
     }
 
     #[test]
@@ -285,6 +305,8 @@ mod tests {
             "GET",
             "-H",
             "X-Empty;",
+            "-H",
+            "User-Agent:",
         ])
         .unwrap();
         assert_eq!(copied.dial.headers, ["X-A: 1", "Host: a.example", "X-Empty: "]);
@@ -293,11 +315,55 @@ mod tests {
     }
 
     #[test]
+    fn the_key_may_be_in_the_file_of_the_certificate() {
+        let of = |words: &[&str]| copied(words).unwrap().dial;
+        let dial = of(&["wss://a/", "-E", "client.pem"]);
+        assert_eq!((&dial.key, dial.key.is_some()), (&dial.cert, true));
+        let dial = of(&["wss://a/", "--key", "key.pem", "--cert", "client.pem"]);
+        assert_eq!(dial.key, Some(PathBuf::from("key.pem")));
+        assert!(copied(&["wss://a/", "-v"]).unwrap().is_verbose && !copied(&["wss://a/"]).unwrap().is_verbose);
+    }
+
+    #[test]
+    fn a_line_from_a_stranger_reads_no_file() {
+        for words in [
+            ["-b", "@/etc/passwd"],
+            ["-b", "cookies.txt"],
+            ["-u", "@/etc/passwd"],
+            ["--oauth2-bearer", "@/etc/passwd"],
+            ["-H", "@/etc/passwd"],
+            ["-H", " @/etc/passwd: x"],
+        ] {
+            let error = copied(&[&["ws://a/"][..], &words].concat()).err().expect("an error");
+            assert!(error.contains("before") && !error.contains(words[1]), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_that_browsers_do_not_copy_are_understood_too() {
+        let line = "-sS -L --http1.1 -A me/1.0 -e https://a.example/ --cacert ca.pem -E cert.pem --key key.pem \
+            --oauth2-bearer t0ken --connect-timeout 2.5 --unix-socket /run/app.sock ws://localhost/feed";
+        let Copied { url, dial, is_verbose } = copied(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!(url, "ws://localhost/feed");
+        assert!(!is_verbose);
+        assert_eq!(dial.headers, ["User-Agent: me/1.0", "Referer: https://a.example/"]);
+        let path = |name: &str| Some(PathBuf::from(name));
+        assert_eq!((dial.cacert, dial.cert, dial.key), (path("ca.pem"), path("cert.pem"), path("key.pem")));
+        assert_eq!(dial.bearer.as_deref(), Some("t0ken"));
+        assert_eq!(dial.connect_timeout, Some(Duration::from_millis(2500)));
+        #[cfg(unix)]
+        assert_eq!(dial.unix, path("/run/app.sock"));
+    }
+
+    #[test]
     fn what_is_not_understood_is_named() {
         for (words, part) in [
-            (&["ws://a/", "--data-raw", "x"][..], "--data-raw"),
-            (&["ws://a/", "-d", "x"], "-d"),
+            (&["ws://a/", "--data-raw", "x"][..], "--data-raw is not understood"),
+            (&["ws://a/", "-d", "x"], "-d is not understood"),
+            (&["ws://a/", "--json"], "before `curl`"),
+            (&["ws://a/", "--key", "k.pem"], "--cert"),
             (&["ws://a/", "-X", "POST"], "POST"),
+            (&["ws://a/", "-H", "@headers.txt"], "give taut -H @FILE before curl"),
             (&["ws://a/", "ws://b/"], "two URLs"),
             (&["-H", "a: b"], "no URL"),
             (&["ws://a/", "-H"], "needs a value"),

@@ -26,7 +26,10 @@ impl Expect {
     pub(super) fn is_met(&self, message: &Message<'_>) -> bool {
         match (self, message.as_text()) {
             (Self::Text(wanted), Some(text)) => text.contains(wanted),
-            (Self::Text(wanted), None) => message.as_bytes() == wanted.as_bytes(),
+            (Self::Text(wanted), None) => {
+                let wanted = wanted.as_bytes();
+                wanted.is_empty() || message.as_bytes().windows(wanted.len()).any(|part| part == wanted)
+            }
             (Self::Pattern(pattern), _) => pattern.is_match(message.as_bytes()),
         }
     }
@@ -42,8 +45,11 @@ mod tests {
         assert!(is_met("ready", r#"{"state":"ready"}"#) && !is_met("ready", "read"));
         assert!(is_met(r"/^\{.*\d+\}$/", r#"{"n":12}"#) && !is_met(r"/^\d+$/", "12a"));
         // Too short for a pattern.
-        assert!(is_met("/", "a/b") && is_met("//", "a//b"));
+        assert!(is_met("/", "a/b") && is_met("//", "a//b") && !is_met("//", "a/b"));
         assert!(Expect::parse("/(/").unwrap_err().contains("unclosed group"));
         assert!(Expect::parse("/\\x00/").unwrap().is_met(&Message::from(&[1, 0, 2][..])));
+        assert!(Expect::parse("").unwrap().is_met(&Message::from(&b"\xff"[..])) && is_met("", ""));
+        let done = Expect::parse("done").unwrap();
+        assert!(done.is_met(&Message::from(&b"\x04done\xff"[..])) && !done.is_met(&Message::from(&b"don"[..])));
     }
 }

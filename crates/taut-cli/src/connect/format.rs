@@ -3,6 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use taut::Message;
+use taut_pusher::hex::encode;
+
+use crate::hex;
 
 /// The form of binary messages in a pipe, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -23,10 +26,10 @@ impl Binary {
         let payload = message.as_bytes();
         match self {
             Self::Raw => payload.to_vec(),
-            Self::Hex => format!("{}\n", hex(payload)).into_bytes(),
+            Self::Hex => format!("{}\n", encode(payload)).into_bytes(),
             Self::Base64 => format!("{}\n", STANDARD.encode(payload)).into_bytes(),
             Self::Length => {
-                // A message is never larger: `--max-size` is checked against it.
+                // `--max-size` allows no larger one: see `prepare`.
                 let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 [&length.to_be_bytes()[..], payload].concat()
             }
@@ -36,30 +39,11 @@ impl Binary {
     /// The message of a line.
     pub(super) fn read_line(self, line: &str) -> Result<Vec<u8>, String> {
         match self {
-            Self::Hex => bytes_of_hex(line),
+            Self::Hex => hex::decode(line),
             Self::Base64 => bytes_of_base64(line),
             Self::Raw | Self::Length => Ok(line.as_bytes().to_vec()),
         }
     }
-}
-
-/// Bytes as two hexadecimal digits each.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    digits.map(char::from).collect()
-}
-
-/// Bytes written as hexadecimal digits, perhaps with spaces between them and `0x` before.
-pub(super) fn bytes_of_hex(text: &str) -> Result<Vec<u8>, String> {
-    let text = text.trim();
-    let digits = text.strip_prefix("0x").unwrap_or(text).chars().filter(|character| !character.is_whitespace());
-    let digits: Option<Vec<u8>> = digits.map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
-    let digits = digits.ok_or("this is not hexadecimal: digits are 0 to 9 and a to f")?;
-    if digits.len() % 2 == 1 {
-        return Err("a byte has two hexadecimal digits, and one is missing".to_owned());
-    }
-    Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// Bytes written as Base64.
@@ -90,11 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn hexadecimal_may_have_spaces_and_a_prefix() {
-        assert_eq!(bytes_of_hex("0xDE ad\tbeef").as_deref(), Ok(&[0xde, 0xad, 0xbe, 0xef][..]));
-        for (text, word) in [("abc", "two"), ("xy", "0 to 9"), ("0x0x", "0 to 9")] {
-            assert!(bytes_of_hex(text).unwrap_err().contains(word), "{text}");
-        }
+    fn what_is_not_base64_is_refused() {
         assert!(bytes_of_base64("a").unwrap_err().contains("Base64"));
     }
 }

@@ -5,13 +5,16 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use taut::reconnect::Ended;
 use taut::{Close, CloseCode, Message, Response};
+use taut_pusher::hex;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-use super::format::{Binary, base64, hex};
-use super::json::{self, Palette};
-use super::steps::Size;
-use super::text::{close_words, escaped, hex_dump, size};
+use super::format::{Binary, base64};
+use super::steps::{Size, without_secrets};
+use super::text::{close_words, hex_dump, size};
+use crate::dial::words;
+use crate::json::{self, Layout, Palette};
+use crate::output::{escaped, printable};
 
 /// Who reads stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub(super) enum Mode {
 
 /// How it looks.
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(super) struct Show {
     pub(super) mode: Mode,
     pub(super) binary: Option<Binary>,
@@ -59,14 +62,14 @@ impl Show {
             return Told::Event(Self::event("open", &fields));
         }
         let mut details = Vec::new();
-        details.extend(subprotocol.map(|name| format!("subprotocol {}", escaped(name))));
+        details.extend(subprotocol.map(|name| format!("subprotocol {}", printable(name))));
         if let Some(extensions) = response.and_then(|response| response.header("sec-websocket-extensions")) {
             // Their parameters are shown by `-v`.
             let names = extensions.split(',').filter_map(|extension| extension.split(';').next());
-            details.extend(names.map(|name| escaped(name.trim())));
+            details.extend(names.map(|name| printable(name.trim())));
         }
         let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
-        Told::State(self.paint(GREEN, &format!("connected to {url}{details}")))
+        Told::State(self.paint(GREEN, &format!("connected to {}{details}", without_secrets(url))))
     }
 
     /// The connection was closed.
@@ -91,7 +94,7 @@ impl Show {
         }
         let is_ours = error.is_protocol() && error.close_code() == Some(CloseCode::TOO_BIG);
         let advice = if is_ours { "; --max-size allows more" } else { "" };
-        Told::State(self.paint(RED, &format!("{error}{advice}")))
+        Told::State(self.paint(RED, &format!("{}{advice}", words(error))))
     }
 
     /// There will be another attempt.
@@ -99,7 +102,8 @@ impl Show {
         let why = match ended {
             Ended::Closed(close) => format!("closed by the peer: {}", close_words(close)),
             Ended::Failed(error) if error.close_code().is_some() => lost(error),
-            other => format!("not connected: {other}"),
+            Ended::Failed(error) => format!("not connected: {}", words(error)),
+            other => format!("not connected: {}", printable(&other.to_string())),
         };
         if self.mode == Mode::Json {
             let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
@@ -122,12 +126,13 @@ impl Show {
             let milliseconds = round_trip.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3);
             let fields = [
                 ("by", if is_ours { "us" } else { "peer" }.into()),
-                ("payload", printable(payload).into()),
+                ("payload", payload_text(payload).into()),
                 ("round_trip_ms", milliseconds.into()),
             ];
             return Told::Event(Self::event(name, &fields));
         }
-        let payload = if payload.is_empty() { String::new() } else { format!(" {}", printable(payload)) };
+        let payload =
+            if payload.is_empty() { String::new() } else { format!(" {}", printable(&payload_text(payload))) };
         let time = round_trip.map(|time| format!(" after {}", milliseconds(time))).unwrap_or_default();
         let mark = if is_ours { self.sent_mark() } else { self.received_mark() };
         Told::State(self.paint(DIM, &format!("{mark} {name}{payload}{time}")))
@@ -169,12 +174,13 @@ impl Show {
             return binary.written(message);
         }
         let mut line = self.time();
-        match message.as_text().filter(|_| !self.is_pretty) {
-            Some(text) => line.push_str(text),
-            None => match message.as_text() {
-                Some(text) => line.push_str(&json::pretty(text, Palette::NONE).unwrap_or_else(|| text.to_owned())),
-                None => line.push_str(&hex(message.as_bytes())),
+        match (message.as_text(), self.is_pretty) {
+            (Some(text), true) => match json::pretty(text, Layout::default()) {
+                Some(lines) => line.push_str(&lines),
+                None => line.push_str(text),
             },
+            (Some(text), false) => line.push_str(text),
+            (None, _) => line.push_str(&hex::encode(message.as_bytes())),
         }
         line.push('\n');
         line.into_bytes()
@@ -188,10 +194,11 @@ impl Show {
             let head = self.paint(DIM, &format!("binary, {}", size(bytes.len())));
             return format!("{time}{mark} {head}\n{}", hex_dump(bytes));
         };
-        let palette = if self.is_colored { Palette::COLORED } else { Palette::NONE };
-        // Escaped first: in a JSON text a control character is an error anyway.
-        let safe = escaped(text);
-        let shown = self.is_pretty.then(|| json::pretty(&safe, palette)).flatten().unwrap_or(safe);
+        let palette = if self.is_colored { Palette::COLORED } else { Palette::default() };
+        let layout = Layout { palette, is_for_terminal: true, ..Layout::default() };
+        // Escaped after it was read: escapes would make other JSON of it, or none.
+        let lines = self.is_pretty.then(|| json::pretty(text, layout)).flatten();
+        let shown = lines.unwrap_or_else(|| escaped(text));
         // What follows the first line stands below it.
         format!("{time}{mark} {}\n", shown.replace('\n', "\n  "))
     }
@@ -237,10 +244,10 @@ pub(super) enum Told {
     Event(Vec<u8>),
 }
 
-/// Why there is no connection any more; the code is told once.
+/// Why the connection ended; the code is told once.
 fn lost(error: &taut::Error) -> String {
     let code = error.close_code().map_or(1006, CloseCode::as_u16);
-    let text = error.to_string();
+    let text = words(error);
     if text.ends_with("without a close frame (1006)") {
         "connection lost (1006)".to_owned()
     } else {
@@ -254,10 +261,10 @@ fn headers(response: &Response) -> Map<String, Value> {
 }
 
 /// The payload of a ping: text if it is readable, else hexadecimal.
-fn printable(payload: &[u8]) -> String {
+fn payload_text(payload: &[u8]) -> String {
     match std::str::from_utf8(payload) {
-        Ok(text) if !text.contains(char::is_control) => escaped(text),
-        _ => hex(payload),
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => hex::encode(payload),
     }
 }
 
@@ -314,6 +321,10 @@ mod tests {
         assert_eq!(raw.message(&b"Hi"[..].into()), b"Hi");
         let pretty = Show { is_pretty: true, ..show(Mode::Prompt) };
         assert_eq!(printed(&pretty, &r#"{"a":1}"#.into()), "← {\n    \"a\": 1\n  }\n");
+        let text = "{\r\n\"a\":\"\u{202e}\"}";
+        assert_eq!(printed(&pretty, &text.into()), "← {\n    \"a\": \"\\u{202e}\"\n  }\n");
+        let pretty = Show { is_pretty: true, ..show(Mode::Pipe) };
+        assert_eq!(printed(&pretty, &text.into()), "{\n  \"a\": \"\u{202e}\"\n}\n");
         let ascii = Show { is_unicode: false, is_colored: true, ..show(Mode::Prompt) };
         assert_eq!(printed(&ascii, &"x".into()), "\u{1b}[36m<\u{1b}[0m x\n");
     }
@@ -329,6 +340,25 @@ mod tests {
         let Told::Event(line) = show.closed(&Close::new(CloseCode::new(4001), "why"), false) else { panic!() };
         let close = read(line);
         assert_eq!((&close["code"], &close["reason"], &close["by"]), (&4001.into(), &"why".into(), &"peer".into()));
+    }
+
+    #[test]
+    fn no_reason_of_a_peer_reaches_the_terminal_as_it_is() {
+        let error = taut::Error::from(Close::new(CloseCode::new(4001), "\u{1b}]0;owned\u{7}\u{202e}"));
+        let show = show(Mode::Prompt);
+        let Told::State(failed) = show.failed(&error) else { panic!() };
+        let Told::State(waiting) = show.waiting(&Ended::Failed(error), Duration::ZERO, 2) else { panic!() };
+        for line in [failed, waiting] {
+            assert!(line.contains("\\e]0;owned\\u{7}\\u{202e}") && !line.contains(char::is_control), "{line:?}");
+        }
+        let Told::State(line) = show.control("ping", "\u{202e}".as_bytes(), false, None) else { panic!() };
+        assert_eq!(line, "← ping \\u{202e}");
+    }
+
+    #[test]
+    fn the_line_of_a_new_connection_has_no_secret() {
+        let Told::State(line) = show(Mode::Pipe).opened("ws://a/x?token=s3cret&room=1", None, None) else { panic!() };
+        assert_eq!(line, "connected to ws://a/x?token=…&room=1");
     }
 
     #[test]

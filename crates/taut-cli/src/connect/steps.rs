@@ -9,7 +9,7 @@ use taut::trace::{Kind, Step, Traffic};
 use tokio::sync::Notify;
 
 use super::certificate;
-use super::text::escaped;
+use crate::output::printable;
 
 /// Something to show.
 #[derive(Debug, PartialEq)]
@@ -121,12 +121,16 @@ fn lines(step: &Step<'_>) -> Vec<String> {
     match step {
         Step::Resolved { host, addresses } => {
             let addresses: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            vec![format!("* {host} is {}", addresses.join(", "))]
+            vec![format!("* {} is {}", printable(host), addresses.join(", "))]
         }
         Step::Connected(address) => vec![format!("* connected to {address}")],
         Step::Tunnelled { proxy } => vec![format!("* through the proxy {proxy}")],
         Step::Secured(tls) => certificate::describe(tls).into_iter().map(|line| format!("* {line}")).collect(),
-        Step::Request(head) => head.lines().filter(|line| !line.is_empty()).map(|line| shown('>', line)).collect(),
+        Step::Request(head) => {
+            let mut lines = head.lines().filter(|line| !line.is_empty());
+            let request = lines.next().map(|line| format!("> {}", printable(&without_secrets(line))));
+            request.into_iter().chain(lines.map(|line| shown('>', line))).collect()
+        }
         Step::Response(response) => {
             let status = std::iter::once(format!("< HTTP/1.1 {}", response.status()));
             let headers = response
@@ -139,9 +143,21 @@ fn lines(step: &Step<'_>) -> Vec<String> {
     }
 }
 
-/// A line of a head, without its secrets.
+/// A URL, or a request line with one, without the values of parameters that are secrets.
+pub(super) fn without_secrets(text: &str) -> String {
+    let Some((before, query)) = text.split_once('?') else { return text.to_owned() };
+    // The version of HTTP follows, or a fragment.
+    let (query, after) = query.split_at(query.find([' ', '#']).unwrap_or(query.len()));
+    let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
+        Some((name, _)) if is_secret(&name.to_ascii_lowercase()) => format!("{name}=…"),
+        _ => parameter.to_owned(),
+    });
+    format!("{before}?{}{after}", parameters.collect::<Vec<_>>().join("&"))
+}
+
+/// A header, without its secrets.
 fn shown(mark: char, line: &str) -> String {
-    let Some((name, value)) = line.split_once(':') else { return format!("{mark} {}", escaped(line)) };
+    let Some((name, value)) = line.split_once(':') else { return format!("{mark} {}", printable(line)) };
     let value = value.trim();
     let value = match name.to_ascii_lowercase().as_str() {
         "authorization" | "proxy-authorization" => {
@@ -157,19 +173,22 @@ fn shown(mark: char, line: &str) -> String {
             let names = value.split(", ").map(|name| if name.starts_with("bearer.") { "bearer.…" } else { name });
             names.collect::<Vec<_>>().join(", ")
         }
+        // What a server asks for.
+        "proxy-authenticate" | "www-authenticate" => value.to_owned(),
+        "location" | "referer" => without_secrets(value),
         name if is_secret(name) => "…".to_owned(),
         _ => value.to_owned(),
     };
-    format!("{mark} {}: {}", escaped(name), escaped(&value))
+    format!("{mark} {}: {}", printable(name), printable(&value))
 }
 
 fn without_value(cookie: &str) -> String {
     cookie.split_once('=').map_or_else(|| "…".to_owned(), |(name, _)| format!("{name}=…"))
 }
 
-/// Names that applications give to headers with secrets. `Sec-WebSocket-Key` is none.
+/// Names that applications give to headers and parameters with secrets. `Sec-WebSocket-Key` is not a secret.
 fn is_secret(name: &str) -> bool {
-    let words = ["token", "secret", "password", "api-key", "apikey", "auth"];
+    let words = ["token", "secret", "password", "api-key", "api_key", "apikey", "auth", "jwt", "signature"];
     words.iter().any(|word| name.contains(word))
 }
 
@@ -178,12 +197,15 @@ const MOST: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn a_head_is_shown_without_its_secrets() {
         for (line, expected) in [
-            ("GET /x?y HTTP/1.1", "> GET /x?y HTTP/1.1"),
             ("Authorization: Bearer s3cret", "> Authorization: Bearer …"),
             ("proxy-authorization: s3cret", "> proxy-authorization: …"),
             ("Cookie: a=s3cret; b=s3cret", "> Cookie: a=…; b=…"),
@@ -193,8 +215,18 @@ mod tests {
             ("X-Auth-Token: s3cret", "> X-Auth-Token: …"),
             ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "> Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
             ("Server: a\u{1b}[31m", "> Server: a\\e[31m"),
+            ("WWW-Authenticate: Bearer realm=\"a\"", "> WWW-Authenticate: Bearer realm=\"a\""),
+            ("Location: https://a/x?access_token=s3cret#top", "> Location: https://a/x?access_token=…#top"),
         ] {
             assert_eq!(shown('>', line), expected);
+        }
+        for (line, expected) in [
+            ("GET /x?y HTTP/1.1", "> GET /x?y HTTP/1.1"),
+            ("GET /x?u=http://b HTTP/1.1", "> GET /x?u=http://b HTTP/1.1"),
+            ("GET /x?Token=s3cret&a=1&api_key=s3cret HTTP/1.1", "> GET /x?Token=…&a=1&api_key=… HTTP/1.1"),
+        ] {
+            let head = format!("{line}\r\nHost: a\r\n\r\n");
+            assert_eq!(lines(&Step::Request(&head)), [expected, "> Host: a"]);
         }
     }
 
@@ -212,5 +244,66 @@ mod tests {
             steps.push(Note::Received(size));
         }
         assert_eq!(steps.notes().len(), MOST);
+        // They belong to a connection that is gone.
+        steps.notes().truncate(1);
+        steps.push(Note::Line("c".into()));
+        steps.reset();
+        assert_eq!((steps.received(), steps.next()), (None, Some(Note::Line("c".into()))));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_note_waits_until_there_is_one() {
+        let steps = Steps::default();
+        tokio::select! {
+            biased;
+            () = steps.changed() => panic!("nothing has changed"),
+            () = std::future::ready(()) => steps.push(Note::Line("a".into())),
+        }
+        steps.changed().await;
+        assert!(steps.next().is_some());
+    }
+
+    #[tokio::test]
+    async fn pings_are_noted_and_the_rest_only_for_v() {
+        let payload = b"?".to_vec();
+        let expected =
+            [Note::Ping { payload: payload.clone(), is_ours: true }, Note::Pong { payload, round_trip: None }];
+        assert_eq!(noted(false).await, expected);
+        let notes = noted(true).await;
+        let (head, talk) = notes.split_at(notes.len() - 4);
+        let lines: Vec<_> = head.iter().map(|note| if let Note::Line(line) = note { line } else { panic!() }).collect();
+        assert_eq!(lines[0], "* 127.0.0.1 is 127.0.0.1");
+        assert!(lines[1].starts_with("* connected to 127.0.0.1:"), "{lines:?}");
+        assert_eq!(lines[2], "> GET /feed HTTP/1.1");
+        assert!(lines.iter().any(|&line| line == "< HTTP/1.1 101"), "{lines:?}");
+        assert!(lines.iter().any(|&line| line.to_lowercase() == "< upgrade: websocket"), "{lines:?}");
+        // RFC 6455 §5.2: two bytes of header, four of a client's masking key.
+        let (sent, received) = (Size { plain: 5, wire: 11 }, Size { plain: 5, wire: 7 });
+        assert!(matches!(
+            talk,
+            [Note::Ping { .. }, Note::Sent(ours), Note::Pong { .. }, Note::Received(theirs)] if (*ours, *theirs) == (sent, received)
+        ));
+    }
+
+    /// What is noted of a client that pings an echo server and sends it a message.
+    async fn noted(is_verbose: bool) -> Vec<Note> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/feed", listener.local_addr().unwrap());
+        let steps = Steps::default();
+        let client = steps.follow(Client::new(&url).no_proxy(), is_verbose);
+        let server = async {
+            let mut socket = taut::accept(listener.accept().await.unwrap().0).await.unwrap();
+            while let Ok(Some(message)) = socket.recv().await {
+                socket.send(message).await.unwrap();
+            }
+        };
+        let talk = async {
+            let mut socket = client.connect().await.unwrap();
+            socket.ping(b"?").await.unwrap();
+            socket.send("hello").await.unwrap();
+            assert_eq!(socket.recv().await.unwrap(), Some("hello".into()));
+        };
+        tokio::join!(server, talk);
+        iter::from_fn(|| steps.next().or_else(|| steps.received().map(Note::Received))).collect()
     }
 }

@@ -1,28 +1,10 @@
-//! What a peer sends, made safe and readable for a terminal.
+//! What a peer sends, made readable for people.
 
 use std::fmt::Write as _;
 
 use taut::Close;
 
-/// Text of the peer for a terminal: control characters, which could move the cursor, change the window or paste, and
-/// characters that reverse the direction of reading are shown and not obeyed. Line breaks and tabs stay.
-pub(super) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => safe.push(character),
-            '\u{1b}' => safe.push_str("\\e"),
-            '\r' => safe.push_str("\\r"),
-            '\0' => safe.push_str("\\0"),
-            _ if character.is_control() || is_directional(character) => {
-                // Writing to a `String` cannot fail.
-                let _ = write!(safe, "\\u{{{:x}}}", u32::from(character));
-            }
-            _ => safe.push(character),
-        }
-    }
-    safe
-}
+use crate::output::printable;
 
 /// The first bytes as in `hexdump -C`, and how many more there are.
 pub(super) fn hex_dump(bytes: &[u8]) -> String {
@@ -74,21 +56,15 @@ pub(super) fn close_words(close: &Close) -> String {
         1012 => "service restart",
         1013 => "try again later",
         1014 => "bad gateway",
-        3000..=3999 => "registered by a library",
-        4000..=4999 => "of the application",
+        3000..=3999 => "registered code",
+        4000..=4999 => "application code",
         _ => "unknown",
     };
     if close.reason().is_empty() {
         format!("{code} ({meaning})")
     } else {
-        // On one line, whatever the peer says.
-        format!("{code} ({meaning}): {}", escaped(close.reason()).replace('\n', "\\n"))
+        format!("{code} ({meaning}): {}", printable(close.reason()))
     }
-}
-
-/// Unicode Standard Annex 9: marks, embeddings, overrides and isolates.
-fn is_directional(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 const ROW: usize = 16;
@@ -97,22 +73,11 @@ const ROWS: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use taut::CloseCode;
 
     use super::*;
-
-    #[test]
-    fn nothing_that_a_terminal_would_obey_is_left() {
-        for (text, shown) in [
-            ("\u{1b}]0;title\u{7}", "\\e]0;title\\u{7}"),
-            ("a\u{9b}31mb", "a\\u{9b}31mb"),
-            ("one\rtwo\u{8}", "one\\rtwo\\u{8}"),
-            ("a\u{202e}b\u{2066}c", "a\\u{202e}b\\u{2066}c"),
-            ("two\n\tlines, Jörg 👋", "two\n\tlines, Jörg 👋"),
-        ] {
-            assert_eq!(escaped(text), shown);
-        }
-    }
 
     #[test]
     fn a_dump_is_short_and_tells_what_it_leaves_out() {
@@ -122,13 +87,29 @@ mod tests {
         assert!(dump.starts_with("  0000  00 01 02 03 04 05 06 07  08 09"), "{dump}");
         assert!(dump.contains("|0123456789:;<=>?|") && dump.ends_with("… 1,001 bytes more\n"), "{dump}");
         assert_eq!(hex_dump(b"Hi").trim_end(), format!("  0000  48 69{:44}  |Hi|", ""));
-        assert_eq!((size(0), size(1), size(1_234_567)), ("0 bytes".into(), "1 byte".into(), "1,234,567 bytes".into()));
+        assert!(hex_dump(&bytes[..64]).ends_with("|0123456789:;<=>?|\n"), "it leaves nothing out");
+    }
+
+    #[test]
+    fn a_size_has_its_digits_in_groups_of_three() {
+        for (bytes, shown) in [(0, "0 bytes"), (1, "1 byte"), (200, "200 bytes"), (1_234_567, "1,234,567 bytes")] {
+            assert_eq!(size(bytes), shown);
+        }
     }
 
     #[test]
     fn a_close_is_told_in_words() {
         let close = |code, reason| close_words(&Close::new(CloseCode::new(code), reason));
         assert_eq!(close(1000, ""), "1000 (normal closure)");
-        assert_eq!(close(4001, "token\n\u{1b}[31mexpired"), "4001 (of the application): token\\n\\e[31mexpired");
+        assert_eq!(close(4001, "token\n\u{1b}[31mexpired"), "4001 (application code): token\\n\\e[31mexpired");
+    }
+
+    // RFC 6455 §7.4 and the registry "WebSocket Close Code Number".
+    #[test]
+    fn each_close_code_that_is_registered_has_a_meaning_of_its_own() {
+        let meaning = |code| close_words(&Close::new(CloseCode::new(code), "")).split_off(5);
+        let known: HashSet<_> = (1000..=1003).chain(1005..=1014).chain([3000, 4000]).map(meaning).collect();
+        assert_eq!(known.len(), 16, "{known:?}");
+        assert!(!known.contains(&meaning(2000)) && !known.contains(&meaning(5000)), "{known:?}");
     }
 }

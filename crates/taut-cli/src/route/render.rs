@@ -2,15 +2,16 @@
 
 use std::fmt::Write as _;
 
+use taut_pusher::hex;
 use taut_server::route_test::{Body, Exchange, Verdict};
 
-use crate::json::{self, Object, list, quoted};
-use crate::output::printable;
+use crate::json::{self, Layout, Object, list, quoted};
+use crate::output::printable_to;
 
 /// How output looks.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Style {
-    Text { is_colored: bool },
+    Text { is_terminal: bool, is_colored: bool },
     Json,
 }
 
@@ -19,7 +20,7 @@ impl Style {
     pub(super) fn note(self, text: &str) -> String {
         match self {
             Self::Json => Object::new("note").field("text", &quoted(text)).line(),
-            Self::Text { .. } => format!("{}\n\n", self.paint(YELLOW, &format!("! {}", printable(text)))),
+            Self::Text { .. } => format!("{}\n\n", self.paint(YELLOW, &format!("! {}", self.safe(text)))),
         }
     }
 
@@ -37,15 +38,15 @@ impl Style {
         // Writing to a `String` cannot fail.
         out.push('\n');
         if !request.address.is_empty() {
-            let _ = writeln!(out, "  {} {}", request.method, printable(&request.address));
+            let _ = writeln!(out, "  {} {}", request.method, self.safe(&request.address));
         }
         if let Some(script) = &request.script {
-            let _ = writeln!(out, "  script {}", printable(script));
+            let _ = writeln!(out, "  script {}", self.safe(script));
         }
         for (name, value) in &request.headers {
-            let _ = writeln!(out, "  {}", self.paint(DIM, &printable(&format!("{name}: {value}"))));
+            let _ = writeln!(out, "  {}", self.paint(DIM, &self.safe(&format!("{name}: {value}"))));
         }
-        write_body(&mut out, &request.body);
+        self.write_body(&mut out, &request.body);
         let milliseconds = took.as_millis();
         let is_good = *verdict == Verdict::CarriedOut;
         match reply {
@@ -54,9 +55,9 @@ impl Style {
                 let _ = writeln!(out, "\n{}", self.paint(if is_good { BOLD } else { RED }, &status));
                 let is_shown = |name: &str| !HIDDEN.iter().any(|hidden| name.eq_ignore_ascii_case(hidden));
                 for (name, value) in reply.headers.iter().filter(|(name, _)| is_shown(name)) {
-                    let _ = writeln!(out, "  {}", self.paint(DIM, &printable(&format!("{name}: {value}"))));
+                    let _ = writeln!(out, "  {}", self.paint(DIM, &self.safe(&format!("{name}: {value}"))));
                 }
-                write_body(&mut out, &reply.body);
+                self.write_body(&mut out, &reply.body);
             }
             // A message on a WebSocket has no answer of its own.
             None if request.address.is_empty() => {}
@@ -67,10 +68,10 @@ impl Style {
         out.push('\n');
         if !stderr.trim().is_empty() {
             let _ = writeln!(out, "{}", self.paint(YELLOW, "! the script has written to its error log:"));
-            write_lines(&mut out, stderr.trim());
+            self.write_lines(&mut out, stderr.trim());
         }
         let mut line = |color, mark, text: &str| {
-            let _ = writeln!(out, "{}", self.paint(color, &printable(&format!("{mark} {text}"))));
+            let _ = writeln!(out, "{}", self.paint(color, &self.safe(&format!("{mark} {text}"))));
         };
         let (color, mark) = if is_good { (GREEN, '✓') } else { (RED, '✗') };
         if let Some(why) = why {
@@ -94,9 +95,43 @@ impl Style {
 
     fn paint(self, color: &str, text: &str) -> String {
         match self {
-            Self::Text { is_colored: true } => format!("\x1b[{color}m{text}\x1b[0m"),
+            Self::Text { is_colored: true, .. } => format!("\x1b[{color}m{text}\x1b[0m"),
             _ => text.to_owned(),
         }
+    }
+
+    fn write_body(self, out: &mut String, body: &Body) {
+        let text = match body {
+            Body::Json(text) => {
+                let layout = Layout { width: Some(WIDTH - INDENT.len()), ..Layout::default() };
+                json::pretty(text, layout).unwrap_or_else(|| text.trim().to_owned())
+            }
+            Body::Events(lines) => lines.iter().map(|line| self.safe(line)).collect::<Vec<_>>().join("\n"),
+            Body::Text(text) => text.trim_end().to_owned(),
+            Body::Binary(bytes) => hex::encode(bytes),
+        };
+        if !text.is_empty() {
+            out.push('\n');
+            self.write_lines(out, &text);
+        }
+    }
+
+    fn write_lines(self, out: &mut String, text: &str) {
+        let beginning: String = text.chars().take(LONGEST_BODY).collect();
+        for line in beginning.lines() {
+            let line = self.safe(line);
+            out.push_str(if line.is_empty() { "" } else { INDENT });
+            out.push_str(&line);
+            out.push('\n');
+        }
+        if beginning.len() < text.len() {
+            let _ = writeln!(out, "{INDENT}… and {} more bytes: --json has all", text.len() - beginning.len());
+        }
+    }
+
+    /// A stranger's text on a line.
+    fn safe(self, text: &str) -> String {
+        printable_to(text, matches!(self, Self::Text { is_terminal: true, .. }))
     }
 }
 
@@ -140,42 +175,9 @@ fn json_body(body: &Body) -> String {
         Body::Json(text) => ("json", json::compact(text)),
         Body::Events(lines) => ("events", list(lines.iter().map(|line| quoted(line)))),
         Body::Text(text) => ("text", quoted(text)),
-        Body::Binary(bytes) => ("hex", quoted(&hex(bytes))),
+        Body::Binary(bytes) => ("hex", quoted(&hex::encode(bytes))),
     };
     format!("{{{}:{json}}}", quoted(name))
-}
-
-fn write_body(out: &mut String, body: &Body) {
-    let text = match body {
-        Body::Json(text) => json::pretty(text, WIDTH - INDENT.len()),
-        Body::Events(lines) => lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n"),
-        Body::Text(text) => text.trim_end().to_owned(),
-        Body::Binary(bytes) => hex(bytes),
-    };
-    if !text.is_empty() {
-        out.push('\n');
-        write_lines(out, &text);
-    }
-}
-
-fn write_lines(out: &mut String, text: &str) {
-    let beginning: String = text.chars().take(LONGEST_BODY).collect();
-    for line in beginning.lines() {
-        let line = printable(line);
-        out.push_str(if line.is_empty() { "" } else { INDENT });
-        out.push_str(&line);
-        out.push('\n');
-    }
-    if beginning.len() < text.len() {
-        let _ = writeln!(out, "{INDENT}… and {} more bytes: --json has all", text.len() - beginning.len());
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
 }
 
 const BOLD: &str = "1";
@@ -204,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Style = Style::Text { is_colored: false };
+    const PLAIN: Style = Style::Text { is_terminal: false, is_colored: false };
 
     fn exchange(body: Body, reply: Option<Reply>, verdict: Verdict) -> Exchange {
         let headers = vec![("Webhook-Id".to_owned(), "ev_1".to_owned())];
@@ -251,7 +253,7 @@ mod tests {
         let end = "  00ff\n\n← no answer in 3 ms\n\n✗ no connection\n\
             ! sends the event again, for 10 s; this test does not\n\n";
         assert!(PLAIN.exchange(&shown).ends_with(end), "{}", PLAIN.exchange(&shown));
-        let colored = Style::Text { is_colored: true }.exchange(&shown);
+        let colored = Style::Text { is_terminal: true, is_colored: true }.exchange(&shown);
         assert!(colored.contains("\x1b[31m✗ no connection\x1b[0m\n"), "{colored}");
         let lines = Style::Json.exchange(&shown);
         let [request, answer] = lines.lines().collect::<Vec<_>>()[..] else { panic!("{lines}") };
@@ -262,7 +264,7 @@ mod tests {
         );
         assert_eq!(read(answer)["why"], "no connection");
         assert_eq!(read(&Style::Json.note("a\"b"))["text"], "a\"b");
-        assert_eq!(PLAIN.note("a\x1bb"), "! a\\u{1b}b\n\n");
+        assert_eq!(PLAIN.note("a\x1bb"), "! a\\eb\n\n");
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn put(sockets: &mut Sockets, name: &str, socket: TcpListener) -> Result<(), Str
         "metrics" | "taut-metrics" => &mut sockets.metrics,
         _ => {
             return Err(format!(
-                "{PASSED} {name:?}, which says nothing here: FileDescriptorName= of its unit is to be taut (for clients), \
+                "{PASSED} {name:?}, which is unknown: set FileDescriptorName= of its unit to taut (for clients), \
                  console or metrics"
             ));
         }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_says_nothing_is_refused_and_so_is_a_second_console() {
+    fn an_unknown_name_is_refused_and_so_is_a_second_console() {
         let refused = sorted(&["consol"]).expect_err("unknown");
         assert!(refused.contains("\"consol\"") && refused.contains("FileDescriptorName="), "{refused}");
         let refused = sorted(&["console", "console"]).expect_err("twice");

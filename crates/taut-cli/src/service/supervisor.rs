@@ -56,7 +56,7 @@ impl Supervisor {
         let Some(patience) = self.patience else { return };
         let interval = patience / SIGNS;
         let is_stopping = Arc::clone(&self.is_stopping);
-        tracing::info!(?patience, "the service manager watches");
+        tracing::info!(?patience, "the service manager's watchdog is on");
         thread::spawn(move || {
             let mut was_alive = true;
             loop {

@@ -301,6 +301,14 @@ mod tests {
             let text = format!("1.2:presence-cache-room:{data}");
             assert_eq!(found(&presence, SECRET, &text), Some(Mistake::OtherData), "{data}");
         }
+        let numbered = subscription(Some(r#"{"user_id":10,"user_info":{"name":"A \"B, C\""}}"#));
+        for data in [
+            r#"{"user_id": 10, "user_info": {"name": "A \"B, C\""}}"#,
+            r#"{"user_id":"10","user_info":{"name":"A \"B, C\""}}"#,
+        ] {
+            let text = format!("1.2:presence-cache-room:{data}");
+            assert_eq!(found(&numbered, SECRET, &text), Some(Mistake::OtherData), "{data}");
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::session::Shown;
-use crate::json::{self, quoted};
-use crate::output::printable;
+use crate::json::{self, Layout, quoted};
+use crate::output::printable_to;
 
 /// How output looks.
 #[derive(Clone, Copy, Debug)]
@@ -24,17 +24,18 @@ impl Style {
         let data = event.data.as_deref().unwrap_or_default();
         match self {
             Self::Json => json_line(event),
-            Self::Raw { is_terminal: true } => printable(data),
+            Self::Raw { is_terminal: true } => printable_to(data, true),
             Self::Raw { is_terminal: false } => data.to_owned(),
             Self::Text { is_terminal, is_colored } => {
                 let paint = |color: &str, text: &str| {
                     if is_colored { format!("\u{1b}[{color}m{text}\u{1b}[0m") } else { text.to_owned() }
                 };
-                let (time, channel) = (paint(DIM, &clock(event.time)), paint(CYAN, &printable(&event.channel)));
-                let mut line = format!("{time}  {channel}  {}", paint(BOLD, &printable(&event.name)));
+                let safe = |text: &str| printable_to(text, is_terminal);
+                let (time, channel) = (paint(DIM, &clock(event.time)), paint(CYAN, &safe(&event.channel)));
+                let mut line = format!("{time}  {channel}  {}", paint(BOLD, &safe(&event.name)));
                 if let Some(user_id) = &event.user_id {
                     // Writing to a `String` cannot fail.
-                    let _ = write!(line, "  (from {})", printable(user_id));
+                    let _ = write!(line, "  (from {})", safe(user_id));
                 }
                 if event.data.is_some() {
                     line.push_str(&shown_data(data, is_terminal));
@@ -48,13 +49,14 @@ impl Style {
 /// On the event's line, or for a terminal below it where it is long.
 fn shown_data(data: &str, is_terminal: bool) -> String {
     if !is_json(data) {
-        return format!("  {}", printable(data));
+        return format!("  {}", printable_to(data, is_terminal));
     }
     if !is_terminal || data.chars().count() <= LONG {
-        return format!("  {}", printable(&json::compact(data)));
+        return format!("  {}", printable_to(&json::compact(data), is_terminal));
     }
-    let lines = json::pretty(data, WIDTH);
-    lines.lines().fold(String::new(), |shown, line| shown + "\n  " + &printable(line))
+    let lines = json::pretty(data, Layout { width: Some(WIDTH), ..Layout::default() });
+    let lines = lines.unwrap_or_else(|| json::compact(data));
+    lines.lines().fold(String::new(), |shown, line| shown + "\n  " + &printable_to(line, true))
 }
 
 fn json_line(event: &Shown) -> String {
@@ -119,9 +121,16 @@ mod tests {
     fn an_event_is_a_line_that_cannot_steer_a_terminal() {
         let style = Style::Text { is_terminal: false, is_colored: false };
         let line = style.event(&event(Some("{\"a\": \"\u{9b}\",\n \"b\": 1.50}")));
-        assert_eq!(line, "02:12:03.042Z  news  head\\u{1b}line  {\"a\":\"\\u{9b}\",\"b\":1.50}");
-        assert_eq!(style.event(&event(None)), "02:12:03.042Z  news  head\\u{1b}line");
+        assert_eq!(line, "02:12:03.042Z  news  head\\eline  {\"a\":\"\\u{9b}\",\"b\":1.50}");
+        assert_eq!(style.event(&event(None)), "02:12:03.042Z  news  head\\eline");
+        let long = format!(r#"{{"a":"{}","b":[1,2]}}"#, "x".repeat(80));
+        assert!(style.event(&event(Some(&long))).ends_with(&format!("  {long}")));
+    }
+
+    #[test]
+    fn on_a_terminal_an_event_has_colors_and_long_json_its_own_lines() {
         let style = Style::Text { is_terminal: true, is_colored: true };
+        assert!(style.event(&event(Some("[1,2]"))).ends_with("head\\eline\u{1b}[0m  [1,2]"));
         let long = format!(r#"{{"a":"{}","b":[1,2]}}"#, "x".repeat(80));
         let lines = style.event(&event(Some(&long)));
         assert!(lines.contains("\u{1b}[36mnews\u{1b}[0m") && lines.lines().count() == 5, "{lines}");
@@ -143,6 +152,6 @@ mod tests {
     #[test]
     fn raw_data_is_as_it_came_but_for_a_terminal() {
         assert_eq!(Style::Raw { is_terminal: false }.event(&event(Some("a\u{1b}"))), "a\u{1b}");
-        assert_eq!(Style::Raw { is_terminal: true }.event(&event(Some("a\u{1b}"))), "a\\u{1b}");
+        assert_eq!(Style::Raw { is_terminal: true }.event(&event(Some("a\u{1b}"))), "a\\e");
     }
 }
