@@ -14,12 +14,13 @@ CHOICES = {
     "image.pullPolicy": ["Always", "IfNotPresent", "Never"],
     "service.type": ["ClusterIP", "NodePort", "LoadBalancer"],
     "service.externalTrafficPolicy": ["", "Cluster", "Local"],
+    "service.ipFamilyPolicy": ["", "SingleStack", "PreferDualStack", "RequireDualStack"],
     "service.sessionAffinity": ["None", "ClientIP"],
 }
 WHOLE_OR_NOTHING = ["service.nodePort", "autoscaling.targetCPU", "autoscaling.targetConnections"]
 WHOLE_OR_SHARE = ["podDisruptionBudget.maxUnavailable"]
 OPEN_MAPS = ["resources", "podSecurityContext", "securityContext", "metrics.grafanaDashboard.labels"]
-TEXTS = ["trustedProxies", "ingress.hosts", "httpRoute.hostnames", "persistence.accessModes"]
+TEXTS = ["trustedProxies", "service.loadBalancerSourceRanges", "ingress.hosts", "httpRoute.hostnames", "persistence.accessModes"]
 APP = {
     "type": "object",
     "required": ["id"],

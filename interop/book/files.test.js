@@ -13,7 +13,7 @@ const FOREIGN_FLAGS = {
   'bench/run': ['fanout'],
   'cargo': ['locked', 'release', 'features', 'path', 'test', 'lib', 'config', 'example', 'open', 'workspace', 'help', 'version', 'all', 'check', 'git'],
   'curl': ['fail-with-body', 'silent', 'show-error', 'header', 'data-raw', 'insecure'],
-  'apt-get': ['yes'],
+  'apt-get': ['no-install-recommends'],
   'docker': ['detach', 'name', 'network', 'restart', 'rm', 'stop-timeout', 'ulimit'],
   'gh': ['repo'],
   'git': ['tags'],
@@ -28,12 +28,16 @@ const FOREIGN_FLAGS = {
   'wscat': ['auth', 'slash'],
   'taut, before it was called otherwise': ['tls-cert'],
 };
+const OLD_FLAGS = FOREIGN_FLAGS['taut, before it was called otherwise'];
 
 /** Words in backticks that look like settings and are none, with what they are. */
 const FOREIGN_SETTINGS = {
   'cluster-announce-ip': 'Redis', 'cluster-preferred-endpoint-type': 'Redis', 'cluster-node-timeout': 'Redis', 'cluster-require-full-coverage': 'Redis',
   'tls-webpki-roots': 'a feature of the library', 'min-replicas-to-write': 'Redis', 'min-replicas-max-lag': 'Redis', 'client-output-buffer-limit': 'Redis',
 };
+
+/** Variables of what builds the program, and not of the program. */
+const BUILD_VARIABLES = ['TAUT_COMMIT'];
 
 /** Pages about what is behind the program, which have flags and variables of scripts and tests. */
 const BEHIND = /^(ARCHITECTURE|CONTRIBUTING|docs\/measurements|docs\/releasing)\.md$|^bench\/|^interop\//;
@@ -79,6 +83,7 @@ test('links_to_other_places_are_by_https', () => {
 
 describe('what pages name', () => {
   const known = flagsAndCommands();
+  const variables = new Set(read('docs/configuration.md').match(/\bTAUT_[A-Z_]+\b/g));
   const settings = new Set([...read('docs/configuration.md').matchAll(/^\| `([a-z][\w.-]*)` \|/gm)].map(([, name]) => name.replaceAll('_', '-')));
 
   test('flags_are_flags_of_the_program', () => {
@@ -88,6 +93,26 @@ describe('what pages name', () => {
     nothing(wrong, 'no command has these flags');
     assert.ok(known.flags.size > 50, `only ${known.flags.size} flags are known`);
   });
+
+  test('flags_after_a_command_are_its_own', () => {
+    let count = 0;
+    const wrong = front.flatMap((page) => [...page.spans, ...page.commands].flatMap((one) => [...one.text.matchAll(/(?:^|[\s;&|(])taut ([a-z]+\b[^|;&]*)/g)].flatMap(([, words]) => {
+      const [command, rest] = commandOf(words.split(/\s+/));
+      if (!known.of.has(command)) return [];
+      const flags = rest.flatMap((word) => /^\[?--([a-z][a-z0-9-]+)/.exec(word)?.slice(1) ?? []);
+      count += flags.length;
+      return flags.filter((flag) => !known.of.get(command).has(flag) && !OLD_FLAGS.includes(flag)).map((flag) => `${at(page, one)}: taut ${command} --${flag}`);
+    })));
+    nothing(wrong, 'these commands have no such flags');
+    assert.ok(count > 50, `only ${count} flags were found`);
+  });
+
+  /** The longest path of commands that these words begin with, and what follows. */
+  function commandOf(words) {
+    let length = 1;
+    while (length < words.length && known.of.has(words.slice(0, length + 1).join(' '))) length += 1;
+    return [words.slice(0, length).join(' '), words.slice(length)];
+  }
 
   test('commands_are_commands_of_the_program', () => {
     const wrong = front.flatMap((page) => [...page.spans, ...page.commands].flatMap((one) => [...one.text.matchAll(/(?:^|[\s;&|(])taut ([a-z]+)\b(?! *[=:])/g)]
@@ -110,11 +135,16 @@ describe('what pages name', () => {
   });
 
   test('variables_are_variables_of_settings', () => {
-    const variables = new Set(read('docs/configuration.md').match(/\bTAUT_[A-Z_]+\b/g));
-    const scripts = new Set(['examples', 'deploy', 'crates/taut-cli'].flatMap((folder) => mentioned(folder, /\bTAUT_[A-Z_]+\b/g)));
+    const scripts = new Set(['examples', 'crates/taut-cli'].flatMap((folder) => mentioned(folder, /\bTAUT_[A-Z_]+\b/g)));
     const wrong = front.flatMap((page) => [...page.spans, ...page.commands].flatMap((one) => (one.text.match(/\bTAUT_[A-Z_]*[A-Z]\b/g) ?? [])
       .filter((name) => !variables.has(name) && !scripts.has(name) && name !== 'TAUT_LISTN').map((name) => `${at(page, one)}: ${name}`)));
     nothing(wrong, 'nothing reads these variables');
+  });
+
+  test('variables_in_deploy_are_variables_of_settings', () => {
+    const found = [...mentioned('deploy', /\bTAUT_[A-Z_]*[A-Z]\b/g), ...read('Dockerfile').match(/\bTAUT_[A-Z_]*[A-Z]\b/g)];
+    assert.ok(found.length > 10, found.join(' '));
+    nothing([...new Set(found)].filter((name) => !variables.has(name) && !BUILD_VARIABLES.includes(name)), 'docs/configuration.md has no such variables');
   });
 
   test('metrics_are_metrics', () => {
@@ -145,13 +175,16 @@ describe('what pages name', () => {
 /** In `docker exec taut taut health` the first is the name of a container. */
 const CONTAINER = 'taut';
 
-/** What `--help` of the program and of all its commands says there is. */
+/** What `--help` of the program and of all its commands says there is: all flags and commands, and the flags `of` each command. */
 function flagsAndCommands() {
   const flags = new Set();
   const commands = new Set();
+  const of = new Map();
   const ask = (path) => {
     const help = execFileSync(TAUT, [...path, '--help'], { encoding: 'utf8' });
-    for (const [, flag] of help.matchAll(/^\s+(?:-\w, )?--([a-z][a-z0-9-]*)/gm)) flags.add(flag);
+    const own = [...help.matchAll(/^\s+(?:-\w, )?--([a-z][a-z0-9-]*)/gm)].map(([, flag]) => flag);
+    for (const flag of own) flags.add(flag);
+    of.set(path.join(' '), new Set(own));
     const [, list = ''] = /^Commands:\n((?: {2}.*\n|\n)*)/m.exec(help) ?? [];
     for (const [, name] of list.matchAll(/^ {2}([a-z][\w-]*)/gm)) {
       if (!path.length) commands.add(name);
@@ -160,7 +193,7 @@ function flagsAndCommands() {
     }
   };
   ask([]);
-  return { flags, commands };
+  return { flags, commands, of };
 }
 
 function mentioned(folder, what) {

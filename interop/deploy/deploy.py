@@ -16,6 +16,7 @@ import threading
 import time
 import unittest
 
+from client import websocket
 from page import Page
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -77,13 +78,23 @@ class Blocks(unittest.TestCase):
 
     def test_each_block_is_known_to_a_test(self):
         known = [
-            *[("The Debian package", "sh")] * 2,  # Package, in inside.py
+            *[("The Debian package", "sh")] * 3,  # Package, and in inside.py
             ("The unit", "ini"),
-            *[("systemd listens", language) for language in ("ini", "sh", "ini")],  # above, and in inside.py
+            *[("systemd listens", language) for language in ("ini", "sh", "ini", "sh")],  # above, and in inside.py
             *[("The container image", "sh")] * 3,  # Image
+            ("A daemon on a managed server", "sh"),  # below
             ("The log", "text"),
         ]
         self.assertEqual(PAGE.names(), known)
+
+    def test_the_daemon_of_a_managed_server_listens_where_nginx_looks_for_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            variables = pathlib.Path(folder, ".env")
+            variables.write_text("REVERB_APP_ID=1\nREVERB_APP_KEY=a-key\nREVERB_APP_SECRET=a-secret\nREVERB_SERVER_HOST=0.0.0.0\nREVERB_SERVER_PORT=8080\n")
+            command = PAGE.block("A daemon on a managed server", "sh").replace("/home/forge/example.com/.env", str(variables)).split()
+            self.assertEqual(command[:2], ["taut", "serve"])
+            told = run(PROGRAM, "serve", "--check", *command[2:])
+            self.assertTrue("listens on 127.0.0.1:6001" in told and "app 1, key a-key" in told, told)
 
 
 class Package(unittest.TestCase):
@@ -91,8 +102,7 @@ class Package(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp())
         cls.addClassCleanup(shutil.rmtree, cls.folder)
-        quickly = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "0"}
-        cls.package = run(DEPLOY / "debian/build", PROGRAM, cls.folder / "old", env=quickly).strip()
+        cls.package = cls.built(cls.folder / "old", PROGRAM)
         # The next version is the same, but for its number.
         run("dpkg-deb", "--raw-extract", cls.package, cls.folder / "tree")
         control = cls.folder / "tree/DEBIAN/control"
@@ -102,15 +112,39 @@ class Package(unittest.TestCase):
         shutil.rmtree(cls.folder / "tree")
         shutil.copy2(REPOSITORY / "docs/deploy.md", cls.folder)
 
+    @staticmethod
+    def built(folder, program):
+        """The package of a program, built by the commands of the page in a folder in the place of the repository."""
+        (folder / "target/release").mkdir(parents=True)
+        (folder / "target/release/taut").symlink_to(program)
+        (folder / "deploy").symlink_to(DEPLOY)
+        # Both have been done: the program is there, and so is debhelper.
+        done = 'cargo() { [ "$*" = "build --release" ]; }\nsudo() { [ "$*" = "apt-get install --no-install-recommends debhelper" ]; }\n'
+        quickly = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "0"}
+        return run("sh", "-ec", done + PAGE.block("The Debian package", "sh"), cwd=folder, env=quickly).strip()
+
     def test_lintian_finds_nothing(self):
-        # The page of the manual comes with the command that writes it.
-        run("lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", "no-manual-page", self.package)
+        run("lintian", "--allow-root", "--fail-on", "error,warning", self.package)
+
+    def test_a_pre_release_is_older_than_its_release(self):
+        program = self.folder / "pre-release"
+        program.write_text(f'#!/bin/sh\n[ "$1" != --version ] || exec echo "taut 1.0.0-rc.1 (0 2026-12-01)"\nexec {shlex.quote(PROGRAM)} "$@"\n')
+        program.chmod(0o755)
+        package = self.built(self.folder / "candidate", program)
+        version = run("dpkg-deb", "--field", package, "Version").strip()
+        run("dpkg", "--compare-versions", version, "lt", "1.0.0")
+        run("dpkg", "--compare-versions", version, "gt", "0.9.9")
+
+    def test_the_oldest_debhelper_that_builds_a_release_knows_its_rules(self):
+        # Sequences by name are newer than the commands that they add: 13.6, of Ubuntu 22.04, has only these.
+        self.assertNotIn("--with", (DEPLOY / "debian/rules").read_text().split())
 
     def test_it_holds_what_it_should(self):
         files = set(re.findall(r"^-.* \.(/\S+)$", run("dpkg-deb", "--contents", self.package), re.M))
         self.assertLessEqual({
             "/usr/bin/taut", "/etc/taut/taut.toml", "/etc/default/taut", "/lib/systemd/system/taut.service",
             "/lib/systemd/system/taut.socket", "/usr/lib/sysusers.d/taut.conf", "/usr/share/doc/taut/copyright",
+            "/usr/share/bash-completion/completions/taut", "/usr/share/man/man1/taut.1.gz", "/usr/share/man/man1/taut-serve.1.gz",
         }, files)
         depends = run("dpkg-deb", "--field", self.package, "Depends")
         self.assertTrue("libc6 (>= " in depends and "systemd-sysusers" in depends, depends)
@@ -124,6 +158,14 @@ class Package(unittest.TestCase):
             self.assertIn("serves the development app, on this machine only", check(text))
             told = check(re.sub(r"^#(?=\S)", "", text, flags=re.M))
             self.assertTrue("listens on 0.0.0.0:6001" in told and "app 1, key a-key" in told, told)
+
+    def test_the_service_starts_with_the_variables_that_its_file_shows(self):
+        text = (DEPLOY / "debian/taut.default").read_text()
+        variables = dict(line[1:].split("=", 1) for line in text.splitlines() if re.match(r"#\w+=", line))
+        self.assertTrue(variables)
+        told = run(PROGRAM, "serve", "--check", env={**os.environ, **variables})
+        for name in variables:
+            self.assertNotIn(name, told, "it would be named if nothing read it")
 
     @staticmethod
     def written(folder, text):
@@ -258,11 +300,21 @@ class Image(unittest.TestCase):
             self.assertIn("http://other.test/", self.health(container, "http://other.test/", code=1))
 
     def test_a_volume_for_webhooks_and_a_file_with_settings_can_be_mounted(self):
-        settings = self.folder / "taut.toml"
-        settings.write_text('data-directory = "/var/lib/taut"\n[[apps]]\nid = "1"\nkey = "a-key"\nsecret = "a-secret"\n')
-        settings.chmod(0o644)
-        with self.serving("--env=TAUT_CONFIG=/etc/taut/taut.toml", f"--volume={settings}:/etc/taut/taut.toml:ro", "--volume=data:/var/lib/taut") as container:
+        folder = self.folder / "settings"
+        folder.mkdir()
+
+        def save(app):
+            """As editors do: the new file takes the place of the old one."""
+            new = folder / "taut.toml~"
+            new.write_text(f'data-directory = "/var/lib/taut"\n[[apps]]\nid = "{app}"\nkey = "a-key"\nsecret = "a-secret"\n')
+            new.chmod(0o644)
+            new.rename(folder / "taut.toml")
+
+        save("1")
+        with self.serving("--env=TAUT_CONFIG=/etc/taut/taut.toml", f"--volume={folder}:/etc/taut:ro", "--volume=data:/var/lib/taut") as container:
             self.assertEqual(self.health(container), "healthy\n")
+            save("2")
+            eventually("the new app", lambda: "healthy" in self.health(container, "http://127.0.0.1:6001/up/2", code=None))
 
     def test_what_the_recipe_compiles_is_sent_to_it(self):
         context = self.folder / "context"
@@ -299,20 +351,6 @@ def stand_in(folder):
     (folder / "usr/local/bin").mkdir(parents=True)
     shutil.copy2(PROGRAM, folder / "usr/local/bin/taut")
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /\nENV PATH=/usr/bin:/bin\n")
-
-
-def websocket():
-    stream = socket.create_connection(("127.0.0.1", 6001), timeout=PATIENCE)
-    stream.sendall(
-        b"GET /app/a-key?protocol=7 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    received = b""
-    while b"connection_established" not in received:
-        more = stream.recv(4096)
-        assert more, received
-        received += more
-    return stream
 
 
 @contextlib.contextmanager

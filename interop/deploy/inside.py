@@ -1,4 +1,4 @@
-"""The package under systemd, from its installation to its end. Runs as root in a machine of its own: see boot.py."""
+"""The package under systemd, from its installation to its end. Runs as root in a machine of its own: see `boot`."""
 
 import contextlib
 import ctypes
@@ -10,6 +10,7 @@ import threading
 import time
 import unittest
 
+from client import websocket
 from page import Page
 
 PACKAGES = pathlib.Path("/packages")
@@ -46,21 +47,6 @@ def status(path="/up", port=6001):
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as stream:
         stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         return int(stream.makefile("rb").readline().split()[1])
-
-
-def websocket():
-    """A client with its greeting."""
-    stream = socket.create_connection(("127.0.0.1", 6001), timeout=PATIENCE)
-    stream.sendall(
-        b"GET /app/a-key?protocol=7 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    received = b""
-    while b"connection_established" not in received:
-        more = stream.recv(4096)
-        assert more, received
-        received += more
-    return stream
 
 
 def configure(text):
@@ -111,7 +97,7 @@ class Service(unittest.TestCase):
 
     def test_1_an_installation_serves_a_development_app_to_this_machine_only(self):
         os.chdir(PACKAGES / "old")
-        run("sh", "-ec", PAGE.block("The Debian package", "sh"))
+        run("sh", "-ec", 'sudo() { "$@"; }\n' + PAGE.block("The Debian package", "sh", 1))
         self.assertEqual(run("systemctl", "is-active", "taut.service"), "active")
         self.assertEqual(run("systemctl", "is-enabled", "taut.service"), "enabled")
         self.assertEqual(status(), 200)
@@ -135,7 +121,7 @@ class Service(unittest.TestCase):
         self.assertEqual(status(port=9601), 200)
         client = self.client()
         configure('metrics-listen = "127.0.0.1:9601"\nlog-level = "many"\n')
-        run("sh", "-ec", PAGE.block("The Debian package", "sh", 1))
+        run("sh", "-ec", PAGE.block("The Debian package", "sh", 2))
         eventually("a status", lambda: "the configuration stays as it was" in shown("StatusText"))
         configure('metrics-listen = "127.0.0.1:9601"\n')
         run("systemctl", "reload", "taut.service")
@@ -163,9 +149,8 @@ class Service(unittest.TestCase):
         self.client()
 
     def test_4_sockets_of_a_group_are_given_to_shards_and_a_named_one_to_the_metrics(self):
-        run("systemctl", "stop", "taut.socket", "taut.service")
         drop_in("taut.socket", PAGE.block("systemd listens", "ini", 1))
-        run("systemctl", "start", "taut.socket")
+        run("sh", "-ec", PAGE.block("systemd listens", "sh", 1))
         self.assertEqual(status(port=443), 200, "a port that the service itself could not have")
         run("systemctl", "stop", "taut.socket", "taut.service")
         drop_in("taut.socket", "[Socket]\nReusePort=yes\nListenStream=\n" + "ListenStream=127.0.0.1:6001\n" * 2)

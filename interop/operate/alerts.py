@@ -57,7 +57,11 @@ CASES = {
         [f"taut_webhooks_dead_total{{{NODE}}} 4x25", f"taut_webhooks_failed_total{{{NODE}}} 0+1x25"],
     ),
     "TautWebhooksNotStored": ([f"taut_webhooks_store_failing{{{NODE}}} 1x25"], [f"taut_webhooks_store_failing{{{NODE}}} 0x25"]),
-    "TautRouteBreakerOpen": ([f'taut_route_breaker_open{{{NODE}, route="/chat"}} 1x25'], [f'taut_route_breaker_open{{{NODE}, route="/chat"}} 0x25']),
+    "TautRouteBreakerOpen": (
+        [f'taut_route_breaker_open{{{NODE}, route="/chat"}} 1x25', f'taut_route_events_total{{{NODE}, route="/chat", result="answered"}} 0+1x25'],
+        # Its clients have left: nothing closes the breaker, and nothing needs to.
+        [f'taut_route_breaker_open{{{NODE}, route="/chat"}} 1x25', f'taut_route_events_total{{{NODE}, route="/chat", result="busy"}} 30x25'],
+    ),
     "TautRouteFailing": (
         [f'taut_route_events_total{{{NODE}, route="/chat", result="{result}"}} 0+{count}x25' for result, count in (("late", 10), ("answered", 90))],
         [
@@ -76,6 +80,16 @@ CASES = {
     ),
 }
 
+# What else makes an alert fire.
+ALSO_FIRING = {
+    # There is no target.
+    "TautDown": [f"up{{{NODE}}} _x25"],
+    "TautErrors": [
+        f'taut_http_requests_total{{{NODE}, route="/console/api/overview", status="{status}"}} 0+{count}x25' for status, count in (("502", 50), ("504", 50), ("200", 900))
+    ],
+    "TautWebhooksLost": [f"taut_webhooks_dropped_total{{{NODE}}} 0+1x25"],
+}
+
 
 class Alerts(unittest.TestCase):
     def test_prometheus_takes_the_rules(self):
@@ -86,6 +100,22 @@ class Alerts(unittest.TestCase):
         tests = []
         for alert, (firing, quiet) in CASES.items():
             tests += [scenario(f"{alert} fires", alert, firing), scenario(f"{alert} is quiet", None, quiet)]
+        tests += [scenario(f"{alert} fires for the other reason", alert, firing) for alert, firing in ALSO_FIRING.items()]
+        self.run_tests(tests)
+
+    def test_a_summary_names_a_node_where_there_is_one(self):
+        tests = []
+        for series, labels, summary in [
+            (CASES["TautDown"][0], {"instance": "a"}, "Taut at a does not answer"),
+            (ALSO_FIRING["TautDown"], {}, "Taut does not answer"),
+        ]:
+            annotations = next(rule["annotations"] for rule in rules() if rule["alert"] == "TautDown") | {"summary": summary}
+            alerts = [{"exp_labels": {"job": "taut", "severity": "critical", **labels}, "exp_annotations": annotations}]
+            case = {**scenario(summary, "TautDown", series), "alert_rule_test": [{"eval_time": "20m", "alertname": "TautDown", "exp_alerts": alerts}]}
+            tests.append(case)
+        self.run_tests(tests)
+
+    def run_tests(self, tests):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "alerts.test.yml"
             file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
@@ -105,7 +135,7 @@ class Alerts(unittest.TestCase):
             with self.subTest(rule["alert"]):
                 self.assertIn(rule["labels"]["severity"], ["critical", "warning"])
                 self.assertTrue(rule["annotations"]["summary"])
-                self.assertEqual(rule["annotations"]["runbook"], f"docs/alerts.md#{rule['alert'].lower()}")
+                self.assertRegex(rule["annotations"]["runbook_url"], f"^(https://.*/)?docs/alerts.md#{rule['alert'].lower()}$")
 
     def test_prometheus_takes_the_configuration_that_pages_show(self):
         for page in ("alerts", "metrics"):

@@ -10,7 +10,7 @@ import tempfile
 import tomllib
 import unittest
 
-from helm_python import Chart, lint, package
+from helm_python import Chart, lint, package, parse_set_string_values
 from helm_python.errors import HelmError
 import kubernetes_validate
 import yaml
@@ -36,6 +36,8 @@ VARIATIONS = {
     "with an app": {"apps": [APP]},
     "with settings alone": {
         "config": {"ping-interval": 20, "max-message": "32KiB", "limits": {"channels": 1000000}},
+        "metrics": {"serviceMonitor": {"enabled": True}},
+        "networkPolicy": {"enabled": True},
         "extraEnv": [{"name": "TAUT_APPS", "value": "1:key:secret"}],
     },
     "with an app that has more": {
@@ -49,6 +51,11 @@ VARIATIONS = {
                 "origins": ["https://*.shop.example"],
             }
         ],
+    },
+    "with settings that are secrets": {
+        "config": {"metrics-token": "the-secret-of-the-metrics", "console-password": "the-password-of-the-console"},
+        "extraEnv": [{"name": "TAUT_APPS", "value": "1:key:secret"}],
+        "metrics": {"serviceMonitor": {"enabled": True, "authorization": {"credentials": {"name": "token", "key": "token"}}}},
     },
     "with a Secret that exists": {"existingSecret": "mine", "existingSecretKey": "server.toml"},
     "as a cluster": {"apps": [APP], "replicaCount": 3, "cluster": REDIS, "drain": {"notice": 15, "timeout": 60}},
@@ -68,7 +75,16 @@ VARIATIONS = {
         "extraEnvFrom": [{"secretRef": {"name": "more", "optional": True}}],
         "trustedProxies": ["10.244.0.0/16", "fd00::/8"],
         "tls": {"secretName": "certificate"},
-        "service": {"type": "LoadBalancer", "nodePort": 30000, "externalTrafficPolicy": "Local", "annotations": {"a": "b"}, "sessionAffinity": "ClientIP"},
+        "service": {
+            "type": "LoadBalancer",
+            "nodePort": 30000,
+            "externalTrafficPolicy": "Local",
+            "annotations": {"a": "b"},
+            "sessionAffinity": "ClientIP",
+            "ipFamilyPolicy": "PreferDualStack",
+            "loadBalancerClass": "example.com/internal",
+            "loadBalancerSourceRanges": ["203.0.113.0/24"],
+        },
         "ingress": {
             "enabled": True,
             "className": "nginx",
@@ -105,7 +121,12 @@ MISTAKES = {
     "a Secret beside apps": ({"existingSecret": "mine", "apps": [APP]}, "config and apps would not be used"),
     "an Ingress without a host": ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
     "a route without a gateway": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
-    "a setting that the chart has itself": ({"config": {"drain_notice": 3}}, "config.drain-notice: the chart has a value of its own"),
+    "a setting that the chart has itself": ({"config": {"drain_notice": 3}}, "config.drain-notice: set the chart's own value instead"),
+    "apps among the settings": ({"config": {"apps": [APP]}}, "config.apps: set the chart's own value instead"),
+    "a token that Prometheus does not have": (
+        {"config": {"metrics_token": "a-token"}, "metrics": {"serviceMonitor": {"enabled": True}}},
+        "metrics.serviceMonitor.authorization",
+    ),
     "an autoscaler that looks at nothing": ({"cluster": REDIS, "autoscaling": {"enabled": True, "targetCPU": None}}, "nothing to look at"),
     "a misspelled value": ({"replicas": 2}, "replicas"),
     "a value of another type": ({"drain": {"notice": "5s"}}, "notice"),
@@ -170,7 +191,7 @@ class TheChart(unittest.TestCase):
             with self.subTest(variation):
                 pod = pods(objects)["spec"]["template"]["spec"]
                 container = pod["containers"][0]
-                drain = {"notice": 5, "timeout": 20, "margin": 5} | values.get("drain", {})
+                drain = {"notice": 5, "timeout": 20, "margin": 10} | values.get("drain", {})
                 self.assertEqual(pod["terminationGracePeriodSeconds"], sum(drain.values()))
                 environment = {one["name"]: one.get("value") for one in container["env"]}
                 self.assertEqual((environment["TAUT_DRAIN_NOTICE"], environment["TAUT_DRAIN_TIMEOUT"]), (str(drain["notice"]), str(drain["timeout"])))
@@ -178,14 +199,30 @@ class TheChart(unittest.TestCase):
                     [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")], ["/up", "/up", "/ready"]
                 )
                 # The proxies have to notice within the notice.
-                self.assertLess(container["readinessProbe"]["periodSeconds"], drain["notice"])
+                probe = container["readinessProbe"]
+                self.assertLess(probe["periodSeconds"] * probe["failureThreshold"], drain["notice"])
                 self.assertTrue(pod["securityContext"]["runAsNonRoot"])
                 self.assertFalse(pod["automountServiceAccountToken"])
                 self.assertEqual(
                     container["securityContext"], {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
                 )
-                if pods(objects)["kind"] == "Deployment":
-                    self.assertEqual(pods(objects)["spec"]["strategy"]["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
+
+    def test_the_margin_is_what_the_last_steps_take(self):
+        margin = yaml.safe_load((FOLDER / "values.yaml").read_text())["drain"]["margin"]
+        source = (REPOSITORY / "crates/taut-cli/src/serve.rs").read_text()
+        self.assertEqual(margin, int(re.search(r"LAST_STEPS: Duration = Duration::from_secs\((\d+)\)", source)[1]))
+
+    def test_pods_run_side_by_side_only_as_a_cluster(self):
+        seen = set()
+        for variation, values, objects in self.each():
+            with self.subTest(variation):
+                workload = pods(objects)
+                if workload["kind"] == "Deployment":
+                    is_cluster = bool(values.get("cluster"))
+                    seen.add(is_cluster)
+                    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+                    self.assertEqual(workload["spec"]["strategy"], rolling if is_cluster else {"type": "Recreate"})
+        self.assertEqual(seen, {True, False})
 
     def test_everything_finds_what_it_names(self):
         for variation, values, objects in self.each():
@@ -231,6 +268,39 @@ class TheChart(unittest.TestCase):
             ]
             self.assertEqual(templates[0] != templates[1], restarts)
 
+    def test_a_change_of_the_engine_replaces_all_pods(self):
+        urls = [REDIS["url"], "redis://:the-password-of-redis@other:6379"]
+        templates = [pods(render(self.chart, {"apps": [APP], "cluster": {"url": url}}))["spec"]["template"] for url in urls]
+        self.assertNotEqual(*templates)
+
+    def test_a_database_with_apps_is_a_secret_too(self):
+        for name in ("apps-database", "apps_database"):
+            objects = render(self.chart, {"config": {name: "mysql://taut:the-password-of-mysql@mysql/apps"}})
+            self.assertEqual([one["kind"] for one in objects if "the-password-of-mysql" in json.dumps(one)], ["Secret"])
+
+    def test_the_command_of_its_notes_gives_it_an_app(self):
+        (words,) = re.findall(r"--set-string '(.*)'", notes(self.chart, {}))
+        values = parse_set_string_values(words)
+        self.chart.validate_schema(values)
+        checks(render(self.chart, values))
+        self.assertNotIn("There is no app yet", notes(self.chart, values))
+
+    def test_its_notes_tell_how_to_try_it_and_what_is_missing(self):
+        for values, word in [
+            ({"tls": {"secretName": "certificate"}}, "curl --insecure https://127.0.0.1:6001/up"),
+            ({}, "curl http://127.0.0.1:6001/up"),
+            ({"ingress": {"enabled": True, "hosts": ["realtime.example.com"]}}, "set trustedProxies"),
+            ({"networkPolicy": {"enabled": True}, "metrics": {"serviceMonitor": {"enabled": True}}}, "set networkPolicy.metricsFrom"),
+        ]:
+            self.assertIn(word, notes(self.chart, values))
+
+    def test_names_leave_room_for_what_kubernetes_appends(self):
+        for values in ({"fullnameOverride": "a" * 63}, {"nameOverride": "a" * 63}):
+            names = [one["metadata"]["name"] for one in render(self.chart, values | {"persistence": {"enabled": True}, "metrics": {"grafanaDashboard": {"enabled": True}}})]
+            self.assertLessEqual(max(map(len, names)), 63)
+            # A StatefulSet's pods have a label of its name and a hash, `-` and ten characters.
+            self.assertLessEqual(len(pods(render(self.chart, values | {"persistence": {"enabled": True}}))["metadata"]["name"]), 52)
+
     def test_its_package_has_the_alerts_and_the_dashboard(self):
         with tempfile.TemporaryDirectory() as folder, Chart.load(package(FOLDER, destination=folder)) as packed:
             objects = render(packed, VARIATIONS["with everything"])
@@ -258,6 +328,11 @@ class TheChart(unittest.TestCase):
     def test_its_version_is_that_of_the_program(self):
         cargo = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())
         self.assertEqual(self.chart.metadata["appVersion"], cargo["workspace"]["package"]["version"])
+
+
+def notes(chart, values):
+    """What Helm prints after an installation."""
+    return chart.render(values, name="demo", namespace="web")["taut/templates/NOTES.txt"]
 
 
 def render(chart, values):

@@ -18,6 +18,7 @@ function startNginx(program, workshop, inside) {
 export async function nginxCommand(program, workshop, port, inside) {
   return [program, '-p', workshop.path, '-e', 'stderr', '-c', await workshop.write(`nginx-${port}.conf`, `
 daemon off;
+${process.getuid() === 0 ? 'user root; # whose folder this is: large bodies are written there' : ''}
 pid ${workshop.path}/nginx-${port}.pid;
 error_log stderr warn;
 worker_processes 1;

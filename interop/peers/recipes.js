@@ -1,7 +1,8 @@
 /**
  * Reverse proxies as people set them up: by the files of deploy/proxies, with other ports and addresses, and in the careless ways that are found
- * everywhere. Each of `PROXIES` has a `name`, and `start(workshop, backend port)` gives a running one with its `port`. `SECURE` are those that speak
- * TLS and redirect from `plainPort`, and `BALANCERS` those that stand before two nodes: `start(workshop, port of one, port of the other)`.
+ * everywhere. Each of `PROXIES` has a `name`, and `start(workshop, backend port)` gives a running one with its `port`; `skip` says why it cannot be had.
+ * `SECURE` are those that speak TLS and redirect from `plainPort`, and `BALANCERS` those that stand before two nodes: `start(workshop, port of one, port
+ * of the other)`.
  */
 import { readFile } from 'node:fs/promises';
 import http from 'node:http';
@@ -16,37 +17,57 @@ const { TAUT_NGINX: NEW_NGINX, TAUT_CADDY: NEW_CADDY, TAUT_TRAEFIK: TRAEFIK, TAU
 
 const PATIENCE = 30_000;
 
+/** Recipes for a program of PyPI. */
+function builtFor(program, name, recipes) {
+  return recipes.map((recipe) => ({ ...recipe, skip: !program && `PyPI has no ${name} for this machine` }));
+}
+
 const file = (name) => readFile(new URL(`../../deploy/proxies/${name}`, import.meta.url), 'utf8');
 const recipes = Object.fromEntries(await Promise.all([
-  'nginx.conf', 'nginx-tls.conf', 'nginx-nodes.conf', 'haproxy.cfg', 'haproxy-tls.cfg', 'haproxy-nodes.cfg', 'Caddyfile', 'Caddyfile-nodes',
+  'nginx.conf', 'nginx-tls.conf', 'nginx-nodes.conf', 'nginx-beside.conf', 'nginx-beside-location.conf', 'haproxy.cfg', 'haproxy-tls.cfg', 'haproxy-nodes.cfg', 'Caddyfile', 'Caddyfile-nodes',
   'apache.conf', 'apache-tls.conf', 'apache-nodes.conf', 'traefik.yml', 'traefik-taut.yml', 'traefik-tls.yml', 'traefik-taut-tls.yml',
   'traefik-taut-nodes.yml', 'envoy.yaml', 'envoy-tls.yaml', 'envoy-nodes.yaml', 'http-proxy.mjs',
 ].map(async (name) => [name, await file(name)])));
 
+/** nginx with a site of its own: Taut has only some paths. What is the site's has SITE for an answer. */
+export const SITE = 'the site';
+export const besideASite = nginx('nginx', `${recipes['nginx-beside.conf']}
+server {
+    listen 80;
+
+    location / { return 404 "${SITE}"; }
+    location = /up { return 200 "${SITE}"; }
+    ${recipes['nginx-beside-location.conf']}
+}
+`);
+
+export const byNginx = nginx('nginx', recipes['nginx.conf']);
+
 export const PROXIES = [
-  { name: 'nginx, by its recipe', start: nginx('nginx', recipes['nginx.conf']) },
+  { name: 'nginx, by its recipe', start: byNginx },
+  { name: 'nginx, beside a site', start: besideASite },
   { name: 'nginx, by the WebSocket location of its own documentation', start: nginx('nginx', location()) },
   { name: 'nginx, with Host $host', start: nginx('nginx', location('proxy_set_header Host $host;')) },
   { name: 'nginx, with Host localhost', start: nginx('nginx', location('proxy_set_header Host localhost;')) },
-  ...(NEW_NGINX ? [
+  ...builtFor(NEW_NGINX, 'nginx', [
     { name: 'nginx with upstream keep-alive by default, by its recipe', start: nginx(NEW_NGINX, recipes['nginx.conf']) },
     { name: 'nginx with upstream keep-alive by default, by its own documentation', start: nginx(NEW_NGINX, location()) },
-  ] : []),
+  ]),
   { name: 'HAProxy, by its recipe', start: haproxy() },
   { name: 'HAProxy, without forwardfor', start: haproxy((text) => replaced(text, '    option forwardfor\n', '')) },
   { name: 'HAProxy, with http-reuse always', start: haproxy((text) => replaced(text, '    option httpchk', '    http-reuse always\n    option httpchk')) },
   { name: 'HAProxy, which does not read HTTP', start: haproxy((text) => replaced(text, / +(?:mode http|option (?:forwardfor|httpchk.*))\n/g, '', 4), 'mode tcp') },
-  { name: 'Caddy, by its recipe', start: caddy('caddy') },
-  { name: 'Caddy, which says nothing of the client', start: caddy('caddy', (text) => replaced(text, /(reverse_proxy \S+)/, '$1 {\n\t\theader_up -X-Forwarded-For\n\t\theader_up Host localhost\n\t}')) },
-  ...(NEW_CADDY ? [{ name: 'a newer Caddy, by its recipe', start: caddy(NEW_CADDY) }] : []),
-  ...(TRAEFIK ? [
+  { name: 'Caddy of Debian 12', start: caddy('caddy', olderCaddy) },
+  { name: 'Caddy, which says nothing of the client', start: caddy('caddy', (text) => replaced(text, /\bstream_close_delay \w+/, 'header_up -X-Forwarded-For\n\t\theader_up Host localhost')) },
+  ...builtFor(NEW_CADDY, 'Caddy', [{ name: 'Caddy, by its recipe', start: caddy(NEW_CADDY) }]),
+  ...builtFor(TRAEFIK, 'Traefik', [
     { name: 'Traefik, by its recipe', start: traefik() },
     { name: 'Traefik, which does not pass the host on', start: traefik((text) => replaced(text, 'loadBalancer:', 'loadBalancer:\n        passHostHeader: false')) },
-  ] : []),
-  ...(ENVOY ? [
+  ]),
+  ...builtFor(ENVOY, 'Envoy', [
     { name: 'Envoy, by its recipe', start: envoy() },
     { name: 'Envoy, which says nothing of the client', start: envoy((text) => replaced(text, 'use_remote_address: true', 'skip_xff_append: true')) },
-  ] : []),
+  ]),
   { name: 'Apache httpd, by its recipe', start: apache() },
   { name: 'Apache httpd, which says nothing of the client', start: apache((text) => replaced(text, 'ProxyPreserveHost On', 'ProxyAddHeaders Off')) },
   { name: 'http-proxy in Node.js, by its recipe', start: node() },
@@ -59,12 +80,12 @@ export const SECURE = [
     const bundle = await workshop.write('haproxy.pem', await readFile(workshop.certificate, 'utf8') + await readFile(workshop.key, 'utf8'));
     return haproxyCommand(workshop, ports, replaced(toward(recipes['haproxy-tls.cfg'], [backend]), '/etc/haproxy/realtime.example.com.pem', bundle));
   }) },
-  ...(TRAEFIK ? [{ name: 'Traefik', start: async (...options) => knowsItsBackend(await secure((ports, workshop, backend) => (
+  ...builtFor(TRAEFIK, 'Traefik', [{ name: 'Traefik', start: async (...options) => knowsItsBackend(await secure((ports, workshop, backend) => (
     traefikCommand(workshop, ports, recipes['traefik-tls.yml'], withCertificate(toward(recipes['traefik-taut-tls.yml'], [backend]), workshop))
-  ))(...options), https) }] : []),
-  ...(ENVOY ? [{ name: 'Envoy', start: secure((ports, workshop, backend) => (
+  ))(...options), https) }]),
+  ...builtFor(ENVOY, 'Envoy', [{ name: 'Envoy', start: secure((ports, workshop, backend) => (
     envoyCommand(workshop, ports, withCertificate(toward(recipes['envoy-tls.yaml'], [backend]), workshop))
-  )) }] : []),
+  )) }]),
   { name: 'Apache httpd', start: secure((ports, workshop, backend) => (
     apacheCommand(workshop, ports, withCertificate(toward(recipes['apache-tls.conf'], [backend]), workshop))
   )) },
@@ -76,11 +97,16 @@ export const SECURE = [
 export const BALANCERS = [
   { name: 'nginx', checks: false, start: (workshop, ...nodes) => Program.onFreePort((port) => placedNginx('nginx', workshop, { port }, toward(recipes['nginx-nodes.conf'], nodes))) },
   { name: 'HAProxy', checks: true, keepsOrder: true, start: (workshop, ...nodes) => Program.onFreePort((port) => haproxyCommand(workshop, { port }, toward(recipes['haproxy-nodes.cfg'], nodes))) },
-  { name: 'Caddy', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => caddyCommand('caddy', workshop, { port }, toward(recipes['Caddyfile-nodes'], nodes))) },
-  ...(TRAEFIK ? [{ name: 'Traefik', checks: true, start: (workshop, ...nodes) => startTraefik(workshop, toward(recipes['traefik-taut-nodes.yml'], nodes)) }] : []),
-  ...(ENVOY ? [{ name: 'Envoy', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => envoyCommand(workshop, { port }, toward(recipes['envoy-nodes.yaml'], nodes))) }] : []),
+  { name: 'Caddy', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => caddyCommand(...newestCaddy(workshop, port, toward(recipes['Caddyfile-nodes'], nodes)))) },
+  ...builtFor(TRAEFIK, 'Traefik', [{ name: 'Traefik', checks: true, start: (workshop, ...nodes) => startTraefik(workshop, toward(recipes['traefik-taut-nodes.yml'], nodes)) }]),
+  ...builtFor(ENVOY, 'Envoy', [{ name: 'Envoy', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => envoyCommand(workshop, { port }, toward(recipes['envoy-nodes.yaml'], nodes))) }]),
   { name: 'Apache httpd', checks: true, start: (workshop, ...nodes) => Program.onFreePort((port) => apacheCommand(workshop, { port }, toward(recipes['apache-nodes.conf'], nodes))) },
 ];
+
+export const [byEnvoy] = PROXIES.filter(({ name }) => name === 'Envoy, by its recipe');
+
+/** Caddy by its recipe, which `reload` has read its configuration again. */
+export const [reloadedCaddy] = builtFor(NEW_CADDY, 'Caddy', [{ name: 'Caddy', start: startReloadedCaddy }]);
 
 /** nginx by its recipe, with something before it in its `http` block. */
 export const nginxWith = (more) => nginx('nginx', `${more}\n${recipes['nginx.conf']}`);
@@ -169,11 +195,30 @@ ${replaced(placed, 'bind :80', `bind 127.0.0.1:${plain ?? port}`)}
 `)];
 }
 
-async function caddyCommand(program, workshop, { port }, text) {
+async function caddyCommand(program, workshop, { port, admin = 'off' }, text) {
   const site = replaced(text, 'realtime.example.com {', `:${port} {`);
-  const configuration = await workshop.write(`Caddyfile-${port}`, `{\n  admin off\n  auto_https off\n  default_bind 127.0.0.1\n}\n${site}`);
-  const folders = [`HOME=${workshop.path}`, `XDG_CONFIG_HOME=${workshop.path}`, `XDG_DATA_HOME=${workshop.path}`];
-  return ['env', ...folders, program, 'run', '--adapter', 'caddyfile', '--config', configuration];
+  const configuration = await workshop.write(`Caddyfile-${port}`, `{\n  admin ${admin}\n  auto_https off\n  default_bind 127.0.0.1\n}\n${site}`);
+  return caddyIn(workshop, program, 'run', '--adapter', 'caddyfile', '--config', configuration);
+}
+
+function caddyIn({ path }, program, ...words) {
+  return ['env', `HOME=${path}`, `XDG_CONFIG_HOME=${path}`, `XDG_DATA_HOME=${path}`, program, ...words];
+}
+
+function newestCaddy(workshop, port, text) {
+  return NEW_CADDY ? [NEW_CADDY, workshop, { port }, text] : ['caddy', workshop, { port }, olderCaddy(text)];
+}
+
+async function startReloadedCaddy(workshop, backend) {
+  const admin = `127.0.0.1:${await freePort()}`;
+  const caddy = await Program.onFreePort((port) => caddyCommand(NEW_CADDY, workshop, { port, admin }, toward(recipes.Caddyfile, [backend])));
+  caddy.reload = async () => {
+    const configuration = `${workshop.path}/Caddyfile-${caddy.port}`;
+    const reload = new Program(...caddyIn(workshop, NEW_CADDY, 'reload', '--force', '--address', admin, '--adapter', 'caddyfile', '--config', configuration));
+    const code = await reload.end();
+    if (code !== 0) throw new Error(`the reload ended with ${code}:\n${reload.output}`);
+  };
+  return caddy;
 }
 
 async function startTraefik(workshop, text) {
@@ -234,6 +279,9 @@ ${replaced(placed, '*:80', `127.0.0.1:${plain ?? port}`)}
 // ---- changes of a text -----------------------------------------------------------------------------------------------------
 
 function unchanged(text) { return text; }
+
+/** Debian 12's Caddy is 2.6, which does not know when to close streams. */
+function olderCaddy(text) { return replaced(text, '\t\tstream_close_delay 5m\n', ''); }
 
 /** A recipe for these backends: the one on this machine, or two nodes. */
 function toward(text, ports) {

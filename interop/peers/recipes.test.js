@@ -6,8 +6,8 @@ import { Agent, request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { Server, within } from '../browser/server.js';
 import { Workshop, freePort } from './programs.js';
-import { PROXIES } from './recipes.js';
-import { JSON_TYPE, PATIENCE, ask, connect, delivers, fallsBack } from './visitors.js';
+import { PROXIES, SITE, besideASite, byEnvoy, byNginx, reloadedCaddy } from './recipes.js';
+import { JSON_TYPE, PATIENCE, ask, connect, delivers, fallsBack, next, publish } from './visitors.js';
 
 /** A connection that has served HTTP takes an upgrade as well (RFC 9110 §7.8). */
 const HANDSHAKES = 40;
@@ -46,8 +46,8 @@ for (const [kind, { app, options, environment }] of Object.entries(SERVERS)) {
 
     test('is_closed_to_strangers_without_a_proxy', async () => refuses(taut.port, app));
 
-    for (const { name, start } of PROXIES) {
-      test(`behind ${name}, clients get events, without WebSockets too, and strangers get nothing`, async () => {
+    for (const { name, skip, start } of PROXIES) {
+      test(`behind ${name}, clients get events, without WebSockets too, and strangers get nothing`, { skip }, async () => {
         const proxy = await start(workshop, taut.port);
         try {
           await delivers(proxy.port, app);
@@ -80,8 +80,8 @@ describe('taut serve behind proxies that keep their connections', { concurrency:
   before(async () => { taut = await Server.start({ options: ['--drain-notice', '0', ...options] }); });
   after(async () => assert.equal(await taut?.stop(), 0));
 
-  for (const { name, start } of PROXIES) {
-    test(`behind ${name}, every handshake succeeds after a request`, async () => {
+  for (const { name, skip, start } of PROXIES) {
+    test(`behind ${name}, every handshake succeeds after a request`, { skip }, async () => {
       const proxy = await start(workshop, taut.port);
       try {
         assert.equal((await ask(proxy.port, 'GET', '/up')).status, 200);
@@ -110,6 +110,65 @@ describe('taut serve behind proxies that keep their connections', { concurrency:
       }
     } finally {
       agent.destroy();
+    }
+  });
+});
+
+describe('what a recipe has beside the upgrade', { concurrency: TOGETHER }, () => {
+  const { app, options } = SERVERS['an app of its own, and a password for the console'];
+  let taut;
+  before(async () => { taut = await Server.start({ options: ['--drain-notice', '0', ...options] }); });
+  after(async () => assert.equal(await taut?.stop(), 0));
+
+  async function behind(start, act) {
+    const proxy = await start(workshop, taut.port);
+    try {
+      await act(proxy);
+    } finally {
+      await proxy.stop();
+    }
+  }
+
+  test('beside_a_site_nginx_gives_it_all_that_is_not_for_taut', () => behind(besideASite, async ({ port }) => {
+    for (const path of ['/', '/up', '/apps', '/application/1', '/pusher/auth', '/pusher/user-auth', '/console', '/metrics']) {
+      assert.equal((await ask(port, 'GET', path)).body, SITE, path);
+    }
+    for (const path of [`/app/${app[1]}`, `/apps/${app[0]}/channels`, '/pusher/info']) assert.notEqual((await ask(port, 'GET', path)).body, SITE, path);
+  }));
+
+  for (const [name, start] of Object.entries({ 'nginx': byNginx, 'nginx beside a site': besideASite })) {
+    test(`a batch of the largest events comes through ${name}`, () => behind(start, async ({ port }) => {
+      // Twice as long as it is, once it is in JSON.
+      const data = '"'.repeat(102_400);
+      const batch = Array.from({ length: 10 }, () => ({ name: 'headline', channel: 'news', data }));
+      const { status, body } = await publish(port, app, JSON.stringify({ batch }), { call: 'batch_events' });
+      assert.equal(status, 200, body);
+    }));
+  }
+
+  test('Envoy holds more than its 1,024 connections', { skip: byEnvoy.skip }, () => behind(byEnvoy.start, async ({ port }) => {
+    const clients = [];
+    while (clients.length < 1040) clients.push(...await Promise.all(Array.from({ length: 40 }, () => connect(port, app))));
+    for (const client of clients) client.terminate();
+  }));
+
+  test('Caddy closes no WebSocket when it is reloaded', { skip: reloadedCaddy.skip }, () => behind(reloadedCaddy.start, async (caddy) => {
+    const client = await connect(caddy.port, app);
+    await caddy.reload();
+    await delivers(caddy.port, app);
+    client.send(JSON.stringify({ event: 'pusher:ping', data: {} }));
+    assert.equal((await next(client)).event, 'pusher:pong');
+    client.terminate();
+  }));
+
+  test('HAProxy notices that a node leaves before the notice is over', async () => {
+    const folder = new URL('../../deploy/proxies/', import.meta.url);
+    const page = await readFile(new URL('../../docs/configuration.md', import.meta.url), 'utf8');
+    const [, notice] = /^\| `drain-notice` \|.*?\| `(\d+)` \|/m.exec(page);
+    for (const name of (await readdir(folder)).filter((one) => one.endsWith('.cfg'))) {
+      const checks = [...(await readFile(new URL(name, folder), 'utf8')).matchAll(/\bcheck\b(?: inter (\d+)s fall (\d+))?/g)];
+      assert.ok(checks.length > 0, name);
+      for (const [check, seconds, times] of checks) assert.ok(seconds * times < notice, `${name}: ${check}`);
     }
   });
 });

@@ -61,8 +61,8 @@ export async function next(socket) {
 }
 
 /** Publishes as a backend does, by a signed request (https://pusher.com/docs/channels/library_auth_reference/rest-api/). */
-export function publish(port, [id, key, secret], body, options) {
-  const path = `/apps/${id}/events`;
+export function publish(port, [id, key, secret], body, { call = 'events', ...options } = {}) {
+  const path = `/apps/${id}/${call}`;
   const digest = createHash('md5').update(body).digest('hex');
   const query = `auth_key=${key}&auth_timestamp=${Math.floor(Date.now() / 1000)}&auth_version=1.0&body_md5=${digest}`;
   const signature = createHmac('sha256', secret).update(`POST\n${path}\n${query}`).digest('hex');

@@ -14,7 +14,6 @@ const EPOCH = '1700000000';
 const RELEASE = join(REPOSITORY, 'deploy/release');
 const TARGETS = parse(readFileSync(join(REPOSITORY, '.github/workflows/release.yml'), 'utf8')).jobs.build.strategy.matrix.include.map(({ target }) => target);
 const version = execFileSync(join(RELEASE, 'version'), { encoding: 'utf8' }).trim();
-const hasCompletions = spawnSync(TAUT, ['completions', '--help']).status === 0;
 
 let home;
 before(() => { home = mkdtempSync(join(tmpdir(), 'taut-release-')); });
@@ -70,7 +69,7 @@ describe('an archive', { timeout: 120_000 }, () => {
     assert.ok(!existsSync(join(home, 'none')));
   });
 
-  test('has_completions_and_man_pages', { skip: !hasCompletions && 'this taut has no `taut completions` yet' }, () => {
+  test('has_completions_and_man_pages', () => {
     const extras = join(home, 'extras');
     execFileSync(join(RELEASE, 'extras'), [TAUT, extras]);
     const names = list(pack('extra', target, { program: SMALL, extras: [extras] }), target);
@@ -92,6 +91,27 @@ test('cargo_binstall_finds_the_archive_of_every_target_and_the_program_in_it', (
   }
 });
 
+describe('a program', () => {
+  /** What the compiler is told, with these programs in the place of those that build. */
+  function flags(folder, programs) {
+    const bin = join(home, folder);
+    mkdirSync(bin);
+    const all = { cargo: `printf '%s\\n' "$RUSTFLAGS"`, cp: 'exit 0', ...programs };
+    for (const [name, text] of Object.entries(all)) writeFileSync(join(bin, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+    const env = { ...process.env, PATH: `${bin}:${process.env.PATH}`, CARGO_HOME: '/home/somebody/.cargo', TAUT_COMMIT: 'c', SOURCE_DATE_EPOCH: EPOCH };
+    return execFileSync(join(RELEASE, 'build'), ['x86_64-pc-windows-msvc', join(home, folder)], { env, encoding: 'utf8' }).trim();
+  }
+
+  test('has_no_path_of_the_machine', () => {
+    assert.equal(flags('unix', {}), `--remap-path-prefix=${REPOSITORY.replace(/\/$/, '')}=taut --remap-path-prefix=/home/somebody/.cargo=cargo`);
+  });
+
+  test('has_no_path_of_the_machine_on_windows_whose_shell_writes_them_otherwise', () => {
+    const cygpath = `printf 'D:%s\\n' "$2" | tr / '\\\\'`;
+    assert.match(flags('windows-paths', { cygpath }), /^--remap-path-prefix=D:(?:\\[^\\/ ]+)+=taut --remap-path-prefix=D:\\home\\somebody\\\.cargo=cargo$/);
+  });
+});
+
 describe('a tag', () => {
   const SECTION = `## ${version} - 2026-12-01\n\n### Added\n\n- Everything.\n\n`;
   let tree;
@@ -101,13 +121,19 @@ describe('a tag', () => {
   /** A copy of what the script reads, as it is when a release is ready, in a history of its own. */
   before(() => {
     tree = join(home, 'tree');
-    mkdirSync(join(tree, 'crates/taut-cli'), { recursive: true });
-    for (const path of ['Cargo.toml', 'CHANGELOG.md', 'crates/taut-cli/Cargo.toml', 'deploy/release']) cpSync(join(REPOSITORY, path), join(tree, path), { recursive: true });
+    const read = [
+      'Cargo.toml', 'CHANGELOG.md', 'crates/taut-cli/Cargo.toml', 'crates/taut/Cargo.toml', 'deploy/release', 'deploy/helm/taut/Chart.yaml', 'deploy/debian/control',
+      'deploy/prometheus/alerts.yml', 'docs/openapi.json', 'docs/asyncapi.json',
+    ];
+    for (const path of read) cpSync(join(REPOSITORY, path), join(tree, path), { recursive: true });
     const git = (...given) => execFileSync('git', ['-c', 'user.name=t', '-c', 'user.email=t@example.com', ...given], { cwd: tree });
     git('init', '--quiet');
     git('commit', '--quiet', '--allow-empty', '--message', 'A first commit');
     edit('CHANGELOG.md', (text) => text.replace('## Unreleased\n', `## Unreleased\n\n${SECTION}## 0.0.1 - 2020-01-01\n\n- Long ago.\n`));
     edit('Cargo.toml', (text) => (/^repository = /m.test(text) ? text : text.replace('license = ', 'repository = "https://forge.example/taut"\nlicense = ')));
+    const [, address] = /^repository = "(.*)"$/m.exec(readFileSync(join(tree, 'Cargo.toml'), 'utf8'));
+    edit('deploy/prometheus/alerts.yml', (text) => text.replaceAll('runbook_url: docs/', `runbook_url: ${address}/blob/main/docs/`));
+    edit('deploy/debian/control', (text) => text.replace('.invalid>', '.example>'));
     edit('crates/taut-cli/Cargo.toml', (text) => (/^repository\.workspace/m.test(text) ? text : text.replace('license.workspace', 'repository.workspace = true\nlicense.workspace')));
   });
 
@@ -123,6 +149,12 @@ describe('a tag', () => {
     { name: 'without_a_section_in_the_changelog', path: 'CHANGELOG.md', change: (text) => text.replace(SECTION, ''), says: /has no section/ },
     { name: 'without_a_repository', path: 'Cargo.toml', change: (text) => text.replace(/^repository = .*\n/m, ''), says: /has no repository/ },
     { name: 'with_a_crate_of_another_version', path: 'Cargo.toml', change: (text) => text.replace(`taut-proto", version = "${version}"`, 'taut-proto", version = "0.0.1"'), says: /another version.*taut-proto 0\.0\.1/ },
+    { name: 'with_a_crate_that_asks_for_another_version', path: 'crates/taut/Cargo.toml', change: (text) => text.replace(`version = "${version}"`, 'version = "0.0.1"'), says: /another version.*taut-proto 0\.0\.1/ },
+    { name: 'with_a_chart_of_another_version', path: 'deploy/helm/taut/Chart.yaml', change: (text) => text.replace(`\nversion: ${version}`, '\nversion: 0.0.1'), says: /Chart\.yaml has another version/ },
+    { name: 'with_a_chart_for_another_version', path: 'deploy/helm/taut/Chart.yaml', change: (text) => text.replace(`appVersion: ${version}`, 'appVersion: 0.0.1'), says: /Chart\.yaml has another appVersion/ },
+    { name: 'with_the_description_of_another_version', path: 'docs/asyncapi.json', change: (text) => text.replace(`"version": "${version}"`, '"version": "0.0.1"'), says: /asyncapi\.json has another version/ },
+    { name: 'without_an_address_of_the_maintainers', path: 'deploy/debian/control', change: (text) => text.replace(/@\S+>/, '@taut.invalid>'), says: /no address where the maintainers can be reached/ },
+    { name: 'with_alerts_that_lead_nowhere', path: 'deploy/prometheus/alerts.yml', change: (text) => text.replace(/(runbook_url: )\S+(docs\/)/, '$1$2'), says: /a runbook_url that does not begin with https:/ },
   ];
   for (const { name, tag = `v${version}`, path = 'CHANGELOG.md', change = (text) => text, says } of faults) {
     test(`${name}_is_refused`, () => {

@@ -169,7 +169,8 @@ fn method(method: &Method) -> &'static str {
 /// What is not there.
 pub(super) const OTHER: &str = "other";
 
-const STATUSES: [u16; 13] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 426, 429, 500, 503];
+/// Alerts select server errors by `status=~"5.."`: each that Taut sends has to be here.
+const STATUSES: [u16; 17] = [200, 204, 400, 401, 403, 404, 405, 408, 413, 415, 426, 429, 500, 501, 502, 503, 504];
 
 /// Seconds.
 const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -220,5 +221,25 @@ mod tests {
             assert!(text.contains(line), "{line}{text}");
         }
         assert!(!text.contains("/up"), "{text}");
+    }
+
+    #[test]
+    fn every_server_error_is_counted_by_its_status() {
+        let traffic = Traffic::new([("/up", "/up")].into_iter());
+        let errors = [
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::NOT_IMPLEMENTED,
+            StatusCode::BAD_GATEWAY,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::GATEWAY_TIMEOUT,
+        ];
+        for status in errors {
+            traffic.find(Some("/up"), "").count(status, Duration::ZERO);
+        }
+        let text = written(&traffic);
+        for status in errors {
+            let line = format!("taut_http_requests_total{{route=\"/up\",status=\"{}\"}} 1\n", status.as_u16());
+            assert!(text.contains(&line), "{line}{text}");
+        }
     }
 }

@@ -2,14 +2,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The longest suffix is "-metrics". */}}
+{{/* 52 characters: with a hash of ten, a StatefulSet's name is a label of its pods, and a label has 63 at most. "-dashboard", the longest suffix, fits too. */}}
 {{- define "taut.fullname" -}}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 54 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
 {{- else if contains (include "taut.name" .) .Release.Name }}
-{{- .Release.Name | trunc 54 | trimSuffix "-" }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "taut.name" .) | trunc 54 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "taut.name" .) | trunc 52 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
@@ -102,9 +102,13 @@ labels:
 {{- if and $v.autoscaling.enabled (not $v.autoscaling.targetCPU) (not $v.autoscaling.targetConnections) }}
 {{- fail "The autoscaler has nothing to look at: set autoscaling.targetCPU or autoscaling.targetConnections." }}
 {{- end }}
-{{- range $name := list "listen" "metrics-listen" "drain-notice" "drain-timeout" "trusted-proxies" "tls-certificate" "tls-key" "data-directory" "cluster" }}
+{{- $hasToken := or (hasKey $v.config "metrics-token") (hasKey $v.config "metrics_token") }}
+{{- if and $hasToken $v.metrics.serviceMonitor.enabled (not $v.metrics.serviceMonitor.authorization) }}
+{{- fail "config.metrics-token: Prometheus needs it, too. Put it into a Secret and name that in metrics.serviceMonitor.authorization." }}
+{{- end }}
+{{- range $name := list "listen" "metrics-listen" "drain-notice" "drain-timeout" "trusted-proxies" "tls-certificate" "tls-key" "data-directory" "cluster" "apps" }}
 {{- if or (hasKey $v.config $name) (hasKey $v.config (replace "-" "_" $name)) }}
-{{- fail (printf "config.%s: the chart has a value of its own for it, see its README." $name) }}
+{{- fail (printf "config.%s: set the chart's own value instead, see its README." $name) }}
 {{- end }}
 {{- end }}
 {{- end }}
