@@ -7,8 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::without_lone_surrogates;
-use crate::json::write_json_string;
+use crate::json::{self, NotObject, Text, owned, without_lone_surrogates, write_json_string};
 use crate::payload::Payload;
 use crate::socket_id::SocketId;
 
@@ -37,7 +36,7 @@ pub enum ClientEvent<'a> {
         /// The name as it was sent, not yet checked.
         channel: Cow<'a, str>,
     },
-    /// An event of the client's own, meant for the other members of a channel.
+    /// A client event, meant for the other members of a channel.
     Triggered {
         /// The event's name as it was sent, not yet checked.
         event: Cow<'a, str>,
@@ -53,14 +52,15 @@ pub enum ClientEvent<'a> {
         /// Who the user is, as it was sent and signed.
         user_data: Cow<'a, str>,
     },
-    /// A `pusher:` event that this server does not know. The protocol grows by such events, so it is no mistake.
+    /// A `pusher:` event that this server does not know. The protocol grows by such events, so it is not an error.
     Unknown,
 }
 
 impl<'a> ClientEvent<'a> {
     /// Reads one message.
     ///
-    /// `data` may be an object or a string that holds one: some SDKs encode it twice. Half of a surrogate pair is read as U+FFFD.
+    /// `data` may be an object or a string that holds one: some SDKs encode it twice. Half of a surrogate pair is read
+    /// as U+FFFD.
     pub fn parse(message: &'a str) -> Result<Self, Malformed> {
         Self::parse_whole(message).or_else(|malformed| match without_lone_surrogates(message) {
             Cow::Borrowed(_) => Err(malformed),
@@ -115,10 +115,6 @@ impl<'a> ClientEvent<'a> {
     }
 }
 
-fn owned<'b>(text: Cow<'_, str>) -> Cow<'b, str> {
-    Cow::Owned(text.into_owned())
-}
-
 /// What the server says.
 ///
 /// Which `data` is an object and which a string that holds JSON differs by event; clients in the field rely on it.
@@ -128,7 +124,8 @@ pub enum ServerEvent<'a> {
     ConnectionEstablished {
         /// The connection's name.
         socket_id: SocketId,
-        /// Seconds of silence after which the client should ask whether the server is there. Must not be 0: pusher-js gives up for good then.
+        /// Seconds of silence after which the client should ask whether the server is there. Must not be 0: pusher-js
+        /// gives up for good then.
         activity_timeout: u32,
     },
     /// Something was refused.
@@ -137,8 +134,8 @@ pub enum ServerEvent<'a> {
         code: Option<u16>,
         /// What and why.
         message: &'a str,
-        /// The channel that it is about, if it is about one: clients hand the event to whoever listens to that channel, as well as to whoever listens
-        /// to the connection. Soketi's clients expect it of a client event that is refused.
+        /// The channel that it is about, if it is about one: clients emit the event on that channel and on the
+        /// connection. Soketi's clients expect it of a client event that is refused.
         channel: Option<&'a str>,
     },
     /// The answer to `pusher:ping`.
@@ -147,7 +144,8 @@ pub enum ServerEvent<'a> {
     SubscriptionSucceeded {
         /// The channel's name.
         channel: &'a str,
-        /// Of a presence channel, who is there: JSON text in which everything is escaped already that a JSON string must not hold as it is.
+        /// Of a presence channel, who is there: JSON text in which everything is escaped already that a JSON string
+        /// must not hold as it is.
         members: Option<&'a str>,
     },
     /// A subscription was refused; the connection stays.
@@ -349,14 +347,14 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(part: Part, error: &serde_json::Error) -> Self {
+    fn new(part: Part, NotObject { category, line, column }: NotObject) -> Self {
         use serde_json::error::Category as Json;
-        let category = match error.classify() {
+        let category = match category {
             Json::Eof => Category::Unfinished,
             Json::Syntax | Json::Io => Category::Syntax,
             Json::Data => Category::Shape,
         };
-        Self { part, category, line: error.line(), column: error.column() }
+        Self { part, category, line, column }
     }
 }
 
@@ -369,7 +367,8 @@ impl fmt::Display for Malformed {
         let wanted = match self.part {
             Part::Message => "a JSON object whose \"event\" is a string",
             Part::Subscription => {
-                "a JSON object, or a string that holds one, whose \"channel\" is a string, as are \"auth\" and \"channel_data\" if they are there"
+                "a JSON object, or a string that holds one, whose \"channel\" is a string, as are \"auth\" and \
+                 \"channel_data\" if they are there"
             }
             Part::SignIn => "a JSON object, or a string that holds one, whose \"auth\" and \"user_data\" are strings",
         };
@@ -405,7 +404,7 @@ impl Part {
             return Err(Malformed { part: self, category: Category::Missing, line: 0, column: 0 });
         };
         if data.starts_with('"') {
-            let inner: String = serde_json::from_str(data).map_err(|error| Malformed::new(self, &error))?;
+            let inner: String = serde_json::from_str(data).map_err(|error| Malformed::new(self, error.into()))?;
             return T::read_owned(&without_lone_surrogates(&inner), self);
         }
         from_object(data, self)
@@ -469,25 +468,11 @@ impl<'a> Data<'a> for SignInData<'a> {
     }
 }
 
-/// A string lent from the message unless an escape forbids it. (Serde borrows a bare `Cow`, but not one within an `Option`.)
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Text<'_> {
-    fn into_owned<'b>(self) -> Text<'b> {
-        Text(owned(self.0))
-    }
-}
-
-/// Reads an object. (Serde would also fill a struct from an array's elements.)
 fn from_object<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, Malformed> {
-    if text.trim_ascii_start().starts_with('[') {
-        return Err(Malformed { part, category: Category::Shape, line: 1, column: 1 });
-    }
-    serde_json::from_str(text).map_err(|error| Malformed::new(part, &error))
+    json::from_object(text).map_err(|error| Malformed::new(part, error))
 }
 
-/// Appends an event of the server's own, whose data is JSON text in a string.
+/// Appends a `pusher_internal:` event, whose data is JSON text in a string.
 fn write_internal(out: &mut String, event: &str, channel: &str, data: &str) {
     out.push_str(r#"{"event":"pusher_internal:"#);
     out.push_str(event);
