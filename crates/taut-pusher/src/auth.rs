@@ -182,28 +182,30 @@ impl<'a> Request<'a> {
         key_of: impl FnOnce(&str) -> Option<K>,
         prefix: &str,
         now: u64,
-    ) -> Result<(), Refused> {
-        let auth_key = self.once("auth_key")?.ok_or(Refused::Missing("auth_key"))?;
-        let version = self.once("auth_version")?.ok_or(Refused::Missing("auth_version"))?;
-        let timestamp = self.once("auth_timestamp")?.ok_or(Refused::Missing("auth_timestamp"))?;
-        let signature = self.once("auth_signature")?.ok_or(Refused::Missing("auth_signature"))?;
-        let key = key_of(auth_key).ok_or(Refused::UnknownKey)?;
+    ) -> Result<(), SignatureError> {
+        let auth_key = self.once("auth_key")?.ok_or(SignatureError::Missing("auth_key"))?;
+        let version = self.once("auth_version")?.ok_or(SignatureError::Missing("auth_version"))?;
+        let timestamp = self.once("auth_timestamp")?.ok_or(SignatureError::Missing("auth_timestamp"))?;
+        let signature = self.once("auth_signature")?.ok_or(SignatureError::Missing("auth_signature"))?;
+        let key = key_of(auth_key).ok_or(SignatureError::UnknownKey)?;
         if version != "1.0" {
-            return Err(Refused::Version);
+            return Err(SignatureError::Version);
         }
-        let timestamp = number::digits(timestamp).ok_or(Refused::TimestampForm)?;
+        let timestamp = number::digits(timestamp).ok_or(SignatureError::TimestampForm)?;
         if now.abs_diff(timestamp) > TIMESTAMP_TOLERANCE {
-            return Err(Refused::Expired { given: timestamp, now });
+            return Err(SignatureError::Expired { given: timestamp, now });
         }
         self.verify_body()?;
         self.verify_signature(key.borrow(), prefix, signature)
     }
 
     /// The body is signed through its digest. pusher-http-python sends the digest of an empty body too.
-    fn verify_body(&self) -> Result<(), Refused> {
+    fn verify_body(&self) -> Result<(), SignatureError> {
         match self.once("body_md5")? {
-            Some(digest) if hex::decode(digest) != Some(Md5::digest(self.body).into()) => Err(Refused::BodyDigest),
-            None if !self.body.is_empty() => Err(Refused::Missing("body_md5")),
+            Some(digest) if hex::decode(digest) != Some(Md5::digest(self.body).into()) => {
+                Err(SignatureError::BodyDigest)
+            }
+            None if !self.body.is_empty() => Err(SignatureError::Missing("body_md5")),
             _ => Ok(()),
         }
     }
@@ -211,7 +213,7 @@ impl<'a> Request<'a> {
     /// Tries the text that the protocol describes first, then what SDKs are known to sign in its place.
     ///
     /// For an honest request nearly all variants are the same text, which is tried once.
-    fn verify_signature(&self, key: &SigningKey, prefix: &str, signature: &str) -> Result<(), Refused> {
+    fn verify_signature(&self, key: &SigningKey, prefix: &str, signature: &str) -> Result<(), SignatureError> {
         let is_of = |path: &str, query: &str| {
             key.sign(&[self.method, "\n", path, "\n", query].map(str::as_bytes)).matches(signature)
         };
@@ -227,7 +229,7 @@ impl<'a> Request<'a> {
         let text = format!("{}\n{}\n{described}", self.method, self.path);
         // The beginning of what was sent is enough to find it again; all of it might be valid elsewhere.
         let sent = signature.chars().take(8).map(|digit| if digit.is_ascii_alphanumeric() { digit } else { '?' });
-        Err(Refused::Signature { text, sent: sent.collect() })
+        Err(SignatureError::Signature { text, sent: sent.collect() })
     }
 
     /// The query as the protocol signs it.
@@ -292,11 +294,11 @@ impl<'a> Request<'a> {
 
     /// The value of a parameter that vouches for the request. It may come once: of two, we might check one and another
     /// reader trust the other.
-    fn once(&self, key: &'static str) -> Result<Option<&str>, Refused> {
+    fn once(&self, key: &'static str) -> Result<Option<&str>, SignatureError> {
         let mut values = self.parameters.iter().filter(|parameter| parameter.key == key);
         match (values.next(), values.next()) {
             (value, None) => Ok(value.map(|parameter| &*parameter.value)),
-            (_, Some(_)) => Err(Refused::Repeated(key)),
+            (_, Some(_)) => Err(SignatureError::Repeated(key)),
         }
     }
 
@@ -351,7 +353,7 @@ fn without_repeats<T: PartialEq>(texts: impl IntoIterator<Item = T>) -> Vec<T> {
 /// Why a request's signature was not accepted. The text is meant for the person who integrates the SDK; it holds
 /// neither secret nor valid signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum SignatureError {
     /// A query parameter that every signed request needs is not there.
     Missing(&'static str),
     /// A query parameter that belongs to the signature is there more than once.
@@ -380,7 +382,7 @@ pub enum Refused {
     },
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for SignatureError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(name) => write!(formatter, "Missing query parameter: {name}"),
@@ -406,7 +408,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for SignatureError {}
 
 struct Parameter<'a> {
     /// Decoded and lower-cased, as it is signed.
@@ -524,7 +526,7 @@ mod tests {
         (key == KEY).then(|| SigningKey::new(SECRET))
     }
 
-    fn verify(method: &str, path: &str, query: &str, body: &[u8]) -> Result<(), Refused> {
+    fn verify(method: &str, path: &str, query: &str, body: &[u8]) -> Result<(), SignatureError> {
         Request::new(method, path, query, body).verify(key_of, "", NOW)
     }
 
@@ -578,8 +580,8 @@ mod tests {
 
     #[test]
     fn any_change_to_a_signed_request_is_noticed() {
-        let wrong = |result: Result<(), Refused>| {
-            assert!(matches!(result, Err(Refused::Signature { .. })), "{result:?}");
+        let wrong = |result: Result<(), SignatureError>| {
+            assert!(matches!(result, Err(SignatureError::Signature { .. })), "{result:?}");
         };
         wrong(verify("PUT", "/apps/3/events", PUBLISH_QUERY, BODY));
         wrong(verify("POST", "/apps/4/events", PUBLISH_QUERY, BODY));
@@ -609,8 +611,8 @@ mod tests {
     #[test]
     fn a_body_is_bound_by_its_digest() {
         let other = [BODY, b" "].concat();
-        assert_eq!(verify("POST", "/apps/3/events", PUBLISH_QUERY, &other), Err(Refused::BodyDigest));
-        assert_eq!(verify("GET", "/apps/3/channels", CHANNELS_QUERY, b"{}"), Err(Refused::Missing("body_md5")));
+        assert_eq!(verify("POST", "/apps/3/events", PUBLISH_QUERY, &other), Err(SignatureError::BodyDigest));
+        assert_eq!(verify("GET", "/apps/3/channels", CHANNELS_QUERY, b"{}"), Err(SignatureError::Missing("body_md5")));
     }
 
     #[test]
@@ -619,7 +621,7 @@ mod tests {
         let query = query_signing("/apps/3/channels", digest, digest);
         assert_eq!(verify("GET", "/apps/3/channels", &query, b""), Ok(()));
         let unsigned = query_signing("/apps/3/channels", digest, "");
-        assert!(matches!(verify("GET", "/apps/3/channels", &unsigned, b""), Err(Refused::Signature { .. })));
+        assert!(matches!(verify("GET", "/apps/3/channels", &unsigned, b""), Err(SignatureError::Signature { .. })));
     }
 
     #[test]
@@ -743,13 +745,13 @@ mod tests {
             assert_eq!(without(key), Err(format!("Missing query parameter: {key}")));
         }
         let changed = |from: &str, to: &str| verify("GET", "/apps/3/channels", &CHANNELS_QUERY.replace(from, to), b"");
-        assert_eq!(changed("auth_version=1.0", "auth_version=2.0"), Err(Refused::Version));
-        assert_eq!(changed("1353088179", "yesterday"), Err(Refused::TimestampForm));
+        assert_eq!(changed("auth_version=1.0", "auth_version=2.0"), Err(SignatureError::Version));
+        assert_eq!(changed("1353088179", "yesterday"), Err(SignatureError::TimestampForm));
         for timestamp in ["-1", "+1353088179", "%2B1353088179", " 1353088179", "1353088179.0", ""] {
-            assert_eq!(changed("1353088179", timestamp), Err(Refused::TimestampForm), "{timestamp}");
+            assert_eq!(changed("1353088179", timestamp), Err(SignatureError::TimestampForm), "{timestamp}");
         }
         assert_eq!(changed("278d", "378d").map_err(|refused| refused.to_string()), Err("Unknown auth_key".to_owned()));
-        assert_eq!(verify("GET", "/apps/3/channels", "", b""), Err(Refused::Missing("auth_key")));
+        assert_eq!(verify("GET", "/apps/3/channels", "", b""), Err(SignatureError::Missing("auth_key")));
     }
 
     #[test]
@@ -773,7 +775,7 @@ mod tests {
         // Signed by somebody who knows the secret, but not to be judged by.
         let digests = "&body_md5=d41d8cd98f00b204e9800998ecf8427e&body_md5=d41d8cd98f00b204e9800998ecf8427e";
         let query = query_signing("/a", digests, digests);
-        assert_eq!(verify("GET", "/a", &query, b""), Err(Refused::Repeated("body_md5")));
+        assert_eq!(verify("GET", "/a", &query, b""), Err(SignatureError::Repeated("body_md5")));
     }
 
     #[test]

@@ -61,14 +61,14 @@ impl<'a> ClientEvent<'a> {
     ///
     /// `data` may be an object or a string that holds one: some SDKs encode it twice. Half of a surrogate pair is read
     /// as U+FFFD.
-    pub fn parse(message: &'a str) -> Result<Self, Malformed> {
+    pub fn parse(message: &'a str) -> Result<Self, InvalidMessage> {
         Self::parse_whole(message).or_else(|malformed| match without_lone_surrogates(message) {
             Cow::Borrowed(_) => Err(malformed),
             Cow::Owned(message) => ClientEvent::parse_whole(&message).map(ClientEvent::into_owned),
         })
     }
 
-    fn parse_whole(message: &'a str) -> Result<Self, Malformed> {
+    fn parse_whole(message: &'a str) -> Result<Self, InvalidMessage> {
         let message: Message<'a> = from_object(message, Part::Message)?;
         let event = message.event.0;
         match &*event {
@@ -339,14 +339,14 @@ fn write_error(out: &mut String, code: Option<u16>, message: &str, channel: Opti
 ///
 /// The text names the place but repeats nothing of the message, which may be long and may be anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed {
+pub struct InvalidMessage {
     part: Part,
     category: Category,
     line: usize,
     column: usize,
 }
 
-impl Malformed {
+impl InvalidMessage {
     fn new(part: Part, NotObject { category, line, column }: NotObject) -> Self {
         use serde_json::error::Category as Json;
         let category = match category {
@@ -358,7 +358,7 @@ impl Malformed {
     }
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for InvalidMessage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = match self.part {
             Part::Message => "the message",
@@ -388,7 +388,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for InvalidMessage {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
@@ -399,12 +399,12 @@ enum Part {
 
 impl Part {
     /// Reads the data of a message: an object, or a string that holds one, since some SDKs encode it twice.
-    fn read<'a, T: Data<'a>>(self, data: Option<&'a RawValue>) -> Result<T, Malformed> {
+    fn read<'a, T: Data<'a>>(self, data: Option<&'a RawValue>) -> Result<T, InvalidMessage> {
         let Some(data) = data.map(RawValue::get) else {
-            return Err(Malformed { part: self, category: Category::Missing, line: 0, column: 0 });
+            return Err(InvalidMessage { part: self, category: Category::Missing, line: 0, column: 0 });
         };
         if data.starts_with('"') {
-            let inner: String = serde_json::from_str(data).map_err(|error| Malformed::new(self, error.into()))?;
+            let inner: String = serde_json::from_str(data).map_err(|error| InvalidMessage::new(self, error.into()))?;
             return T::read_owned(&without_lone_surrogates(&inner), self);
         }
         from_object(data, self)
@@ -432,7 +432,7 @@ struct Message<'a> {
 /// What a message's data may be.
 trait Data<'a>: Deserialize<'a> {
     /// Reads it from a text that does not outlive the call.
-    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed>;
+    fn read_owned(text: &str, part: Part) -> Result<Self, InvalidMessage>;
 }
 
 #[derive(Deserialize)]
@@ -446,7 +446,7 @@ struct SubscriptionData<'a> {
 }
 
 impl<'a> Data<'a> for SubscriptionData<'a> {
-    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed> {
+    fn read_owned(text: &str, part: Part) -> Result<Self, InvalidMessage> {
         let SubscriptionData { channel, auth, channel_data } = from_object(text, part)?;
         let (auth, channel_data) = (auth.map(Text::into_owned), channel_data.map(Text::into_owned));
         Ok(Self { channel: channel.into_owned(), auth, channel_data })
@@ -462,14 +462,14 @@ struct SignInData<'a> {
 }
 
 impl<'a> Data<'a> for SignInData<'a> {
-    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed> {
+    fn read_owned(text: &str, part: Part) -> Result<Self, InvalidMessage> {
         let SignInData { auth, user_data } = from_object(text, part)?;
         Ok(Self { auth: auth.into_owned(), user_data: user_data.into_owned() })
     }
 }
 
-fn from_object<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, Malformed> {
-    json::from_object(text).map_err(|error| Malformed::new(part, error))
+fn from_object<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, InvalidMessage> {
+    json::from_object(text).map_err(|error| InvalidMessage::new(part, error))
 }
 
 /// Appends a `pusher_internal:` event, whose data is JSON text in a string.
