@@ -285,8 +285,7 @@ impl<'a> Request<'a> {
                 }
                 QueryForm::Decoded => Cow::Borrowed(&*parameter.value),
             };
-            let list = parameter.key.split_once('[').filter(|(_, index)| index.ends_with(']'));
-            let (name, is_of_list) = list.map_or((&*parameter.key, false), |(name, _)| (name, true));
+            let (name, is_of_list) = list_name(&parameter.key);
             (name, is_of_list, value)
         });
         sorted(parameters.collect())
@@ -321,12 +320,18 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The name that a parameter is signed by, and whether it is a member of a list: `info[0]` is one of `info`.
+pub(crate) fn list_name(key: &str) -> (&str, bool) {
+    let list = key.split_once('[').filter(|(_, index)| index.ends_with(']'));
+    list.map_or((key, false), |(name, _)| (name, true))
+}
+
 /// Sorts parameters by name, and joins the members of a list by commas: pusher-http-php sends `info[0]=a&info[1]=b` and
 /// signs `info=a,b`.
 ///
 /// Anyone can send a query of thousands of parameters, since it is read before its signature is known: so each is
 /// compared with few others.
-fn sorted<N: Ord>(mut parameters: Vec<(N, bool, Cow<'_, str>)>) -> Vec<(N, Cow<'_, str>)> {
+pub(crate) fn sorted<N: Ord>(mut parameters: Vec<(N, bool, Cow<'_, str>)>) -> Vec<(N, Cow<'_, str>)> {
     parameters.sort_by(|left, right| left.0.cmp(&right.0));
     parameters.dedup_by(|(name, is_of_list, value), (first_name, _, joined)| {
         let joins = *is_of_list && name == first_name;

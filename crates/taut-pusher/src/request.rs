@@ -1,9 +1,11 @@
 //! Signs requests to the HTTP API.
 
+use std::borrow::Cow;
+
 use md5::{Digest as _, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::auth::{Signature, SigningKey};
+use crate::auth::{Signature, SigningKey, list_name, sorted};
 use crate::hex;
 
 /// A request to the HTTP API, to be signed.
@@ -23,8 +25,8 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// As it stands in the request line, percent-encoded: see [`encode`].
     pub path: &'a str,
-    /// What the query has besides the signature; not encoded. A list is one parameter, with its members joined by
-    /// commas (`info=a,b`): of `info[0]=a&info[1]=b`, a server signs that.
+    /// What the query has besides the signature; not encoded. Members of a list (`info[0]`, `info[1]`) are sent as they
+    /// are signed: joined by commas, `info=a,b`.
     pub parameters: &'a [(&'a str, &'a str)],
     /// The body; its digest is signed unless it is empty.
     pub body: &'a [u8],
@@ -48,13 +50,16 @@ impl Request<'_> {
         let timestamp = now.to_string();
         let digest = (!self.body.is_empty()).then(|| hex::encode(&Md5::digest(self.body)));
         let auth = [("auth_key", auth_key), ("auth_timestamp", &timestamp), ("auth_version", "1.0")];
-        let mut pairs: Vec<(String, &str)> = auth
+        let parameters = auth
             .into_iter()
             .chain(digest.as_deref().map(|digest| ("body_md5", digest)))
             .chain(self.parameters.iter().copied())
-            .map(|(name, value)| (name.to_lowercase(), value))
-            .collect();
-        pairs.sort();
+            .map(|(name, value)| {
+                let lower = name.to_lowercase();
+                let (name, is_of_list) = list_name(&lower);
+                (name.to_owned(), is_of_list, Cow::Borrowed(value))
+            });
+        let pairs = sorted(parameters.collect());
         let join = |encode: fn(&str) -> String| {
             let pairs: Vec<_> =
                 pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
@@ -96,6 +101,16 @@ mod tests {
             channels.sign(KEY, &SigningKey::new(SECRET), NOW).signature.to_string(),
             "16819168891cb5dfd72b5c7a5d3d602605b26c6ba1930033b5e2eeeb65010291"
         );
+    }
+
+    #[test]
+    fn a_list_is_sent_as_it_is_signed() {
+        let parameters = [("info[1]", "a"), ("x", "1"), ("info[0]", "b")];
+        let request = Request { method: "GET", path: "/", parameters: &parameters, body: b"" };
+        let signed = request.sign(KEY, &SigningKey::new(SECRET), NOW);
+        assert!(signed.query.contains("&info=a%2Cb&x=1&"), "{}", signed.query);
+        let received = auth::Request::new("GET", "/", &signed.query, b"");
+        assert_eq!(received.verify(|_| Some(SigningKey::new(SECRET)), "", NOW), Ok(()));
     }
 
     proptest! {
