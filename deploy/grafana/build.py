@@ -92,7 +92,7 @@ ROWS = {
     "The process": [
         ("Processor time", "percentunit", [(f"rate(process_cpu_seconds_total{{{NODE}}}[$__rate_interval])", "{{instance}}")]),
         ("Memory", "bytes", [(f"process_resident_memory_bytes{{{NODE}}}", "{{instance}}")]),
-        ("Certificate ends in", "s", [(f"taut_tls_certificate_expiry_seconds{{{NODE}}} - time()", "{{instance}}")]),
+        ("Certificate ends in", "s", [(f"taut_tls_certificate_expiry_timestamp_seconds{{{NODE}}} - time()", "{{instance}}")]),
         ("Orders of certificates", "short", [(f"sum by (instance, outcome) (increase(taut_acme_orders_total{{{NODE}}}[$__rate_interval]))", "{{instance}}: {{outcome}}")]),
         (
             "Memory for each connection",

@@ -2,7 +2,7 @@
 //!
 //! Input: four lines, each ended by a line feed but for the last: method, path, query, body.
 
-use taut_pusher::auth::{Refused, Request, SigningKey};
+use taut_pusher::auth::{Request, SignatureError, SigningKey};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -21,10 +21,10 @@ pub fn run(data: &[u8]) {
     }
     // With a signature that is wrong it says what to sign; signed so, it passes.
     let query = match unsigned {
-        Err(Refused::Missing("auth_signature")) => format!("{query}&auth_signature=0"),
+        Err(SignatureError::Missing("auth_signature")) => format!("{query}&auth_signature=0"),
         _ => return,
     };
-    if let Err(Refused::Signature { text, .. }) = verify(&query) {
+    if let Err(SignatureError::Signature { text, .. }) = verify(&query) {
         let signed = format!("{}{}", query.strip_suffix('0').unwrap_or_default(), key.sign(&[text.as_bytes()]));
         assert_eq!(verify(&signed), Ok(()), "{text:?}");
     }

@@ -74,7 +74,7 @@ class Taut:
         return tuple(int(metrics[f'taut_acme_orders_total{{outcome="{outcome}"}}']) for outcome in ("issued", "failed"))
 
     def expiry(self):
-        return self.metrics().get("taut_tls_certificate_expiry_seconds")
+        return self.metrics().get("taut_tls_certificate_expiry_timestamp_seconds")
 
     def certificate(self, root, name):
         """What a client is shown that trusts this root."""

@@ -49,6 +49,18 @@ test('the_file_in_docs_is_what_is_served', async () => {
   assert.deepEqual(document, JSON.parse(await readFile(new URL('../../docs/asyncapi.json', import.meta.url), 'utf8')));
 });
 
+test('the_versions_of_the_protocol_are_those_that_are_served', async () => {
+  const { minimum, maximum } = document.components.schemas.Query.properties.protocol;
+  const first = async (protocol) => {
+    const socket = new WebSocket(`ws://127.0.0.1:${taut.port}/app/${KEY}?protocol=${protocol}`);
+    const [data] = await once(socket, 'message');
+    socket.terminate();
+    return JSON.parse(data).event;
+  };
+  for (const good of [minimum, maximum]) assert.equal(await first(good), 'pusher:connection_established', good);
+  for (const bad of [minimum - 1, maximum + 1]) assert.equal(await first(bad), 'pusher:error', bad);
+});
+
 describe('a session of two clients', () => {
   const heard = [], said = [];
 

@@ -27,8 +27,8 @@ CASES = {
     ),
     # The tests begin in 1970.
     "TautCertificateEnds": (
-        [f"taut_tls_certificate_expiry_seconds{{{NODE}}} {9 * 86400}x25"],
-        [f"taut_tls_certificate_expiry_seconds{{{NODE}}} {11 * 86400}x25"],
+        [f"taut_tls_certificate_expiry_timestamp_seconds{{{NODE}}} {9 * 86400}x25"],
+        [f"taut_tls_certificate_expiry_timestamp_seconds{{{NODE}}} {11 * 86400}x25"],
     ),
     "TautConnectionsRefused": (
         [f'taut_refusals_total{{{NODE}, what="connection", reason="origin"}} 0+120x25', f"taut_connections_opened_total{{{NODE}}} 0+300x25"],

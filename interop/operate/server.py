@@ -26,7 +26,7 @@ APPS = '[[apps]]\nid = "{0}"\nkey = "key-{0}"\nsecret = "secret-{0}"\nwebhooks =
 
 # Only an engine knows them.
 NOT_WITHOUT_AN_ENGINE = {"taut_cluster_nodes"}
-NOT_WITHOUT_TLS = {"taut_tls_certificate_expiry_seconds", "taut_acme_orders_total"}
+NOT_WITHOUT_TLS = {"taut_tls_certificate_expiry_timestamp_seconds", "taut_acme_orders_total"}
 
 
 class AServer(unittest.TestCase):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import queue
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -34,7 +35,8 @@ class Subscriber:
     """`taut subscribe` in pipes, line by line."""
 
     def __init__(self, home, url, *arguments, **variables):
-        self.process = start(home, "subscribe", *arguments, stdin=subprocess.DEVNULL, TAUT_APP_URL=url, **variables)
+        variables |= {"TAUT_APP_URL": url} if url else {}
+        self.process = start(home, "subscribe", *arguments, stdin=subprocess.DEVNULL, **variables)
         self.told, self.printed, self.seen = queue.Queue(), queue.Queue(), []
         for stream, lines in [(self.process.stderr, self.told), (self.process.stdout, self.printed)]:
             threading.Thread(target=self._read, args=(stream, lines), daemon=True).start()
@@ -68,6 +70,10 @@ class Subscriber:
 
     def end(self):
         return self.process.wait(PATIENCE)
+
+
+def bash(line):
+    return subprocess.run(["bash", "-c", line], check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
 
 
 class Case(unittest.TestCase):
@@ -141,6 +147,10 @@ class Events(WithServer):
             self.assertEqual(self.publish("--batch", "-", text=batch), "published 23 events\n")
             self.assertEqual([subscriber.line() for _ in range(2)], ['{"from": "a file"}', "a pipe"])
             self.assertEqual([json.loads(subscriber.line())["n"] for _ in range(23)], list(range(23)))
+            exact = '{"b":1.50,"a":12345678901234567890123}'
+            line = '{"channel":"news","name":"e","data":' + exact + "}"
+            self.assertEqual(self.publish("--batch", "-", text=line), "published 1 event\n")
+            self.assertEqual(subscriber.line(), exact)
         _, err = self.taut("publish", "news", "e", "hello", code=64, TAUT_APP_URL=self.url)
         self.assertIn("the data is not JSON", err)
         self.assertIn("line 2: ", self.taut("publish", "--batch", "-", text='{"channel":"a","name":"b"}\n{', code=64)[1])
@@ -192,7 +202,7 @@ class Events(WithServer):
             self.assertEqual(subscriber.end(), 0)
         self.assertRegex(self.taut("channels", "cache-prices", TAUT_APP_URL=self.url)[0], r"last event     7  \(kept for")
 
-    def test_a_terminal_shows_colours_and_obeys_no_stranger(self):
+    def test_a_terminal_shows_colors_and_obeys_no_stranger(self):
         with Terminal(self.home, "subscribe", "news", TAUT_APP_URL=self.url) as terminal:
             terminal.shows("subscribed to news")
             self.publish("news", "evil\x1b]0;title\x07", "\x1b[2Jcleared", "--text")
@@ -281,7 +291,9 @@ class Failures(WithServer):
         url = self.url.replace("my-secret", "wrong")
         for arguments in [["publish", "news", "e"], ["channels"]]:
             _, err = self.taut(*arguments, code=5, TAUT_APP_URL=url)
-            self.assertIn('the secret does not belong to the key "my-key". It said: Invalid signature', err)
+            self.assertIn('401: the secret is not that of the key "my-key", or a proxy changed the path', err)
+            self.assertIn("It said: Invalid signature", err)
+            self.assertNotIn("wrong", err)
         _, err = self.taut("subscribe", "private-a", code=5, TAUT_APP_URL=url)
         self.assertIn("the server refused: private-a: ", err)
         self.assertNotIn("wrong", err)
@@ -299,6 +311,38 @@ class Failures(WithServer):
         url = f"pusher://my-key:my-secret@127.0.0.1:{gone.port}/42"
         for arguments in [["publish", "news", "e"], ["channels"], ["subscribe", "news"]]:
             self.taut(*arguments, code=2, TAUT_APP_URL=url)
+
+    def test_a_server_that_does_not_answer_in_time_ends_it(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"pusher://my-key:my-secret@127.0.0.1:{silent.getsockname()[1]}/42"
+            options = {"code": 124, "TAUT_APP_URL": url}
+            _, err = self.taut("publish", "news", "e", "--timeout", "200ms", **options)
+            self.assertIn("no answer within 0.2 s (--timeout); the event may have been published", err)
+            _, err = self.taut("channels", "--timeout", "200ms", **options)
+            self.assertTrue(err.endswith("no answer within 0.2 s (--timeout)\n"), err)
+
+    def test_a_channel_has_a_name(self):
+        for name in ["", "a b"]:
+            self.taut("channels", name, code=64, TAUT_APP_URL=self.url)
+
+    def test_an_app_is_given_by_a_file_of_variables(self):
+        file = self.home / ".env"
+        lines = ["APP_NAME=shop", "PUSHER_APP_ID=42", "PUSHER_APP_KEY=my-key", "PUSHER_APP_SECRET='my-secret'"]
+        lines += ["PUSHER_HOST=127.0.0.1", f"PUSHER_PORT={self.server.port}", "PUSHER_SCHEME=http"]
+        file.write_text("\n".join(lines))
+        with Subscriber(self.home, None, "private-a", "--raw", "--env-file", str(file)) as subscriber:
+            subscriber.tells("subscribed")
+            self.taut("publish", "private-a", "e", "7", "--env-file", str(file))
+            self.assertEqual(subscriber.line(), "7")
+        self.taut("channels", "--env-file", str(file), code=5, PUSHER_APP_KEY="nobody")
+        file.write_text("PUSHER_APP_KEY=my key")
+        self.assertIn(f"{file}, line 1: ", self.taut("channels", "--env-file", str(file), code=64)[1])
+        file.write_text("APP_NAME=shop")
+        self.assertIn("names no app", self.taut("channels", "--env-file", str(file), code=64)[1])
+
+    def test_taut_serve_ignores_the_variables_of_these_commands(self):
+        out, _ = self.taut("serve", "--check", TAUT_APP_URL=self.url, TAUT_ENCRYPTION_KEY=MASTER_KEY)
+        self.assertNotIn("note: ", out)
 
     def test_an_app_is_given_by_laravels_variables_or_by_flags(self):
         laravel = {"REVERB_APP_ID": "42", "REVERB_APP_KEY": "my-key", "REVERB_APP_SECRET": "my-secret"}
@@ -372,16 +416,32 @@ class Signatures(WithServer):
         compact = json.dumps(json.loads(answer["channel_data"]), separators=(",", ":"))
         self.assertIn("written differently", check(answer["auth"], "presence-a", "1.2", "--data", compact, code=1))
 
+    def signed(self, *request):
+        """The line for curl."""
+        return self.taut("sign", "--request", *request, TAUT_APP_URL=self.url)[0].splitlines()[-1]
+
     def test_the_server_accepts_the_request_that_it_signs(self):
         body = '{"name":"it\'s","channels":["news"],"data":"{}"}'
         with self.subscriber("news", "--json", "--once") as subscriber:
             subscriber.tells("subscribed")
-            out, _ = self.taut("sign", "--request", "POST", "/events", body, TAUT_APP_URL=self.url)
-            curl = out.splitlines()[-1]
-            self.assertTrue(curl.startswith("curl -X 'POST' "), out)
-            answer = subprocess.run(["bash", "-c", f"{curl} --silent --fail"], check=True, capture_output=True, text=True)
-            self.assertEqual(answer.stdout, "{}")
+            curl = self.signed("POST", "/events", body)
+            self.assertTrue(curl.startswith("curl -X 'POST' "), curl)
+            self.assertEqual(bash(f"{curl} --silent --fail"), "{}")
             self.assertEqual(subscriber.event()["event"], "it's")
+
+    def test_a_url_that_was_signed_before_is_signed_anew(self):
+        body = '{"name":"e","channels":["news"],"data":"{}"}'
+        url = bash(f"echo {self.signed('POST', '/events', body).split()[3]}").strip()
+        self.assertIn("&body_md5=", url)
+        file = self.home / "body.json"
+        file.write_text('{"name":"other","channels":["news"],"data":"@file"}')
+        with self.subscriber("news", "--json", "--once") as subscriber:
+            subscriber.tells("subscribed")
+            self.assertEqual(bash(f"{self.signed('POST', url, f'@{file}')} --silent --fail"), "{}")
+            event = subscriber.event()
+            self.assertEqual((event["event"], event["data"]), ("other", "@file"))
+        counted = self.signed("GET", "/channels?filter_by_prefix=presence-&info=user_count")
+        self.assertEqual(bash(f"{counted} --silent --fail"), '{"channels":{}}')
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use taut::tls::rustls;
 use taut_pusher::auth::SigningKey;
-use taut_pusher::request::{Request, SignedRequest};
+use taut_pusher::request::Request;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Proxy, http};
+use ureq::{Agent, Proxy, ProxyProtocol, http};
 
 use crate::app::App;
 use crate::dial::duration;
@@ -22,8 +22,8 @@ use crate::output::{self, printable};
 #[derive(clap::Args)]
 #[allow(clippy::doc_markdown)] // These comments are the help, which is not Markdown.
 pub(crate) struct ApiArguments {
-    /// Go through a proxy: http:// or socks5://, with user:password@ if it asks for them; by default the one that
-    /// HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name
+    /// Connect through a proxy: http://, https://, socks5:// or socks5h://, with user:password@ if it asks for them;
+    /// by default the one that the environment names
     #[arg(long, value_name = "URL", conflicts_with = "no_proxy", help_heading = "Network")]
     proxy: Option<String>,
 
@@ -49,6 +49,7 @@ pub(crate) struct Api {
     agent: Agent,
     app: App,
     key: SigningKey,
+    timeout: Duration,
 }
 
 /// Why a command did not get what it asked for.
@@ -84,15 +85,17 @@ impl Api {
     pub(crate) fn new(app: App, arguments: &ApiArguments) -> Result<Self, Failure> {
         let key = app.signing_key().map_err(Failure::usage)?;
         app.path("").map_err(Failure::usage)?;
+        let proxy = arguments.proxy(&app)?;
+        let is_tls = app.is_tls() || proxy.as_ref().is_some_and(|proxy| proxy.protocol() == ProxyProtocol::Https);
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("taut/", env!("CARGO_PKG_VERSION")))
             .timeout_global(Some(arguments.timeout))
-            .proxy(arguments.proxy(&app)?)
-            .tls_config(arguments.tls(app.is_tls())?);
-        Ok(Self { agent: config.build().new_agent(), app, key })
+            .proxy(proxy)
+            .tls_config(arguments.tls(is_tls)?);
+        Ok(Self { agent: config.build().new_agent(), app, key, timeout: arguments.timeout })
     }
 
     /// Asks for a resource, such as `channels`.
@@ -100,7 +103,7 @@ impl Api {
     /// # Errors
     /// The server could not be reached, or refused the request.
     pub(crate) fn get(&self, resource: &str, parameters: &[(&str, &str)]) -> Result<Value, Failure> {
-        let (url, _) = self.signed("GET", resource, parameters, b"")?;
+        let url = self.signed_url("GET", resource, parameters, b"")?;
         self.answer(self.agent.get(url).call())
     }
 
@@ -109,21 +112,26 @@ impl Api {
     /// # Errors
     /// As [`get`](Self::get).
     pub(crate) fn post(&self, resource: &str, json: &str) -> Result<Value, Failure> {
-        let (url, _) = self.signed("POST", resource, &[], json.as_bytes())?;
-        self.answer(self.agent.post(url).content_type("application/json").send(json))
+        let url = self.signed_url("POST", resource, &[], json.as_bytes())?;
+        self.answer(self.agent.post(url).content_type("application/json").send(json)).map_err(|failure| {
+            if failure.exit != Exit::TimedOut {
+                return failure;
+            }
+            Failure { reason: format!("{}; the event may have been published", failure.reason), ..failure }
+        })
     }
 
-    fn signed(
+    fn signed_url(
         &self,
         method: &str,
         resource: &str,
         parameters: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<(String, SignedRequest), Failure> {
+    ) -> Result<String, Failure> {
         let path = self.app.path(resource).map_err(Failure::usage)?;
         let key = self.app.key().map_err(Failure::usage)?;
         let signed = Request { method, path: &path, parameters, body }.sign(key, &self.key, now());
-        Ok((format!("{}{path}?{}", self.app.origin(), signed.query), signed))
+        Ok(format!("{}{path}?{}", self.app.origin(), signed.query))
     }
 
     fn answer(&self, sent: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Value, Failure> {
@@ -155,14 +163,17 @@ impl Api {
                 "the clocks of this machine and of the server differ".to_owned()
             }
             401 if said.contains("Unknown auth_key") => format!("the app has no key \"{key}\""),
-            401 => format!("the secret does not belong to the key \"{key}\""),
+            401 if said.contains("Invalid signature") => {
+                format!("the secret is not that of the key \"{key}\", or a proxy changed the path or the query")
+            }
             404 => "the app does not exist, or this server does not speak the Pusher protocol".to_owned(),
             429 => "too many requests".to_owned(),
             _ => String::new(),
         };
-        let separator = if meaning.is_empty() || said.is_empty() { "" } else { ". It said: " };
-        let exit = if status.is_client_error() { Exit::Refused } else { Exit::Failed };
-        Failure::new(exit, format!("the server refused with {}: {meaning}{separator}{said}", status.as_u16()))
+        let (exit, verb) = if status.is_client_error() { (Exit::Refused, "refused") } else { (Exit::Failed, "failed") };
+        let words: Vec<_> = [meaning, said].into_iter().filter(|words| !words.is_empty()).collect();
+        let colon = if words.is_empty() { "" } else { ": " };
+        Failure::new(exit, format!("the server {verb} with {}{colon}{}", status.as_u16(), words.join(". It said: ")))
     }
 
     fn unanswered(&self, error: &ureq::Error) -> Failure {
@@ -176,9 +187,14 @@ impl Api {
             Cause::BadUri(_) | Cause::Http(_) => Exit::Usage,
             Cause::Protocol(_) => Exit::Protocol,
             Cause::BodyExceedsLimit(_) => Exit::TooBig,
+            Cause::Timeout(_) => Exit::TimedOut,
             _ => Exit::Unreachable,
         };
-        let error = error.to_string();
+        let error = match error {
+            Cause::Io(error) => error.to_string(),
+            Cause::Timeout(_) => format!("no answer within {} s (--timeout)", self.timeout.as_secs_f64()),
+            error => error.to_string(),
+        };
         let hint = if error.contains("CaUsedAsEndEntity") { SELF_SIGNED } else { "" };
         Failure::new(exit, printable(&format!("{origin}: {error}{hint}")))
     }
@@ -245,3 +261,86 @@ const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// Characters of what a server says.
 const LONGEST_EXPLANATION: usize = 600;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::app::AppArguments;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        app: AppArguments,
+        #[command(flatten)]
+        api: ApiArguments,
+    }
+
+    fn api(more: &[&str]) -> Api {
+        let line = ["api", "--app", "7:the-key:the-secret", "--timeout", "1.5s"];
+        let Line { app, api } = Line::try_parse_from([&line[..], more].concat()).expect("a good line");
+        Api::new(app.resolve().expect("an app"), &api).expect("good arguments")
+    }
+
+    fn refused(status: u16, body: &str) -> String {
+        let status = http::StatusCode::from_u16(status).expect("a status");
+        api(&[]).refused(status, body, Some("https://b.example/\u{1b}")).reason
+    }
+
+    #[test]
+    fn a_refusal_blames_the_secret_only_if_the_server_does() {
+        let wrong = refused(401, r#"{"error":"Invalid signature: you should have"}"#);
+        assert_eq!(
+            wrong,
+            "the server refused with 401: the secret is not that of the key \"the-key\", or a proxy changed the path or \
+             the query. It said: Invalid signature: you should have"
+        );
+        for (status, body, words) in [
+            (
+                401,
+                r#"{"error":"Missing query parameter: body_md5"}"#,
+                "refused with 401: Missing query parameter: body_md5",
+            ),
+            (
+                401,
+                r#"{"error":"Unknown auth_key"}"#,
+                "refused with 401: the app has no key \"the-key\". It said: Unknown",
+            ),
+            (401, "", "refused with 401"),
+            (400, "no\u{1b}", "refused with 400: no\\u{1b}"),
+            (429, "", "refused with 429: too many requests"),
+            (500, "oh", "failed with 500: oh"),
+            (502, " ", "failed with 502"),
+            (301, "", "answers with a redirect to https://b.example/\\u{1b}, which is not followed"),
+        ] {
+            let told = refused(status, body);
+            assert!(told.starts_with(&format!("the server {words}")), "{told}");
+            assert!(!told.ends_with(": ") && !told.contains("the secret"), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_brought_no_answer_is_told_with_its_exit_code() {
+        use ureq::Error;
+        let unanswered = |error| {
+            let Failure { exit, reason } = api(&[]).unanswered(&error);
+            (exit, reason)
+        };
+        let told = |words: &str| format!("http://127.0.0.1:6001: {words}");
+        let late = Error::Timeout(ureq::Timeout::Global);
+        assert_eq!(unanswered(late), (Exit::TimedOut, told("no answer within 1.5 s (--timeout)")));
+        let gone = Error::Io(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens"));
+        assert_eq!(unanswered(gone), (Exit::Unreachable, told("nobody listens")));
+    }
+
+    #[test]
+    fn a_proxy_is_one_of_those_that_the_help_names() {
+        for scheme in ["http", "https", "socks5", "socks5h"] {
+            api(&["--insecure", "--proxy", &format!("{scheme}://me:pw@127.0.0.1:1")]);
+        }
+        let line = Line::try_parse_from(["api", "--proxy", "ftp://me:pw@127.0.0.1:1"]).expect("a good line");
+        let wrong = line.api.proxy(&line.app.resolve().expect("an app")).expect_err("no proxy");
+        assert!(wrong.reason.starts_with("--proxy: ") && !wrong.reason.contains("pw"), "{}", wrong.reason);
+    }
+}

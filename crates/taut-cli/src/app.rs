@@ -1,7 +1,13 @@
 //! Which Pusher app a command is for: its address and its credentials.
 
+use std::collections::HashMap;
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use taut_pusher::auth::{SigningKey, decode_percent};
 use taut_pusher::request;
+use taut_server::config::env_file;
 use ureq::http::Uri;
 
 use crate::dial::is_this_machine;
@@ -16,6 +22,10 @@ pub(crate) struct AppArguments {
     /// as REVERB_APP_KEY and PUSHER_APP_KEY. Without any of them it is the development app on 127.0.0.1:6001
     #[arg(long, value_name = "APP", help_heading = "App")]
     app: Option<String>,
+
+    /// A file of variables, such as Laravel's .env: each counts as if it were set, where the environment does not set it
+    #[arg(long, value_name = "FILE", conflicts_with = "app", help_heading = "App")]
+    env_file: Option<PathBuf>,
 
     /// The app's id
     #[arg(long, value_name = "ID", help_heading = "App")]
@@ -56,7 +66,15 @@ impl AppArguments {
     /// # Errors
     /// What is wrong with the argument or the variable that it names, without its value.
     pub(crate) fn resolve(&self) -> Result<App, String> {
-        let (app, is_development) = self.resolve_from(|name| std::env::var(name).ok())?;
+        let is_text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let mut variables: HashMap<String, String> = env::vars_os().filter_map(is_text).collect();
+        variables.retain(|_, value| !value.is_empty());
+        if let Some(path) = &self.env_file {
+            for (name, value) in env_file(path, variables.clone()).map_err(|wrong| wrong.to_string())? {
+                variables.entry(name).or_insert(value);
+            }
+        }
+        let (app, is_development) = self.resolve_from(|name| variables.get(name).cloned())?;
         if is_development {
             output::tell(format_args!("no app is given: this is the development app on {}:{}", app.host, app.port));
         }
@@ -70,6 +88,9 @@ impl AppArguments {
             Some(text) => Some(App::parse(text).map_err(|wrong| format!("--app: {wrong}"))?),
             None => App::from_environment(variable)?,
         };
+        if let (Some(path), None) = (&self.env_file, &given) {
+            return Err(format!("--env-file: {} names no app, such as by PUSHER_APP_KEY", path.display()));
+        }
         let has_credentials = self.app_id.is_some() || self.app_key.is_some() || self.app_secret.is_some();
         let is_development = given.is_none() && !has_credentials;
         let mut app = given.unwrap_or_else(|| if has_credentials { App::local() } else { App::development() });
@@ -193,7 +214,7 @@ impl App {
         if text.contains("://") {
             return Self::parse_url(text).ok_or(FORM);
         }
-        let parts: Vec<&str> = text.splitn(3, ':').collect();
+        let parts: Vec<&str> = text.split(':').collect();
         // A slash is in neither: this is a URL that lacks one.
         match parts[..] {
             [id, key, secret]
@@ -310,12 +331,21 @@ mod tests {
             ("https://k:s@a.example/realtime/apps/7/", "7 k s https://a.example:443/realtime/apps/7/events"),
             ("pusher://k:p%40ss%3A@[::1]:1/7", "7 k p@ss: http://[::1]:1/apps/7/events"),
             ("pusher://k@a.example", "- k - http://a.example:80-"),
-            ("7:k:s:t", "7 k s:t http://127.0.0.1:6001/apps/7/events"),
         ] {
             let app = App::parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
             assert_eq!(shown(&app), expected, "{text}");
         }
-        for text in ["", "k:s", "7::s", "ftp://k:s@a/7", "pusher://a.example/7", "pusher://:s@a/7", "pusher://k:s@/7"] {
+        for text in [
+            "",
+            "k:s",
+            "7::s",
+            "7:k:s:t",
+            "7:k:s:",
+            "ftp://k:s@a/7",
+            "pusher://a.example/7",
+            "pusher://:s@a/7",
+            "pusher://k:s@/7",
+        ] {
             assert_eq!(App::parse(text).err(), Some(FORM), "{text}");
         }
     }
@@ -374,6 +404,15 @@ mod tests {
     fn a_mistake_names_the_variable_and_not_the_secret() {
         let wrong = of(&[("TAUT_APP_URL", "pusher:/k:hunter2@a/7")]);
         assert!(wrong.starts_with("TAUT_APP_URL: write it as") && !wrong.contains("hunter2"), "{wrong}");
+    }
+
+    #[test]
+    fn a_file_that_is_given_has_to_name_an_app() {
+        let arguments = AppArguments { env_file: Some("a/.env".into()), ..Default::default() };
+        let wrong = resolve(&arguments, &[("APP_NAME", "shop")]).map(drop).unwrap_err();
+        assert!(wrong.starts_with("--env-file: a/.env names no app"), "{wrong}");
+        let (app, _) = resolve(&arguments, &[("REVERB_APP_KEY", "k")]).unwrap();
+        assert_eq!(app.key(), Ok("k"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Map, Value, json};
 use taut_pusher::channel::Kind;
 use taut_pusher::request::encode;
@@ -10,6 +11,7 @@ use crate::api::{Api, ApiArguments, Failure};
 use crate::app::AppArguments;
 use crate::exit::Exit;
 use crate::output::{self, printable};
+use crate::publish::checked;
 
 /// List the occupied channels of a Pusher app, or show one
 ///
@@ -18,6 +20,7 @@ use crate::output::{self, printable};
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The channel to show; without one, all occupied channels are listed
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     channel: Option<String>,
 
     /// List channels whose names begin like this
@@ -46,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Exit {
 }
 
 fn text(arguments: &Arguments) -> Result<String, Failure> {
+    arguments.channel.as_deref().map(checked).transpose().map_err(Failure::usage)?;
     let api = Api::new(arguments.app.resolve().map_err(Failure::usage)?, &arguments.api)?;
     let (answer, text): (Value, fn(&Value) -> String) = match arguments.channel.as_deref() {
         None => (list(&api, &arguments.prefix)?, list_text),
@@ -136,7 +140,7 @@ fn one_text(answer: &Value) -> String {
 fn users_text(answer: &Value) -> String {
     let ids = answer["users"].as_array().into_iter().flatten().filter_map(|user| user["id"].as_str());
     let text: String = ids.map(|id| printable(id) + "\n").collect();
-    if text.is_empty() { "nobody is there\n".to_owned() } else { text }
+    if text.is_empty() { "no users\n".to_owned() } else { text }
 }
 
 /// Columns; all but the first hold numbers.

@@ -1,13 +1,16 @@
 //! `taut publish`: sends events to the subscribers of channels.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read as _};
 
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use taut_pusher::channel::{Channel, Kind};
 use taut_pusher::encryption::MasterKey;
+use taut_pusher::payload::Payload;
 use taut_pusher::socket_id::SocketId;
 
 use crate::api::{Api, ApiArguments, Failure};
@@ -32,14 +35,14 @@ pub(crate) struct Arguments {
     event: Option<String>,
 
     /// What the event carries, {} without it; @FILE reads a file, - the standard input
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     data: Option<String>,
 
     /// Publish to this channel as well, with the same request
     #[arg(short = 'c', long = "channel", value_name = "CHANNEL")]
     channels: Vec<String>,
 
-    /// Take the data as it is, also if it is not JSON
+    /// Do not check that the data is JSON
     #[arg(long)]
     text: bool,
 
@@ -82,9 +85,8 @@ pub(crate) fn run(arguments: &Arguments) -> Exit {
 fn publish(arguments: &Arguments) -> Result<(), Failure> {
     let key = arguments.encryption_key.as_deref().map(master_key).transpose().map_err(Failure::usage)?;
     if let Some(file) = &arguments.batch {
-        let events = batch(&content(file)?, key.as_ref(), arguments.info).map_err(|wrong| {
-            Failure::usage(format!("{}: {wrong}", if file == "-" { "the standard input" } else { file.as_str() }))
-        })?;
+        let events = batch(&text_in(file)?, key.as_ref(), arguments.info)
+            .map_err(|wrong| Failure::usage(format!("{}: {wrong}", name_of(file))))?;
         return publish_batch(&api(arguments)?, &events, arguments.json);
     }
     let event = Event::of(arguments)?;
@@ -108,14 +110,9 @@ struct Event<'a> {
 
 impl<'a> Event<'a> {
     fn of(arguments: &'a Arguments) -> Result<Self, Failure> {
-        let data = match arguments.data.as_deref() {
-            None => "{}".to_owned(),
-            Some(text) => match text.strip_prefix('@') {
-                Some(path) => content(path)?,
-                None if text == "-" => content(text)?,
-                None => text.to_owned(),
-            },
-        };
+        let data = arguments.data.as_deref().map(content).transpose()?;
+        let data = data.map_or_else(|| Ok("{}".to_owned()), String::from_utf8);
+        let data = data.map_err(|_| Failure::usage("the data is not text in UTF-8"))?;
         if !arguments.text {
             check_json(&data).map_err(Failure::usage)?;
         }
@@ -130,7 +127,7 @@ impl<'a> Event<'a> {
     /// The body of the request to the API.
     fn body(&self, key: Option<&MasterKey>, asks_for_info: bool) -> Result<String, String> {
         if self.channels.len() > 1 && self.channels.iter().any(|channel| Kind::of(channel).is_encrypted()) {
-            return Err("each encrypted channel has a key of its own: publish to one at a time".to_owned());
+            return Err("each encrypted channel has its own key: publish to one at a time".to_owned());
         }
         let channels: Vec<_> =
             self.channels.iter().map(|channel| checked(channel).map(quoted)).collect::<Result<_, _>>()?;
@@ -172,20 +169,22 @@ fn batch(text: &str, key: Option<&MasterKey>, asks_for_info: bool) -> Result<Vec
 }
 
 fn batch_event(line: &str, key: Option<&MasterKey>, asks_for_info: bool) -> Result<String, String> {
-    let event: Value = serde_json::from_str(line).map_err(|error| format!("this is not JSON: {error}"))?;
-    let text = |name: &str| event[name].as_str().filter(|text| !text.is_empty());
-    let (Some(channel), Some(name)) = (text("channel"), text("name")) else {
-        return Err("an event is an object whose channel and name are texts".to_owned());
-    };
-    let socket_id = text("socket_id").map(socket_id).transpose()?;
+    let event: HashMap<String, &RawValue> = serde_json::from_str(line)
+        .map_err(|error| if error.is_data() { NO_EVENT.to_owned() } else { format!("this is not JSON: {error}") })?;
+    let field = |name: &str| event.get(name).filter(|value| value.get() != "null");
+    let text = |name: &str| serde_json::from_str(field(name)?.get()).ok().filter(|text: &String| !text.is_empty());
+    let (Some(channel), Some(name)) = (text("channel"), text("name")) else { return Err(NO_EVENT.to_owned()) };
+    let socket_id = field("socket_id").map(|id| socket_id(&Payload::of(id).text())).transpose()?;
     // As Pusher's libraries do it: a text is sent as it is, anything else as JSON.
-    let data = match &event["data"] {
-        Value::Null => "{}".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let data = payload(checked(channel)?, &data, key)?;
-    let mut json = format!(r#"{{"channel":{},"name":{},"data":{}"#, quoted(channel), quoted(name), quoted(&data));
+    let data = field("data").map_or_else(
+        || "{}".to_owned(),
+        |data| match Payload::of(data).text() {
+            text if data.get().starts_with('"') => text.into_owned(),
+            json => json::compact(&json),
+        },
+    );
+    let data = payload(checked(&channel)?, &data, key)?;
+    let mut json = format!(r#"{{"channel":{},"name":{},"data":{}"#, quoted(&channel), quoted(&name), quoted(&data));
     write_options(&mut json, socket_id.as_deref(), asks_for_info);
     json.push('}');
     Ok(json)
@@ -208,7 +207,8 @@ fn publish_batch(api: &Api, events: &[BatchEvent], is_json: bool) -> Result<(), 
             output::print(&format!("  line {}: {}\n", event.line, counted(counts))).map_err(failed)?;
         }
     }
-    if is_json { Ok(()) } else { output::print(&format!("published {} events\n", events.len())).map_err(failed) }
+    let published = format!("published {}\n", numbered(events.len() as u64, "event"));
+    if is_json { Ok(()) } else { output::print(&published).map_err(failed) }
 }
 
 /// What goes over the network: of an encrypted channel, the ciphertext.
@@ -234,35 +234,62 @@ fn write_options(json: &mut String, socket_id: Option<&str>, asks_for_info: bool
 
 /// What the API counts, in words: `3 users`, `1 subscription`.
 pub(crate) fn counted(counts: &Value) -> String {
-    let words = [("user_count", "user"), ("subscription_count", "subscription")].iter().filter_map(|(field, word)| {
-        let count = counts[field].as_u64()?;
-        Some(format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
-    });
+    let words = [("user_count", "user"), ("subscription_count", "subscription")]
+        .iter()
+        .filter_map(|(field, word)| Some(numbered(counts[field].as_u64()?, word)));
     let words: Vec<_> = words.collect();
     if words.is_empty() { "not counted".to_owned() } else { words.join(", ") }
 }
 
-fn checked(channel: &str) -> Result<&str, String> {
+fn numbered(count: u64, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Checks the name of a channel.
+///
+/// # Errors
+/// It is not one.
+pub(crate) fn checked(channel: &str) -> Result<&str, String> {
     // How long a name may be is a setting of the server.
     Channel::parse(channel, usize::MAX).map_err(|invalid| format!("{}: {invalid}", printable(channel)))?;
     Ok(channel)
 }
 
 fn check_json(data: &str) -> Result<(), String> {
-    serde_json::from_str::<&serde_json::value::RawValue>(data).map(drop).map_err(|error| {
+    serde_json::from_str::<&RawValue>(data).map(drop).map_err(|error| {
         format!("the data is not JSON: {error}; a text needs \"quotes\", or --text to be sent as it is")
     })
 }
 
-fn content(path: &str) -> Result<String, Failure> {
+/// What an argument means: `@FILE` a file's content, `-` the standard input, and anything else itself.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn content(argument: &str) -> Result<Vec<u8>, Failure> {
+    match argument.strip_prefix('@') {
+        Some(path) => bytes_in(path),
+        None if argument == "-" => bytes_in(argument),
+        None => Ok(argument.as_bytes().to_vec()),
+    }
+}
+
+fn text_in(path: &str) -> Result<String, Failure> {
+    let no_text = |_| Failure::usage(format!("{} is not text in UTF-8", name_of(path)));
+    String::from_utf8(bytes_in(path)?).map_err(no_text)
+}
+
+fn bytes_in(path: &str) -> Result<Vec<u8>, Failure> {
     let read = if path == "-" {
-        let mut text = String::new();
-        io::stdin().lock().read_to_string(&mut text).map(|_| text)
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
     } else {
-        fs::read_to_string(path)
+        fs::read(path)
     };
-    let name = if path == "-" { "the standard input" } else { path };
-    read.map_err(|error| Failure::usage(format!("{name} cannot be read: {error}")))
+    read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", name_of(path))))
+}
+
+fn name_of(path: &str) -> &str {
+    if path == "-" { "the standard input" } else { path }
 }
 
 /// Reads the key that encrypted channels need.
@@ -278,8 +305,13 @@ pub(crate) fn master_key(text: &str) -> Result<MasterKey, String> {
 /// # Errors
 /// It has another one.
 pub(crate) fn socket_id(text: &str) -> Result<String, String> {
-    if SocketId::is_well_formed(text) { Ok(text.to_owned()) } else { Err("a socket id is 123.456".to_owned()) }
+    if SocketId::is_well_formed(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{} is not a socket id: clients are told theirs when they connect, such as 123.456", printable(text)))
 }
+
+const NO_EVENT: &str = "an event is an object whose channel and name are texts";
 
 /// Events that the API takes at a time.
 const LARGEST_BATCH: usize = 10;
@@ -331,11 +363,46 @@ mod tests {
             ("{", "line 1: this is not JSON"),
             (r#"{"channel":"a"}"#, "line 1: an event is an object"),
             (r#"{"channel":"a b","name":"e"}"#, "line 1: a b: The channel name contains"),
-            (r#"{"channel":"a","name":"e","socket_id":"7"}"#, "line 1: a socket id is 123.456"),
+            (r#"["a","e"]"#, "line 1: an event is an object"),
+            (r#"{"channel":"a","name":7}"#, "line 1: an event is an object"),
+            (r#"{"channel":"a","name":"e","socket_id":"7"}"#, "line 1: 7 is not a socket id"),
+            (r#"{"channel":"a","name":"e","socket_id":1.2e3}"#, "line 1: 1.2e3 is not a socket id"),
         ] {
             let wrong = batch(line, None, false).err().expect(line);
             assert!(wrong.starts_with(reason), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_data_of_a_batch_keeps_its_order_and_its_digits() {
+        let data = |data: &str| {
+            let json = batch_event(&format!(r#"{{"channel":"a","name":"e"{data}}}"#), None, false).expect(data);
+            serde_json::from_str::<Value>(&json).expect("JSON")["data"].as_str().expect("a text").to_owned()
+        };
+        let exact = r#"{"b":1.50,"a":12345678901234567890123,"e":"caf\u00e9 /"}"#;
+        assert_eq!(data(&format!(r#","data":{exact}"#)), exact);
+        assert_eq!(data(r#","data": { "b" : [ 1e2, " x" ] }"#), r#"{"b":[1e2," x"]}"#);
+        assert_eq!(data(r#","data":"{\"a\": 1}""#), r#"{"a": 1}"#);
+        assert_eq!((data(r#","data":null"#), data("")), ("{}".to_owned(), "{}".to_owned()));
+        assert_eq!(data(r#","socket_id":null,"data":false"#), "false");
+    }
+
+    #[test]
+    fn a_flag_that_is_misspelled_is_not_data() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Arguments,
+        }
+        let data = |line: &[&str]| {
+            let line = <Line as clap::Parser>::try_parse_from([&["publish", "news", "e"], line].concat());
+            line.map(|line| line.arguments.data.unwrap_or_default()).map_err(|error| error.kind())
+        };
+        for number in ["-1", "-1.5e3", "-"] {
+            assert_eq!(data(&[number]).as_deref(), Ok(number));
+        }
+        assert_eq!(data(&["--text", "--jsn"]), Err(clap::error::ErrorKind::UnknownArgument));
+        assert_eq!(data(&["--text", "--", "--jsn"]).as_deref(), Ok("--jsn"));
     }
 
     #[test]

@@ -3,8 +3,6 @@
 mod mistake;
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Read as _};
 
 use serde_json::Value;
 use taut_pusher::auth::{Signature, SigningKey};
@@ -19,7 +17,7 @@ use crate::app::{App, AppArguments};
 use crate::exit::Exit;
 use crate::json::quoted;
 use crate::output::{self, printable};
-use crate::publish::master_key;
+use crate::publish::{content, master_key, socket_id};
 
 /// Show how Pusher signs, and why a signature is wrong
 ///
@@ -30,7 +28,7 @@ use crate::publish::master_key;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The channel, and then the socket id of the connection; with --user the socket id alone
-    #[arg(value_name = "CHANNEL|SOCKET_ID", num_args = 1..=2, required_unless_present = "request")]
+    #[arg(value_name = "CHANNEL|SOCKET_ID", num_args = 1..=2)]
     positional: Vec<String>,
 
     /// In a presence channel, the id of the user
@@ -158,30 +156,37 @@ impl Grant {
 type Fields = Vec<(&'static str, String)>;
 
 fn signed_user(arguments: &Arguments, id: &str) -> Result<(Signed, Fields), String> {
-    let [socket_id] = &arguments.positional[..] else {
-        return Err("with --user only the socket id is given: taut sign --user ID SOCKET_ID".to_owned());
+    let given = match &arguments.positional[..] {
+        [given] => given,
+        // `--user 123.456` takes what was meant to stand alone.
+        [] if SocketId::is_well_formed(id) => {
+            return Err(format!(
+                "--user takes {id} as the user's id: put the socket id first, as in taut sign {id} --user"
+            ));
+        }
+        _ => return Err("with --user only the socket id is given: taut sign --user ID SOCKET_ID".to_owned()),
     };
-    check_socket_id(socket_id)?;
-    let data = match &arguments.data {
-        Some(data) => data.clone(),
-        None => format!("{{\"id\":{}}}", quoted(id)),
-    };
-    User::parse(&data).map_err(|invalid| invalid.to_string())?;
+    let socket_id = socket_id(given)?;
+    let data = arguments.data.clone().unwrap_or_else(|| format!("{{\"id\":{}}}", quoted(id)));
+    let user = User::parse(&data).map_err(|invalid| invalid.to_string())?;
+    if !id.is_empty() && user.id != id {
+        return Err(format!("--user says {}, --data says {}", printable(id), printable(&user.id)));
+    }
     let fields = vec![("user_data", data.clone())];
-    Ok((Signed::User { socket_id: socket_id.clone(), data }, fields))
+    Ok((Signed::User { socket_id, data }, fields))
 }
 
 fn signed_subscription(arguments: &Arguments) -> Result<(Signed, Fields), String> {
-    let [channel, socket_id] = &arguments.positional[..] else {
+    let [channel, given] = &arguments.positional[..] else {
         return Err("the channel and the socket id are needed: taut sign private-orders 123.456".to_owned());
     };
-    if SocketId::is_well_formed(channel) && !SocketId::is_well_formed(socket_id) {
-        return Err(format!("the channel comes first: taut sign {} {channel}", printable(socket_id)));
+    if SocketId::is_well_formed(channel) && !SocketId::is_well_formed(given) {
+        return Err(format!("the channel comes first: taut sign {} {channel}", printable(given)));
     }
-    check_socket_id(socket_id)?;
+    let socket_id = socket_id(given)?;
     let kind = Channel::parse(channel, usize::MAX).map_err(|invalid| invalid.to_string())?.kind();
     if !kind.needs_signature() {
-        return Err(format!("{channel} is a public channel: nobody signs for it"));
+        return Err(format!("{channel} is a public channel: it needs no signature"));
     }
     let member = |id: &String| channel_data(id, arguments.user_info.as_deref());
     let data = arguments.data.clone().map(Ok).or_else(|| arguments.user_id.as_ref().map(member)).transpose()?;
@@ -190,7 +195,7 @@ fn signed_subscription(arguments: &Arguments) -> Result<(Signed, Fields), String
         Member::parse(data).map_err(|invalid| invalid.to_string())?;
     }
     let fields = data.iter().map(|data| ("channel_data", data.clone())).collect();
-    Ok((Signed::Subscription { channel: channel.clone(), socket_id: socket_id.clone(), data }, fields))
+    Ok((Signed::Subscription { channel: channel.clone(), socket_id, data }, fields))
 }
 
 /// The `channel_data` of a user, as JSON.
@@ -204,16 +209,9 @@ pub(crate) fn channel_data(user_id: &str, user_info: Option<&str>) -> Result<Str
     Ok(format!("{{\"user_id\":{id},\"user_info\":{info}}}"))
 }
 
-fn check_socket_id(text: &str) -> Result<(), String> {
-    if SocketId::is_well_formed(text) {
-        return Ok(());
-    }
-    Err(format!("{} is not a socket id: clients are told theirs when they connect, such as 123.456", printable(text)))
-}
-
 fn request_text(app: &App, request: &[String], arguments: &Arguments) -> Result<String, Failure> {
-    let (method, target) = (request[0].to_uppercase(), &request[1]);
-    let body = request.get(2).map(|body| body_of(body)).transpose()?.unwrap_or_default();
+    let (method, (origin, target)) = (request[0].to_uppercase(), split_origin(&request[1]));
+    let body = request.get(2).map(|body| content(body)).transpose()?.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = match path.trim_start_matches('/') {
         // A path below the app, such as /channels.
@@ -221,45 +219,50 @@ fn request_text(app: &App, request: &[String], arguments: &Arguments) -> Result<
         _ => path.to_owned(),
     };
     let read = taut_pusher::auth::Request::new(&method, &path, query, b"");
-    let parameters: Vec<(&str, &str)> = read.parameters().filter(|(name, _)| !name.starts_with("auth_")).collect();
+    // What is left of an older signature is made anew.
+    let is_of_signature = |name: &str| name.starts_with("auth_") || name == "body_md5";
+    let parameters: Vec<(&str, &str)> = read.parameters().filter(|(name, _)| !is_of_signature(name)).collect();
     let key: SigningKey = app.signing_key().map_err(Failure::usage)?;
     let signed = Request { method: &method, path: &path, parameters: &parameters, body: &body };
     let signed = signed.sign(app.key().map_err(Failure::usage)?, &key, arguments.timestamp.unwrap_or_else(now));
-    let url = format!("{}{path}?{}", app.origin(), signed.query);
+    let origin = origin.map_or_else(|| app.origin(), str::to_owned);
+    let url = format!("{origin}{path}?{}", signed.query);
     let (text, signature) = (&signed.text, signed.signature);
     if arguments.json {
         let fields = [("signed", text), ("signature", &signature.to_string()), ("query", &signed.query), ("url", &url)];
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{}", quoted(value))).collect();
         return Ok(format!("{{{}}}\n", fields.join(",")));
     }
-    let curl = curl(&method, &url, &body);
+    let curl = curl(&method, &url, request.get(2).map_or("", String::as_str), body)?;
     Ok(format!("signed text  {}\nsignature    {signature}\nfor 10 minutes:\n{curl}\n", printable(text)))
 }
 
-fn body_of(text: &str) -> Result<Vec<u8>, Failure> {
-    let read = match text.strip_prefix('@') {
-        Some(path) => fs::read(path),
-        None if text == "-" => {
-            let mut body = Vec::new();
-            io::stdin().lock().read_to_end(&mut body).map(|_| body)
-        }
-        None => Ok(text.as_bytes().to_vec()),
+/// The scheme and the authority of a whole URL, and the path and the query.
+fn split_origin(target: &str) -> (Option<&str>, &str) {
+    let is_scheme = |scheme: &str| ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let Some((scheme, rest)) = target.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
+        return (None, target);
     };
-    read.map_err(|error| Failure::usage(format!("{text} cannot be read: {error}")))
+    let authority = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (origin, target) = target.split_at(scheme.len() + "://".len() + authority);
+    (Some(origin), target)
 }
 
-/// A line for a POSIX shell.
-fn curl(method: &str, url: &str, body: &[u8]) -> String {
+/// A line for a POSIX shell that sends exactly what was signed.
+fn curl(method: &str, url: &str, argument: &str, body: Vec<u8>) -> Result<String, Failure> {
     let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let method = if method == "GET" { String::new() } else { format!(" -X {}", quote(method)) };
-    let body = match body {
-        [] => String::new(),
-        body => {
-            let body = quote(&String::from_utf8_lossy(body));
-            format!(" -H 'Content-Type: application/json' --data-binary {body}")
-        }
+    let data = match argument {
+        _ if body.is_empty() => String::new(),
+        // A file may hold what no argument can: a byte 0, or too much.
+        file if file.starts_with('@') => format!(" --data-binary {}", quote(file)),
+        _ => match String::from_utf8(body) {
+            Ok(body) if !body.contains('\0') => format!(" --data-raw {}", quote(&body)),
+            _ => return Err(Failure::usage("this body is not text: give it as @FILE, so that curl can read it, too")),
+        },
     };
-    format!("curl{method} {}{body}", quote(url))
+    let method = if method == "GET" && data.is_empty() { String::new() } else { format!(" -X {}", quote(method)) };
+    let header = if data.is_empty() { "" } else { " -H 'Content-Type: application/json'" };
+    Ok(format!("curl{method} {}{header}{data}", quote(url)))
 }
 
 /// The signature for a subscription, in the form of the field `auth`.
@@ -341,6 +344,49 @@ mod tests {
     }
 
     #[test]
+    fn the_data_alone_says_who_signs_in() {
+        for line in [&["1.2", "--user", "--data", r#"{"id":"8"}"#][..], &["1.2", "--user=8"]] {
+            assert!(signed(line).unwrap().1.contains(r#"1.2::user::{"id":"8"}"#), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_was_signed_before_is_signed_anew() {
+        let body = r#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+        let old = "auth_key=k&auth_timestamp=1&auth_version=1.0&body_md5=00&auth_signature=00";
+        for (origin, target) in [
+            ("https://a.example:1", format!("https://a.example:1/apps/3/events?{old}")),
+            ("HTTP://a.example", format!("HTTP://a.example/apps/3/events?{old}")),
+            ("http://127.0.0.1:6001", format!("/events?{old}")),
+        ] {
+            let (_, text) = signed(&["--timestamp", "1353088179", "--request", "POST", &target, body]).unwrap();
+            assert!(text.contains("da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"), "{text}");
+            assert!(text.contains(&format!("curl -X 'POST' '{origin}/apps/3/events?auth_key=")), "{text}");
+        }
+        assert_eq!(split_origin("/channels?x=http://a/b"), (None, "/channels?x=http://a/b"));
+        assert_eq!(split_origin("http://a?x=1"), (Some("http://a"), "?x=1"));
+    }
+
+    #[test]
+    fn the_line_for_curl_sends_what_was_signed() {
+        let line = |method, argument, body: &[u8]| curl(method, "http://a/", argument, body.to_vec());
+        let json = "-H 'Content-Type: application/json'";
+        for (method, argument, body, expected) in [
+            ("GET", "", "", "curl 'http://a/'".to_owned()),
+            ("DELETE", "", "", "curl -X 'DELETE' 'http://a/'".to_owned()),
+            ("GET", "{}", "{}", format!("curl -X 'GET' 'http://a/' {json} --data-raw '{{}}'")),
+            ("POST", "-", "@it's", format!(r"curl -X 'POST' 'http://a/' {json} --data-raw '@it'\''s'")),
+            ("POST", "@f g", "{}", format!("curl -X 'POST' 'http://a/' {json} --data-binary '@f g'")),
+        ] {
+            assert_eq!(line(method, argument, body.as_bytes()), Ok(expected));
+        }
+        assert!(line("POST", "@f", b"\xff").is_ok_and(|line| line.ends_with("--data-binary '@f'")));
+        for body in [&b"\xff"[..], b"\0"] {
+            assert!(line("POST", "-", body).is_err_and(|failure| failure.reason.contains("@FILE")));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_signed_is_explained() {
         for (line, reason) in [
             (&["1.2", "private-a"][..], "the channel comes first: taut sign private-a 1.2"),
@@ -350,7 +396,11 @@ mod tests {
             (&["presence-a", "1.2"], "a presence channel needs --user-id"),
             (&["presence-a", "1.2", "--data", "{}"], "Invalid channel_data"),
             (&["presence-a", "1.2", "--user-id", "7", "--user-info", "{"], "--user-info: this is not JSON"),
+            (&[], "the channel and the socket id are needed"),
             (&["--user", "7", "private-a", "1.2"], "with --user only the socket id"),
+            (&["--user"], "with --user only the socket id"),
+            (&["--user", "1.2", "--data", r#"{"id":"7"}"#], "--user takes 1.2 as the user's id"),
+            (&["--user", "7", "1.2", "--data", r#"{"id":"8"}"#], "--user says 7, --data says 8"),
         ] {
             let failure = signed(line).expect_err(reason);
             assert!(failure.exit == Exit::Usage && failure.reason.starts_with(reason), "{}", failure.reason);

@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
     encryption_key: Option<String>,
 
     /// Print these events only; pusher:member_added, pusher:member_removed, pusher:cache_miss and
-    /// pusher:subscription_count can be named, too
+    /// pusher:subscription_count can be named as well
     #[arg(short = 'e', long = "bind", value_name = "EVENT")]
     events: Vec<String>,
 

@@ -137,10 +137,10 @@ impl Kind {
     }
 }
 
-/// Why a text is no channel name.
+/// Why a channel name is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidChannel {
-    /// There is no character at all.
+    /// The name is empty.
     Empty,
     /// Longer than the limit, in bytes.
     TooLong {
@@ -159,7 +159,8 @@ impl fmt::Display for InvalidChannel {
                 write!(formatter, "The channel name is too long. Maximum allowed size is {longest}.")
             }
             Self::Character => formatter.write_str(
-                "The channel name contains a character that is not allowed. Allowed are letters and digits of ASCII and _ - = @ , . ;",
+                "The channel name contains a character that is not allowed. Allowed are letters and digits of ASCII \
+                 and _ - = @ , . ;",
             ),
         }
     }

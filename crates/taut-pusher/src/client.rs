@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::{without_lone_surrogates, write_json_string};
+use crate::json::{Text, from_object, owned, without_lone_surrogates, write_json_string};
 use crate::payload::Payload;
 
 /// Asks whether the server is there.
@@ -64,11 +64,7 @@ impl<'a> Received<'a> {
     }
 
     fn parse_whole(message: &'a str) -> Option<Self> {
-        // Serde would also fill a struct from an array's elements.
-        if message.trim_ascii_start().starts_with('[') {
-            return None;
-        }
-        let Fields { event, channel, data, user_id } = serde_json::from_str(message).ok()?;
+        let Fields { event, channel, data, user_id } = from_object(message).ok()?;
         let data = data.map(|data| match data.get() {
             text if text.starts_with('"') => Payload::of(data).text().into_owned().into(),
             text => Cow::Borrowed(text),
@@ -78,7 +74,6 @@ impl<'a> Received<'a> {
 
     /// A copy that outlives the message.
     pub fn into_owned<'b>(self) -> Received<'b> {
-        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         Received {
             event: owned(self.event),
             channel: self.channel.map(owned),
@@ -122,10 +117,6 @@ struct Fields<'a> {
     #[serde(borrow)]
     user_id: Option<Text<'a>>,
 }
-
-/// Serde borrows a bare `Cow`, but not one within an `Option`.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

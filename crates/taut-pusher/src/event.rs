@@ -7,8 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::without_lone_surrogates;
-use crate::json::write_json_string;
+use crate::json::{self, NotObject, Text, owned, without_lone_surrogates, write_json_string};
 use crate::payload::Payload;
 use crate::socket_id::SocketId;
 
@@ -37,7 +36,7 @@ pub enum ClientEvent<'a> {
         /// The name as it was sent, not yet checked.
         channel: Cow<'a, str>,
     },
-    /// An event of the client's own, meant for the other members of a channel.
+    /// A client event, meant for the other members of a channel.
     Triggered {
         /// The event's name as it was sent, not yet checked.
         event: Cow<'a, str>,
@@ -53,22 +52,23 @@ pub enum ClientEvent<'a> {
         /// Who the user is, as it was sent and signed.
         user_data: Cow<'a, str>,
     },
-    /// A `pusher:` event that this server does not know. The protocol grows by such events, so it is no mistake.
+    /// A `pusher:` event that this server does not know. The protocol grows by such events, so it is not an error.
     Unknown,
 }
 
 impl<'a> ClientEvent<'a> {
     /// Reads one message.
     ///
-    /// `data` may be an object or a string that holds one: some SDKs encode it twice. Half of a surrogate pair is read as U+FFFD.
-    pub fn parse(message: &'a str) -> Result<Self, Malformed> {
+    /// `data` may be an object or a string that holds one: some SDKs encode it twice. Half of a surrogate pair is read
+    /// as U+FFFD.
+    pub fn parse(message: &'a str) -> Result<Self, InvalidMessage> {
         Self::parse_whole(message).or_else(|malformed| match without_lone_surrogates(message) {
             Cow::Borrowed(_) => Err(malformed),
             Cow::Owned(message) => ClientEvent::parse_whole(&message).map(ClientEvent::into_owned),
         })
     }
 
-    fn parse_whole(message: &'a str) -> Result<Self, Malformed> {
+    fn parse_whole(message: &'a str) -> Result<Self, InvalidMessage> {
         let message: Message<'a> = from_object(message, Part::Message)?;
         let event = message.event.0;
         match &*event {
@@ -115,10 +115,6 @@ impl<'a> ClientEvent<'a> {
     }
 }
 
-fn owned<'b>(text: Cow<'_, str>) -> Cow<'b, str> {
-    Cow::Owned(text.into_owned())
-}
-
 /// What the server says.
 ///
 /// Which `data` is an object and which a string that holds JSON differs by event; clients in the field rely on it.
@@ -128,7 +124,8 @@ pub enum ServerEvent<'a> {
     ConnectionEstablished {
         /// The connection's name.
         socket_id: SocketId,
-        /// Seconds of silence after which the client should ask whether the server is there. Must not be 0: pusher-js gives up for good then.
+        /// Seconds of silence after which the client should ask whether the server is there. Must not be 0: pusher-js
+        /// gives up for good then.
         activity_timeout: u32,
     },
     /// Something was refused.
@@ -137,8 +134,8 @@ pub enum ServerEvent<'a> {
         code: Option<u16>,
         /// What and why.
         message: &'a str,
-        /// The channel that it is about, if it is about one: clients hand the event to whoever listens to that channel, as well as to whoever listens
-        /// to the connection. Soketi's clients expect it of a client event that is refused.
+        /// The channel that it is about, if it is about one: clients emit the event on that channel and on the
+        /// connection. Soketi's clients expect it of a client event that is refused.
         channel: Option<&'a str>,
     },
     /// The answer to `pusher:ping`.
@@ -147,7 +144,8 @@ pub enum ServerEvent<'a> {
     SubscriptionSucceeded {
         /// The channel's name.
         channel: &'a str,
-        /// Of a presence channel, who is there: JSON text in which everything is escaped already that a JSON string must not hold as it is.
+        /// Of a presence channel, who is there: JSON text in which everything is escaped already that a JSON string
+        /// must not hold as it is.
         members: Option<&'a str>,
     },
     /// A subscription was refused; the connection stays.
@@ -341,26 +339,26 @@ fn write_error(out: &mut String, code: Option<u16>, message: &str, channel: Opti
 ///
 /// The text names the place but repeats nothing of the message, which may be long and may be anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed {
+pub struct InvalidMessage {
     part: Part,
     category: Category,
     line: usize,
     column: usize,
 }
 
-impl Malformed {
-    fn new(part: Part, error: &serde_json::Error) -> Self {
+impl InvalidMessage {
+    fn new(part: Part, NotObject { category, line, column }: NotObject) -> Self {
         use serde_json::error::Category as Json;
-        let category = match error.classify() {
+        let category = match category {
             Json::Eof => Category::Unfinished,
             Json::Syntax | Json::Io => Category::Syntax,
             Json::Data => Category::Shape,
         };
-        Self { part, category, line: error.line(), column: error.column() }
+        Self { part, category, line, column }
     }
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for InvalidMessage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = match self.part {
             Part::Message => "the message",
@@ -369,7 +367,8 @@ impl fmt::Display for Malformed {
         let wanted = match self.part {
             Part::Message => "a JSON object whose \"event\" is a string",
             Part::Subscription => {
-                "a JSON object, or a string that holds one, whose \"channel\" is a string, as are \"auth\" and \"channel_data\" if they are there"
+                "a JSON object, or a string that holds one, whose \"channel\" is a string, as are \"auth\" and \
+                 \"channel_data\" if they are there"
             }
             Part::SignIn => "a JSON object, or a string that holds one, whose \"auth\" and \"user_data\" are strings",
         };
@@ -389,7 +388,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for InvalidMessage {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
@@ -400,12 +399,12 @@ enum Part {
 
 impl Part {
     /// Reads the data of a message: an object, or a string that holds one, since some SDKs encode it twice.
-    fn read<'a, T: Data<'a>>(self, data: Option<&'a RawValue>) -> Result<T, Malformed> {
+    fn read<'a, T: Data<'a>>(self, data: Option<&'a RawValue>) -> Result<T, InvalidMessage> {
         let Some(data) = data.map(RawValue::get) else {
-            return Err(Malformed { part: self, category: Category::Missing, line: 0, column: 0 });
+            return Err(InvalidMessage { part: self, category: Category::Missing, line: 0, column: 0 });
         };
         if data.starts_with('"') {
-            let inner: String = serde_json::from_str(data).map_err(|error| Malformed::new(self, &error))?;
+            let inner: String = serde_json::from_str(data).map_err(|error| InvalidMessage::new(self, error.into()))?;
             return T::read_owned(&without_lone_surrogates(&inner), self);
         }
         from_object(data, self)
@@ -433,7 +432,7 @@ struct Message<'a> {
 /// What a message's data may be.
 trait Data<'a>: Deserialize<'a> {
     /// Reads it from a text that does not outlive the call.
-    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed>;
+    fn read_owned(text: &str, part: Part) -> Result<Self, InvalidMessage>;
 }
 
 #[derive(Deserialize)]
@@ -447,7 +446,7 @@ struct SubscriptionData<'a> {
 }
 
 impl<'a> Data<'a> for SubscriptionData<'a> {
-    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed> {
+    fn read_owned(text: &str, part: Part) -> Result<Self, InvalidMessage> {
         let SubscriptionData { channel, auth, channel_data } = from_object(text, part)?;
         let (auth, channel_data) = (auth.map(Text::into_owned), channel_data.map(Text::into_owned));
         Ok(Self { channel: channel.into_owned(), auth, channel_data })
@@ -463,31 +462,17 @@ struct SignInData<'a> {
 }
 
 impl<'a> Data<'a> for SignInData<'a> {
-    fn read_owned(text: &str, part: Part) -> Result<Self, Malformed> {
+    fn read_owned(text: &str, part: Part) -> Result<Self, InvalidMessage> {
         let SignInData { auth, user_data } = from_object(text, part)?;
         Ok(Self { auth: auth.into_owned(), user_data: user_data.into_owned() })
     }
 }
 
-/// A string lent from the message unless an escape forbids it. (Serde borrows a bare `Cow`, but not one within an `Option`.)
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Text<'_> {
-    fn into_owned<'b>(self) -> Text<'b> {
-        Text(owned(self.0))
-    }
+fn from_object<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, InvalidMessage> {
+    json::from_object(text).map_err(|error| InvalidMessage::new(part, error))
 }
 
-/// Reads an object. (Serde would also fill a struct from an array's elements.)
-fn from_object<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, Malformed> {
-    if text.trim_ascii_start().starts_with('[') {
-        return Err(Malformed { part, category: Category::Shape, line: 1, column: 1 });
-    }
-    serde_json::from_str(text).map_err(|error| Malformed::new(part, &error))
-}
-
-/// Appends an event of the server's own, whose data is JSON text in a string.
+/// Appends a `pusher_internal:` event, whose data is JSON text in a string.
 fn write_internal(out: &mut String, event: &str, channel: &str, data: &str) {
     out.push_str(r#"{"event":"pusher_internal:"#);
     out.push_str(event);

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
+use serde_json::error::Category;
+
 use crate::hex::DIGITS;
 
 /// Appends `text` as a JSON string with its quotes (RFC 8259 §7): only what must be escaped is.
@@ -40,8 +43,9 @@ pub fn write_json_string(out: &mut String, text: &str) {
 
 /// Replaces every escape of half a surrogate pair by the one of U+FFFD, the replacement character.
 ///
-/// A text that was cut within an emoji has such a half, and JavaScript writes it as `\ud83d`. RFC 8259 §8.2 leaves open what becomes of it: browsers take
-/// it, other parsers refuse the whole document. So nobody gets one from here. The length stays the same.
+/// A text that was cut within an emoji has such a half, and JavaScript writes it as `\ud83d`. RFC 8259 §8.2 leaves open
+/// what becomes of it: browsers take it, other parsers refuse the whole document. So nobody gets one from here. The
+/// length stays the same.
 pub fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
     // Most texts have escapes, of quotes for instance, but none by number: this finds out much faster.
     if !json.contains("\\u") {
@@ -60,7 +64,8 @@ pub fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
                 UNIT
             }
             (Some(_), _) => UNIT,
-            // A backslash and what it escapes, which may be a backslash. What is none of JSON's escapes, its parser refuses.
+            // A backslash and what it escapes, which may be a backslash. What is none of JSON's escapes, its parser
+            // refuses.
             (None, _) => 1 + json[escape + 1..].chars().next().map_or(0, char::len_utf8),
         };
         position = escape + length;
@@ -78,6 +83,42 @@ pub fn bytes_without_lone_surrogates(json: &[u8]) -> Cow<'_, [u8]> {
         Ok(Cow::Owned(mended)) => Cow::Owned(mended.into_bytes()),
         Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(json),
     }
+}
+
+/// A string lent from the message unless an escape forbids it. (Serde borrows a bare `Cow`, but not one within an
+/// `Option`.)
+#[derive(Deserialize)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+impl Text<'_> {
+    pub(crate) fn into_owned<'b>(self) -> Text<'b> {
+        Text(owned(self.0))
+    }
+}
+
+pub(crate) fn owned<'b>(text: Cow<'_, str>) -> Cow<'b, str> {
+    Cow::Owned(text.into_owned())
+}
+
+/// Where a text is not the object that was wanted.
+pub(crate) struct NotObject {
+    pub(crate) category: Category,
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+impl From<serde_json::Error> for NotObject {
+    fn from(error: serde_json::Error) -> Self {
+        Self { category: error.classify(), line: error.line(), column: error.column() }
+    }
+}
+
+/// Reads an object. (Serde would also fill a struct from an array's elements.)
+pub(crate) fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, NotObject> {
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(NotObject { category: Category::Data, line: 1, column: 1 });
+    }
+    Ok(serde_json::from_str(text)?)
 }
 
 /// The unit of UTF-16 whose escape (`\uXXXX`) begins here.

@@ -6,13 +6,14 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::without_lone_surrogates;
+use crate::json::{from_object, owned, without_lone_surrogates};
 use crate::number::as_javascript_prints;
 
 /// A member of a presence channel, as `channel_data` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Always a text. Some backends send a number: then it is what JavaScript prints, since pusher-js looks itself up by that.
+    /// Always a text. Some backends send a number: then it is what JavaScript prints, since pusher-js looks itself up
+    /// by that.
     pub user_id: Cow<'a, str>,
     /// JSON text of what the member says of itself; `None` where that is absent or `null`.
     pub user_info: Option<Cow<'a, str>>,
@@ -76,7 +77,7 @@ impl<'a> User<'a> {
             watchlist: Option<Vec<String>>,
         }
         let Fields { id, user_info, watchlist } = object(user_data, "user_data")?;
-        // pusher-js drops a user whose id is no string, so a number would be of no use to anybody.
+        // pusher-js drops a user whose id is not a string, so a number would be of no use to anybody.
         let id = Some(id).filter(|id| id.get().starts_with('"')).and_then(identifier);
         Ok(Self {
             id: id.ok_or(InvalidMember::Identifier { field: "id" })?,
@@ -94,7 +95,7 @@ impl<'a> User<'a> {
 /// Why a text does not say who somebody is. It repeats nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidMember {
-    /// It is no JSON object with the fields that are needed.
+    /// It is not a JSON object with the fields that are needed.
     Form {
         /// What was to be read.
         what: &'static str,
@@ -128,15 +129,7 @@ impl fmt::Display for InvalidMember {
 impl std::error::Error for InvalidMember {}
 
 fn object<'a, T: Deserialize<'a>>(text: &'a str, what: &'static str) -> Result<T, InvalidMember> {
-    // Serde would also fill a struct from an array's elements.
-    if text.trim_ascii_start().starts_with('[') {
-        return Err(InvalidMember::Form { what, column: 1 });
-    }
-    serde_json::from_str(text).map_err(|error| InvalidMember::Form { what, column: error.column() })
-}
-
-fn owned<'b>(text: Cow<'_, str>) -> Cow<'b, str> {
-    Cow::Owned(text.into_owned())
+    from_object(text).map_err(|error| InvalidMember::Form { what, column: error.column })
 }
 
 /// A text, or what JavaScript prints of a number.

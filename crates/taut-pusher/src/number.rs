@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-/// Reads ASCII digits and nothing else; `None` also where the number does not fit. (`str::parse` alone takes a leading `+` as well.)
+/// Reads ASCII digits and nothing else; `None` also where the number does not fit. (`str::parse` alone takes a leading
+/// `+` as well.)
 pub fn digits<N: FromStr>(text: &str) -> Option<N> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_number { text.parse().ok() } else { None }
@@ -10,7 +11,8 @@ pub fn digits<N: FromStr>(text: &str) -> Option<N> {
 
 /// The text that JavaScript makes of a number in JSON (ECMAScript §6.1.6.1.20): `7` of `7.0`, `100` of `1e2`.
 ///
-/// A number that is written as an integer keeps all of its digits. JavaScript would round those beyond 2^53, and so make one user of two.
+/// A number that is written as an integer keeps all of its digits. JavaScript would round those beyond 2^53, and so
+/// make one user of two.
 /// `None` where the text is not a number of JSON (RFC 8259 §6).
 pub fn as_javascript_prints(json: &str) -> Option<String> {
     let magnitude = json.strip_prefix('-').unwrap_or(json);

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::json::without_lone_surrogates;
 use crate::json::write_json_string;
 
-/// What a published event carries: a text, which need not be JSON, and which nobody changes.
+/// What a published event carries: a text, which need not be JSON and is delivered unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload<'a>(Form<'a>);
 
@@ -19,7 +19,8 @@ enum Form<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// What a publisher means who sends this: the text of a string, or the JSON text of anything else. Half of a surrogate pair is delivered as U+FFFD.
+    /// What a publisher means who sends this: the text of a string, or the JSON text of anything else. Half of a
+    /// surrogate pair is delivered as U+FFFD.
     pub fn of(value: &'a RawValue) -> Self {
         let json = value.get();
         if !has_numbered_escape(json) {

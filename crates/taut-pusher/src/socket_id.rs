@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The name of one connection, as `connection_established` tells it and as publishers and auth endpoints repeat it.
 ///
-/// Every server SDK refuses an id that does not match `^\d+\.\d+$`. Both parts are random: who knows the id can have the connection left
-/// out of a publish and can ask an auth endpoint to sign for it, so it must not be guessable.
+/// Every server SDK refuses an id that does not match `^\d+\.\d+$`. Both parts are random: who knows the id can have
+/// the connection left out of a publish and can ask an auth endpoint to sign for it, so it must not be guessable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SocketId {
     first: u64,

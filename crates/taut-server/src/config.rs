@@ -39,6 +39,7 @@ pub(crate) use acme::check_together as acme_mistakes;
 pub(crate) use apps::PartialApp;
 pub use apps::{APP_FIELDS, WEBHOOK_FIELDS};
 pub use diagnostic::{ConfigError, Diagnostic};
+pub use dotenv::env_file;
 pub use field::Field;
 pub use import::{Imported, import_soketi};
 pub use routes::ROUTE_FIELDS;

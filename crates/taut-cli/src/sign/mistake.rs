@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use taut_pusher::auth::SigningKey;
+use taut_pusher::auth::{SigningKey, subscription_text, user_text};
 use taut_pusher::hex;
 
 /// What a signature is for.
@@ -18,9 +18,8 @@ impl Signed {
     /// The text that is signed.
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Subscription { channel, socket_id, data: None } => format!("{socket_id}:{channel}"),
-            Self::Subscription { channel, socket_id, data: Some(data) } => format!("{socket_id}:{channel}:{data}"),
-            Self::User { socket_id, data } => format!("{socket_id}::user::{data}"),
+            Self::Subscription { channel, socket_id, data } => subscription_text(socket_id, channel, data.as_deref()),
+            Self::User { socket_id, data } => user_text(socket_id, data),
         }
     }
 
@@ -53,6 +52,7 @@ pub(super) enum Mistake {
     LineEnd,
     DataNotSigned,
     OtherData,
+    OtherIdType,
     Swapped,
     WithoutPrefix,
     SingleColons,
@@ -75,6 +75,9 @@ impl fmt::Display for Mistake {
                 "the signed data is the same JSON written differently (spaces, order or escapes): sign exactly the \
                  text that is answered, and encode it once only"
             }
+            Self::OtherIdType => {
+                "the id is a number in one and a text in the other: sign exactly the text that is answered"
+            }
             Self::Swapped => "socket id and channel are swapped: sign SOCKET_ID:CHANNEL",
             Self::WithoutPrefix => "the channel was signed without its prefix: the whole name counts",
             Self::SingleColons => "there are two colons around user: sign SOCKET_ID::user::USER_DATA",
@@ -91,9 +94,8 @@ impl fmt::Display for Mistake {
 /// The mistake that makes this text wrong; `None` if it is right.
 pub(super) fn find(given: &str, signed: &Signed, key: &str, secret: &str) -> Option<Mistake> {
     let (given_key, digits) = given.rsplit_once(':').map_or((None, given), |(key, digits)| (Some(key), digits));
-    let is_of = |secret: &str, text: &str| SigningKey::new(secret).sign(&[text.as_bytes()]).matches(digits);
     let text = signed.text();
-    if is_of(secret, &text) {
+    if SigningKey::new(secret).sign(&[text.as_bytes()]).matches(digits) {
         return match given_key {
             Some(given) if given == key => None,
             Some(_) => Some(Mistake::OtherKey),
@@ -103,6 +105,9 @@ pub(super) fn find(given: &str, signed: &Signed, key: &str, secret: &str) -> Opt
     if let Some(mistake) = wrong_form(digits, secret, &text) {
         return Some(mistake);
     }
+    // In upper case it may have another mistake as well: that is told first.
+    let digits = digits.to_lowercase();
+    let is_of = |secret: &str, text: &str| SigningKey::new(secret).sign(&[text.as_bytes()]).matches(&digits);
     let others = other_texts(signed);
     let other = others.into_iter().find(|(_, other)| *other != text && is_of(secret, other));
     let other = other.map(|(mistake, _)| mistake);
@@ -148,8 +153,12 @@ fn other_texts(signed: &Signed) -> Vec<(Mistake, String)> {
             others.push((Mistake::SingleColons, format!("{socket_id}:{data}")));
         }
     }
-    let rewritten = signed.data().into_iter().flat_map(rewritten);
-    others.extend(rewritten.map(|data| (Mistake::OtherData, signed.with_data(data).text())));
+    let Some(data) = signed.data() else { return others };
+    let with_other_id = with_id_of_other_type(data);
+    let with_other_id = with_other_id.iter().flat_map(|data| rewritten(data));
+    let changed = rewritten(data).into_iter().map(|data| (Mistake::OtherData, data));
+    let changed = changed.chain(with_other_id.map(|data| (Mistake::OtherIdType, data)));
+    others.extend(changed.map(|(mistake, data)| (mistake, signed.with_data(data).text())));
     others
 }
 
@@ -165,7 +174,6 @@ fn rewritten(json: &str) -> Vec<String> {
         forms.extend([form.replace('/', "\\/"), ascii.replace('/', "\\/")]);
         forms.extend([Value::from(form.as_str()).to_string(), form, spaced, ascii, spaced_ascii]);
     }
-    forms.extend(with_id_of_other_type(&value));
     forms
 }
 
@@ -201,7 +209,8 @@ fn escaped(json: &str) -> String {
 }
 
 /// With a number for a text as the user's id, or the other way round.
-fn with_id_of_other_type(value: &Value) -> Vec<String> {
+fn with_id_of_other_type(json: &str) -> Vec<String> {
+    let Ok(value) = serde_json::from_str::<Value>(json) else { return Vec::new() };
     let changed = |name: &str| {
         let other = match &value[name] {
             Value::String(text) => text.parse::<u64>().ok().map(Value::from)?,
@@ -217,8 +226,8 @@ fn with_id_of_other_type(value: &Value) -> Vec<String> {
         Some(info) => format!(r#"{{"user_id":{},"user_info":{info}}}"#, value["user_id"]),
         None => value.to_string(),
     };
-    let changed = ["user_id", "id"].into_iter().filter_map(changed);
-    changed.flat_map(|value| [value.to_string(), in_order(&value)]).collect()
+    let changed: Vec<Value> = ["user_id", "id"].into_iter().filter_map(changed).collect();
+    changed.iter().flat_map(|value| [value.to_string(), in_order(value)]).collect()
 }
 
 #[cfg(test)]
@@ -295,20 +304,35 @@ mod tests {
             r#"{"user_id": "7", "user_info": {"name": "Ärger/2"}}"#,
             r#"{"user_id": "7", "user_info": {"name": "\u00c4rger/2"}}"#,
             r#"{"user_id":"7","user_info":{"name":"\u00c4rger\/2"}}"#,
-            r#"{"user_id":7,"user_info":{"name":"Ärger/2"}}"#,
             r#""{\"user_id\":\"7\",\"user_info\":{\"name\":\"Ärger/2\"}}""#,
         ] {
             let text = format!("1.2:presence-cache-room:{data}");
             assert_eq!(found(&presence, SECRET, &text), Some(Mistake::OtherData), "{data}");
         }
         let numbered = subscription(Some(r#"{"user_id":10,"user_info":{"name":"A \"B, C\""}}"#));
+        let text = r#"1.2:presence-cache-room:{"user_id": 10, "user_info": {"name": "A \"B, C\""}}"#;
+        assert_eq!(found(&numbered, SECRET, text), Some(Mistake::OtherData));
+    }
+
+    #[test]
+    fn an_id_that_is_a_number_in_one_and_a_text_in_the_other_is_found() {
+        let presence = subscription(Some(DATA));
         for data in [
-            r#"{"user_id": 10, "user_info": {"name": "A \"B, C\""}}"#,
-            r#"{"user_id":"10","user_info":{"name":"A \"B, C\""}}"#,
+            r#"{"user_id":7,"user_info":{"name":"Ärger/2"}}"#,
+            r#"{"user_id": 7, "user_info": {"name": "\u00c4rger/2"}}"#,
         ] {
             let text = format!("1.2:presence-cache-room:{data}");
-            assert_eq!(found(&numbered, SECRET, &text), Some(Mistake::OtherData), "{data}");
+            assert_eq!(found(&presence, SECRET, &text), Some(Mistake::OtherIdType), "{data}");
         }
+        let number = subscription(Some(r#"{"user_id":10,"user_info":{"name":"A \"B, C\""}}"#));
+        let text = r#"1.2:presence-cache-room:{"user_id":"10","user_info":{"name":"A \"B, C\""}}"#;
+        assert_eq!(found(&number, SECRET, text), Some(Mistake::OtherIdType));
+    }
+
+    #[test]
+    fn a_mistake_is_found_in_upper_case_too() {
+        let digits = signature(SECRET, "1.2:presence-cache-room\n").to_uppercase();
+        assert_eq!(find(&format!("{KEY}:{digits}"), &subscription(None), KEY, SECRET), Some(Mistake::LineEnd));
     }
 
     #[test]

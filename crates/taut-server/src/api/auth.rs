@@ -142,20 +142,20 @@ pub(super) struct Rejected {
     pub(super) why: Cow<'static, str>,
 }
 
-impl From<auth::Refused> for Rejected {
+impl From<auth::SignatureError> for Rejected {
     /// A request is not known to come from an app's backend.
-    fn from(refused: auth::Refused) -> Self {
+    fn from(refused: auth::SignatureError) -> Self {
         // The text to sign repeats the query, which a stranger may have made long.
         let error: String = refused.to_string().chars().take(LONGEST_REFUSAL).collect();
         let (reason, why) = match refused {
-            auth::Refused::Missing(_)
-            | auth::Refused::Repeated(_)
-            | auth::Refused::Version
-            | auth::Refused::TimestampForm => (RefusalReason::RequestParameter, error.clone().into()),
-            auth::Refused::UnknownKey => (RefusalReason::RequestKey, error.clone().into()),
-            auth::Refused::Expired { .. } => (RefusalReason::RequestTimestamp, error.clone().into()),
-            auth::Refused::BodyDigest => (RefusalReason::RequestBody, error.clone().into()),
-            auth::Refused::Signature { .. } => (RefusalReason::RequestSignature, WRONG_SIGNATURE.into()),
+            auth::SignatureError::Missing(_)
+            | auth::SignatureError::Repeated(_)
+            | auth::SignatureError::Version
+            | auth::SignatureError::TimestampForm => (RefusalReason::RequestParameter, error.clone().into()),
+            auth::SignatureError::UnknownKey => (RefusalReason::RequestKey, error.clone().into()),
+            auth::SignatureError::Expired { .. } => (RefusalReason::RequestTimestamp, error.clone().into()),
+            auth::SignatureError::BodyDigest => (RefusalReason::RequestBody, error.clone().into()),
+            auth::SignatureError::Signature { .. } => (RefusalReason::RequestSignature, WRONG_SIGNATURE.into()),
         };
         Self { error: ApiError::new(StatusCode::UNAUTHORIZED, error), reason, why }
     }

@@ -334,10 +334,10 @@ const CLUSTER_NODES: Description = Description::new(
 );
 
 const CERTIFICATE_EXPIRY: Description = Description::new(
-    "taut_tls_certificate_expiry_seconds",
+    "taut_tls_certificate_expiry_timestamp_seconds",
     Kind::Gauge,
     &[],
-    "When the certificate ends that clients are shown, since 1970; absent while there is none.",
+    "Unix time at which the certificate that clients are shown expires; absent while there is none.",
 );
 
 const ACME_ORDERS: Description = Description::new(

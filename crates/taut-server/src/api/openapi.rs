@@ -36,7 +36,7 @@ pub(super) struct Operation {
 pub(super) enum Access {
     /// The backend of an app, which signs each request.
     Signed,
-    /// The same, or who shows a key in `Authorization`.
+    /// Signed, or with a key in `Authorization`.
     SignedOrKeyed,
     /// Who operates the server.
     Operator,

@@ -131,8 +131,8 @@ fn find(context: &Context, head: &Parts, path: &RawPathParams) -> Result<Arc<App
         });
     }
     let request = auth::Request::new("", "", query_of(head), b"");
-    let key = request.auth_key().ok_or(auth::Refused::Missing("auth_key"))?;
-    context.node().apps().by_key(key).ok_or_else(|| auth::Refused::UnknownKey.into())
+    let key = request.auth_key().ok_or(auth::SignatureError::Missing("auth_key"))?;
+    context.node().apps().by_key(key).ok_or_else(|| auth::SignatureError::UnknownKey.into())
 }
 
 /// The app that the path or the key names, or the only one.

@@ -4,7 +4,21 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{ConfigError, Diagnostic};
+
+/// Reads a file of variables by name, for programs that look for an app in it. `${NAME}` stands for what the environment or
+/// a line further up says.
+///
+/// # Errors
+/// Each line that cannot be read, without repeating it, since secrets stand there.
+pub fn env_file(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<HashMap<String, String>, ConfigError> {
+    let environment = environment.into_iter().collect();
+    let variables = read(path, &environment).map_err(ConfigError::of)?;
+    Ok(variables.into_iter().map(|Variable { name, value, .. }| (name, value)).collect())
+}
 
 /// A variable of such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -68,6 +68,7 @@ impl Environment {
     fn find_slips(&mut self) {
         let unknown = |name: &&String| {
             name.starts_with(OURS)
+                && !OF_OTHER_COMMANDS.contains(&name.as_str())
                 && !SETTINGS.iter().chain(RETIRED).any(|setting| setting.environment == name.as_str())
         };
         let mut names: Vec<String> = self.values.keys().filter(unknown).cloned().collect();
@@ -147,6 +148,9 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || name.contains("_SERVICE_PORT_")
 }
 
+/// What other commands read, on the same machine and perhaps from the same file.
+const OF_OTHER_COMMANDS: [&str; 3] = ["TAUT_APP_URL", "TAUT_BEARER", "TAUT_ENCRYPTION_KEY"];
+
 /// How our variables begin.
 const OURS: &str = "TAUT_";
 
@@ -212,7 +216,7 @@ mod tests {
             assert!(read.mistakes.is_empty(), "{:?}", read.mistakes);
             assert_eq!(read.notes, [format!("{name} is not used: there is no such variable; {meant}")]);
         }
-        for name in ["TAUTOLOGY", "taut_listen", "TAUT_LISTEN"] {
+        for name in ["TAUTOLOGY", "taut_listen", "TAUT_LISTEN", "TAUT_APP_URL", "TAUT_BEARER", "TAUT_ENCRYPTION_KEY"] {
             let read = environment(&[(name, "1")]);
             assert!(read.mistakes.is_empty() && read.notes.is_empty(), "{name}");
         }
