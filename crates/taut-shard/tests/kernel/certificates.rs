@@ -81,6 +81,7 @@ fn without_a_certificate_clients_get_an_alert_until_there_is_one() {
     let denied = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
     assert_eq!(refused(&mut stage, &client, "fake.example"), denied);
     assert!(resolver.certificate().is_none());
+    assert_eq!(format!("{resolver:?}"), "Resolver { has_certificate: false, .. }");
 
     assert!(resolver.replace(Arc::clone(&first)));
     assert!(trusts(&mut stage, &client));
@@ -93,6 +94,10 @@ fn without_a_certificate_clients_get_an_alert_until_there_is_one() {
     open.send("still here");
     stage.exchange(&mut [&mut open]);
     assert_eq!(open.texts(), ["still here"]);
+    // Nothing of a key is shown, also where the settings are.
+    assert_eq!(format!("{resolver:?}"), "Resolver { has_certificate: true, .. }");
+    let settings = format!("{:?}", resolver.config().unwrap());
+    assert!(settings.contains("cert_resolver: Current { .. }"), "{settings}");
 }
 
 // RFC 8737 §3.
