@@ -306,7 +306,7 @@ const NO_SIZE: &str = "this is not a size; write a number of bytes, as 65536, or
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     use super::*;
@@ -401,7 +401,8 @@ mod tests {
     /// What a server is sent by a client with these arguments: lines, whose names are in lower case.
     async fn head_of(dial: &DialArguments) -> Vec<String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = dial.client(&listener.local_addr().unwrap().to_string()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = dial.client(&address.to_string()).unwrap();
         let server = thread::spawn(move || {
             let lines = BufReader::new(listener.accept().unwrap().0).lines().map(Result::unwrap);
             let lines = lines.take_while(|line| !line.is_empty()).map(|line| match line.split_once(": ") {
@@ -411,6 +412,8 @@ mod tests {
             lines.collect()
         });
         assert!(dial.connect(&client).await.is_err(), "there is no response");
+        // If the client has not come, the server waits no longer.
+        drop(TcpStream::connect(address));
         server.join().unwrap()
     }
 }
