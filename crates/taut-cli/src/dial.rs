@@ -370,6 +370,17 @@ mod tests {
         assert!(error.contains("NAME: VALUE") && !error.contains("s3cret"), "{error}");
     }
 
+    #[test]
+    fn roots_are_read_from_their_file_and_a_mistake_names_it() {
+        let path = std::env::temp_dir().join(format!("taut-roots-{}.pem", std::process::id()));
+        let dial = DialArguments { cacert: Some(path.clone()), ..DialArguments::default() };
+        let root = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        fs::write(&path, root.cert.pem()).unwrap();
+        assert!(dial.client("wss://a.example/").is_ok());
+        fs::remove_file(&path).unwrap();
+        assert!(dial.client("wss://a.example/").err().unwrap().contains(path.to_str().unwrap()));
+    }
+
     #[tokio::test]
     async fn a_server_sees_the_headers_that_were_asked_for() {
         let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
