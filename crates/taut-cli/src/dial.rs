@@ -372,7 +372,7 @@ const NO_SIZE: &str = "this is not a size; write a number of bytes, as 65536, or
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     use super::*;
@@ -534,7 +534,8 @@ mod tests {
     /// What a server is sent by a client with these arguments, and what comes of its answer.
     async fn answered(dial: &DialArguments, response: &str) -> (String, Error) {
         let (listener, response) = (TcpListener::bind("127.0.0.1:0").unwrap(), response.to_owned());
-        let client = dial.client(&listener.local_addr().unwrap().to_string()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = dial.client(&address.to_string()).unwrap();
         let server = thread::spawn(move || {
             let (mut stream, mut head) = (listener.accept().unwrap().0, Vec::new());
             while !head.ends_with(b"\r\n\r\n") {
@@ -546,6 +547,8 @@ mod tests {
             String::from_utf8(head).unwrap()
         });
         let error = dial.connect(&client).await.unwrap_err();
+        // If the client has not come, the server waits no longer.
+        drop(TcpStream::connect(address));
         (server.join().unwrap(), error)
     }
 }

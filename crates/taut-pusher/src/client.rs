@@ -65,10 +65,7 @@ impl<'a> Received<'a> {
 
     fn parse_whole(message: &'a str) -> Option<Self> {
         let Fields { event, channel, data, user_id } = from_object(message).ok()?;
-        let data = data.map(|data| match data.get() {
-            text if text.starts_with('"') => Payload::of(data).text().into_owned().into(),
-            text => Cow::Borrowed(text),
-        });
+        let data = data.map(|data| Payload::of(data).text().into_owned().into());
         Some(Self { event: event.0, channel: channel.map(|text| text.0), data, user_id: user_id.map(|text| text.0) })
     }
 

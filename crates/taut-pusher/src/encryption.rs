@@ -130,16 +130,21 @@ mod tests {
         for data in ["", "{}", "x", r#"{"nonce":"AAAA","ciphertext":"AAAA"}"#, r#"{"nonce":7,"ciphertext":""}"#] {
             assert_eq!(secret.decrypt(data), Err(Undecryptable::Form), "{data}");
         }
+        assert!(
+            Undecryptable::Form.to_string().contains("not encrypted")
+                && Undecryptable::Key.to_string().contains("another key")
+        );
         let changed = data.replace("BwcH", "CAgI");
         assert_ne!(changed, data);
         assert_eq!(secret.decrypt(&changed), Err(Undecryptable::Key));
     }
 
     #[test]
-    fn a_master_key_has_32_bytes_and_is_not_shown() {
+    fn a_master_key_has_32_bytes_and_no_key_is_shown() {
         for text in ["", "AAAA", "not base64!"] {
             assert!(MasterKey::from_base64(text).is_none(), "{text}");
         }
         assert_eq!(format!("{:?}", master_key()), "MasterKey(…)");
+        assert_eq!(format!("{:?}", master_key().shared_secret(CHANNEL)), "SharedSecret(…)");
     }
 }

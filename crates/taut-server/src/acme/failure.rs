@@ -162,6 +162,30 @@ mod tests {
         assert_eq!(failure(r#"{"type": "about:blank"}"#).advice, "");
     }
 
+    // RFC 8555 §6.7.
+    #[test]
+    fn an_error_comes_with_what_to_do_about_it() {
+        for (kinds, words) in [
+            (&["connection"][..], "port 443 of each name must lead to it"),
+            (&["dns"], "A and AAAA records"),
+            (&["unauthorized", "incorrectResponse"], "Another server answers for this name"),
+            (&["tls"], "this server's TLS"),
+            (&["caa"], "add it there"),
+            (&["rateLimited"], "acme-directory = \"staging\""),
+            (&["rejectedIdentifier", "unsupportedIdentifier"], "correct acme, or choose another authority"),
+            (&["externalAccountRequired"], "acme-eab-kid and acme-eab-hmac"),
+            (&["userActionRequired"], "see its words"),
+            (&["invalidContact", "unsupportedContact"], "acme-contact"),
+            (&["serverInternal", "badNonce"], "it is asked again"),
+            (&["badSignatureAlgorithm", "badPublicKey", "badCSR", "malformed"], "is acme-directory right?"),
+        ] {
+            for kind in kinds {
+                let told = failure(&format!(r#"{{"type": "urn:ietf:params:acme:error:{kind}"}}"#));
+                assert!(told.advice.contains(words), "{kind}: {}", told.advice);
+            }
+        }
+    }
+
     // RFC 8555 §6.7.1.
     #[test]
     fn what_is_behind_a_problem_is_told_too_and_decides_what_to_do() {

@@ -58,7 +58,7 @@ pub(super) fn ask_again(suggested: Duration) -> Duration {
 /// what the authority allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct History {
-    /// When each order of the last hour began that did not lead to a certificate, in seconds since 1970.
+    /// When the last orders began that did not lead to a certificate, at most [`MOST_AN_HOUR`], in seconds since 1970.
     #[serde(default)]
     begun: Vec<u64>,
     /// Until when the authority wants to be left alone.
@@ -71,7 +71,7 @@ impl History {
     pub(super) fn begin(&mut self, now: SystemTime) {
         let now = seconds(now);
         // What lies ahead was written by a clock that was wrong.
-        self.begun.retain(|&begun| begun <= now && begun + HOUR.as_secs() > now);
+        self.begun.retain(|&begun| begun <= now);
         self.begun.push(now);
         self.begun.drain(..self.begun.len().saturating_sub(MOST_AN_HOUR));
     }
@@ -92,9 +92,9 @@ impl History {
         // What lies further ahead was written by a clock that was wrong.
         let asked = Some(retry_after).filter(|&time| time <= now + LONGEST_RETRY_AFTER).unwrap_or(UNIX_EPOCH);
         let now = seconds(now);
-        let of_the_hour = self.begun.iter().filter(|&&begun| begun <= now && begun + HOUR.as_secs() > now);
-        let limit = match of_the_hour.clone().min() {
-            Some(&first) if of_the_hour.count() >= MOST_AN_HOUR => UNIX_EPOCH + Duration::from_secs(first) + HOUR,
+        let begun = self.begun.iter().filter(|&&begun| begun <= now);
+        let limit = match begun.clone().min() {
+            Some(&first) if begun.count() >= MOST_AN_HOUR => UNIX_EPOCH + Duration::from_secs(first) + HOUR,
             _ => UNIX_EPOCH,
         };
         asked.max(limit)

@@ -259,9 +259,30 @@ mod tests {
         let error = store.account().await.err().expect("damaged").to_string();
         assert!(error.ends_with("account.json cannot be used: it is damaged"), "{error}");
 
+        fs::write(store.folder.join(CERTIFICATE), [0xff]).expect("written");
+        let error = store.certificate().expect_err("no text");
+        assert!(error.is_damage() && error.to_string().ends_with("cannot be used: it is not text"), "{error}");
+
         let blocked = Store { folder: store.folder.join(CERTIFICATE).into() };
         let error = blocked.write_history(&History::default()).await.expect_err("a file is no folder");
         assert!(!error.is_damage() && error.to_string().contains("orders.json cannot be written: "), "{error}");
+        let error = blocked.history().await.expect_err("a file is no folder");
+        assert!(!error.is_damage() && error.to_string().contains("orders.json cannot be read: "), "{error}");
+    }
+
+    // RFC 8555 §7.3.1: with the same key the authority knows the account again.
+    #[tokio::test]
+    async fn the_account_is_there_again_with_its_key() {
+        let (_folder, store) = store();
+        let key = rcgen::KeyPair::generate().expect("a key").serialize_der();
+        let key_pkcs8 = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &key);
+        let json = format!(r#"{{"id":"https://ca.example/account/1","key_pkcs8":"{key_pkcs8}","directory":null}}"#);
+        let credentials = serde_json::from_str(&json).expect("credentials");
+        let account = StoredAccount { contact: Some("admin@example.com".to_owned()), credentials };
+        store.write_account(&account).await.expect("written");
+        let read = store.account().await.expect("a file").expect("an account");
+        assert_eq!(read.contact.as_deref(), Some("admin@example.com"));
+        assert_eq!(read.credentials.private_key().secret_pkcs8_der(), key);
     }
 
     #[tokio::test]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, DEFAULT_VERSIONS, RootCertStore, SupportedProtocolVersion,
+};
 use taut_shard::testing::{Client, Remote, Stage};
 use taut_shard::tls::{Certificates, Resolver};
 
@@ -81,6 +83,7 @@ fn without_a_certificate_clients_get_an_alert_until_there_is_one() {
     let denied = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
     assert_eq!(refused(&mut stage, &client, "fake.example"), denied);
     assert!(resolver.certificate().is_none());
+    assert_eq!(format!("{resolver:?}"), "Resolver { has_certificate: false, .. }");
 
     assert!(resolver.replace(Arc::clone(&first)));
     assert!(trusts(&mut stage, &client));
@@ -93,6 +96,10 @@ fn without_a_certificate_clients_get_an_alert_until_there_is_one() {
     open.send("still here");
     stage.exchange(&mut [&mut open]);
     assert_eq!(open.texts(), ["still here"]);
+    // Nothing of a key is shown, also where the settings are.
+    assert_eq!(format!("{resolver:?}"), "Resolver { has_certificate: true, .. }");
+    let settings = format!("{:?}", resolver.config().unwrap());
+    assert!(settings.contains("cert_resolver: Current { .. }"), "{settings}");
 }
 
 // RFC 8737 §3.
@@ -106,7 +113,7 @@ fn a_challenge_of_acme_is_answered_by_its_own_certificate_and_the_connection_end
     let denied = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
     assert_eq!(refused(&mut stage, &authority, "challenged.example"), denied, "nothing is asked yet");
 
-    resolver.set_challenges(vec![("challenged.example".to_owned(), answer)]);
+    resolver.set_challenges(vec![("challenged.example".to_owned(), Arc::clone(&answer))]);
     let (mut tls, remote) = shake_hands(&mut stage, &authority, "CHALLENGED.example").unwrap();
     assert_eq!(tls.alpn_protocol(), Some(&b"acme-tls/1"[..]));
     tls.writer().write_all(b"GET / HTTP/1.1\r\nhost: challenged.example\r\n\r\n").unwrap();
@@ -121,6 +128,9 @@ fn a_challenge_of_acme_is_answered_by_its_own_certificate_and_the_connection_end
     assert!(remote.is_shut());
     assert!(stage.handler().peers.is_empty(), "it is not a request");
     assert_eq!(refused(&mut stage, &authority, "fake.example"), denied, "it asks for another name");
+    // In TLS 1.2 the server has the last word of the handshake.
+    let older = trusting(answer.cert[0].clone(), &[b"acme-tls/1"], &[&rustls::version::TLS12]);
+    assert!(shake_hands(&mut stage, &older, "challenged.example").is_ok());
 
     // Neither a client nor who offers both is an authority that asks.
     assert!(trusts(&mut stage, &client));
@@ -199,15 +209,19 @@ fn connect(stage: &mut Stage<Application>, config: &Arc<ClientConfig>) -> Client
 fn certificate(name: &str, protocols: &[&[u8]]) -> (Arc<CertifiedKey>, Arc<ClientConfig>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let client = trusting(made.cert.der().clone(), protocols);
+    let client = trusting(made.cert.der().clone(), protocols, DEFAULT_VERSIONS);
     (Resolver::read(vec![made.cert.into()], key.into()).unwrap(), client)
 }
 
-fn trusting(root: CertificateDer<'static>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+fn trusting(
+    root: CertificateDer<'static>,
+    protocols: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(root).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_protocol_versions(versions).unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     // A session that is resumed shows no certificate.
     config.resumption = Resumption::disabled();
@@ -237,7 +251,7 @@ impl Files {
             rcgen::generate_simple_self_signed(["fake.example".to_owned()]).unwrap();
         fs::write(&self.certificate, cert.pem()).unwrap();
         fs::write(&self.key, signing_key.serialize_pem()).unwrap();
-        trusting(cert.into(), &[])
+        trusting(cert.into(), &[], DEFAULT_VERSIONS)
     }
 }
 

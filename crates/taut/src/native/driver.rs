@@ -343,7 +343,7 @@ enum PartState {
 }
 
 /// What only a connection has to remember that ends, that is at a halt, or that is traced.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Ending {
     /// If somebody wants to be told what is sent and received.
     tracer: Option<Tracer>,

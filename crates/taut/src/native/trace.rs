@@ -15,7 +15,6 @@
 //! # }
 //! ```
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,11 +139,5 @@ impl Kind {
             Message::Text(_) => Self::Text,
             Message::Binary(_) => Self::Binary,
         }
-    }
-}
-
-impl fmt::Debug for Tracer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracer").field("wire", &self.wire).finish_non_exhaustive()
     }
 }
