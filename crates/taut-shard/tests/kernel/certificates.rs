@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use taut_shard::testing::{Client, Remote, Stage};
 use taut_shard::tls::{Certificates, Resolver};
 
@@ -85,7 +85,10 @@ fn without_a_certificate_clients_get_an_alert_until_there_is_one() {
     assert!(resolver.replace(Arc::clone(&first)));
     assert!(trusts(&mut stage, &client));
     let mut open = connect(&mut stage, &client);
-    assert!(!resolver.replace(first), "it is the same one");
+    let copy = Arc::new(CertifiedKey::new(first.cert.clone(), Arc::clone(&first.key)));
+    let unused = Arc::downgrade(&copy);
+    assert!(!resolver.replace(copy), "it is the same one");
+    assert!(unused.upgrade().is_none(), "the first one is kept");
     let (second, other) = certificate("fake.example", &[]);
     assert!(resolver.clone().replace(Arc::clone(&second)));
     assert_eq!(resolver.certificate().as_ref(), second.cert.first());
@@ -98,17 +101,24 @@ fn without_a_certificate_clients_get_an_alert_until_there_is_one() {
 // RFC 8737 §3.
 #[test]
 fn a_challenge_of_acme_is_answered_by_its_own_certificate_and_the_connection_ends() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        challenge_by(version);
+    }
+}
+
+fn challenge_by(version: &'static SupportedProtocolVersion) {
     let resolver = Resolver::new();
     let mut stage = stage_with(|settings| settings.tls = Some(resolver.config().unwrap()));
     let (served, client) = certificate("fake.example", &[b"http/1.1"]);
     resolver.replace(served);
-    let (answer, authority) = certificate("challenged.example", &[b"acme-tls/1"]);
+    let (answer, authority) = certificate_by(&[version], "challenged.example", &[b"acme-tls/1"]);
     let denied = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
     assert_eq!(refused(&mut stage, &authority, "challenged.example"), denied, "nothing is asked yet");
 
     resolver.set_challenges(vec![("challenged.example".to_owned(), answer)]);
     let (mut tls, remote) = shake_hands(&mut stage, &authority, "CHALLENGED.example").unwrap();
     assert_eq!(tls.alpn_protocol(), Some(&b"acme-tls/1"[..]));
+    assert_eq!(tls.protocol_version(), Some(version.version));
     tls.writer().write_all(b"GET / HTTP/1.1\r\nhost: challenged.example\r\n\r\n").unwrap();
     let mut request = Vec::new();
     tls.write_tls(&mut request).unwrap();
@@ -197,17 +207,30 @@ fn connect(stage: &mut Stage<Application>, config: &Arc<ClientConfig>) -> Client
 
 /// A certificate in memory, and settings for a client that trusts it alone and offers these protocols.
 fn certificate(name: &str, protocols: &[&[u8]]) -> (Arc<CertifiedKey>, Arc<ClientConfig>) {
+    certificate_by(rustls::DEFAULT_VERSIONS, name, protocols)
+}
+
+/// The same for a client that speaks these versions only.
+fn certificate_by(
+    versions: &[&'static SupportedProtocolVersion],
+    name: &str,
+    protocols: &[&[u8]],
+) -> (Arc<CertifiedKey>, Arc<ClientConfig>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let client = trusting(made.cert.der().clone(), protocols);
+    let client = trusting(versions, made.cert.der().clone(), protocols);
     (Resolver::read(vec![made.cert.into()], key.into()).unwrap(), client)
 }
 
-fn trusting(root: CertificateDer<'static>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+fn trusting(
+    versions: &[&'static SupportedProtocolVersion],
+    root: CertificateDer<'static>,
+    protocols: &[&[u8]],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(root).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_protocol_versions(versions).unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     // A session that is resumed shows no certificate.
     config.resumption = Resumption::disabled();
@@ -237,7 +260,7 @@ impl Files {
             rcgen::generate_simple_self_signed(["fake.example".to_owned()]).unwrap();
         fs::write(&self.certificate, cert.pem()).unwrap();
         fs::write(&self.key, signing_key.serialize_pem()).unwrap();
-        trusting(cert.into(), &[])
+        trusting(rustls::DEFAULT_VERSIONS, cert.into(), &[])
     }
 }
 
