@@ -748,7 +748,9 @@ fn in_use(address: SocketAddr) -> String {
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => "Another program listens there: stop it, or choose another port",
-        io::ErrorKind::PermissionDenied => "Ports below 1024 are for privileged programs: choose another port",
+        io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need a right or a socket of systemd (see `taut docs deploy`), or choose another port"
+        }
         _ => "Choose an address of this machine",
     };
     format!("cannot listen on {address}: {error}. {remedy}")
