@@ -20,8 +20,8 @@ import urllib.request
 
 WITHIN = 30
 
-# What pebble's paths begin with, where an order and an account is asked for.
-ORDER, ACCOUNT = "order-plz", "sign-me-up"
+# What the paths begin with where an order, an account and a time to renew are asked for.
+ORDER, ACCOUNT, SUGGESTION = "order-plz", "sign-me-up", "renewal-info"
 
 
 def free_port():
@@ -130,6 +130,7 @@ class Proxy:
         self.requests = collections.Counter()
         self.refusal = None  # (status, headers, problem) instead of an order
         self.renew_now = False
+        self.ask_again = "3600"  # the Retry-After of a suggestion; none if empty
         self.renewed = []
         self.trust = ssl.create_default_context(cafile=names.root)
         self.pebble_port = pebble_port
@@ -174,8 +175,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def result(self, kind, body):
         if kind == ORDER and self.proxy.refusal:
             return self.proxy.refusal
-        if kind == "renewal-info":
-            return 200, {"Retry-After": "3600", "Content-Type": "application/json"}, self.suggestion()
+        if kind == SUGGESTION:
+            pause = {"Retry-After": self.proxy.ask_again} if self.proxy.ask_again else {}
+            return 200, {**pause, "Content-Type": "application/json"}, self.suggestion()
         try:
             status, headers, content = self.ask(body)
         except OSError:

@@ -377,6 +377,12 @@ impl Connection {
         }
     }
 
+    /// The payload by which the heartbeat knows the pong of its last ping; `None` once that has come. If
+    /// [`handle_deadline`](Self::handle_deadline) changes it, a ping was sent.
+    pub fn awaited_pong(&self) -> Option<[u8; 8]> {
+        self.keepalive.awaited_pong()
+    }
+
     /// Restarts the wait for a pong, because the peer has read something. For a driver whose peer reads slowly: it is
     /// alive, but may be too far behind to have seen our ping.
     pub fn note_reading(&mut self, now: Time) {

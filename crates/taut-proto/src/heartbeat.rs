@@ -111,6 +111,11 @@ impl Keepalive {
         }
     }
 
+    /// The payload of the ping whose pong has not come.
+    pub(crate) fn awaited_pong(&self) -> Option<[u8; 8]> {
+        self.awaits_pong.then(|| self.payload())
+    }
+
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         (self.round_trip > 0).then(|| Duration::from_micros(u64::from(self.round_trip)))
     }

@@ -1,14 +1,17 @@
 //! Obtains the server's certificate from a certificate authority, and renews it (ACME, RFC 8555).
 //!
-//! The authority makes sure that the names lead here by TLS-ALPN-01 (RFC 8737): it connects to port 443, and shards answer
-//! with a certificate that [`order`] gives them. [`schedule`] decides when something is done, [`store`] keeps what outlives
-//! the process, [`authority`] sends requests, and [`failure`] says what went wrong.
+//! The authority makes sure that the names lead here by TLS-ALPN-01 (RFC 8737): it connects to port 443, and shards
+//! answer with a certificate that [`order`] gives them. [`state`] and [`schedule`] decide when something is done,
+//! [`store`] keeps what outlives the process, [`authority`] sends requests, and [`failure`] says what went wrong.
 
 mod authority;
 mod failure;
 mod order;
 mod schedule;
+mod state;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -18,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Uri;
 use httpdate::HttpDate;
-use instant_acme::{Account, CertificateIdentifier, RenewalInfo};
+use instant_acme::{CertificateIdentifier, RenewalInfo};
 use rustls::sign::CertifiedKey;
 use taut_shard::tls::Resolver;
 use tokio::sync::Notify;
@@ -27,12 +30,15 @@ use tokio::time::{sleep, timeout};
 use crate::app::Secret;
 use crate::certificate::Certificate;
 use crate::http::client::Client;
-use authority::Authority;
+use authority::{Authority, WITHOUT_SUGGESTION};
 use failure::Failure;
-use schedule::{History, Window};
+use schedule::Window;
+use state::{Next, Now, State};
 use store::Store;
 
 pub(crate) use store::StoreError;
+#[cfg(test)]
+pub(crate) use tests::keep_certificate;
 
 /// What certificate to obtain, and from whom.
 pub(crate) struct Settings {
@@ -91,23 +97,8 @@ pub(crate) struct Acme {
     resolver: Resolver,
     statistics: Arc<Statistics>,
     state: State,
-}
-
-/// What is known at the moment.
-struct State {
-    /// The certificate that is shown.
-    current: Option<Certificate>,
-    /// When the authority would like it to be renewed.
-    window: Option<Window>,
-    /// When the authority is asked for that again.
-    ask_window_at: SystemTime,
-    /// Places the renewal within the time for it.
-    drawn: u32,
-    /// Orders that have failed in a row.
-    failures: u32,
-    /// Before that nothing is tried again.
-    retry_at: SystemTime,
-    history: History,
+    /// The certificate that is shown, while it could not be saved.
+    unsaved: Option<String>,
 }
 
 impl Acme {
@@ -121,65 +112,75 @@ impl Acme {
         let current = match store.certificate() {
             Ok(kept) => kept.and_then(|kept| show(&resolver, kept)),
             Err(error) if error.is_damage() => {
-                tracing::warn!(%error, "another certificate takes the place of this one");
+                tracing::warn!(%error, "the kept certificate is replaced by a new one");
                 None
             }
             Err(error) => return Err(error),
         };
         let authority = Authority::new(directory, contact, external_account, client);
-        Ok(Self { names, port, authority, store, resolver, statistics: Arc::default(), state: State::new(current) })
+        let state = State::new(current, draw(), Now::read());
+        Ok(Self { names, port, authority, store, resolver, statistics: Arc::default(), state, unsaved: None })
     }
 
     /// When the certificate ends that is kept for all of the names; `None` if one is to be ordered first.
-    pub(crate) fn expiry(&self) -> Option<HttpDate> {
+    pub(crate) fn expiry(&self) -> Option<SystemTime> {
         let current = self.state.current.as_ref().filter(|current| current.covers(&self.names));
-        current.map(|current| HttpDate::from(current.lifetime.end))
+        current.map(|current| current.lifetime.end)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
     }
 
     pub(crate) fn statistics(&self) -> Arc<Statistics> {
         Arc::clone(&self.statistics)
     }
 
-    /// Renews the certificate as long as the server runs. `hurry` says that somebody has looked into it: an order that has
-    /// failed is tried again, and the authority is asked whether to renew.
+    /// Renews the certificate as long as the server runs. `hurry` says that somebody has looked into it: an order that
+    /// has failed is tried again, and the authority is asked whether to renew.
     ///
     /// # Cancel safety
     /// What is kept is whole at any moment; an order that was under way is forgotten.
-    pub(crate) async fn run(mut self, hurry: Arc<Notify>) -> Infallible {
-        self.restore_history().await;
+    pub(crate) async fn run(&mut self, hurry: &Notify) -> Infallible {
+        self.restore().await;
         self.tell_start();
         loop {
-            let now = SystemTime::now();
-            if self.next_order(now) <= now {
-                self.order().await;
-            } else if self.next_question(now) <= now {
-                self.ask_window().await;
-            } else {
-                let next = self.next_order(now).min(self.next_question(now));
-                // Not all of it at once: the clock may be set, and the machine may have slept.
-                let rest = next.duration_since(now).unwrap_or_default().min(LONGEST_SLEEP);
-                tokio::select! {
+            self.retry_saving().await;
+            match self.state.next(&self.names, Now::read()) {
+                Next::Order => self.order().await,
+                Next::Ask => self.ask_window().await,
+                Next::Rest(rest) => tokio::select! {
                     () = sleep(rest) => {}
                     () = hurry.notified() => self.hurry(),
-                }
+                },
             }
         }
     }
 
-    async fn restore_history(&mut self) {
+    async fn restore(&mut self) {
         match self.store.history().await {
             Ok(history) => self.state.history = history.unwrap_or_default(),
             // The first order says so again if it cannot be written either.
-            Err(error) => tracing::warn!(%error, "it is not known which orders have failed lately"),
+            Err(error) => tracing::warn!(%error, "the record of orders cannot be read"),
+        }
+        if let Err(error) = self.store.remove_unfinished().await {
+            tracing::warn!(%error, "files that were not finished cannot be removed");
         }
     }
 
     fn tell_start(&self) {
         let (names, directory, port) = (self.names.join(", "), &self.authority.directory, self.port);
-        match self.expiry() {
+        let expires = self.expiry().map(HttpDate::from);
+        match expires {
+            Some(expires) if self.expiry() <= Some(SystemTime::now()) => {
+                let what = "the certificate that is kept has expired: a new one is ordered";
+                tracing::warn!(names, %expires, %directory, "{what}");
+            }
             Some(expires) => tracing::info!(names, %expires, %directory, "the certificate that is kept is in use"),
             None if self.state.current.is_some() => {
-                tracing::warn!(names, %directory, "the certificate that is kept is not for all names: another one is ordered");
+                let what = "the certificate that is kept is not for all names: another one is ordered";
+                tracing::warn!(names, %directory, "{what}");
             }
             None => tracing::warn!(
                 names,
@@ -192,30 +193,14 @@ impl Acme {
         }
     }
 
-    /// When the next order may begin.
-    fn next_order(&self, now: SystemTime) -> SystemTime {
-        let State { current, window, drawn, retry_at, history, .. } = &self.state;
-        let wanted = match current {
-            Some(current) if current.covers(&self.names) => schedule::renewal(current.lifetime, *window, *drawn),
-            _ => UNIX_EPOCH,
-        };
-        wanted.max(*retry_at).max(history.earliest(now))
-    }
-
-    /// When the authority is asked for a window. Not while there is nothing to be renewed.
-    fn next_question(&self, now: SystemTime) -> SystemTime {
-        if self.state.current.is_some() { self.state.ask_window_at } else { now + LONGEST_SLEEP }
-    }
-
     fn hurry(&mut self) {
-        (self.state.failures, self.state.retry_at) = (0, UNIX_EPOCH);
-        self.state.ask_window_at = UNIX_EPOCH;
-        let now = SystemTime::now();
-        let earliest = self.state.history.earliest(now);
-        if earliest > now {
+        let now = Now::read();
+        self.state.hurry(now);
+        let earliest = self.state.history.earliest(now.wall);
+        if earliest > now.wall {
             let next = HttpDate::from(earliest);
             let most = schedule::MOST_AN_HOUR;
-            tracing::warn!(%next, "no order begins before: {most} have failed within the hour, or the authority named a time");
+            tracing::warn!(%next, "no order before `next`: {most} within an hour, or the authority asked to wait");
         }
     }
 
@@ -225,42 +210,49 @@ impl Acme {
         tracing::info!(names, %directory, "a certificate is ordered");
         let obtained = match timeout(LONGEST_ORDER, self.obtain()).await {
             Ok(obtained) => obtained,
-            Err(_) => Err(Failure::new("the order took too long", failure::UNREACHABLE)),
+            Err(_) => Err(Failure::new("the order took too long", failure::ANOTHER_ORDER)),
         };
         match obtained {
-            Ok(certificate) => self.succeed(certificate).await,
+            Ok((text, certificate)) => self.succeed(text, certificate).await,
             Err(failure) => self.fail(&failure).await,
         }
     }
 
-    async fn obtain(&mut self) -> Result<Arc<CertifiedKey>, Failure> {
-        self.state.history.begin(SystemTime::now());
+    /// Obtains a certificate for the names: its text, and what was read of it.
+    async fn obtain(&mut self) -> Result<(String, Arc<CertifiedKey>), Failure> {
         // What it said of something else.
         self.authority.take_retry_after();
-        // First of all: what could not be kept would be ordered again and again.
-        self.store.write_history(&self.state.history).await?;
-        let account = self.authority.account(&self.store).await?;
-        let text = match self.obtain_with(&account).await {
+        let text = match self.obtain_by_kept_account().await {
             Err(failure) if failure.is_unknown_account => {
                 tracing::warn!(reason = %failure, "the authority does not know the ACME account: another one is made");
                 let account = self.authority.new_account(&self.store).await?;
-                self.obtain_with(&account).await?
+                self.begin().await?;
+                // The certificate is another account's: the authority would refuse to replace it (RFC 9773 §5).
+                order::obtain(&account, &self.resolver, &self.names, None).await?
             }
             text => text?,
         };
         let certificate = store::parse_certificate(&text)
             .map_err(|reason| Failure::new(format!("the certificate that was issued cannot be used: {reason}"), ""))?;
-        self.check(&certificate)?;
-        if let Err(error) = self.store.write_certificate(text).await {
-            tracing::error!(%error, "the new certificate is shown, but lost at the next start");
+        let read = certificate.cert.first().and_then(Certificate::read);
+        if !read.is_some_and(|read| read.covers(&self.names)) {
+            return Err(Failure::new("the certificate that was issued is not for all of the names", ""));
         }
-        Ok(certificate)
+        Ok((text, certificate))
     }
 
-    async fn obtain_with(&self, account: &Account) -> Result<String, Failure> {
-        // RFC 9773 §5: only where the authority has windows, and not again after it has refused that.
-        let replaces = self.state.window.filter(|_| self.state.failures == 0).and_then(|_| self.identifier());
-        order::obtain(account, &self.resolver, &self.names, replaces).await
+    async fn obtain_by_kept_account(&mut self) -> Result<String, Failure> {
+        let account = self.authority.account(&self.store).await?;
+        self.begin().await?;
+        let replaces = if self.state.may_name_replaced() { self.identifier() } else { None };
+        order::obtain(&account, &self.resolver, &self.names, replaces).await
+    }
+
+    /// Writes down that an order begins, before it is sent: what could not be kept would be ordered again and again.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.state.history.begin(SystemTime::now());
+        let written = self.store.write_history(&self.state.history).await;
+        written.inspect_err(|_| self.state.history.take_back())
     }
 
     fn identifier(&self) -> Option<CertificateIdentifier<'static>> {
@@ -268,53 +260,80 @@ impl Acme {
         CertificateIdentifier::try_from(&certificate).ok().map(CertificateIdentifier::into_owned)
     }
 
-    /// Whether a certificate is what was ordered. One that would be renewed at once would be ordered for ever.
-    fn check(&self, certificate: &CertifiedKey) -> Result<(), Failure> {
-        let read = certificate.cert.first().and_then(Certificate::read);
-        let Some(read) = read.filter(|read| read.covers(&self.names)) else {
-            return Err(Failure::new("the certificate that was issued is not for all of the names", ""));
-        };
-        if schedule::renewal(read.lifetime, None, 0) <= SystemTime::now() {
-            let end = HttpDate::from(read.lifetime.end);
-            let reason =
-                format!("the certificate that was issued ends {end}, which is over or close by this machine's clock");
-            return Err(Failure::new(reason, "Set the clock of this machine"));
+    async fn succeed(&mut self, text: String, certificate: Arc<CertifiedKey>) {
+        self.statistics.issued.fetch_add(1, Ordering::Relaxed);
+        let now = Now::read();
+        let can_be_renewed = self.state.issued(show(&self.resolver, certificate), draw(), now);
+        self.save(text).await;
+        self.state.history.succeed();
+        if let Err(error) = self.store.write_history(&self.state.history).await {
+            tracing::warn!(%error, "the record of orders could not be saved");
         }
-        Ok(())
+        let names = self.names.join(", ");
+        let expires = self.expiry().map(|end| tracing::field::display(HttpDate::from(end)));
+        let renewal = HttpDate::from(now.wall + self.state.until_order(&self.names, now));
+        if can_be_renewed {
+            tracing::info!(names, expires, %renewal, "there is a new certificate");
+        } else {
+            let advice = "Set the clock of this machine";
+            tracing::error!(
+                advice,
+                names,
+                expires,
+                %renewal,
+                "there is a new certificate, which is over or close to its end by this machine's clock"
+            );
+        }
     }
 
-    async fn succeed(&mut self, certificate: Arc<CertifiedKey>) {
-        self.statistics.issued.fetch_add(1, Ordering::Relaxed);
-        self.state.history.succeed();
-        let written = self.store.write_history(&self.state.history).await;
-        self.state = State { history: self.state.history.clone(), ..State::new(show(&self.resolver, certificate)) };
-        if let Err(error) = written {
-            tracing::warn!(%error, "the order counts as one that has failed");
+    async fn save(&mut self, text: String) {
+        if let Err(error) = self.store.write_certificate(text.clone()).await {
+            tracing::error!(%error, "the new certificate is in use but could not be saved");
+            self.unsaved = Some(text);
+        } else {
+            self.unsaved = None;
         }
-        let renewal = HttpDate::from(self.next_order(SystemTime::now()));
-        let expires = self.expiry().map(tracing::field::display);
-        tracing::info!(names = self.names.join(", "), expires, %renewal, "there is a new certificate");
+    }
+
+    /// Saves what could not be saved before: lost at a restart, it would have to be ordered again.
+    async fn retry_saving(&mut self) {
+        let Some(text) = &self.unsaved else { return };
+        match self.store.write_certificate(text.clone()).await {
+            Ok(()) => {
+                self.unsaved = None;
+                tracing::info!("the certificate has been saved");
+            }
+            Err(error) => tracing::debug!(%error, "the certificate could not be saved yet"),
+        }
     }
 
     async fn fail(&mut self, failure: &Failure) {
         self.statistics.failed.fetch_add(1, Ordering::Relaxed);
-        let now = SystemTime::now();
-        if let Some(time) = self.authority.take_retry_after() {
-            self.state.history.wait_until(time, now);
+        let now = Now::read();
+        if let Some(time) = self.authority.take_retry_after().max(failure.not_before) {
+            self.state.history.wait_until(time, now.wall);
             // The order itself was written before it began.
             let _ = self.store.write_history(&self.state.history).await;
         }
-        self.state.failures += 1;
-        self.state.retry_at = now + schedule::backoff(self.state.failures, getrandom::u64().unwrap_or_default());
+        self.state.failed(getrandom::u64().unwrap_or_default(), now);
+        self.tell_failure(failure, now);
+    }
+
+    fn tell_failure(&self, failure: &Failure, now: Now) {
         let (names, advice) = (self.names.join(", "), failure.advice);
-        let next = HttpDate::from(self.next_order(now));
-        let current = self.state.current.as_ref();
-        let expires = current.map(|current| tracing::field::display(HttpDate::from(current.lifetime.end)));
-        if current.is_some_and(|current| !schedule::is_urgent(current.lifetime, now)) {
-            tracing::warn!(reason = %failure, advice, names, expires, %next, "the certificate could not be renewed: it stays in use");
-        } else {
-            tracing::error!(reason = %failure, advice, names, expires, %next, "no certificate could be obtained");
-        }
+        let next = HttpDate::from(now.wall + self.state.until_order(&self.names, now));
+        let lifetime = self.state.current.as_ref().map(|current| current.lifetime);
+        let expires = lifetime.map(|lifetime| tracing::field::display(HttpDate::from(lifetime.end)));
+        let what = match lifetime {
+            Some(lifetime) if !schedule::is_urgent(lifetime, now.wall) => {
+                let what = "the certificate could not be renewed: it stays in use";
+                return tracing::warn!(reason = %failure, advice, names, expires, %next, "{what}");
+            }
+            Some(lifetime) if lifetime.end > now.wall => "the certificate could not be renewed, and expires soon",
+            Some(_) => "the certificate could not be renewed, and has expired",
+            None => "no certificate could be obtained",
+        };
+        tracing::error!(reason = %failure, advice, names, expires, %next, "{what}");
     }
 
     /// Asks the authority when it would like the certificate to be renewed (RFC 9773).
@@ -326,30 +345,16 @@ impl Acme {
         if window != self.state.window {
             tracing::debug!(?window, "the authority suggests when to renew the certificate");
         }
-        self.state.window = window;
-        self.state.ask_window_at = SystemTime::now() + delay;
+        self.state.answered(window, delay, Now::read());
     }
 
     async fn renewal_info(&self) -> Option<(RenewalInfo, Duration)> {
         let identifier = self.identifier()?;
-        let account = self.authority.account(&self.store).await;
-        let account = account.inspect_err(|failure| tracing::debug!(reason = %failure, "no suggestion")).ok()?;
+        // No account is made or changed for a question that needs none (RFC 9773 §4.1).
+        let account = self.authority.kept_account(&self.store).await;
+        let account = account.inspect_err(|failure| tracing::debug!(reason = %failure, "no suggestion")).ok()??;
         let info = account.renewal_info(&identifier).await;
         info.inspect_err(|error| tracing::debug!(%error, "no suggestion")).ok()
-    }
-}
-
-impl State {
-    fn new(current: Option<Certificate>) -> Self {
-        Self {
-            current,
-            window: None,
-            ask_window_at: UNIX_EPOCH,
-            drawn: getrandom::u32().unwrap_or_default(),
-            failures: 0,
-            retry_at: UNIX_EPOCH,
-            history: History::default(),
-        }
     }
 }
 
@@ -360,6 +365,10 @@ fn show(resolver: &Resolver, certificate: Arc<CertifiedKey>) -> Option<Certifica
     read
 }
 
+fn draw() -> u32 {
+    getrandom::u32().unwrap_or_default()
+}
+
 fn read_window(info: &RenewalInfo) -> Option<Window> {
     let time = |seconds: i64| Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?));
     let window = &info.suggested_window;
@@ -368,11 +377,6 @@ fn read_window(info: &RenewalInfo) -> Option<Window> {
 
 /// Where the authority connects to (RFC 8737 §3).
 const HTTPS: u16 = 443;
-
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
-/// When an authority is asked again that made no suggestion: it may learn to.
-const WITHOUT_SUGGESTION: Duration = Duration::from_secs(6 * 3600);
 
 /// Authorities take seconds, and ask for minutes at most.
 const LONGEST_ORDER: Duration = Duration::from_secs(600);

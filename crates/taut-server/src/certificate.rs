@@ -1,4 +1,4 @@
-//! Reads of a certificate what the server has to know: whom it is for, and when it ends.
+//! Reads the names and lifetime from a certificate.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

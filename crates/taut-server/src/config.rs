@@ -35,7 +35,7 @@ use crate::apps::{Apps, DuplicateApp};
 use crate::gateway::RouteConfig;
 use crate::webhooks;
 
-pub(crate) use acme::check_together as acme_mistakes;
+pub(crate) use acme::{Terms as AcmeTerms, check_together as acme_mistakes, terms as acme_terms};
 pub(crate) use apps::PartialApp;
 pub use apps::{APP_FIELDS, WEBHOOK_FIELDS};
 pub use diagnostic::{ConfigError, Diagnostic};
@@ -86,7 +86,7 @@ pub struct Config {
     pub tls_certificate: Option<PathBuf>,
     /// The private key for TLS, in PEM.
     pub tls_key: Option<PathBuf>,
-    /// The names that a certificate is obtained for, by ACME; none by default. It needs [`data_directory`](Self::data_directory).
+    /// The domain names that a certificate is obtained for, by ACME; none by default. It needs [`data_directory`](Self::data_directory).
     pub acme: Vec<String>,
     /// The URL of the certificate authority's directory; Let's Encrypt's by default.
     pub acme_directory: String,

@@ -336,7 +336,7 @@ impl Prepared {
         let http = runtime.spawn(async move {
             tokio::join!(served.0, served.1);
         });
-        let reloaded = follow_changes(runtime.handle(), tls, Arc::clone(&live), Arc::clone(&node));
+        let reloaded = follow_changes(runtime.handle(), tls, &live, &node, &draining);
         let mut running = Running {
             passed: Addresses::default(),
             addresses: Vec::from_iter(addresses),
@@ -371,13 +371,21 @@ async fn serve_routes(jobs: Jobs, client: Client, relays: RelaySettings, bus: Ar
     gateway::serve(jobs, client, relays, tell, ring).await;
 }
 
-/// Follows the time, the certificate and the apps of the database. Gives what tells that the certificate is to be looked at now.
-fn follow_changes(runtime: &Handle, tls: Option<Tls>, live: Arc<Reload>, node: Arc<Node>) -> Arc<Notify> {
+/// Follows the time, the certificate and the apps of the database. Returns what tells that the certificate is to be
+/// looked at now.
+fn follow_changes(
+    runtime: &Handle,
+    tls: Option<Tls>,
+    live: &Arc<Reload>,
+    node: &Arc<Node>,
+    draining: &watch::Sender<bool>,
+) -> Arc<Notify> {
     let reloaded = Arc::new(Notify::new());
-    runtime.spawn(tick(Arc::clone(&node)));
+    runtime.spawn(tick(Arc::clone(node)));
     if let Some(tls) = tls {
-        tls.follow(runtime, Arc::clone(&reloaded));
+        tls.follow(runtime, Arc::clone(&reloaded), draining.subscribe());
     }
+    let (live, node) = (Arc::clone(live), Arc::clone(node));
     runtime.spawn(async move { live.follow_database(|| node.apps_changed()).await });
     reloaded
 }
@@ -464,8 +472,9 @@ impl Running {
         );
     }
 
-    /// Goes on with another configuration: its apps, its routes and its limits hold from now on, and clients of apps and
-    /// routes that are no more are closed. The files of the certificate are looked at, or what ACME waits for is tried again. Gives the names of those settings that have changed and hold only from the next start (see
+    /// Goes on with another configuration: its apps, its routes and its limits hold from now on, and clients of apps
+    /// and routes that are no more are closed. The files of the certificate are looked at, or what ACME waits for is tried
+    /// again. Returns the names of those settings that have changed and hold only from the next start (see
     /// [`Setting::live`](crate::config::Setting::live)).
     ///
     /// # Errors
@@ -748,7 +757,9 @@ fn in_use(address: SocketAddr) -> String {
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => "Another program listens there: stop it, or choose another port",
-        io::ErrorKind::PermissionDenied => "Ports below 1024 are for privileged programs: choose another port",
+        io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need a right or a socket of systemd (see `taut docs deploy`), or choose another port"
+        }
         _ => "Choose an address of this machine",
     };
     format!("cannot listen on {address}: {error}. {remedy}")

@@ -1,15 +1,18 @@
 //! The certificate that clients are shown: from files that are followed, or obtained by ACME.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use httpdate::HttpDate;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use taut_shard::tls::{Certificates, Resolver};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinSet;
 
 use crate::acme::{self, Acme, ExternalAccount};
 use crate::certificate::Certificate;
@@ -59,11 +62,18 @@ impl Tls {
         Ok(Self { config: tls, shown, source: Source::Acme(Box::new(acme)) })
     }
 
-    /// What whoever checks the configuration should know.
+    /// A note for `serve --check`.
     pub(crate) fn note(&self) -> Option<String> {
         let Source::Acme(acme) = &self.source else { return None };
         Some(match acme.expiry() {
-            Some(end) => format!("the certificate of ACME is kept in data-directory, and ends {end}"),
+            Some(end) if end <= SystemTime::now() => format!(
+                "the certificate of ACME that is kept in data-directory ended {}: another one is ordered once the \
+                 server has started",
+                HttpDate::from(end)
+            ),
+            Some(end) => {
+                format!("the certificate of ACME is kept in data-directory, and ends {}", HttpDate::from(end))
+            }
             None => "there is no certificate yet: one is ordered once the server has started".to_owned(),
         })
     }
@@ -73,11 +83,13 @@ impl Tls {
         self.shown.clone()
     }
 
-    /// Keeps the certificate up to date, on this runtime. `reloaded` tells that somebody wants it to be looked at now.
-    pub(crate) fn follow(self, runtime: &Handle, reloaded: Arc<Notify>) {
+    /// Keeps the certificate up to date, on this runtime. `reloaded` tells that somebody wants it to be looked at now,
+    /// and `draining` that the server takes no more connections: nothing is ordered then, as the authority could not
+    /// connect.
+    pub(crate) fn follow(self, runtime: &Handle, reloaded: Arc<Notify>, draining: watch::Receiver<bool>) {
         match self.source {
             Source::Files(certificates) => drop(runtime.spawn(follow_files(certificates, reloaded))),
-            Source::Acme(acme) => drop(runtime.spawn(acme.run(reloaded))),
+            Source::Acme(acme) => drop(runtime.spawn(follow_acme(*acme, reloaded, draining))),
         }
     }
 }
@@ -106,11 +118,12 @@ fn acme_settings(config: &Config, data_directory: &Path) -> Result<acme::Setting
     };
     let external_account = config.acme_eab_kid.as_deref().zip(config.acme_eab_hmac.as_ref());
     let external_account = external_account.map(|(id, key)| ExternalAccount::new(id, key)).transpose();
-    let directory = config.acme_directory.parse();
+    let config::AcmeTerms { names, directory, contact } = config::acme_terms(config)?;
+    let directory = directory.parse();
     Ok(acme::Settings {
-        names: config.acme.clone(),
-        directory: directory.map_err(|_| Diagnostic::new("acme-directory", "it is no URL"))?,
-        contact: config.acme_contact.clone(),
+        names,
+        directory: directory.map_err(|_| Diagnostic::new("acme-directory", "it is not a URL"))?,
+        contact,
         client,
         external_account: external_account.map_err(|reason| Diagnostic::new("acme-eab-hmac", reason))?,
         data_directory: data_directory.to_owned(),
@@ -124,9 +137,40 @@ fn read_roots(file: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let (added, ignored) = roots.add_parsable_certificates(certificates.unwrap_or_default());
     if added == 0 || ignored > 0 {
-        return Err("it must hold certificates in PEM, and nothing that is none".to_owned());
+        return Err("it must contain PEM certificates and nothing else".to_owned());
     }
     Ok(roots)
+}
+
+/// Renews the certificate until the server drains.
+async fn follow_acme(acme: Acme, reloaded: Arc<Notify>, mut draining: watch::Receiver<bool>) {
+    let acme = Arc::new(Mutex::new(acme));
+    let run = || {
+        let (acme, reloaded) = (Arc::clone(&acme), Arc::clone(&reloaded));
+        async move { acme.lock().await.run(&reloaded).await }
+    };
+    tokio::select! {
+        _ = draining.wait_for(|&is_draining| is_draining) => {}
+        () = restart_after_panics(run) => {}
+    }
+}
+
+/// Runs a task that has no end, and again some time after it has panicked: only clients would notice that a certificate
+/// is never renewed.
+///
+/// # Cancel safety
+/// The task ends with it.
+async fn restart_after_panics<F: Future<Output = Infallible> + Send + 'static>(task: impl Fn() -> F) {
+    loop {
+        let mut running = JoinSet::new();
+        running.spawn(task());
+        let Some(Err(error)) = running.join_next().await else { return };
+        if !error.is_panic() {
+            return;
+        }
+        tracing::error!(%error, "the certificate's renewal has failed by a fault in this program, and starts again");
+        tokio::time::sleep(AFTER_PANIC).await;
+    }
 }
 
 /// Looks for a new certificate from time to time, and when it is told to; with a bad one the old one stays.
@@ -154,12 +198,16 @@ async fn follow_files(certificates: Certificates, reloaded: Arc<Notify>) {
     }
 }
 
+/// Between a panic and the next attempt.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
+
 /// How often the files of the certificate are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::UNIX_EPOCH;
 
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -208,6 +256,48 @@ mod tests {
         assert!(!folder.path().join("data").exists());
     }
 
+    #[tokio::test]
+    async fn an_expired_certificate_is_not_announced_as_in_use() {
+        let (folder, config) = files();
+        let mut params = CertificateParams::new(["a.example".to_owned()]).expect("a name");
+        params.not_after = date_time_ymd(2020, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let text = params.self_signed(&key).expect("a certificate").pem() + &key.serialize_pem();
+        let config = by_acme(config, &folder);
+        acme::keep_certificate(&config.acme_directory, config.data_directory.as_deref().expect("set"), text).await;
+        let note = Tls::read(&config).expect("settings").expect("TLS").note().expect("a note");
+        assert!(note.contains("ended Wed, 01 Jan 2020") && note.contains("another one is ordered"), "{note}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_started_again_and_ends_with_the_drain() {
+        let starts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&starts);
+        let task = move || {
+            let start = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert!(start > 1, "a fault");
+                std::future::pending::<Infallible>().await
+            }
+        };
+        let within = |seconds| tokio::time::timeout(Duration::from_secs(seconds), restart_after_panics(&task));
+        assert!(within(59).await.is_err());
+        assert_eq!(starts.load(Ordering::Relaxed), 1);
+        assert!(within(1000).await.is_err(), "it goes on");
+        assert_eq!(starts.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_ordered_while_the_server_drains() {
+        let (folder, config) = files();
+        let tls = Tls::read(&by_acme(config, &folder)).expect("settings").expect("TLS");
+        let Source::Acme(acme) = tls.source else { panic!("it is by ACME") };
+        let (draining, is_draining) = watch::channel(true);
+        follow_acme(*acme, Arc::default(), is_draining).await;
+        drop(draining);
+        assert!(!folder.path().join("data").exists(), "no order was begun");
+    }
+
     #[test]
     fn roots_of_an_authority_must_be_certificates() {
         let (folder, files) = files();
@@ -227,6 +317,18 @@ mod tests {
             refused(&Config { tls_certificate: files.tls_certificate, ..config.clone() })
                 .contains("leave one of them out")
         );
-        assert!(refused(&Config { acme_directory: "no URL".to_owned(), ..config }).contains("acme-directory"));
+        let directory = |url: &str| refused(&Config { acme_directory: url.to_owned(), ..config.clone() });
+        let told = directory("no URL");
+        assert!(told.contains("acme-directory: ") && told.contains("is not an ACME directory"), "{told}");
+        // RFC 8555 §6.1.
+        assert!(directory("http://ca.example/directory").contains("begins with https://"));
+        assert!(
+            refused(&Config { acme: vec!["*.example".to_owned()], ..config.clone() }).contains("acme: \"*.example\"")
+        );
+        let contact = Config { acme_contact: Some("nobody".to_owned()), ..config.clone() };
+        assert!(refused(&contact).contains("acme-contact: "));
+        let upper = Config { acme: vec!["A.Example.".to_owned()], acme_directory: "staging".to_owned(), ..config };
+        let Source::Acme(acme) = Tls::read(&upper).expect("settings").expect("TLS").source else { panic!("by ACME") };
+        assert_eq!(acme.names(), ["a.example"]);
     }
 }

@@ -52,7 +52,7 @@ pub struct Shard<H: Handler, K: Kernel = System> {
     pub(crate) pipes: Mailbox<usize>,
     pub(crate) drain: Arc<drain::Shared>,
     pub(crate) draining: Option<Draining>,
-    /// Since when nobody is accepted any more; a drain begins with that.
+    /// When listening ended; a drain begins with that.
     pub(crate) listening_ended: Option<Time>,
     pub(crate) buffer: Box<[u8]>,
     pub(crate) plain: Box<[u8]>,

@@ -115,6 +115,58 @@ async fn what_compression_saves_is_seen_and_so_is_a_message_of_many_reads() {
 }
 
 #[tokio::test]
+async fn a_ping_between_the_fragments_of_a_message_counts_for_itself() {
+    let url = serving(async |socket| {
+        let (mut sender, mut receiver) = socket.split();
+        let pinging = sender.clone();
+        let mut message = sender.send_text_stream();
+        message.write("hel").await.unwrap();
+        pinging.ping(b"?").await.unwrap();
+        message.write("lo").await.unwrap();
+        message.finish().await.unwrap();
+        while let Ok(Some(_)) = receiver.recv().await {}
+    });
+    let (client, steps) = traced(Client::new(&url.await).no_proxy());
+    let mut socket = client.connect().await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some("hello".into()));
+    let steps = steps.lock().unwrap()[4..].to_vec();
+    // RFC 6455 §5.2: two bytes of header each, also of the last fragment, which is empty.
+    assert_eq!(steps, ["received Ping 1 3 [63]", "received Text 5 11 []"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_of_the_heartbeat_that_takes_the_place_of_a_longer_one_is_reported() {
+    let (client, steps) = traced(Client::new("ws://server.example/"));
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let (socket, _peer) = tokio::join!(client.connect_over(ours), taut::accept_over(theirs));
+    let mut socket = socket.unwrap();
+    // More than the peer, which does not read, leaves room for.
+    socket.send(vec![7; 100_000]).await.unwrap();
+    socket.ping(&[b'p'; 125]).await.unwrap();
+    assert!(socket.recv().await.unwrap_err().is_timeout());
+    let pings: Vec<String> = steps.lock().unwrap().iter().filter(|step| step.contains("sent Ping")).cloned().collect();
+    let [own, heartbeat] = &pings[..] else { panic!("{pings:?}") };
+    assert!(own.starts_with("sent Ping 125 131 ") && heartbeat.starts_with("sent Ping 8 14 "), "{pings:?}");
+}
+
+#[tokio::test]
+async fn pongs_do_not_pile_up_for_a_peer_that_does_not_read() {
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let client = Client::new("ws://server.example/");
+    let (socket, _peer) = tokio::join!(client.connect_over(ours), taut::accept_over(theirs));
+    let mut socket = socket.unwrap();
+    let mut bytes = 0;
+    let error = loop {
+        match socket.pong(&[b'p'; 125]).await {
+            Ok(()) => bytes += 131,
+            Err(error) => break error,
+        }
+        assert!(bytes < 2 << 20, "they pile up");
+    };
+    assert!(error.is_full() && bytes > 1 << 20, "{error}: {bytes}");
+}
+
+#[tokio::test]
 async fn a_refusal_is_a_response_and_a_name_is_looked_up() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
     let port = server.local_addr().unwrap().port();

@@ -94,6 +94,9 @@ impl Connection {
 
     /// Puts a pong that answers no ping into the outbox: a heartbeat that asks for no answer (RFC 6455 §5.5.3). Pings are
     /// answered without it.
+    ///
+    /// It waits behind everything in the outbox, as a message does, and replaces no other pong. So a driver has to bound
+    /// how many wait.
     pub fn pong(&mut self, payload: &[u8], scratch: &mut Scratch, outbox: &mut Outbox) -> Result<(), SendError> {
         self.check_open()?;
         if payload.len() > MAX_CONTROL_PAYLOAD {

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::{RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use instant_acme::{Account, BodyWrapper, BytesResponse, Error, ExternalAccountKey, HttpClient, NewAccount};
+use instant_acme::{
+    Account, AccountCredentials, BodyWrapper, BytesResponse, Error, ExternalAccountKey, HttpClient, NewAccount,
+};
 
 use super::ExternalAccount;
-use super::failure::{Failure, is_bad_nonce};
+use super::failure::{Failure, UNREACHABLE, Unanswered, WRONG_DIRECTORY, is_bad_nonce};
+use super::schedule::LONGEST_RETRY_AFTER;
 use super::store::{Store, StoredAccount};
 use crate::http::client::Client;
 
@@ -44,7 +47,7 @@ impl Authority {
     pub(super) async fn account(&self, store: &Store) -> Result<Account, Failure> {
         let stored = match store.account().await {
             Err(error) if error.is_damage() => {
-                tracing::warn!(%error, "another ACME account takes the place of this one");
+                tracing::warn!(%error, "the kept ACME account is replaced by a new one");
                 None
             }
             stored => stored?,
@@ -55,9 +58,24 @@ impl Authority {
         }
     }
 
-    async fn known_account(&self, stored: StoredAccount, store: &Store) -> Result<Account, Failure> {
+    /// The account that is kept, as it is: for questions that need none by themselves.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub(super) async fn kept_account(&self, store: &Store) -> Result<Option<Account>, Failure> {
+        match store.account().await? {
+            Some(stored) => self.open_account(stored.credentials).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn open_account(&self, credentials: AccountCredentials) -> Result<Account, Failure> {
         let builder = Account::builder_with_http(Box::new(self.clone()));
-        let account = builder.from_credentials(stored.credentials).await?;
+        Ok(builder.from_credentials(credentials).await?)
+    }
+
+    async fn known_account(&self, stored: StoredAccount, store: &Store) -> Result<Account, Failure> {
+        let account = self.open_account(stored.credentials).await?;
         if stored.contact != self.contact
             && let Some(stored) = store.account().await?
         {
@@ -86,7 +104,7 @@ impl Authority {
         Ok(account)
     }
 
-    /// Until when it wants to be left alone, as it said last; asked once.
+    /// Takes the last `Retry-After`: until when it wants to be left alone.
     pub(super) fn take_retry_after(&self) -> Option<SystemTime> {
         self.retry_after.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -101,15 +119,19 @@ impl Authority {
         head.headers.insert(USER_AGENT, PRODUCT);
         let Ok(body) = body.collect().await;
         let request = Request::from_parts(head, Full::new(body.to_bytes()));
-        let answer = self.client.send(request, ANSWER_WITHIN, LARGEST_ANSWER).await.map_err(other)?;
-        let body = answer.body.map_err(other)?;
+        let is_question = request.method() == Method::GET;
+        let unreachable = |reason| Unanswered { reason, advice: UNREACHABLE };
+        let mut answer = self.client.send(request, ANSWER_WITHIN, LARGEST_ANSWER).await.map_err(unreachable)?;
+        let body = answer.body.map_err(unreachable)?;
         if answer.status.is_client_error() || answer.status.is_server_error() {
             self.note_refusal(answer.status, &answer.headers);
             let is_problem = serde_json::from_slice::<serde_json::Map<_, _>>(&body).is_ok();
             if !is_problem {
-                return Err(other(format!("the answer was {}", answer.status)));
+                let advice = if answer.status.is_client_error() { WRONG_DIRECTORY } else { UNREACHABLE };
+                return Err(Unanswered { reason: format!("the answer was {}", answer.status), advice }.into());
             }
         }
+        bound_retry_after(&mut answer.headers, is_question, SystemTime::now());
         let mut response = Response::new(Full::new(body));
         (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
         Ok(BytesResponse::from(response))
@@ -169,11 +191,24 @@ fn retry_after(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
     seconds.or_else(|| httpdate::parse_http_date(text).ok())
 }
 
-fn other(reason: String) -> Error {
-    Error::Other(reason.into())
+/// Leaves only such a `Retry-After` that the library can use: it adds any number to its clock, and panics if the sum is
+/// not a time. The library needs one in the answer when to renew, where an authority may leave it out; that and the
+/// directory are what is asked for by GET.
+fn bound_retry_after(headers: &mut HeaderMap, is_question: bool, now: SystemTime) {
+    let time = headers.get(RETRY_AFTER).and_then(|value| retry_after(value, now));
+    if time.is_none_or(|time| time > now + LONGEST_RETRY_AFTER) {
+        headers.remove(RETRY_AFTER);
+        if is_question {
+            headers.insert(RETRY_AFTER, HeaderValue::from(WITHOUT_SUGGESTION.as_secs()));
+        }
+    }
 }
 
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("taut/", env!("CARGO_PKG_VERSION"), " instant-acme"));
+
+/// When an authority is asked again for a window that has not said when, or has none: it may learn to. RFC 9773 §4.3.2
+/// advises six hours.
+pub(super) const WITHOUT_SUGGESTION: Duration = Duration::from_secs(6 * 3600);
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -199,6 +234,27 @@ mod tests {
         assert_eq!(read("soon"), None);
         assert_eq!(read("99999999999999999999"), None);
         assert_eq!(read("-1"), None);
+    }
+
+    #[test]
+    fn whatever_the_authority_sends_the_library_gets_a_time_that_can_be_counted() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let bounded = |value: Option<&'static str>, is_question| {
+            let mut headers = HeaderMap::new();
+            value.map(|value| headers.insert(RETRY_AFTER, HeaderValue::from_static(value)));
+            bound_retry_after(&mut headers, is_question, now);
+            headers.get(RETRY_AFTER).map(|value| value.to_str().expect("text").to_owned())
+        };
+        for kept in ["0", "604800", "Thu, 01 Jan 1970 00:01:00 GMT"] {
+            assert_eq!(bounded(Some(kept), false).as_deref(), Some(kept));
+        }
+        for huge in ["604801", "18446744073709551615", "99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT", "soon"]
+        {
+            assert_eq!(bounded(Some(huge), false), None, "{huge}");
+            assert_eq!(bounded(Some(huge), true).as_deref(), Some("21600"), "{huge}");
+        }
+        assert_eq!(bounded(None, false), None);
+        assert_eq!(bounded(None, true).as_deref(), Some("21600"));
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier,
-    NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeType, Error,
+    Identifier, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::crypto::ring::sign::any_ecdsa_type;
@@ -35,8 +35,10 @@ pub(super) async fn obtain(
     };
     let mut order = with_fresh_nonces!(account.new_order(&wanted))?;
     with_fresh_nonces!(read_authorizations(&mut order))?;
-    let mut challenges = Challenges { resolver, answered: Vec::new() };
-    challenges.answer(&mut order).await?;
+    let answers = prepare_answers(&mut order).await?;
+    // Before the authority is told, which asks at once.
+    let _challenges = Challenges::answered(resolver, answers);
+    begin_challenges(&mut order).await?;
     check_names(&mut order).await?;
     let key = with_fresh_nonces!(order.finalize())?;
     let chain = with_fresh_nonces!(order.poll_certificate(&POLLS))?;
@@ -52,40 +54,66 @@ async fn read_authorizations(order: &mut Order) -> Result<(), Error> {
     Ok(())
 }
 
+/// The certificate for each name by which its challenge is answered.
+type Answers = Vec<(String, Arc<CertifiedKey>)>;
+
+/// Makes the answers to the challenges of an order, of all of them before the first is asked for: an order that cannot
+/// be completed bothers nobody. Names that the authority has asked about lately have no challenge.
+async fn prepare_answers(order: &mut Order) -> Result<Answers, Failure> {
+    let mut answers = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Pending {
+            let name = authorization.identifier().to_string();
+            let challenge = challenge_of(&name, &mut authorization)?;
+            let answer = answer_for(&name, challenge.key_authorization().digest().as_ref());
+            let answer = answer.map_err(|reason| Failure::new(format!("{name}: {reason}"), ""))?;
+            answers.push((name, answer));
+        }
+    }
+    Ok(answers)
+}
+
+/// Tells the authority that the challenges can be asked for.
+async fn begin_challenges(order: &mut Order) -> Result<(), Failure> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Pending {
+            let name = authorization.identifier().to_string();
+            let mut challenge = challenge_of(&name, &mut authorization)?;
+            match with_fresh_nonces!(challenge.set_ready()) {
+                Err(Error::Api(problem)) => return Err(Failure::of_name(&name, &problem)),
+                begun => begun?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn challenge_of<'a>(
+    name: &str,
+    authorization: &'a mut AuthorizationHandle<'a>,
+) -> Result<ChallengeHandle<'a>, Failure> {
+    authorization.challenge(ChallengeType::TlsAlpn01).ok_or_else(|| {
+        let reason = format!("{name}: the authority does not offer TLS-ALPN-01");
+        Failure::new(
+            reason,
+            "Choose another authority, or obtain the certificate by another program and set tls-certificate",
+        )
+    })
+}
+
 /// The challenges that are answered while an order is under way.
 struct Challenges<'r> {
     resolver: &'r Resolver,
-    answered: Vec<(String, Arc<CertifiedKey>)>,
 }
 
-impl Challenges<'_> {
-    /// Answers those of an order; names that the authority has asked about lately have none.
-    async fn answer(&mut self, order: &mut Order) -> Result<(), Failure> {
-        let mut authorizations = order.authorizations();
-        while let Some(authorization) = authorizations.next().await {
-            let authorization = authorization?;
-            if authorization.status == AuthorizationStatus::Pending {
-                self.answer_one(authorization).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn answer_one(&mut self, mut authorization: AuthorizationHandle<'_>) -> Result<(), Failure> {
-        let name = authorization.identifier().to_string();
-        let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
-            let reason = format!("{name}: the authority does not offer TLS-ALPN-01");
-            return Err(Failure::new(
-                reason,
-                "Choose another authority, or obtain the certificate by another program and set tls-certificate",
-            ));
-        };
-        let answer = answer_for(&name, challenge.key_authorization().digest().as_ref());
-        let answer = answer.map_err(|reason| Failure::new(format!("{name}: {reason}"), ""))?;
-        self.answered.push((name, answer));
-        // Before the authority is told, which asks at once.
-        self.resolver.set_challenges(self.answered.clone());
-        Ok(with_fresh_nonces!(challenge.set_ready())?)
+impl<'r> Challenges<'r> {
+    fn answered(resolver: &'r Resolver, answers: Answers) -> Self {
+        resolver.set_challenges(answers);
+        Self { resolver }
     }
 }
 
@@ -135,11 +163,12 @@ async fn refused_name(order: &mut Order, problem: Option<&Problem>) -> Failure {
             return Failure::of_name(&name, error);
         }
     }
-    problem.map_or_else(|| Failure::new("the order was refused, without a reason", ""), Failure::of_problem)
+    problem.map_or_else(|| Failure::new("the order was refused, without a reason", ""), Failure::of_order)
 }
 
-/// How long the authority may take to look at the names, and to issue. It may ask for longer pauses.
-const POLLS: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
+/// How long the authority may take to look at the names, and as long again to issue. An order whose pause
+/// (`Retry-After`) reaches beyond that is given up, and the next one waits for it.
+const POLLS: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(280));
 
 #[cfg(test)]
 mod tests {
@@ -168,9 +197,7 @@ mod tests {
         let resolver = Resolver::new();
         let answer = answer_for("a.example", &[0; 32]).expect("a certificate");
         let weak = Arc::downgrade(&answer);
-        let challenges = Challenges { resolver: &resolver, answered: vec![("a.example".to_owned(), answer)] };
-        resolver.set_challenges(challenges.answered.clone());
-        drop(challenges);
+        drop(Challenges::answered(&resolver, vec![("a.example".to_owned(), answer)]));
         assert!(weak.upgrade().is_none());
     }
 }

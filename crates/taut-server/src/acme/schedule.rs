@@ -40,6 +40,11 @@ pub(super) fn is_urgent(lifetime: Lifetime, now: SystemTime) -> bool {
     now + lifetime.duration() / 6 >= lifetime.end
 }
 
+/// How old a certificate must be before a window makes it be renewed.
+pub(super) fn least_age(lifetime: Lifetime) -> Duration {
+    HOUR.min(lifetime.duration() / 6)
+}
+
 /// How long to wait after so many failures in a row.
 pub(super) fn backoff(failures: u32, random: u64) -> Duration {
     let mut backoff = Backoff::standard();
@@ -54,11 +59,11 @@ pub(super) fn ask_again(suggested: Duration) -> Duration {
     suggested.clamp(MINUTE, DAY)
 }
 
-/// The orders that have failed lately. It is kept, so that a server which is restarted again and again does not use up
-/// what the authority allows.
+/// The last orders. They are kept, so that a server which is restarted again and again does not use up what
+/// the authority allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct History {
-    /// When the last orders began that did not lead to a certificate, at most [`MOST_AN_HOUR`], in seconds since 1970.
+    /// When the last orders began, whatever came of them, at most [`MOST_AN_HOUR`], in seconds since 1970.
     #[serde(default)]
     begun: Vec<u64>,
     /// Until when the authority wants to be left alone.
@@ -67,7 +72,8 @@ pub(super) struct History {
 }
 
 impl History {
-    /// An order begins. It counts as failed until there is a certificate: the process may end midway.
+    /// An order begins. It counts whatever comes of it: the process may end midway, and an authority may ask for one
+    /// renewal after the other.
     pub(super) fn begin(&mut self, now: SystemTime) {
         let now = seconds(now);
         // What lies ahead was written by a clock that was wrong.
@@ -76,9 +82,14 @@ impl History {
         self.begun.drain(..self.begun.len().saturating_sub(MOST_AN_HOUR));
     }
 
-    /// An order has led to a certificate.
+    /// The order that began last was not sent.
+    pub(super) fn take_back(&mut self) {
+        self.begun.pop();
+    }
+
+    /// An order has led to a certificate: the authority does not want to be left alone.
     pub(super) fn succeed(&mut self) {
-        *self = Self::default();
+        self.retry_after = 0;
     }
 
     /// The authority has named a time before which it will refuse. It could name one in a year.
@@ -88,9 +99,9 @@ impl History {
 
     /// From when on an order may begin.
     pub(super) fn earliest(&self, now: SystemTime) -> SystemTime {
-        let retry_after = UNIX_EPOCH + Duration::from_secs(self.retry_after);
-        // What lies further ahead was written by a clock that was wrong.
-        let asked = Some(retry_after).filter(|&time| time <= now + LONGEST_RETRY_AFTER).unwrap_or(UNIX_EPOCH);
+        let retry_after = UNIX_EPOCH.checked_add(Duration::from_secs(self.retry_after));
+        // What lies further ahead was written by a clock that was wrong, or is damaged.
+        let asked = retry_after.filter(|&time| time <= now + LONGEST_RETRY_AFTER).unwrap_or(UNIX_EPOCH);
         let now = seconds(now);
         let begun = self.begun.iter().filter(|&&begun| begun <= now);
         let limit = match begun.clone().min() {
@@ -105,7 +116,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Orders that may fail within an hour. Let's Encrypt refuses more failures than this for one name.
+/// Orders within an hour. Let's Encrypt refuses more failures than this for one name.
 pub(super) const MOST_AN_HOUR: usize = 5;
 
 /// Which part of the lifetime the renewals of servers are spread over that were started together.
@@ -116,7 +127,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest `Retry-After` that is obeyed. The longest limit of Let's Encrypt counts a week.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -189,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_five_orders_fail_within_an_hour() {
+    fn no_more_than_five_orders_begin_within_an_hour() {
         let mut history = History::default();
         for minute in 0..5 {
             assert!(history.earliest(at(minute * 60)) <= at(minute * 60), "{minute}");
@@ -201,7 +212,9 @@ mod tests {
         history.begin(at(3600));
         assert_eq!(history.earliest(at(3601)), at(3660), "of the last hour there are five again");
         history.succeed();
-        assert!(history.earliest(at(3602)) <= at(3602));
+        assert_eq!(history.earliest(at(3602)), at(3660), "also if they lead to certificates");
+        history.take_back();
+        assert!(history.earliest(at(3602)) <= at(3602), "the last was not sent");
     }
 
     #[test]
@@ -227,6 +240,16 @@ mod tests {
         assert_eq!(history.earliest(at(0)), at(7 * 86_400), "nobody waits for a year");
         let before = at(0) - HOUR;
         assert!(history.earliest(before) <= before, "the clock was wrong");
+        history.succeed();
+        assert!(history.earliest(at(0)) <= at(0), "it has issued a certificate");
+    }
+
+    #[test]
+    fn a_damaged_time_stops_nothing() {
+        let history: History =
+            serde_json::from_str(r#"{"begun": [18446744073709551615], "retry_after": 18446744073709551615}"#)
+                .expect("a history");
+        assert!(history.earliest(at(0)) <= at(0));
     }
 
     #[test]

@@ -58,6 +58,16 @@ impl Store {
         self.write(CERTIFICATE, text).await
     }
 
+    /// Removes what a process has left that was killed while it wrote: such a file may hold a key.
+    ///
+    /// # Errors
+    /// The folder or a file cannot be read or removed.
+    pub(super) async fn remove_unfinished(&self) -> Result<(), StoreError> {
+        let store = self.clone();
+        let removed = move || remove_unfinished(&store.folder).map_err(|error| store.error("", Cause::Write(error)));
+        self.without_blocking("", removed).await
+    }
+
     pub(super) async fn account(&self) -> Result<Option<StoredAccount>, StoreError> {
         self.read(ACCOUNT).await
     }
@@ -134,7 +144,7 @@ pub(super) fn parse_certificate(text: &str) -> Result<Arc<CertifiedKey>, String>
 fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     create_folder(folder)?;
     // Only its owner may read it, from the beginning.
-    let mut file = NamedTempFile::with_prefix_in(".new-", folder)?;
+    let mut file = NamedTempFile::with_prefix_in(UNFINISHED, folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(folder.join(name)).map_err(|error| error.error)?;
@@ -144,12 +154,35 @@ fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn create_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    let new: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    builder.create(folder)?;
+    // As with a file, a new folder's name is on the disk when the folder above it is.
+    #[cfg(unix)]
+    for above in new.iter().filter_map(|folder| folder.parent()) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        fs::File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Why a file cannot be read or written.
@@ -188,6 +221,8 @@ impl fmt::Display for StoreError {
 const CERTIFICATE: &str = "certificate.pem";
 const ACCOUNT: &str = "account.json";
 const HISTORY: &str = "orders.json";
+/// What the name of a file begins with that is being written.
+const UNFINISHED: &str = ".new-";
 
 #[cfg(test)]
 mod tests {
@@ -234,6 +269,18 @@ mod tests {
         for name in names {
             assert_eq!(mode(&name), 0o600, "{name:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_has_left_is_removed_and_nothing_else() {
+        let (_folder, store) = store();
+        store.remove_unfinished().await.expect("no folder");
+        store.write_certificate(certificate("a.example")).await.expect("written");
+        fs::write(store.folder.join(".new-AbCdEf"), "half a key").expect("written");
+        store.remove_unfinished().await.expect("removed");
+        let names: Vec<_> =
+            fs::read_dir(&store.folder).expect("a folder").map(|file| file.expect("a file").path()).collect();
+        assert_eq!(names, [store.folder.join(CERTIFICATE)]);
     }
 
     #[tokio::test]

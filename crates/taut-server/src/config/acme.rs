@@ -26,7 +26,8 @@ pub(crate) fn add_names(names: &mut Vec<String>, text: &str) -> Result<(), Strin
 fn domain_name(text: &str) -> Result<String, String> {
     if text.starts_with("*.") {
         return Err(format!(
-            "{text:?} is a wildcard, which authorities issue by DNS-01 only: name each host, or obtain the certificate by another program and set tls-certificate"
+            "{text:?} is a wildcard, which authorities issue by DNS-01 only: name each host, or obtain the certificate \
+             by another program and set tls-certificate"
         ));
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -39,7 +40,8 @@ fn domain_name(text: &str) -> Result<String, String> {
     let is_number = name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
     if name.len() > 253 || is_number || !name.split('.').all(is_label) {
         return Err(format!(
-            "{text:?} is not a domain name: write it as realtime.example.com, without scheme, port and path; other letters than those of ASCII as xn--…"
+            "{text:?} is not a domain name: write it as realtime.example.com, without scheme, port and path; other \
+             letters than those of ASCII as xn--…"
         ));
     }
     Ok(name)
@@ -54,7 +56,8 @@ pub(crate) fn directory(text: &str) -> Result<String, String> {
             // RFC 8555 §6.1.
             Ok(uri) if uri.scheme() == Some(&Scheme::HTTPS) => Ok(url.to_owned()),
             _ => Err(format!(
-                "{:?} is not a directory of ACME: write production, staging, or the URL that the authority names, which begins with https://",
+                "{:?} is not an ACME directory: write production, staging, or the URL that the authority names, which \
+                 begins with https://",
                 address::shown(url)
             )),
         },
@@ -82,9 +85,32 @@ pub(crate) fn external_key(text: &str) -> Result<Secret, String> {
     ExternalAccount::new("", &key).map(|_| key)
 }
 
+/// What is asked of an authority, in the form that the protocol has for it.
+pub(crate) struct Terms {
+    pub(crate) names: Vec<String>,
+    pub(crate) directory: String,
+    pub(crate) contact: Option<String>,
+}
+
+/// Reads the settings again: a program that embeds the server may have set anything.
+///
+/// # Errors
+/// The first setting that is wrong.
+pub(crate) fn terms(config: &Config) -> Result<Terms, Diagnostic> {
+    let wrong = |setting: &'static str| move |reason: String| Diagnostic::new(setting, reason);
+    let mut names = Vec::new();
+    config.acme.iter().try_for_each(|name| add_names(&mut names, name)).map_err(wrong("acme"))?;
+    let directory = directory(&config.acme_directory).map_err(wrong("acme-directory"))?;
+    let contact = contact(config.acme_contact.as_deref().unwrap_or_default()).map_err(wrong("acme-contact"))?;
+    Ok(Terms { names, directory, contact })
+}
+
 /// What no setting shows by itself.
 pub(crate) fn check_together(config: &Config) -> Vec<Diagnostic> {
     let mut mistakes = Vec::new();
+    if !config.acme.is_empty() {
+        mistakes.extend(terms(config).err());
+    }
     let mut complain = |reason: &str| mistakes.push(Diagnostic::new("", reason));
     if !config.acme.is_empty() {
         if config.tls_certificate.is_some() || config.tls_key.is_some() {
@@ -92,7 +118,8 @@ pub(crate) fn check_together(config: &Config) -> Vec<Diagnostic> {
         }
         if config.data_directory.is_none() {
             complain(
-                "acme is set and data-directory is not: the certificate and its key must be kept somewhere; name a folder there",
+                "acme is set and data-directory is not: the certificate and its key must be kept somewhere; name a \
+                 folder there",
             );
         }
     }

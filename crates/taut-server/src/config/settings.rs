@@ -334,7 +334,7 @@ pub const SETTINGS: &[Setting] = &[
         "TAUT_ACME_CA_ROOT",
         "FILE",
         "",
-        "The root certificates, in PEM, by which the directory's own HTTPS is trusted, for an authority of your own; without it, those of the system",
+        "Root certificates, in PEM, to trust for the directory's HTTPS; default: the system's",
         server!(acme_ca_root, value => path(value)),
     )
     .at_the_next_start(),

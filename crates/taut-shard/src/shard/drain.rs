@@ -20,9 +20,11 @@ use crate::socket::Kernel;
 pub struct Drain {
     /// What the clients are told.
     pub close: Close,
-    /// Over how long the closes are spread, so that the clients do not all come back in one instant.
+    /// Over how long the closes are spread, so that the clients do not all come back in one instant. The first close
+    /// comes up to 250 ms after the shard has stopped listening: clients that have just connected may still send their
+    /// requests.
     pub over: Duration,
-    /// When to stop at the latest, closes answered or not. Counted from the start, as `over` is.
+    /// When to stop at the latest, closes answered or not. Counted from the end of listening.
     pub deadline: Duration,
 }
 
@@ -193,7 +195,9 @@ impl Shared {
 /// A drain under way.
 pub(crate) struct Draining {
     drain: Drain,
-    since: Time,
+    listening_ended: Time,
+    /// When the first connection was closed.
+    closing_began: Time,
     /// Connections that have not been told yet.
     waiting: Vec<ConnectionId>,
     total: usize,
@@ -214,18 +218,20 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         if self.draining.is_none() {
             let Some(drain) = self.drain.drain.get() else { return };
             let drain = drain.clone();
-            let since = self.stop_listening();
-            if self.connections.now - since < LAST_CALL.min(drain.deadline) && self.has_newcomers() {
+            let listening_ended = self.stop_listening();
+            let closing_began = self.connections.now;
+            if closing_began - listening_ended < LAST_CALL.min(drain.deadline) && self.has_newcomers() {
                 return;
             }
             self.intake.close();
             self.end_handshakes();
             let waiting: Vec<ConnectionId> = self.connections.ids().collect();
             let total = waiting.len();
-            self.draining = Some(Draining { drain, since, waiting, total, has_handled_mail: true });
+            self.draining =
+                Some(Draining { drain, listening_ended, closing_began, waiting, total, has_handled_mail: true });
         }
         let Some(draining) = &mut self.draining else { return };
-        let passed = self.connections.now - draining.since;
+        let passed = self.connections.now - draining.closing_began;
         let (over, total) = (draining.drain.over.as_micros(), draining.total as u128);
         let share = (total * passed.as_micros()).checked_div(over).map_or(total, |share| share.min(total));
         // At least one, so that the first are not kept waiting for a share that rounds to none.
@@ -235,7 +241,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
             let close = self.handler.draining(&mut self.connections, id, &draining.drain.close);
             self.connections.close(id, close);
         }
-        if passed >= draining.drain.deadline {
+        if self.connections.now - draining.listening_ended >= draining.drain.deadline {
             for id in self.connections.ids().collect::<Vec<_>>() {
                 self.drop_connection(id.token(), Reason::Stopped);
             }
@@ -244,7 +250,7 @@ impl<H: Handler, K: Kernel> Shard<H, K> {
         self.answer_drain_group();
     }
 
-    /// Accepts no more; gives since when.
+    /// Stops listening, if it has not stopped yet; returns when it did.
     fn stop_listening(&mut self) -> Time {
         let now = self.connections.now;
         *self.listening_ended.get_or_insert_with(|| {
@@ -313,7 +319,7 @@ pub(crate) const DRAIN_STEP: Duration = Duration::from_millis(10);
 /// How long a drain waits for the first words of those who came just before it. With TLS they take two round trips.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
-/// How long ago they came at the most. Who has been silent for longer is a connection in reserve.
+/// How recently they must have connected. A connection silent for longer is a spare one.
 const NEWCOMER: Duration = Duration::from_millis(500);
 
 /// What a client that comes while we go is told.

@@ -57,10 +57,13 @@ impl Resolver {
         Ok(config)
     }
 
-    /// Shows this certificate from now on; whether it is another one.
+    /// Shows this certificate from now on. Returns whether it is a different one; otherwise nothing changes.
     pub fn replace(&self, certificate: Arc<CertifiedKey>) -> bool {
         let is_other = self.0.certificate.load().as_ref().is_none_or(|former| former.cert != certificate.cert);
-        self.0.certificate.store(Some(certificate));
+        // A program that looks every few seconds gives the same one again and again.
+        if is_other {
+            self.0.certificate.store(Some(certificate));
+        }
         is_other
     }
 

@@ -62,6 +62,24 @@ fn the_closes_are_spread_over_the_time_given() {
 }
 
 #[test]
+fn closes_are_spread_from_the_first_one_also_after_a_wait_for_a_newcomer() {
+    let mut stage = stage();
+    let clients: Vec<Client> = (0..100).map(|_| stage.open()).collect();
+    let _silent = Client::new(&stage.network);
+    stage.settle();
+    drain(&stage, 200, 10_000);
+    let told = || clients.iter().filter(|client| client.remote.waiting() > 0).count();
+    stage.sleep(Duration::from_millis(240));
+    assert_eq!(told(), 0, "the newcomer may still speak");
+    stage.sleep(Duration::from_millis(30));
+    assert!((1..=20).contains(&told()), "{} at once", told());
+    stage.sleep(Duration::from_millis(100));
+    assert!((40..=70).contains(&told()), "{} after half of the time", told());
+    stage.sleep(Duration::from_millis(100));
+    assert_eq!(told(), 100);
+}
+
+#[test]
 fn the_handler_may_close_a_connection_in_its_own_way() {
     let mut stage = stage();
     let mut clients = ["/", "/own"].map(|target| stage.open_at(target));

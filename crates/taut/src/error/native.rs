@@ -93,8 +93,9 @@ impl Error {
         }
     }
 
-    /// Whether [`try_send`](crate::WebSocket::try_send) did nothing because too much is waiting for the peer to read, or
-    /// another handle is [sending a message in parts](crate::Sender::send_stream).
+    /// Whether [`try_send`](crate::WebSocket::try_send) or [`pong`](crate::WebSocket::pong) did nothing because too much is
+    /// waiting for the peer to read, or `try_send` because another handle is
+    /// [sending a message in parts](crate::Sender::send_stream).
     pub fn is_full(&self) -> bool {
         matches!(*self.0, Cause::Full | Cause::InMessage)
     }

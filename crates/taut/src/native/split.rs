@@ -87,8 +87,10 @@ impl Sender {
     /// Sends a pong that no ping has asked for, with a payload of at most 125 bytes: a heartbeat that asks for no answer
     /// (RFC 6455 §5.5.3). Pings are answered without it.
     ///
+    /// It waits behind what was sent before.
+    ///
     /// # Errors
-    /// As [`ping`](Self::ping).
+    /// As [`ping`](Self::ping), and when too much is waiting for the peer to read ([`is_full`](Error::is_full)).
     ///
     /// # Cancel safety
     /// It never waits: once polled, it is done.

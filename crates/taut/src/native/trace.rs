@@ -50,9 +50,11 @@ pub enum Step<'s> {
     Request(&'s str),
     /// The server's response. That of a redirect is followed by the steps to where it leads.
     Response(&'s Response),
-    /// A message or a ping was accepted for sending.
+    /// A message or a ping was accepted for sending. Messages that are sent in parts, pongs and close frames are not
+    /// reported.
     Sent(Traffic<'s>),
-    /// A message, a ping or a pong has come; before the call that receives it returns.
+    /// A message, a ping or a pong has come; before the call that receives it returns. Messages that are received in
+    /// parts and close frames are not reported.
     Received(Traffic<'s>),
 }
 
@@ -66,7 +68,8 @@ pub struct Traffic<'t> {
     pub length: usize,
     /// Bytes that it takes on the connection: with its headers, and as compressed as it is.
     pub wire: usize,
-    /// The payload of a ping or a pong; of anything else it is empty.
+    /// The payload of a ping or a pong. It is empty for anything else, and for a ping of the heartbeat, which carries a
+    /// number.
     pub payload: &'t [u8],
     /// How long a ping of the heartbeat took to be answered, if this is its pong.
     pub round_trip: Option<Duration>,
@@ -123,7 +126,12 @@ impl Tracer {
             // What is received in parts is not seen as a whole.
             Event::Part(_) | Event::Close(_) => return self.wire = 0,
         };
-        let wire = std::mem::take(&mut self.wire);
+        let wire = match kind {
+            // It may come between the fragments of a message. A server's frames have no masking key (RFC 6455 §5.2).
+            Kind::Ping | Kind::Pong => SERVER_CONTROL_HEADER + length,
+            Kind::Text | Kind::Binary => self.wire,
+        };
+        self.wire = self.wire.saturating_sub(wire);
         self.reporter.report(Step::Received(Traffic { kind, length, wire, payload, round_trip }));
     }
 
@@ -141,3 +149,7 @@ impl Kind {
         }
     }
 }
+
+/// RFC 6455 §5.2 and §5.5: a control frame has at most 125 bytes, so its length takes none of its own. Only a client's
+/// connections are traced.
+const SERVER_CONTROL_HEADER: usize = 2;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::unix::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A Unix socket or a TCP port, written as `fastcgi:///run/php/php-fpm.sock` or `fastcgi://127.0.0.1:9000`.
@@ -55,9 +54,19 @@ fn unix(path: &str) -> Result<Address, InvalidAddress> {
     if path.contains(['?', '#']) {
         return Err(InvalidAddress::Query);
     }
-    // The system has a say in how long a path may be.
-    SocketAddr::from_pathname(path).map_err(|_| InvalidAddress::Path)?;
+    check_path(path)?;
     Ok(Address::Unix(path.into()))
+}
+
+/// The system has a say in how long a path may be.
+#[cfg(unix)]
+fn check_path(path: &str) -> Result<(), InvalidAddress> {
+    std::os::unix::net::SocketAddr::from_pathname(path).map(drop).map_err(|_| InvalidAddress::Path)
+}
+
+#[cfg(not(unix))]
+fn check_path(_: &str) -> Result<(), InvalidAddress> {
+    Err(InvalidAddress::NoUnix)
 }
 
 fn tcp(rest: &str) -> Result<Address, InvalidAddress> {
@@ -87,6 +96,8 @@ pub(crate) enum InvalidAddress {
     Directory,
     Query,
     Path,
+    #[cfg(not(unix))]
+    NoUnix,
     Slashes,
     Host,
     Port,
@@ -99,6 +110,8 @@ impl fmt::Display for InvalidAddress {
             Self::Directory => "the path of a Unix socket must not end in a slash",
             Self::Query => "the path of a Unix socket must not contain `?` or `#`",
             Self::Path => "the path of the Unix socket is too long, or has a null byte",
+            #[cfg(not(unix))]
+            Self::NoUnix => "this system has no Unix sockets: name a host and a port",
             Self::Slashes => "a host is followed by a port only; a Unix socket has three slashes: `fastcgi:///run/…`",
             Self::Host => "the host must be a name or an IP address, IPv6 in brackets: `fastcgi://[::1]:9000`",
             Self::Port => "the address must end in a port from 1 to 65535, such as `:9000`",

@@ -4,14 +4,21 @@
 //! starve the pool; and php-fpm may close it at any time, so nobody knows whether the next request was accepted.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
+#[cfg(unix)]
+use std::io::Write as _;
+#[cfg(unix)]
 use std::os::unix::net::UnixStream as StdUnixStream;
+#[cfg(unix)]
 use std::path::Path;
 use std::time::Duration;
 
+#[cfg(unix)]
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::{Instant, timeout_at};
 
@@ -35,17 +42,20 @@ pub(crate) async fn request(
     limits: &Limits,
 ) -> Result<Answer, Failure> {
     let bytes = request.encode().map_err(Cause::Parameters)?;
-    let mut exchange = Exchange { bytes, written: 0, reader: Reader::new(limits.answer) };
+    let exchange = Exchange { bytes, written: 0, reader: Reader::new(limits.answer) };
     if deadline <= Instant::now() {
         return Err(Cause::Expired.into());
     }
     match address {
+        #[cfg(unix)]
         Address::Unix(path) => {
             let stream = connect_unix(path).map_err(Cause::Connect)?;
-            exchange.begin(&stream);
+            let exchange = exchange.begin(&stream);
             let stream = UnixStream::from_std(stream).map_err(|error| exchange.broken(error))?;
             exchange.run(stream, deadline).await
         }
+        #[cfg(not(unix))]
+        Address::Unix(_) => Err(Cause::Connect(io::ErrorKind::Unsupported.into()).into()),
         Address::Tcp { host, port } => {
             let stream = connect(TcpStream::connect((&**host, *port)), deadline, limits).await?;
             // All is written at once; nothing is to wait for the acknowledgment of what went before.
@@ -188,8 +198,11 @@ async fn connect<S>(
 
 /// Connects to a Unix socket. That never waits: it succeeds at once, or the backlog is full. So the runtime need not be
 /// asked when the connection is there, which takes a turn of its loop.
+#[cfg(unix)]
 fn connect_unix(path: &Path) -> io::Result<StdUnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // By a call of its own: macOS has no type of socket that says so.
+    socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket.into())
 }
@@ -205,9 +218,11 @@ struct Exchange {
 
 impl Exchange {
     /// Writes what goes at once. A new Unix socket takes a whole request of usual size.
-    fn begin(&mut self, mut stream: &StdUnixStream) {
+    #[cfg(unix)]
+    fn begin(mut self, mut stream: &StdUnixStream) -> Self {
         // After an error nobody reads the rest, but an answer may have come.
         self.written = stream.write(&self.bytes).unwrap_or(0);
+        self
     }
 
     /// Closes the connection as soon as the answer has ended: after its answer php-fpm reads on until the client closes.

@@ -216,10 +216,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Self { connection, queues, ending, .. } = self;
         let timeout = ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
-            let before = outbox.len();
+            let before = connection.awaited_pong();
             let timeout = connection.handle_deadline(now, &mut buffers.scratch, outbox);
-            if let (Some(tracer), None, wire @ 1..) = (Self::tracer(ending), timeout, outbox.len() - before) {
-                tracer.sent(Kind::Ping, wire - CLIENT_PING_HEADER, wire, &[]);
+            // The outbox need not have grown: the ping takes the place of a longer one that waits.
+            if let Some(tracer) = Self::tracer(ending)
+                && let Some(payload) = connection.awaited_pong().filter(|&payload| Some(payload) != before)
+            {
+                tracer.sent(Kind::Ping, payload.len(), payload.len() + CLIENT_PING_HEADER, &[]);
             }
             timeout
         });

@@ -93,7 +93,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
             let (kind, length, before) = (Kind::of(message), message.as_bytes().len(), outbox.len());
             let sent = connection.send(hand_over(message), &mut buffers.scratch, outbox);
-            tracer.sent(kind, length, outbox.len() - before, &[]);
+            if sent.is_ok() {
+                tracer.sent(kind, length, outbox.len() - before, &[]);
+            }
             sent
         })
         .map_err(|_: SendError| Error::from(Cause::Closed))?;
@@ -126,15 +128,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         writing: Writing,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
+        self.check_room(cx)?;
+        self.accept(message, writing, cx)
+    }
+
+    /// Whether the connection is open, and little enough is pending; writes if that may help.
+    fn check_room(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.check_open()?;
         if self.pending() >= self.bounds.outgoing {
             let _ = self.poll_write(cx);
             self.check_open()?;
         }
-        if self.pending() >= self.bounds.outgoing {
-            return Err(Cause::Full.into());
-        }
-        self.accept(message, writing, cx)
+        if self.pending() >= self.bounds.outgoing { Err(Cause::Full.into()) } else { Ok(()) }
     }
 
     /// Queues a ping.
@@ -154,9 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
-    /// Queues a pong.
+    /// Queues a pong, or says that too much is pending: unlike a ping it takes nothing's place.
     pub(crate) fn pong(&mut self, payload: &[u8], writing: Writing, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.check_open()?;
+        self.check_room(cx)?;
         let Self { connection, queues, .. } = self;
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
