@@ -308,11 +308,11 @@ mod tests {
                 "refused with 401: the app has no key \"the-key\". It said: Unknown",
             ),
             (401, "", "refused with 401"),
-            (400, "no\u{1b}", "refused with 400: no\\u{1b}"),
+            (400, "no\u{1b}", "refused with 400: no\\e"),
             (429, "", "refused with 429: too many requests"),
             (500, "oh", "failed with 500: oh"),
             (502, " ", "failed with 502"),
-            (301, "", "answers with a redirect to https://b.example/\\u{1b}, which is not followed"),
+            (301, "", "answers with a redirect to https://b.example/\\e, which is not followed"),
         ] {
             let told = refused(status, body);
             assert!(told.starts_with(&format!("the server {words}")), "{told}");

@@ -237,7 +237,8 @@ mod tests {
         for (kinds, words) in [
             (&["connection"][..], "port 443 of each name must lead to it"),
             (&["dns"], "A and AAAA records"),
-            (&["unauthorized", "incorrectResponse"], "Another server answers for this name"),
+            (&["incorrectResponse"], "Another server answers for this name"),
+            (&["unauthorized"], "account.json"),
             (&["tls"], "this server's TLS"),
             (&["caa"], "add it there"),
             (&["rateLimited"], "acme-directory = \"staging\""),
