@@ -271,7 +271,7 @@ mod tests {
         assert!(told.advice.contains("issues no certificate for this name"), "{}", told.advice);
     }
 
-    // RFC 8555 §7.3.6 and §8.1: the same word for a deactivated account, and for a challenge that fails.
+    // RFC 8555 §7.3.6: a deactivated account is refused with the same word as a challenge that fails (§8.1).
     #[test]
     fn what_to_do_about_unauthorized_depends_on_what_was_refused() {
         let json = r#"{"type": "urn:ietf:params:acme:error:unauthorized", "detail": "no"}"#;
