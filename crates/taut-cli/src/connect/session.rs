@@ -115,7 +115,7 @@ impl Session<'_> {
         let (dial, client) = (self.dial, self.client.clone());
         let connected = tokio::select! {
             biased;
-            exit = self.meanwhile() => return Err(Over::Done(exit)),
+            Some(exit) = self.meanwhile(None) => return Err(Over::Done(exit)),
             connected = dial.connect(&client) => connected,
         };
         self.show_lines();
@@ -141,24 +141,23 @@ impl Session<'_> {
         };
         self.steps.reset();
         self.tell(self.show.waiting(ended, delay, reconnect.attempt() + 1));
-        tokio::select! {
-            exit = self.meanwhile() => Some(exit),
-            () = tokio::time::sleep(delay) => None,
-        }
+        self.meanwhile(Some(Instant::now() + delay)).await
     }
 
-    /// What may happen while there is no connection; ends when somebody ends it all.
-    async fn meanwhile(&mut self) -> Exit {
+    /// What may happen while there is no connection. Returns the exit code if that was the end, or `None` at the time of
+    /// the next attempt: later if there is no room for output then, or what is said about each attempt would pile up.
+    async fn meanwhile(&mut self, next_attempt: Option<Instant>) -> Option<Exit> {
         loop {
             let is_ready = self.printer.is_ready();
             let input = tokio::select! {
                 biased;
-                exit = self.signals.next() => return self.leave(exit),
-                () = at(self.plan.deadline) => return self.time_out(),
+                exit = self.signals.next() => return Some(self.leave(exit)),
+                () = at(self.plan.deadline) => return Some(self.time_out()),
                 is_read = self.printer.changed() => {
                     if is_read { continue }
-                    return self.leave(self.unless_unmet(Exit::Done));
+                    return Some(self.leave(self.unless_unmet(Exit::Done)));
                 }
+                () = at(next_attempt), if is_ready => return None,
                 () = self.steps.changed(), if is_ready => {
                     self.show_lines();
                     continue;
@@ -170,10 +169,10 @@ impl Session<'_> {
                 Some(Input::Send(message)) if self.progress.unsent.len() < UNSENT => {
                     self.progress.unsent.push_back(message);
                 }
-                Some(Input::Close(_)) | None => return self.leave(Exit::Done),
+                Some(Input::Close(_)) | None => return Some(self.leave(Exit::Done)),
                 Some(Input::Wrong(wrong)) => {
                     self.mistake(&wrong);
-                    return self.leave(Exit::Failed);
+                    return Some(self.leave(Exit::Failed));
                 }
                 Some(Input::ToggleJson) => self.toggle_json(),
                 Some(Input::Send(_) | Input::Ping(_) | Input::Pong(_)) => {
