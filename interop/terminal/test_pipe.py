@@ -1,5 +1,6 @@
 """In pipes: a filter, for bytes as well, with events for scripts, and nothing but messages on stdout."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import unittest
 
 import harness
 from harness import Flood, Home, RawServer, Server, run
+from websockets.exceptions import ConnectionClosed
 
 
 ESTABLISHED = '{"event":"pusher:connection_established","data":{"socket_id":"1.2","activity_timeout":120}}'
@@ -196,18 +198,22 @@ class Pipes(unittest.TestCase):
         self.assertEqual((code, len(subscribed)), (5, len(names)), err)
 
     def test_once_prints_the_first_message_and_sends_the_whole_input(self):
-        received = []
+        received, ended = [], threading.Event()
 
         def greet(connection):
             connection.send("welcome")
             for message in connection:
                 received.append(message)
-                connection.send(message)
+                # The client may have closed the connection since.
+                with contextlib.suppress(ConnectionClosed):
+                    connection.send(message)
+            ended.set()
 
         server = Server(greet)
         self.addCleanup(server.stop)
         url = f"ws://127.0.0.1:{server.port}"
         self.assertEqual(run(self.home, "connect", "-1", url, text="one\ntwo\n")[:2], (0, b"welcome\n"))
+        self.assertTrue(ended.wait(harness.PATIENCE))
         self.assertEqual(received, ["one", "two"])
         # An input that does not end does not hold it up.
         process = harness.start(self.home, "connect", "-1", url)
