@@ -90,19 +90,14 @@ class Pipes(unittest.TestCase):
         self.assertNotIn("\x1b", run(self.home, "connect", "-v", self.url, text="x\n")[2])
 
     def test_a_reader_that_has_enough_ends_it_well(self):
-        process = harness.start(self.home, "connect", self.url)
-        self.addCleanup(process.kill)
-        process.stdin.write(b"one\n")
-        process.stdin.flush()
-        self.assertEqual(process.stdout.readline(), b"one\n")
-        process.stdout.close()
-        process.stdin.write(b"two\n")
-        process.stdin.close()
-        self.assertEqual(process.wait(harness.PATIENCE), 0)
-        process.stderr.close()
+        self.assertEqual(self.code_without_a_reader(), 0)
 
     def test_a_reader_that_leaves_does_not_meet_what_is_expected(self):
-        process = harness.start(self.home, "connect", "--expect", "never", self.url)
+        self.assertEqual(self.code_without_a_reader("--expect", "never"), 11)
+
+    def code_without_a_reader(self, *options):
+        """The exit code, if the reader leaves after the first of two messages."""
+        process = harness.start(self.home, "connect", *options, self.url)
         self.addCleanup(process.kill)
         process.stdin.write(b"one\n")
         process.stdin.flush()
@@ -110,9 +105,10 @@ class Pipes(unittest.TestCase):
         process.stdout.close()
         process.stdin.write(b"two\n")
         process.stdin.flush()
-        self.assertEqual(process.wait(harness.PATIENCE), 11)
+        code = process.wait(harness.PATIENCE)
         process.stdin.close()
         process.stderr.close()
+        return code
 
     def test_a_reader_that_stops_stops_the_server_and_not_the_memory(self):
         server = Flood()

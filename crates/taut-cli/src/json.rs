@@ -44,7 +44,7 @@ pub(crate) fn compact(json: &str) -> String {
     printer.print()
 }
 
-/// An object or list on lines of its own; `None` for other JSON, and for what is not JSON.
+/// Indents an object or a list. Returns `None` for other JSON, and for text that is not JSON.
 pub(crate) fn pretty(text: &str, layout: Layout) -> Option<String> {
     let text = text.trim();
     if !text.starts_with(['{', '[']) {

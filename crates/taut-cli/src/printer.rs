@@ -51,7 +51,7 @@ impl Printer {
         self.messages.waiting.is_empty() && self.remarks.waiting.is_empty()
     }
 
-    /// Waits until there is room again, or until messages cannot be written any more: then it returns false.
+    /// Waits until there is room again. Returns false once messages cannot be written.
     pub(crate) async fn changed(&mut self) -> bool {
         tokio::select! {
             is_read = self.messages.changed() => is_read,
@@ -137,8 +137,8 @@ impl Lane {
         }
     }
 
-    /// Waits until nothing waits for room any more, or until nothing can be written: then it returns false. What waits
-    /// stays in order if the future is dropped.
+    /// Waits until everything has found room. Returns false once nothing can be written. What waits stays in order if
+    /// the future is dropped.
     async fn changed(&mut self) -> bool {
         let Some(sender) = &self.sender else { return pending().await };
         if self.waiting.is_empty() {
@@ -187,7 +187,7 @@ pub(crate) async fn at(time: Option<Instant>) {
     }
 }
 
-/// How long something may take that nobody waits for any more.
+/// How long the last steps may take once the command has been told to end.
 pub(crate) const MOMENT: Duration = Duration::from_secs(1);
 
 /// The remark about a deadline that has passed.

@@ -27,7 +27,7 @@ use crate::signals::Signals;
 pub(super) struct Plan {
     /// Sent first on each connection.
     pub(super) greeting: Vec<Message<'static>>,
-    /// Whether somebody types at a prompt: then the input is taken while there is no connection, too.
+    /// Whether the input is a prompt. It is then read without a connection as well.
     pub(super) has_prompt: bool,
     /// Whether the end of the input leaves the connection open.
     pub(super) stays_open: bool,
@@ -144,8 +144,8 @@ impl Session<'_> {
         self.meanwhile(Some(Instant::now() + delay)).await
     }
 
-    /// What may happen while there is no connection. Returns the exit code if that was the end, or `None` at the time of
-    /// the next attempt: later if there is no room for output then, or what is said about each attempt would pile up.
+    /// Handles what happens without a connection. Returns an exit code to end the command, or `None` at the time of the
+    /// next attempt. A full output delays that attempt: otherwise its status lines would pile up in memory.
     async fn meanwhile(&mut self, next_attempt: Option<Instant>) -> Option<Exit> {
         loop {
             let is_ready = self.printer.is_ready();

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_a_note_waits_until_there_is_one() {
+    async fn a_note_ends_the_wait_for_it() {
         let steps = Steps::default();
         let has_changed = async || {
             tokio::select! {
