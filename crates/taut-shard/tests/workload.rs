@@ -39,6 +39,14 @@ fn a_client_that_ends_within_its_tls_handshake_is_told_so_and_may_still_speak() 
 }
 
 #[test]
+fn a_client_whose_close_is_swallowed_by_a_frame_that_it_has_begun_was_told() {
+    let settings = [0, 0, 0, 0];
+    // 16 frames and the beginning of one, in which a message ends; the rest of that begins another.
+    let (connect, begin, speak) = ([0, 0, 0x14], [17, 0, 0x82], [14, 0, 4]);
+    workload::run(&[&settings[..], &connect, &begin, &speak].concat());
+}
+
+#[test]
 fn the_workload_reaches_what_it_is_to_test() {
     let mut seed = 1_u64;
     let mut total = Stats::default();
