@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 export const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
 export const GUIDE = 'crates/taut/src/guide';
-const BUILT = new Set(['node_modules', 'target', '.cache', '.git']);
+const BUILT = new Set(['node_modules', 'target']);
 const FENCE = /^[ \t]*```/;
 
 /** A page, by its path in the repository. `text` is all of it; `prose` has no blocks of code; both keep the numbers of lines. */
@@ -71,10 +71,15 @@ export function resolve(page, target) {
   return normalize(join(dirname(page.path), decodeURI(target.split('#')[0]) || page.path.split('/').pop())).replace(/\/$/, '');
 }
 
+/** Not by links, nor in hidden folders: tests that run beside this one put copies and links there. */
 function markdown(folder) {
-  return readdirSync(join(REPOSITORY, folder), { recursive: true })
-    .map((name) => join(folder, name))
-    .filter((path) => path.endsWith('.md') && !path.split('/').some((part) => BUILT.has(part)))
+  return readdirSync(join(REPOSITORY, folder), { withFileTypes: true })
+    .filter(({ name }) => !name.startsWith('.') && !BUILT.has(name))
+    .flatMap((entry) => {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) return markdown(path);
+      return entry.isFile() && path.endsWith('.md') ? [path] : [];
+    })
     .sort();
 }
 
