@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,22 +116,27 @@ impl Tracer {
         Self { reporter, wire: 0 }
     }
 
+    /// So many bytes have come, and with them the end of this message. What is not traced pays for a comparison alone:
+    /// [`received`](Self::received) would have each event put into memory, to refer to it.
+    #[cold]
+    pub(crate) fn received_message(&mut self, bytes: usize, message: &Message<'_>) {
+        let (kind, length, wire) = (Kind::of(message), message.as_bytes().len(), mem::take(&mut self.wire) + bytes);
+        self.reporter.report(Step::Received(Traffic { kind, length, wire, payload: &[], round_trip: None }));
+    }
+
     /// So many bytes have come, and this was in them.
     pub(crate) fn received(&mut self, bytes: usize, event: &Result<Option<Event<'_>>, Violation>) {
         self.wire += bytes;
-        let Ok(Some(event)) = event else { return };
-        let (kind, length, payload, round_trip): (_, _, &[u8], _) = match event {
-            Event::Message(message) => (Kind::of(message), message.as_bytes().len(), &[], None),
-            Event::Ping(payload) => (Kind::Ping, payload.len(), payload, None),
-            Event::Pong(payload, round_trip) => (Kind::Pong, payload.len(), payload, *round_trip),
+        let (kind, payload, round_trip) = match event {
+            Ok(Some(Event::Message(message))) => return self.received_message(0, message),
+            Ok(Some(Event::Ping(payload))) => (Kind::Ping, payload, None),
+            Ok(Some(Event::Pong(payload, round_trip))) => (Kind::Pong, payload, *round_trip),
             // What is received in parts is not seen as a whole.
-            Event::Part(_) | Event::Close(_) => return self.wire = 0,
+            Ok(Some(Event::Part(_) | Event::Close(_))) => return self.wire = 0,
+            Ok(None) | Err(_) => return,
         };
-        let wire = match kind {
-            // It may come between the fragments of a message. A server's frames have no masking key (RFC 6455 §5.2).
-            Kind::Ping | Kind::Pong => SERVER_CONTROL_HEADER + length,
-            Kind::Text | Kind::Binary => self.wire,
-        };
+        // It may come between the fragments of a message. A server's frames have no masking key (RFC 6455 §5.2).
+        let (length, wire) = (payload.len(), SERVER_CONTROL_HEADER + payload.len());
         self.wire = self.wire.saturating_sub(wire);
         self.reporter.report(Step::Received(Traffic { kind, length, wire, payload, round_trip }));
     }

@@ -16,7 +16,7 @@ use super::{Driver, Ending, Overflow, PartState, Phase};
 use crate::Error;
 use crate::error::{Cause, Deadline, Doing};
 use crate::native::buffers::{Queues, ThreadBuffers};
-use crate::native::trace::Kind;
+use crate::native::trace::{Kind, Tracer};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is
@@ -361,12 +361,17 @@ impl Parser<'_> {
                 Overflow::Parts => self.connection.receive_parts(input, now, scratch, self.outbox),
                 _ => self.connection.receive(input, now, scratch, self.outbox),
             };
-            if let Some(tracer) = self.ending.as_mut().and_then(|ending| ending.tracer.as_mut()) {
-                tracer.received(before - input.len(), &event);
-            }
             match event {
-                Ok(Some(Event::Message(message))) => return Some(message),
+                Ok(Some(Event::Message(message))) => {
+                    if let Some(tracer) = self.tracer() {
+                        tracer.received_message(before - input.len(), &message);
+                    }
+                    return Some(message);
+                }
                 event => {
+                    if let Some(tracer) = self.tracer() {
+                        tracer.received(before - input.len(), &event);
+                    }
                     if self.note(event, overflow, now) {
                         return None;
                     }
@@ -374,6 +379,10 @@ impl Parser<'_> {
             }
         }
         None
+    }
+
+    fn tracer(&mut self) -> Option<&mut Tracer> {
+        self.ending.as_mut()?.tracer.as_mut()
     }
 
     /// Handles everything but a message. Returns whether it is a part that the caller waits for.
