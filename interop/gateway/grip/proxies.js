@@ -53,11 +53,13 @@ export class Pushpin {
     }
   }
 
-  /** Waits until it reaches the backend: it says that it has started a moment before. */
+  /** Waits until it reaches the backend: it says that it has started a moment before, in which it answers with 502 or ends a connection. */
   async ready() {
     const address = `${this.url.replace('ws', 'http')}/ready`;
-    for (const end = Date.now() + 30_000; (await fetch(address)).status === 502;) {
-      if (Date.now() > end) throw new Error(`Pushpin does not reach the backend\n${this.output}`);
+    for (const end = Date.now() + 30_000; ;) {
+      const status = await fetch(address).then((response) => response.status, (error) => error);
+      if (Number.isInteger(status) && status !== 502) return;
+      if (Date.now() > end) throw new Error(`Pushpin does not reach the backend\n${this.output}`, { cause: status });
     }
   }
 
