@@ -71,7 +71,7 @@ export function resolve(page, target) {
   return normalize(join(dirname(page.path), decodeURI(target.split('#')[0]) || page.path.split('/').pop())).replace(/\/$/, '');
 }
 
-/** Not by links, nor in hidden folders: tests that run beside this one put copies and links there. */
+/** The pages below a folder, without hidden folders and links: those are of tests that run at the same time. */
 function markdown(folder) {
   return readdirSync(join(REPOSITORY, folder), { withFileTypes: true })
     .filter(({ name }) => !name.startsWith('.') && !BUILT.has(name))

@@ -57,9 +57,9 @@ export class Pushpin {
   async ready() {
     const address = `${this.url.replace('ws', 'http')}/ready`;
     for (const end = Date.now() + 30_000; ;) {
-      const status = await fetch(address).then((response) => response.status, (error) => error);
-      if (Number.isInteger(status) && status !== 502) return;
-      if (Date.now() > end) throw new Error(`Pushpin does not reach the backend\n${this.output}`, { cause: status });
+      const { status, error } = await fetch(address).catch((error) => ({ status: 502, error }));
+      if (status !== 502) return;
+      if (Date.now() > end) throw new Error(`Pushpin does not reach the backend\n${this.output}`, { cause: error });
     }
   }
 

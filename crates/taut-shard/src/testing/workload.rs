@@ -206,7 +206,7 @@ impl<'s> Play<'s> {
         self.exchange();
         for (index, peer) in self.peers.iter_mut().enumerate() {
             let Page { closed, opened, .. } = &self.stage.shard.handler().inner.ledger[index];
-            // The answer of a client that has begun a frame is taken for a part of it.
+            // One that was told need not be closed: if it has begun a frame, its answer is taken for a part of that.
             assert_eq!(*opened, closed.is_some() || peer.client.closed().is_some(), "{index} was left out");
             if !peer.has_finished {
                 peer.client.finish();

@@ -275,10 +275,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.ending.as_ref()?.broken.as_ref()
     }
 
-    fn tracer(ending: &mut Option<Box<Ending>>) -> Option<&mut Tracer> {
-        ending.as_mut()?.tracer.as_mut()
-    }
-
     fn ending(&mut self) -> &mut Ending {
         self.ending.get_or_insert_default()
     }
@@ -294,6 +290,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let micros = self.start.elapsed().as_micros();
         Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
+}
+
+/// What reports, if the connection is traced.
+fn tracer(ending: &mut Option<Box<Ending>>) -> Option<&mut Tracer> {
+    ending.as_mut()?.tracer.as_mut()
 }
 
 /// What waits in a driver, whether it is live and over, and whether a message is being sent in parts.

@@ -12,11 +12,11 @@ use taut_proto::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::sleep_until;
 
-use super::{Driver, Ending, Overflow, PartState, Phase};
+use super::{Driver, Ending, Overflow, PartState, Phase, tracer};
 use crate::Error;
 use crate::error::{Cause, Deadline, Doing};
 use crate::native::buffers::{Queues, ThreadBuffers};
-use crate::native::trace::{Kind, Tracer};
+use crate::native::trace::Kind;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Writes, then reads once, then looks at the clock; ready when something was read or is due. What was written is
@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let Queues { outbox, inbox, part, .. } = buffers.fill_in(queues);
                 let event = connection.received_into(count, now, &mut buffers.scratch, outbox);
                 let mut parser = Parser { connection, ending, parts, outbox, part };
-                if let Some(tracer) = Self::tracer(parser.ending) {
+                if let Some(tracer) = tracer(parser.ending) {
                     tracer.received(count, &event);
                 }
                 match event {
@@ -219,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let before = connection.awaited_pong();
             let timeout = connection.handle_deadline(now, &mut buffers.scratch, outbox);
             // The outbox need not have grown: the ping takes the place of a longer one that waits.
-            if let Some(tracer) = Self::tracer(ending)
+            if let Some(tracer) = tracer(ending)
                 && let Some(payload) = connection.awaited_pong().filter(|&payload| Some(payload) != before)
             {
                 tracer.sent(Kind::Ping, payload.len(), payload.len() + CLIENT_PING_HEADER, &[]);
@@ -363,13 +363,13 @@ impl Parser<'_> {
             };
             match event {
                 Ok(Some(Event::Message(message))) => {
-                    if let Some(tracer) = self.tracer() {
+                    if let Some(tracer) = tracer(self.ending) {
                         tracer.received_message(before - input.len(), &message);
                     }
                     return Some(message);
                 }
                 event => {
-                    if let Some(tracer) = self.tracer() {
+                    if let Some(tracer) = tracer(self.ending) {
                         tracer.received(before - input.len(), &event);
                     }
                     if self.note(event, overflow, now) {
@@ -379,10 +379,6 @@ impl Parser<'_> {
             }
         }
         None
-    }
-
-    fn tracer(&mut self) -> Option<&mut Tracer> {
-        self.ending.as_mut()?.tracer.as_mut()
     }
 
     /// Handles everything but a message. Returns whether it is a part that the caller waits for.

@@ -8,7 +8,7 @@ use taut_proto::{Message, SendError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::io::CLIENT_PING_HEADER;
-use super::{Driver, MAX_STEPS, Overflow, Phase, Writing, yield_now};
+use super::{Driver, MAX_STEPS, Overflow, Phase, Writing, tracer, yield_now};
 use crate::Error;
 use crate::error::{Cause, Deadline};
 use crate::native::buffers::{Queues, SHORT, ThreadBuffers};
@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Self { connection, queues, ending, .. } = self;
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
-            let Some(tracer) = Self::tracer(ending) else {
+            let Some(tracer) = tracer(ending) else {
                 return connection.send(hand_over(message), &mut buffers.scratch, outbox);
             };
             let (kind, length, before) = (Kind::of(message), message.as_bytes().len(), outbox.len());
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         ThreadBuffers::with(|buffers| {
             let Queues { outbox, .. } = buffers.fill_in(queues);
             connection.ping(payload, &mut buffers.scratch, outbox)?;
-            if let Some(tracer) = Self::tracer(ending) {
+            if let Some(tracer) = tracer(ending) {
                 tracer.sent(Kind::Ping, payload.len(), payload.len() + CLIENT_PING_HEADER, payload);
             }
             Ok(())
